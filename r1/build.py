@@ -1,0 +1,96 @@
+"""From a checked config to objects. The only place in r1 that instantiates anything from a config.
+
+A target's positional parameters are runtime objects and are handed over by their names; its knobs come from YAML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+
+from r1.errors import CONFIG, UserError
+from r1.schema import resolve, signature
+
+if TYPE_CHECKING:
+    from r1.data.base import Data
+    from r1.evaluate import Validation
+    from r1.model import Model
+    from r1.reward.base import Rewards
+    from r1.rollout.base import Engine
+    from r1.stage.base import Stage
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run needs, built but not loaded: no weights, no network."""
+
+    stage: Stage
+    model: Model
+    data: Data
+    rewards: Rewards
+    engine: Engine
+    validation: Validation
+
+
+def build(cfg: Config) -> Experiment:
+    """Build all parts of a run that its stage asks for; ``cfg`` has passed ``check.check_schema``."""
+    parts: dict[str, Any] = {
+        "seed": cfg["seed"],
+        "num_devices": cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
+        "model": make(cfg["model"], "model", cfg),
+        "data": make(cfg["data"], "data", cfg),
+        "rewards": rewards(cfg),
+        "engine": make(cfg["rollout"], "rollout", cfg),
+        "validation": make(cfg["val"], "val", cfg),
+    }
+    if "teacher" in used_parts(cfg):
+        parts["teacher"] = make(cfg["teacher"], "teacher", cfg)
+    stage = make(cfg["stage"], "stage", cfg, **parts)
+    return Experiment(
+        stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation"))
+    )
+
+
+def used_parts(cfg: Config) -> list[str]:
+    """The runtime objects that the chosen stage takes, by name."""
+    return signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime
+
+
+def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
+    """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
+
+    Raises:
+        UserError: what the target says is wrong with its values (a ValueError becomes one).
+    """
+    target = resolve(node["_target_"], where, cfg["extensions"])
+    wanted = signature(target).runtime
+    try:
+        return instantiate(node, *(runtime[name] for name in wanted if name in runtime), _convert_="all")
+    except Exception as error:
+        raise _user_error(error, where) from None
+
+
+def _user_error(error: Exception, where: str) -> Exception:
+    cause: BaseException | None = error
+    while cause is not None:  # hydra wraps what a target raises
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, ValueError):
+            return UserError(str(cause), where=where, code=CONFIG)
+        cause = cause.__cause__
+    return error
+
+
+def rewards(cfg: Config) -> Rewards:
+    from r1.reward.base import Rewards, Term
+
+    terms = {}
+    for name, node in cfg["reward"]["terms"].items():
+        knobs = {key: value for key, value in node.items() if key != "weight"}
+        function = make(knobs | {"_partial_": True}, f"reward.terms.{name}", cfg)
+        terms[name] = Term(name, function, node["weight"])
+    return Rewards(terms)

@@ -1,0 +1,124 @@
+"""Sums of small numbers: the tiny world's problems, and the worked solutions its people write.
+
+A problem is a list of terms, asked as ``3+5+8=?``. Train and held-out problems never overlap: the split is a property
+of the problem (a hash of its text), not of the order in which problems are drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from typing import Annotated, Literal, Unpack
+
+from annotated_types import Ge
+
+from r1.data.base import Data, Row, Shared
+
+Language = Literal["en", "zh"]
+PLUS = {"en": "plus", "zh": "加"}
+IS = {"en": "is", "zh": "得"}
+WAIT = {"en": "wait", "zh": "等等"}
+COMMA = {"en": ",", "zh": "，"}
+STOP = {"en": ".", "zh": "。"}
+
+
+def arithmetic(
+    *,
+    num_train: Annotated[int, Ge(1)],
+    num_val: Annotated[int, Ge(1)],
+    min_terms: Annotated[int, Ge(2)],
+    max_terms: Annotated[int, Ge(2)],
+    max_term: Annotated[int, Ge(1)],
+    language: Language,
+    seed: Annotated[int, Ge(0)],
+    **shared: Unpack[Shared],
+) -> Data:
+    """Sums of ``min_terms`` to ``max_terms`` numbers of 1 to ``max_term``, each with a worked completion.
+
+    Raises:
+        ValueError: if ``max_terms < min_terms`` or the range holds too few different problems.
+    """
+    if max_terms < min_terms:
+        raise ValueError(f"data.max_terms={max_terms} is below data.min_terms={min_terms}")
+
+    def rows(split: str, count: int) -> list[Row]:
+        rng = random.Random(f"arithmetic/{split}/{seed}")
+        found = problems(rng, split, min_terms, max_terms, max_term, count)
+        return [row(terms, worked(terms, rng, [language])) for terms in found]
+
+    return Data(train=rows("train", num_train), val=rows("val", num_val), **shared)
+
+
+def row(terms: list[int], thinking: str) -> Row:
+    answer = str(sum(terms))
+    return {"prompt": question(terms), "answer": answer, "completion": tagged(thinking, answer)}
+
+
+def question(terms: list[int]) -> str:
+    return "+".join(map(str, terms)) + "=?"
+
+
+def tagged(thinking: str, answer: str) -> str:
+    return f"<think>{thinking}</think>\n<answer>{answer}</answer>"
+
+
+def split_of(terms: list[int]) -> str:
+    """Which split a problem belongs to: one in ten is held out."""
+    digest = hashlib.sha256(question(terms).encode()).digest()
+    return "val" if digest[0] % 10 == 0 else "train"
+
+
+def problems(
+    rng: random.Random, split: str, min_terms: int, max_terms: int, max_term: int, count: int
+) -> list[list[int]]:
+    """``count`` different problems of one split, the number of terms uniform."""
+    seen: dict[str, list[int]] = {}
+    for terms in draw(rng, min_terms, max_terms, max_term, tries=count * 100):
+        if split_of(terms) == split:
+            seen.setdefault(question(terms), terms)
+        if len(seen) == count:
+            return list(seen.values())
+    raise ValueError(
+        f"data.num_{split}={count} asks for more different problems than there are: found {len(seen)}; "
+        f"lower it, or raise data.max_terms or data.max_term"
+    )
+
+
+def draw(
+    rng: random.Random, min_terms: int, max_terms: int, max_term: int, tries: int
+) -> Iterator[list[int]]:
+    for _ in range(tries):
+        yield [rng.randint(1, max_term) for _ in range(rng.randint(min_terms, max_terms))]
+
+
+def worked(
+    terms: list[int],
+    rng: random.Random,
+    languages: list[Language],
+    *,
+    slip_rate: float = 0.0,
+    wait_rate: float = 0.0,
+) -> str:
+    """Running sums, `` 3 plus 5 is 8, plus 8 is 16.``; every step in a language drawn from ``languages``.
+
+    A slip is a wrong running sum that is carried on; a wait is one that is noticed and mended at once.
+    """
+    total, text = terms[0], f" {terms[0]}"
+    for i, term in enumerate(terms[1:]):
+        lang = rng.choice(languages)
+        total += term
+        if i:
+            text += COMMA[lang]
+        text += f" {PLUS[lang]} {term} {IS[lang]}"
+        if rng.random() < wait_rate:
+            text += f" {near(total, rng)}{COMMA[lang]} {WAIT[lang]}{COMMA[lang]}"
+        if rng.random() < slip_rate:
+            total = near(total, rng)
+        text += f" {total}"
+    return text + STOP[rng.choice(languages)]
+
+
+def near(value: int, rng: random.Random) -> int:
+    """A number near ``value`` and never equal to it: what a slip of the pen writes."""
+    return max(0, value + rng.choice([-10, -3, -2, -1, 1, 2, 3, 10])) if value > 0 else 1

@@ -1,0 +1,62 @@
+"""The fast verifier: the same number, written in any ordinary way, or the same text.
+
+Numbers are compared as fractions, so ``0.5``, ``1/2`` and ``\\frac{1}{2}`` are one answer, without any rounding.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from r1.completion import normalise
+from r1.data.base import Row
+
+MAX_CHARS = 400  # longer texts are compared as text: no conversion of huge numbers
+WRAPS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
+# A thousands comma must have three digits after it: "1,2" is a pair, not twelve.
+DECIMAL = re.compile(r"([+-]?)(?:\\?\$)?([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
+FRACTION = re.compile(r"([+-]?)\\[dt]?frac(?:\{([+-]?[0-9]+)\}\{([0-9]+)\}|([0-9])([0-9]))")
+RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
+
+
+def exact(answer: str, row: Row) -> bool:
+    """Whether ``answer`` is the same number as ``row["answer"]``, or else the same text. Never raises."""
+    given, gold = clean(answer), clean(str(row["answer"]))
+    number = value(given)
+    if number is not None:
+        return number == value(gold)
+    return given != "" and given == gold
+
+
+def clean(text: str) -> str:
+    """One spacing, no math delimiters around, no full stop at the end, LaTeX's thousands marks as plain commas."""
+    text = " ".join(normalise(text).split())
+    for left, right in WRAPS:
+        if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
+            text = text[len(left) : -len(right)].strip()
+    text = text.replace("\\!", "").replace("{,}", ",")
+    return re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ",", text).removesuffix(".").strip()
+
+
+def value(text: str) -> Fraction | None:
+    """The number that a cleaned text writes, or None if it is not one plain number."""
+    if len(text) > MAX_CHARS:
+        return None
+    if found := DECIMAL.fullmatch(text):
+        sign, inner, digits = found.groups()
+        once = not (sign and inner) and digits
+        return signed(sign or inner, Fraction(digits.replace(",", ""))) if once else None
+    if found := FRACTION.fullmatch(text):
+        sign, top, bottom, short_top, short_bottom = found.groups()
+        return ratio(sign, top or short_top, bottom or short_bottom)
+    if found := RATIO.fullmatch(text):
+        return ratio("", *found.groups())
+    return None
+
+
+def ratio(sign: str, top: str, bottom: str) -> Fraction | None:
+    return signed(sign, Fraction(int(top), int(bottom))) if int(bottom) else None
+
+
+def signed(sign: str, number: Fraction) -> Fraction:
+    return -number if sign == "-" else number

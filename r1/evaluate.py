@@ -1,0 +1,130 @@
+"""Evaluation: pass@1, unbiased pass@k, maj@k, each with a 95 % interval and its sample count.
+
+The same code serves validation inside every stage and ``stage=eval``. Per-prompt scores are lists over prompts (P),
+each computed from n samples; the prompt, not the sample, is the unit of the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from r1.completion import normalise, parse
+
+Z95 = 1.959964
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval and the number of samples behind it."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One validation completion: its text (prefill included), its length in tokens, and whether its answer is right."""
+
+    completion: str
+    length: int
+    truncated: bool
+    correct: bool
+
+
+@dataclass(frozen=True)
+class Validation:
+    """When and how much to validate (config node ``val``).
+
+    Args:
+        every: optimizer steps between validations; the start and the end are always validated.
+        num_prompts: P, held-out prompts, the first of the split.
+        num_samples: n, completions per prompt.
+        ks: the k of pass@k and maj@k, each <= n.
+    """
+
+    every: Annotated[int, Ge(1)]
+    num_prompts: Annotated[int, Ge(1)]
+    num_samples: Annotated[int, Ge(1)]
+    ks: list[int]
+
+
+def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
+    """Probability that at least one of k samples is right, unbiased (Chen et al. 2021, eq. 1)."""
+    if num_samples - num_correct < k:
+        return 1.0
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+    """Probability that the majority answer of k samples is right, averaged over consecutive blocks of k.
+
+    Samples without an answer do not vote; a tie is broken at random, so it earns its expected value.
+    """
+    blocks = [slice(i, i + k) for i in range(0, len(answers) - k + 1, k)]
+    return sum(_vote(answers[b], correct[b]) for b in blocks) / len(blocks)
+
+
+def _vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    top = max(votes.values())
+    winners = [answer for answer, count in votes.items() if count == top]
+    right = {answer for answer, ok in zip(answers, correct, strict=True) if ok}
+    return sum(answer in right for answer in winners) / len(winners)
+
+
+def proportion(scores: Sequence[float], num_samples: int) -> Estimate:
+    """Mean of per-prompt scores in [0, 1] with a Wilson interval on the effective sample size.
+
+    The effective size is p(1 - p) / se^2 with se the standard error over prompts (samples of one prompt are not
+    independent), between P and P * n; at 0 or 1 it is P, so the interval never collapses to a point.
+    """
+    count = len(scores)
+    p = sum(scores) / count
+    se2 = sum((s - p) ** 2 for s in scores) / max(count - 1, 1) / count
+    size = min(max(p * (1 - p) / se2, count), count * num_samples) if se2 > 0 else count
+    centre = (p + Z95**2 / (2 * size)) / (1 + Z95**2 / size)
+    half = Z95 / (1 + Z95**2 / size) * math.sqrt(p * (1 - p) / size + Z95**2 / (4 * size**2))
+    return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), count * num_samples)
+
+
+def mean(scores: Sequence[float], num_samples: int) -> Estimate:
+    """Mean of per-prompt averages with a normal interval over prompts."""
+    count = len(scores)
+    m = sum(scores) / count
+    half = Z95 * math.sqrt(sum((s - m) ** 2 for s in scores) / max(count - 1, 1) / count)
+    return Estimate(m, m - half, m + half, count * num_samples)
+
+
+def summarise(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+    """Figures of P prompts with n samples each: ``val/pass@1``, ``val/pass@k``, ``val/maj@k``, lengths and form."""
+    n = len(groups[0])
+    counts = [sum(s.correct for s in group) for group in groups]
+    figures = {"val/pass@1": proportion([c / n for c in counts], n)}
+    for k in sorted(k for k in set(ks) if k > 1):
+        figures[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
+        figures[f"val/maj@{k}"] = proportion([_maj(group, k) for group in groups], n)
+    figures["val/completion_length"] = mean([_average(g, "length") for g in groups], n)
+    figures["val/truncated"] = proportion([_average(g, "truncated") for g in groups], n)
+    figures["val/format"] = proportion([sum(parse(s.completion).strict for s in g) / n for g in groups], n)
+    return figures
+
+
+def _maj(group: Sequence[Sample], k: int) -> float:
+    answers = [parse(s.completion).answer for s in group]
+    votes = [normalise(a).replace(" ", "") if a else None for a in answers]
+    return maj_at_k(votes, [s.correct for s in group], k)
+
+
+def _average(group: Sequence[Sample], field: str) -> float:
+    values: list[Any] = [getattr(s, field) for s in group]
+    return sum(values) / len(group)

@@ -1,0 +1,113 @@
+"""One run from its first validation to its last: the Trainer, the record around it, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from r1 import checkpoint, model, provenance
+from r1.build import Experiment, make
+from r1.checkpoint import Checkpoints
+from r1.progress import Progress, console, sentence
+from r1.record import Interrupted, MetricsFile, Record
+from r1.secrets import redact
+from r1.trainer import trainer as make_trainer
+
+Config = dict[str, Any]
+
+
+def announce(cfg: Config, experiment: Experiment) -> None:
+    """Say what will happen: the stage, the parts, the batch arithmetic."""
+    stage = experiment.stage
+    if stage.trains:
+        console.print(sentence(str(stage.plan)))
+    val = experiment.validation
+    console.print(
+        sentence(
+            f"{len(experiment.data.train)} training and {len(experiment.data.val)} held-out examples; "
+            f"validation: {val.num_prompts} prompts x {val.num_samples} completions"
+        )
+    )
+    if cfg["dry_run"]:
+        console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
+
+
+def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path:
+    """Validate, train, validate, export; everything inside the record, however it ends."""
+    if cfg["threads"]:
+        torch.set_num_threads(cfg["threads"])
+    stage = experiment.stage
+    folder = Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
+    with Record(folder, cfg, overrides, command, resume=cfg["resume"] == "auto") as record:
+        record.parents = provenance.parents([p for p in (cfg["model"]["path"], cfg["data"].get("path")) if p])
+        record.data_fingerprint = provenance.rows_hash(experiment.data.train, experiment.data.val)
+        record.write_manifest("running")
+        stage.record = record
+        _run(cfg, experiment, record)
+    console.print(Progress.closing(record))
+    return record.dir
+
+
+def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
+    stage = experiment.stage
+    metrics, checkpoints = MetricsFile(record.dir), Checkpoints(record, cfg["checkpoint_every"])
+    extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
+    trainer = make(
+        cfg["trainer"],
+        "trainer",
+        cfg,
+        loggers=[metrics, *([extra] if extra else [])],
+        callbacks=[checkpoints, Progress()],
+        num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
+        validate_every=experiment.validation.every,
+        root=record.dir,
+    )
+    with stop_between_steps(checkpoints):
+        saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
+        checkpoint.rewind(metrics, saved)
+        if saved is None:
+            trainer.validate(stage, verbose=False)
+            record.start = stage.figures
+        if stage.trains:
+            trainer.fit(stage, ckpt_path=saved, weights_only=True)
+            if checkpoints.stop_signal is not None:
+                raise Interrupted(signal.Signals(checkpoints.stop_signal).name)
+            if trainer.global_step % experiment.validation.every:
+                trainer.validate(stage, verbose=False)
+        record.final = stage.figures
+    if stage.trains:
+        model.export(stage.policy, stage.tokenizer, record.dir / "model")
+    extra.finalize("success") if extra else None
+
+
+def new_folder(name: str) -> Path:
+    """outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
+    base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    return next(p for i in range(1000) if not (p := base.with_name(base.name + (f"_{i}" if i else ""))).exists())
+
+
+class stop_between_steps:
+    """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step; a second one stops it at once."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints = checkpoints
+
+    def __enter__(self) -> None:
+        self.before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.checkpoints.stop_signal is not None:
+            os._exit(128 + number)
+        self.checkpoints.stop_signal = number

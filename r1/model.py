@@ -1,0 +1,157 @@
+"""The policy and its tokenizer: any causal LM in the transformers format, local, on the hub, or shipped with r1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from r1.errors import MODEL, UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SHIPPED = Path(__file__).parent / "assets"
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Lora:
+    """Low-rank adapters (Hu et al. 2021) through peft; merged into the weights when the model is exported."""
+
+    def __init__(
+        self,
+        *,
+        r: Annotated[int, Ge(1)],
+        alpha: Annotated[float, Gt(0)],
+        dropout: Annotated[float, Interval(ge=0, lt=1)],
+        target_modules: str | list[str],
+    ) -> None:
+        self.knobs: dict[str, Any] = {
+            "r": r,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "target_modules": target_modules,
+        }
+
+    def wrap(self, model: PreTrainedModel) -> PreTrainedModel:
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise UserError("LoRA needs the extra `peft`", where="model.lora", do="pip install 'r1[peft]'") from None
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))  # type: ignore[no-any-return]
+
+
+class Model:
+    """Where the policy comes from; nothing is loaded before it is asked for.
+
+    Args:
+        path: a hub id, a local folder, a run's folder, or ``r1:<name>`` for a model shipped with r1; null: random
+            weights from ``config``.
+        config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
+        tokenizer: where the tokenizer comes from; null: from ``path``.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None,
+        config: dict[str, Any] | None,
+        tokenizer: str | None,
+        dtype: DType,
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"],
+        gradient_checkpointing: bool,
+        lora: Lora | None,
+    ) -> None:
+        if (path is None) == (config is None):
+            raise UserError(
+                "a model is either loaded (`path`) or made (`config`)",
+                where="model.path",
+                given=path,
+                do="set exactly one of model.path and model.config",
+            )
+        self.path, self.tokenizer_path = path, tokenizer or path
+        self.config_fields = config
+        self.dtype, self.attn_implementation = dtype, attn_implementation
+        self.gradient_checkpointing, self.lora = gradient_checkpointing, lora
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        if self.tokenizer_path is None:
+            raise UserError("random weights need a tokenizer", where="model.tokenizer", do="model.tokenizer=r1:tiny")
+        tokenizer = _load(AutoTokenizer.from_pretrained, self.tokenizer_path)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer  # type: ignore[no-any-return]
+
+    def load_config(self) -> PretrainedConfig:
+        """The architecture alone: a few kilobytes, enough to check lengths before any weight is read."""
+        from transformers import AutoConfig
+
+        if self.path is not None:
+            return _load(AutoConfig.from_pretrained, self.path)  # type: ignore[no-any-return]
+        tokenizer = self.load_tokenizer()
+        ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+        fields: dict[str, Any] = {"vocab_size": len(tokenizer)} | ids | (self.config_fields or {})
+        try:
+            return AutoConfig.for_model(**fields)  # type: ignore[no-any-return]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                "transformers cannot make this config", where="model.config", given=self.config_fields, do=str(error)
+            ) from None
+
+    def load(self, seed: int) -> PreTrainedModel:
+        """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        if self.path is not None:
+            load = AutoModelForCausalLM.from_pretrained
+            model = _load(load, self.path, dtype=dtype, attn_implementation=self.attn_implementation)
+        else:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                model = AutoModelForCausalLM.from_config(
+                    self.load_config(), dtype=dtype, attn_implementation=self.attn_implementation
+                )
+        if self.gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return (self.lora.wrap(model) if self.lora else model).train()
+
+
+def location(path: str) -> str:
+    """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else as it is."""
+    if path.startswith("r1:"):
+        folder = SHIPPED / path.removeprefix("r1:")
+        if not folder.is_dir():
+            names = sorted(f"r1:{p.name}" for p in SHIPPED.iterdir() if p.is_dir())
+            raise UserError("r1 ships no such model", where="model.path", given=path, allowed=names)
+        return str(folder)
+    inside = Path(path) / "model"
+    return str(inside) if (inside / "config.json").is_file() else path
+
+
+def _load(load: Any, path: str, **kwargs: Any) -> Any:
+    where = location(path)
+    try:
+        return load(where, **kwargs)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            "the model cannot be loaded",
+            where="model.path",
+            given=path,
+            allowed="a local folder in the transformers format, a run's folder, a hub id, or r1:<name>",
+            do=str(error).strip().splitlines()[0],
+            code=MODEL,
+        ) from None
+
+
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers."""
+    merge = getattr(model, "merge_and_unload", None)
+    whole: PreTrainedModel = merge() if merge else model
+    whole.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

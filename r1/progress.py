@@ -1,0 +1,92 @@
+"""What a person sees: one line that moves in a terminal, plain lines in a pipe, samples, and a closing table."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from r1.record import Record
+
+console = Console(stderr=True, highlight=False)  # stdout carries the record's folder and nothing else
+PLAIN_EVERY_S = 10.0
+SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), ("val/pass@1", "pass@1"))
+
+
+def sentence(text: str) -> str:
+    return f"[dim]r1[/]  {escape(text)}"
+
+
+class Progress(Callback):
+    """Step, reward, pass@1, tokens/s and the time left."""
+
+    def __init__(self) -> None:
+        self.bar: Bar | None = None
+        self.tokens, self.last_line, self.started = 0.0, 0.0, time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.started = time.monotonic()
+        if console.is_terminal:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self.bar = Bar(TextColumn("step"), *columns, console=console)
+            self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self.tokens += float(getattr(batch, "num_tokens", 0))
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer))
+        elif time.monotonic() - self.last_line > PLAIN_EVERY_S or trainer.global_step == trainer.max_steps:
+            self.last_line = time.monotonic()
+            console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.line(trainer)}")
+
+    def line(self, trainer: L.Trainer) -> str:
+        metrics = trainer.callback_metrics
+        shown = [f"{label} {float(metrics[name]):.3f}" for name, label in SHOWN if name in metrics]
+        return "  ".join([*shown, f"{self.tokens / (time.monotonic() - self.started):,.0f} tok/s"])
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        console.print(validation_line(trainer.global_step, module.figures))
+        for sample in module.shown_samples:
+            text = escape(sample.completion.replace("\n", " "))[:160]
+            console.print(f"   {'[green]right[/]' if sample.correct else '[red]wrong[/]'}  {text}")
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    @staticmethod
+    def closing(record: Record) -> RenderableType:
+        """Before and after, with intervals, and where everything lies."""
+        table = Table("metric", "before", "after", title=None, title_justify="left")
+        for name, after in record.final.items():
+            before = record.start.get(name)
+            table.add_row(name, _figure(before) if before else "", _figure(after))
+        return Group(table, sentence(f"record: {record.dir}"))
+
+
+def validation_line(step: int, figures: dict[str, Any]) -> str:
+    figure = figures["val/pass@1"]
+    length = figures["val/completion_length"].value
+    return (
+        f"[bold]validation[/] at step {step}: pass@1 {figure.value:.3f} "
+        f"({figure.low:.3f} to {figure.high:.3f}, n={figure.n}), mean length {length:.1f} tokens"
+    )
+
+
+def _figure(figure: Any) -> str:
+    return f"{figure.value:.3f}  ({figure.low:.3f} to {figure.high:.3f}, n={figure.n})"

@@ -1,0 +1,213 @@
+"""A run's folder: the config, the code, the metrics, the samples, the model, and how it ended.
+
+It is written for every run, also for one that fails or is interrupted. ``manifest.json`` is the summary; everything
+in it that is a metric is ``{value, low, high, n}``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch.loggers import Logger
+
+from r1 import provenance
+from r1.errors import LOCKED, STORAGE, UserError
+from r1.evaluate import Estimate, Sample
+from r1.secrets import redact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from r1.data.base import Row
+    from r1.reward.base import Scores
+
+SCHEMA = 1
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM, SIGINT) and did so after finishing and saving its step."""
+
+
+class Record:
+    """Context manager around a run: whatever happens inside, the manifest says how it ended.
+
+    Args:
+        folder: the record's folder; made if need be.
+        config: the resolved config as plain containers.
+        overrides: what the user typed.
+        resume: continue the run that the folder holds.
+
+    Raises:
+        UserError: the folder holds a run and ``resume`` is false, is in use by another process, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], overrides: list[str], command: str, resume: bool) -> None:
+        self.dir, self.config, self.overrides, self.command = folder.absolute(), config, overrides, command
+        self.start: dict[str, Estimate] = {}
+        self.final: dict[str, Estimate] = {}
+        self.parents: list[dict[str, Any]] = []
+        self.data_fingerprint = ""
+        self._earlier_wall_s = 0.0
+        self._claim(resume)
+
+    def _claim(self, resume: bool) -> None:
+        manifest = self.dir / "manifest.json"
+        if manifest.exists() and not resume:
+            raise UserError(
+                "this folder already holds a run",
+                where="output_dir",
+                given=str(self.dir),
+                do="take another output_dir, or continue it with resume=auto",
+            )
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.dir / ".lock").open("w")
+        except OSError as error:
+            raise UserError(
+                f"the run's folder cannot be written: {error.strerror}",
+                where="output_dir",
+                given=str(self.dir),
+                code=STORAGE,
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                "another process is writing this run", where="output_dir", given=str(self.dir), code=LOCKED
+            ) from None
+
+    def __enter__(self) -> Record:
+        self._started = time.monotonic()
+        manifest = self.dir / "manifest.json"
+        if manifest.exists():
+            earlier = json.loads(manifest.read_text())
+            self._earlier_wall_s = earlier.get("wall_s", 0.0)
+            self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
+        else:
+            provenance.write_config(self.dir, redact(self.config), redact(self.overrides))
+            (self.dir / "code.diff").write_text(provenance.diff())
+        self._provenance = provenance.describe()
+        self.write_manifest("running")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            status = "finished"
+        else:
+            status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+        self.write_manifest(status, error)
+        self._lock.close()
+
+    def write_manifest(self, status: str, error: BaseException | None = None) -> None:
+        manifest = {
+            "schema": SCHEMA,
+            "status": status,
+            "error": redact(f"{type(error).__name__}: {error}") if error else None,
+            "command": redact(self.command),
+            "overrides": redact(self.overrides),
+            "seed": self.config["seed"],
+            "fingerprint": provenance.fingerprint(self.config, self.data_fingerprint, self.parents),
+            "data": self.data_fingerprint,
+            "parents": self.parents,
+            **self._provenance,
+            "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
+            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "metrics": {"start": _plain(self.start), "final": _plain(self.final)},
+        }
+        replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+    # ---- samples ----
+
+    def add_samples(
+        self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores
+    ) -> None:
+        """Validation completions, one line each, for as many as there are ``rows``."""
+        self._append_samples(
+            {"split": split, "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
+            | asdict(sample)
+            | {"rewards": {name: values[i] for name, values in scores.terms.items()}}
+            for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
+        )
+
+    def add_rollouts(
+        self, step: int, rows: Sequence[Row], texts: Sequence[str], scores: Scores, advantages: Tensor
+    ) -> None:
+        """Training completions with each reward term and the advantage."""
+        self._append_samples(
+            {"split": "train", "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
+            | {"completion": text, "reward": scores.total[i], "advantage": float(advantages[i])}
+            | {"rewards": {name: values[i] for name, values in scores.terms.items()}}
+            for i, (row, text) in enumerate(zip(rows, texts, strict=False))
+        )
+
+    def _append_samples(self, lines: Any) -> None:
+        append(self.dir / "samples.jsonl", lines)
+
+
+class MetricsFile(Logger):
+    """``metrics.jsonl``: one line per step and kind of row; ``timing.jsonl`` takes what no two runs share."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    @property
+    def name(self) -> str:
+        return "record"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The record holds the whole config already."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        timing = {name: value for name, value in metrics.items() if name.startswith("time/")}
+        rest = {name: value for name, value in metrics.items() if name not in timing}
+        for name, row in (("metrics.jsonl", rest), ("timing.jsonl", timing)):
+            if row:
+                append(self.folder / name, [{"step": step} | row])
+
+    def rewind(self, step: int) -> None:
+        """Drop the rows after ``step``: the resumed run writes them again."""
+        for name in ("metrics.jsonl", "timing.jsonl", "samples.jsonl"):
+            file = self.folder / name
+            if file.is_file():
+                rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
+                replace(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows if r["step"] <= step))
+
+
+def append(file: Path, rows: Any) -> None:
+    with file.open("a") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def replace(file: Path, text: str) -> None:
+    """Write a file so that it is either the old one or the new one, whenever the power goes."""
+    partial = file.with_name(f"{file.name}.tmp.{os.getpid()}")
+    with partial.open("w") as out:
+        out.write(text)
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(file)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: asdict(figure) for name, figure in figures.items()}

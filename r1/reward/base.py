@@ -1,0 +1,194 @@
+"""Named reward terms, what each may see and may return, and their weighted sum."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from typing import Any
+
+from r1.data.base import Row, Verifier
+from r1.errors import DATA, REWARD, UserError
+
+Function = Callable[..., list[float | None]]
+"""TRL's reward: ``f(prompts, completions, **columns) -> list[float | None]``; None: not for this completion."""
+
+EXTRAS = ("rows", "verifier", "completion_ids", "max_completion_length")
+RESERVED = ("prompts", "completions", *EXTRAS)
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of the reward. A null weight reports the term without rewarding it; a negative one turns its sign."""
+
+    name: str
+    function: Function
+    weight: float | None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None and not math.isfinite(self.weight):
+            where = f"reward.terms.{self.name}.weight"
+            raise UserError(
+                "a weight must be finite", where=where, given=self.weight, allowed="a number, or null"
+            )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Rewards of B completions.
+
+    Attributes:
+        terms: term name -> B raw values, before their weight; NaN where the term gave None.
+        weights: term name -> its weight; None where the term is only reported.
+        total: B weighted sums over the weighted terms that gave a value; NaN where none did.
+    """
+
+    terms: dict[str, list[float]]
+    weights: dict[str, float | None]
+    total: list[float]
+
+
+class Rewards:
+    """The reward of a run: ``terms`` by name."""
+
+    def __init__(self, terms: dict[str, Term]) -> None:
+        self.terms = terms
+
+    def score(
+        self,
+        prompts: list[str],
+        completions: list[str],
+        rows: list[Row],
+        verifier: Verifier,
+        completion_ids: list[list[int]],
+        max_completion_length: int,
+    ) -> Scores:
+        """Score B completions; every list has one entry per completion.
+
+        Raises:
+            UserError: a term lacks a column, raises, or does not return B numbers or Nones.
+        """
+        batch: dict[str, list[Any]] = {
+            "prompts": prompts,
+            "completions": completions,
+            "completion_ids": completion_ids,
+            "rows": rows,
+        }
+        if len({len(values) for values in batch.values()}) != 1:
+            raise ValueError(f"lists of different length: { {name: len(v) for name, v in batch.items()} }")
+        batch |= columns(rows)
+        constants = {"verifier": verifier, "max_completion_length": max_completion_length}
+        raw = {name: _values(name, term.function, batch, constants) for name, term in self.terms.items()}
+        weights = {name: term.weight for name, term in self.terms.items()}
+        return Scores(raw, weights, [_total(raw, weights, b) for b in range(len(completions))])
+
+
+def _total(raw: dict[str, list[float]], weights: dict[str, float | None], b: int) -> float:
+    weighted = [(weight, raw[name][b]) for name, weight in weights.items() if weight is not None]
+    parts = [weight * value for weight, value in weighted if not math.isnan(value)]
+    return math.fsum(parts) if parts else math.nan
+
+
+def columns(rows: list[Row]) -> dict[str, list[Any]]:
+    """Every key that all rows have, as a list over the rows.
+
+    Raises:
+        UserError: a column has the name of something that every term is given anyway.
+    """
+    names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
+    if taken := [name for name in names if name in RESERVED]:
+        raise UserError(
+            "this column name is reserved", where="data", given=taken, do="rename the column", code=DATA
+        )
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def required_columns(function: Function, knobs: Iterable[str]) -> set[str]:
+    """The dataset columns without which ``function`` cannot be called: positional parameters without a default.
+
+    Args:
+        knobs: parameters that the config sets, besides those already bound by a ``partial``.
+    """
+    inner, bound = _unwrapped(function)
+    given = {*RESERVED, *knobs, *bound}
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(inner).parameters.values()
+    return {p.name for p in parameters if p.kind in positional and p.default is p.empty} - given
+
+
+def _unwrapped(function: Function) -> tuple[Function, set[str]]:
+    """The function inside a ``partial``, and the names of the knobs bound to it."""
+    return (function.func, set(function.keywords)) if isinstance(function, partial) else (function, set())
+
+
+def _values(
+    name: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]
+) -> list[float]:
+    """Call one term on a batch; its B values, NaN for None."""
+    if missing := required_columns(function, ()) - batch.keys():
+        raise _fault(
+            name, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch)
+        )
+    try:
+        values = function(**_arguments(function, batch | constants))
+    except UserError:
+        raise
+    except Exception as error:  # a user's function may raise anything; the user must learn which one it was
+        what = f"raised {type(error).__name__}: {error} ({_culprit(function, batch, constants)})"
+        raise _fault(name, function, what) from error
+    if not isinstance(values, list):
+        raise _fault(name, function, f"returned {type(values).__name__}", "a list of numbers or None")
+    if len(values) != len(batch["completions"]):
+        raise _fault(
+            name, function, f"returned {len(values)} values for {len(batch['completions'])} completions"
+        )
+    return [_number(name, function, b, value) for b, value in enumerate(values)]
+
+
+def _arguments(function: Function, available: dict[str, Any]) -> dict[str, Any]:
+    """What ``function`` takes of ``available``; a knob keeps its value if a column has the same name."""
+    inner, bound = _unwrapped(function)
+    parameters = inspect.signature(inner).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {
+        name: v for name, v in available.items() if name not in bound and (takes_all or name in parameters)
+    }
+
+
+def _culprit(function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> str:
+    """Which sample makes ``function`` raise, found by showing it one sample at a time."""
+    for b in range(len(batch["completions"])):
+        try:
+            function(**_arguments(function, {name: v[b : b + 1] for name, v in batch.items()} | constants))
+        except Exception:  # noqa: BLE001  the error itself is already known
+            return f"sample {b}"
+    return "only on the whole batch"
+
+
+def _number(name: str, function: Function, b: int, value: Any) -> float:
+    if value is None:
+        return math.nan
+    if not isinstance(value, Real):
+        raise _fault(
+            name, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value
+        )
+    if math.isinf(value):
+        raise _fault(name, function, f"returned {value} for sample {b}", "a finite number or None")
+    return float(value)
+
+
+def _fault(
+    name: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None
+) -> UserError:
+    inner, _ = _unwrapped(function)
+    called = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
+    return UserError(
+        f"reward term `{name}` ({called}) {what}",
+        where=f"reward.terms.{name}",
+        given=given,
+        allowed=allowed,
+        code=REWARD,
+    )

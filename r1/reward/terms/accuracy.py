@@ -1,0 +1,16 @@
+"""Is the one stated answer right? The rule-based accuracy reward of DeepSeek-R1 (2.2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r1.completion import parse
+from r1.data.base import Row, Verifier
+
+
+def accuracy(
+    prompts: list[str], completions: list[str], verifier: Verifier, rows: list[Row], **columns: Any
+) -> list[float | None]:
+    """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,)."""
+    answers = [parse(completion).answer for completion in completions]
+    return [float(a is not None and verifier(a, row)) for a, row in zip(answers, rows, strict=True)]

@@ -1,0 +1,36 @@
+"""A soft penalty for completions that come near the length limit: DAPO's overlong reward shaping, eq. 13."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from annotated_types import Ge
+
+from r1.errors import UserError
+
+
+def length(
+    prompts: list[str],
+    completions: list[str],
+    completion_ids: list[list[int]],
+    max_completion_length: int,
+    *,
+    max_length: Annotated[int, Ge(1)] | None,
+    buffer: Annotated[int, Ge(1)],
+    **columns: Any,
+) -> list[float | None]:
+    """0 up to ``max_length - buffer`` tokens, then linear down to -1 at ``max_length``, and -1 beyond; (B,).
+
+    Raises:
+        UserError: the buffer is longer than the limit, or no completion can become long enough to be penalised.
+    """
+    limit = max_completion_length if max_length is None else max_length
+    if not limit - max_completion_length < buffer <= limit:
+        raise UserError(
+            "this length penalty would touch every completion or none",
+            where="reward.terms.length.buffer",
+            given=buffer,
+            allowed=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: completions have at most "
+            f"{max_completion_length}, and the penalty starts at {limit} - buffer",
+        )
+    return [max(-1.0, min(0.0, (limit - buffer - len(ids)) / buffer)) for ids in completion_ids]

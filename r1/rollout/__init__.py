@@ -1,0 +1,1 @@
+"""Rollout engines: who writes the completions. One file per option."""

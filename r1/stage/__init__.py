@@ -1,0 +1,1 @@
+"""Training stages as LightningModules: one file per option, base.py for what they share."""

@@ -1,0 +1,18 @@
+"""GRPO's advantage: the reward against its group, in units of the group's standard deviation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+
+from r1.stage.advantage.base import centred, group_std
+
+
+def group(rewards: Tensor, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
+    """(r - mean) / (std + epsilon) within each group (DeepSeekMath sec. 4.1.2); (P, G) -> (P, G)."""
+    return centred(rewards) / (group_std(rewards) + epsilon)
+
+
+group.min_group_size = 2  # type: ignore[attr-defined]  # a group of one has no spread

@@ -1,0 +1,252 @@
+"""What all stages share: loading, the step loader, the optimizer, reporting, and validation by sampling."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+
+import lightning as L
+import torch
+from annotated_types import Ge, Gt, Interval
+from torch import Tensor
+
+from r1 import evaluate
+from r1.batch import BatchPlan
+from r1.data.base import Data, Row
+from r1.evaluate import Estimate, Sample, Validation
+from r1.model import Model
+from r1.reward.base import Rewards, Scores
+from r1.rollout.base import Engine, Rollout
+from r1.seeds import batch_indices, key
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from r1.record import Record
+
+
+class Optimization(TypedDict):
+    """The knobs that every training stage has (conf/stage/_base.yaml)."""
+
+    lr: Annotated[float, Gt(0)]
+    weight_decay: Annotated[float, Ge(0)]
+    beta1: Annotated[float, Interval(ge=0, lt=1)]
+    beta2: Annotated[float, Interval(ge=0, lt=1)]
+    warmup_steps: Annotated[int, Ge(0)]
+    schedule: Literal["constant", "linear", "cosine"]
+    max_grad_norm: Annotated[float, Gt(0)] | None
+    examples_per_step: Annotated[int, Ge(1)]
+    micro_batch_size: Annotated[int, Ge(1)]
+
+
+class StepLoader:
+    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made when asked for.
+
+    Its length is known, so that Lightning does not fetch one item ahead: the next rollouts must be made by the
+    weights after the current update.
+    """
+
+    def __init__(self, stage: Stage, num_steps: int) -> None:
+        self.stage, self.num_steps, self.step = stage, num_steps, 0
+
+    def __len__(self) -> int:
+        return self.num_steps * self.stage.plan.num_micro_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.step < self.num_steps:
+            batches = self.stage.micro_batches(self.step)
+            self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
+            yield from batches
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "stage": self.stage.loader_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.stage.load_loader_state(state["stage"])
+
+
+class Stage(L.LightningModule):
+    """A stage that can sample and validate; the training stages add ``micro_batches`` and ``training_step``.
+
+    Args:
+        model: where the policy comes from; loaded in ``configure_model``.
+        data: rows to train on and rows held out.
+        rewards: the reward terms, logged at every validation.
+        engine: writes completions.
+        validation: when and how much to validate.
+        seed: the run's seed; every random draw is keyed by it.
+    """
+
+    group_size = 1
+    trains = True
+    plan: BatchPlan
+    policy: PreTrainedModel
+
+    def __init__(
+        self, model: Model, data: Data, rewards: Rewards, engine: Engine, validation: Validation, seed: int
+    ) -> None:
+        super().__init__()
+        self.model_source, self.data, self.rewards, self.engine = model, data, rewards, engine
+        self.validation, self.seed = validation, seed
+        self.tokenizer = model.load_tokenizer()
+        self.record: Record | None = None
+        self.figures: dict[str, Estimate] = {}
+        self.shown_samples: list[Sample] = []
+        self._sums: defaultdict[str, float] = defaultdict(float)
+
+    # ---- the policy ----
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "policy"):
+            self.policy = self.model_source.load(key(self.seed, "weights"))
+
+    @property
+    def stop_ids(self) -> set[int]:
+        """Tokens that close a completion: the template's, the tokenizer's and the generation config's."""
+        ids = {self.tokenizer.eos_token_id}
+        ids.update(self.tokenizer(self.data.template.end(self.tokenizer), add_special_tokens=False).input_ids)
+        return {i for i in ids if i is not None}
+
+    def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:
+        """``len(seeds[p])`` completions for each row p."""
+        prompts = [self.data.prompt_ids(self.tokenizer, row) for row in rows]
+        return self.engine.generate(self.policy, prompts, seeds, self.stop_ids)
+
+    def text(self, rollout: Rollout) -> str:
+        """What the reader and the rewards see: the template's prefill and the completion without its closing token."""
+        ids = rollout.completion_ids if rollout.truncated else rollout.completion_ids[:-1]
+        return self.data.template.prefill + self.tokenizer.decode(ids, skip_special_tokens=True)
+
+    def score(self, rows: Sequence[Row], rollouts: Sequence[Rollout]) -> tuple[list[str], Scores]:
+        """Texts and reward terms of one completion per row."""
+        texts = [self.text(r) for r in rollouts]
+        scores = self.rewards.score(
+            prompts=[row["prompt"] for row in rows],
+            completions=texts,
+            rows=list(rows),
+            verifier=self.data.verifier,
+            completion_ids=[r.completion_ids for r in rollouts],
+            max_completion_length=self.engine.max_completion_length,
+        )
+        return texts, scores
+
+    # ---- validation ----
+
+    def val_dataloader(self) -> list[list[int]]:
+        return [list(range(min(self.validation.num_prompts, len(self.data.val))))]
+
+    def validation_step(self, indices: list[int], batch_idx: int) -> None:
+        n = self.validation.num_samples
+        rows = [self.data.val[i] for i in indices]
+        groups = self.sample(rows, [[key(self.seed, "val", i, s) for s in range(n)] for i in indices])
+        flat_rows = [row for row in rows for _ in range(n)]
+        texts, scores = self.score(flat_rows, [r for group in groups for r in group])
+        samples = [
+            Sample(text, len(rollout.completion_ids), rollout.truncated, self.data.correct(text, row))
+            for text, rollout, row in zip(texts, (r for g in groups for r in g), flat_rows, strict=True)
+        ]
+        self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
+        self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
+        self.shown_samples = samples[: 3 * n : n]
+        self.report({name: figure.value for name, figure in self.figures.items()})
+        if self.record:
+            self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
+
+    # ---- optimization ----
+
+    def training_setup(self, optimization: Optimization, num_devices: int) -> None:
+        """Called by the training stages' ``__init__``."""
+        self.optimization = optimization
+        self.plan = BatchPlan(
+            optimization["examples_per_step"], self.group_size, optimization["micro_batch_size"], num_devices
+        )
+
+    def train_dataloader(self) -> StepLoader:
+        return StepLoader(self, self.trainer.max_steps)
+
+    def micro_batches(self, step: int) -> list[Any]:
+        """All micro-batches of one optimizer step on this device, each with the step's global normaliser."""
+        raise NotImplementedError
+
+    def loader_state(self) -> dict[str, Any]:
+        """What the loader must remember between two steps besides the step itself."""
+        return {}
+
+    def global_sum(self, count: int) -> int:
+        """Sum of a count over all devices."""
+        if self.trainer.world_size == 1:
+            return count
+        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
+
+    def load_loader_state(self, state: dict[str, Any]) -> None:
+        """Take ``loader_state`` back."""
+
+    def step_indices(self, step: int) -> list[int]:
+        """This device's share of the step's examples, as indices into ``data.train``."""
+        indices = batch_indices(self.seed, step, self.plan.examples_per_step, len(self.data.train))
+        share = len(indices) // self.trainer.world_size
+        return indices[self.trainer.global_rank * share : (self.trainer.global_rank + 1) * share]
+
+    def backward_scale(self) -> float:
+        """Undoes what Lightning divides by: accumulation, and the mean over devices.
+
+        Every micro-batch is already normalised by the whole step, so contributions must add up, not average.
+        """
+        return float(self.plan.num_micro_batches * self.trainer.world_size)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        knobs = self.optimization
+        parameters = [p for p in self.policy.parameters() if p.requires_grad]
+        matrices = [p for p in parameters if p.ndim >= 2]  # biases and norms are not decayed
+        vectors = [p for p in parameters if p.ndim < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+            lr=knobs["lr"],
+            betas=(knobs["beta1"], knobs["beta2"]),
+            weight_decay=knobs["weight_decay"],
+            fused=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_factor(self, step: int) -> float:
+        """Share of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
+        warmup, total = self.optimization["warmup_steps"], self.trainer.max_steps
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        done = min((step - warmup) / max(total - warmup, 1), 1.0)
+        shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+        return shapes[self.optimization["schedule"]]
+
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **_: Any) -> None:
+        limit = self.optimization["max_grad_norm"] or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        self.accumulate({"train/grad_norm": norm})
+
+    # ---- reporting: one row per optimizer step ----
+
+    def accumulate(self, metrics: dict[str, Tensor | float]) -> None:
+        """Add micro-batch contributions (already normalised by the step) to the current step's row."""
+        for name, value in metrics.items():
+            self._sums[name] += float(value)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.plan.num_micro_batches == 0:
+            lr: float = self.trainer.optimizers[0].param_groups[0]["lr"]
+            self.report({**self._sums, "train/lr": lr})
+            self._sums.clear()
+
+    def report(self, metrics: dict[str, float]) -> None:
+        """Send one row to every logger, at the optimizer step."""
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+        if not self.trainer.sanity_checking:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(metrics, step=self.trainer.global_step)
+
+
+def _term(values: list[float], num_samples: int) -> Estimate:
+    groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
+    return evaluate.mean([sum(g) / len(g) for g in groups], num_samples)

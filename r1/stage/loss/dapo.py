@@ -1,0 +1,14 @@
+"""DAPO: the mean over all completion tokens of the step (Yu et al. 2025, eq. 8)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from r1.stage.loss.base import ClippedLoss, StepCounts
+
+
+class Dapo(ClippedLoss):
+    """Every token weighs the same, in a short or a long completion."""
+
+    def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
+        return mask / counts.num_tokens

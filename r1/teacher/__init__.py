@@ -1,0 +1,1 @@
+"""Teachers: who writes the answers that another model learns from. One file per option."""

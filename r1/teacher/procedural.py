@@ -1,0 +1,72 @@
+"""A teacher that needs no model: it works out sums step by step, and slips as often as it is told to."""
+
+from __future__ import annotations
+
+import random
+import re
+from typing import Annotated
+
+from annotated_types import Interval
+
+from r1.completion import parse
+from r1.data.arithmetic import Language, tagged, worked
+from r1.data.base import Row
+from r1.errors import DATA, UserError
+from r1.teacher.base import Answer
+
+SUM = re.compile(r"\d{1,18}(?:\+\d{1,18})+=\?")
+
+
+class Procedural:
+    """Solves ``data=arithmetic``; for ``data=countdown`` it repeats the row's own worked completion.
+
+    Args:
+        error_rate: probability that an answer carries a slip and is wrong.
+        language: of the working of sums; a countdown row comes in the language it is in.
+    """
+
+    name = "procedural"
+
+    def __init__(self, *, error_rate: Annotated[float, Interval(ge=0, le=1)], language: Language) -> None:
+        self.error_rate, self.language = error_rate, language
+
+    def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
+        """Raises: UserError: a row is neither a sum nor a worked countdown problem."""
+        return [
+            [self._answer(row, f"{seed}/{row['prompt']}/{k}") for k in range(num_samples)] for row in rows
+        ]
+
+    def _answer(self, row: Row, key: str) -> Answer:
+        rng = random.Random(key)
+        wrong = rng.random() < self.error_rate
+        if SUM.fullmatch(row["prompt"]):
+            text = add_up(
+                [int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language
+            )
+        elif "numbers" in row and row.get("completion"):
+            text = one_more(row["completion"]) if wrong else row["completion"]
+        else:
+            raise UserError(
+                "the procedural teacher cannot solve this row",
+                where="teacher",
+                given=row["prompt"],
+                allowed="sums such as 3+5+8=? (data=arithmetic), or worked countdown rows (data=countdown)",
+                do="choose another teacher: teacher=transformers or teacher=openai",
+                code=DATA,
+            )
+        return Answer(text, "stop", prompt_tokens=0, completion_tokens=0)
+
+
+def add_up(terms: list[int], wrong: bool, rng: random.Random, language: Language) -> str:
+    """A worked sum; if ``wrong``, slips are drawn until the one that is carried to the end makes it wrong."""
+    while True:
+        thinking = worked(terms, rng, [language], slip_rate=1 / len(terms) if wrong else 0.0)
+        answer = re.findall(r"\d+", thinking)[-1]
+        if (int(answer) != sum(terms)) == wrong:
+            return tagged(thinking, answer)
+
+
+def one_more(completion: str) -> str:
+    """The same working with an answer that is off by one, whatever expression it is."""
+    parsed = parse(completion)
+    return tagged(parsed.thinking or "", f"({parsed.answer})+1")

@@ -1,0 +1,217 @@
+"""Rewards: the weighted sum, what a term is given, and what happens when a term misbehaves."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1.data.base import Row
+from r1.errors import DATA, REWARD, UserError
+from r1.reward.base import Function, Rewards, Scores, Term, required_columns
+
+
+def equal(answer: str, row: Row) -> bool:
+    return bool(answer == row["answer"])
+
+
+def constant(values: list[Any]) -> Function:
+    def given(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+        return values
+
+    return given
+
+
+def rewards(**terms: tuple[Function, float | None]) -> Rewards:
+    return Rewards({name: Term(name, function, weight) for name, (function, weight) in terms.items()})
+
+
+def score(reward: Rewards, rows: list[Row], completions: list[str] | None = None) -> Scores:
+    texts = completions or [""] * len(rows)
+    return reward.score(["q"] * len(rows), texts, rows, equal, [[1]] * len(rows), 10)
+
+
+def test_weighted_sum_leaves_out_none_and_nan() -> None:
+    reward = rewards(
+        a=(constant([1.0, None, 0.5, None]), 2.0), b=(constant([0.5, 3, math.nan, math.nan]), -1.0)
+    )
+    scores = score(reward, [{}] * 4)
+    assert scores.total[:3] == [1.5, -3.0, 1.0] and math.isnan(scores.total[3])
+    assert scores.terms["a"][0::2] == [1.0, 0.5] and all(map(math.isnan, scores.terms["a"][1::2]))
+    assert scores.terms["b"][:2] == [0.5, 3.0]
+
+
+def test_raw_terms_are_reported_without_their_weight_even_where_it_is_null() -> None:
+    scores = score(rewards(a=(constant([4.0]), None), b=(constant([1.0]), 0.5)), [{}])
+    assert scores == Scores({"a": [4.0], "b": [1.0]}, {"a": None, "b": 0.5}, [0.5])
+
+
+def test_a_term_that_is_only_reported_gives_no_total() -> None:
+    assert math.isnan(score(rewards(a=(constant([4.0]), None), b=(constant([None]), 1.0)), [{}]).total[0])
+
+
+def test_empty_batch() -> None:
+    assert score(rewards(a=(constant([]), 1.0)), []) == Scores({"a": []}, {"a": 1.0}, [])
+
+
+finite = st.floats(-100, 100)
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=1, max_size=8), finite, finite, st.floats(0.1, 10))
+@settings(deadline=None)
+def test_total_is_linear_in_the_weights(
+    values: list[tuple[float, float]], u: float, v: float, scale: float
+) -> None:
+    a, b = ([pair[i] for pair in values] for i in (0, 1))
+
+    def total(wa: float, wb: float) -> list[float]:
+        return score(rewards(a=(constant(a), wa), b=(constant(b), wb)), [{}] * len(values)).total
+
+    both, swapped = total(u, v), score(rewards(b=(constant(b), v), a=(constant(a), u)), [{}] * len(a)).total
+    assert both == swapped == pytest.approx([x + y for x, y in zip(total(u, 0), total(0, v), strict=True)])
+    assert total(scale * u, scale * v) == pytest.approx([scale * t for t in both])
+
+
+def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> None:
+    seen: dict[str, Any] = {}
+
+    def spy(
+        prompts: list[str], completions: list[str], answer: list[str], **columns: Any
+    ) -> list[float | None]:
+        seen.update(columns, prompts=prompts, completions=completions, answer=answer)
+        return [0.0] * len(prompts)
+
+    rows: list[Row] = [{"answer": "1", "numbers": [1], "extra": 5}, {"answer": "2", "numbers": [2, 3]}]
+    rewards(spy=(spy, 1.0)).score(["p", "q"], ["x", "y"], rows, equal, [[1], [2, 3]], 10)
+    assert seen == {
+        "prompts": ["p", "q"],
+        "completions": ["x", "y"],
+        "answer": ["1", "2"],
+        "numbers": [[1], [2, 3]],
+        "rows": rows,
+        "verifier": equal,
+        "completion_ids": [[1], [2, 3]],
+        "max_completion_length": 10,
+    }
+
+
+def test_a_knob_keeps_its_value_when_a_column_has_its_name() -> None:
+    def term(
+        prompts: list[str], completions: list[str], *, target: int, **columns: Any
+    ) -> list[float | None]:
+        return [float(target)] * len(prompts)
+
+    assert score(rewards(t=(partial(term, target=7), 1.0)), [{"target": 24}]).total == [7.0]
+
+
+def test_a_function_without_catch_all_is_given_what_it_takes() -> None:
+    def lengths(completions: list[str]) -> list[float | None]:
+        return [float(len(c)) for c in completions]
+
+    assert score(rewards(t=(lengths, 1.0)), [{"answer": "8"}], ["abc"]).total == [3.0]
+
+
+def test_required_columns() -> None:
+    def trl(completions: list[str], solution: list[str], note: str = "", **kwargs: Any) -> list[float | None]:
+        return []
+
+    def ours(
+        prompts: list[str],
+        completions: list[str],
+        verifier: Any,
+        scale: float,
+        numbers: Any,
+        *,
+        knob: int,
+        **c: Any,
+    ) -> list[float | None]:
+        return []
+
+    assert required_columns(trl, ()) == {"solution"}
+    assert required_columns(trl, {"solution"}) == set()
+    assert required_columns(ours, {"scale"}) == {"numbers"}
+    assert required_columns(partial(ours, scale=2.0, knob=1), ()) == {"numbers"}
+
+
+def test_a_missing_column_names_the_term_and_the_column() -> None:
+    def needs(prompts: list[str], completions: list[str], solution: list[str]) -> list[float | None]:
+        return []
+
+    with pytest.raises(UserError, match=r"(?s)`mine`.*needs.*solution.*reward.terms.mine") as caught:
+        score(rewards(mine=(needs, 1.0)), [{"answer": "8"}])
+    assert caught.value.code == REWARD
+
+
+def test_a_reserved_column_name_is_refused() -> None:
+    with pytest.raises(UserError, match="reserved") as caught:
+        score(rewards(a=(constant([1.0]), 1.0)), [{"rows": 1}])
+    assert caught.value.code == DATA
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ([1.0], "1 values for 2 completions"),
+        ([1.0, 2.0, 3.0], "3 values for 2 completions"),
+        (1.0, "returned float"),
+        (None, "returned NoneType"),
+        (torch.zeros(2), "returned Tensor"),
+        ([1.0, torch.tensor(1.0)], "Tensor for sample 1"),
+        ([1.0, "1.0"], "str for sample 1"),
+        ([math.inf, 1.0], "inf for sample 0"),
+        ([1.0, -math.inf], "-inf for sample 1"),
+    ],
+)
+def test_a_bad_return_value_names_the_term_the_function_and_the_sample(values: Any, says: str) -> None:
+    with pytest.raises(UserError) as caught:
+        score(rewards(good=(constant([1.0, 1.0]), 1.0), bad=(constant(values), 1.0)), [{}, {}])
+    text = str(caught.value)
+    assert says in text and "reward.terms.bad" in text and "constant.<locals>.given" in text
+    assert caught.value.code == REWARD
+
+
+def test_an_exception_names_the_sample_that_causes_it() -> None:
+    def ratio(
+        prompts: list[str], completions: list[str], answer: list[str], **columns: Any
+    ) -> list[float | None]:
+        return [1 / int(a) for a in answer]
+
+    with pytest.raises(UserError, match=r"ZeroDivisionError.*sample 2") as caught:
+        score(rewards(ratio=(ratio, 1.0)), [{"answer": a} for a in ("1", "2", "0", "0")])
+    assert caught.value.where == "reward.terms.ratio" and isinstance(
+        caught.value.__cause__, ZeroDivisionError
+    )
+
+
+def test_an_exception_that_needs_the_whole_batch_says_so() -> None:
+    def picky(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+        if len(prompts) > 1:
+            raise RuntimeError("too many")
+        return [0.0]
+
+    with pytest.raises(UserError, match="too many.*whole batch"):
+        score(rewards(picky=(picky, 1.0)), [{}, {}])
+
+
+def test_a_user_error_of_a_term_passes_unchanged() -> None:
+    def fails(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+        raise UserError("mend this", where="here")
+
+    with pytest.raises(UserError, match="^mend this\n  where    here$"):
+        score(rewards(fails=(fails, 1.0)), [{}])
+
+
+def test_lists_of_different_length_are_a_bug_of_the_caller() -> None:
+    with pytest.raises(ValueError, match="different length"):
+        rewards(a=(constant([1.0]), 1.0)).score(["q"], ["c"], [{}, {}], equal, [[1]], 10)
+
+
+@pytest.mark.parametrize("weight", [math.nan, math.inf])
+def test_a_weight_must_be_finite(weight: float) -> None:
+    with pytest.raises(UserError, match="reward.terms.a.weight"):
+        Term("a", constant([]), weight)
