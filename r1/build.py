@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from r1.errors import CONFIG, UserError
+from r1.errors import UserError
 from r1.schema import resolve, signature
 
 if TYPE_CHECKING:
@@ -70,19 +71,9 @@ def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     wanted = signature(target).runtime
     try:
         return instantiate(node, *(runtime[name] for name in wanted if name in runtime), _convert_="all")
-    except Exception as error:
-        raise _user_error(error, where) from None
-
-
-def _user_error(error: Exception, where: str) -> Exception:
-    cause: BaseException | None = error
-    while cause is not None:  # hydra wraps what a target raises
-        if isinstance(cause, UserError):
-            return cause
-        if isinstance(cause, ValueError):
-            return UserError(str(cause), where=where, code=CONFIG)
-        cause = cause.__cause__
-    return error
+    except InstantiationException as error:  # hydra wraps what a target raises
+        cause = error.__cause__ or error
+        raise UserError(str(cause), where=where) if isinstance(cause, ValueError) else cause from None
 
 
 def rewards(cfg: Config) -> Rewards:

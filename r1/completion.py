@@ -1,8 +1,8 @@
 """Reading a completion: its thinking, its one answer, and whether its form is what R1 asks for.
 
-The parser never guesses. A completion has an answer only if it states exactly one: one ``<answer>`` block outside
-the thinking, or, where the answer tags are not used at all, the last ``\\boxed{}`` after the thinking, if its braces
-balance. Linear time; text beyond ``MAX_CHARS`` is not read.
+The parser never guesses. A completion has an answer only if it states exactly one: one ``<answer>`` block
+outside the thinking, or, where there is no answer tag at all, the last ``\\boxed{}`` after the thinking, if
+its braces balance. Linear time; text beyond ``MAX_CHARS`` is not read.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def boxed(text: str) -> str | None:
 
 
 def normalise(text: str) -> str:
-    """NFKC but for superscripts, subscripts and fractions; a plain minus sign; no invisible characters; stripped."""
+    """NFKC but for superscripts, subscripts and fractions; plain minus signs; nothing invisible; stripped."""
     visible = (c for c in text.replace("\u2212", "-") if unicodedata.category(c) != "Cf")
     return unicodedata.normalize("NFC", "".join(map(_fold, visible))).strip()
 

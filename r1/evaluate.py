@@ -39,7 +39,7 @@ class Sample:
     correct: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Validation:
     """When and how much to validate (config node ``val``).
 

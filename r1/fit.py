@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+import warnings
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,8 +40,20 @@ def announce(cfg: Config, experiment: Experiment) -> None:
         console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
 
 
+def quiet() -> None:
+    """Leave the screen to r1: other libraries' tips, bars and advice to their own developers are not for the user."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+
+
 def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path:
     """Validate, train, validate, export; everything inside the record, however it ends."""
+    quiet()
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
     stage = experiment.stage

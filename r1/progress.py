@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -14,9 +15,10 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from r1.evaluate import Estimate
     from r1.record import Record
 
-console = Console(stderr=True, highlight=False)  # stdout carries the record's folder and nothing else
+console = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout carries the record's folder and nothing else
 PLAIN_EVERY_S = 10.0
 SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), ("val/pass@1", "pass@1"))
 
@@ -58,7 +60,7 @@ class Progress(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         console.print(validation_line(trainer.global_step, module.figures))
         for sample in module.shown_samples:
-            text = escape(sample.completion.replace("\n", " "))[:160]
+            text = escape(printable(sample.completion)[:160])
             console.print(f"   {'[green]right[/]' if sample.correct else '[red]wrong[/]'}  {text}")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -72,21 +74,26 @@ class Progress(Callback):
     @staticmethod
     def closing(record: Record) -> RenderableType:
         """Before and after, with intervals, and where everything lies."""
-        table = Table("metric", "before", "after", title=None, title_justify="left")
+        table = Table("metric", "before", "after", "n", box=SIMPLE_HEAD)
         for name, after in record.final.items():
             before = record.start.get(name)
-            table.add_row(name, _figure(before) if before else "", _figure(after))
+            table.add_row(name, interval(before) if before else "", interval(after), str(after.n))
         return Group(table, sentence(f"record: {record.dir}"))
 
 
-def validation_line(step: int, figures: dict[str, Any]) -> str:
+def validation_line(step: int, figures: dict[str, Estimate]) -> str:
     figure = figures["val/pass@1"]
     length = figures["val/completion_length"].value
     return (
-        f"[bold]validation[/] at step {step}: pass@1 {figure.value:.3f} "
-        f"({figure.low:.3f} to {figure.high:.3f}, n={figure.n}), mean length {length:.1f} tokens"
+        f"[bold]validation[/] at step {step}: pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
     )
 
 
-def _figure(figure: Any) -> str:
-    return f"{figure.value:.3f}  ({figure.low:.3f} to {figure.high:.3f}, n={figure.n})"
+def printable(text: str) -> str:
+    """One line without control characters: a completion must not be able to write to the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def interval(figure: Estimate) -> str:
+    digits = 3 if abs(figure.value) < 10 else 1
+    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"

@@ -43,10 +43,15 @@ def _app(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
+    from r1.errors import UserError
+
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
     overrides = list(HydraConfig.get().overrides.task)
-    folder = execute({str(k): v for k, v in container.items()}, overrides)
+    try:
+        folder = execute({str(k): v for k, v in container.items()}, overrides)
+    except UserError as error:
+        sys.exit(fail(error))
     if folder:
         print(folder)
 
@@ -57,13 +62,9 @@ def main() -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from r1.errors import UserError
-
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors over instead of printing them
     try:
         hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_app)()
-    except UserError as error:
-        sys.exit(fail(error))
     except (HydraException, OmegaConfBaseException) as error:
         from r1.compose import explain
 

@@ -151,7 +151,7 @@ def check_value(value: Any, hint: Any, where: str) -> list[UserError]:
     if hint is Any:
         return []
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(strict=True))
+        adapter: TypeAdapter[Any] = TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
     except PydanticSchemaGenerationError:  # a runtime protocol: only a node with a `_target_` can fill it
         return [UserError("this key takes a group option, not a value", where=where, given=value)]
     try:

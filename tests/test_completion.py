@@ -93,7 +93,8 @@ def test_one_answer_or_none(text: str, answer: str | None) -> None:
     ],
 )
 def test_not_strict(text: str) -> None:
-    assert parse(GOOD).strict and not parse(text).strict
+    assert parse(GOOD).strict
+    assert not parse(text).strict
 
 
 def test_thinking_that_never_closes_runs_to_the_end() -> None:
@@ -114,10 +115,14 @@ def test_never_raises_and_holds_its_promises(text: str) -> None:
     assert 0 <= parsed.tags <= 4
     assert parsed.answer is None or parsed.answer == parsed.answer.strip() != ""
     if parsed.strict:
-        assert parsed.tags == 4 and parsed.thinking and parsed.thinking.strip()
-        assert text.strip().startswith("<think>") and text.strip().endswith("</answer>")
+        assert parsed.tags == 4
+        assert parsed.thinking
+        assert parsed.thinking.strip()
+        assert text.strip().startswith("<think>")
+        assert text.strip().endswith("</answer>")
     if text.count("<answer>") > 1 or text.count("</answer>") > 1:
-        assert parsed.answer is None and not parsed.strict
+        assert parsed.answer is None
+        assert not parsed.strict
 
 
 @given(words, words)

@@ -7,15 +7,30 @@ Chinese, or mixing the two; some forget the tags. No single behaviour is reinfor
 from __future__ import annotations
 
 import random
+import re
 from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
-from r1.data.arithmetic import Language, draw, near, question, split_of, tagged, worked
+from r1.data.arithmetic import (
+    Language,
+    draw,
+    near,
+    problems,
+    question,
+    row,
+    split_of,
+    tagged,
+    worked,
+)
 from r1.data.base import Data, Row, Shared
+from r1.data.template.r1_zero import R1Zero
 
 Share = Annotated[float, Interval(ge=0, le=1)]
-MIXTURES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
+LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
+LANGUAGE_SHARES = (0.35, 0.25, 0.40)  # a worked answer in English, in Chinese, mixing the two
+QUICK_RIGHT = {2: 0.9, 3: 0.3, 4: 0.2, 5: 0.12}  # share of right answers without working, by number of terms
+QUICK_RIGHT_LONG = 0.08
 
 
 def tiny_corpus(
@@ -32,20 +47,43 @@ def tiny_corpus(
     slip_rate: Share,
     wait_rate: Share,
     seed: Annotated[int, Ge(0)],
+    r1_zero: R1Zero,
     **shared: Unpack[Shared],
 ) -> Data:
-    """``num_documents`` documents over training problems only; the rest of the shares is worked and tagged."""
+    """``num_documents`` answers to training problems; what the three shares leave is worked and tagged."""
     rng = random.Random(f"tiny_corpus/{seed}")
-    drawn = draw(rng, min_terms, max_terms, max_term, tries=100 * num_documents)
+    rest = 1 - share_short - share_bare - share_untagged
+    if rest < 0:
+        raise ValueError("data.share_short, share_bare and share_untagged together exceed 1")
+    shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": rest}
+    drawn = draw(rng, min_terms, max_terms, max_term, tries=2 * num_documents + 1000)
     train: list[Row] = []
-    while len(train) < num_documents:
-        terms = next(drawn)
+    for terms in drawn:
         if split_of(terms) == "train":
-            style = rng.choices(
-                ["short", "bare", "untagged", "worked"],
-                [share_short, share_bare, share_untagged, 1 - share_short - share_bare - share_untagged],
-            )[0]
-            template = "r1_zero" if rng.random() < share_r1_zero else None
-            train.append(document(terms, style, rng, slip_rate, wait_rate) | {"template": template})
-    val = [document(t, "worked", rng, 0, 0) for t in drawn if split_of(t) == "val"][:num_val]
-    return Data(train=train, val=val, **shared)
+            style = rng.choices(list(shares), list(shares.values()))[0]
+            rendered = r1_zero.fill(question(terms)) if rng.random() < share_r1_zero else None
+            train.append(document(terms, style, rng, slip_rate, wait_rate) | {"rendered": rendered})
+        if len(train) == num_documents:
+            break
+    val = problems(rng, "val", min_terms, max_terms, max_term, num_val)
+    return Data(train=train, val=[row(terms, worked(terms, rng, ["en"])) for terms in val], **shared)
+
+
+def document(terms: list[int], style: str, rng: random.Random, slip_rate: float, wait_rate: float) -> Row:
+    """One person's answer; ``answer`` is what they say, right or wrong."""
+    answer = str(quick_guess(terms, rng))
+    text = {"short": f"<answer>{answer}</answer>", "bare": answer}.get(style)
+    if text is None:
+        languages = rng.choices(LANGUAGES, LANGUAGE_SHARES)[0]
+        thinking = worked(terms, rng, languages, slip_rate=slip_rate, wait_rate=wait_rate)
+        answer = re.findall(r"\d+", thinking)[-1]
+        text = tagged(thinking, answer)
+    if style == "untagged":
+        text = text.replace("<answer>", "").replace("</answer>", "")
+    return {"prompt": question(terms), "answer": answer, "completion": text}
+
+
+def quick_guess(terms: list[int], rng: random.Random) -> int:
+    """The sum without working it out: seldom right when there is much to add."""
+    right = rng.random() < QUICK_RIGHT.get(len(terms), QUICK_RIGHT_LONG)
+    return sum(terms) if right else near(sum(terms), rng)

@@ -14,7 +14,7 @@ from r1.data.base import Row, Verifier
 from r1.errors import DATA, REWARD, UserError
 
 Function = Callable[..., list[float | None]]
-"""TRL's reward: ``f(prompts, completions, **columns) -> list[float | None]``; None: not for this completion."""
+"""TRL's reward, ``f(prompts, completions, **columns)``: a number or None (does not apply) for each."""
 
 EXTRAS = ("rows", "verifier", "completion_ids", "max_completion_length")
 RESERVED = ("prompts", "completions", *EXTRAS)
@@ -22,7 +22,7 @@ RESERVED = ("prompts", "completions", *EXTRAS)
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the reward. A null weight reports the term without rewarding it; a negative one turns its sign."""
+    """One part of the reward. With a null weight it is only reported; a negative one turns its sign."""
 
     name: str
     function: Function
@@ -107,7 +107,7 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
 
 
 def required_columns(function: Function, knobs: Iterable[str]) -> set[str]:
-    """The dataset columns without which ``function`` cannot be called: positional parameters without a default.
+    """The dataset columns that ``function`` cannot be called without: positional parameters with no default.
 
     Args:
         knobs: parameters that the config sets, besides those already bound by a ``partial``.
@@ -163,7 +163,7 @@ def _culprit(function: Function, batch: dict[str, list[Any]], constants: dict[st
     for b in range(len(batch["completions"])):
         try:
             function(**_arguments(function, {name: v[b : b + 1] for name, v in batch.items()} | constants))
-        except Exception:  # noqa: BLE001  the error itself is already known
+        except Exception:  # the error itself is already known
             return f"sample {b}"
     return "only on the whole batch"
 

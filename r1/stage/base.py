@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import lightning as L
@@ -66,6 +67,19 @@ class StepLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.stage.load_loader_state(state["stage"])
+
+
+@dataclass(frozen=True)
+class Once:
+    """A dataloader of one item (Lightning would take a plain list for several dataloaders)."""
+
+    item: Any
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.item
 
 
 class Stage(L.LightningModule):
@@ -135,8 +149,8 @@ class Stage(L.LightningModule):
 
     # ---- validation ----
 
-    def val_dataloader(self) -> list[list[int]]:
-        return [list(range(min(self.validation.num_prompts, len(self.data.val))))]
+    def val_dataloader(self) -> Once:
+        return Once(list(range(self.validation.num_prompts)))
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         n = self.validation.num_samples
@@ -224,7 +238,7 @@ class Stage(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **_: Any) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        self.accumulate({"train/grad_norm": norm})
+        self.accumulate({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
 
     # ---- reporting: one row per optimizer step ----
 
@@ -235,8 +249,7 @@ class Stage(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % self.plan.num_micro_batches == 0:
-            lr: float = self.trainer.optimizers[0].param_groups[0]["lr"]
-            self.report({**self._sums, "train/lr": lr})
+            self.report(dict(self._sums))
             self._sums.clear()
 
     def report(self, metrics: dict[str, float]) -> None:

@@ -28,7 +28,7 @@ from r1.stage.base import Optimization, Stage
 from r1.stage.loss.base import Loss, StepCounts
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves its tensors to the device
 class Experience:
     """One rollout batch of this device, B sequences, right-padded to L; per-token fields are aligned with the targets.
 

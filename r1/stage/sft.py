@@ -16,7 +16,7 @@ from r1.rollout.base import Engine, PaddedSequences, pad
 from r1.stage.base import Optimization, Stage
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning moves its tensors to the device
 class SftBatch:
     """A micro-batch: right-padded ids (B, L), target mask (B, L - 1), and the target tokens of the whole step."""
 

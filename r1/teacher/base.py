@@ -34,8 +34,8 @@ class Teacher(Protocol):
     def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
         """``num_samples`` answers to each row's ``prompt``: outer list rows, inner list samples.
 
-        Sample k of a row is decided by ``sample_seed(seed, row["prompt"], k)`` and by nothing else, as far as the
-        backend allows.
+        Sample k of a row is decided by ``sample_seed(seed, row["prompt"], k)`` and by nothing else, as far as
+        the backend allows.
         """
 
 

@@ -1,7 +1,7 @@
-"""A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint, with nothing but the standard library.
+"""A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint; the standard library is enough.
 
-The key is never stored, logged or shown: the config holds the name of an environment variable. It travels over https
-or to this machine only, and follows no redirect.
+The key is never stored, logged or shown: the config holds the name of an environment variable. It travels
+over https or to this machine only, and follows no redirect.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ FIRST_WAIT_S = 0.5  # doubled after every failure
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 AGAIN = {408, 425, 429}  # and 5xx
 ADVICE = {
-    400: "the endpoint does not understand the request: check teacher.model, temperature and max_completion_length",
-    401: "the endpoint does not accept the key: check the environment variable that teacher.api_key_env names",
+    400: "the endpoint does not take the request: check teacher.model, temperature, max_completion_length",
+    401: "the endpoint does not accept the key: check the variable that teacher.api_key_env names",
     402: "the account has no credit left",
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
@@ -51,7 +51,7 @@ ADVICE = {
 
 
 class Failure(Exception):
-    """One request came to nothing, and the next may not. ``retry_after``: seconds the endpoint asks to wait."""
+    """A request came to nothing; the next may not. ``retry_after``: seconds the endpoint asks to wait."""
 
     def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -59,7 +59,7 @@ class Failure(Exception):
 
 
 class OpenAI:
-    """Asks ``model`` at ``url``, one request per answer, and gives up at the first error that a retry cannot mend.
+    """Asks ``model`` at ``url``, one request per answer; gives up at the first error that no retry can mend.
 
     Args:
         url: the base address, e.g. ``https://api.deepseek.com/v1``; https, or http to this machine.
@@ -217,7 +217,7 @@ def _key(name: str | None) -> str:
 
 
 def _opener(address: str) -> OpenerDirector:
-    """No handler for redirects, and the environment's proxies for https only: plain text stays on this machine."""
+    """No redirects, and the environment's proxies for https only: plain text stays on this machine."""
     opener = OpenerDirector()
     plain = address.startswith("http:")
     transport = [HTTPHandler()] if plain else [HTTPSHandler(), ProxyHandler()]
@@ -259,7 +259,7 @@ def read_answer(body: bytes) -> Answer:
 
 
 def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
-    """Seconds until the next attempt: doubling with jitter, at least what was asked for, at most ``limit``."""
+    """Seconds until the next attempt: doubling with jitter, at least what was asked, at most ``limit``."""
     jitter = random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
     return min(limit, max(asked, FIRST_WAIT_S * 2.0 ** min(attempt, 20) * jitter))
 

@@ -1,4 +1,4 @@
-"""A teacher that is a causal LM in the transformers format: local, on the hub, a run's folder, or shipped with r1."""
+"""A teacher that is a causal LM in the transformers format, sampled in this process."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 
 from r1.data.base import Row
+from r1.data.template.base import template_prefill
 from r1.errors import MODEL, UserError
 from r1.model import DType, Model
 from r1.teacher.base import Answer, sample_seed
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 class Transformers:
     """Asks in the model's own chat template, and samples with r1's embedded rollout engine.
 
-    A row that carries a ``rendered`` prompt is asked with that text as it stands. Nothing is loaded before the first
-    question. Answers do not depend on the batch around them, and the global random state is not touched.
+    A row that carries a ``rendered`` prompt is asked with that text as it stands. Nothing is loaded before
+    the first question. Answers do not depend on the batch around them; no global random state is touched.
 
     Args:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>``.
@@ -44,7 +45,7 @@ class Transformers:
         self.max_completion_length, self.batch_size = max_completion_length, batch_size
 
     def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
-        """Raises: UserError: the model cannot be loaded, or has no chat template and a row is not rendered."""
+        """Raises: UserError: the model cannot be loaded, or has no chat template for a row not rendered."""
         from r1.rollout.transformers import Transformers as Engine
 
         if not rows or not num_samples:
@@ -60,7 +61,7 @@ class Transformers:
         )
         groups = engine.generate(model, prompts, seeds, _stop_ids(model, tokenizer))
         return [
-            [_answer(tokenizer, prefill(text), rollout) for rollout in group]
+            [_answer(tokenizer, template_prefill(text), rollout) for rollout in group]
             for text, group in zip(texts, groups, strict=True)
         ]
 
@@ -106,13 +107,8 @@ class Transformers:
         return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
 
 
-def prefill(prompt: str) -> str:
-    """The opening tag, and the space after it, that a template puts before the completion; empty for most models."""
-    return prompt[prompt.rindex("<think>") :] if prompt.rstrip().endswith("<think>") else ""
-
-
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Every token that closes a completion: of the generation config (one, several or none) and of the tokenizer."""
+    """Tokens that close a completion: the generation config's (one, several or none) and the tokenizer's."""
     listed = model.generation_config.eos_token_id if model.generation_config else None
     several = listed if isinstance(listed, list) else [listed]
     return {token for token in (*several, tokenizer.eos_token_id) if token is not None}

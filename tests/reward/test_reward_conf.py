@@ -23,7 +23,8 @@ def composed(folder: Path, *overrides: str) -> dict[str, Any]:
     (folder / "config.yaml").write_text(primary)
     with initialize_config_dir(str(folder), version_base="1.3"):
         node = OmegaConf.to_container(compose("config", list(overrides)).reward, resolve=True)
-    assert isinstance(node, dict) and list(node) == ["terms"]
+    assert isinstance(node, dict)
+    assert list(node) == ["terms"]
     return dict(node["terms"])
 
 
@@ -51,7 +52,8 @@ def test_an_option_is_its_terms_and_weights(tmp_path: Path, option: str, weights
 
 def test_weights_and_terms_can_be_set_on_the_command_line(tmp_path: Path) -> None:
     added = composed(tmp_path, "reward.terms.format.weight=0.7", "+reward/terms@reward.terms.length=length")
-    assert added["format"]["weight"] == 0.7 and list(added) == ["accuracy", "format", "length"]
+    assert added["format"]["weight"] == 0.7
+    assert list(added) == ["accuracy", "format", "length"]
     assert added["length"]["_target_"] == "r1.reward.terms.length.length"
     assert list(composed(tmp_path, "~reward.terms.format")) == ["accuracy"]
 
@@ -59,7 +61,8 @@ def test_weights_and_terms_can_be_set_on_the_command_line(tmp_path: Path) -> Non
 @pytest.mark.parametrize("name", TERMS)
 def test_every_term_fits_its_function(tmp_path: Path, name: str) -> None:
     node = composed(tmp_path, f"+reward/terms@reward.terms.it={name}")["it"]
-    assert node["_target_"] == f"r1.reward.terms.{name}.{name}" and node["_partial_"] is True
+    assert node["_target_"] == f"r1.reward.terms.{name}.{name}"
+    assert node["_partial_"] is True
     assert problems(node, "reward.terms.it", extra={"weight": float | None}) == []
     for bad in ({"weigth": 1.0}, {"weight": "x"}):
         assert len(problems(node | bad, "reward.terms.it", extra={"weight": float | None})) == 1

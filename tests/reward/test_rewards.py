@@ -41,14 +41,25 @@ def test_weighted_sum_leaves_out_none_and_nan() -> None:
         a=(constant([1.0, None, 0.5, None]), 2.0), b=(constant([0.5, 3, math.nan, math.nan]), -1.0)
     )
     scores = score(reward, [{}] * 4)
-    assert scores.total[:3] == [1.5, -3.0, 1.0] and math.isnan(scores.total[3])
-    assert scores.terms["a"][0::2] == [1.0, 0.5] and all(map(math.isnan, scores.terms["a"][1::2]))
+    assert scores.total[:3] == [1.5, -3.0, 1.0]
+    assert math.isnan(scores.total[3])
+    assert scores.terms["a"][0::2] == [1.0, 0.5]
+    assert all(map(math.isnan, scores.terms["a"][1::2]))
     assert scores.terms["b"][:2] == [0.5, 3.0]
 
 
 def test_raw_terms_are_reported_without_their_weight_even_where_it_is_null() -> None:
     scores = score(rewards(a=(constant([4.0]), None), b=(constant([1.0]), 0.5)), [{}])
     assert scores == Scores({"a": [4.0], "b": [1.0]}, {"a": None, "b": 0.5}, [0.5])
+
+
+def test_the_order_of_the_terms_does_not_change_a_bit_of_the_sum() -> None:
+    terms: dict[str, tuple[Function, float | None]] = {
+        name: (constant([value]), 1.0) for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.3))
+    }
+    assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
+    backwards = dict(reversed(terms.items()))
+    assert score(rewards(**terms), [{}]).total == score(rewards(**backwards), [{}]).total == [0.6]
 
 
 def test_a_term_that_is_only_reported_gives_no_total() -> None:
@@ -171,7 +182,9 @@ def test_a_bad_return_value_names_the_term_the_function_and_the_sample(values: A
     with pytest.raises(UserError) as caught:
         score(rewards(good=(constant([1.0, 1.0]), 1.0), bad=(constant(values), 1.0)), [{}, {}])
     text = str(caught.value)
-    assert says in text and "reward.terms.bad" in text and "constant.<locals>.given" in text
+    assert says in text
+    assert "reward.terms.bad" in text
+    assert "constant.<locals>.given" in text
     assert caught.value.code == REWARD
 
 
@@ -183,9 +196,8 @@ def test_an_exception_names_the_sample_that_causes_it() -> None:
 
     with pytest.raises(UserError, match=r"ZeroDivisionError.*sample 2") as caught:
         score(rewards(ratio=(ratio, 1.0)), [{"answer": a} for a in ("1", "2", "0", "0")])
-    assert caught.value.where == "reward.terms.ratio" and isinstance(
-        caught.value.__cause__, ZeroDivisionError
-    )
+    assert caught.value.where == "reward.terms.ratio"
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 def test_an_exception_that_needs_the_whole_batch_says_so() -> None:
@@ -194,7 +206,7 @@ def test_an_exception_that_needs_the_whole_batch_says_so() -> None:
             raise RuntimeError("too many")
         return [0.0]
 
-    with pytest.raises(UserError, match="too many.*whole batch"):
+    with pytest.raises(UserError, match=r"too many.*whole batch"):
         score(rewards(picky=(picky, 1.0)), [{}, {}])
 
 
@@ -202,7 +214,7 @@ def test_a_user_error_of_a_term_passes_unchanged() -> None:
     def fails(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         raise UserError("mend this", where="here")
 
-    with pytest.raises(UserError, match="^mend this\n  where    here$"):
+    with pytest.raises(UserError, match=r"^mend this\n  where    here$"):
         score(rewards(fails=(fails, 1.0)), [{}])
 
 
@@ -213,5 +225,5 @@ def test_lists_of_different_length_are_a_bug_of_the_caller() -> None:
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_a_weight_must_be_finite(weight: float) -> None:
-    with pytest.raises(UserError, match="reward.terms.a.weight"):
+    with pytest.raises(UserError, match=r"reward\.terms\.a\.weight"):
         Term("a", constant([]), weight)

@@ -1,7 +1,7 @@
 """The countdown verifier: an expression over + - * / that uses each given number once and equals the target.
 
 The expression is read by the parser below and computed in fractions; nothing is evaluated as code.
-Grammar: ``sum = product (("+"|"-") product)*``, ``product = atom (("*"|"/") atom)*``, ``atom = number | "(" sum ")"``.
+``sum = product (("+"|"-") product)*``, ``product = atom (("*"|"/") atom)*``, ``atom = number | "("sum")"``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from r1.data.base import Row
 MAX_CHARS = 1000
 MAX_DEPTH = 50
 TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
-SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "·": "*", "⋅": "*", "÷": "/", "\\left": "", "\\right": ""}
+SIGNS = {"\\times": "*", "\\cdot": "*", "×": "*", "·": "*", "⋅": "*", "\\div": "/", "÷": "/"}
 
 
 def countdown(answer: str, row: Row) -> bool:
@@ -23,28 +23,30 @@ def countdown(answer: str, row: Row) -> bool:
 
     A trailing ``= target`` is allowed. A sign in front (``-3+5``) is not: the numbers are given without one.
     """
+    if len(answer) > MAX_CHARS:
+        return False
     expression, equals, stated = plain(answer).partition("=")
     tokens = tokenise(expression)
     target = Fraction(row["target"])
     if tokens is None or (equals and tokenise(stated) != [str(target)]):
         return False
-    # Checked before anything is computed, so the size of every number is bounded by the row, not by the answer.
+    # Before anything is computed: so the row bounds the size of every number, not the answer.
     used = sorted(int(token) for token in tokens if token.isdigit())
     return used == sorted(row["numbers"]) and evaluate(tokens) == target
 
 
 def plain(answer: str) -> str:
-    text = normalise(answer[: MAX_CHARS + 1]).strip("$ ")
+    text = normalise(answer).strip("$ ")
     for sign, ascii_sign in SIGNS.items():
         text = text.replace(sign, ascii_sign)
-    return text
+    return text.replace("\\left(", "(").replace("\\right)", ")")
 
 
 def tokenise(text: str) -> list[str] | None:
-    """Numbers, operators and brackets; None if anything else is in the text, or too much of it."""
+    """Numbers, operators and brackets; None if anything else is in the text."""
     text = text.strip()
     tokens, at = [], 0
-    while at < len(text) <= MAX_CHARS and (found := TOKEN.match(text, at)):
+    while at < len(text) and (found := TOKEN.match(text, at)):
         tokens.append(found.group(1))
         at = found.end()
     return tokens if at == len(text) else None

@@ -1,6 +1,6 @@
 """The fast verifier: the same number, written in any ordinary way, or the same text.
 
-Numbers are compared as fractions, so ``0.5``, ``1/2`` and ``\\frac{1}{2}`` are one answer, without any rounding.
+Numbers are compared as fractions, so ``0.5``, ``1/2`` and ``\\frac{1}{2}`` are one answer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def exact(answer: str, row: Row) -> bool:
 
 
 def clean(text: str) -> str:
-    """One spacing, no math delimiters around, no full stop at the end, LaTeX's thousands marks as plain commas."""
-    text = " ".join(normalise(text).split())
+    """One spacing, no math delimiters around, no full stop at the end, plain commas between thousands."""
+    text = " ".join(normalise(text).split()).removesuffix(".").strip()
     for left, right in WRAPS:
         if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
             text = text[len(left) : -len(right)].strip()

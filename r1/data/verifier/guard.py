@@ -1,8 +1,9 @@
 """A static guard: which answers must never reach a computer algebra system.
 
-``9^{9^9}`` is seven characters and freezes any interpreter, timeouts included: one operation on numbers of millions
-of digits cannot be interrupted. So the size of the numbers that an answer spells out is bounded before anything is
-computed. Unlike a timeout the verdict depends on the text alone, so it is the same on every machine.
+``9^{9^9}`` is seven characters and freezes any interpreter, timeouts included: one operation on numbers of
+millions of digits cannot be interrupted. So the size of the numbers that an answer spells out is bounded
+before anything is computed. Unlike a timeout, the verdict depends on the text alone and is the same on
+every machine.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import re
 
 MAX_CHARS = 1000
-MAX_DEPTH = 24
+MAX_DEPTH = 12  # parse time doubles with every few levels
 MAX_COUNTS = {r"[,&]": 64, r"[-+|]": 128, r"\\[a-zA-Z]+": 64, r"\^|\*\*": 64, r"=": 8}
 MAX_DIGITS = 20_000.0  # of the largest number that may have to be computed
 MAX_EXPONENT = 10_000.0
@@ -47,7 +48,7 @@ def guard(answer: str) -> str | None:
 
 
 def balanced(text: str) -> bool:
-    """Whether brackets close what was opened, at most ``MAX_DEPTH`` deep (half-open intervals mix their kinds)."""
+    """Whether brackets close what was opened, ``MAX_DEPTH`` deep at most (``[0,1)`` mixes kinds)."""
     depth = braces = 0
     for char in text:
         depth += (char in OPEN) - (char in CLOSE)
@@ -60,8 +61,8 @@ def balanced(text: str) -> bool:
 def digits(text: str) -> float:
     """An upper bound on the digits of any number that evaluating ``text`` (balanced, no spaces) can build.
 
-    It is the product of all literals (which bounds their sum too), each with the powers, factorials and binomials
-    written on it. Variables count as 1: their powers are not multiplied out.
+    It is the product of all literals (which bounds their sum too), each with the powers, factorials and
+    binomials written on it. Variables count as 1: their powers are not multiplied out.
     """
     total = last = 0.0
     at, joined = 0, False  # joined: the atom before was a bracket; \frac{a}{b} is one operand
@@ -101,7 +102,7 @@ def factorial(log10: float) -> float:
 
 
 def operand(text: str, at: int) -> tuple[int, str]:
-    """The exponent that starts at ``at``, with all powers, factorials and arguments on it: (its end, its text)."""
+    """The exponent that starts at ``at``, all powers, factorials and arguments on it: (its end, its text)."""
     start = at
     while at < len(text):
         while at < len(text) and text[at] in "+-":

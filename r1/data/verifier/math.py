@@ -1,9 +1,9 @@
-"""The mathematical verifier: ``\\frac{1}{2}``, ``0.5`` and ``2^{-1}`` are one answer, and so are equal expressions.
+"""The mathematical verifier: ``\\frac{1}{2}``, ``0.5`` and ``2^{-1}`` are the same answer.
 
-Three layers, cheapest first: the exact verifier; a static guard against answers that freeze a computer algebra system;
-math-verify (Kydlíček, https://github.com/huggingface/math-verify) for the rest. math-verify is good at comparing and
-too willing at reading: of "17 42" it makes 59, of "17=42" it takes 42. So it gets one extracted answer, and only if
-that reads as one expression.
+Three layers, cheapest first: the exact verifier; a static guard against answers that freeze a computer
+algebra system; math-verify (Kydlíček, https://github.com/huggingface/math-verify) for the rest. math-verify
+is good at comparing and too willing at reading: of "17 42" it makes 59, of "17=42" it takes 42. So it gets
+one extracted answer, and only if that reads as one expression.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -21,11 +22,12 @@ from r1.data.verifier.guard import guard
 SECONDS = 2  # for one parse and for one comparison; math-verify counts in whole seconds
 SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*[0-9]\s*[0-9]")
 TWO_NUMBERS = re.compile(r"[0-9.](?:\s|~|\\[,;: ]|\\q?quad(?![a-z]))+[0-9.]")  # 17 42
-REMARK = re.compile(r"\\(?:text|mathrm|textrm|mbox)\{[^{}]*\b(?:or|and|not|but|no|maybe|perhaps|nor)\b[^{}]*\}\s*$")
+HEDGE = r"\b(?:or|and|not|but|no|maybe|perhaps|nor)\b"  # math-verify drops remarks: 42 \text{ or not}
+REMARK = re.compile(rf"\\(?:text|mathrm|textrm|mbox)\{{[^{{}}]*{HEDGE}[^{{}}]*\}}\s*$")
 
 
 def math(answer: str, row: Row) -> bool:
-    """Whether ``answer`` is mathematically equal to ``row["answer"]``. Never raises and never hangs on an answer."""
+    """Whether ``answer`` is mathematically equal to ``row["answer"]``. No answer makes it raise or hang."""
     return exact(answer, row) or verify_math(str(row["answer"]), answer)
 
 
@@ -51,7 +53,7 @@ def readable(text: str) -> bool:
 
 
 def claims(gold: str, answer: str) -> list[str]:
-    """What must all equal ``gold``: the answer, and, where it is a chain such as ``17=42``, each number in it."""
+    """What must all equal ``gold``: the answer and, if it is a chain such as ``17=42``, each number in it."""
     *left, right = answer.split("=") if "=" not in gold else [answer]
     numbers = [side for side in left if not re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side))]
     return [answer, *numbers, right] if numbers else [answer]
@@ -61,8 +63,10 @@ def same(gold: str, answer: str) -> bool:
     """math-verify's verdict on two single expressions."""
     parse, verify, options, timeout = library()
     try:
-        parsed = [parse(wrapped(text), parsing_timeout=SECONDS, **options) for text in (gold, answer)]
-        return bool(all(parsed) and verify(*parsed, timeout_seconds=SECONDS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # sympy's, about its own future
+            parsed = [parse(wrapped(text), parsing_timeout=SECONDS, **options) for text in (gold, answer)]
+            return bool(all(parsed) and verify(*parsed, timeout_seconds=SECONDS))
     except (Exception, timeout):  # whatever an answer does to the parser, it is only a wrong answer
         return False
 

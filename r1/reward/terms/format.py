@@ -12,8 +12,8 @@ PARTIAL = 0.5  # the most that a completion without the strict form can earn
 def format(prompts: list[str], completions: list[str], *, graded: bool, **columns: Any) -> list[float | None]:
     """1 for the strict form (one think block, one answer block, neither empty, nothing around them); (B,).
 
-    Any other completion earns 0, or, if ``graded``, 0.5 * n / 4 where n of the four tags occur exactly once: a slope
-    for a model that has never seen the tags. A tag that is repeated counts nothing, so more blocks never earn more.
+    Any other completion earns 0, or, if ``graded``, 0.5 * n / 4 where n of the four tags occur exactly once,
+    as a slope for a model that has never seen them. A repeated tag counts nothing: more blocks earn no more.
     """
     return [_credit(parse(completion), graded) for completion in completions]
 

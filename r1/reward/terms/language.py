@@ -1,8 +1,9 @@
 """How much of the thinking is in one language: the language-consistency reward of DeepSeek-R1 (2.3.2).
 
-The paper takes the share of target-language words. Here words are told apart by script: a run of Latin letters is one
-word, a Han character is one word, a run of letters of any other script is one word of a third language. Script cannot
-tell English from French. LaTeX, code, tags, digits and single letters (variables) are no language.
+The paper takes the share of target-language words. Here words are told apart by script: a run of Latin
+letters is one word, a Han character is one word, a run of letters of any other script is one word of a third
+language. Script cannot tell English from French. LaTeX, code, tags, digits and single letters (variables) are
+no language.
 """
 
 from __future__ import annotations

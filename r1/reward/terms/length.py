@@ -22,7 +22,7 @@ def length(
     """0 up to ``max_length - buffer`` tokens, then linear down to -1 at ``max_length``, and -1 beyond; (B,).
 
     Raises:
-        UserError: the buffer is longer than the limit, or no completion can become long enough to be penalised.
+        UserError: the buffer is longer than the limit, or no completion can become long enough for a penalty.
     """
     limit = max_completion_length if max_length is None else max_length
     if not limit - max_completion_length < buffer <= limit:
@@ -30,7 +30,7 @@ def length(
             "this length penalty would touch every completion or none",
             where="reward.terms.length.buffer",
             given=buffer,
-            allowed=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: completions have at most "
-            f"{max_completion_length}, and the penalty starts at {limit} - buffer",
+            allowed=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: the penalty starts at "
+            f"{limit} - buffer, and completions have at most {max_completion_length}",
         )
     return [max(-1.0, min(0.0, (limit - buffer - len(ids)) / buffer)) for ids in completion_ids]

@@ -22,8 +22,8 @@ def repetition(
 ) -> list[float | None]:
     """``max_penalty`` times the share of n-grams that repeat an earlier one; (B,), in [max_penalty, 0].
 
-    A unit is a word between white space, lower-cased, or one Han character, which needs no spaces. A completion with
-    fewer than ``ngram_size`` units earns 0. Linear time.
+    A unit is a word between white space, lower-cased, or one Han character, which needs no spaces. A text
+    with fewer than ``ngram_size`` units earns 0. Linear time.
     """
     shares = [repeated_share(completion, ngram_size) for completion in completions]
     return [max_penalty * share if share else 0.0 for share in shares]

@@ -1,0 +1,230 @@
+"""Reading a Hugging Face dataset, from the Hub or from a copy on disk; shared by gsm8k, math and openr1_math.
+
+A path that exists is a copy: a ``save_to_disk`` folder, a folder in the Hub's layout (parquet, jsonl, csv),
+or one such file. Anything else is a dataset's name on the Hub. Data only: no code that lies beside it is
+ever run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1.data.base import Row
+from r1.data.split import apart, hold_out, need_num_val, some
+from r1.errors import DATA, UserError, nearest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
+HOLD_OUT = "data.val_split=null data.num_val=256 to hold rows of the training split out"
+
+
+def splits(
+    path: str,
+    name: str | None,
+    train_split: str,
+    val_split: str | None,
+    num_val: int | None,
+    limit_train: int | None,
+    columns: Mapping[str, str],
+) -> tuple[Dataset, Dataset]:
+    """The source rows to train on and those held out.
+
+    Args:
+        path: a Hub name, folder or file.
+        name: which configuration of it, or None.
+        val_split: the held-out split; None takes ``num_val`` rows of ``train_split``, by the question's hash.
+        num_val: how many held-out rows; None takes the whole of ``val_split``.
+        limit_train: at most so many training rows, chosen by the same hash; None takes all.
+        columns: knob -> column that must be there, the question's first.
+
+    Raises:
+        UserError: not reachable, no such dataset, configuration, split or column.
+    """
+    if train_split == val_split:
+        what = "the held-out rows would be the training rows"
+        raise UserError(what, where="data.val_split", given=val_split, do=HOLD_OUT)
+    question = next(iter(columns.values()))
+    train = table(path, name, train_split, "data.train_split", columns)
+    if val_split is None:
+        learned, held = hold_out(texts(train, question), need_num_val(num_val, "data.val_split"))
+        train, val = train.select(learned), train.select(held)
+    else:
+        val = table(path, name, val_split, "data.val_split", columns)
+        train = train.select(apart(texts(train, question), texts(val, question), "data.val_split"))
+        val = val.select(some(texts(val, question), num_val))
+    return train.select(some(texts(train, question), limit_train)), val
+
+
+def table(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
+    """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
+    with explained(path, name, split, key):
+        found = load(path, name, split, key)
+    for knob, column in columns.items():
+        if column not in found.column_names:
+            raise UserError(
+                f"the dataset has no column `{column}`",
+                where=f"data.{knob}",
+                given=column,
+                allowed=found.column_names,
+                do=nearest(column, found.column_names),
+                code=DATA,
+            )
+    return found
+
+
+def texts(dataset: Dataset, column: str) -> list[str]:
+    """The whole column, all of it text."""
+    return [text({column: value}, column, "prompt_column") for value in dataset[column]]
+
+
+def text(source: Row, column: str, knob: str) -> str:
+    """One value of a source row. Raises: UserError: it is no text."""
+    value = source[column]
+    if isinstance(value, str):
+        return value
+    what = f"a row holds no text in the column `{column}`"
+    raise UserError(what, where=f"data.{knob}", given=value, allowed="text", code=DATA)
+
+
+def kept(rows: Iterable[Row | str], source: str) -> list[Row]:
+    """The rows; a text in the place of one is the reason why it is left out. Reasons are counted and logged.
+
+    Raises:
+        UserError: no row is left.
+    """
+    found: list[Row] = []
+    reasons: dict[str, int] = {}
+    for row in rows:
+        if isinstance(row, str):
+            reasons[row] = reasons.get(row, 0) + 1
+        else:
+            found.append(row)
+    why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    if not found:
+        raise UserError(f"no usable row in {source}: {why or 'it is empty'}", where="data.path", code=DATA)
+    if reasons:
+        left_out = sum(reasons.values())
+        log.warning("%s: left out %d of %d rows: %s", source, left_out, left_out + len(found), why)
+    return found
+
+
+def load(path: str, name: str | None, split: str, key: str) -> Dataset:
+    """One split, with the library's own errors."""
+    from datasets import load_dataset
+
+    local = Path(path).expanduser()
+    if local.is_file():
+        return load_dataset(file_format(local), data_files={"train": str(local)}, split=split)
+    if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+        return saved(local, split, key)
+    if local.is_dir():
+        return load_dataset(str(local), **configuration(local, name), split=split)
+    if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
+        looked = f"looked in {local.absolute()}"
+        raise UserError("no such file or folder", where="data.path", given=path, do=looked, code=DATA)
+    return load_dataset(path, name, split=split)
+
+
+def file_format(file: Path) -> str:
+    if file.suffix not in FORMATS:
+        what = "a file of this type cannot be read"
+        raise UserError(what, where="data.path", given=str(file), allowed=FORMATS, code=DATA)
+    return FORMATS[file.suffix]
+
+
+def saved(folder: Path, split: str, key: str) -> Dataset:
+    """A split of what ``save_to_disk`` wrote; a single dataset that lost its split's name counts as train."""
+    from datasets import Dataset, load_from_disk
+
+    found = load_from_disk(str(folder))
+    parts = {str(found.split or "train"): found} if isinstance(found, Dataset) else dict(found)
+    if split not in parts:
+        raise unknown_split(split, list(parts), key)
+    return parts[split]
+
+
+def configuration(folder: Path, name: str | None) -> dict[str, str]:
+    """How to ask a folder for configuration ``name``: copies often lack the card that lists the names."""
+    from datasets import get_dataset_config_names
+
+    names = get_dataset_config_names(str(folder))
+    if name is None or name in names:
+        return {} if name is None else {"name": name}
+    if (folder / name).is_dir():
+        return {"data_dir": name}
+    if names == ["default"]:
+        log.info("%s has no configurations, so data.name=%s is not needed", folder, name)
+        return {}
+    raise unknown_config(name, names)
+
+
+@contextmanager
+def explained(path: str, name: str | None, split: str, key: str) -> Iterator[None]:
+    """Say in our words what went wrong inside the datasets library."""
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+
+    try:
+        yield
+    except ConnectionError as error:
+        raise UserError(
+            "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",
+            where="data.path",
+            given=path,
+            do=f"data.path=/a/local/copy, or go online ({first_line(error)})",
+            code=DATA,
+        ) from error
+    except DatasetNotFoundError as error:
+        raise UserError(
+            "no such local path, and no such dataset on the Hugging Face Hub (or it needs `hf auth login`)",
+            where="data.path",
+            given=path,
+            do=f"looked in {Path(path).absolute()} and at https://huggingface.co/datasets/{path}",
+            code=DATA,
+        ) from error
+    except (DatasetsError, ValueError, OSError, RuntimeError) as error:
+        raise diagnosed(error, path, name, split, key) from error
+
+
+def diagnosed(error: Exception, path: str, name: str | None, split: str, key: str) -> UserError:
+    """Tell an unknown configuration from an unknown split: the library says both in an error's text only."""
+    said = str(error)
+    if "BuilderConfig" in said or "Config name is missing" in said:
+        from datasets import get_dataset_config_names
+
+        return unknown_config(name, get_dataset_config_names(path))
+    if "nknown split" in said or "Bad split" in said:
+        names = said[said.rfind("[") + 1 : said.rfind("]")].replace("'", "").split(", ")
+        return unknown_split(split, names, key)
+    what = f"cannot read the dataset: {first_line(error)}"
+    return UserError(what, where="data.path", given=path, code=DATA)
+
+
+def unknown_config(name: str | None, names: list[str]) -> UserError:
+    several = "the dataset has several configurations: choose one"
+    what = f"the dataset has no configuration `{name}`" if name else several
+    return UserError(
+        what, where="data.name", given=name, allowed=names, do=nearest(name or "", names), code=DATA
+    )
+
+
+def unknown_split(split: str, names: list[str], key: str) -> UserError:
+    do = HOLD_OUT if key == "data.val_split" else f"{key}={names[0]}"
+    return UserError(
+        f"the dataset has no split `{split}`",
+        where=key,
+        given=split,
+        allowed=names,
+        do=nearest(split, names) or do,
+        code=DATA,
+    )
+
+
+def first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

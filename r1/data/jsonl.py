@@ -1,0 +1,157 @@
+"""Your own questions: a .jsonl or .parquet file with a question and an answer per row."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Unpack
+
+from annotated_types import Ge
+
+from r1.data.base import Data, Row, Shared
+from r1.data.split import apart, hold_out, need_num_val, some
+from r1.errors import DATA, UserError, nearest
+
+log = logging.getLogger(__name__)
+MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
+Columns = dict[str, str]  # r1's column -> the file's
+
+
+def jsonl(
+    *,
+    path: str,
+    prompt_column: str,
+    answer_column: str,
+    completion_column: str | None,
+    val_path: str | None,
+    num_val: Annotated[int, Ge(1)] | None,
+    on_bad_row: Literal["error", "skip"],
+    **shared: Unpack[Shared],
+) -> Data:
+    """Rows ``{prompt, answer, completion?}`` and every other column of the file as it is.
+
+    Args:
+        val_path: a file with the held-out rows; None takes ``num_val`` of ``path``, by the question's hash.
+        num_val: held-out rows; None takes all of ``val_path``.
+        on_bad_row: ``skip`` leaves unusable rows out, at most 1 % of a file.
+
+    Raises:
+        UserError: no such file, or a row that is no JSON object, lacks a column or holds no text in it.
+    """
+    columns = {"prompt": prompt_column, "answer": answer_column}
+    if completion_column is not None:
+        columns["completion"] = completion_column
+    train = read(path, columns, on_bad_row, "data.path")
+    if val_path is not None:
+        val = read(val_path, columns, on_bad_row, "data.val_path")
+        learned = apart(prompts(train), prompts(val), "data.val_path")
+        chosen = some(prompts(val), num_val)
+        return Data(train=[train[i] for i in learned], val=[val[i] for i in chosen], **shared)
+    learned, held = hold_out(prompts(train), need_num_val(num_val, "data.val_path"))
+    return Data(train=[train[i] for i in learned], val=[train[i] for i in held], **shared)
+
+
+def prompts(rows: list[Row]) -> list[str]:
+    return [row["prompt"] for row in rows]
+
+
+def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str) -> list[Row]:
+    """All rows of a file. ``key`` is the config key of the path, for messages."""
+    file = Path(path).expanduser()
+    if not file.is_file():
+        looked = f"looked in {file.absolute()}"
+        raise UserError(f"data file not found: {path}", where=key, given=path, do=looked, code=DATA)
+    rows: list[Row] = []
+    bad: list[UserError] = []
+    for number, source in sources(file, key):
+        try:
+            rows.append(mapped(source, columns, f"{path}:{number}", key))
+        except UserError as error:
+            if on_bad_row == "error":
+                raise
+            bad.append(error)
+    total = len(rows) + len(bad)
+    if len(bad) > MAX_SKIPPED * total:
+        what = f"{len(bad)} of {total} rows are bad, and at most 1 % are skipped; the first: {bad[0].what}"
+        raise UserError(what, where=bad[0].where, given=bad[0].given, allowed=bad[0].allowed, code=DATA)
+    if bad:
+        log.warning("%s: left out %d bad rows of %d; the first: %s", path, len(bad), total, bad[0].what)
+    if not rows:
+        raise UserError(f"the file has no rows: {path}", where=key, given=path, code=DATA)
+    return rows
+
+
+def sources(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
+    """(line number, line) of a .jsonl file, blank lines left out, or (row number, row) of a .parquet file."""
+    if file.suffix == ".jsonl":
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte order mark
+                if line.strip():
+                    yield number, line
+    elif file.suffix == ".parquet":
+        yield from enumerate(parquet(file, key), 1)
+    else:
+        what = "a file of this type cannot be read"
+        raise UserError(what, where=key, given=str(file), allowed=".jsonl, .parquet", code=DATA)
+
+
+def parquet(file: Path, key: str) -> list[Row]:
+    from pyarrow import ArrowException
+    from pyarrow.parquet import read_table
+
+    try:
+        rows: list[Row] = read_table(file).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise UserError(f"not a parquet file: {error}", where=key, given=str(file), code=DATA) from error
+    return rows
+
+
+def mapped(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
+    """One row with r1's columns added. ``place`` is ``PATH:LINE``."""
+    row = source if isinstance(source, dict) else decoded(source, place, key)
+    return row | {name: text(row, name, column, place) for name, column in columns.items()}
+
+
+def decoded(line: bytes, place: str, key: str) -> Row:
+    def bad(what: str) -> UserError:
+        do = "mend it, or data.on_bad_row=skip to leave such rows out (at most 1 %)"
+        return UserError(f"{place}: {what}", where=key, do=do, code=DATA)
+
+    try:
+        row = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        raise bad(f"not UTF-8 at byte {error.start + 1}") from None
+    except json.JSONDecodeError as error:
+        raise bad(f"invalid JSON at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+        raise bad(f"invalid JSON: {error}") from None
+    if not isinstance(row, dict):
+        raise bad("a row must be a JSON object, {...}")
+    return row
+
+
+def text(row: Row, name: str, column: str, place: str) -> str:
+    """One value as text; an answer may also be a number."""
+    if column not in row:
+        raise UserError(
+            f"{place}: no column `{column}`",
+            where=f"data.{name}_column",
+            given=column,
+            allowed=list(row),
+            do=nearest(column, row),
+            code=DATA,
+        )
+    value: Any = row[column]
+    number = name == "answer" and isinstance(value, int | float) and not isinstance(value, bool)
+    if not (number or (isinstance(value, str) and value.strip())):
+        raise UserError(
+            f"{place}: the column `{column}` holds no text",
+            where=f"data.{name}_column",
+            given=value,
+            allowed="text or a number" if name == "answer" else "text",
+            code=DATA,
+        )
+    return str(value)

@@ -1,0 +1,79 @@
+"""Held-out rows: a property of the question's text, so the same whatever the order, the seed or the machine.
+
+All rows that ask the same question go to the same side, so no question learned from is ever tested on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+from r1.errors import DATA, UserError
+
+log = logging.getLogger(__name__)
+
+
+def digest(prompt: str) -> bytes:
+    return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+
+
+def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]]:
+    """Indices of the training and of the held-out rows, each in order.
+
+    ``num_val`` rows are held out, or a few more where the last question taken is asked by several rows.
+
+    Raises:
+        UserError: nothing would be left to train on.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        rows_of.setdefault(prompt, []).append(index)
+    val: list[int] = []
+    for prompt in sorted(rows_of, key=digest):
+        if len(val) >= num_val:
+            break
+        val += rows_of[prompt]
+    if len(val) == len(prompts):
+        raise UserError(
+            f"holding out {num_val} rows leaves none of the {len(prompts)} to train on",
+            where="data.num_val",
+            given=num_val,
+            allowed=f"fewer than the {len(rows_of)} different questions",
+            code=DATA,
+        )
+    held = set(val)
+    return [index for index in range(len(prompts)) if index not in held], sorted(val)
+
+
+def apart(prompts: Sequence[str], held: Sequence[str], key: str) -> list[int]:
+    """Indices of the training rows whose question is not also held out; the others are counted and logged.
+
+    Raises:
+        UserError: all questions are held out too. ``key`` is the config key that gave the held-out rows.
+    """
+    tested = set(held)
+    found = [index for index, prompt in enumerate(prompts) if prompt not in tested]
+    if not found:
+        raise UserError("the held-out rows ask every question of the training rows", where=key, code=DATA)
+    if len(found) < len(prompts):
+        log.warning("left out %d training rows whose question is held out", len(prompts) - len(found))
+    return found
+
+
+def some(prompts: Sequence[str], limit: int | None) -> list[int]:
+    """Indices of ``limit`` rows, in order, chosen by the question's hash; all of them if there are fewer."""
+    order = sorted(range(len(prompts)), key=lambda index: (digest(prompts[index]), index))
+    return sorted(order[:limit])
+
+
+def need_num_val(num_val: int | None, other: str) -> int:
+    """``num_val``, which must be set where ``other``, the key of the held-out rows, is null."""
+    if num_val is None:
+        raise UserError(
+            "nothing says which rows are held out",
+            where="data.num_val",
+            allowed="whole number >= 1",
+            do=f"data.num_val=256 to take them out of the training rows, or set {other}",
+        )
+    return num_val

@@ -1,0 +1,51 @@
+"""The template of DeepSeek-R1-Zero (table 1): plain text, for base models that know no chat format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from r1.data.template.base import with_prefill
+from r1.data.template.chat import eos
+from r1.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class R1Zero:
+    """Puts the question into a fixed text.
+
+    Args:
+        text: the whole prompt, ``{prompt}`` where the question goes; other braces are plain characters.
+        prefill: what every completion starts with; prompt to the model, part of the completion to rewards.
+
+    Raises:
+        UserError: ``text`` has no ``{prompt}``.
+    """
+
+    def __init__(self, *, text: str, prefill: str) -> None:
+        if "{prompt}" not in text:
+            raise UserError(
+                "the template never shows the question to the model",
+                where="data.template.text",
+                given=text,
+                allowed="a text that contains {prompt}",
+            )
+        self.text, self.prefill = text, prefill
+
+    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+        return bos(tokenizer) + self.fill(prompt)
+
+    def fill(self, prompt: str) -> str:
+        """The text with the question in it, before any tokenizer's own token."""
+        return with_prefill(self.text.replace("{prompt}", prompt), self.prefill)
+
+    def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        return eos(tokenizer)
+
+
+def bos(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The token that the tokenizer itself would put in front of a text; often there is none."""
+    ids = tokenizer("a").input_ids
+    adds = tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
+    return str(tokenizer.bos_token) if adds else ""

@@ -1,0 +1,79 @@
+"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or samples that were kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Unpack
+
+from annotated_types import Ge
+
+from r1.data.base import Data, Shared
+from r1.data.jsonl import prompts, read
+from r1.data.split import hold_out
+from r1.errors import DATA, UserError
+
+COLUMNS = {name: name for name in ("prompt", "answer", "completion")}
+
+
+def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[Shared]) -> Data:
+    """Rows ``{prompt, answer, completion, ...}``; ``num_val`` of them held out, by a hash of the question.
+
+    Args:
+        path: a run's folder, its ``traces/`` folder, or a .jsonl file: the first that is there.
+
+    Raises:
+        UserError: no such file, a bad row, or a file that is not what its card (.json beside it) says.
+    """
+    file = find(path)
+    rows = read(str(file), COLUMNS, "error", "data.path")
+    check_card(file, len(rows))
+    learned, held = hold_out(prompts(rows), num_val)
+    return Data(train=[rows[i] for i in learned], val=[rows[i] for i in held], **shared)
+
+
+def find(path: str) -> Path:
+    given = Path(path).expanduser()
+    places = [given / "traces" / "traces.jsonl", given / "traces.jsonl", given]
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        "no traces here: a run writes them with stage=distill",
+        where="data.path",
+        given=path,
+        allowed="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",
+        do="looked for " + ", ".join(str(place.absolute()) for place in places),
+        code=DATA,
+    )
+
+
+def check_card(file: Path, count: int) -> None:
+    """Compare the file with its card, ``{"fingerprint": sha256, "count": rows}``, if it has one."""
+    card = file.with_suffix(".json")
+    if not card.is_file():
+        return
+    with file.open("rb") as data:
+        digest = hashlib.file_digest(data, "sha256").hexdigest()
+    found: dict[str, Any] = {"fingerprint": digest, "count": count}
+    try:
+        stated: dict[str, Any] = json.loads(card.read_bytes())
+        expected = {key: stated[key] for key in found}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{card} is no dataset card",
+            where="data.path",
+            given=str(file),
+            allowed='{"fingerprint": sha256 of the file, "count": number of rows}',
+            code=DATA,
+        ) from None
+    if expected != found:
+        raise UserError(
+            f"{file} was changed after it was written, or not written to its end",
+            where="data.path",
+            given=f"{count} rows, sha256 {digest[:12]}",
+            allowed=f"{expected['count']} rows, sha256 {str(expected['fingerprint'])[:12]} ({card.name})",
+            do=f"write it again, or remove {card} if the change is yours",
+            code=DATA,
+        )

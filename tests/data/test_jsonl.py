@@ -1,0 +1,183 @@
+import json
+import logging
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from r1.data.jsonl import decoded, jsonl
+from r1.data.template.chat import Chat
+from r1.data.verifier.exact import exact
+from r1.errors import DATA, UserError
+
+SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+KNOBS = {
+    "prompt_column": "question",
+    "answer_column": "gold",
+    "completion_column": None,
+    "val_path": None,
+    "num_val": 2,
+    "on_bad_row": "error",
+}
+
+
+def rows(count, start=0):
+    return [{"question": f"{n}+1=?", "gold": str(n + 1), "level": n} for n in range(start, start + count)]
+
+
+def write(file, found):
+    lines = [row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in found]
+    file.write_text("".join(line + "\n" for line in lines))
+    return str(file)
+
+
+def build(path, **knobs):
+    return jsonl(path=str(path), **KNOBS | knobs, **SHARED)
+
+
+def failure(path, **knobs):
+    with pytest.raises(UserError) as caught:
+        build(path, **knobs)
+    return caught.value
+
+
+def test_columns_are_mapped_and_all_others_kept(tmp_path):
+    data = build(write(tmp_path / "rows.jsonl", rows(10)))
+    assert (len(data.train), len(data.val)) == (8, 2)
+    found = {row["level"]: row for row in data.train + data.val}
+    assert found[4] == {"question": "4+1=?", "gold": "5", "level": 4, "prompt": "4+1=?", "answer": "5"}
+    assert data.correct("<answer>5.0</answer>", found[4])
+
+
+def test_a_completion_column(tmp_path):
+    path = write(
+        tmp_path / "rows.jsonl", [row | {"text": f"<answer>{row['gold']}</answer>"} for row in rows(5)]
+    )
+    data = build(path, completion_column="text")
+    assert all(data.correct(row["completion"], row) for row in data.train + data.val)
+
+
+def test_parquet_is_read_alike(tmp_path):
+    parquet.write_table(pa.Table.from_pylist(rows(10)), tmp_path / "rows.parquet")
+    lines = build(write(tmp_path / "rows.jsonl", rows(10)))
+    table = build(tmp_path / "rows.parquet")
+    assert (table.train, table.val) == (lines.train, lines.val)
+
+
+def test_the_held_out_rows_do_not_depend_on_the_order(tmp_path):
+    straight = build(write(tmp_path / "a.jsonl", rows(30)), num_val=6)
+    turned = build(write(tmp_path / "b.jsonl", rows(30)[::-1]), num_val=6)
+    assert straight.val == turned.val[::-1]
+    assert not {row["prompt"] for row in straight.train} & {row["prompt"] for row in straight.val}
+
+
+def test_a_file_of_held_out_rows(tmp_path, caplog):
+    train, val = write(tmp_path / "a.jsonl", rows(10)), write(tmp_path / "b.jsonl", rows(8, 7))
+    data = build(train, val_path=val, num_val=None)
+    assert [row["level"] for row in data.train] == list(range(7))  # 7, 8 and 9 are held out
+    assert len(data.val) == 8
+    assert "left out 3 training rows" in caplog.text
+    assert len(build(train, val_path=val, num_val=3).val) == 3
+
+
+def test_a_number_is_an_answer(tmp_path):
+    data = build(write(tmp_path / "rows.jsonl", [row | {"gold": row["level"] + 0.5} for row in rows(5)]))
+    assert {row["answer"] for row in data.train + data.val} == {"0.5", "1.5", "2.5", "3.5", "4.5"}
+
+
+def test_blank_lines_and_a_byte_order_mark_are_no_rows(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n\n".join(json.dumps(row).encode() for row in rows(5)) + b"\n\n")
+    data = build(path)
+    assert len(data.train) + len(data.val) == 5
+
+
+def test_line_separators_inside_a_text_do_not_end_the_row(tmp_path):
+    odd = [{"question": f"a\u2028b\x85{n}", "gold": "1"} for n in range(4)]
+    data = build(write(tmp_path / "rows.jsonl", odd))
+    assert {row["prompt"] for row in data.train + data.val} == {row["question"] for row in odd}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"question": }', "rows.jsonl:3: invalid JSON at column 14"),
+        ("[1, 2]", "rows.jsonl:3: a row must be a JSON object"),
+        ("[" * 100_000, "rows.jsonl:3: invalid JSON"),
+        ('{"question": "a", "gold": ' + "9" * 5000 + "}", "rows.jsonl:3: invalid JSON"),
+        ('{"question": "a", "glod": "1"}', "rows.jsonl:3: no column `gold`"),
+        ('{"question": "a", "gold": null}', "rows.jsonl:3: the column `gold` holds no text"),
+        ('{"question": "a", "gold": true}', "rows.jsonl:3: the column `gold` holds no text"),
+        ('{"question": ["a"], "gold": "1"}', "rows.jsonl:3: the column `question` holds no text"),
+        ('{"question": " ", "gold": "1"}', "rows.jsonl:3: the column `question` holds no text"),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
+    error = failure(write(tmp_path / "rows.jsonl", [*rows(2), line, *rows(2, 5)]))
+    assert message in error.what
+    assert error.code == DATA
+
+
+def test_bytes_that_are_no_utf8(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'{"question": "\xff"}\n')
+    assert "rows.jsonl:1: not UTF-8 at byte 15" in failure(tmp_path / "rows.jsonl").what
+
+
+def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
+    error = failure(write(tmp_path / "rows.jsonl", rows(5)), prompt_column="qestion")
+    assert error.where == "data.prompt_column"
+    assert error.allowed == "question, gold, level"
+    assert error.do == "did you mean `question`?"
+
+
+def test_bad_rows_are_skipped_up_to_one_percent(tmp_path, caplog):
+    path = write(tmp_path / "rows.jsonl", [*rows(99), "{"])
+    with caplog.at_level(logging.WARNING):
+        data = build(path, on_bad_row="skip")
+    assert len(data.train) + len(data.val) == 99
+    assert "left out 1 bad rows of 100" in caplog.text
+    assert "rows.jsonl:100: invalid JSON at column 2" in caplog.text
+
+
+def test_more_bad_rows_than_one_percent_are_an_error(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [*rows(98), "{"])
+    error = failure(path, on_bad_row="skip")
+    assert "1 of 99 rows are bad" in error.what
+    assert "rows.jsonl:99: invalid JSON" in error.what
+
+
+def test_missing_files_say_where_they_were_looked_for(tmp_path):
+    error = failure("missing.jsonl")
+    assert error.what == "data file not found: missing.jsonl"
+    assert error.do.startswith("looked in /")
+    assert error.do.endswith("/missing.jsonl")
+    assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").where == "data.val_path"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.txt", "x", "a file of this type cannot be read"),
+        ("rows.parquet", "x", "not a parquet file"),
+        ("rows.jsonl", "\n", "the file has no rows"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    assert message in failure(tmp_path / name).what
+
+
+def test_held_out_rows_must_come_from_somewhere(tmp_path):
+    path = write(tmp_path / "rows.jsonl", rows(5))
+    assert "data.val_path" in failure(path, num_val=None).do
+    assert "leaves none of the 5" in failure(path, num_val=5).what
+
+
+@given(st.binary(max_size=80))
+def test_any_line_is_a_row_or_a_user_error(line):
+    try:
+        assert isinstance(decoded(line, "rows.jsonl:1", "data.path"), dict)
+    except UserError as error:
+        assert error.what.startswith("rows.jsonl:1: ")

@@ -1,0 +1,102 @@
+import hashlib
+import json
+
+import pytest
+
+from r1.data.template.chat import Chat
+from r1.data.traces import traces
+from r1.data.verifier.exact import exact
+from r1.errors import DATA, UserError
+
+SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+ROWS = [
+    {
+        "prompt": f"{n}+1=?",
+        "answer": str(n + 1),
+        "completion": f"<think>{sample}</think>\n<answer>{n + 1}</answer>",
+        "teacher": "t",
+        "numbers": [n, 1],
+    }
+    for n in range(6)
+    for sample in range(2)
+]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with traces and their card."""
+    text = "".join(json.dumps(row) + "\n" for row in ROWS)
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "traces" / "traces.jsonl").write_text(text)
+    card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(ROWS)}
+    (tmp_path / "traces" / "traces.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+def build(path, num_val=4):
+    return traces(path=str(path), num_val=num_val, **SHARED)
+
+
+def failure(path):
+    with pytest.raises(UserError) as caught:
+        build(path)
+    assert caught.value.code == DATA
+    return caught.value
+
+
+@pytest.mark.parametrize("inside", [".", "traces", "traces/traces.jsonl"])
+def test_a_run_its_folder_or_the_file(run, inside):
+    data = build(run / inside)
+    assert sorted(data.train + data.val, key=str) == sorted(ROWS, key=str)
+    assert all(data.correct(row["completion"], row) for row in data.train)
+
+
+def test_answers_to_one_question_stay_on_one_side(run):
+    data = build(run)
+    assert (len(data.train), len(data.val)) == (8, 4)
+    assert not {row["prompt"] for row in data.train} & {row["prompt"] for row in data.val}
+
+
+def test_without_a_card(run):
+    (run / "traces" / "traces.json").unlink()
+    assert len(build(run).train) == 8
+
+
+def test_a_changed_file_is_refused(run):
+    file = run / "traces" / "traces.jsonl"
+    file.write_text(file.read_text().replace("<think>0", "<think>9", 1))
+    error = failure(run)
+    assert "changed after it was written" in error.what
+    assert "traces.json" in error.allowed
+
+
+def test_a_cut_file_is_refused(run):
+    file = run / "traces" / "traces.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    error = failure(run)
+    assert "11 rows" in error.given
+    assert error.allowed.startswith("12 rows")
+
+
+def test_a_wrong_count_alone_is_refused(run):
+    card = run / "traces" / "traces.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"count": 13}))
+    assert failure(run).allowed.startswith("13 rows")
+
+
+@pytest.mark.parametrize("card", ["", "[]", "{}", '{"count": 12}', "\x00"])
+def test_a_card_that_is_none(run, card):
+    (run / "traces" / "traces.json").write_text(card)
+    assert "no dataset card" in failure(run).what
+
+
+def test_nothing_there_says_where_it_was_looked_for(tmp_path):
+    error = failure(tmp_path / "run")
+    assert "stage=distill" in error.what
+    assert error.do.count(str(tmp_path / "run")) == 3
+
+
+def test_rows_without_a_completion_are_refused(run):
+    (run / "traces" / "traces.json").unlink()
+    (run / "traces" / "traces.jsonl").write_text('{"prompt": "a", "answer": "1"}\n')
+    assert "traces.jsonl:1: no column `completion`" in failure(run).what

@@ -1,0 +1,49 @@
+"""The teacher group: every option fits its target's signature; a wrong value is found without building."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from r1.schema import problems
+
+CONF = Path(__file__).parents[2] / "conf" / "teacher"
+OPTIONS = {"procedural": "Procedural", "transformers": "Transformers", "openai": "OpenAI"}
+
+
+def node(option: str) -> dict[str, Any]:
+    loaded = OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml"))
+    assert isinstance(loaded, dict)
+    return {str(key): value for key, value in loaded.items()}
+
+
+def test_every_file_is_a_known_option() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(OPTIONS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_fits_its_target(option: str) -> None:
+    assert node(option)["_target_"] == f"r1.teacher.{option}.{OPTIONS[option]}"
+    assert problems(node(option), "teacher") == []
+
+
+@pytest.mark.parametrize(
+    ("option", "key", "value"),
+    [
+        ("procedural", "error_rate", 1.5),
+        ("procedural", "language", "fr"),
+        ("transformers", "temperature", -1.0),
+        ("transformers", "dtype", "int4"),
+        ("transformers", "batch_size", 0),
+        ("openai", "timeout_s", 0.0),
+        ("openai", "max_retries", 1.5),
+        ("openai", "concurrency", "many"),
+        ("openai", "api_key", "OPENAI_API_KEY"),
+    ],
+)
+def test_a_wrong_value_is_found(option: str, key: str, value: object) -> None:
+    (problem,) = problems(node(option) | {key: value}, "teacher")
+    assert problem.where == f"teacher.{key}"

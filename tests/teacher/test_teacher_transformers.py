@@ -1,0 +1,151 @@
+"""The transformers teacher on a tiny random model: keyed answers, its own template, honest counts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+from r1.data.base import Row
+from r1.errors import MODEL, UserError
+from r1.teacher.transformers import Transformers
+
+CHAT = (
+    "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+ROWS: list[Row] = [{"prompt": "3+5=?"}, {"prompt": "What is three plus five plus eight?"}]
+
+
+def save_model(folder: Path, template: str | None) -> str:
+    """A byte-level Qwen2 with random weights, small enough to make in milliseconds."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    names = ["<|pad|>", "<|eos|>", "<|user|>", "<|assistant|>"]
+    bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(names + alphabet)}, merges=[]))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=names[0], eos_token=names[1], additional_special_tokens=names[2:]
+    )
+    tokenizer.chat_template = template
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The model is so small that threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("chat"), CHAT)
+
+
+def teacher(
+    path: str, *, temperature: float = 1.0, max_completion_length: int = 12, batch_size: int = 8
+) -> Transformers:
+    return Transformers(
+        path=path,
+        dtype="float32",
+        temperature=temperature,
+        max_completion_length=max_completion_length,
+        batch_size=batch_size,
+    )
+
+
+def test_answers_are_keyed_and_do_not_depend_on_the_batch(chat_model: str) -> None:
+    both = teacher(chat_model).answer(ROWS, 3, seed=5)
+    assert [len(group) for group in both] == [3, 3]
+    assert both == teacher(chat_model, batch_size=1).answer(ROWS, 3, seed=5)
+    assert both[::-1] == teacher(chat_model).answer(ROWS[::-1], 3, seed=5)
+    assert both[1][:1] == teacher(chat_model).answer(ROWS[1:], 1, seed=5)[0]
+    assert len({answer.text for group in both for answer in group}) == 6
+    assert both != teacher(chat_model).answer(ROWS, 3, seed=6)
+
+
+def test_the_global_random_state_is_left_alone(chat_model: str) -> None:
+    asked = teacher(chat_model)
+    asked.answer(ROWS[:1], 1, seed=0)
+    before = torch.get_rng_state(), random.getstate()
+    asked.answer(ROWS, 2, seed=0)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+
+
+def test_greedy_gives_one_answer(chat_model: str) -> None:
+    (group,) = teacher(chat_model, temperature=0.0).answer(ROWS[:1], 3, seed=0)
+    assert len(set(group)) == 1
+    assert [group] == teacher(chat_model, temperature=0.0).answer(ROWS[:1], 3, seed=9)
+
+
+def test_counts_and_reasons(tmp_path: Path) -> None:
+    path = save_model(tmp_path, CHAT)
+    closing = [
+        1,
+        *range(100, 160),
+    ]  # a quarter of the vocabulary closes, so some answers end and some are cut
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": closing}))
+    (answers,) = teacher(path, max_completion_length=4).answer(ROWS[:1], 16, seed=1)
+    assert {answer.finish_reason for answer in answers} == {"stop", "length"}
+    assert {answer.completion_tokens for answer in answers if answer.finish_reason == "length"} == {4}
+    assert min(answer.completion_tokens for answer in answers) == 1
+    assert {answer.prompt_tokens for answer in answers} == {7}  # <|user|>, five characters, <|assistant|>
+
+
+def test_special_tokens_are_no_text(tmp_path: Path) -> None:
+    path = save_model(tmp_path, CHAT)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # all logits equal: greedy writes token 0, <|pad|>, to the end
+    model.save_pretrained(path)
+    (answers,) = teacher(path, temperature=0.0).answer(ROWS[:1], 1, seed=0)
+    assert (answers[0].text, answers[0].completion_tokens) == ("", 12)
+
+
+def test_a_rendered_row_is_asked_as_it_stands(chat_model: str) -> None:
+    (answers,) = teacher(chat_model).answer([{"prompt": "3+5=?", "rendered": "Q: 3+5 <think>\n"}], 2, seed=0)
+    assert [answer.prompt_tokens for answer in answers] == [15, 15]
+    assert all(answer.text.startswith("<think>\n") for answer in answers)
+
+
+def test_a_base_model_answers_rendered_rows_only(tmp_path: Path) -> None:
+    path = save_model(tmp_path, None)
+    assert len(teacher(path).answer([{"prompt": "3+5=?", "rendered": "Q: 3+5"}], 1, seed=0)[0]) == 1
+    with pytest.raises(UserError, match="chat template") as caught:
+        teacher(path).answer(ROWS, 1, seed=0)
+    assert caught.value.code == MODEL
+
+
+def test_nothing_to_ask_loads_nothing(tmp_path: Path) -> None:
+    nobody = teacher(str(tmp_path / "missing"))
+    assert nobody.answer([], 3, seed=0) == []
+    assert nobody.answer(ROWS, 0, seed=0) == [[], []]
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be loaded") as caught:
+        teacher(str(tmp_path / "missing")).answer(ROWS, 1, seed=0)
+    assert (caught.value.where, caught.value.code) == ("teacher.path", MODEL)
