@@ -1,32 +1,67 @@
-"""Checkpoints between two optimizer steps: written aside, synced, checksummed, renamed; a damaged one is passed over."""
+"""Checkpoints between two optimizer steps: written aside, synced, checksummed, renamed; a damaged one is skipped."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+import signal
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from r1.errors import STORAGE, UserError
-from r1.record import MetricsFile, Record
+from r1.progress import console
+from r1.record import Record
 
 KEEP = 2
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` steps and when the run is asked to stop; keeps the newest two."""
+    """Saves every ``every`` steps and when the run is asked to stop; keeps the newest two.
 
-    def __init__(self, record: Record, every: int) -> None:
-        self.folder, self.every = record.dir / "checkpoints", every
+    A checkpoint is a moment of the whole record: it holds the length that each of the record's growing files had, so
+    that a resumed run cuts them there and writes on. Where a validation is due at the step, it belongs before the
+    checkpoint: Lightning does not make it up on resume.
+    """
+
+    def __init__(self, record: Record, every: int, validate_every: int) -> None:
+        self.record, self.folder = record, record.dir / "checkpoints"
+        self.every, self.validate_every = every, validate_every
         self.stop_signal: int | None = None
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for (
+            number
+        ) in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
+            signal.signal(number, self.ask_to_stop)
+
+    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """A first signal asks for a stop after the step, a second one stops at once."""
+        if self.stop_signal is not None:
+            os._exit(128 + number)
+        self.stop_signal = number
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
+        module.report_step()
+        if trainer.global_step % self.validate_every:
+            self._step_done(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._step_done(trainer)
+
+    def _step_done(self, trainer: L.Trainer) -> None:
         if self.stop_signal is not None:
             trainer.should_stop = True
         if self.stop_signal is not None or trainer.global_step % self.every == 0:
@@ -39,7 +74,8 @@ class Checkpoints(Callback):
         partial = self.folder / f"{final.name}.tmp.{os.getpid()}"
         partial.mkdir(parents=True, exist_ok=True)
         trainer.save_checkpoint(partial / "state.ckpt")
-        (partial / "sha256").write_text(_digest(partial / "state.ckpt"))
+        (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
+        (partial / "sha256").write_text(_digest(partial))
         for file in partial.iterdir():
             _sync(file)
         partial.rename(final)
@@ -58,10 +94,12 @@ def latest(folder: Path) -> Path | None:
         shutil.rmtree(partial)
     found = sorted(folder.glob("step_??????"), reverse=True)
     for checkpoint in found:
-        state, digest = checkpoint / "state.ckpt", checkpoint / "sha256"
-        if state.is_file() and digest.is_file() and _digest(state) == digest.read_text():
-            return state
-        print(f"warning: {checkpoint} is damaged and passed over")
+        try:
+            if _digest(checkpoint) == (checkpoint / "sha256").read_text():
+                return checkpoint / "state.ckpt"
+        except OSError:
+            pass  # a file is missing or cannot be read: damaged all the same
+        console.print(f"warning: {checkpoint} is damaged and passed over")
     if found:
         raise UserError(
             "every checkpoint of this run is damaged",
@@ -74,14 +112,21 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
-def rewind(metrics: MetricsFile, checkpoint: Path | None) -> None:
-    """Bring the record's files back to the moment of ``checkpoint`` (None: to the start)."""
-    metrics.rewind(int(checkpoint.parent.name.removeprefix("step_")) if checkpoint else -1)
+def files_at(checkpoint: Path | None) -> dict[str, int]:
+    """How long the record's files were at the moment of ``checkpoint`` (None: before the first step)."""
+    if checkpoint is None:
+        return {}
+    sizes: dict[str, int] = json.loads((checkpoint.parent / "files.json").read_text())
+    return sizes
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+def _digest(folder: Path) -> str:
+    """sha256 over the files of a checkpoint."""
+    digest = hashlib.sha256()
+    for name in ("state.ckpt", "files.json"):
+        with (folder / name).open("rb") as source:
+            digest.update(hashlib.file_digest(source, "sha256").digest())
+    return digest.hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 from collections.abc import Iterable
 
 CONFIG, DATA, MODEL, REWARD, STORAGE, LOCKED = 2, 3, 4, 5, 74, 75  # exit codes
@@ -38,6 +40,19 @@ class UserError(Exception):
         given = "" if self.given is None else repr(self.given)
         lines = [("where", self.where), ("given", given), ("allowed", self.allowed), ("do", self.do)]
         return "\n".join([self.what, *(f"  {name:8} {text}" for name, text in lines if text)])
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and did so after finishing and saving its step."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def code(self) -> int:
+        """128 + signal, as a shell reports it; 0 where a sweep agent asked, which would take it for a failure."""
+        return 0 if os.environ.get("WANDB_SWEEP_ID") else 128 + self.number
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

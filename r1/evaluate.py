@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
 
@@ -126,5 +126,5 @@ def _maj(group: Sequence[Sample], k: int) -> float:
 
 
 def _average(group: Sequence[Sample], field: str) -> float:
-    values: list[Any] = [getattr(s, field) for s in group]
+    values: list[float] = [getattr(s, field) for s in group]
     return sum(values) / len(group)

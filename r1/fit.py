@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
 
 from r1 import checkpoint, model, provenance
 from r1.build import Experiment, make
-from r1.checkpoint import Checkpoints
+from r1.checkpoint import STOP_SIGNALS, Checkpoints
+from r1.errors import Interrupted
 from r1.progress import Progress, console, sentence
-from r1.record import Interrupted, MetricsFile, Record
+from r1.record import MetricsFile, Record
 from r1.secrets import redact
-from r1.trainer import trainer as make_trainer
 
 Config = dict[str, Any]
 
@@ -70,7 +70,10 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
 
 def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     stage = experiment.stage
-    metrics, checkpoints = MetricsFile(record.dir), Checkpoints(record, cfg["checkpoint_every"])
+    metrics, checkpoints = (
+        MetricsFile(record.dir),
+        Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every),
+    )
     extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
     trainer = make(
         cfg["trainer"],
@@ -84,15 +87,15 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     )
     with stop_between_steps(checkpoints):
         saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
-        checkpoint.rewind(metrics, saved)
+        record.cut_files(checkpoint.files_at(saved))
         if saved is None:
             trainer.validate(stage, verbose=False)
             record.start = stage.figures
         if stage.trains:
             trainer.fit(stage, ckpt_path=saved, weights_only=True)
             if checkpoints.stop_signal is not None:
-                raise Interrupted(signal.Signals(checkpoints.stop_signal).name)
-            if trainer.global_step % experiment.validation.every:
+                raise Interrupted(checkpoints.stop_signal)
+            if stage.validated_at != trainer.global_step:
                 trainer.validate(stage, verbose=False)
         record.final = stage.figures
     if stage.trains:
@@ -103,25 +106,17 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
 def new_folder(name: str) -> Path:
     """outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
-    return next(p for i in range(1000) if not (p := base.with_name(base.name + (f"_{i}" if i else ""))).exists())
+    return next(
+        p for i in range(1000) if not (p := base.with_name(base.name + (f"_{i}" if i else ""))).exists()
+    )
 
 
-class stop_between_steps:
-    """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step; a second one stops it at once."""
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-
-    def __init__(self, checkpoints: Checkpoints) -> None:
-        self.checkpoints = checkpoints
-
-    def __enter__(self) -> None:
-        self.before = {s: signal.signal(s, self._ask) for s in self.SIGNALS}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+@contextmanager
+def stop_between_steps(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step, from here to the end of the block."""
+    before = {number: signal.signal(number, checkpoints.ask_to_stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.checkpoints.stop_signal is not None:
-            os._exit(128 + number)
-        self.checkpoints.stop_signal = number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+SPLIT_PROBE = "<think> 3 plus 15 is 1234, it's 等等。</think>\n<answer>3.14</answer>"
 SHIPPED = Path(__file__).parent / "assets"
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -40,7 +42,8 @@ class Lora:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise UserError("LoRA needs the extra `peft`", where="model.lora", do="pip install 'r1[peft]'") from None
-        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))  # type: ignore[no-any-return]
+        wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
+        return wrapped  # type: ignore[no-any-return]
 
 
 class Model:
@@ -84,7 +87,29 @@ class Model:
         tokenizer = _load(AutoTokenizer.from_pretrained, self.tokenizer_path)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
+        if self.config_fields is not None:
+            self._check_exportable(tokenizer)
         return tokenizer  # type: ignore[no-any-return]
+
+    def _check_exportable(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """transformers picks the tokenizer's class by ``model_type``, and for some types rewrites how it splits text:
+        a tokenizer that is borrowed for random weights must come back from ``model/`` as it went in."""
+        from transformers import AutoTokenizer
+
+        with TemporaryDirectory() as folder:
+            self._architecture(tokenizer).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            again = AutoTokenizer.from_pretrained(folder)
+        if again(SPLIT_PROBE).input_ids != tokenizer(SPLIT_PROBE).input_ids:
+            model_type = (self.config_fields or {}).get("model_type")
+            raise UserError(
+                f"transformers reads this tokenizer back differently beside a {model_type} model, so the exported "
+                "model would not be the trained one",
+                where="model.config.model_type",
+                given=model_type,
+                do="model.config.model_type=llama keeps a tokenizer as it is",
+                code=MODEL,
+            )
 
     def load_config(self) -> PretrainedConfig:
         """The architecture alone: a few kilobytes, enough to check lengths before any weight is read."""
@@ -92,7 +117,11 @@ class Model:
 
         if self.path is not None:
             return _load(AutoConfig.from_pretrained, self.path)  # type: ignore[no-any-return]
-        tokenizer = self.load_tokenizer()
+        return self._architecture(self.load_tokenizer())
+
+    def _architecture(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+        from transformers import AutoConfig
+
         ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
         fields: dict[str, Any] = {"vocab_size": len(tokenizer)} | ids | (self.config_fields or {})
         try:
@@ -108,6 +137,7 @@ class Model:
         from transformers import AutoModelForCausalLM
 
         dtype: torch.dtype = getattr(torch, self.dtype)
+        model: PreTrainedModel
         if self.path is not None:
             load = AutoModelForCausalLM.from_pretrained
             model = _load(load, self.path, dtype=dtype, attn_implementation=self.attn_implementation)
@@ -119,7 +149,9 @@ class Model:
                 )
         if self.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
-        return (self.lora.wrap(model) if self.lora else model).train()
+        model = self.lora.wrap(model) if self.lora else model
+        model.train()
+        return model
 
 
 def location(path: str) -> str:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from r1.evaluate import Estimate
     from r1.record import Record
 
-console = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout carries the record's folder and nothing else
+console = Console(
+    stderr=True, highlight=False, soft_wrap=True
+)  # stdout carries the record's folder and nothing else
 PLAIN_EVERY_S = 10.0
 SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), ("val/pass@1", "pass@1"))
 
@@ -37,17 +39,26 @@ class Progress(Callback):
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.started = time.monotonic()
         if console.is_terminal:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            columns = (
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.description}"),
+                TimeRemainingColumn(),
+            )
             self.bar = Bar(TextColumn("step"), *columns, console=console)
             self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += float(getattr(batch, "num_tokens", 0))
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer))
+            self.bar.update(
+                self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer)
+            )
         elif time.monotonic() - self.last_line > PLAIN_EVERY_S or trainer.global_step == trainer.max_steps:
             self.last_line = time.monotonic()
             console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.line(trainer)}")
@@ -84,9 +95,7 @@ class Progress(Callback):
 def validation_line(step: int, figures: dict[str, Estimate]) -> str:
     figure = figures["val/pass@1"]
     length = figures["val/completion_length"].value
-    return (
-        f"[bold]validation[/] at step {step}: pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
-    )
+    return f"[bold]validation[/] at step {step}: pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
 
 
 def printable(text: str) -> str:

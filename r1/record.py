@@ -7,7 +7,6 @@ in it that is a metric is ``{value, low, high, n}``.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
 
-from r1 import provenance
-from r1.errors import LOCKED, STORAGE, UserError
+from r1 import jsonl, provenance
+from r1.errors import LOCKED, STORAGE, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
 from r1.secrets import redact
 
@@ -32,10 +31,7 @@ if TYPE_CHECKING:
     from r1.reward.base import Scores
 
 SCHEMA = 1
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM, SIGINT) and did so after finishing and saving its step."""
+GROWING = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
 class Record:
@@ -51,7 +47,9 @@ class Record:
         UserError: the folder holds a run and ``resume`` is false, is in use by another process, or cannot be written.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], overrides: list[str], command: str, resume: bool) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], overrides: list[str], command: str, resume: bool
+    ) -> None:
         self.dir, self.config, self.overrides, self.command = folder.absolute(), config, overrides, command
         self.start: dict[str, Estimate] = {}
         self.final: dict[str, Estimate] = {}
@@ -128,7 +126,16 @@ class Record:
         }
         replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
-    # ---- samples ----
+    # ---- the files that grow ----
+
+    def file_sizes(self) -> dict[str, int]:
+        return {name: (self.dir / name).stat().st_size for name in GROWING if (self.dir / name).is_file()}
+
+    def cut_files(self, sizes: Mapping[str, int]) -> None:
+        """Cut the growing files back to an earlier moment: what came after it will be written again."""
+        for name in GROWING:
+            if (self.dir / name).is_file():
+                os.truncate(self.dir / name, sizes.get(name, 0))
 
     def add_samples(
         self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores
@@ -153,7 +160,7 @@ class Record:
         )
 
     def _append_samples(self, lines: Any) -> None:
-        append(self.dir / "samples.jsonl", lines)
+        jsonl.append(self.dir / "samples.jsonl", lines)
 
 
 class MetricsFile(Logger):
@@ -179,20 +186,7 @@ class MetricsFile(Logger):
         rest = {name: value for name, value in metrics.items() if name not in timing}
         for name, row in (("metrics.jsonl", rest), ("timing.jsonl", timing)):
             if row:
-                append(self.folder / name, [{"step": step} | row])
-
-    def rewind(self, step: int) -> None:
-        """Drop the rows after ``step``: the resumed run writes them again."""
-        for name in ("metrics.jsonl", "timing.jsonl", "samples.jsonl"):
-            file = self.folder / name
-            if file.is_file():
-                rows = [json.loads(line) for line in file.read_text().splitlines() if line.endswith("}")]
-                replace(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows if r["step"] <= step))
-
-
-def append(file: Path, rows: Any) -> None:
-    with file.open("a") as out:
-        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                jsonl.append(self.folder / name, [{"step": step} | row])
 
 
 def replace(file: Path, text: str) -> None:
@@ -203,10 +197,6 @@ def replace(file: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     partial.replace(file)
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(figures: Mapping[str, Estimate]) -> dict[str, Any]:

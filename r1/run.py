@@ -43,7 +43,7 @@ def _app(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    from r1.errors import UserError
+    from r1.errors import Interrupted, UserError
 
     container = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(container, dict)
@@ -52,6 +52,8 @@ def _app(cfg: DictConfig) -> None:
         folder = execute({str(k): v for k, v in container.items()}, overrides)
     except UserError as error:
         sys.exit(fail(error))
+    except Interrupted as stop:
+        sys.exit(stop.code)
     if folder:
         print(folder)
 

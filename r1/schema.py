@@ -108,7 +108,7 @@ def problems(node: Node, where: str, extensions: Iterable[str] = (), extra: Node
     sig = signature(target)
     knobs = sig.knobs | (extra or {})
     if _is_foreign_function(target, extensions):  # a user's reward: any parameter of it may be set
-        knobs |= {name: Any for name in sig.runtime}
+        knobs |= dict.fromkeys(sig.runtime, Any)
     found = [_unknown(name, where, node[name], knobs) for name in node if name not in knobs and name not in META]
     missing = [name for name in sorted(sig.required | set(extra or {})) if name not in node]
     found += [

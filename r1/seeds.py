@@ -1,8 +1,9 @@
-"""Every random draw has a key, so nothing depends on how many draws came before it, on which device, or in which batch."""
+"""Every random draw has a key: it does not matter what was drawn before it, on which device, or in which batch."""
 
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> l
     return [_permutation(seed, p // num_examples, num_examples)[p % num_examples] for p in positions]
 
 
+@lru_cache(maxsize=2)  # a step touches one epoch, or the end of one and the start of the next
 def _permutation(seed: int, epoch: int, num_examples: int) -> list[int]:
     import torch
 

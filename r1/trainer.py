@@ -59,7 +59,7 @@ def check_devices(accelerator: str, devices: int) -> None:
     import torch
 
     available = {"mps": int(torch.backends.mps.is_available())}.get(accelerator, torch.cuda.device_count())
-    if accelerator == "auto" and not available or accelerator == "cpu":
+    if (accelerator == "auto" and not available) or accelerator == "cpu":
         return  # a CPU run may start as many processes as it likes
     if devices > available:
         raise UserError(

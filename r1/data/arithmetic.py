@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Unpack
 
@@ -47,12 +48,20 @@ def arithmetic(
         found = problems(rng, split, min_terms, max_terms, max_term, count)
         return [row(terms, worked(terms, rng, [language])) for terms in found]
 
-    return Data(train=rows("train", num_train), val=rows("val", num_val), **shared)
+    return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, **shared)
 
 
 def row(terms: list[int], thinking: str) -> Row:
     answer = str(sum(terms))
     return {"prompt": question(terms), "answer": answer, "completion": tagged(thinking, answer)}
+
+
+def ask(prompt: str) -> Row | None:
+    """The row of a sum typed by hand, or None if it is not one."""
+    if not re.fullmatch(r"\d+(\+\d+)+=\?", prompt):
+        return None
+    terms = [int(term) for term in prompt[:-2].split("+")]
+    return row(terms, worked(terms, random.Random(prompt), ["en"]))
 
 
 def question(terms: list[int]) -> str:

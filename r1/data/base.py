@@ -40,12 +40,16 @@ class Shared(TypedDict):
 
 @dataclass(frozen=True)
 class Data:
-    """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them."""
+    """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them.
+
+    ``ask`` makes a row of a question typed by hand, where the answer can be worked out.
+    """
 
     train: list[Row]
     val: list[Row]
     template: Template
     verifier: Verifier
+    ask: Callable[[str], Row | None] | None = None
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""

@@ -121,7 +121,7 @@ def decoded(line: bytes, place: str, key: str) -> Row:
         return UserError(f"{place}: {what}", where=key, do=do, code=DATA)
 
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.rstrip().decode())
     except UnicodeDecodeError as error:
         raise bad(f"not UTF-8 at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:

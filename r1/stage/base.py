@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
 import lightning as L
@@ -108,6 +108,7 @@ class Stage(L.LightningModule):
         self.tokenizer = model.load_tokenizer()
         self.record: Record | None = None
         self.figures: dict[str, Estimate] = {}
+        self.validated_at = -1
         self.shown_samples: list[Sample] = []
         self._sums: defaultdict[str, float] = defaultdict(float)
 
@@ -132,7 +133,7 @@ class Stage(L.LightningModule):
     def text(self, rollout: Rollout) -> str:
         """What the reader and the rewards see: the template's prefill and the completion without its closing token."""
         ids = rollout.completion_ids if rollout.truncated else rollout.completion_ids[:-1]
-        return self.data.template.prefill + self.tokenizer.decode(ids, skip_special_tokens=True)
+        return self.data.template.prefill + str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def score(self, rows: Sequence[Row], rollouts: Sequence[Rollout]) -> tuple[list[str], Scores]:
         """Texts and reward terms of one completion per row."""
@@ -162,12 +163,24 @@ class Stage(L.LightningModule):
             Sample(text, len(rollout.completion_ids), rollout.truncated, self.data.correct(text, row))
             for text, rollout, row in zip(texts, (r for g in groups for r in g), flat_rows, strict=True)
         ]
-        self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
+        self.figures = evaluate.summarise(
+            [samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks
+        )
         self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
+        self.validated_at = self.trainer.global_step
         self.shown_samples = samples[: 3 * n : n]
         self.report({name: figure.value for name, figure in self.figures.items()})
         if self.record:
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        figures = {name: asdict(figure) for name, figure in self.figures.items()}
+        checkpoint["validation"] = {"step": self.validated_at, "figures": figures}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        held = checkpoint["validation"]
+        self.validated_at = held["step"]
+        self.figures = {name: Estimate(**figure) for name, figure in held["figures"].items()}
 
     # ---- optimization ----
 
@@ -211,13 +224,14 @@ class Stage(L.LightningModule):
         """
         return float(self.plan.num_micro_batches * self.trainer.world_size)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         knobs = self.optimization
         parameters = [p for p in self.policy.parameters() if p.requires_grad]
         matrices = [p for p in parameters if p.ndim >= 2]  # biases and norms are not decayed
         vectors = [p for p in parameters if p.ndim < 2]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
-            [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}],
+            groups,
             lr=knobs["lr"],
             betas=(knobs["beta1"], knobs["beta2"]),
             weight_decay=knobs["weight_decay"],
@@ -235,7 +249,9 @@ class Stage(L.LightningModule):
         shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
         return shapes[self.optimization["schedule"]]
 
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, **_: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
         self.accumulate({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
@@ -247,10 +263,10 @@ class Stage(L.LightningModule):
         for name, value in metrics.items():
             self._sums[name] += float(value)
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.plan.num_micro_batches == 0:
-            self.report(dict(self._sums))
-            self._sums.clear()
+    def report_step(self) -> None:
+        """Called once per optimizer step, before anything else looks at it (a checkpoint includes its step's row)."""
+        self.report(dict(self._sums))
+        self._sums.clear()
 
     def report(self, metrics: dict[str, float]) -> None:
         """Send one row to every logger, at the optimizer step."""

@@ -10,10 +10,12 @@ from typing import Annotated, Literal, Unpack
 
 from annotated_types import Ge
 
+from r1 import jsonl
 from r1.data.base import Data, Row
 from r1.errors import DATA, UserError
 from r1.evaluate import Validation
 from r1.model import Model
+from r1.record import replace
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.base import Optimization
@@ -48,7 +50,15 @@ class Distill(Sft):
         **optimization: Unpack[Optimization],
     ) -> None:
         super().__init__(
-            model, data, rewards, engine, validation, seed, num_devices, loss_on_prompt=loss_on_prompt, **optimization
+            model,
+            data,
+            rewards,
+            engine,
+            validation,
+            seed,
+            num_devices,
+            loss_on_prompt=loss_on_prompt,
+            **optimization,
         )
         self.teacher, self.keep = teacher, keep
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
@@ -61,7 +71,7 @@ class Distill(Sft):
         """The kept answers as training rows: read back if this run already has them, asked for if not."""
         file = self.record.dir / "traces" / "traces.jsonl" if self.record else None
         if file and file.is_file():
-            return [json.loads(line) for line in file.read_text().splitlines()]
+            return jsonl.read(file)
         rows = self.ask()
         if len(rows) < self.plan.examples_per_step:
             raise UserError(
@@ -93,9 +103,7 @@ class Distill(Sft):
 def write_traces(file: Path, rows: list[Row]) -> None:
     """The dataset that ``data=traces`` reads, with its card beside it; complete or not there at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+    text = "".join(jsonl.dumps(row) for row in rows)
     card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows)}
     file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
-    partial = file.with_suffix(".tmp")
-    partial.write_text(text)
-    partial.rename(file)
+    replace(file, text)

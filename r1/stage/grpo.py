@@ -16,7 +16,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from r1.data.base import Data, Row
+from r1.data.base import Data
 from r1.evaluate import Validation
 from r1.functional import KL_ESTIMATORS, token_entropy, token_logps
 from r1.model import Model
@@ -105,7 +105,9 @@ class Grpo(Stage):
         per_token, clipped = self.loss.per_token(
             logps, batch.old_logps, batch.advantages[:, None], batch.mask, self.clip_low, self.clip_high
         )
-        metrics: dict[str, Tensor | float] = {"train/clip_frac": (clipped & batch.mask).sum() / batch.num_tokens}
+        metrics: dict[str, Tensor | float] = {
+            "train/clip_frac": (clipped & batch.mask).sum() / batch.num_tokens
+        }
         if self.kl_coef > 0:
             kl = self.kl(logps, batch.ref_logps)
             per_token = per_token + self.kl_coef * kl
@@ -138,7 +140,9 @@ class Grpo(Stage):
         indices = self.step_indices(rollout_step)
         rows = [self.data.train[i] for i in indices]
         samples = range(self.group_size)
-        groups = self.sample(rows, [[key(self.seed, "rollout", rollout_step, i, g) for g in samples] for i in indices])
+        groups = self.sample(
+            rows, [[key(self.seed, "rollout", rollout_step, i, g) for g in samples] for i in indices]
+        )
         sampled = time.monotonic()
         flat_rows = [row for row in rows for _ in samples]
         rollouts = [rollout for group in groups for rollout in group]
@@ -163,15 +167,19 @@ class Grpo(Stage):
         old_logps = torch.zeros(padded.mask.shape).masked_scatter(padded.mask, logps)
         num_tokens = self.global_sum(sum(len(r.completion_ids) for r in rollouts))
         experience = Experience(
-            padded.input_ids, padded.mask, old_logps, torch.zeros_like(old_logps), advantages[order], num_tokens
+            padded.input_ids,
+            padded.mask,
+            old_logps,
+            torch.zeros_like(old_logps),
+            advantages[order],
+            num_tokens,
         )
         return self._with_ref(experience) if self.kl_coef > 0 else experience
 
     def _with_ref(self, experience: Experience) -> Experience:
         ref = self._ref[0].to(self.device)
-        parts = [part for part in split(experience, self.plan.micro_batch_size)]
         full = torch.zeros_like(experience.old_logps)
-        for i, part in enumerate(parts):
+        for i, part in enumerate(split(experience, self.plan.micro_batch_size)):
             logits = ref(input_ids=part.input_ids.to(self.device), use_cache=False).logits[:, :-1]
             logps = self.target_logps(logits.cpu(), part)
             start = i * self.plan.micro_batch_size
@@ -208,7 +216,9 @@ def _length(rollout: Rollout) -> int:
     return len(rollout.prompt_ids) + len(rollout.completion_ids)
 
 
-def _rollout_metrics(rollouts: Sequence[Rollout], rewards: Tensor, scores: Scores) -> dict[str, Tensor | float]:
+def _rollout_metrics(
+    rollouts: Sequence[Rollout], rewards: Tensor, scores: Scores
+) -> dict[str, Tensor | float]:
     count = len(rollouts)
     metrics: dict[str, Tensor | float] = {
         "train/reward": rewards.nanmean(),

@@ -1,1 +1,1 @@
-"""Policy losses: one file per option. A loss says what each token costs and how tokens are weighed against each other."""
+"""Policy losses, one file per option: what each token costs, and how tokens are weighed against each other."""

@@ -28,7 +28,13 @@ class Loss(Protocol):
     """One way to turn ratios and advantages into a loss; shapes (B, T), mask true at completion tokens."""
 
     def per_token(
-        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
+        self,
+        logps: Tensor,
+        old_logps: Tensor,
+        advantages: Tensor,
+        mask: Tensor,
+        clip_low: float,
+        clip_high: float,
     ) -> tuple[Tensor, Tensor]:
         """Cost of each token, and whether its ratio was clipped. ``advantages`` is (B, 1)."""
 
@@ -40,7 +46,13 @@ class ClippedLoss:
     """Token-level PPO surrogate, min(r A, clip(r, 1 - low, 1 + high) A) (DeepSeekMath eq. 3; DAPO eq. 8)."""
 
     def per_token(
-        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
+        self,
+        logps: Tensor,
+        old_logps: Tensor,
+        advantages: Tensor,
+        mask: Tensor,
+        clip_low: float,
+        clip_high: float,
     ) -> tuple[Tensor, Tensor]:
         ratio = torch.exp(logps - old_logps)
         clipped = ratio.clamp(1 - clip_low, 1 + clip_high)

@@ -1,0 +1,100 @@
+"""python -m r1.compare A B: what two runs differ in: config, code, data, packages, metrics."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from r1.errors import UserError
+from r1.run import fail
+from r1.runs import Run, read
+
+PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted leaves."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, value in a, value in b) for every leaf that differs; ``-`` where it is not there."""
+    left, right = flat(a), flat(b)
+    keys = sorted(left.keys() | right.keys())
+    return [(k, left.get(k, "-"), right.get(k, "-")) for k in keys if left.get(k, "-") != right.get(k, "-")]
+
+
+def sections(a: Run, b: Run) -> dict[str, list[tuple[str, Any, Any]]]:
+    """All differences by kind, metrics last."""
+
+    def held(*keys: str) -> list[tuple[str, Any, Any]]:
+        left, right = ({key: run.manifest.get(key) for key in keys} for run in (a, b))
+        return differences(left, right)
+
+    configs = [{k: v for k, v in run.config.items() if k not in PLACES} for run in (a, b)]
+    return {
+        "config": differences(*configs),
+        "code": held("code", "git"),
+        "data": held("data", "parents"),
+        "environment": held("packages", "hardware"),
+        "status": held("status", "error"),
+    }
+
+
+def metric_rows(a: Run, b: Run) -> list[tuple[str, str, str, str]]:
+    """Final figures side by side; the last column says whether their intervals lie apart."""
+    finals = [run.manifest["metrics"]["final"] for run in (a, b)]
+    rows = []
+    for name in sorted(finals[0].keys() | finals[1].keys()):
+        left, right = finals[0].get(name), finals[1].get(name)
+        if left is None or right is None:
+            verdict = "only in one"
+        elif left == right:
+            verdict = "equal"
+        else:
+            apart = left["high"] < right["low"] or right["high"] < left["low"]
+            verdict = f"{right['value'] - left['value']:+.3f}" + ("  intervals apart" if apart else "")
+        rows.append((name, _figure(left), _figure(right), verdict))
+    return rows
+
+
+def _figure(figure: dict[str, float] | None) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" if figure else "-"
+
+
+def main() -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    parser = argparse.ArgumentParser(prog="python -m r1.compare", description=__doc__)
+    parser.add_argument("a", help="a run's folder")
+    parser.add_argument("b", help="another run's folder")
+    args = parser.parse_args()
+    try:
+        a, b = read(args.a), read(args.b)
+    except UserError as error:
+        sys.exit(fail(error))
+    console = Console(highlight=False, soft_wrap=True)
+    for title, rows in sections(a, b).items():
+        if not rows:
+            console.print(f"{title}: the same")
+            continue
+        table = Table(title, args.a, args.b, box=SIMPLE_HEAD)
+        for key, left, right in rows:
+            table.add_row(key, str(left), str(right))
+        console.print(table)
+    table = Table("final metric", args.a, args.b, "difference", box=SIMPLE_HEAD)
+    for row in metric_rows(a, b):
+        table.add_row(*row)
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""python -m r1.sample MODEL "3+5+8=?": completions of a model with their rewards."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from r1.errors import UserError
+from r1.run import fail
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m r1.sample", description=__doc__)
+    parser.add_argument("model", help="a run's folder, a model folder, a hub id, or r1:<name>")
+    parser.add_argument("prompt", help="the question")
+    parser.add_argument("-n", "--num-samples", type=int, default=4, help="completions (default 4)")
+    parser.add_argument("--answer", help="the gold answer, where the dataset cannot work it out")
+    parser.add_argument("--temperature", type=float, help="default: the run's")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    try:
+        show(args)
+    except UserError as error:
+        sys.exit(fail(error))
+
+
+def show(args: argparse.Namespace) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from r1 import check
+    from r1.build import build
+    from r1.fit import quiet
+    from r1.progress import printable
+    from r1.seeds import key
+
+    cfg = config_for(args.model)
+    if args.temperature is not None:
+        cfg["rollout"]["temperature"] = args.temperature
+    check.check_schema(cfg)
+    quiet()
+    experiment = build(cfg)
+    stage = experiment.stage
+    stage.configure_model()
+    row = question(experiment.data, args.prompt, args.answer)
+    rollouts = stage.sample([row], [[key(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
+    rows = [row] * len(rollouts)
+    if "answer" not in row:  # nothing to compare with: show the terms that need no gold answer
+        experiment.rewards.terms.pop("accuracy", None)
+    texts, scores = stage.score(rows, rollouts)
+    console = Console(highlight=False, soft_wrap=True)
+    for i, text in enumerate(texts):
+        terms = "  ".join(f"{name} {values[i]:.2f}" for name, values in scores.terms.items())
+        console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(printable(text))}")
+
+
+def config_for(model: str) -> dict[str, Any]:
+    """The run's own config where MODEL is a run, the default config otherwise; always as ``stage=eval``."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    from r1.compose import CONF
+
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        container = OmegaConf.to_container(compose("config", overrides=["stage=eval"]), resolve=True)
+    assert isinstance(container, dict)
+    cfg = {str(k): v for k, v in container.items()}
+    saved = Path(model) / "config.yaml"
+    if saved.is_file():
+        held = OmegaConf.to_container(OmegaConf.load(saved))
+        assert isinstance(held, dict)
+        cfg |= {key: held[key] for key in ("data", "reward", "rollout", "model", "extensions")}
+    cfg["model"] |= {"path": model, "config": None, "tokenizer": None, "lora": None}
+    return cfg
+
+
+def question(data: Any, prompt: str, answer: str | None) -> dict[str, Any]:
+    """A row for the prompt: the dataset's own if it has one or can make one, else the prompt and the given answer."""
+    if answer is not None:
+        return {"prompt": prompt, "answer": answer}
+    made = data.ask(prompt) if data.ask else None
+    found = (row for row in [*data.val, *data.train] if row["prompt"] == prompt)
+    return made or next(found, {"prompt": prompt})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What the tests share: one thread, composed configs, built experiments, a tiny random model, and a dense reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from r1.build import Experiment, build
+from r1.check import check_schema
+from r1.compose import CONF
+
+Config = dict[str, Any]
+SIZES = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+}
+SMALL = [
+    "model=scratch",
+    *(f"model.config.{name}={size}" for name, size in SIZES.items()),
+    "+model.config.initializer_range=0.2",  # far from uniform, unlike the usual 0.02
+    "data.num_train=64",
+    "data.num_val=8",
+    "stage.examples_per_step=4",
+    "rollout.max_completion_length=8",
+    "val.num_prompts=2",
+    "val.num_samples=2",
+    "val.ks=[1,2]",
+    "val.every=2",
+    "trainer.max_steps=6",
+    "trainer.accelerator=cpu",
+]
+
+
+def low_ids(completion_ids: list[list[int]]) -> list[float]:
+    """A reward that random weights earn now and then: the share of tokens in the lower half of the vocabulary."""
+    return [sum(token < 305 for token in ids) / len(ids) for ids in completion_ids]
+
+
+DENSE = [  # instead of the rewards for a right answer, which random weights never earn
+    "~reward.terms.accuracy",
+    "~reward.terms.format",
+    f"+reward.terms.low_ids={{_target_: {low_ids.__module__}.low_ids, weight: 1.0}}",
+    f"extensions=[{low_ids.__module__}]",
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def config() -> Callable[..., Config]:
+    """``config("stage=sft", ...)``: the default config with these overrides, resolved, as plain containers."""
+
+    def composed(*overrides: str) -> Config:
+        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+            container: Any = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
+        return dict(container)
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def small(config: Callable[..., Config]) -> Callable[..., Config]:
+    """``small("stage=grpo", ...)``: a config that runs in a second on random weights, with the dense reward."""
+
+    def composed(stage: str, *overrides: str) -> Config:
+        group = ["stage.group_size=4"] if stage == "stage=grpo" else []
+        batch = [] if stage == "stage=eval" else ["stage.micro_batch_size=4"]
+        knobs = [o for o in SMALL if batch or not o.startswith("stage.")]
+        return config(stage, *knobs, *batch, *group, *DENSE, *overrides)
+
+    return composed
+
+
+@pytest.fixture(scope="session")
+def experiment(small: Callable[..., Config]) -> Callable[..., Experiment]:
+    """``experiment("stage=sft", ...)``: a small config, checked and built; nothing is loaded."""
+
+    def built(stage: str, *overrides: str) -> Experiment:
+        cfg = small(stage, *overrides)
+        check_schema(cfg)
+        return build(cfg)
+
+    return built
+
+
+@pytest.fixture(scope="session")
+def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
+    """``stage("stage=grpo", ...)``: a built stage with its weights, attached to a stand-in for the Trainer."""
+
+    def loaded(name: str, *overrides: str, world_size: int = 1, global_rank: int = 0) -> Any:
+        made = experiment(name, *overrides).stage
+        made.configure_model()
+        made.trainer = SimpleNamespace(  # type: ignore[assignment]
+            world_size=world_size,
+            global_rank=global_rank,
+            max_steps=6,
+            global_step=0,
+            sanity_checking=False,
+            callback_metrics={},
+            loggers=[],
+        )
+        return made
+
+    return loaded
+
+
+def random_model(model_type: str = "llama", seed: int = 0, **fields: Any) -> PreTrainedModel:
+    """Random weights of any architecture, a vocabulary of 97, in eval mode."""
+    config = AutoConfig.for_model(model_type, vocab_size=97, initializer_range=0.2, **(SIZES | fields))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    return random_model
+
+
+@pytest.fixture(scope="session")
+def llama(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
+    """A tiny random llama; do not change it."""
+    return make_model("llama")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "run"
