@@ -93,9 +93,9 @@ class Progress(Callback):
 
 
 def validation_line(step: int, figures: dict[str, Estimate]) -> str:
-    figure = figures["val/pass@1"]
-    length = figures["val/completion_length"].value
-    return f"[bold]validation[/] at step {step}: pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
+    figure, length = figures["val/pass@1"], figures["val/completion_length"].value
+    shown = f"pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
+    return f"[bold]validation[/] at step {step}: {shown}"
 
 
 def printable(text: str) -> str:

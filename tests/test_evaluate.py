@@ -69,7 +69,7 @@ def test_majority_of_one_is_the_plain_accuracy() -> None:
         ([1.0, 0.0, 0.5, 0.5], 2, 0.18762, 0.81238),  # effective size 0.25 / (0.5 / 3 / 4) = 6
         ([1.0, 0.0, 1.0, 0.0], 8, 0.15004, 0.84996),  # samples of a prompt all alike: size P = 4
         ([0.5, 0.5, 0.4, 0.6], 2, 0.21521, 0.78479),  # prompts all alike: size P n = 8
-        ([0.5], 2, 0.09453, 0.90547),  # one prompt: size 1
+        ([0.5], 2, 0.05462, 0.94538),  # one prompt: size 1
     ],
 )
 def test_wilson_intervals_by_hand(scores: list[float], num_samples: int, low: float, high: float) -> None:
@@ -175,7 +175,7 @@ def test_an_evaluation_equals_its_samples_recounted(
     assert len(lines) == 8 * 6
     assert len({line["prompt"] for line in lines}) == 8
     hand = by_hand(lines, n=6, k=3)
-    assert 0 < hand["pass@1"] < hand["pass@k"] < 1 or hand["pass@k"] == 1
+    assert 0 < hand["pass@1"] < hand["pass@k"] <= 1
     assert 0 < hand["maj@k"] < 1
     assert row["val/pass@1"] == pytest.approx(hand["pass@1"])
     assert row["val/reward/accuracy"] == pytest.approx(hand["accuracy"])

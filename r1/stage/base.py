@@ -96,6 +96,7 @@ class Stage(L.LightningModule):
 
     group_size = 1
     trains = True
+    needs_columns: tuple[str, ...] = ()  # what every training row must have besides its prompt
     plan: BatchPlan
     policy: PreTrainedModel
 

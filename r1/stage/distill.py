@@ -32,6 +32,8 @@ class Distill(Sft):
         keep: ``correct`` keeps what the dataset's verifier accepts, ``all`` keeps everything that was finished.
     """
 
+    needs_columns = ()  # the teacher writes the completions
+
     def __init__(
         self,
         model: Model,

@@ -32,6 +32,8 @@ class Sft(Stage):
         loss_on_prompt: learn the prompt's tokens too, as in pre-training.
     """
 
+    needs_columns = ("completion",)
+
     def __init__(
         self,
         model: Model,

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from r1 import checkpoint
 from r1.errors import Interrupted
 from r1.run import execute
 from r1.stage.base import Stage
 
+# Lightning's CSV logger starts its own file anew on resume and says so; the record's files are what is compared.
+pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning")
 Runner = Callable[..., Path]
 RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
@@ -87,3 +90,73 @@ def test_a_stopped_run_continues_to_the_same_bits(
         run(kind, "cut", f"val.every={every}")
     cut = run(kind, "cut", f"val.every={every}", "resume=auto")
     assert_same_record(whole, cut)
+
+
+def test_a_stop_in_the_last_step_is_made_up_for(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run("grpo", "whole", "val.every=4")
+    stop_after(monkeypatch, 6)
+    with pytest.raises(Interrupted):
+        run("grpo", "cut", "val.every=4")
+    assert json.loads((whole.parent / "cut" / "manifest.json").read_text())["status"] == "interrupted"
+    assert_same_record(whole, run("grpo", "cut", "val.every=4", "resume=auto"))
+
+
+@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.parametrize("kind", list(RUNS))
+def test_a_crashed_run_continues_to_the_same_bits(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
+) -> None:
+    knobs = ["checkpoint_every=3", "val.every=2"]  # a crash in step 1 comes before, one in step 6 long after a checkpoint
+    whole = run(kind, "whole", *knobs)
+    crash_in(monkeypatch, step)
+    with pytest.raises(Crash):
+        run(kind, "cut", *knobs)
+    assert json.loads((whole.parent / "cut" / "manifest.json").read_text())["status"] == "failed"
+    assert_same_record(whole, run(kind, "cut", *knobs, "resume=auto"))
+
+
+def test_a_finished_run_stays_as_it_is(run: Runner) -> None:
+    folder = run("grpo", "once")
+    names = ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
+    before = {name: (folder / name).read_bytes() for name in names}
+    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
+    run("grpo", "once", "resume=auto")
+    assert {name: (folder / name).read_bytes() for name in names} == before
+    assert json.loads((folder / "manifest.json").read_text())["metrics"] == metrics
+
+
+# ---- what lies on the disk ----
+
+
+def test_the_newest_two_checkpoints_are_kept(run: Runner) -> None:
+    folder = run("sft", "kept") / "checkpoints"
+    assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
+    assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
+
+
+@pytest.mark.parametrize("file", ["state.ckpt", "files.json", "sha256"])
+def test_a_damaged_checkpoint_is_passed_over(
+    run: Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+) -> None:
+    whole = run("grpo", "whole")
+    crash_in(monkeypatch, 6)
+    with pytest.raises(Crash):
+        run("grpo", "cut")
+    folder = whole.parent / "cut" / "checkpoints"
+    damaged = folder / "step_000005" / file
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert checkpoint.latest(folder) == folder / "step_000004" / "state.ckpt"
+    assert "step_000005 is damaged" in capsys.readouterr().err
+    assert_same_record(whole, run("grpo", "cut", "resume=auto"))
+
+
+def test_a_missing_file_is_damage_and_a_half_written_checkpoint_is_cleared_away(tmp_path: Path) -> None:
+    assert checkpoint.latest(tmp_path) is None
+    (tmp_path / "step_000007.tmp.123").mkdir()
+    (tmp_path / "step_000007.tmp.123" / "state.ckpt").write_text("half")
+    assert checkpoint.latest(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "step_000003").mkdir()
+    with pytest.raises(UserError, match="every checkpoint") as caught:
+        checkpoint.latest(tmp_path)
+    assert caught.value.code == STORAGE
