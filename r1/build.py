@@ -12,7 +12,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from r1.errors import UserError
-from r1.schema import resolve, signature
+from r1.schema import home, resolve, signature
 
 if TYPE_CHECKING:
     from r1.data.base import Data
@@ -51,21 +51,20 @@ def build(cfg: Config) -> Experiment:
     if "teacher" in used_parts(cfg):
         parts["teacher"] = make(cfg["teacher"], "teacher", cfg)
     stage = make(cfg["stage"], "stage", cfg, **parts)
-    return Experiment(
-        stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation"))
-    )
+    return Experiment(stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation")))
 
 
 def used_parts(cfg: Config) -> list[str]:
     """The runtime objects that the chosen stage takes, by name."""
-    return signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime
+    return list(signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime)
 
 
 def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
 
     Raises:
-        UserError: what the target says is wrong with its values (a ValueError becomes one).
+        UserError: what the target says is wrong with its values (a ValueError becomes one); from a user's own code,
+            whatever it raises.
     """
     target = resolve(node["_target_"], where, cfg["extensions"])
     wanted = signature(target).runtime
@@ -73,7 +72,12 @@ def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
         return instantiate(node, *(runtime[name] for name in wanted if name in runtime), _convert_="all")
     except InstantiationException as error:  # hydra wraps what a target raises
         cause = error.__cause__ or error
-        raise UserError(str(cause), where=where) if isinstance(cause, ValueError) else cause from None
+        if isinstance(cause, ValueError):
+            raise UserError(str(cause), where=where) from None
+        if isinstance(cause, UserError) or home(target).startswith("r1."):
+            raise cause from None
+        what = f"{node['_target_']} raised {type(cause).__name__}: {cause}"
+        raise UserError(what, where=where, do="mend it, or set the keys that it needs") from None
 
 
 def rewards(cfg: Config) -> Rewards:

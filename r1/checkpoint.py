@@ -37,9 +37,7 @@ class Checkpoints(Callback):
         self.stop_signal: int | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        for (
-            number
-        ) in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
+        for number in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
             signal.signal(number, self.ask_to_stop)
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
@@ -48,9 +46,7 @@ class Checkpoints(Callback):
             os._exit(128 + number)
         self.stop_signal = number
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         module.report_step()
@@ -76,8 +72,8 @@ class Checkpoints(Callback):
         trainer.save_checkpoint(partial / "state.ckpt")
         (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
         (partial / "sha256").write_text(_digest(partial))
-        for file in partial.iterdir():
-            _sync(file)
+        for path in (*partial.iterdir(), partial):
+            _sync(path)
         partial.rename(final)
         _sync(self.folder)
         for old in sorted(self.folder.glob("step_??????"))[:-KEEP]:

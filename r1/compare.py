@@ -7,27 +7,11 @@ import sys
 from typing import Any
 
 from r1.errors import UserError
+from r1.provenance import differences
 from r1.run import fail
 from r1.runs import Run, read
 
 PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
-
-
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted leaves."""
-    if not isinstance(node, dict):
-        return {prefix: node}
-    leaves: dict[str, Any] = {}
-    for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return leaves
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(key, value in a, value in b) for every leaf that differs; ``-`` where it is not there."""
-    left, right = flat(a), flat(b)
-    keys = sorted(left.keys() | right.keys())
-    return [(k, left.get(k, "-"), right.get(k, "-")) for k in keys if left.get(k, "-") != right.get(k, "-")]
 
 
 def sections(a: Run, b: Run) -> dict[str, list[tuple[str, Any, Any]]]:
@@ -71,7 +55,10 @@ def _figure(figure: dict[str, float] | None) -> str:
 def main() -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
+
+    def columns(*names: str) -> list[Column]:
+        return [Column(name, overflow="fold") for name in names]  # cut short, two paths would look the same
 
     parser = argparse.ArgumentParser(prog="python -m r1.compare", description=__doc__)
     parser.add_argument("a", help="a run's folder")
@@ -81,16 +68,16 @@ def main() -> None:
         a, b = read(args.a), read(args.b)
     except UserError as error:
         sys.exit(fail(error))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for title, rows in sections(a, b).items():
         if not rows:
             console.print(f"{title}: the same")
             continue
-        table = Table(title, args.a, args.b, box=SIMPLE_HEAD)
+        table = Table(*columns(title, args.a, args.b), box=SIMPLE_HEAD)
         for key, left, right in rows:
             table.add_row(key, str(left), str(right))
         console.print(table)
-    table = Table("final metric", args.a, args.b, "difference", box=SIMPLE_HEAD)
+    table = Table(*columns("final metric", args.a, args.b, "difference"), box=SIMPLE_HEAD)
     for row in metric_rows(a, b):
         table.add_row(*row)
     console.print(table)

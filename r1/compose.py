@@ -1,98 +1,258 @@
-"""What Hydra could not compose, in a user's words: which override, what is allowed, and the nearest valid name."""
+"""From a command line to composed configs; what Hydra could not compose, in a user's words: which override is at fault,
+what is allowed, and the nearest valid name.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from r1.errors import UserError, nearest
+from r1.errors import NO_KEY, UserError, UserErrors, elsewhere, nearest, null
+from r1.overrides import name
 
 CONF = Path(__file__).parent.parent / "conf"
+Config = dict[str, Any]
 
 
-def explain(error: Exception, argv: list[str]) -> UserError:
-    """Find the override at fault by composing without it, and say what could stand in its place."""
-    text = _message(error)
-    overrides = [arg for arg in argv if "=" in arg or arg.startswith("~")]
-    for override in overrides:
-        reason = _reason([override])
-        if reason is not None and _reason([o for o in overrides if o != override]) is None:
-            return _explain_one(override, reason)
-    for override in overrides:
-        reason = _reason([override])
-        if reason is not None:
-            return _explain_one(override, reason)
-    return UserError("the config cannot be composed", do=text)
+@dataclass(frozen=True)
+class Point:
+    """One run that a command line asks for: its overrides and its composed, resolved config."""
+
+    overrides: list[str]
+    config: Config
 
 
-def _reason(overrides: list[str]) -> str | None:
-    """Why these overrides do not compose, or None if they do."""
+def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
+    """The runs that a command line asks for: one, or every point of a grid (-m).
+
+    A sweeper plugin chooses its points later, so what does not vary is composed once.
+
+    Raises:
+        UserError: an override does not compose.
+    """
+    with hydra(args) as loader:
+        if not args.multirun:
+            grid = [[str(override.input_line) for override in overrides]]
+        elif any(name(override).startswith("hydra/sweeper") for override in overrides):
+            grid = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
+        else:
+            for override in overrides:
+                override.config_loader = loader.config_loader
+            try:
+                grid = BasicSweeper.split_arguments(list(overrides), None)[0]
+            except HydraException as error:
+                do = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
+                raise UserError(str(error), where="-m", do=do) from None
+        return [_point(loader, args, texts, number) for number, texts in enumerate(grid)]
+
+
+@contextmanager
+def hydra(args: Namespace) -> Iterator[Hydra]:
+    """Hydra as its own main() would set it up, with r1's config folder and the user's --config-dir."""
+    path = create_automatic_config_search_path(None, None, str(CONF))
+    if args.config_dir is not None:
+        folder = Path(args.config_dir).absolute()
+        if not folder.is_dir():
+            do = f"looked in {folder}"
+            raise UserError("there is no such folder", where="--config-dir", given=args.config_dir, do=do)
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
     GlobalHydra.instance().clear()
     try:
-        with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
-    except (HydraException, OmegaConfBaseException) as error:
-        return _message(error)
+        yield Hydra.create_main_hydra2("run", path)
     finally:
         GlobalHydra.instance().clear()
-    return None
 
 
-def _message(error: BaseException) -> str:
-    parts = [str(error)]
+def _point(loader: Hydra, args: Namespace, texts: list[str], number: int) -> Point:
+    job = [f"hydra.job.num={number}", f"++hydra.job.id={number}"] if args.multirun else []
+    _check_choices(loader, texts)
+    try:
+        return Point([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, args, texts + job))
+    except UserError:
+        raise
+    except Exception as error:  # Hydra, OmegaConf and YAML raise many kinds
+        raise UserErrors(list(_blame(loader, args, texts, error)) or [_broken(error)]) from None
+
+
+def _check_choices(loader: Hydra, texts: list[str]) -> None:
+    """What Hydra would compose and nobody means: several options of one group, and the files that options share."""
+    for text in texts:
+        override = OverridesParser.create().parse_rule(text, "override")
+        key, value = override.key_or_group, override.value()
+        options = options_of(loader, key)
+        several = isinstance(value, list) and key != "experiment"
+        if options and (several or str(value).startswith("_")):
+            raise _wrong_option(override, options, "")
+
+
+def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cfg = loader.compose_config(args.config_name or "config", texts, RunMode.RUN, from_shell=False)
+    if caught:
+        raise UserError(str(caught[0].message), where="hydra.searchpath", do="file://FOLDER, with its whole path")
+    _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
+    HydraConfig.instance().cfg = cfg  # for ${hydra:job.num} and its like
+    nodes = {str(key): cfg[key] for key in cfg if key != "hydra"}
+    plain = {key: node for key, node in nodes.items() if not OmegaConf.is_config(node)}
+    return plain | {key: OmegaConf.to_container(nodes[key], resolve=True) for key in nodes if key not in plain}
+
+
+def _check_hydra(node: Any, where: str = "hydra") -> None:
+    """Hydra builds its launcher, sweeper and callbacks itself, whatever config file names them."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if key == "_target_" and not str(value).startswith(("hydra.", "hydra_plugins.")):
+            allowed = "objects of hydra and hydra_plugins"
+            raise UserError("a config may not build this object", where=f"{where}.{key}", given=value, allowed=allowed)
+        _check_hydra(value, f"{where}.{key}")
+
+
+def _blame(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -> Iterator[UserError]:
+    """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
+    parsed = {text: OverridesParser.create().parse_rule(text, "override") for text in texts}
+    groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
+    named = [text for text in texts if parsed[text].key_or_group in _reason(error)]
+    good = [text for text in texts if text not in named]
+    try:
+        before = _compose(loader, args, good)
+    except Exception:  # several are at fault, or none
+        good, named = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
+        before = _base(loader, args)
+    for text in named:
+        try:
+            before = _compose(loader, args, [*good, text])
+            good.append(text)
+        except UserError as wrong:
+            yield wrong
+        except Exception as wrong:
+            yield _explained(parsed[text], groups[text], before, _reason(wrong))
+
+
+def _base(loader: Hydra, args: Namespace) -> Config:
+    """The config without any override."""
+    try:
+        return _compose(loader, args, [])
+    except UserError:
+        raise
+    except Exception as error:
+        raise _broken(error) from None
+
+
+def _explained(override: Override, options: list[str], before: Config, reason: str) -> UserError:
+    key, form = override.key_or_group, override.type.name
+    value = override.value() if form == "DEL" else null(override.value())
+    if options:
+        return _wrong_option(override, options, reason)
+    if form == "ADD" and _at(before, key) is not None:
+        return UserError(f"`{key}` is there already", where=key, given=value, do=f"leave out the +: {key}={value}")
+    *above, last = key.split(".")
+    parent = _at(before, ".".join(above)) if above else before
+    if parent is None and above and above[-1] in (_at(before, ".".join(above[:-1])) or {}):
+        group = "/".join(above)
+        do = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
+        return UserError(f"`{'.'.join(above)}` is null and has no keys", where=key, given=value, do=do)
+    if parent is not None and not isinstance(parent, dict | list):
+        what = f"`{'.'.join(above)}` is a value and has no keys"
+        return UserError(what, where=key, given=value, do=f"it is now {parent!r}")
+    if form in ("CHANGE", "DEL") and not (isinstance(parent, dict) and last in parent):
+        return unknown_key(key, value, before)
+    if "${" in str(value):
+        return UserError("this interpolation leads nowhere", where=key, given=value, do=reason)
+    return UserError("this override does not compose", where=key, given=value, do=reason)
+
+
+def _wrong_option(override: Override, options: list[str], reason: str) -> UserError:
+    key, value = name(override), null(override.value())
+    if value not in options:
+        named = bool(value) and isinstance(value, str)
+        what = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
+        do = nearest(str(value), options)
+        if isinstance(value, dict):
+            do = f"set its keys one by one: {key}.KEY=VALUE"
+        if str(value).startswith("_"):
+            do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
+        if key.startswith("hydra/"):
+            do = f"pip install hydra-{value}-{key[6:]}"
+        return UserError(what, where=key, given=value, allowed=options, do=do)
+    if override.type.name == "ADD":
+        return UserError(f"`{key}` is chosen already", where=key, given=value, do=f"leave out the +: {key}={value}")
+    if override.type.name == "DEL":
+        return UserError(f"`{key}={value}` is not what is chosen", where=key, given=value, do=f"~{key} leaves it out")
+    if "No match in the defaults list" in reason:
+        return UserError(f"`{key}` is not chosen by default", where=key, given=value, do=f"add it: +{key}={value}")
+    return UserError("this option does not compose", where=key, given=value, do=reason)
+
+
+def unknown_key(key: str, value: Any, config: Config) -> UserError:
+    """An error with the keys that stand beside ``key``: those under the deepest parent that exists."""
+    parts = key.split(".")
+    depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_at(config, ".".join(parts[:d])), dict))
+    node, prefix = _at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
+    known = sorted(str(other) for other in node if not str(other).startswith("_"))
+    if not prefix:
+        known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
+    do = readers(key) or elsewhere(key, config) or nearest(parts[depth], known, prefix)
+    if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
+        do = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
+    what = f"unknown key `{key}`: nothing reads it"
+    return UserError(what, where=key, given=value, allowed=known or NO_KEY, do=do)
+
+
+def readers(key: str) -> str:
+    """``stage=grpo reads it``: the other options of the same group that have this key."""
+    group, _, last = key.rpartition(".")
+    files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else []
+    found = sorted(file.stem for file in files if re.search(rf"^{re.escape(last)}:", file.read_text(), re.M))
+    if any(name.startswith("_") for name in found):
+        return f"other options of `{group}` read it"
+    return f"{group.replace('.', '/')}={' or '.join(found)} reads it" if found else ""
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split(".") if key else ():
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def options_of(loader: Hydra, group: str) -> list[str]:
+    """The options of a group, wherever they come from; none if there is no such group."""
+    return [option for option in loader.config_loader.get_group_options(group) if not option.startswith("_")]
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message, without Hydra's own advice."""
+    texts = [str(error)]
     while error.__cause__ is not None:
         error = error.__cause__
-        parts.append(str(error))
-    return "\n".join(parts)
+        texts.append(str(error))
+    lines = [line.strip() for line in texts[-1].splitlines() if line.strip()]
+    noise = r"full_key:|object_type=|Available options|Config search path|provider="
+    return " ".join(itertools.takewhile(lambda line: not re.match(noise, line), lines))
 
 
-def _explain_one(override: str, reason: str) -> UserError:
-    key, _, value = override.partition("=")
-    key = key.lstrip("+~").partition("@")[0]
-    if (CONF / key).is_dir():
-        options = options_of(key)
-        return UserError(
-            f"`{key}` has no option `{value}`", where=key, given=value, allowed=options, do=nearest(value, options)
-        )
-    if "Error parsing override" in reason or "mismatched input" in reason or "no viable" in reason:
-        return UserError("this override cannot be read", given=override, do="write key=value; quote special characters")
-    if "Key '" in reason or "not in struct" in reason or "No match in the defaults list" in reason:
-        known = known_keys(key)
-        return UserError(
-            f"unknown key `{key}`: nothing reads it", where=key, given=value, allowed=known, do=_nearest_key(key, known)
-        )
-    return UserError("this override does not compose", where=key, given=override, do=reason.splitlines()[0])
-
-
-def options_of(group: str) -> list[str]:
-    return sorted(p.stem for p in (CONF / group).glob("*.yaml") if not p.stem.startswith("_"))
-
-
-def groups() -> list[str]:
-    return sorted(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())
-
-
-def known_keys(key: str) -> list[str]:
-    """The keys that stand beside ``key`` in the default config: siblings under the deepest parent that exists."""
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        node: Any = OmegaConf.to_container(compose("config"), resolve=False)
-    GlobalHydra.instance().clear()
-    prefix = ""
-    for part in key.split(".")[:-1]:
-        if not isinstance(node, dict) or part not in node:
-            break
-        node, prefix = node[part], f"{prefix}{part}."
-    names = [f"{prefix}{name}" for name in node if not str(name).startswith("_")] if isinstance(node, dict) else []
-    return names if prefix else sorted({*names, *groups()})
-
-
-def _nearest_key(key: str, known: list[str]) -> str:
-    depth = len(re.findall(r"\.", known[0])) if known else 0
-    return nearest(".".join(key.split(".")[: depth + 1]), known)
+def _broken(error: BaseException) -> UserError:
+    """The config files themselves are at fault."""
+    mark = getattr(error, "problem_mark", None) if isinstance(error, YAMLError) else None
+    where = f"{mark.name}:{mark.line + 1}" if mark else "config files"
+    return UserError("the config cannot be composed", where=where, do=_reason(error))

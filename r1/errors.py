@@ -13,8 +13,18 @@ from r1.secrets import HIDDEN, SECRET_KEY, redact
 CONFIG, DATA, MODEL, REWARD, STORAGE, LOCKED = 2, 3, 4, 5, 74, 75  # exit codes
 MAX_CHARS = 400  # of one line of a message: an error fits on one screen
 MAX_ERRORS = 4  # shown at once
-MAYBE_SECRET = re.compile(r"key|token(?!iz)|secret|passw|auth|cred", re.IGNORECASE)
-NOTHING = object()  # ``given`` where there is no value to show; None is a value, null
+NO_KEY = "no key at all"
+MAYBE_SECRET = re.compile(r"key(?!\w*_env)|token(?!iz)|secret|passw|auth|cred", re.IGNORECASE)
+ALIASES = {  # other frameworks' words
+    "num_generations": "group_size",
+    "beta": "kl_coef",
+    "learning_rate": "lr",
+    "max_new_tokens": "max_completion_length",
+    "max_tokens": "max_completion_length",
+    "batch_size": "examples_per_step",
+    "num_steps": "max_steps",
+    "gradient_clip_val": "max_grad_norm",
+}
 
 
 class UserError(Exception):
@@ -23,7 +33,8 @@ class UserError(Exception):
     Args:
         what: what is wrong, one sentence.
         where: the config key (``stage.group_size``) or ``file:line``.
-        given: the offending value; hidden if the key or the value looks like a secret.
+        given: the offending value, hidden if the key or the value looks like a secret; None: there is none to show
+            (``null(value)`` for a value that may be None).
         allowed: what would have been accepted, in words or as a list of names.
         do: the next thing to try.
         code: the exit code, one of the constants above.
@@ -34,7 +45,7 @@ class UserError(Exception):
         what: str,
         *,
         where: str = "",
-        given: object = NOTHING,
+        given: object = None,
         allowed: str | Iterable[str] = "",
         do: str = "",
         code: int = CONFIG,
@@ -44,7 +55,7 @@ class UserError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        given = "" if self.given is NOTHING else shown(self.given, self.where)
+        given = "" if self.given is None else shown(self.given, self.where)
         lines = [("where", self.where), ("given", given), ("allowed", self.allowed), ("do", self.do)]
         return "\n".join([one_line(self.what), *(f"  {name:8} {one_line(text)}" for name, text in lines if text)])
 
@@ -75,21 +86,49 @@ class Interrupted(Exception):
         return 0 if os.environ.get("WANDB_SWEEP_ID") else 128 + self.number
 
 
+class Null:
+    """The value None of a config, which is written null."""
+
+    def __repr__(self) -> str:
+        return "null"
+
+
+def null(value: object) -> object:
+    """``value`` as what was given, also where it is None."""
+    return Null() if value is None else value
+
+
 def shown(value: object, where: str = "") -> str:
     """A value as it would be written in YAML, never a secret."""
     if SECRET_KEY.search(where) or (isinstance(value, str) and MAYBE_SECRET.search(where.rpartition(".")[2])):
         return HIDDEN
     text = repr(redact(value))
-    return {"None": "null", "True": "true", "False": "false"}.get(text, text)
+    return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
     """Printable, without secrets, on one line and not too long: what is shown may come from anywhere."""
     line = "".join(c if c.isprintable() else " " for c in " ".join(redact(text).split()))
-    return line if len(line) <= MAX_CHARS else f"{line[: MAX_CHARS - 4]} ..."
+    return line if len(line) <= max_chars else f"{line[: max_chars - 4]} ..."
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``did you mean `x`?`` for the closest of ``names``, or an empty string."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean `{close[0]}`?" if close else ""
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """``did you mean `x`?`` for the closest of ``names``, or an empty string; ``prefix`` is put before it."""
+    known = {known.lower(): known for known in names}
+    word = ALIASES.get(name, name).lower()
+    close = [word] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return f"did you mean `{prefix}{known[close[0]]}`?" if close else ""
+
+
+def elsewhere(key: str, config: object) -> str:
+    """``did you mean `stage.lr`?`` for ``lr`` or ``trainer.lr``: a key of that name in another part of the config."""
+    last = key.rpartition(".")[2]
+    found = [leaf for leaf in _dotted(config) if leaf.rpartition(".")[2] == ALIASES.get(last, last) and leaf != key]
+    return f"did you mean `{found[0]}`?" if found else ""
+
+
+def _dotted(node: object, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    own = [f"{prefix}{name}" for name in node]
+    return own + [leaf for name, part in node.items() for leaf in _dotted(part, f"{prefix}{name}.")]

@@ -8,15 +8,17 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from r1 import checkpoint, model, provenance
-from r1.build import Experiment, make
+from r1.build import Experiment, make, used_parts
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import Interrupted
+from r1.logger import closing
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
 from r1.secrets import redact
@@ -57,11 +59,11 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
     stage = experiment.stage
+    data = provenance.rows_hash(experiment.data.train, experiment.data.val)
+    sources = [cfg[part].get("path") for part in ("model", "data", "teacher") if part in used_parts(cfg)]
+    parents = provenance.parents([path for path in sources if path])
     folder = Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
-    with Record(folder, cfg, overrides, command, resume=cfg["resume"] == "auto") as record:
-        record.parents = provenance.parents([p for p in (cfg["model"]["path"], cfg["data"].get("path")) if p])
-        record.data_fingerprint = provenance.rows_hash(experiment.data.train, experiment.data.val)
-        record.write_manifest("running")
+    with Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto") as record:
         stage.record = record
         _run(cfg, experiment, record)
     console.print(Progress.closing(record))
@@ -70,45 +72,46 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
 
 def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     stage = experiment.stage
-    metrics, checkpoints = (
-        MetricsFile(record.dir),
-        Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every),
-    )
+    saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
+    record.cut_files(checkpoint.files_at(saved))
+    checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every)
     extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
     trainer = make(
         cfg["trainer"],
         "trainer",
         cfg,
-        loggers=[metrics, *([extra] if extra else [])],
+        loggers=[MetricsFile(record.dir), extra],
         callbacks=[checkpoints, Progress()],
         num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
         validate_every=experiment.validation.every,
         root=record.dir,
     )
-    with stop_between_steps(checkpoints):
-        saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
-        record.cut_files(checkpoint.files_at(saved))
+    with closing(extra), stop_between_steps(checkpoints):
         if saved is None:
             trainer.validate(stage, verbose=False)
             record.start = stage.figures
+            record.write_manifest("running")  # a resumed run does not validate its start again
         if stage.trains:
             trainer.fit(stage, ckpt_path=saved, weights_only=True)
             if checkpoints.stop_signal is not None:
                 raise Interrupted(checkpoints.stop_signal)
             if stage.validated_at != trainer.global_step:
                 trainer.validate(stage, verbose=False)
+            model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
         record.final = stage.figures
-    if stage.trains:
-        model.export(stage.policy, stage.tokenizer, record.dir / "model")
-    extra.finalize("success") if extra else None
 
 
 def new_folder(name: str) -> Path:
-    """outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
+    """Make outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
-    return next(
-        p for i in range(1000) if not (p := base.with_name(base.name + (f"_{i}" if i else ""))).exists()
-    )
+    for i in count():
+        folder = base.with_name(base.name + (f"_{i}" if i else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() does not end")
 
 
 @contextmanager

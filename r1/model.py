@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -42,7 +43,9 @@ class Lora:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise UserError("LoRA needs the extra `peft`", where="model.lora", do="pip install 'r1[peft]'") from None
-        wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
+            wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
         return wrapped  # type: ignore[no-any-return]
 
 
@@ -148,7 +151,8 @@ class Model:
                     self.load_config(), dtype=dtype, attn_implementation=self.attn_implementation
                 )
         if self.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
+            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
         model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model
@@ -160,17 +164,19 @@ def location(path: str) -> str:
         folder = SHIPPED / path.removeprefix("r1:")
         if not folder.is_dir():
             names = sorted(f"r1:{p.name}" for p in SHIPPED.iterdir() if p.is_dir())
-            raise UserError("r1 ships no such model", where="model.path", given=path, allowed=names)
+            raise UserError("r1 ships no such model", where="model.path", given=path, allowed=names, code=MODEL)
         return str(folder)
     inside = Path(path) / "model"
     return str(inside) if (inside / "config.json").is_file() else path
 
 
 def _load(load: Any, path: str, **kwargs: Any) -> Any:
+    from safetensors import SafetensorError
+
     where = location(path)
     try:
         return load(where, **kwargs)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             "the model cannot be loaded",
             where="model.path",
@@ -181,9 +187,15 @@ def _load(load: Any, path: str, **kwargs: Any) -> Any:
         ) from None
 
 
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers."""
+def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_ids: set[int], folder: Path) -> None:
+    """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers.
+
+    Its generation config stops where training stopped: at ``stop_ids``.
+    """
     merge = getattr(model, "merge_and_unload", None)
     whole: PreTrainedModel = merge() if merge else model
+    whole.generation_config.eos_token_id = sorted(stop_ids)
     whole.save_pretrained(folder)
+    for name in ("is_local", "local_files_only"):  # how it was loaded is no property of the tokenizer
+        tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(folder)

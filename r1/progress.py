@@ -12,14 +12,14 @@ from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from r1.evaluate import Estimate
     from r1.record import Record
 
 console = Console(
-    stderr=True, highlight=False, soft_wrap=True
+    stderr=True, highlight=False, soft_wrap=True, emoji=False
 )  # stdout carries the record's folder and nothing else
 PLAIN_EVERY_S = 10.0
 SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), ("val/pass@1", "pass@1"))
@@ -49,16 +49,12 @@ class Progress(Callback):
             self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
             self.bar.start()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self.tokens += float(getattr(batch, "num_tokens", 0))
         if self.bar:
-            self.bar.update(
-                self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer)
-            )
+            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer))
         elif time.monotonic() - self.last_line > PLAIN_EVERY_S or trainer.global_step == trainer.max_steps:
             self.last_line = time.monotonic()
             console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.line(trainer)}")
@@ -85,10 +81,10 @@ class Progress(Callback):
     @staticmethod
     def closing(record: Record) -> RenderableType:
         """Before and after, with intervals, and where everything lies."""
-        table = Table("metric", "before", "after", "n", box=SIMPLE_HEAD)
+        table = Table(Column("metric", overflow="fold"), "before", "after", "n", box=SIMPLE_HEAD)
         for name, after in record.final.items():
             before = record.start.get(name)
-            table.add_row(name, interval(before) if before else "", interval(after), str(after.n))
+            table.add_row(escape(name), interval(before) if before else "", interval(after), str(after.n))
         return Group(table, sentence(f"record: {record.dir}"))
 
 

@@ -7,30 +7,48 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "wandb", "tokenizers", "numpy")
-UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name")  # keys that cannot change the result
+PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
+UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every")  # cannot change the result
+SOURCES = (".py", ".yaml")
 ROOT = Path(__file__).parent.parent
 
 
 def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]) -> str:
     """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints."""
-    traced = {key: value for key, value in config.items() if key not in UNTRACED}
-    parts = [traced, code_hash(), data, [parent["fingerprint"] for parent in parents]]
+    parts = [traced(config), code_hash(*config["extensions"]), data, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def traced(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides the result."""
+    return {key: value for key, value in config.items() if key not in UNTRACED}
+
+
 @cache
-def code_hash() -> str:
-    """sha256 over r1's own source files."""
+def code_hash(*extensions: str) -> str:
+    """sha256 over the source files of r1 and of the user's extensions."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
+    for package in ("r1", *extensions):
+        for name, file in _sources(package):
+            digest.update(name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def _sources(package: str) -> Iterator[tuple[str, Path]]:
+    """(name, file) of every module of a package, or of the module that it is."""
+    spec = find_spec(package)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        for file in sorted(Path(place).rglob("*.py")):
+            yield f"{package}/{file.relative_to(place).as_posix()}", file
+    if spec and spec.origin and not spec.submodule_search_locations:
+        yield package, Path(spec.origin)
 
 
 def rows_hash(*splits: list[dict[str, Any]]) -> str:
@@ -38,25 +56,62 @@ def rows_hash(*splits: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe() -> dict[str, Any]:
-    return {"git": git(), "code": code_hash(), "packages": packages(), "hardware": hardware()}
+def describe(config: dict[str, Any]) -> dict[str, Any]:
+    return {"git": git()} | surroundings(config)
+
+
+def surroundings(config: dict[str, Any]) -> dict[str, Any]:
+    """What the same config must find again to give the same bits."""
+    return {"code": code_hash(*config["extensions"]), "packages": packages(), "hardware": hardware(config["threads"])}
+
+
+def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What is not as it was between two ``surroundings``, one line each."""
+    found = ["the code has changed since"] if now["code"] != then["code"] else []
+    for part in ("packages", "hardware"):
+        before, after = then[part], now[part]
+        names = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        found += [f"{name} was {before.get(name)} and is {after.get(name)}" for name in names]
+    return found
 
 
 def git() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "HEAD").strip() or None, "dirty": bool(_git("status", "--porcelain").strip())}
 
 
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted leaves: ``{"stage": {"lr": 1}}`` -> ``{"stage.lr": 1}``."""
+    if not isinstance(node, dict):
+        return {prefix: node}
+    leaves: dict[str, Any] = {}
+    for key, value in node.items():
+        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(key, value in a, value in b) for every leaf that differs; ``-`` where it is not there."""
+    left, right = flat(a), flat(b)
+    keys = sorted(left.keys() | right.keys())
+    return [(k, left.get(k, "-"), right.get(k, "-")) for k in keys if left.get(k, "-") != right.get(k, "-")]
+
+
 def diff() -> str:
-    """What the working tree changes against the commit."""
-    return _git("diff", "HEAD")
+    """What the working tree changes against the commit, new modules and options included."""
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "r1", "conf").split("\0")[:-1]
+    plain = ("diff", "--no-ext-diff", "--no-color")
+    added = [_git(*plain, "--no-index", "--", "/dev/null", name, ok=1) for name in new if Path(name).suffix in SOURCES]
+    return "".join([_git(*plain, "HEAD"), *added])
 
 
-def _git(*args: str) -> str:
+def _git(*args: str, ok: int = 0) -> str:
+    """What git prints; empty if there is no git, no repository, or it does not exit with ``ok``."""
+    command = ["git", "-C", str(ROOT), *args]
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode == ok else ""
 
 
 def packages() -> dict[str, str]:
@@ -69,7 +124,8 @@ def packages() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, Any]:
+def hardware(threads: int | None) -> dict[str, Any]:
+    """The machine; ``threads`` of the CPU, None: torch's choice."""
     import torch
 
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -77,7 +133,7 @@ def hardware() -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "gpus": gpus,
     }
 
@@ -87,16 +143,23 @@ def parents(paths: list[str]) -> list[dict[str, Any]]:
     found = []
     for path in paths:
         for folder in [Path(path), *Path(path).parents][:3]:
-            manifest = folder / "manifest.json"
-            if manifest.is_file():
-                held = json.loads(manifest.read_text())
-                found.append({"path": str(folder.absolute()), "fingerprint": held["fingerprint"]})
+            if fingerprint := _recorded(folder / "manifest.json"):
+                found.append({"path": str(folder.absolute()), "fingerprint": fingerprint})
                 break
     return found
+
+
+def _recorded(manifest: Path) -> str | None:
+    """A run's fingerprint; None where there is no manifest, or one that is not r1's."""
+    try:
+        held = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return held.get("fingerprint") if isinstance(held, dict) else None
 
 
 def write_config(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(config)))
-    (folder / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(overrides))))
+    for name, held in (("config.yaml", config), ("overrides.yaml", overrides)):
+        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(held)), encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,11 +19,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
+from rich.markup import escape
 
 from r1 import jsonl, provenance
 from r1.errors import LOCKED, STORAGE, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
-from r1.secrets import redact
+from r1.progress import console
+from r1.runs import Run, read
+from r1.secrets import redact, redact_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,32 +45,39 @@ class Record:
         folder: the record's folder; made if need be.
         config: the resolved config as plain containers.
         overrides: what the user typed.
+        command: the command line.
+        data: fingerprint of the dataset's rows.
+        parents: the runs that this one starts from, each with its path and fingerprint.
         resume: continue the run that the folder holds.
 
     Raises:
-        UserError: the folder holds a run and ``resume`` is false, is in use by another process, or cannot be written.
+        UserError: the folder is in use by another process, cannot be written, holds a run and ``resume`` is false, or
+            holds a run with another config, other data or other parents.
     """
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], overrides: list[str], command: str, resume: bool
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        overrides: list[str],
+        command: str,
+        data: str,
+        parents: list[dict[str, Any]],
+        resume: bool,
     ) -> None:
         self.dir, self.config, self.overrides, self.command = folder.absolute(), config, overrides, command
+        self.data, self.parents = data, parents
         self.start: dict[str, Estimate] = {}
         self.final: dict[str, Estimate] = {}
-        self.parents: list[dict[str, Any]] = []
-        self.data_fingerprint = ""
         self._earlier_wall_s = 0.0
-        self._claim(resume)
+        self._lock_folder()
+        try:
+            self._earlier = self._read_earlier(resume)
+        except BaseException:
+            self._lock.close()
+            raise
 
-    def _claim(self, resume: bool) -> None:
-        manifest = self.dir / "manifest.json"
-        if manifest.exists() and not resume:
-            raise UserError(
-                "this folder already holds a run",
-                where="output_dir",
-                given=str(self.dir),
-                do="take another output_dir, or continue it with resume=auto",
-            )
+    def _lock_folder(self) -> None:
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             self._lock = (self.dir / ".lock").open("w")
@@ -80,23 +91,61 @@ class Record:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            self._lock.close()
             raise UserError(
                 "another process is writing this run", where="output_dir", given=str(self.dir), code=LOCKED
             ) from None
 
+    def _read_earlier(self, resume: bool) -> Run | None:
+        """The run that the folder holds, if it is the one that is to be continued."""
+        if not (self.dir / "manifest.json").exists():
+            return None
+        if not resume:
+            raise UserError(
+                "this folder already holds a run",
+                where="output_dir",
+                given=str(self.dir),
+                do="take another output_dir, or continue it with resume=auto",
+            )
+        earlier = read(str(self.dir))
+        self._check_same(earlier)
+        return earlier
+
+    def _check_same(self, earlier: Run) -> None:
+        configs = (provenance.traced(config) for config in (earlier.config, redact(self.config)))
+        changed = [f"{key}: {then} -> {now}" for key, then, now in provenance.differences(*configs)]
+        held = ({"data": self.data, "parents": self.parents}, earlier.manifest)
+        changed += [f"{key}: not the same as then" for key in held[0] if held[0][key] != held[1][key]]
+        if changed:
+            raise UserError(
+                "the run in this folder was begun otherwise: it can only be continued as it was",
+                where="resume",
+                given="; ".join(changed),
+                allowed=f"changes of {', '.join(provenance.UNTRACED)}",
+                do="take another output_dir, or continue it as it was begun",
+            )
+
     def __enter__(self) -> Record:
+        try:
+            self._begin()
+        except BaseException:
+            self._lock.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._started = time.monotonic()
-        manifest = self.dir / "manifest.json"
-        if manifest.exists():
-            earlier = json.loads(manifest.read_text())
-            self._earlier_wall_s = earlier.get("wall_s", 0.0)
+        self._provenance = provenance.describe(self.config)
+        if self._earlier:
+            earlier = self._earlier.manifest
+            self._earlier_wall_s = earlier["wall_s"]
             self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
+            for change in provenance.changes(earlier, self._provenance):
+                console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
         else:
             provenance.write_config(self.dir, redact(self.config), redact(self.overrides))
-            (self.dir / "code.diff").write_text(provenance.diff())
-        self._provenance = provenance.describe()
+            (self.dir / "code.diff").write_text(redact_values(provenance.diff()), encoding="utf-8")
         self.write_manifest("running")
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,11 +162,11 @@ class Record:
             "schema": SCHEMA,
             "status": status,
             "error": redact(f"{type(error).__name__}: {error}") if error else None,
-            "command": redact(self.command),
+            "command": shlex.join(redact(shlex.split(self.command))),
             "overrides": redact(self.overrides),
             "seed": self.config["seed"],
-            "fingerprint": provenance.fingerprint(self.config, self.data_fingerprint, self.parents),
-            "data": self.data_fingerprint,
+            "fingerprint": provenance.fingerprint(self.config, self.data, self.parents),
+            "data": self.data,
             "parents": self.parents,
             **self._provenance,
             "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
@@ -192,7 +241,7 @@ class MetricsFile(Logger):
 def replace(file: Path, text: str) -> None:
     """Write a file so that it is either the old one or the new one, whenever the power goes."""
     partial = file.with_name(f"{file.name}.tmp.{os.getpid()}")
-    with partial.open("w") as out:
+    with partial.open("w", encoding="utf-8") as out:
         out.write(text)
         out.flush()
         os.fsync(out.fileno())

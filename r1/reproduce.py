@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from r1 import provenance
-from r1.errors import UserError
+from r1.errors import Interrupted, UserError
 from r1.run import execute, fail
 from r1.runs import Run, read
 from r1.secrets import HIDDEN
@@ -25,7 +26,9 @@ def reproduce(run: Run, output_dir: str) -> bool:
             where=str(run.dir / "config.yaml"),
             do="name secrets by an environment variable instead of writing them into the config",
         )
-    for difference in surroundings(run):
+    if run.manifest["status"] != "finished":
+        print(f"note: the run is {run.manifest['status']}, so there may be less to compare with than is made now")
+    for difference in provenance.changes(run.manifest, provenance.surroundings(run.config)):
         print(f"note: {difference}")
     again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [])
     assert again_dir is not None
@@ -35,27 +38,10 @@ def reproduce(run: Run, output_dir: str) -> bool:
         print(line)
     count = sum(len(row) - 1 for row in run.metrics)
     print(
-        f"{count} values in {len(run.metrics)} rows: "
-        + (f"{len(differences)} differ" if differences else "all equal")
+        f"{count} values in {len(run.metrics)} rows: " + (f"{len(differences)} differ" if differences else "all equal")
     )
     print(again.dir)
     return not differences
-
-
-def surroundings(run: Run) -> list[str]:
-    """What is not as it was: bit-equality is only promised on the same code, packages and kind of CPU."""
-    now = {
-        "code": provenance.code_hash(),
-        "packages": provenance.packages(),
-        "hardware": provenance.hardware(),
-    }
-    then = {key: run.manifest[key] for key in now}
-    found = ["the code has changed since"] if now["code"] != then["code"] else []
-    for part in ("packages", "hardware"):
-        for key, value in then[part].items():
-            if key != "threads" and now[part].get(key) != value:  # type: ignore[attr-defined]
-                found.append(f"{key} was {value} and is {now[part].get(key)}")  # type: ignore[attr-defined]
-    return found
 
 
 def compare_metrics(run: Run, again: Run) -> list[str]:
@@ -63,15 +49,13 @@ def compare_metrics(run: Run, again: Run) -> list[str]:
     lines = []
     if len(run.metrics) != len(again.metrics):
         lines.append(f"metrics.jsonl: {len(run.metrics)} rows then, {len(again.metrics)} now")
-    for then, now in zip(run.metrics, again.metrics, strict=False):
+    rows = [(f"step {then['step']}", then, now) for then, now in zip(run.metrics, again.metrics, strict=False)]
+    rows.append(("final", run.manifest["metrics"]["final"], again.manifest["metrics"]["final"]))
+    for place, then, now in rows:
         names = sorted(then.keys() | now.keys())
-        lines += [
-            f"step {then['step']}  {n}: {then.get(n)} -> {now.get(n)}"
-            for n in names
-            if then.get(n) != now.get(n)
-        ]
-    before, after = run.manifest["metrics"]["final"], again.manifest["metrics"]["final"]
-    return lines + [f"final  {n}: {before[n]} -> {after.get(n)}" for n in before if before[n] != after.get(n)]
+        pairs = [(n, json.dumps(then.get(n)), json.dumps(now.get(n))) for n in names]  # as text: NaN is like NaN
+        lines += [f"{place}  {name}: {before} -> {after}" for name, before, after in pairs if before != after]
+    return lines
 
 
 def main() -> None:
@@ -84,6 +68,8 @@ def main() -> None:
         same = reproduce(run, args.output_dir or next_to(run.dir))
     except UserError as error:
         sys.exit(fail(error))
+    except Interrupted as stop:
+        sys.exit(stop.code)
     sys.exit(0 if same else 1)
 
 

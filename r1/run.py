@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from omegaconf import DictConfig
 
 Config = dict[str, Any]
 
@@ -23,11 +20,12 @@ def execute(cfg: Config, overrides: list[str]) -> Path | None:
     """
     from r1 import check, fit
     from r1.build import build
+    from r1.parts import check_parts
 
-    check.check_schema(cfg, overrides)
-    check.check_extras(cfg)
+    check.check_config(cfg, overrides)
+    fit.quiet()
     experiment = build(cfg)
-    check.check_parts(cfg, experiment)
+    check_parts(cfg, experiment)
     fit.announce(cfg, experiment)
     if cfg["dry_run"]:
         return None
@@ -39,38 +37,19 @@ def command() -> str:
     return shlex.join(["python", "-m", "r1.run", *sys.argv[1:]])
 
 
-def _app(cfg: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf
-
-    from r1.errors import Interrupted, UserError
-
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    overrides = list(HydraConfig.get().overrides.task)
-    try:
-        folder = execute({str(k): v for k, v in container.items()}, overrides)
-    except UserError as error:
-        sys.exit(fail(error))
-    except Interrupted as stop:
-        sys.exit(stop.code)
-    if folder:
-        print(folder)
-
-
 def main() -> None:
-    """Compose with Hydra, and turn every user's mistake into one screen and an exit code."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+    """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
+    from r1.errors import Interrupted, UserError
+    from r1.launch import launch
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors over instead of printing them
     try:
-        hydra.main(version_base="1.3", config_path="../conf", config_name="config")(_app)()
-    except (HydraException, OmegaConfBaseException) as error:
-        from r1.compose import explain
-
-        sys.exit(fail(explain(error, sys.argv[1:])))
+        code = launch(sys.argv[1:], execute)
+    except UserError as error:
+        code = fail(error)
+    except Interrupted as stop:
+        code = stop.code
+    if code:
+        sys.exit(code)
 
 
 def fail(error: Any) -> int:

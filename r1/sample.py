@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
+from r1.data.base import Row
 from r1.errors import UserError
+from r1.reward.base import Term, required_columns
 from r1.run import fail
 
 
@@ -20,6 +23,8 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, help="default: the run's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if args.num_samples < 1:
+        parser.error("--num-samples is at least 1")
     try:
         show(args)
     except UserError as error:
@@ -47,10 +52,9 @@ def show(args: argparse.Namespace) -> None:
     row = question(experiment.data, args.prompt, args.answer)
     rollouts = stage.sample([row], [[key(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
     rows = [row] * len(rollouts)
-    if "answer" not in row:  # nothing to compare with: show the terms that need no gold answer
-        experiment.rewards.terms.pop("accuracy", None)
+    experiment.rewards.terms = scorable(experiment.rewards.terms, row)
     texts, scores = stage.score(rows, rollouts)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     for i, text in enumerate(texts):
         terms = "  ".join(f"{name} {values[i]:.2f}" for name, values in scores.terms.items())
         console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(printable(text))}")
@@ -76,13 +80,23 @@ def config_for(model: str) -> dict[str, Any]:
     return cfg
 
 
-def question(data: Any, prompt: str, answer: str | None) -> dict[str, Any]:
+def question(data: Any, prompt: str, answer: str | None) -> Row:
     """A row for the prompt: the dataset's own if it has one or can make one, else the prompt and the given answer."""
     if answer is not None:
         return {"prompt": prompt, "answer": answer}
     made = data.ask(prompt) if data.ask else None
     found = (row for row in [*data.val, *data.train] if row["prompt"] == prompt)
     return made or next(found, {"prompt": prompt})
+
+
+def scorable(terms: dict[str, Term], row: Row) -> dict[str, Term]:
+    """The terms that this row has the columns for; without a gold answer none that asks the verifier."""
+    return {
+        name: term
+        for name, term in terms.items()
+        if required_columns(term.function, ()) <= row.keys()
+        and ("answer" in row or "verifier" not in inspect.signature(term.function).parameters)
+    }
 
 
 if __name__ == "__main__":

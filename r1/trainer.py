@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +28,7 @@ def trainer(
     num_nodes: Annotated[int, Ge(1)],
     precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"],
     strategy: Literal["auto", "ddp", "fsdp"],
-    deterministic: bool,
+    deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
     """A quiet Trainer: progress, records and checkpoints are r1's own callbacks."""
     return L.Trainer(
@@ -54,18 +55,30 @@ def trainer(
     )
 
 
-def check_devices(accelerator: str, devices: int) -> None:
-    """Raise a UserError if the machine has fewer devices of that kind than asked for."""
+def check_devices(accelerator: str, devices: int, num_nodes: int, precision: str, strategy: str) -> None:
+    """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang."""
     import torch
 
-    available = {"mps": int(torch.backends.mps.is_available())}.get(accelerator, torch.cuda.device_count())
-    if (accelerator == "auto" and not available) or accelerator == "cpu":
-        return  # a CPU run may start as many processes as it likes
-    if devices > available:
+    gpus = int(torch.backends.mps.is_available()) if accelerator == "mps" else torch.cuda.device_count()
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not gpus)
+    if not on_cpu and devices > gpus:  # a CPU run may start as many processes as it likes
         raise UserError(
-            f"this machine has {available} device(s) of that kind",
-            where="trainer.accelerator" if available == 0 else "trainer.devices",
-            given=accelerator if available == 0 else devices,
-            allowed=f"at most {available}" if available else "auto, cpu",
-            do=f"trainer.devices={available}" if available else "trainer.accelerator=cpu",
+            f"this machine has {gpus} device(s) of that kind",
+            where="trainer.devices" if gpus else "trainer.accelerator",
+            given=devices if gpus else accelerator,
+            allowed=f"at most {gpus}" if gpus else "auto, cpu",
+            do=f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu",
+        )
+    if on_cpu and strategy == "fsdp":
+        what = "sharding (FSDP) needs a GPU, and this run is on the CPU"
+        raise UserError(what, where="strategy", given=strategy, allowed="single, ddp", do="strategy=ddp")
+    if on_cpu and precision == "16-mixed":
+        what = "there is no float16 autocast on a CPU"
+        raise UserError(what, where="trainer.precision", given=precision, allowed="32-true, bf16-mixed, bf16-true")
+    if num_nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID"} & os.environ.keys():
+        raise UserError(
+            "several machines need a launcher that tells each one its place",
+            where="trainer.num_nodes",
+            given=num_nodes,
+            do="start it with torchrun or srun on every machine, or trainer.num_nodes=1",
         )

@@ -119,11 +119,15 @@ def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
 
 
 def random_model(model_type: str = "llama", seed: int = 0, **fields: Any) -> PreTrainedModel:
-    """Random weights of any architecture, a vocabulary of 97, in eval mode."""
-    config = AutoConfig.for_model(model_type, vocab_size=97, initializer_range=0.2, **(SIZES | fields))
-    with torch.random.fork_rng(devices=[]):
+    """Random weights of any architecture, biases and norms included, in eval mode."""
+    sizes = {"vocab_size": 97, "initializer_range": 0.2} | SIZES | fields
+    config = AutoConfig.for_model(model_type, **sizes)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config).eval()
+        model = AutoModelForCausalLM.from_config(config).eval()
+        for vector in (p for p in model.parameters() if p.ndim == 1):
+            vector += 0.2 * torch.randn_like(vector)
+    return model
 
 
 @pytest.fixture(scope="session")

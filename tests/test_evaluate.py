@@ -97,7 +97,8 @@ def test_the_interval_of_a_mean_by_hand() -> None:
 def test_summary_of_two_prompts_by_hand() -> None:
     good, bare, bad = "<think>a</think><answer>8</answer>", "<answer> 8</answer>", "<answer>9</answer>"
     groups = [
-        [Sample(good, 10, False, True), Sample(bare, 4, False, True), Sample(bad, 4, False, False), Sample("", 2, True, False)],
+        [Sample(good, 10, False, True), Sample(bare, 4, False, True), Sample(bad, 4, False, False)]
+        + [Sample("", 2, True, False)],
         [Sample(bad, 6, False, False)] * 4,
     ]
     figures = {name: figure.value for name, figure in summarise(groups, [1, 2, 4]).items()}
@@ -182,10 +183,21 @@ def test_an_evaluation_equals_its_samples_recounted(
     assert row["val/pass@3"] == pytest.approx(hand["pass@k"])
     assert row["val/maj@3"] == pytest.approx(hand["maj@k"])
     assert row["val/format"] == row["val/reward/format"] == pytest.approx(hand["format"])
-    assert row["val/truncated"] == pytest.approx(fmean("<think> hm" == line["completion"] for line in lines))
+    assert row["val/truncated"] == pytest.approx(fmean(line["completion"] == "<think> hm" for line in lines))
     assert row["val/completion_length"] == pytest.approx(
         fmean(len(TOKENIZER(line["completion"]).input_ids) + (not line["truncated"]) for line in lines)
     )
     manifest = json.loads((folder / "manifest.json").read_text())["metrics"]["final"]
     assert {name: figure["value"] for name, figure in manifest.items()} == {k: v for k, v in row.items() if k != "step"}
     assert {figure["n"] for figure in manifest.values()} == {48}
+
+
+def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(stage: Callable[..., Any]) -> None:
+    made = stage("stage=eval")
+    made.validation_step([0, 1], 0)
+    first = made.figures
+    made.trainer.global_step = 50
+    made.validation_step([0, 1], 0)
+    assert made.figures == first
+    reported = made.trainer.callback_metrics["val/reward/low_ids"].item()
+    assert reported == pytest.approx(first["val/reward/low_ids"].value)

@@ -1,8 +1,9 @@
-"""Keyed randomness: the same key gives the same draw, different keys different ones, and epochs visit everything once."""
+"""Keyed randomness: the same key gives the same draw, another key another one, and an epoch visits everything once."""
 
 from __future__ import annotations
 
 import hashlib
+from itertools import product
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ def test_a_key_is_the_top_63_bits_of_a_hash() -> None:
 
 
 def test_keys_of_a_run_differ() -> None:
-    keys = {key(seed, "rollout", step, i, g) for seed in range(3) for step in range(9) for i in range(9) for g in range(9)}
+    keys = {key(seed, "rollout", *rest) for seed in range(3) for rest in product(range(9), repeat=3)}
     assert len(keys) == 3 * 9**3
     assert all(0 <= k < 2**63 for k in keys)
 

@@ -51,11 +51,13 @@ def tiny_corpus(
     **shared: Unpack[Shared],
 ) -> Data:
     """``num_documents`` answers to training problems; what the three shares leave is worked and tagged."""
+    if max_terms < min_terms:
+        raise ValueError(f"data.max_terms={max_terms} is below data.min_terms={min_terms}")
     rng = random.Random(f"tiny_corpus/{seed}")
     rest = 1 - share_short - share_bare - share_untagged
-    if rest < 0:
+    if rest < -1e-9:  # shares that add up to 1 may miss it by a rounding error
         raise ValueError("data.share_short, share_bare and share_untagged together exceed 1")
-    shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": rest}
+    shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": max(rest, 0.0)}
     drawn = draw(rng, min_terms, max_terms, max_term, tries=2 * num_documents + 1000)
     train: list[Row] = []
     for terms in drawn:

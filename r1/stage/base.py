@@ -122,8 +122,9 @@ class Stage(L.LightningModule):
     @property
     def stop_ids(self) -> set[int]:
         """Tokens that close a completion: the template's, the tokenizer's and the generation config's."""
-        ids = {self.tokenizer.eos_token_id}
-        ids.update(self.tokenizer(self.data.template.end(self.tokenizer), add_special_tokens=False).input_ids)
+        held = self.policy.generation_config.eos_token_id
+        ids = {self.tokenizer.eos_token_id, *(held if isinstance(held, list) else [held])}
+        ids.add(self.tokenizer.convert_tokens_to_ids(self.data.template.end(self.tokenizer)))
         return {i for i in ids if i is not None}
 
     def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:

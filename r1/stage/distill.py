@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, Unpack
 
@@ -20,7 +21,9 @@ from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.base import Optimization
 from r1.stage.sft import Sft
-from r1.teacher.base import Teacher
+from r1.teacher.base import Answer, Teacher
+
+QUESTIONS_AT_ONCE = 64  # what a crash can cost at most
 
 
 class Distill(Sft):
@@ -67,45 +70,56 @@ class Distill(Sft):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            self.data = dataclasses.replace(self.data, train=self.answers())
+            rows, self.counts = self.kept()
+            self.data = dataclasses.replace(self.data, train=rows)
 
-    def answers(self) -> list[Row]:
-        """The kept answers as training rows: read back if this run already has them, asked for if not."""
+    def on_train_start(self) -> None:
+        if self.trainer.global_step == 0:  # a resumed run has the row already
+            self.report({f"distill/{name}": float(count) for name, count in self.counts.items()})
+
+    def kept(self) -> tuple[list[Row], dict[str, int]]:
+        """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
         file = self.record.dir / "traces" / "traces.jsonl" if self.record else None
         if file and file.is_file():
-            return jsonl.read(file)
-        rows = self.ask()
+            return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
+        asked = self.ask(file.with_name("answers.jsonl") if file else None)
+        finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
+        right = [(row, a) for row, a in finished if self.keep == "all" or self.data.correct(a.text, row)]
+        rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in right]
+        counts = {"asked": len(asked), "finished": len(finished), "kept": len(rows)}
         if len(rows) < self.plan.examples_per_step:
             raise UserError(
-                f"only {len(rows)} teacher answers were kept, fewer than one optimizer step needs",
+                f"{len(rows)} teacher answers were kept, fewer than one optimizer step needs",
                 where="stage.num_questions",
-                given=self.num_questions,
+                given=", ".join(f"{name} {count}" for name, count in counts.items()),
+                allowed=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
                 do="raise stage.num_questions or stage.answers_per_question, or lower stage.examples_per_step",
                 code=DATA,
             )
         if file:
-            write_traces(file, rows)
-        return rows
+            write_traces(file, rows, counts)
+        return rows, counts
 
-    def ask(self) -> list[Row]:
+    def ask(self, journal: Path | None) -> list[tuple[Row, Answer]]:
+        """Every answer with its question. ``journal`` holds those that were given; none is asked for twice."""
         questions = self.data.train[: self.num_questions]
-        answered = self.teacher.answer(questions, self.answers_per_question, self.seed)
-        asked = [(row, answer) for row, group in zip(questions, answered, strict=True) for answer in group]
-        finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
-        kept = [
-            {**row, "completion": answer.text, "teacher": self.teacher.name}
-            for row, answer in finished
-            if self.keep == "all" or self.data.correct(answer.text, row)
-        ]
-        counts = {"asked": len(asked), "finished": len(finished), "kept": len(kept)}
-        self.report({f"distill/{name}": float(count) for name, count in counts.items()})
-        return kept
+        given = [[Answer(**a) for a in line["answers"]] for line in (jsonl.mended(journal) if journal else [])]
+        for start in range(len(given), len(questions), QUESTIONS_AT_ONCE):
+            rows = questions[start : start + QUESTIONS_AT_ONCE]
+            given += self.teacher.answer(rows, self.answers_per_question, self.seed)
+            if journal:
+                lines = zip(rows, given[start:], strict=True)
+                jsonl.append(
+                    journal,
+                    [{"prompt": row["prompt"], "answers": [asdict(a) for a in group]} for row, group in lines],
+                    sync=True,
+                )
+        return [(row, answer) for row, group in zip(questions, given, strict=True) for answer in group]
 
 
-def write_traces(file: Path, rows: list[Row]) -> None:
+def write_traces(file: Path, rows: list[Row], counts: dict[str, int]) -> None:
     """The dataset that ``data=traces`` reads, with its card beside it; complete or not there at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(jsonl.dumps(row) for row in rows)
-    card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows)}
-    file.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows), "counts": counts}
+    replace(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     replace(file, text)

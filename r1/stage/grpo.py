@@ -23,7 +23,7 @@ from r1.model import Model
 from r1.reward.base import Rewards, Scores
 from r1.rollout.base import Engine, Rollout, pad
 from r1.seeds import key
-from r1.stage.advantage.base import Advantage, has_signal
+from r1.stage.advantage.base import Advantage, group_std, has_signal
 from r1.stage.base import Optimization, Stage
 from r1.stage.loss.base import Loss, StepCounts
 
@@ -154,7 +154,9 @@ class Grpo(Stage):
         self.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
         if self.record:
             count = self.group_size  # one whole group per step
-            self.record.add_rollouts(rollout_step, flat_rows[:count], texts, scores, advantages)
+            self.record.add_rollouts(
+                rollout_step * self.num_iterations, flat_rows[:count], texts, scores, advantages
+            )
         return experience
 
     @torch.no_grad()
@@ -222,7 +224,7 @@ def _rollout_metrics(
     count = len(rollouts)
     metrics: dict[str, Tensor | float] = {
         "train/reward": rewards.nanmean(),
-        "train/reward_std": rewards.nan_to_num(0.0).std(1).mean() if rewards.shape[1] > 1 else 0.0,
+        "train/reward_std": group_std(rewards).mean(),
         "train/frac_zero_std": (~has_signal(rewards)).float().mean(),
         "train/completion_length": sum(len(r.completion_ids) for r in rollouts) / count,
         "train/truncated": sum(r.truncated for r in rollouts) / count,

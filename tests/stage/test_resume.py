@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from r1 import checkpoint
-from r1.errors import Interrupted
+from r1.errors import STORAGE, Interrupted, UserError
 from r1.run import execute
 from r1.stage.base import Stage
 
-# Lightning's CSV logger starts its own file anew on resume and says so; the record's files are what is compared.
-pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty:UserWarning")
 Runner = Callable[..., Path]
 RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
@@ -29,16 +28,27 @@ class Crash(Exception):
     """Stands for a power cut: nothing of r1 catches it."""
 
 
-@pytest.fixture
-def run(small: Callable[..., dict[str, Any]], tmp_path: Path) -> Runner:
-    """``run("grpo", "name", ...)``: a run of 6 steps into its own folder."""
+@pytest.fixture(scope="module")
+def run(small: Callable[..., dict[str, Any]]) -> Runner:
+    """``run("grpo", folder, ...)``: a run of 6 steps into that folder, a checkpoint after each."""
 
-    def runner(kind: str, name: str, *overrides: str) -> Path:
-        cfg = small(*RUNS[kind], "checkpoint_every=1", f"output_dir={tmp_path / name}", *overrides)
-        execute(cfg, [])
-        return tmp_path / name
+    def runner(kind: str, folder: Path, *overrides: str) -> Path:
+        execute(small(*RUNS[kind], "checkpoint_every=1", f"output_dir={folder}", *overrides), [])
+        return folder
 
     return runner
+
+
+@pytest.fixture(scope="module")
+def whole(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """``whole("grpo", 2)``: the folder of a run that nothing interrupted, validated every 2 steps."""
+    base = tmp_path_factory.mktemp("whole")
+
+    def once(kind: str, every: int) -> Path:
+        folder = base / f"{kind}_{every}"
+        return folder if folder.exists() else run(kind, folder, f"val.every={every}")
+
+    return once
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -67,13 +77,17 @@ def crash_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     monkeypatch.setattr(Stage, "configure_gradient_clipping", crashing)
 
 
+def manifest(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "manifest.json").read_text()))
+
+
 def assert_same_record(a: Path, b: Path) -> None:
     left, right = (load_file(f / "model" / "model.safetensors") for f in (a, b))
     assert left.keys() == right.keys()
     assert all(left[name].equal(right[name]) for name in left)
     for name in ("metrics.jsonl", "samples.jsonl"):
         assert (a / name).read_text() == (b / name).read_text()
-    first, second = (json.loads((f / "manifest.json").read_text()) for f in (a, b))
+    first, second = manifest(a), manifest(b)
     assert first["status"] == second["status"] == "finished"
     assert first["metrics"] == second["metrics"]
     assert first["metrics"]["final"]
@@ -82,72 +96,77 @@ def assert_same_record(a: Path, b: Path) -> None:
 @pytest.mark.parametrize("every", [2, 3, 4])
 @pytest.mark.parametrize("kind", list(RUNS))
 def test_a_stopped_run_continues_to_the_same_bits(
-    run: Runner, monkeypatch: pytest.MonkeyPatch, kind: str, every: int
+    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, every: int
 ) -> None:
-    whole = run(kind, "whole", f"val.every={every}")
+    expected = whole(kind, every)
     stop_after(monkeypatch, 3)
     with pytest.raises(Interrupted, match="SIGTERM"):
-        run(kind, "cut", f"val.every={every}")
-    cut = run(kind, "cut", f"val.every={every}", "resume=auto")
-    assert_same_record(whole, cut)
+        run(kind, folder, f"val.every={every}")
+    assert manifest(folder)["status"] == "interrupted"
+    assert_same_record(expected, run(kind, folder, f"val.every={every}", "resume=auto"))
 
 
-def test_a_stop_in_the_last_step_is_made_up_for(run: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run("grpo", "whole", "val.every=4")
+def test_a_stop_in_the_last_step_is_made_up_for(
+    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole("grpo", 4)
     stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
-        run("grpo", "cut", "val.every=4")
-    assert json.loads((whole.parent / "cut" / "manifest.json").read_text())["status"] == "interrupted"
-    assert_same_record(whole, run("grpo", "cut", "val.every=4", "resume=auto"))
+        run("grpo", folder, "val.every=4")
+    assert_same_record(expected, run("grpo", folder, "val.every=4", "resume=auto"))
 
 
-@pytest.mark.parametrize("step", [1, 4, 6])
+@pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it
 @pytest.mark.parametrize("kind", list(RUNS))
 def test_a_crashed_run_continues_to_the_same_bits(
-    run: Runner, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
+    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
-    knobs = ["checkpoint_every=3", "val.every=2"]  # a crash in step 1 comes before, one in step 6 long after a checkpoint
-    whole = run(kind, "whole", *knobs)
+    expected = whole(kind, 2)
     crash_in(monkeypatch, step)
     with pytest.raises(Crash):
-        run(kind, "cut", *knobs)
-    assert json.loads((whole.parent / "cut" / "manifest.json").read_text())["status"] == "failed"
-    assert_same_record(whole, run(kind, "cut", *knobs, "resume=auto"))
+        run(kind, folder, "checkpoint_every=3")
+    assert manifest(folder)["status"] == "failed"
+    assert_same_record(expected, run(kind, folder, "checkpoint_every=3", "resume=auto"))
 
 
-def test_a_finished_run_stays_as_it_is(run: Runner) -> None:
-    folder = run("grpo", "once")
+def test_a_finished_run_stays_as_it_is(run: Runner, folder: Path) -> None:
+    run("grpo", folder)
     names = ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
-    before = {name: (folder / name).read_bytes() for name in names}
-    metrics = json.loads((folder / "manifest.json").read_text())["metrics"]
-    run("grpo", "once", "resume=auto")
-    assert {name: (folder / name).read_bytes() for name in names} == before
-    assert json.loads((folder / "manifest.json").read_text())["metrics"] == metrics
+    files, metrics = {name: (folder / name).read_bytes() for name in names}, manifest(folder)["metrics"]
+    run("grpo", folder, "resume=auto")
+    assert {name: (folder / name).read_bytes() for name in names} == files
+    assert manifest(folder)["metrics"] == metrics
 
 
 # ---- what lies on the disk ----
 
 
-def test_the_newest_two_checkpoints_are_kept(run: Runner) -> None:
-    folder = run("sft", "kept") / "checkpoints"
+def test_the_newest_two_checkpoints_are_kept(whole: Runner) -> None:
+    folder = whole("sft", 2) / "checkpoints"
     assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
     assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
 
 
 @pytest.mark.parametrize("file", ["state.ckpt", "files.json", "sha256"])
 def test_a_damaged_checkpoint_is_passed_over(
-    run: Runner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file: str
+    whole: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
-    whole = run("grpo", "whole")
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole("grpo", 2) / "checkpoints", folder)
+    damaged = folder / "step_000006" / file
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert checkpoint.latest(folder) == folder / "step_000005" / "state.ckpt"
+    assert "step_000006 is damaged" in capsys.readouterr().err
+
+
+def test_a_run_continues_from_an_older_checkpoint(
+    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crash_in(monkeypatch, 6)
     with pytest.raises(Crash):
-        run("grpo", "cut")
-    folder = whole.parent / "cut" / "checkpoints"
-    damaged = folder / "step_000005" / file
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert checkpoint.latest(folder) == folder / "step_000004" / "state.ckpt"
-    assert "step_000005 is damaged" in capsys.readouterr().err
-    assert_same_record(whole, run("grpo", "cut", "resume=auto"))
+        run("grpo", folder)
+    (folder / "checkpoints" / "step_000005" / "state.ckpt").write_bytes(b"damaged")
+    assert_same_record(whole("grpo", 2), run("grpo", folder, "resume=auto"))
 
 
 def test_a_missing_file_is_damage_and_a_half_written_checkpoint_is_cleared_away(tmp_path: Path) -> None:

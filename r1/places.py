@@ -1,0 +1,100 @@
+"""Which objects may stand where: the type that a part is annotated with, against what a ``_target_`` makes.
+
+A part is asked for as a class (``Model``), as a protocol (``Engine``: anything with its methods), or as a function
+(``Verifier``, ``Advantage``), which a config names with ``_partial_: true``.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, get_args, get_origin, get_type_hints
+
+VALUES = (int, float, str, bool, type(None), list, dict, tuple, object)
+
+
+def hints_of(function: Any) -> dict[str, Any]:
+    """A function's annotations; none if a user's module hides them behind ``TYPE_CHECKING``."""
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        return {}
+
+
+def is_place(hint: Any) -> bool:
+    """Whether a key of this type is filled with an object and not with a value."""
+    if _is_union(hint):
+        return any(is_place(arg) for arg in get_args(hint))
+    return get_origin(hint) is collections.abc.Callable or (isinstance(hint, type) and hint not in VALUES)
+
+
+def fits(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool:
+    """Whether what a node makes can stand where ``hint`` is asked for.
+
+    Args:
+        target: the function or class that the node names.
+        partial: the node's ``_partial_``.
+        own: the target is r1's own, so what it says it returns must match; a user's may be unannotated.
+    """
+    if hint is Any:
+        return True
+    if _is_union(hint):
+        return any(fits(target, arg, partial, own) for arg in get_args(hint))
+    if own and target.__module__.endswith(".base"):
+        return False  # what options share is no option
+    if is_call(hint):
+        return partial is True and not inspect.isclass(target) and (not own or _returns(target) == _called(hint))
+    if partial is not False or not is_place(hint):
+        return False
+    made = target if inspect.isclass(target) else _returns(target)
+    if not inspect.isclass(made):
+        return not own
+    return all(hasattr(made, name) for name in methods(hint)) if _is_protocol(hint) else issubclass(made, hint)
+
+
+def allowed_here(hint: Any) -> str:
+    """What could stand where ``hint`` is asked for, in words."""
+    if not is_place(hint):
+        return "a plain value; no object is built here"
+    parts = [arg for arg in get_args(hint) if is_place(arg)] if _is_union(hint) else [hint]
+    return " or ".join(map(_in_words, parts))
+
+
+def _in_words(hint: Any) -> str:
+    if is_call(hint):
+        return f"a function, with _partial_: true, that returns {_name(_called(hint))}"
+    if _is_protocol(hint):
+        return f"an object with the methods of {hint.__name__}: {', '.join(methods(hint))}"
+    return f"an object of class {hint.__name__}"
+
+
+def is_call(hint: Any) -> bool:
+    """Whether a function is asked for."""
+    return get_origin(hint) is collections.abc.Callable or (_is_protocol(hint) and "__call__" in vars(hint))
+
+
+def methods(protocol: type) -> list[str]:
+    """The methods that a protocol asks for."""
+    return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
+
+
+def _called(hint: Any) -> Any:
+    return hints_of(hint.__call__).get("return") if _is_protocol(hint) else get_args(hint)[1]
+
+
+def _returns(function: Any) -> Any:
+    return hints_of(function).get("return")
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+
+
+def _is_protocol(hint: Any) -> bool:
+    return bool(getattr(hint, "_is_protocol", False))
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"

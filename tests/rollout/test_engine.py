@@ -1,0 +1,234 @@
+"""The embedded engine against a decoder of ten lines without cache, batch or padding; and the padding of sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from r1.functional import sample
+from r1.rollout import transformers as module
+from r1.rollout.base import Rollout, pad
+from r1.rollout.transformers import Transformers
+from r1.seeds import key, uniforms
+
+ARCHITECTURES = ["llama", "qwen2", "qwen3"]
+TEMPERATURES = [0.6, 1.0, 1.3]
+PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [3, 3, 3], [90, 2, 17, 44]]
+STOP = set(range(85, 97))  # an eighth of the vocabulary: completions end at different places
+LENGTH = 12
+
+
+def engine(temperature: float = 1.0, max_completion_length: int = LENGTH, batch_size: int = 64) -> Transformers:
+    return Transformers(temperature=temperature, max_completion_length=max_completion_length, batch_size=batch_size)
+
+
+def seeds_of(num_samples: int, prompts: Sequence[Any] = PROMPTS) -> list[list[int]]:
+    return [[key("test", p, g) for g in range(num_samples)] for p in range(len(prompts))]
+
+
+def ids(groups: list[list[Rollout]]) -> list[list[list[int]]]:
+    return [[rollout.completion_ids for rollout in group] for group in groups]
+
+
+@torch.no_grad()
+def slow(model: PreTrainedModel, prompt: list[int], seed: int, temperature: float, stop: set[int]) -> Rollout:
+    """One completion, the whole sequence anew for each token."""
+    completion: list[int] = []
+    logps: list[float] = []
+    for t in range(LENGTH):
+        logits = model(input_ids=torch.tensor([prompt + completion])).logits[:, -1]
+        token = int(sample(logits, uniforms([seed], LENGTH)[:, t], temperature))
+        completion.append(token)
+        logps.append(float((logits[0] / (temperature or 1.0)).log_softmax(-1)[token]))
+        if token in stop:
+            return Rollout(prompt, completion, logps, truncated=False)
+    return Rollout(prompt, completion, logps, truncated=True)
+
+
+@pytest.mark.parametrize("temperature", [0.0, *TEMPERATURES])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_engine_equals_the_slow_decoder(
+    make_model: Callable[..., PreTrainedModel], architecture: str, temperature: float
+) -> None:
+    model, seeds = make_model(architecture), seeds_of(3)
+    found = engine(temperature).generate(model, PROMPTS, seeds, STOP)
+    lengths = set()
+    for prompt, group, group_seeds in zip(PROMPTS, found, seeds, strict=True):
+        for rollout, seed in zip(group, group_seeds, strict=True):
+            expected = slow(model, prompt, seed, temperature, STOP)
+            assert rollout.prompt_ids == prompt
+            assert rollout.completion_ids == expected.completion_ids
+            assert rollout.truncated == expected.truncated
+            assert rollout.logps == pytest.approx(expected.logps, abs=1e-5)
+            lengths.add(len(rollout.logps))
+    assert len(lengths) > (2 if temperature else 0)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_right_padded_sequences_have_the_sampled_logps(
+    make_model: Callable[..., PreTrainedModel], architecture: str, temperature: float
+) -> None:
+    """What a trainer sees of a rollout, closing token included: the reason that the first ratio is 1."""
+    model = make_model(architecture)
+    rollouts = [r for g in engine(temperature).generate(model, PROMPTS, seeds_of(3), STOP) for r in g]
+    padded = pad([(r.prompt_ids, r.completion_ids) for r in rollouts], pad_id=0)
+    with torch.no_grad():
+        logps = (model(input_ids=padded.input_ids).logits[:, :-1] / temperature).log_softmax(-1)
+    found = logps.gather(-1, padded.input_ids[:, 1:, None]).squeeze(-1)
+    for rollout, row, mask in zip(rollouts, found, padded.mask, strict=True):
+        assert row[mask].tolist() == pytest.approx(rollout.logps, abs=1e-5)
+    assert any(not r.truncated for r in rollouts)
+    assert any(r.truncated for r in rollouts)
+
+
+# ---- a completion is a function of (weights, prompt, seed) alone ----
+
+
+@pytest.fixture(scope="module")
+def together(llama: PreTrainedModel) -> list[list[Rollout]]:
+    return engine().generate(llama, PROMPTS, seeds_of(4), STOP)
+
+
+def assert_same(found: list[Rollout], expected: list[Rollout]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert (a.completion_ids, a.truncated) == (b.completion_ids, b.truncated)
+        assert a.logps == pytest.approx(b.logps, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 8, 16])
+def test_the_batch_size_does_not_matter(llama: PreTrainedModel, together: list[list[Rollout]], batch_size: int) -> None:
+    found = engine(batch_size=batch_size).generate(llama, PROMPTS, seeds_of(4), STOP)
+    for a, b in zip(found, together, strict=True):
+        assert_same(a, b)
+
+
+def test_the_order_of_prompts_and_samples_does_not_matter(
+    llama: PreTrainedModel, together: list[list[Rollout]]
+) -> None:
+    seeds = [group[::-1] for group in seeds_of(4)[::-1]]
+    found = engine().generate(llama, PROMPTS[::-1], seeds, STOP)
+    for a, b in zip(found, together[::-1], strict=True):
+        assert_same(a, b[::-1])
+
+
+def test_the_other_prompts_and_their_padding_do_not_matter(
+    llama: PreTrainedModel, together: list[list[Rollout]]
+) -> None:
+    for p, prompt in enumerate(PROMPTS):
+        for g, seed in enumerate(seeds_of(4)[p]):
+            (alone,) = engine().generate(llama, [prompt], [[seed]], STOP)
+            assert_same(alone, together[p][g : g + 1])
+            far, _ = engine().generate(llama, [prompt, [1] * 40], [[seed], [1, 2]], STOP)
+            assert_same(far, together[p][g : g + 1])
+
+
+def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
+    seeds = [group[: p + 1] for p, group in enumerate(seeds_of(4))]
+    found = engine(batch_size=4).generate(llama, PROMPTS, seeds, STOP)
+    assert [len(group) for group in found] == [1, 2, 3, 4]
+    for a, b in zip(found, together, strict=True):
+        assert_same(a, b[: len(a)])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.1])  # finished rows never leave, leave in lots, leave at once
+def test_compaction_does_not_matter(
+    llama: PreTrainedModel, together: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(module, "COMPACT_BELOW", share)
+    for a, b in zip(engine().generate(llama, PROMPTS, seeds_of(4), STOP), together, strict=True):
+        assert_same(a, b)
+
+
+def test_finished_rows_leave_the_batch(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+    forward = llama.forward
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        widths.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(llama, "forward", counting)
+    rollouts = [r for g in engine().generate(llama, PROMPTS, seeds_of(4), STOP) for r in g]
+    assert widths[:2] == [4, 16]  # one prefill per prompt, then one row per completion
+    assert widths[-1] < 16
+    assert len(widths) == max(len(r.completion_ids) for r in rollouts)
+
+
+def test_a_longer_limit_only_continues(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
+    longer = engine(max_completion_length=2 * LENGTH).generate(llama, PROMPTS, seeds_of(4), STOP)
+    for a, b in zip(longer, together, strict=True):
+        assert [r.completion_ids[:LENGTH] for r in a] == [r.completion_ids for r in b]
+
+
+def test_other_seeds_give_other_completions(llama: PreTrainedModel) -> None:
+    (group,) = engine().generate(llama, [PROMPTS[0]], [[key("other", g) for g in range(8)]], set())
+    assert len({tuple(r.completion_ids) for r in group}) == 8
+
+
+# ---- where a completion ends ----
+
+
+def test_it_ends_with_its_first_stop_token_or_at_the_limit(together: list[list[Rollout]]) -> None:
+    for rollout in (r for group in together for r in group):
+        *inside, last = rollout.completion_ids
+        assert not STOP & set(inside)
+        assert rollout.truncated == (last not in STOP)
+        assert len(rollout.completion_ids) == len(rollout.logps) <= LENGTH
+        assert len(rollout.completion_ids) == LENGTH or not rollout.truncated
+
+
+def test_a_limit_of_one_token(llama: PreTrainedModel) -> None:
+    everything = engine(max_completion_length=1).generate(llama, PROMPTS, seeds_of(1), set(range(97)))
+    nothing = engine(max_completion_length=1).generate(llama, PROMPTS, seeds_of(1), {96})
+    assert [[r.truncated for r in group] for group in everything] == [[False]] * 4
+    assert {len(r.completion_ids) for group in nothing for r in group} == {1}
+
+
+def test_dropout_is_off_while_sampling_and_the_mode_is_kept(
+    make_model: Callable[..., PreTrainedModel],
+) -> None:
+    model = make_model("llama", attention_dropout=0.5)
+    expected = ids(engine().generate(model, PROMPTS, seeds_of(2), STOP))
+    assert not model.training
+    model.train()
+    assert ids(engine().generate(model, PROMPTS, seeds_of(2), STOP)) == expected
+    assert model.training
+
+
+def test_sampling_leaves_no_graph_and_no_gradient(llama: PreTrainedModel) -> None:
+    engine().generate(llama, PROMPTS, seeds_of(1), STOP)
+    assert all(p.grad is None for p in llama.parameters())
+
+
+# ---- padding ----
+
+
+def test_pad_by_hand() -> None:
+    padded = pad([([1, 2], [3, 0]), ([4], [5]), ([], [6, 7, 8])], pad_id=0)
+    assert padded.input_ids.tolist() == [[1, 2, 3, 0], [4, 5, 0, 0], [6, 7, 8, 0]]
+    assert padded.mask.int().tolist() == [[0, 1, 1], [1, 0, 0], [1, 1, 0]]
+
+
+@given(
+    st.lists(
+        st.tuples(st.lists(st.integers(0, 3), max_size=5), st.lists(st.integers(0, 3), min_size=2, max_size=5)),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(0, 3),
+)
+def test_the_mask_goes_by_position_never_by_token_id(sequences: list[tuple[list[int], list[int]]], pad_id: int) -> None:
+    """With four token ids, one of them the padding, completions are full of it."""
+    padded = pad(sequences, pad_id)
+    for (prompt, completion), row, mask in zip(sequences, padded.input_ids, padded.mask, strict=True):
+        learned = completion if prompt else completion[1:]  # nothing predicts the very first token
+        assert row[1:][mask].tolist() == learned
+        assert row[: len(prompt) + len(completion)].tolist() == prompt + completion
+        assert set(row[len(prompt) + len(completion) :].tolist()) <= {pad_id}

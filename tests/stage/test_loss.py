@@ -1,0 +1,86 @@
+"""Each policy loss against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from r1.stage.loss.base import ClippedLoss, Loss, StepCounts
+from r1.stage.loss.dapo import Dapo
+from r1.stage.loss.dr_grpo import DrGrpo
+from r1.stage.loss.grpo import Grpo
+
+MASK = torch.tensor([[True, True, True, True], [False, True, False, False]])  # completions of 4 tokens and of 1
+COUNTS = StepCounts(num_tokens=20, num_sequences=8, max_completion_length=10)  # of the whole step
+WEIGHTS: list[tuple[Loss, list[list[float]]]] = [
+    (Grpo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
+    (Dapo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
+    (DrGrpo(), [[1 / 80] * 4, [0, 1 / 80, 0, 0]]),
+]
+
+
+def cost(ratio: float, advantage: float) -> tuple[float, bool]:
+    """What one token costs with epsilon 0.2 below and 0.28 above, and whether it was clipped."""
+    logps, one = torch.tensor([[math.log(ratio)]]), torch.ones(1, 1)
+    found, clipped = ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, 0.2, 0.28)
+    return found.item(), clipped.item()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected", "clipped"),
+    [
+        (1.0, 2.0, -2.0, False),
+        (1.1, 2.0, -2.2, False),
+        (1.5, 2.0, -2.56, True),  # gains nothing beyond 1.28
+        (0.5, 2.0, -1.0, False),  # a good token that became rarer is pulled back
+        (1.1, -2.0, 2.2, False),
+        (1.5, -2.0, 3.0, False),  # a bad token that became likelier is pulled back
+        (0.5, -2.0, 1.6, True),  # gains nothing below 0.8
+        (1.5, 0.0, 0.0, False),
+    ],
+)
+def test_cost_of_a_token_by_hand(ratio: float, advantage: float, expected: float, clipped: bool) -> None:
+    found, was_clipped = cost(ratio, advantage)
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert was_clipped == clipped
+
+
+def gradient(ratio: float, advantage: float) -> float:
+    logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    one = torch.ones(1, 1)
+    ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, 0.2, 0.28)[0].sum().backward()
+    assert logps.grad is not None
+    return logps.grad.item()
+
+
+@pytest.mark.parametrize(("ratio", "advantage", "expected"), [(1.0, 2.0, -2.0), (0.5, 2.0, -1.0), (1.5, -2.0, 3.0)])
+def test_gradient_of_a_token_is_ratio_times_advantage(ratio: float, advantage: float, expected: float) -> None:
+    assert gradient(ratio, advantage) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(("ratio", "advantage"), [(1.5, 2.0), (0.5, -2.0), (1.5, 0.0)])
+def test_a_clipped_token_has_no_gradient(ratio: float, advantage: float) -> None:
+    assert gradient(ratio, advantage) == 0.0
+
+
+@pytest.mark.parametrize(("loss", "expected"), WEIGHTS)
+def test_weights_by_hand(loss: Loss, expected: list[list[float]]) -> None:
+    torch.testing.assert_close(loss.weights(MASK, COUNTS), torch.tensor(expected))
+
+
+@pytest.mark.parametrize(("loss", "total"), [(Grpo(), 1.0), (Dapo(), 1.0), (DrGrpo(), 0.5)])
+def test_weights_of_a_step_sum_over_its_micro_batches(loss: Loss, total: float) -> None:
+    """Four completions of 2 tokens in micro-batches of two; 8 of at most 16 tokens."""
+    counts = StepCounts(num_tokens=8, num_sequences=4, max_completion_length=4)
+    parts: list[Tensor] = [loss.weights(torch.tensor([[True, True, False]] * 2), counts) for _ in range(2)]
+    assert sum(part.sum().item() for part in parts) == pytest.approx(total)
+
+
+@pytest.mark.parametrize(("loss", "long", "short"), [(Grpo(), 0.5, 0.5), (Dapo(), 0.8, 0.2), (DrGrpo(), 0.4, 0.1)])
+def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short: float) -> None:
+    """A completion of 4 tokens and one of 1, of at most 5: the difference between the three losses."""
+    weights = loss.weights(MASK, StepCounts(num_tokens=5, num_sequences=2, max_completion_length=5)).sum(1)
+    assert weights.tolist() == pytest.approx([long, short])
