@@ -112,10 +112,9 @@ def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
     if caught:
         raise UserError(str(caught[0].message), where="hydra.searchpath", do="file://FOLDER, with its whole path")
     _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
-    HydraConfig.instance().cfg = cfg  # for ${hydra:job.num} and its like
-    nodes = {str(key): cfg[key] for key in cfg if key != "hydra"}
-    plain = {key: node for key, node in nodes.items() if not OmegaConf.is_config(node)}
-    return plain | {key: OmegaConf.to_container(nodes[key], resolve=True) for key in nodes if key not in plain}
+    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
+    parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
+    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
 
 
 def _check_hydra(node: Any, where: str = "hydra") -> None:
@@ -132,7 +131,7 @@ def _blame(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -
     """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
     parsed = {text: OverridesParser.create().parse_rule(text, "override") for text in texts}
     groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
-    named = [text for text in texts if parsed[text].key_or_group in _reason(error)]
+    named = [text for text in texts if parsed[text].key_or_group in " ".join(_said(error))]
     good = [text for text in texts if text not in named]
     try:
         before = _compose(loader, args, good)
@@ -242,13 +241,14 @@ def options_of(loader: Hydra, group: str) -> list[str]:
 
 def _reason(error: BaseException) -> str:
     """The innermost message, without Hydra's own advice."""
-    texts = [str(error)]
-    while error.__cause__ is not None:
-        error = error.__cause__
-        texts.append(str(error))
-    lines = [line.strip() for line in texts[-1].splitlines() if line.strip()]
+    lines = [line.strip() for line in _said(error)[-1].splitlines() if line.strip()]
     noise = r"full_key:|object_type=|Available options|Config search path|provider="
     return " ".join(itertools.takewhile(lambda line: not re.match(noise, line), lines))
+
+
+def _said(error: BaseException | None) -> list[str]:
+    """The messages of an error and of its causes, the innermost last."""
+    return [] if error is None else [str(error), *_said(error.__cause__)]
 
 
 def _broken(error: BaseException) -> UserError:

@@ -24,6 +24,7 @@ from r1.record import MetricsFile, Record
 from r1.secrets import redact
 
 Config = dict[str, Any]
+TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
 
 
 def announce(cfg: Config, experiment: Experiment) -> None:
@@ -38,6 +39,10 @@ def announce(cfg: Config, experiment: Experiment) -> None:
             f"validation: {val.num_prompts} prompts x {val.num_samples} completions"
         )
     )
+    width = getattr(experiment.model.load_config(), "hidden_size", 0)
+    if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
+        usual = "1e-6 is usual for RL, 1e-5 for SFT"
+        console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; at width {width}, {usual}"))
     if cfg["dry_run"]:
         console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
 

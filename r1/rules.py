@@ -18,6 +18,7 @@ from r1.schema import resolve
 from r1.trainer import check_devices
 
 Config = dict[str, Any]
+MAX_SEQUENCES = 10**7  # per optimizer step
 
 
 def check_rules(cfg: Config) -> None:
@@ -70,9 +71,13 @@ def validation(cfg: Config) -> None:
 def batch(cfg: Config) -> None:
     """The batch arithmetic, which raises if it does not come out even."""
     stage, trainer = cfg["stage"], cfg["trainer"]
-    if {"examples_per_step", "micro_batch_size"} <= stage.keys():
-        num_devices = trainer["devices"] * trainer["num_nodes"]
-        BatchPlan(stage["examples_per_step"], stage.get("group_size", 1), stage["micro_batch_size"], num_devices)
+    if not {"examples_per_step", "micro_batch_size"} <= stage.keys():
+        return
+    num_examples, group_size = stage["examples_per_step"], stage.get("group_size", 1)
+    if num_examples * group_size > MAX_SEQUENCES:
+        what = f"one optimizer step would have {num_examples * group_size} sequences"
+        raise UserError(what, where="stage.examples_per_step", given=num_examples, allowed=f"{MAX_SEQUENCES} in all")
+    BatchPlan(num_examples, group_size, stage["micro_batch_size"], trainer["devices"] * trainer["num_nodes"])
 
 
 def devices(cfg: Config) -> None:
@@ -83,14 +88,15 @@ def devices(cfg: Config) -> None:
 def packages(cfg: Config) -> None:
     """Optional packages that the config asks for."""
     logger = resolve(cfg["logger"]["_target_"], "logger", cfg["extensions"])
-    flash = cfg["model"].get("attn_implementation") == "flash_attention_2"
-    wanted = [
-        ("peft", "model.lora", cfg["model"].get("lora") is not None, "pip install 'r1[peft]'"),
-        ("tensorboard", "logger", getattr(logger, "extra", "") == "tensorboard", "pip install 'r1[tensorboard]'"),
-        ("flash_attn", "model.attn_implementation", flash, "model.attn_implementation=sdpa"),
-    ]
-    for package, where, needed, do in wanted:
-        if needed and find_spec(package) is None:
+    wanted = []
+    if extra := getattr(logger, "extra", None):
+        wanted.append((extra, "logger", f"pip install 'r1[{extra}]'"))
+    if cfg["model"].get("lora") is not None:
+        wanted.append(("peft", "model.lora", "pip install 'r1[peft]'"))
+    if cfg["model"].get("attn_implementation") == "flash_attention_2":
+        wanted.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=sdpa"))
+    for package, where, do in wanted:
+        if find_spec(package) is None:
             raise UserError(f"this config needs the package `{package}`, which is not installed", where=where, do=do)
 
 
@@ -131,9 +137,11 @@ def hub_data(cfg: Config) -> None:
     path, from_hub = cfg["data"].get("path"), "train_split" in cfg["data"]
     if not from_hub or Path(path).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return
-    from datasets.config import HF_DATASETS_CACHE
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
 
-    if not Path(HF_DATASETS_CACHE, path.replace("/", "___")).exists():
+    owner, dataset = path.split("/")
+    if not Path(config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(dataset)}").exists():
         _check_hub(path, "data.path", "README.md", kind="dataset", code=DATA)
 
 

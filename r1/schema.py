@@ -214,6 +214,8 @@ def advice(value: Any, hint: Any, where: str) -> str:
         return f"choose an option: {where.replace('.', '/')}={value if isinstance(value, str) else 'NAME'}"
     if "one of" in words:
         return nearest(str(value), [str(name) for kind in (hint, *get_args(hint)) for name in get_args(kind)])
+    if value == "None" and "null" in words:
+        return f"{where}=null"
     if "number" in words and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", value, re.I):
         return f"this is text, the number is {where}={float(value):g}"
     if isinstance(value, float):

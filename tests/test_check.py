@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 
 from r1 import run
-from r1.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE
+from r1.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE, Interrupted, UserError
+from r1.launch import launch
 from r1.model import SHIPPED, Model
+from r1.rules import hub_data
 
 MY_REWARDS = '''
 from os import system
@@ -54,6 +56,8 @@ EXPERIMENTS = {
     "missing": "defaults:\n  - override /data: nope",
 }
 MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
+ARITHMETIC = ("template", "verifier", "num_train", "num_val", "min_terms", "max_terms", "max_term", "language", "seed")
+BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC)
 BASE = ("model=scratch", "dry_run=true")
 
 
@@ -79,12 +83,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "needs_more.py").write_text("import no_such_dependency\n")
     rows = [{"prompt": f"{i}+1=?", "answer": str(i + 1)} for i in range(40)]
     long = {"prompt": "x " * 2000, "answer": "1"}
-    learned = [{**row, "completion": "<answer>1</answer>"} for row in rows]
     kinds = {
         "rows": rows,
         "gap": [row | ({"level": 3} if i != 7 else {}) for i, row in enumerate(rows)],
         "long": [*rows, long],
-        "long_answer": [*learned, {"prompt": "x", "answer": "1", "completion": "x " * 2000}],
+        "long_answer": [{**row, "completion": "x " * 2000} for row in rows],
         "taken": [{**row, "verifier": 1} for row in rows],
         "none": [],
     }
@@ -106,7 +109,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cli(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """``cli("stage.lr=abc")``: that command line, in ``world``, as a dry run; no weights, no files, no network, no GPU."""
+    """``cli("stage.lr=abc")``: that command line, in ``world``, as a dry run; no weights, files, network or GPU."""
 
     def no_weights(*_: object) -> None:
         raise AssertionError("weights were loaded")
@@ -221,6 +224,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("reward.terms.format.graded=1", ["given    1", "true or false"]),
         ("dry_run=yes", ["given    'yes'", "true or false"]),
         ("resume=maybe", ["given    'maybe'", "auto or null"]),
+        ("stage.max_grad_norm=None", ["given    'None'", "do       stage.max_grad_norm=null"]),
         ("name=5", ["given    5", "name=\"'5'\""]),
         ("val.ks=8", ["given    8", "val.ks=[8]"]),
         ("extensions=mine", ["given    'mine'", "extensions=[mine]"]),
@@ -239,7 +243,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage=", ["takes the name of one option", "distill, eval, grpo, sft"]),
         ("stage=null", ["given    null", "distill, eval, grpo, sft"]),
         ("stage=[grpo,sft]", ["takes the name of one option"]),
-        ("model={path:x}", ["set its keys one by one"]),
+        ("data={path:x}", ["set its keys one by one: data.KEY=VALUE"]),
         ("data.template=5", ["wrong value for `data.template`", "data/template=NAME"]),
         ("data.template=chat", ["data/template=chat"]),
         ("reward.terms.format=3", ["`reward.terms.format` is no reward term", "given    3"]),
@@ -283,9 +287,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("extensions=[my_rewards] '+reward.terms.x={_target_:my_rewards.trl}'", ["reward.terms.x.weight"]),
         ("extensions=[my_rewards] stage=distill teacher._target_=my_rewards.Teacher", ["methods of Teacher: answer"]),
         (
-            "extensions=[my_rewards] data._target_=my_rewards.data "
-            + " ".join(f"~data.{k}" for k in "template verifier num_train num_val".split())
-            + " ".join(f" ~data.{k}" for k in "min_terms max_terms max_term language seed".split()),
+            f"extensions=[my_rewards] data._target_=my_rewards.data {BARE_DATA}",
             ["my_rewards.data raised ZeroDivisionError"],
         ),
         ("extensions=[needs_more] '+reward.terms.x={_target_:needs_more.f,weight:1}'", ["no_such_dependency"]),
@@ -340,6 +342,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage.group_size=1", ["stage/advantage=group", "whole number >= 2"]),
         ("stage.group_size=1 stage/advantage=center", ["stage/advantage=center", "whole number >= 2"]),
         ("stage.micro_batch_size=48", ["do not divide", "1, 2, 4, 8, 16, 32, 64, 128"]),
+        ("stage.group_size=999999999", ["15999999984 sequences", "10000000 in all"]),
         ("stage.examples_per_step=15 trainer.devices=2", ["do not divide over the devices", "multiples of 2"]),
         ("trainer.accelerator=gpu trainer.devices=8", ["this machine has 0 device(s)", "trainer.accelerator=cpu"]),
         ("trainer.accelerator=mps", ["this machine has 0 device(s)"]),
@@ -367,7 +370,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("name=../../x", ["must stay inside outputs/"]),
         ("data.min_terms=7", ["data.max_terms=6 is below data.min_terms=7"]),
         ("data/template=r1_zero 'data.template.text=\"no question\"'", ["never shows the question", "{prompt}"]),
-        ("model.tokenizer=think", ["the prompt ends with <think>", "\"data.template.prefill='<think>'\"", "'<think>'"]),
+        ("model.tokenizer=think", ["ends with <think>", """data.template.prefill="'<think>'\"""", "count as part"]),
         ("data=jsonl data.path=long.jsonl data.num_val=8 val.num_prompts=8", ["the prompt alone is too long"]),
         ("model=tiny model.config.model_type=llama", ["`model.config` is null"]),
         ("model.config=null", ["either loaded (`path`) or made (`config`)"]),
@@ -389,7 +392,10 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=jsonl data.path=file", [".jsonl, .parquet"]),
         ("data=jsonl data.path=rows.jsonl data.answer_column=anser", ["no column `anser`", "did you mean `answer`"]),
         ("data=jsonl data.path=rows.jsonl data.num_val=40", ["leaves none of the 40"]),
-        ("data=jsonl data.path=taken.jsonl data.num_val=8", ["column name is reserved", "'verifier'"]),
+        (
+            "data=jsonl data.path=taken.jsonl data.num_val=8 val.num_prompts=8",
+            ["column name is reserved", "'verifier'"],
+        ),
         (
             "stage=sft data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "
             "stage.examples_per_step=8 stage.micro_batch_size=8",
@@ -503,13 +509,28 @@ def test_a_path_with_a_commit_in_it_is_no_secret(cli: Cli) -> None:
     assert "data file not found" in result.err
 
 
-def test_lora_needs_its_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dataset_in_the_local_cache_needs_no_network(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    data = {"path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
+    with pytest.raises(UserError, match="the hub cannot be asked"):
+        hub_data({"data": data})
+    (tmp_path / "DigitalLearningGmbH___math-lighteval").mkdir()
+    hub_data({"data": data})
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("+model/lora=default", "peft"), ("logger=tensorboard", "tensorboard")],
+)
+def test_an_extra_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, package: str) -> None:
     monkeypatch.setattr("r1.rules.find_spec", lambda name: None)
-    result = cli("+model/lora=default")
+    result = cli(command)
     assert_one_screen(result)
     assert result.code == CONFIG
-    assert "the package `peft`" in result.err
-    assert "pip install 'r1[peft]'" in result.err
+    assert f"the package `{package}`" in result.err
+    assert f"pip install 'r1[{package}]'" in result.err
 
 
 def test_a_folder_that_cannot_be_written(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -529,6 +550,54 @@ def test_a_folder_that_another_process_writes(cli: Cli, world: Path) -> None:
     assert_one_screen(result)
     assert result.code == LOCKED
     assert "another process is writing this run" in result.err
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], int]:
+    """A sweep over two seeds in an empty folder, with something else in the place of the runs; its exit code."""
+
+    def started(job: Callable[[int], object]) -> int:
+        argv = ["-m", "seed=0,1", "model=scratch"]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["r1.run", *argv])
+        return launch(argv, lambda cfg, overrides: job(cfg["seed"]))
+
+    return started
+
+
+def test_a_run_that_fails_does_not_keep_a_sweep_from_the_others(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job(seed: int) -> Path:
+        if seed == 0:
+            raise UserError("the teacher is gone", where="teacher.url", code=MODEL)
+        return Path("outputs/second")
+
+    assert sweep(job) == MODEL
+    out, err = capsys.readouterr()
+    assert out == "outputs/second\n"
+    assert err == "r1: the teacher is gone\n  where    teacher.url\n"
+
+
+def test_a_bug_is_a_traceback_without_hydras_line(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(lambda seed: 1 // seed) == 1
+    err = capsys.readouterr().err
+    assert err.count("ZeroDivisionError") == 1
+    assert "Error executing job" not in err
+
+
+def test_a_signal_ends_the_whole_sweep(sweep: Callable[..., int]) -> None:
+    seen: list[int] = []
+
+    def job(seed: int) -> None:
+        seen.append(seed)
+        raise Interrupted(15)
+
+    with pytest.raises(SystemExit) as end:
+        sweep(job)
+    assert (seen, end.value.code) == ([0], 143)
 
 
 def test_the_real_command_line_says_it_without_loading_torch(tmp_path: Path) -> None:

@@ -74,7 +74,11 @@ def test_two_of_a_kind(run: Callable[..., Run]) -> None:
         ("data", {"manifest": {"data": "e"}}, [("data", "d", "e")]),
         ("data", {"manifest": {"parents": []}}, [("parents", MANIFEST["parents"], [])]),
         ("environment", {"manifest": {"packages": {}}}, [("packages.torch", "2.13", "-")]),
-        ("status", {"manifest": {"status": "failed", "error": "E"}}, [("error", None, "E"), ("status", "finished", "failed")]),
+        (
+            "status",
+            {"manifest": {"status": "failed", "error": "E"}},
+            [("error", None, "E"), ("status", "finished", "failed")],
+        ),
     ],
 )
 def test_each_difference_is_in_its_section(
@@ -112,7 +116,9 @@ def test_on_the_screen(run: Callable[..., Run], shown: Callable[[Run, Run], str]
     assert "equal" in text
 
 
-def test_values_are_shown_as_they_are_and_to_their_end(run: Callable[..., Run], shown: Callable[[Run, Run], str]) -> None:
+def test_values_are_shown_as_they_are_and_to_their_end(
+    run: Callable[..., Run], shown: Callable[[Run, Run], str]
+) -> None:
     texts = ["[/b] [red]:smile: " + "a" * 150 + end for end in ("left", "right")]
     text = shown(*(run(config={"system": value}) for value in texts))
     assert "[/b] [red]:smile:" in text

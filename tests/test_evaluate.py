@@ -97,8 +97,12 @@ def test_the_interval_of_a_mean_by_hand() -> None:
 def test_summary_of_two_prompts_by_hand() -> None:
     good, bare, bad = "<think>a</think><answer>8</answer>", "<answer> 8</answer>", "<answer>9</answer>"
     groups = [
-        [Sample(good, 10, False, True), Sample(bare, 4, False, True), Sample(bad, 4, False, False)]
-        + [Sample("", 2, True, False)],
+        [
+            Sample(good, 10, False, True),
+            Sample(bare, 4, False, True),
+            Sample(bad, 4, False, False),
+            Sample("", 2, True, False),
+        ],
         [Sample(bad, 6, False, False)] * 4,
     ]
     figures = {name: figure.value for name, figure in summarise(groups, [1, 2, 4]).items()}

@@ -223,7 +223,9 @@ def test_what_auto_means(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    made: Any = logger.wandb(folder, {"a": {"b": 1}}, project="p", entity=None, group="g", name="n", tags=["t"], mode=mode)
+    made: Any = logger.wandb(
+        folder, {"a": {"b": 1}}, project="p", entity=None, group="g", name="n", tags=["t"], mode=mode
+    )
     held = made._wandb_init
     assert held["mode"] == expected
     assert held["config"] == {"a.b": 1}

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines in a pipe, one moving line in a terminal, and never a control character of a model's."""
+"""What a person sees: plain lines in a pipe, one moving line in a terminal, never a control character of a model's."""
 
 from __future__ import annotations
 
@@ -60,9 +60,7 @@ def test_a_pipe_gets_plain_text_whatever_a_model_writes(capsys: pytest.CaptureFi
     lines = err.splitlines()
     assert len(lines) == 2
     assert all(line.isprintable() for line in lines)
-    assert lines[0] == (
-        "validation at step 3: pass@1 0.500 (0.250 to 0.750), n=32, mean length 123.5 tokens"
-    )
+    assert lines[0] == ("validation at step 3: pass@1 0.500 (0.250 to 0.750), n=32, mean length 123.5 tokens")
     assert lines[1].rstrip().endswith("[2J ]0;owned     31m[red]markup[/nothing] :smile:  evil \\等等")
     assert lines[1].startswith("   wrong  ")
 
@@ -168,5 +166,3 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> 
 def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     progress.console.print("anything")
     assert capsys.readouterr() == ("", "anything\n")
-
-

@@ -17,7 +17,9 @@ from r1 import provenance
 from r1.build import Config
 
 NESTED = st.recursive(
-    st.integers() | st.text(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1), max_leaves=8
+    st.integers() | st.text(),
+    lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1),
+    max_leaves=8,
 )
 TREES = st.dictionaries(st.text("abc", min_size=1), NESTED)
 

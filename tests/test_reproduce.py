@@ -62,7 +62,9 @@ def test_the_same_again(run: Path, cli: Callable[..., tuple[int, str, str]]) -> 
     assert "note:" not in out
 
 
-def test_a_changed_value_is_found_and_named(run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_a_changed_value_is_found_and_named(
+    run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
     rows = read(str(run)).metrics
     index = next(i for i, row in enumerate(rows) if "train/loss" in row)
     loss = rows[index]["train/loss"]

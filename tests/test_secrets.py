@@ -44,6 +44,7 @@ def run(
     """``run("logger=csv")``: a run with secrets everywhere; the text of all it wrote."""
     monkeypatch.setenv("PLANTED_API_KEY", ENV)
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("r1.provenance.diff", lambda: f"+url = 'https://me:{CANARY}@host.org'  # or {ENV}\n")
 
     def everything(*overrides: str) -> str:
         typed = [*PLANTED, f"output_dir={folder}", "trainer.max_steps=2", "checkpoint_every=1", *overrides]

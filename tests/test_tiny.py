@@ -111,5 +111,9 @@ def test_beside_exported_weights_it_gives_the_same_ids(tmp_path: Path, tokenizer
     )
     export(source.load(seed=0), source.load_tokenizer(), {1}, tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
-    for text in ("User: 3+15+99=?\nAssistant:", "<think> 3 plus 15 is 18，加 等等</think>\n<answer>1234</answer>", "it's  é\t"):
+    for text in (
+        "User: 3+15+99=?\nAssistant:",
+        "<think> 3 plus 15 is 18，加 等等</think>\n<answer>1234</answer>",
+        "it's  é\t",
+    ):
         assert again(text).input_ids == tokenizer(text).input_ids

@@ -1,0 +1,234 @@
+"""stage=distill: ask a teacher, keep what is right, learn it, and never ask twice."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from r1 import jsonl
+from r1.build import Config
+from r1.data.base import Row
+from r1.errors import DATA, UserError
+from r1.run import execute
+from r1.runs import read
+from r1.stage import distill
+from r1.stage.distill import Distill
+from r1.stage.sft import Sft
+from r1.teacher.base import Answer
+from r1.teacher.procedural import Procedural
+
+KNOBS = [
+    "stage.num_questions=24",
+    "stage.answers_per_question=2",
+    "stage.lr=0.01",
+    "stage.warmup_steps=0",
+    "checkpoint_every=1",
+    "threads=1",
+]
+HALF_WRONG = "teacher.error_rate=0.5"
+
+
+class Crash(Exception):
+    """Stands for a power cut."""
+
+
+@pytest.fixture(scope="module")
+def finished(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distill") / "run"
+    execute(small("stage=distill", *KNOBS, HALF_WRONG, f"output_dir={folder}"), [])
+    return folder
+
+
+@pytest.fixture
+def run(small: Callable[..., Config], folder: Path) -> Callable[..., Path]:
+    def done(*overrides: str, teacher: str = HALF_WRONG) -> Path:
+        execute(small("stage=distill", *KNOBS, f"output_dir={folder}", teacher, *overrides), [])
+        return folder
+
+    return done
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every question that the teacher gets in the run, in order; the check before it asks for one answer only."""
+    heard: list[str] = []
+    original = Procedural.answer
+
+    def answer(self: Procedural, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
+        heard.extend(row["prompt"] for row in rows if num_samples == 2)
+        return original(self, rows, num_samples, seed)
+
+    monkeypatch.setattr(Procedural, "answer", answer)
+    return heard
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) -> None:
+    """Make the ``call``-th call of ``owner.name`` raise, once."""
+    original, calls = getattr(owner, name), []
+
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) == call:
+            raise Crash
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, crashing)
+
+
+def traces(folder: Path) -> list[dict[str, Any]]:
+    return jsonl.read(folder / "traces" / "traces.jsonl")
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in load_file(folder / "model" / "model.safetensors").items()}
+
+
+# ---- what is kept ----
+
+
+def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., Any]) -> None:
+    data = experiment("stage=distill").data
+    rows, answers = traces(finished), jsonl.read(finished / "traces" / "answers.jsonl")
+    assert [line["prompt"] for line in answers] == [row["prompt"] for row in data.train[:24]]
+    assert {len(line["answers"]) for line in answers} == {2}
+    given = [(row, a["text"]) for row, line in zip(data.train, answers, strict=False) for a in line["answers"]]
+    right = [(row["prompt"], text) for row, text in given if data.correct(text, row)]
+    assert [(row["prompt"], row["completion"]) for row in rows] == right
+    assert 12 <= len(rows) <= 36  # half of 48, give or take three and a half standard deviations
+    assert all(row["teacher"] == "procedural" for row in rows)
+
+
+def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> None:
+    logged = [row for row in read(str(finished)).metrics if "distill/asked" in row]
+    kept = len(traces(finished))
+    assert logged == [{"step": 0, "distill/asked": 48.0, "distill/finished": 48.0, "distill/kept": float(kept)}]
+
+
+def test_the_card_names_the_file(finished: Path) -> None:
+    file = finished / "traces" / "traces.jsonl"
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert card["fingerprint"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card["count"] == len(traces(finished)) == card["counts"]["kept"]
+
+
+def test_keeping_all_keeps_wrong_ones_but_none_that_is_cut_short(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Procedural._answer
+    cut: list[str] = []
+
+    def answer(self: Procedural, row: Row, key: str) -> Answer:
+        whole = original(self, row, key)
+        cut.append(row["prompt"])
+        return Answer(whole.text, "length", 0, 0) if len(cut) % 4 == 0 else whole
+
+    monkeypatch.setattr(Procedural, "_answer", answer)
+    folder = run("stage.keep=all")
+    assert len(traces(folder)) == 36
+    assert any(f"<answer>{row['answer']}</answer>" not in row["completion"] for row in traces(folder))
+    logged = next(row for row in read(str(folder)).metrics if "distill/asked" in row)
+    assert (logged["distill/asked"], logged["distill/finished"], logged["distill/kept"]) == (48, 36, 36)
+
+
+def test_the_student_learns_the_teachers_answers(finished: Path) -> None:
+    losses = [row["train/loss"] for row in read(str(finished)).metrics if "train/loss" in row]
+    assert losses[-1] < losses[0]
+
+
+# ---- what is read from it ----
+
+
+def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Config], folder: Path) -> None:
+    cfg = small("stage=sft", f"output_dir={folder}")
+    cfg["data"] = {
+        "_target_": "r1.data.traces.traces",
+        "path": str(finished),
+        "num_val": 4,
+        "template": cfg["data"]["template"],
+        "verifier": cfg["data"]["verifier"],
+    }
+    execute(cfg, [])
+    held = read(str(folder)).manifest
+    assert held["status"] == "finished"
+    assert held["parents"] == [{"path": str(finished), "fingerprint": read(str(finished)).manifest["fingerprint"]}]
+
+
+def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:
+    knobs = [f"teacher.path={finished}", "teacher.dtype=float32", "teacher.max_completion_length=2", "stage.keep=all"]
+    with pytest.raises(UserError, match="0 teacher answers were kept"):  # cut short, every one
+        run(*knobs, "stage.num_questions=2", teacher="teacher=transformers")
+    (parent,) = read(str(folder)).manifest["parents"]
+    assert parent["path"] == str(finished)
+
+
+# ---- never twice ----
+
+
+def test_a_run_that_goes_on_in_training_does_not_ask_again(
+    run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_at(monkeypatch, Sft, "micro_batches", 3)
+    with pytest.raises(Crash):
+        run()
+    assert len(asked) == 24
+    folder = run("resume=auto")
+    assert len(asked) == 24
+    assert weights(folder) == weights(finished)
+    assert read(str(folder)).metrics == read(str(finished)).metrics
+
+
+def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
+    run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash_at(monkeypatch, Sft, "micro_batches", 1)
+    with pytest.raises(Crash):
+        run()
+    folder = run("resume=auto")
+    assert len(asked) == 24
+    assert read(str(folder)).metrics == read(str(finished)).metrics
+
+
+@pytest.mark.parametrize("torn", [0, 1, 20])
+def test_a_run_that_stops_while_asking_asks_only_for_the_rest(
+    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, torn: int
+) -> None:
+    monkeypatch.setattr(distill, "QUESTIONS_AT_ONCE", 10)
+    crash_at(monkeypatch, Procedural, "answer", 4)  # the first call is the check's
+    with pytest.raises(Crash):
+        run()
+    assert len(asked) == 20
+    journal = folder / "traces" / "answers.jsonl"
+    journal.write_bytes(journal.read_bytes()[: -torn or None])
+    assert not (folder / "traces" / "traces.jsonl").exists()
+    run("resume=auto")
+    assert len(asked) == (24 if torn == 0 else 25)
+    assert traces(folder) == traces(finished)
+    assert jsonl.read(journal) == jsonl.read(finished / "traces" / "answers.jsonl")
+    assert weights(folder) == weights(finished)
+
+
+def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
+    for resume in ([], ["resume=auto"]):
+        with pytest.raises(
+            UserError, match="0 teacher answers were kept, fewer than one optimizer step needs"
+        ) as caught:
+            run(*resume, teacher="teacher.error_rate=1.0")
+        assert caught.value.code == DATA
+        assert caught.value.given == "asked 48, finished 48, kept 0"
+        assert "stage.examples_per_step=4" in caught.value.allowed
+    assert len(asked) == 24  # the answers are there, for all that they are wrong
+    assert read(str(folder)).manifest["status"] == "failed"
+    assert not (folder / "traces" / "traces.jsonl").exists()
+
+
+def test_without_a_record_the_answers_are_the_same(finished: Path, stage: Callable[..., Any]) -> None:
+    alone: Distill = stage("stage=distill", *KNOBS, HALF_WRONG)
+    rows, counts = alone.kept()
+    assert rows == traces(finished)
+    assert counts["asked"] == 48
