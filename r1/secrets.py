@@ -19,13 +19,15 @@ SECRET_VALUE = re.compile(
     r"|(?<=://)[^/\s'\"]+(?=@)|(?<=Bearer )[^\s'\"]+"
 )
 SECRET_ENV = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
+SEEN: set[str] = set()  # what was once hidden for its name is hidden wherever it turns up again
+MIN_LENGTH = 8  # a shorter text may turn up by chance
 PLAIN = re.compile(r"[\d.eE+-]*|true|false|null|none", re.IGNORECASE)  # max_tokens=100 is no secret
 
 
 def redact(value: Any) -> Any:
     """The same containers with every secret replaced; ``a.api_key=...`` in a text included."""
     if isinstance(value, dict):
-        return {k: HIDDEN if _hides(str(k), v) else redact(v) for k, v in value.items()}
+        return {k: _hide(v) if _hides(str(k), v) else redact(v) for k, v in value.items()}
     if isinstance(value, list):
         return [redact(item) for item in value]
     return _redact_text(value) if isinstance(value, str) else value
@@ -33,9 +35,9 @@ def redact(value: Any) -> Any:
 
 def redact_values(text: str) -> str:
     """Only what looks like a secret or is one of the environment's: for source code, where a name says nothing."""
-    for name, secret in os.environ.items():
-        if SECRET_ENV.search(name) and len(secret) >= 8:
-            text = text.replace(secret, HIDDEN)
+    held = [secret for name, secret in os.environ.items() if SECRET_ENV.search(name)]
+    for secret in (s for s in (*SEEN, *held) if len(s) >= MIN_LENGTH):
+        text = text.replace(secret, HIDDEN)
     return SECRET_VALUE.sub(HIDDEN, text)
 
 
@@ -43,13 +45,18 @@ def _hides(key: str, value: Any) -> bool:
     return isinstance(value, str) and bool(SECRET_KEY.search(key)) and not PLAIN.fullmatch(value)
 
 
+def _hide(secret: str) -> str:
+    SEEN.add(secret.strip("'\""))
+    return HIDDEN
+
+
 def _redact_text(text: str) -> str:
     key, equals, value = text.partition("=")
     if equals and " " not in key and _hides(key, value):  # an override: the rest of the text is its value
-        return f"{key}={HIDDEN}"
-    return redact_values(SECRET_PAIR.sub(_redact_pair, text))
+        return f"{key}={_hide(value)}"
+    return SECRET_PAIR.sub(_redact_pair, redact_values(text))
 
 
 def _redact_pair(pair: re.Match[str]) -> str:
     name, value = pair.groups()
-    return pair.group() if PLAIN.fullmatch(value.strip("'\"")) else name + HIDDEN
+    return pair.group() if PLAIN.fullmatch(value.strip("'\"")) else name + _hide(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from r1.progress import Progress
 from r1.record import Record
 from r1.run import execute, main
 from r1.runs import read
+from r1.secrets import HIDDEN
 from r1.stage.base import Stage
 
 TRAINING = 16  # completions of one step: 4 prompts x 4
@@ -343,6 +345,13 @@ def test_a_manifest_is_never_half_written(
     execute(config(*OVERRIDES, f"output_dir={folder}"), [])
     assert set(seen) == {"running"}
     assert len(seen) == 4
+
+
+def test_each_word_of_the_command_is_redacted_by_itself(config: Callable[..., Config], folder: Path) -> None:
+    command = shlex.join(["python", "-m", "r1.run", "x.api_key=it's all here", "stage.lr=1"])
+    with Record(folder, config(*OVERRIDES), [], command, "data", [], resume=False):
+        pass
+    assert shlex.split(manifest(folder)["command"]) == ["python", "-m", "r1.run", f"x.api_key={HIDDEN}", "stage.lr=1"]
 
 
 def test_the_lock_goes_with_the_run(finished: Path) -> None:

@@ -29,7 +29,7 @@ def keyed(completion_ids: list[list[int]], *, api_key: str, url: str, fails: boo
 
 PLANTED = [
     f"+reward.terms.keyed={{_target_: {__name__}.keyed, weight: 1.0, fails: false}}",
-    f"+reward.terms.keyed.api_key={CANARY}-key",
+    f"+reward.terms.keyed.api_key='a long {CANARY}-key'",
     f"+reward.terms.keyed.url='https://me:{CANARY}@host.org/v1'",
     f"extensions=[{__name__}]",
     "~reward.terms.low_ids",
@@ -138,6 +138,17 @@ def test_what_the_environment_holds_is_found_anywhere(before: str, after: str) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MY_SERVICE_TOKEN", ENV)
         assert CANARY not in str(redact({"a": [f"{before}{ENV}{after}"]}))
+
+
+def test_what_was_hidden_once_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1.secrets.SEEN", set())
+    assert redact("two words of it") == "two words of it"
+    redact({"teacher": {"api_key": "two words"}})
+    assert redact("two words of it") == f"{HIDDEN} of it"
+    redact("other.api_key='more words'")
+    assert redact(["says more words"]) == [f"says {HIDDEN}"]
+    redact({"token": "short"})
+    assert redact("a short text") == "a short text"
 
 
 @given(st.text())

@@ -199,7 +199,7 @@ def test_a_look_at_the_config_does_not_wait_for_torch(tmp_path: Path, words: lis
 def test_files_and_functions_stay_small() -> None:
     """Around 100 lines to a file and 12 to a function; the limits catch what runs away, not what is a line over."""
     lengths = {file.relative_to(ROOT).as_posix(): len(file.read_text().splitlines()) for file in CODE}
-    assert {name: length for name, length in lengths.items() if length > 310} == {}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
     sizes = sorted(
         (node.end_lineno or 0) - node.lineno + 1
         for file in CODE

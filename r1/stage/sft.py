@@ -32,7 +32,7 @@ class Sft(Stage):
         loss_on_prompt: learn the prompt's tokens too, as in pre-training.
     """
 
-    needs_columns = ("completion",)
+    needs_columns: tuple[str, ...] = ("completion",)
 
     def __init__(
         self,

@@ -12,9 +12,7 @@ import random
 import re
 import time
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from email.message import Message
-from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from ipaddress import ip_address
 from threading import Event
 from typing import Annotated
@@ -35,9 +33,9 @@ from annotated_types import Ge, Gt
 from r1.data.base import Row
 from r1.errors import MODEL, UserError
 from r1.teacher.base import Answer, sample_seed
+from r1.teacher.wire import Failure, excerpt, read_answer, read_body, retry_after
 
 PATH = "/chat/completions"
-MAX_BYTES = 1 << 26  # a longer body is no chat completion
 FIRST_WAIT_S = 0.5  # doubled after every failure
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 AGAIN = {408, 425, 429}  # and 5xx
@@ -48,14 +46,6 @@ ADVICE = {
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
-
-
-class Failure(Exception):
-    """A request came to nothing; the next may not. ``retry_after``: seconds the endpoint asks to wait."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
 
 
 class OpenAI:
@@ -139,7 +129,7 @@ class OpenAI:
         deadline = time.monotonic() + self.timeout_s
         try:
             with self._opener.open(request, timeout=self.timeout_s) as response:
-                return _read(response, deadline)
+                return read_body(response, deadline)
         except HTTPError as error:
             with error:
                 raise self._refusal(error, key) from None
@@ -149,7 +139,7 @@ class OpenAI:
             raise Failure(str(error) or type(error).__name__) from None
 
     def _refusal(self, error: HTTPError, key: str) -> Failure | UserError:
-        said = _shown(_excerpt(error), key)
+        said = _shown(excerpt(error), key)
         if error.code in AGAIN or error.code >= 500:
             return Failure(f"HTTP {error.code} {said}", retry_after(error.headers))
         advice = ADVICE.get(error.code, "")
@@ -181,9 +171,7 @@ def endpoint(url: str) -> str:
         raise UserError("an address must not carry credentials", where="teacher.url", do=do)
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
         allowed = "https://..., or http://127.0.0.1:PORT/..."
-        raise UserError(
-            "questions and keys travel encrypted", where="teacher.url", given=url, allowed=allowed
-        )
+        raise UserError("questions and keys travel encrypted", where="teacher.url", given=url, allowed=allowed)
     return url.rstrip("/").removesuffix(PATH) + PATH
 
 
@@ -210,9 +198,7 @@ def _key(name: str | None) -> str:
     key = os.environ.get(name, "").strip() if name else ""
     if name and not (key.isascii() and key.isprintable() and key and " " not in key):
         do = f"export {name}=..."
-        raise UserError(
-            "this environment variable holds no key", where="teacher.api_key_env", given=name, do=do
-        )
+        raise UserError("this environment variable holds no key", where="teacher.api_key_env", given=name, do=do)
     return key
 
 
@@ -234,70 +220,10 @@ def _gather(groups: list[list[Future[Answer]]]) -> list[list[Answer]]:
     return [[future.result() for future in group] for group in groups]
 
 
-def read_answer(body: bytes) -> Answer:
-    """A chat completion as an answer; reasoning that comes apart from the content is put between think tags.
-
-    Raises:
-        Failure: the body is something else.
-    """
-    try:
-        reply = json.loads(body)
-        choice, usage = reply["choices"][0], reply.get("usage") or {}
-        message = choice["message"]
-        content, thinking = (
-            message.get("content") or "",
-            message.get("reasoning_content") or message.get("reasoning") or "",
-        )
-        if not (isinstance(content, str) and isinstance(thinking, str)):
-            raise TypeError("content")
-        if thinking:
-            content = f"<think>{thinking}</think>\n{content}" if content else f"<think>{thinking}"
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        return Answer(content, str(choice.get("finish_reason") or "unknown"), *tokens)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise Failure(f"no chat completion: {body[:400].decode(errors='replace')}") from None
-
-
 def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
     """Seconds until the next attempt: doubling with jitter, at least what was asked, at most ``limit``."""
     jitter = random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
     return min(limit, max(asked, FIRST_WAIT_S * 2.0 ** min(attempt, 20) * jitter))
-
-
-def retry_after(headers: Message) -> float:
-    """Seconds of a ``Retry-After`` header, which is a number or a date; 0 without one that can be read."""
-    value: str = headers.get("Retry-After", "").strip()
-    try:
-        if value[:1].isdigit():
-            return float(value)
-        seconds: float = parsedate_to_datetime(value).timestamp() - time.time()
-    except (TypeError, ValueError):
-        return 0.0
-    return max(0.0, seconds)
-
-
-def _read(response: HTTPResponse, deadline: float) -> bytes:
-    chunks, size = [], 0
-    while chunk := response.read1(1 << 16):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise Failure(f"a body of more than {MAX_BYTES} bytes")
-        if time.monotonic() > deadline:  # the socket's own timeout starts anew with every byte
-            raise TimeoutError
-    return b"".join(chunks)
-
-
-def _excerpt(error: HTTPError) -> str:
-    """What the endpoint says about its error: the message of an OpenAI-style body, or the body."""
-    try:
-        body = error.read(4096).decode(errors="replace")
-    except (OSError, HTTPException):
-        return ""
-    try:
-        return str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return body
 
 
 def _shown(text: str, key: str) -> str:

@@ -32,17 +32,13 @@ class Procedural:
 
     def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
         """Raises: UserError: a row is neither a sum nor a worked countdown problem."""
-        return [
-            [self._answer(row, f"{seed}/{row['prompt']}/{k}") for k in range(num_samples)] for row in rows
-        ]
+        return [[self._answer(row, f"{seed}/{row['prompt']}/{k}") for k in range(num_samples)] for row in rows]
 
     def _answer(self, row: Row, key: str) -> Answer:
         rng = random.Random(key)
         wrong = rng.random() < self.error_rate
         if SUM.fullmatch(row["prompt"]):
-            text = add_up(
-                [int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language
-            )
+            text = add_up([int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language)
         elif "numbers" in row and row.get("completion"):
             text = one_more(row["completion"]) if wrong else row["completion"]
         else:

@@ -16,7 +16,8 @@ import pytest
 from r1.data.base import Row
 from r1.errors import CONFIG, MODEL, UserError
 from r1.teacher.base import Answer, sample_seed
-from r1.teacher.openai import MAX_BYTES, Failure, OpenAI, backoff, endpoint, read_answer, retry_after
+from r1.teacher.openai import OpenAI, backoff, endpoint
+from r1.teacher.wire import MAX_BYTES, Failure, read_answer, retry_after
 
 KEY = "sk-canary-0123456789abcdef"
 ROWS: list[Row] = [{"prompt": f"{i}+5=?"} for i in range(4)]
@@ -153,9 +154,7 @@ def refused(server: Server, **knobs: Any) -> UserError:
 
 def test_answers_come_in_order_and_each_request_has_its_own_seed(server: Server) -> None:
     answers = teacher(server.url).answer(ROWS, 2, seed=3)
-    expected = [
-        [f"{p} {sample_seed(3, p, k) % 2**31}" for k in (0, 1)] for p in (row["prompt"] for row in ROWS)
-    ]
+    expected = [[f"{p} {sample_seed(3, p, k) % 2**31}" for k in (0, 1)] for p in (row["prompt"] for row in ROWS)]
     assert [[answer.text for answer in group] for group in answers] == expected
     assert answers[0][0] == Answer(expected[0][0], "stop", prompt_tokens=5, completion_tokens=7)
     assert answers == teacher(server.url, concurrency=1).answer(ROWS, 2, seed=3)
@@ -270,9 +269,7 @@ def test_the_first_refusal_does_not_wait_for_slow_or_waiting_requests(server: Se
     assert len(server.seen) == 3  # nor does anybody try again behind its back
 
 
-def test_the_key_travels_in_the_header_and_nowhere_else(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_key_travels_in_the_header_and_nowhere_else(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY + "\n")
     asked = teacher(server.url, api_key_env="TEACHER_KEY")
     asked.answer(ROWS[:1], 1, seed=0)
@@ -315,9 +312,7 @@ def test_a_plain_request_ignores_proxies(server: Server, monkeypatch: pytest.Mon
     assert len(teacher(server.url).answer(ROWS[:1], 1, seed=0)[0]) == 1
 
 
-@pytest.mark.parametrize(
-    "key", [KEY, "hf_abcdefghijklmnopqrst", "AKIAIOSFODNN7EXAMPLE", "MY KEY", "", "A" * 40]
-)
+@pytest.mark.parametrize("key", [KEY, "hf_abcdefghijklmnopqrst", "AKIAIOSFODNN7EXAMPLE", "MY KEY", "", "A" * 40])
 def test_a_key_in_the_config_is_refused_and_not_repeated(key: str) -> None:
     with pytest.raises(UserError, match="is it the key itself") as caught:
         teacher("http://127.0.0.1:9/v1", api_key_env=key)
@@ -326,9 +321,7 @@ def test_a_key_in_the_config_is_refused_and_not_repeated(key: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "  ", "two words", "naïve"])
-def test_a_variable_without_a_usable_key_is_found_at_once(
-    monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
+def test_a_variable_without_a_usable_key_is_found_at_once(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("TEACHER_KEY", value)
     with pytest.raises(UserError, match="holds no key") as caught:
         teacher("http://127.0.0.1:9/v1", api_key_env="TEACHER_KEY")
@@ -429,6 +422,6 @@ def test_backoff_doubles_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_body_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES > 1 << 24
-    monkeypatch.setattr("r1.teacher.openai.MAX_BYTES", 1000)
+    monkeypatch.setattr("r1.teacher.wire.MAX_BYTES", 1000)
     server.otherwise = garbage(b"x" * 200_000)
     assert "more than 1000 bytes" in refused(server, max_retries=0).do
