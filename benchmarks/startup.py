@@ -40,9 +40,7 @@ def imports_torch() -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     args = parser.parse_args()
@@ -51,9 +49,7 @@ def main() -> None:
         times = [wall(arguments) for _ in range(args.runs + 1)][1:]
         results[name] = statistics.median(times)
         target = f"target {limit} s" if limit else ""
-        print(
-            f"{name:16} {statistics.median(times):6.2f} s  ({min(times):.2f} to {max(times):.2f})  {target}"
-        )
+        print(f"{name:16} {statistics.median(times):6.2f} s  ({min(times):.2f} to {max(times):.2f})  {target}")
     print(f"--cfg job imports torch: {results['--cfg job imports torch']}")
     if args.json:
         print(json.dumps(results))

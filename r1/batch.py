@@ -61,9 +61,7 @@ class BatchPlan:
 
     def __str__(self) -> str:
         devices = f"{self.num_devices} device{'s' if self.num_devices > 1 else ''}"
-        made_of = (
-            f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
-        )
+        made_of = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
         plural = "es" if self.num_micro_batches > 1 else ""
         return (
             f"{made_of}{self.sequences_per_step} sequences per step = "

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from r1.check.schema import home, resolve, signature
 from r1.errors import UserError
-from r1.schema import home, resolve, signature
 
 if TYPE_CHECKING:
     from r1.data.base import Data

@@ -41,8 +41,8 @@ def announce(cfg: Config, experiment: Experiment) -> None:
     )
     width = getattr(experiment.model.load_config(), "hidden_size", 0)
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
-        text = f"stage.lr={cfg['stage']['lr']:g} is for the tiny world; at width {width}, 1e-6 is usual for RL, 1e-5 for SFT"
-        console.print(sentence(f"note: {text}"))
+        usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
+        console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
     if cfg["dry_run"]:
         console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
 

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1.compose import CONF, Point, points
 from r1.errors import Interrupted, UserError, UserErrors
 from r1.overrides import read
+from r1.secrets import redact
 
 Execute = Callable[[dict[str, Any], list[str]], Any]
 
@@ -45,7 +46,7 @@ def launch(argv: list[str], execute: Execute) -> int:
 
 def _check(asked: Sequence[Point]) -> None:
     """Raise the errors of the first point that cannot run, saying which one it is."""
-    from r1.check import check_config
+    from r1.check.config import check_config
 
     folders = [point.config["output_dir"] for point in asked if point.config.get("output_dir") is not None]
     if len(set(folders)) < len(folders):
@@ -92,7 +93,7 @@ def _job(cfg: DictConfig, execute: Execute) -> int:
     except Interrupted as stop:
         sys.exit(stop.code)
     except Exception:  # a bug; Hydra would add a line with all overrides
-        traceback.print_exc()
+        print(redact(traceback.format_exc()), file=sys.stderr)
         return 1
     if folder:
         print(folder)

@@ -31,6 +31,10 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
     if args.experimental_rerun:  # it would load a pickle
         do = "python -m r1.reproduce RUN runs a record again"
         raise UserError("r1 does not rerun pickled jobs", where="--experimental-rerun", do=do)
+    if args.config_path or args.config_name:
+        flag = "--config-path" if args.config_path else "--config-name"
+        do = "python -m r1.reproduce RUN runs a record again; --config-dir FOLDER adds options of your own"
+        raise UserError("r1 composes from its own conf/", where=flag, given=args.config_path or args.config_name, do=do)
     found: list[Override] = []
     errors: list[UserError] = []
     for text in args.overrides:

@@ -30,7 +30,7 @@ def reproduce(run: Run, output_dir: str) -> bool:
         print(f"note: the run is {run.manifest['status']}, so there may be less to compare with than is made now")
     for difference in provenance.changes(run.manifest, provenance.surroundings(run.config)):
         print(f"note: {difference}")
-    again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [])
+    again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [], "r1.reproduce")
     assert again_dir is not None
     again = read(str(again_dir))
     differences = compare_metrics(run, again)

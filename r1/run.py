@@ -12,29 +12,30 @@ if TYPE_CHECKING:
 Config = dict[str, Any]
 
 
-def execute(cfg: Config, overrides: list[str]) -> Path | None:
+def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path | None:
     """Run one composed config; returns the record's folder (None for a dry run).
 
     Raises:
         UserError: before anything heavy is loaded, with everything that is wrong.
     """
-    from r1 import check, fit
+    from r1 import fit
     from r1.build import build
-    from r1.parts import check_parts
+    from r1.check.config import check_config
+    from r1.check.parts import check_parts
 
-    check.check_config(cfg, overrides)
+    check_config(cfg, overrides)
     fit.quiet()
     experiment = build(cfg)
     check_parts(cfg, experiment)
     fit.announce(cfg, experiment)
     if cfg["dry_run"]:
         return None
-    return fit.fit(cfg, experiment, overrides, command())
+    return fit.fit(cfg, experiment, overrides, command(module))
 
 
-def command() -> str:
+def command(module: str) -> str:
     """The command line as the user would type it again."""
-    return shlex.join(["python", "-m", "r1.run", *sys.argv[1:]])
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
 
 
 def main() -> None:

@@ -35,8 +35,8 @@ def show(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from r1 import check
     from r1.build import build
+    from r1.check.config import check_schema
     from r1.fit import quiet
     from r1.progress import printable
     from r1.seeds import key
@@ -44,7 +44,7 @@ def show(args: argparse.Namespace) -> None:
     cfg = config_for(args.model)
     if args.temperature is not None:
         cfg["rollout"]["temperature"] = args.temperature
-    check.check_schema(cfg)
+    check_schema(cfg)
     quiet()
     experiment = build(cfg)
     stage = experiment.stage

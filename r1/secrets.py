@@ -15,7 +15,7 @@ SECRET_PAIR = re.compile(  # name=value anywhere in a text, and name: value insi
     re.IGNORECASE,
 )
 SECRET_VALUE = re.compile(
-    r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}|[0-9a-f]{40})\b"
+    r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}|(?<!/)[0-9a-f]{40})\b"
     r"|(?<=://)[^/\s'\"]+(?=@)|(?<=Bearer )[^\s'\"]+"
 )
 SECRET_ENV = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from r1.build import Experiment, build
-from r1.check import check_schema
+from r1.check.config import check_schema
 from r1.compose import CONF
 
 Config = dict[str, Any]

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 
 from r1 import run
+from r1.check.rules import hub_data
 from r1.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE, Interrupted, UserError
 from r1.launch import launch
 from r1.model import SHIPPED, Model
-from r1.rules import hub_data
 
 MY_REWARDS = '''
 from os import system
@@ -525,7 +525,7 @@ def test_a_dataset_in_the_local_cache_needs_no_network(
     [("+model/lora=default", "peft"), ("logger=tensorboard", "tensorboard")],
 )
 def test_an_extra_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, package: str) -> None:
-    monkeypatch.setattr("r1.rules.find_spec", lambda name: None)
+    monkeypatch.setattr("r1.check.rules.find_spec", lambda name: None)
     result = cli(command)
     assert_one_screen(result)
     assert result.code == CONFIG

@@ -12,13 +12,13 @@ from annotated_types import Ge, Gt, Interval, Le, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from r1.check.places import allowed_here, fits, is_place
+from r1.check.schema import check_value, describe, problems, resolve, signature, value_problems
 from r1.data.base import Data, Verifier
 from r1.errors import UserError, elsewhere, nearest, one_line, shown
-from r1.places import allowed_here, fits, is_place
 from r1.reward.base import Function
 from r1.rollout.base import Engine
 from r1.rollout.transformers import Transformers
-from r1.schema import check_value, describe, problems, resolve, signature, value_problems
 from r1.stage.advantage.base import Advantage
 
 
@@ -203,7 +203,7 @@ def test_r1s_own_objects_may_be_built() -> None:
         "r1",
         "r1.run",
         "r1.model.Path",
-        "r1.schema.importlib.import_module",
+        "r1.check.schema.importlib.import_module",
         "r1.errors.difflib.get_close_matches",
         "r1.nothing",
         "r1.model.Nothing",

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from r1.check import check_schema
+from r1.check.config import check_schema
+from r1.check.schema import META, resolve, signature
 from r1.compose import CONF
-from r1.schema import META, resolve, signature
 
 ROOT = CONF.parent
 CODE = sorted((ROOT / "r1").rglob("*.py"))

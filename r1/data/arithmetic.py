@@ -15,6 +15,7 @@ from typing import Annotated, Literal, Unpack
 from annotated_types import Ge
 
 from r1.data.base import Data, Row, Shared
+from r1.errors import DATA, UserError
 
 Language = Literal["en", "zh"]
 PLUS = {"en": "plus", "zh": "加"}
@@ -38,10 +39,10 @@ def arithmetic(
     """Sums of ``min_terms`` to ``max_terms`` numbers of 1 to ``max_term``, each with a worked completion.
 
     Raises:
-        ValueError: if ``max_terms < min_terms`` or the range holds too few different problems.
+        UserError: ``max_terms < min_terms``, or the range holds too few different problems.
     """
     if max_terms < min_terms:
-        raise ValueError(f"data.max_terms={max_terms} is below data.min_terms={min_terms}")
+        raise UserError("no sum has so few terms", where="data.max_terms", given=max_terms, allowed=f">= {min_terms}")
 
     def rows(split: str, count: int) -> list[Row]:
         rng = random.Random(f"arithmetic/{split}/{seed}")
@@ -82,21 +83,23 @@ def problems(
     rng: random.Random, split: str, min_terms: int, max_terms: int, max_term: int, count: int
 ) -> list[list[int]]:
     """``count`` different problems of one split, the number of terms uniform."""
+    possible = sum(max_term**n for n in range(min_terms, max_terms + 1))
     seen: dict[str, list[int]] = {}
-    for terms in draw(rng, min_terms, max_terms, max_term, tries=count * 100):
+    for terms in draw(rng, min_terms, max_terms, max_term, tries=100 * min(count, possible)):
         if split_of(terms) == split:
             seen.setdefault(question(terms), terms)
         if len(seen) == count:
             return list(seen.values())
-    raise ValueError(
-        f"data.num_{split}={count} asks for more different problems than there are: found {len(seen)}; "
-        f"lower it, or raise data.max_terms or data.max_term"
+    raise UserError(
+        f"there are not that many different problems: {len(seen)} were found",
+        where=f"data.num_{split}",
+        given=count,
+        do="lower it, or raise data.max_terms or data.max_term",
+        code=DATA,
     )
 
 
-def draw(
-    rng: random.Random, min_terms: int, max_terms: int, max_term: int, tries: int
-) -> Iterator[list[int]]:
+def draw(rng: random.Random, min_terms: int, max_terms: int, max_term: int, tries: int) -> Iterator[list[int]]:
     for _ in range(tries):
         yield [rng.randint(1, max_term) for _ in range(rng.randint(min_terms, max_terms))]
 

@@ -97,9 +97,7 @@ def split_of(problem: Problem) -> str:
     return "val" if digest[0] % 10 == 0 else "train"
 
 
-def problems(
-    rng: random.Random, split: str, count: int, lengths: tuple[int, int], max_number: int
-) -> list[Problem]:
+def problems(rng: random.Random, split: str, count: int, lengths: tuple[int, int], max_number: int) -> list[Problem]:
     """``count`` different problems of one split, the number of numbers uniform."""
     seen: dict[str, Problem] = {}
     for _ in range(count * TRIES):

@@ -209,9 +209,7 @@ def diagnosed(error: Exception, path: str, name: str | None, split: str, key: st
 def unknown_config(name: str | None, names: list[str]) -> UserError:
     several = "the dataset has several configurations: choose one"
     what = f"the dataset has no configuration `{name}`" if name else several
-    return UserError(
-        what, where="data.name", given=name, allowed=names, do=nearest(name or "", names), code=DATA
-    )
+    return UserError(what, where="data.name", given=name, allowed=names, do=nearest(name or "", names), code=DATA)
 
 
 def unknown_split(split: str, names: list[str], key: str) -> UserError:

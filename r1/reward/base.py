@@ -31,9 +31,7 @@ class Term:
     def __post_init__(self) -> None:
         if self.weight is not None and not math.isfinite(self.weight):
             where = f"reward.terms.{self.name}.weight"
-            raise UserError(
-                "a weight must be finite", where=where, given=self.weight, allowed="a number, or null"
-            )
+            raise UserError("a weight must be finite", where=where, given=self.weight, allowed="a number, or null")
 
 
 @dataclass(frozen=True)
@@ -100,9 +98,7 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
     """
     names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
     if taken := [name for name in names if name in RESERVED]:
-        raise UserError(
-            "this column name is reserved", where="data", given=taken, do="rename the column", code=DATA
-        )
+        raise UserError("this column name is reserved", where="data", given=taken, do="rename the column", code=DATA)
     return {name: [row[name] for row in rows] for name in names}
 
 
@@ -124,14 +120,10 @@ def _unwrapped(function: Function) -> tuple[Function, set[str]]:
     return (function.func, set(function.keywords)) if isinstance(function, partial) else (function, set())
 
 
-def _values(
-    name: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]
-) -> list[float]:
+def _values(name: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> list[float]:
     """Call one term on a batch; its B values, NaN for None."""
     if missing := required_columns(function, ()) - batch.keys():
-        raise _fault(
-            name, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch)
-        )
+        raise _fault(name, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch))
     try:
         values = function(**_arguments(function, batch | constants))
     except UserError:
@@ -142,9 +134,7 @@ def _values(
     if not isinstance(values, list):
         raise _fault(name, function, f"returned {type(values).__name__}", "a list of numbers or None")
     if len(values) != len(batch["completions"]):
-        raise _fault(
-            name, function, f"returned {len(values)} values for {len(batch['completions'])} completions"
-        )
+        raise _fault(name, function, f"returned {len(values)} values for {len(batch['completions'])} completions")
     return [_number(name, function, b, value) for b, value in enumerate(values)]
 
 
@@ -153,9 +143,7 @@ def _arguments(function: Function, available: dict[str, Any]) -> dict[str, Any]:
     inner, bound = _unwrapped(function)
     parameters = inspect.signature(inner).parameters
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    return {
-        name: v for name, v in available.items() if name not in bound and (takes_all or name in parameters)
-    }
+    return {name: v for name, v in available.items() if name not in bound and (takes_all or name in parameters)}
 
 
 def _culprit(function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> str:
@@ -172,17 +160,13 @@ def _number(name: str, function: Function, b: int, value: Any) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, Real):
-        raise _fault(
-            name, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value
-        )
+        raise _fault(name, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value)
     if math.isinf(value):
         raise _fault(name, function, f"returned {value} for sample {b}", "a finite number or None")
     return float(value)
 
 
-def _fault(
-    name: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None
-) -> UserError:
+def _fault(name: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None) -> UserError:
     inner, _ = _unwrapped(function)
     called = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     return UserError(

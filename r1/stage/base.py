@@ -165,9 +165,7 @@ class Stage(L.LightningModule):
             Sample(text, len(rollout.completion_ids), rollout.truncated, self.data.correct(text, row))
             for text, rollout, row in zip(texts, (r for g in groups for r in g), flat_rows, strict=True)
         ]
-        self.figures = evaluate.summarise(
-            [samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks
-        )
+        self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
         self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
         self.validated_at = self.trainer.global_step
         self.shown_samples = samples[: 3 * n : n]

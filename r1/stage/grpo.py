@@ -105,9 +105,7 @@ class Grpo(Stage):
         per_token, clipped = self.loss.per_token(
             logps, batch.old_logps, batch.advantages[:, None], batch.mask, self.clip_low, self.clip_high
         )
-        metrics: dict[str, Tensor | float] = {
-            "train/clip_frac": (clipped & batch.mask).sum() / batch.num_tokens
-        }
+        metrics: dict[str, Tensor | float] = {"train/clip_frac": (clipped & batch.mask).sum() / batch.num_tokens}
         if self.kl_coef > 0:
             kl = self.kl(logps, batch.ref_logps)
             per_token = per_token + self.kl_coef * kl
@@ -140,9 +138,7 @@ class Grpo(Stage):
         indices = self.step_indices(rollout_step)
         rows = [self.data.train[i] for i in indices]
         samples = range(self.group_size)
-        groups = self.sample(
-            rows, [[key(self.seed, "rollout", rollout_step, i, g) for g in samples] for i in indices]
-        )
+        groups = self.sample(rows, [[key(self.seed, "rollout", rollout_step, i, g) for g in samples] for i in indices])
         sampled = time.monotonic()
         flat_rows = [row for row in rows for _ in samples]
         rollouts = [rollout for group in groups for rollout in group]
@@ -154,9 +150,7 @@ class Grpo(Stage):
         self.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
         if self.record:
             count = self.group_size  # one whole group per step
-            self.record.add_rollouts(
-                rollout_step * self.num_iterations, flat_rows[:count], texts, scores, advantages
-            )
+            self.record.add_rollouts(rollout_step * self.num_iterations, flat_rows[:count], texts, scores, advantages)
         return experience
 
     @torch.no_grad()
@@ -218,9 +212,7 @@ def _length(rollout: Rollout) -> int:
     return len(rollout.prompt_ids) + len(rollout.completion_ids)
 
 
-def _rollout_metrics(
-    rollouts: Sequence[Rollout], rewards: Tensor, scores: Scores
-) -> dict[str, Tensor | float]:
+def _rollout_metrics(rollouts: Sequence[Rollout], rewards: Tensor, scores: Scores) -> dict[str, Tensor | float]:
     count = len(rollouts)
     metrics: dict[str, Tensor | float] = {
         "train/reward": rewards.nanmean(),

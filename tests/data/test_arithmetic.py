@@ -6,6 +6,7 @@ from r1.completion import parse
 from r1.data.arithmetic import arithmetic, near, question, row, split_of, worked
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
+from r1.errors import UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 KNOBS = {"min_terms": 3, "max_terms": 5, "max_term": 9, "language": "en", "seed": 0}
@@ -60,9 +61,9 @@ def test_same_seed_same_rows():
 
 
 def test_impossible_sizes_are_refused():
-    with pytest.raises(ValueError, match="max_terms"):
+    with pytest.raises(UserError, match="max_terms"):
         build(min_terms=6)
-    with pytest.raises(ValueError, match="num_train"):
+    with pytest.raises(UserError, match="num_train"):
         build(num_train=1000, min_terms=2, max_terms=2, max_term=3)
 
 

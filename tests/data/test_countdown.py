@@ -23,9 +23,7 @@ def test_a_row():
     problem = play(random.Random(0), (2, 3), 99)
     found = row(problem)
     assert found["numbers"] == [2, 3]
-    assert found["prompt"].startswith(
-        f"Using the numbers [2, 3], write an expression that equals {problem.target}."
-    )
+    assert found["prompt"].startswith(f"Using the numbers [2, 3], write an expression that equals {problem.target}.")
     a, sign, b = found["answer"].split()
     assert found["completion"] == (
         f"<think> {a} {sign} {b} = {problem.target}.</think>\n<answer>{a} {sign} {b}</answer>"

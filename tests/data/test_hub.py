@@ -33,9 +33,7 @@ def no_network(tmp_path, monkeypatch):
 
 
 def sums(count, start=0):
-    return [
-        {"question": f"{n}+1=?", "answer": f"One more.\n#### {n + 1:,}"} for n in range(start, start + count)
-    ]
+    return [{"question": f"{n}+1=?", "answer": f"One more.\n#### {n + 1:,}"} for n in range(start, start + count)]
 
 
 @pytest.fixture
@@ -84,9 +82,7 @@ def test_a_configuration_of_the_card(parquet):
     ]
     (parquet / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
     assert questions(read(parquet, name="main")[0]) == questions(sums(20))
-    with pytest.raises(
-        UserError, match=r"no configuration `mian`(.|\n)*main, socratic\n(.|\n)*did you mean `main`"
-    ):
+    with pytest.raises(UserError, match=r"no configuration `mian`(.|\n)*main, socratic\n(.|\n)*did you mean `main`"):
         read(parquet, name="mian")
     with pytest.raises(UserError, match=r"several configurations(.|\n)*data\.name(.|\n)*main, socratic"):
         read(parquet)
@@ -172,9 +168,7 @@ def test_a_missing_path_says_where_it_was_looked_for(path):
 
 
 def test_offline_is_a_user_error():
-    with pytest.raises(
-        UserError, match=r"cannot reach the Hugging Face Hub(.|\n)*data\.path=/a/local/copy"
-    ) as caught:
+    with pytest.raises(UserError, match=r"cannot reach the Hugging Face Hub(.|\n)*data\.path=/a/local/copy") as caught:
         read("openai/gsm8k", name="main")
     assert caught.value.code == DATA
 
@@ -236,9 +230,7 @@ def test_math_takes_the_last_box_of_the_solution(tmp_path, caplog):
     solution = "First \\boxed{1}, then $x = \\boxed{\\frac{1}{2}}$."
     rows = [{"problem": f"{n}?", "solution": solution, "level": "Level 5"} for n in range(4)]
     with caplog.at_level(logging.WARNING):
-        data = math_rows(
-            tmp_path, [*rows, {"problem": "none?", "solution": "no box", "level": "?"}], num_val=2
-        )
+        data = math_rows(tmp_path, [*rows, {"problem": "none?", "solution": "no box", "level": "?"}], num_val=2)
     found = (data.train + data.val)[0]
     assert found["answer"] == "\\frac{1}{2}"
     assert found["level"] == "Level 5"
@@ -311,10 +303,7 @@ def test_openr1_takes_the_first_correct_completion(tmp_path, caplog, monkeypatch
     assert parse(wanted).strict
     assert parse(wanted).answer == "4"
     assert set(found["2+2?"]) == {"prompt", "answer", "completion"}
-    assert (
-        "left out 6 of 8 rows: 2 proofs, 2 without a correct completion, 2 without a gold answer"
-        in caplog.text
-    )
+    assert "left out 6 of 8 rows: 2 proofs, 2 without a correct completion, 2 without a gold answer" in caplog.text
 
 
 def test_openr1_can_keep_unsolved_questions_for_rl(tmp_path, monkeypatch):

@@ -52,9 +52,7 @@ def test_columns_are_mapped_and_all_others_kept(tmp_path):
 
 
 def test_a_completion_column(tmp_path):
-    path = write(
-        tmp_path / "rows.jsonl", [row | {"text": f"<answer>{row['gold']}</answer>"} for row in rows(5)]
-    )
+    path = write(tmp_path / "rows.jsonl", [row | {"text": f"<answer>{row['gold']}</answer>"} for row in rows(5)])
     data = build(path, completion_column="text")
     assert all(data.correct(row["completion"], row) for row in data.train + data.val)
 

@@ -21,9 +21,7 @@ SPECIALS = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 
 def tokenizer(chat_template=None, adds_bos=False, eos="</s>"):
     words = ["a", "Q", ":", "?", "user", "assistant"]
-    core = Tokenizer(
-        models.WordLevel({word: i for i, word in enumerate(SPECIALS + words)}, unk_token="<unk>")
-    )
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(SPECIALS + words)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.add_special_tokens(SPECIALS)
     if adds_bos:

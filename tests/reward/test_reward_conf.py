@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from r1.build import rewards
+from r1.check.schema import problems
 from r1.data.base import Row
 from r1.reward.base import Rewards
-from r1.schema import problems
 
 CONF = Path(__file__).parents[2] / "conf"
 TERMS = sorted(path.stem for path in (CONF / "reward" / "terms").glob("*.yaml"))

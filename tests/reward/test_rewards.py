@@ -37,9 +37,7 @@ def score(reward: Rewards, rows: list[Row], completions: list[str] | None = None
 
 
 def test_weighted_sum_leaves_out_none_and_nan() -> None:
-    reward = rewards(
-        a=(constant([1.0, None, 0.5, None]), 2.0), b=(constant([0.5, 3, math.nan, math.nan]), -1.0)
-    )
+    reward = rewards(a=(constant([1.0, None, 0.5, None]), 2.0), b=(constant([0.5, 3, math.nan, math.nan]), -1.0))
     scores = score(reward, [{}] * 4)
     assert scores.total[:3] == [1.5, -3.0, 1.0]
     assert math.isnan(scores.total[3])
@@ -75,9 +73,7 @@ finite = st.floats(-100, 100)
 
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=8), finite, finite, st.floats(0.1, 10))
 @settings(deadline=None)
-def test_total_is_linear_in_the_weights(
-    values: list[tuple[float, float]], u: float, v: float, scale: float
-) -> None:
+def test_total_is_linear_in_the_weights(values: list[tuple[float, float]], u: float, v: float, scale: float) -> None:
     a, b = ([pair[i] for pair in values] for i in (0, 1))
 
     def total(wa: float, wb: float) -> list[float]:
@@ -91,9 +87,7 @@ def test_total_is_linear_in_the_weights(
 def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> None:
     seen: dict[str, Any] = {}
 
-    def spy(
-        prompts: list[str], completions: list[str], answer: list[str], **columns: Any
-    ) -> list[float | None]:
+    def spy(prompts: list[str], completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:
         seen.update(columns, prompts=prompts, completions=completions, answer=answer)
         return [0.0] * len(prompts)
 
@@ -112,9 +106,7 @@ def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> 
 
 
 def test_a_knob_keeps_its_value_when_a_column_has_its_name() -> None:
-    def term(
-        prompts: list[str], completions: list[str], *, target: int, **columns: Any
-    ) -> list[float | None]:
+    def term(prompts: list[str], completions: list[str], *, target: int, **columns: Any) -> list[float | None]:
         return [float(target)] * len(prompts)
 
     assert score(rewards(t=(partial(term, target=7), 1.0)), [{"target": 24}]).total == [7.0]
@@ -189,9 +181,7 @@ def test_a_bad_return_value_names_the_term_the_function_and_the_sample(values: A
 
 
 def test_an_exception_names_the_sample_that_causes_it() -> None:
-    def ratio(
-        prompts: list[str], completions: list[str], answer: list[str], **columns: Any
-    ) -> list[float | None]:
+    def ratio(prompts: list[str], completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:
         return [1 / int(a) for a in answer]
 
     with pytest.raises(UserError, match=r"ZeroDivisionError.*sample 2") as caught:

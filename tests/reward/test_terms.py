@@ -106,9 +106,7 @@ def test_language_shares_are_shares(text: str) -> None:
 
 @given(st.integers(0, 20), st.integers(0, 20), st.randoms(use_true_random=False))
 @settings(deadline=None)
-def test_language_share_counts_words_whatever_their_order(
-    num_en: int, num_zh: int, rng: random.Random
-) -> None:
+def test_language_share_counts_words_whatever_their_order(num_en: int, num_zh: int, rng: random.Random) -> None:
     parts = ["plus"] * num_en + ["加"] * num_zh
     rng.shuffle(parts)
     expected = num_en / (num_en + num_zh) if parts else 0.0

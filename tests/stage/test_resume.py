@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,6 +116,16 @@ def test_a_stop_in_the_last_step_is_made_up_for(
     with pytest.raises(Interrupted):
         run("grpo", folder, "val.every=4")
     assert_same_record(expected, run("grpo", folder, "val.every=4", "resume=auto"))
+
+
+def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), 1, 1)  # type: ignore[arg-type]
+    checkpoints.ask_to_stop(signal.SIGTERM, None)
+    assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
+    checkpoints.ask_to_stop(signal.SIGINT, None)
+    assert codes == [130]
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from r1.schema import problems
+from r1.check.schema import problems
 
 CONF = Path(__file__).parents[2] / "conf" / "teacher"
 OPTIONS = {"procedural": "Procedural", "transformers": "Transformers", "openai": "OpenAI"}

@@ -28,9 +28,7 @@ NOT_LANGUAGE = re.compile(
 )
 
 
-def language(
-    prompts: list[str], completions: list[str], *, target: Language, **columns: Any
-) -> list[float | None]:
+def language(prompts: list[str], completions: list[str], *, target: Language, **columns: Any) -> list[float | None]:
     """Share of ``target`` words in the thinking, 0 to 1; 0 where there is no thinking; (B,)."""
     return [language_share(parse(completion).thinking or "", target) for completion in completions]
 

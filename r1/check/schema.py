@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
+from r1.check.places import allowed_here, fits, hints_of, is_place
 from r1.errors import NO_KEY, UserError, nearest, null
-from r1.places import allowed_here, fits, hints_of, is_place
 
 ALLOWED_PACKAGES = ("r1",)
 META = ("_target_", "_partial_")

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
+from r1.check.schema import problems, value_problems
 from r1.errors import UserError, UserErrors, elsewhere, nearest, null
-from r1.schema import problems, value_problems
 
 Config = dict[str, Any]
 PLAIN: dict[str, Any] = {
@@ -41,7 +41,7 @@ def check_config(cfg: Config, overrides: Iterable[str] = ()) -> None:
     Raises:
         UserErrors: all that is wrong, each with its key, the value, what is allowed and the nearest name.
     """
-    from r1.rules import check_rules
+    from r1.check.rules import check_rules
 
     check_schema(cfg, overrides)
     check_rules(cfg)

@@ -12,9 +12,9 @@ from typing import Any
 
 from r1.batch import BatchPlan
 from r1.build import used_parts
+from r1.check.schema import resolve
 from r1.errors import DATA, LOCKED, MODEL, STORAGE, UserError, UserErrors, nearest, null
 from r1.model import location
-from r1.schema import resolve
 from r1.trainer import check_devices
 
 Config = dict[str, Any]

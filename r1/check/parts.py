@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from r1.build import Experiment
+from r1.check.schema import resolve
 from r1.data.base import Row
 from r1.data.template.base import template_prefill
 from r1.errors import DATA, MODEL, REWARD, UserError, nearest
 from r1.reward.base import RESERVED, required_columns
-from r1.schema import resolve
 
 Config = dict[str, Any]
 NUM_LONGEST = 256  # prompts whose tokens are counted: those with the most characters
