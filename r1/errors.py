@@ -117,6 +117,7 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     known = {known.lower(): known for known in names}
     word = ALIASES.get(name, name).lower()
     close = [word] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = close or [other for other in known if word and other.startswith(word)]
     return f"did you mean `{prefix}{known[close[0]]}`?" if close else ""
 
 

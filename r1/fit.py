@@ -17,7 +17,7 @@ import torch
 from r1 import checkpoint, model, provenance
 from r1.build import Experiment, make, used_parts
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
-from r1.errors import Interrupted
+from r1.errors import Interrupted, UserError
 from r1.logger import closing
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
@@ -60,7 +60,9 @@ def quiet() -> None:
 
 def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path:
     """Validate, train, validate, export; everything inside the record, however it ends."""
-    quiet()
+    if cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"] > 1:
+        what = "this version trains on one device; several can be planned with dry_run=true"
+        raise UserError(what, where="trainer.devices", given=cfg["trainer"]["devices"], allowed="1")
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
     stage = experiment.stage

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def key(*parts: str | int) -> int:
-    """A 63-bit seed that is a pure function of ``parts``, e.g. ``key(seed, "rollout", step, prompt_id, sample)``."""
+    """A seed that is a pure function of ``parts``, e.g. ``key(seed, "rollout", step, prompt_id, sample)``."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -26,7 +26,7 @@ def trainer(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
     devices: Annotated[int, Ge(1)],
     num_nodes: Annotated[int, Ge(1)],
-    precision: Literal["32-true", "bf16-mixed", "bf16-true", "16-mixed"],
+    precision: Literal["32-true", "bf16-mixed"],
     strategy: Literal["auto", "ddp", "fsdp"],
     deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
@@ -55,7 +55,7 @@ def trainer(
     )
 
 
-def check_devices(accelerator: str, devices: int, num_nodes: int, precision: str, strategy: str) -> None:
+def check_devices(accelerator: str, devices: int, num_nodes: int, strategy: str) -> None:
     """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang."""
     import torch
 
@@ -72,9 +72,6 @@ def check_devices(accelerator: str, devices: int, num_nodes: int, precision: str
     if on_cpu and strategy == "fsdp":
         what = "sharding (FSDP) needs a GPU, and this run is on the CPU"
         raise UserError(what, where="strategy", given=strategy, allowed="single, ddp", do="strategy=ddp")
-    if on_cpu and precision == "16-mixed":
-        what = "there is no float16 autocast on a CPU"
-        raise UserError(what, where="trainer.precision", given=precision, allowed="32-true, bf16-mixed, bf16-true")
     if num_nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID"} & os.environ.keys():
         raise UserError(
             "several machines need a launcher that tells each one its place",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from lightning.pytorch.plugins.precision import Precision
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -110,6 +111,8 @@ def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
             max_steps=6,
             global_step=0,
             sanity_checking=False,
+            precision="32-true",
+            precision_plugin=Precision(),
             callback_metrics={},
             loggers=[],
         )

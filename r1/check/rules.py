@@ -81,7 +81,7 @@ def batch(cfg: Config) -> None:
 
 
 def devices(cfg: Config) -> None:
-    names = ("accelerator", "devices", "num_nodes", "precision", "strategy")
+    names = ("accelerator", "devices", "num_nodes", "strategy")
     check_devices(**{name: cfg["trainer"][name] for name in names})
 
 

@@ -84,7 +84,7 @@ def _loop(
     """Decode until every row has met a stop id or the noise (B, T) is used up; (B, T) tokens (-1: none) and logps."""
     num_rows, max_length = noise.shape
     tokens = torch.full((num_rows, max_length), -1, device=noise.device)
-    logps = torch.zeros((num_rows, max_length), device=noise.device)
+    logps = torch.zeros((num_rows, max_length), dtype=torch.float32, device=noise.device)
     stops = torch.tensor(sorted(stop_ids), device=noise.device)
     rows = torch.arange(num_rows, device=noise.device)
     alive = torch.ones_like(rows, dtype=torch.bool)

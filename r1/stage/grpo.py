@@ -10,10 +10,11 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 import torch
 from annotated_types import Ge, Gt
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from r1.data.base import Data
@@ -26,6 +27,9 @@ from r1.seeds import key
 from r1.stage.advantage.base import Advantage, group_std, has_signal
 from r1.stage.base import Optimization, Stage
 from r1.stage.loss.base import Loss, StepCounts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass  # not frozen: Lightning moves its tensors to the device
@@ -170,17 +174,27 @@ class Grpo(Stage):
             advantages[order],
             num_tokens,
         )
-        return self._with_ref(experience) if self.kl_coef > 0 else experience
+        if not self.engine_is_exact:
+            experience.old_logps = self.logps_under(self.policy, experience)
+        if self.kl_coef > 0:
+            experience.ref_logps = self.logps_under(self._ref[0].to(self.device), experience)
+        return experience
 
-    def _with_ref(self, experience: Experience) -> Experience:
-        ref = self._ref[0].to(self.device)
-        full = torch.zeros_like(experience.old_logps)
-        for i, part in enumerate(split(experience, self.plan.micro_batch_size)):
-            logits = ref(input_ids=part.input_ids.to(self.device), use_cache=False).logits[:, :-1]
-            logps = self.target_logps(logits.cpu(), part)
-            start = i * self.plan.micro_batch_size
-            full[start : start + len(logps), : logps.shape[1]] = logps
-        return Experience(**{**vars(experience), "ref_logps": full})
+    @property
+    def engine_is_exact(self) -> bool:
+        """Whether the log-probs kept while sampling are the trainer's: in half precision they are not."""
+        return self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
+
+    def logps_under(self, model: PreTrainedModel, experience: Experience) -> Tensor:
+        """(B, L - 1) log-probabilities of the experience's completions, in the trainer's precision."""
+        rows = []
+        for part in split(experience, self.plan.micro_batch_size):
+            batch = move_data_to_device(part, self.device)
+            with self.trainer.precision_plugin.forward_context():
+                logits = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]
+            logps = self.target_logps(logits, batch).cpu()
+            rows.append(torch.nn.functional.pad(logps, (0, experience.mask.shape[1] - logps.shape[1])))
+        return torch.cat(rows)
 
     def loader_state(self) -> dict[str, Any]:
         return {"experience": asdict(self.experience) if self.experience else None}

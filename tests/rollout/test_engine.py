@@ -202,6 +202,17 @@ def test_dropout_is_off_while_sampling_and_the_mode_is_kept(
     assert model.training
 
 
+def test_logps_keep_their_precision_in_half_precision(make_model: Callable[..., PreTrainedModel]) -> None:
+    """Lightning changes torch's default type around a validation in half precision."""
+    model = make_model("llama").to(torch.bfloat16)
+    expected = engine().generate(model, PROMPTS, seeds_of(2), STOP)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        assert engine().generate(model, PROMPTS, seeds_of(2), STOP) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_sampling_leaves_no_graph_and_no_gradient(llama: PreTrainedModel) -> None:
     engine().generate(llama, PROMPTS, seeds_of(1), STOP)
     assert all(p.grad is None for p in llama.parameters())

@@ -265,8 +265,14 @@ def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) ->
     assert (experience.ref_logps - experience.old_logps).abs().max() < 1e-5
     off_policy(made)
     made.configure_model()  # Lightning calls it again for each of validate and fit
-    later = made._with_ref(replace(experience, ref_logps=torch.zeros_like(experience.ref_logps)))
-    assert later.ref_logps.equal(experience.ref_logps)
+    assert made.logps_under(made._ref[0], experience).equal(experience.ref_logps)
+
+
+def test_half_precision_takes_the_old_logps_from_the_trainer(stage: Stages) -> None:
+    made = stage("stage=grpo", "model.dtype=bfloat16")
+    experience = made.collect(0)
+    ratio = (made.logps_under(made.policy, experience) - experience.old_logps).exp()
+    assert ratio.equal(torch.ones_like(ratio))
 
 
 def test_the_reference_is_neither_saved_nor_trained_nor_kept_in_vain(stage: Stages) -> None:
