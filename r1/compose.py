@@ -211,7 +211,7 @@ def unknown_key(key: str, value: Any, config: Config) -> UserError:
     known = sorted(str(other) for other in node if not str(other).startswith("_"))
     if not prefix:
         known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
-    do = readers(key) or elsewhere(key, config) or nearest(parts[depth], known, prefix)
+    do = readers(key) or nearest(parts[depth], known, prefix) or elsewhere(key, config)
     if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
         do = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
     what = f"unknown key `{key}`: nothing reads it"

@@ -81,7 +81,8 @@ class Progress(Callback):
     @staticmethod
     def closing(record: Record) -> RenderableType:
         """Before and after, with intervals, and where everything lies."""
-        table = Table(Column("metric", overflow="fold"), "before", "after", "n", box=SIMPLE_HEAD)
+        columns = (Column("metric", overflow="fold"), "before", "after", "n")
+        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name, after in record.final.items():
             before = record.start.get(name)
             table.add_row(escape(name), interval(before) if before else "", interval(after), str(after.n))

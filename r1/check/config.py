@@ -211,7 +211,7 @@ def _advised(error: UserError, cfg: Config, overrides: list[str]) -> UserError:
     from r1.compose import readers
 
     if error.what.startswith("unknown key"):
-        error.do = readers(error.where) or elsewhere(error.where, cfg) or error.do
+        error.do = readers(error.where) or error.do or elsewhere(error.where, cfg)
         experiments = [o for o in overrides if o.lstrip("+").startswith("experiment=")]
         if experiments and not any(error.where in o for o in overrides):
             error.do = f"{experiments[0]} sets it, and fits another option of this group"

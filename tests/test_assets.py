@@ -1,0 +1,67 @@
+"""The shipped models are what the README says they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1.build import build
+from r1.completion import parse
+from r1.model import SHIPPED
+from r1.seeds import key
+
+LIMIT_BYTES = 5_000_000
+
+
+def test_they_fit_into_the_package() -> None:
+    assert sum(file.stat().st_size for file in SHIPPED.rglob("*")) <= LIMIT_BYTES
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny_xs"])
+def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[..., Any], model: str) -> None:
+    """Held-out pass@1 between 0.15 and 0.45; worked answers are mostly right, short ones mostly wrong."""
+    experiment = build(config("stage=eval", f"model={model}"))
+    stage = experiment.stage
+    stage.configure_model()
+    rows = experiment.data.val[:64]
+    groups = stage.sample(rows, [[key("assets", i, g) for g in range(8)] for i in range(len(rows))])
+    right: dict[str, list[bool]] = defaultdict(list)
+    for row, group in zip(rows, groups, strict=True):
+        for text in map(stage.text, group):
+            parsed = parse(text)
+            form = "worked" if parsed.strict else "short" if parsed.answer else "other"
+            right[form].append(experiment.data.correct(text, row))
+    share = {form: sum(answers) / len(answers) for form, answers in right.items()}
+    everything = [answer for answers in right.values() for answer in answers]
+    assert 0.15 <= sum(everything) / len(everything) <= 0.45
+    assert share["worked"] >= 0.75
+    assert share["short"] <= 0.2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", [["stage=grpo", "reward=math"], ["stage=sft"], ["stage=distill"]])
+def test_the_default_runs_reach_their_target(command: list[str], tmp_path: Path) -> None:
+    """pass@1 of 0.85 in at most 5 minutes, and for GRPO a completion length of 1.5 times the base's."""
+    subprocess.run([sys.executable, "-m", "r1.run", *command, f"output_dir={tmp_path}"], check=True, timeout=300)
+    metrics = json.loads((tmp_path / "manifest.json").read_text())["metrics"]
+    start, final = ({k: v["value"] for k, v in metrics[when].items()} for when in ("start", "final"))
+    assert final["val/pass@1"] >= 0.85
+    assert final["val/completion_length"] >= 1.5 * start["val/completion_length"]
+
+
+@pytest.mark.long
+def test_the_recipe_takes_the_same_steps_twice(tmp_path: Path) -> None:
+    """Two processes take the same first steps of the recipe, bit for bit."""
+    rows = []
+    for name in ("a", "b"):
+        words = ["experiment=tiny_base", "trainer.max_steps=5", "val.num_prompts=8", f"output_dir={tmp_path / name}"]
+        subprocess.run([sys.executable, "-m", "r1.run", *words], check=True, timeout=300)
+        rows.append((tmp_path / name / "metrics.jsonl").read_text())
+    assert rows[0] == rows[1]
