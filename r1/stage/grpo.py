@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
 
 import torch
 from annotated_types import Ge, Gt
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from r1.data.base import Data
@@ -189,7 +188,7 @@ class Grpo(Stage):
         """(B, L - 1) log-probabilities of the experience's completions, in the trainer's precision."""
         rows = []
         for part in split(experience, self.plan.micro_batch_size):
-            batch = move_data_to_device(part, self.device)
+            batch = self.transfer_batch_to_device(part, self.device, 0)
             with self.trainer.precision_plugin.forward_context():
                 logits = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]
             logps = self.target_logps(logits, batch).cpu()
