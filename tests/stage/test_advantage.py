@@ -12,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.stage.advantage.base import Advantage, group_std, has_signal
+from r1.stage.advantage.batch import batch
+from r1.stage.advantage.best_of_group import best_of_group
 from r1.stage.advantage.center import center
 from r1.stage.advantage.group import group
+from r1.stage.advantage.rloo import rloo
 
 NAN = math.nan
 GROUP: Advantage = partial(group, epsilon=1e-4)
@@ -102,3 +105,44 @@ def test_advantages_sum_to_zero_and_keep_the_order(advantage: Advantage, rewards
 def test_group_does_not_depend_on_the_unit_of_the_reward(rewards: list[float], scale: float) -> None:
     (plain,), (scaled,) = of(GROUP, rewards), of(GROUP, [r * scale for r in rewards])
     assert scaled == pytest.approx(plain, abs=2e-3)
+
+
+# ---- rloo, batch, best of group ----
+
+
+def test_rloo_by_hand() -> None:
+    """Against the mean of the other two: 1 - 0, 0 - 1/2, 0 - 1/2; a missing reward is nobody's other."""
+    assert of(rloo, [1.0, 0.0, 0.0]) == [pytest.approx([1.0, -0.5, -0.5])]
+    assert of(rloo, [1.0, NAN, 0.0]) == [[1.0, 0.0, -1.0]]
+
+
+def test_batch_by_hand() -> None:
+    """Gaps 1/2, -1/2 and 2, -2: sum of squares 8.5 over 4 - 1."""
+    spread = math.sqrt(8.5 / 3) + 1e-4
+    found = of(partial(batch, epsilon=1e-4), [1.0, 0.0], [4.0, 0.0])
+    assert found == [
+        pytest.approx([0.5 / spread, -0.5 / spread]),
+        pytest.approx([2 / spread, -2 / spread]),
+    ]
+
+
+def test_best_of_group_by_hand() -> None:
+    assert of(best_of_group, [0.2, 1.2, 0.0], [1.0, NAN, 1.0], [1.0, 0.0, 1.0]) == [[0, 1, 0], [0, 0, 0], [0.5, 0, 0.5]]
+
+
+OTHERS: list[Advantage] = [rloo, partial(batch, epsilon=1e-4), best_of_group]
+
+
+@pytest.mark.parametrize("advantage", OTHERS)
+@pytest.mark.parametrize("rewards", [[0.1] * 7, [NAN] * 3, [NAN, 1.0, 1.0], [NAN, 1.0, NAN]])
+def test_no_difference_earns_nothing(advantage: Advantage, rewards: list[float]) -> None:
+    assert of(advantage, rewards) == [[0.0] * len(rewards)]
+
+
+@pytest.mark.parametrize("advantage", OTHERS)
+@given(rewards=st.lists(st.one_of(st.just(NAN), st.floats(-1e6, 1e6, width=32)), min_size=2, max_size=8))
+def test_they_are_finite_and_keep_the_order(advantage: Advantage, rewards: list[float]) -> None:
+    (found,) = of(advantage, rewards)
+    assert all(map(math.isfinite, found))
+    there = sorted((r, a) for r, a in zip(rewards, found, strict=True) if not math.isnan(r))
+    assert [a for _, a in there] == sorted(a for _, a in there)

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from r1.stage.loss.base import ClippedLoss, Loss, StepCounts
+from r1.stage.loss.cispo import Cispo
 from r1.stage.loss.dapo import Dapo
 from r1.stage.loss.dr_grpo import DrGrpo
 from r1.stage.loss.grpo import Grpo
+from r1.stage.loss.gspo import Gspo
 
 MASK = torch.tensor([[True, True, True, True], [False, True, False, False]])  # completions of 4 tokens and of 1
 COUNTS = StepCounts(num_tokens=20, num_sequences=8, max_completion_length=10)  # of the whole step
@@ -19,6 +21,8 @@ WEIGHTS: list[tuple[Loss, list[list[float]]]] = [
     (Grpo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
     (Dapo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
     (DrGrpo(), [[1 / 80] * 4, [0, 1 / 80, 0, 0]]),
+    (Cispo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
+    (Gspo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
 ]
 
 
@@ -84,3 +88,40 @@ def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short
     """A completion of 4 tokens and one of 1, of at most 5: the difference between the three losses."""
     weights = loss.weights(MASK, StepCounts(num_tokens=5, num_sequences=2, max_completion_length=5)).sum(1)
     assert weights.tolist() == pytest.approx([long, short])
+
+
+# ---- cispo and gspo ----
+
+
+@pytest.mark.parametrize(("ratio", "weight", "clipped"), [(1.1, 1.1, False), (1.5, 1.28, True), (0.5, 0.5, False)])
+def test_cispo_weighs_the_gradient_and_never_cuts_it_off(ratio: float, weight: float, clipped: bool) -> None:
+    logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
+    one = torch.ones(1, 1)
+    cost, was_clipped = Cispo().per_token(logps, 0 * one, 2 * one, one > 0, 0.2, 0.28)
+    cost.sum().backward()
+    assert logps.grad is not None
+    assert logps.grad.item() == pytest.approx(-2 * weight)
+    assert cost.item() == pytest.approx(-2 * weight * math.log(ratio))
+    assert was_clipped.item() == clipped
+
+
+def test_gspo_has_one_ratio_per_completion() -> None:
+    """Token ratios 1.2 and 1/1.2 * 1.1^2 make the geometric mean 1.1, which scales both tokens' gradients alike."""
+    logps = torch.tensor([[math.log(1.2), math.log(1.1**2 / 1.2), 9.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False]])
+    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 3), torch.tensor([[2.0]]), mask, 0.2, 0.28)
+    assert cost[0, :2].tolist() == pytest.approx([-2.2, -2.2])
+    assert not clipped.any()
+    (cost * Gspo().weights(mask, StepCounts(num_tokens=2, num_sequences=1, max_completion_length=3))).sum().backward()
+    assert logps.grad is not None
+    assert logps.grad[0].tolist() == pytest.approx([-1.1, -1.1, 0.0])
+
+
+def test_gspo_clips_a_whole_completion() -> None:
+    logps = torch.full((1, 2), math.log(1.5), requires_grad=True)
+    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 2) > 0, 0.2, 0.28)
+    assert cost.tolist() == [pytest.approx([-1.28, -1.28])]
+    assert clipped.all()
+    cost.sum().backward()
+    assert logps.grad is not None
+    assert logps.grad.tolist() == [[0.0, 0.0]]

@@ -1,0 +1,19 @@
+"""RLOO's advantage: the reward against the mean of the other completions of its group."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from r1.stage.advantage.base import centred
+
+
+def rloo(rewards: Tensor) -> Tensor:
+    """r_i minus the mean of the other n - 1, which is n / (n - 1) (r_i - mean) (Ahmadian et al. 2024, eq. 6).
+
+    (P, G) -> (P, G); n counts the rewards that are there.
+    """
+    count = (~rewards.isnan()).sum(1, keepdim=True)
+    return centred(rewards) * count / (count - 1).clamp(min=1)
+
+
+rloo.min_group_size = 2  # type: ignore[attr-defined]  # a group of one has no others
