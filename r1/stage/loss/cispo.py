@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from r1.stage.loss.base import StepCounts
+from r1.stage.loss.dapo import Dapo
 
 
-class Cispo:
-    """-sg(min(r, 1 + clip_high)) A log pi, mean over the tokens of the step (MiniMax-M1 2025, eq. 4 and 5)."""
+class Cispo(Dapo):
+    """-sg(min(r, 1 + clip_high)) A log pi, tokens weighed as in DAPO (MiniMax-M1 2025, eq. 4 and 5)."""
 
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
     ) -> tuple[Tensor, Tensor]:
         ratio = torch.exp(logps.detach() - old_logps)
         return -ratio.clamp(max=1 + clip_high) * advantages * logps, ratio > 1 + clip_high
-
-    def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        return mask / counts.num_tokens

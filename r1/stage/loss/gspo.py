@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from r1.stage.loss.base import ClippedLoss, StepCounts
+from r1.stage.loss.grpo import Grpo
 
 
-class Gspo(ClippedLoss):
-    """The clipped surrogate of sequence ratios, mean over completions; clip_low and clip_high are of order 1e-4."""
+class Gspo(Grpo):
+    """The clipped surrogate of sequence ratios, tokens weighed as in GRPO; clip_low and clip_high are of order 1e-4."""
 
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
@@ -17,6 +17,3 @@ class Gspo(ClippedLoss):
         gap = ((logps - old_logps) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
         whole = gap.expand_as(logps)  # every token carries its completion's log-ratio
         return super().per_token(whole, torch.zeros_like(whole), advantages, mask, clip_low, clip_high)
-
-    def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        return mask / mask.sum(1, keepdim=True).clamp(min=1) / counts.num_sequences
