@@ -12,10 +12,12 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1.errors import STORAGE, UserError
+from r1 import model
+from r1.errors import STORAGE, Interrupted, UserError
 from r1.progress import console
 from r1.record import Record
 
@@ -31,14 +33,16 @@ class Checkpoints(Callback):
     checkpoint: Lightning does not make it up on resume.
     """
 
-    def __init__(self, record: Record, every: int, validate_every: int) -> None:
+    def __init__(self, record: Record, every: int, validate_every: int, keep_best: bool) -> None:
         self.record, self.folder = record, record.dir / "checkpoints"
-        self.every, self.validate_every = every, validate_every
+        self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
 
-    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         for number in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
             signal.signal(number, self.ask_to_stop)
+        if trainer.global_step and self._validation_due(trainer) and module.validated_at != trainer.global_step:
+            self._make_up_validation(trainer, module)
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         """A first signal asks for a stop after the step, a second one stops at once."""
@@ -46,16 +50,58 @@ class Checkpoints(Callback):
             os._exit(128 + number)
         self.stop_signal = number
 
+    def poll(self) -> None:
+        """Called wherever the run may be left at once: between two tokens of a rollout, after training.
+
+        Raises:
+            Interrupted: a stop was asked for.
+        """
+        if self.stop_signal is not None:
+            raise Interrupted(self.stop_signal)
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """A stop in the middle of a rollout or a validation: the last finished step is saved as it is.
+
+        The rollouts of the step that was begun are a function of its weights and will be made again.
+        """
+        if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
+            self.save(trainer)
+
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         module.report_step()
-        if trainer.global_step % self.validate_every:
+        if not self._validation_due(trainer):
             self._step_done(trainer)
 
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def _validation_due(self, trainer: L.Trainer) -> bool:
+        return trainer.global_step % self.validate_every == 0
+
+    def _make_up_validation(self, trainer: L.Trainer, module: Any) -> None:
+        """The run was stopped inside this validation, and Lightning does not repeat it on resume."""
+        module.eval()
+        with torch.no_grad():
+            module.validation_step(module.val_dataloader().item, 0)
+        module.train()
+        self._validated(trainer, module)
+
+    def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._step_done(trainer)
+            self._validated(trainer, module)
+
+    def _validated(self, trainer: L.Trainer, module: Any) -> None:
+        if self.keep_best and module.improved(self.record.start):
+            self.record.best = module.best
+            self._export_best(module)
+        self._step_done(trainer)
+
+    def _export_best(self, module: Any) -> None:
+        """``best/`` is a Hugging Face folder like ``model/``: the old one or the new one, never half of either."""
+        partial, final = self.record.dir / "best.tmp", self.record.dir / "best"
+        shutil.rmtree(partial, ignore_errors=True)
+        model.export(module.policy, module.tokenizer, module.stop_ids, partial, go_on=True)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
 
     def _step_done(self, trainer: L.Trainer) -> None:
         if self.stop_signal is not None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from r1.secrets import HIDDEN, SECRET_KEY, redact
 
-CONFIG, DATA, MODEL, REWARD, STORAGE, LOCKED = 2, 3, 4, 5, 74, 75  # exit codes
+CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
 MAX_CHARS = 400  # of one line of a message: an error fits on one screen
 MAX_ERRORS = 4  # shown at once
 NO_KEY = "no key at all"
@@ -84,6 +84,14 @@ class Interrupted(Exception):
     def code(self) -> int:
         """128 + signal, as a shell reports it; 0 where a sweep agent asked, which would take it for a failure."""
         return 0 if os.environ.get("WANDB_SWEEP_ID") else 128 + self.number
+
+
+class Halted(UserError):
+    """A guard stopped the run: going on would have trained a model that nobody wants."""
+
+    def __init__(self, what: str, given: float) -> None:
+        do = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
+        super().__init__(f"the run was stopped: {what}", given=given, do=do, code=HALTED)
 
 
 class Null:

@@ -17,11 +17,12 @@ import torch
 from r1 import checkpoint, model, provenance
 from r1.build import Experiment, make, used_parts
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
-from r1.errors import Interrupted, UserError
+from r1.errors import UserError
 from r1.logger import closing
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
 from r1.secrets import redact
+from r1.stage.advantage.base import expected_frac_zero_std
 
 Config = dict[str, Any]
 TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
@@ -43,6 +44,10 @@ def announce(cfg: Config, experiment: Experiment) -> None:
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
         console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
+    if stage.group_size > 1 and cfg["dry_run"]:
+        shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
+        what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
+        console.print(sentence(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
     if cfg["dry_run"]:
         console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
 
@@ -81,7 +86,7 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     stage = experiment.stage
     saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
     record.cut_files(checkpoint.files_at(saved))
-    checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every)
+    checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
     extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
     trainer = make(
         cfg["trainer"],
@@ -93,6 +98,7 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
         validate_every=experiment.validation.every,
         root=record.dir,
     )
+    stage.poll = checkpoints.poll
     with closing(extra), stop_between_steps(checkpoints):
         if saved is None:
             trainer.validate(stage, verbose=False)
@@ -100,8 +106,7 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
             record.write_manifest("running")  # a resumed run does not validate its start again
         if stage.trains:
             trainer.fit(stage, ckpt_path=saved, weights_only=True)
-            if checkpoints.stop_signal is not None:
-                raise Interrupted(checkpoints.stop_signal)
+            checkpoints.poll()
             if stage.validated_at != trainer.global_step:
                 trainer.validate(stage, verbose=False)
             model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -46,21 +47,34 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
-def sample(logits: Tensor, uniform: Tensor, temperature: float) -> Tensor:
+SAMPLE_BLOCK = 256  # tokens per block of the cumulative distribution
+
+
+def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution at ``uniform``; greedy at temperature 0.
 
     One uniform number per draw makes the draw a function of (distribution, number): the rows of a batch cannot
-    influence each other.
+    influence each other. The distribution is summed in blocks, so that only one block per row is ever scanned.
 
     Args:
         logits: (B, V).
         uniform: (B,) float64 in [0, 1).
 
     Returns:
-        (B,) token ids.
+        (B,) token ids and (B,) float32 log-probabilities under the distribution sampled from (at temperature 0,
+        under the model's own).
     """
+    probs = (logits.float() / (temperature or 1.0)).softmax(-1)
     if temperature == 0:
-        return logits.argmax(-1)
-    cdf = (logits.float() / temperature).softmax(-1).double().cumsum(-1)
-    threshold = uniform[:, None] * cdf[:, -1:]
-    return torch.searchsorted(cdf, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
+        tokens = logits.argmax(-1)
+    else:
+        blocks = F.pad(probs, (0, -probs.shape[-1] % SAMPLE_BLOCK)).unflatten(-1, (-1, SAMPLE_BLOCK))
+        cdf = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+        threshold = uniform[:, None] * cdf[:, -1:]
+        block = torch.searchsorted(cdf, threshold, right=True).clamp(max=cdf.shape[-1] - 1)
+        before = F.pad(cdf, (1, 0)).gather(-1, block)
+        inside = blocks[torch.arange(len(blocks), device=blocks.device), block.squeeze(-1)].double().cumsum(-1)
+        place = torch.searchsorted(inside, threshold - before, right=True)
+        last = (inside < inside[:, -1:]).sum(-1, keepdim=True)  # rounding must not step onto a token of probability 0
+        tokens = (block * SAMPLE_BLOCK + torch.minimum(place, last)).squeeze(-1)
+    return tokens, probs.gather(-1, tokens[:, None]).squeeze(-1).log()

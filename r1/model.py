@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,11 +188,19 @@ def _load(load: Any, path: str, **kwargs: Any) -> Any:
         ) from None
 
 
-def export(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stop_ids: set[int], folder: Path) -> None:
+def export(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: set[int],
+    folder: Path,
+    go_on: bool = False,
+) -> None:
     """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers.
 
-    Its generation config stops where training stopped: at ``stop_ids``.
+    Its generation config stops where training stopped: at ``stop_ids``. With ``go_on``, ``model`` stays as it is.
     """
+    if go_on and hasattr(model, "merge_and_unload"):  # merging takes the adapters away
+        model = copy.deepcopy(model)
     merge = getattr(model, "merge_and_unload", None)
     whole: PreTrainedModel = merge() if merge else model
     whole.generation_config.eos_token_id = sorted(stop_ids)

@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
 from r1 import jsonl, provenance
-from r1.errors import LOCKED, STORAGE, Interrupted, UserError
+from r1.errors import LOCKED, STORAGE, Halted, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
 from r1.progress import console
 from r1.runs import Run, read
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from r1.reward.base import Scores
 
 SCHEMA = 1
+ENDS = (((Interrupted, KeyboardInterrupt), "interrupted"), (Halted, "halted"))
 GROWING = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
@@ -69,6 +70,7 @@ class Record:
         self.data, self.parents = data, parents
         self.start: dict[str, Estimate] = {}
         self.final: dict[str, Estimate] = {}
+        self.best: dict[str, Any] | None = None
         self._earlier_wall_s = 0.0
         self._lock_folder()
         try:
@@ -138,7 +140,7 @@ class Record:
         self._provenance = provenance.describe(self.config)
         if self._earlier:
             earlier = self._earlier.manifest
-            self._earlier_wall_s = earlier["wall_s"]
+            self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")
             self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
             for change in provenance.changes(earlier, self._provenance):
                 console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
@@ -153,7 +155,7 @@ class Record:
         if error is None:
             status = "finished"
         else:
-            status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+            status = next((name for kinds, name in ENDS if isinstance(error, kinds)), "failed")
         self.write_manifest(status, error)
         self._lock.close()
 
@@ -171,6 +173,7 @@ class Record:
             **self._provenance,
             "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "best": self.best,
             "metrics": {"start": _plain(self.start), "final": _plain(self.final)},
         }
         replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

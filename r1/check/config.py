@@ -24,6 +24,7 @@ PLAIN: dict[str, Any] = {
     "dry_run": bool,
     "resume": Literal["auto"] | None,
     "checkpoint_every": Annotated[int, Ge(1)],
+    "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,
     "extensions": list[str],
 }

@@ -28,7 +28,7 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    for rule in (group, validation, devices, batch, packages, models, architecture, hub_data, output):
+    for rule in (group, policy_loss, validation, devices, batch, packages, models, architecture, hub_data, output):
         try:
             rule(cfg)
         except UserError as error:
@@ -54,6 +54,23 @@ def group(cfg: Config) -> None:
     if temperature == 0 and group_size > 1:
         what = "greedy rollouts are all alike, so no group has anything to learn from"
         raise UserError(what, where="rollout.temperature", given=temperature, allowed="number > 0")
+
+
+def policy_loss(cfg: Config) -> None:
+    """Knobs of GRPO that would have no effect, or the wrong one, beside the others."""
+    stage = cfg["stage"]
+    if "kl_coef" not in stage:
+        return
+    dual = stage["clip_dual"]
+    if dual is not None and dual <= 1 + stage["clip_high"]:
+        what = "the dual clip bounds ratios beyond the upper clip"
+        raise UserError(what, where="stage.clip_dual", given=dual, allowed=f"number > {1 + stage['clip_high']:g}")
+    if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
+        what = "without a KL there is no reference that could move"
+        raise UserError(what, where="stage.ref_sync_every", given=stage["ref_sync_every"], do="set stage.kl_coef")
+    if stage["kl_in"] == "reward" and not stage["kl_coef"]:
+        what = "a KL of weight 0 cannot be taken from the reward"
+        raise UserError(what, where="stage.kl_in", given="reward", do="set stage.kl_coef, or stage.kl_in=loss")
 
 
 def validation(cfg: Config) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from r1.completion import parse
@@ -16,7 +17,11 @@ Row = dict[str, Any]
 answer to learn from). Every further column is handed to the reward terms by its name."""
 
 Verifier = Callable[[str, Row], bool]
-"""``verifier(answer, row)``: is the one answer that a completion states right for this row?"""
+"""``verifier(answer, row)``: is the one answer that a completion states right for this row?
+
+It may have two attributes: ``many(answers, rows)``, the same for a whole batch, with the same knobs; ``pop_counts()``,
+how many answers since the last call were wrong for a reason worth a metric, by name.
+"""
 
 
 class Template(Protocol):
@@ -63,5 +68,30 @@ class Data:
 
     def correct(self, completion: str, row: Row) -> bool:
         """Whether a whole completion (prefill included) states the right answer."""
-        answer = parse(completion).answer
-        return answer is not None and self.verifier(answer, row)
+        return self.all_correct([completion], [row])[0]
+
+    def all_correct(self, completions: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """``correct`` for each of B completions, faster: a verifier may look at a batch in parallel."""
+        return verdicts(self.verifier, [parse(completion).answer for completion in completions], rows)
+
+    def pop_scorer_counts(self) -> dict[str, int]:
+        """The verifier's counts since the last call as metrics, ``scorer/timeouts``; empty if it counts nothing."""
+        counts: dict[str, int] = getattr(_function(self.verifier), "pop_counts", dict)()
+        return {f"scorer/{reason}": count for reason, count in counts.items()}
+
+
+def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool]:
+    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``."""
+    stated = [b for b, answer in enumerate(answers) if answer is not None]
+    texts, asked = [str(answers[b]) for b in stated], [rows[b] for b in stated]
+    if many := getattr(_function(verifier), "many", None):
+        found = many(texts, asked, **getattr(verifier, "keywords", {}))
+    else:
+        found = [verifier(text, row) for text, row in zip(texts, asked, strict=True)]
+    right = {b for b, verdict in zip(stated, found, strict=True) if verdict}
+    return [b in right for b in range(len(answers))]
+
+
+def _function(verifier: Verifier) -> Any:
+    """The function inside a ``partial``."""
+    return verifier.func if isinstance(verifier, partial) else verifier

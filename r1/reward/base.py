@@ -48,6 +48,10 @@ class Scores:
     weights: dict[str, float | None]
     total: list[float]
 
+    def part(self, rows: slice) -> Scores:
+        """The scores of these completions alone."""
+        return Scores({name: values[rows] for name, values in self.terms.items()}, self.weights, self.total[rows])
+
 
 class Rewards:
     """The reward of a run: ``terms`` by name."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
-
-import torch
-from torch import Tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +27,10 @@ class Rollout:
     truncated: bool
 
 
+def carry_on() -> None:
+    """The ``poll`` of those whom nobody asks to stop."""
+
+
 class Engine(Protocol):
     """Anything that writes completions. ``seeds[p][g]`` decides sample g of prompt p, whatever the batch around it."""
 
@@ -42,30 +43,9 @@ class Engine(Protocol):
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
+        poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
-        """``len(seeds[p])`` completions for each prompt p."""
+        """``len(seeds[p])`` completions for each prompt p.
 
-
-@dataclass(frozen=True)
-class PaddedSequences:
-    """Prompt + completion, right-padded: under causal attention the padding cannot change a real position.
-
-    Attributes:
-        input_ids: (B, L).
-        mask: (B, L - 1) true where the *target* ``input_ids[:, 1:]`` is a completion token.
-    """
-
-    input_ids: Tensor
-    mask: Tensor
-
-
-def pad(sequences: Sequence[tuple[list[int], list[int]]], pad_id: int) -> PaddedSequences:
-    """Right-pad (prompt_ids, completion_ids) pairs; the mask goes by position, never by token id."""
-    length = max(len(prompt) + len(completion) for prompt, completion in sequences)
-    input_ids = torch.full((len(sequences), length), pad_id)
-    mask = torch.zeros((len(sequences), length - 1), dtype=torch.bool)
-    for b, (prompt, completion) in enumerate(sequences):
-        end = len(prompt) + len(completion)
-        input_ids[b, :end] = torch.tensor(prompt + completion)
-        mask[b, max(len(prompt) - 1, 0) : end - 1] = True
-    return PaddedSequences(input_ids, mask)
+        ``poll`` is called at least once per token; it raises if the run is asked to stop.
+        """

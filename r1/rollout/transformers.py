@@ -6,16 +6,17 @@ Each prompt is prefilled once for its whole group, and finished sequences leave 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import torch
 from annotated_types import Ge
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
-from r1.functional import sample, token_logps
-from r1.rollout.base import Rollout
+from r1.functional import sample
+from r1.rollout.base import Rollout, carry_on
+from r1.rollout.decoder import decoder
 from r1.seeds import uniforms
 
 COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still alive
@@ -47,16 +48,18 @@ class Transformers:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
+        poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
         was_training = model.training
         model.eval()  # dropout would make the sampled log-probs someone else's
-        groups = [
-            group
-            for chunk in _chunks([len(s) for s in seeds], self.batch_size)
-            for group in self._decode(model, prompts[chunk], seeds[chunk], stop_ids)
-        ]
-        model.train(was_training)
-        return groups
+        try:
+            return [
+                group
+                for chunk in _chunks([len(s) for s in seeds], self.batch_size)
+                for group in self._decode(model, prompts[chunk], seeds[chunk], stop_ids, poll)
+            ]
+        finally:
+            model.train(was_training)
 
     @torch.no_grad()
     def _decode(
@@ -65,10 +68,11 @@ class Transformers:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
+        poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(model.device)
-        tokens, logps = _loop(model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids)
+        tokens, logps = _loop(model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids, poll)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
 
@@ -80,6 +84,7 @@ def _loop(
     noise: Tensor,
     temperature: float,
     stop_ids: set[int],
+    poll: Callable[[], None],
 ) -> tuple[Tensor, Tensor]:
     """Decode until every row has met a stop id or the noise (B, T) is used up; (B, T) tokens (-1: none) and logps."""
     num_rows, max_length = noise.shape
@@ -88,49 +93,22 @@ def _loop(
     stops = torch.tensor(sorted(stop_ids), device=noise.device)
     rows = torch.arange(num_rows, device=noise.device)
     alive = torch.ones_like(rows, dtype=torch.bool)
-    logits, cache, mask = _prefill(model, prompts, group_sizes)
+    decode = decoder(model, max(map(len, prompts)) + max_length)
+    logits = decode.start(prompts, group_sizes)
     for t in range(max_length):
-        drawn = sample(logits, noise[rows, t], temperature)
-        tokens[rows, t], logps[rows, t] = drawn, token_logps(logits, drawn, temperature or 1.0)
+        poll()
+        drawn, logp = sample(logits, noise[rows, t], temperature)
+        tokens[rows, t], logps[rows, t] = drawn, logp
         alive = alive & ~torch.isin(drawn, stops)
-        if t + 1 == max_length or not alive.any():
+        share = alive.float().mean().item()
+        if t + 1 == max_length or share == 0:
             break
-        if alive.float().mean() < COMPACT_BELOW:
-            keep = alive.nonzero().squeeze(-1)
-            rows, drawn, mask, alive = rows[keep], drawn[keep], mask[keep], alive[keep]
-            cache.batch_select_indices(keep)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        out = model(
-            input_ids=drawn[:, None],
-            attention_mask=mask,
-            position_ids=mask.sum(1, keepdim=True) - 1,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = out.logits[:, -1]
+        if share < COMPACT_BELOW:
+            kept = alive.nonzero().squeeze(-1)
+            rows, drawn, alive = rows[kept], drawn[kept], alive[kept]
+            decode.keep(kept)
+        logits = decode.step(drawn)
     return tokens, logps
-
-
-def _prefill(
-    model: PreTrainedModel, prompts: Sequence[list[int]], group_sizes: list[int]
-) -> tuple[Tensor, DynamicCache, Tensor]:
-    """One forward per prompt, left-padded, then one row per completion: (B, V) logits, the cache, the (B, L) mask."""
-    length = max(map(len, prompts))
-    input_ids = torch.tensor([[0] * (length - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    cache = DynamicCache(config=model.config)
-    out = model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    rows = torch.arange(len(prompts), device=model.device).repeat_interleave(
-        torch.tensor(group_sizes, device=model.device)
-    )
-    cache.batch_select_indices(rows)
-    return out.logits[:, -1][rows], cache, mask[rows]
 
 
 def _rollout(prompt: list[int], tokens: list[int], logps: list[float], stop_ids: set[int]) -> Rollout:

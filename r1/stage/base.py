@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
@@ -16,11 +16,14 @@ from torch import Tensor
 from r1 import evaluate
 from r1.batch import BatchPlan
 from r1.data.base import Data, Row
+from r1.errors import Halted
 from r1.evaluate import Estimate, Sample, Validation
+from r1.forward import Forward
 from r1.model import Model
 from r1.reward.base import Rewards, Scores
-from r1.rollout.base import Engine, Rollout
+from r1.rollout.base import Engine, Rollout, carry_on
 from r1.seeds import batch_indices, key
+from r1.sequences import Sequences
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +43,7 @@ class Optimization(TypedDict):
     max_grad_norm: Annotated[float, Gt(0)] | None
     examples_per_step: Annotated[int, Ge(1)]
     micro_batch_size: Annotated[int, Ge(1)]
+    packing: bool
 
 
 class StepLoader:
@@ -108,8 +112,10 @@ class Stage(L.LightningModule):
         self.validation, self.seed = validation, seed
         self.tokenizer = model.load_tokenizer()
         self.record: Record | None = None
+        self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
+        self.best: dict[str, float] | None = None
         self.shown_samples: list[Sample] = []
         self._sums: defaultdict[str, float] = defaultdict(float)
 
@@ -130,7 +136,7 @@ class Stage(L.LightningModule):
     def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:
         """``len(seeds[p])`` completions for each row p."""
         prompts = [self.data.prompt_ids(self.tokenizer, row) for row in rows]
-        return self.engine.generate(self.policy, prompts, seeds, self.stop_ids)
+        return self.engine.generate(self.policy, prompts, seeds, self.stop_ids, self.poll)
 
     def text(self, rollout: Rollout) -> str:
         """What the reader and the rewards see: the template's prefill and the completion without its closing token."""
@@ -173,20 +179,29 @@ class Stage(L.LightningModule):
         if self.record:
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
 
+    def improved(self, start: dict[str, Estimate]) -> bool:
+        """Whether this validation's pass@1 is the best so far, the run's start included; ``best`` remembers it."""
+        value = self.figures["val/pass@1"].value
+        if value <= (self.best or {"val/pass@1": start["val/pass@1"].value})["val/pass@1"]:
+            return False
+        self.best = {"step": self.validated_at, "val/pass@1": value}
+        return True
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         figures = {name: asdict(figure) for name, figure in self.figures.items()}
-        checkpoint["validation"] = {"step": self.validated_at, "figures": figures}
+        checkpoint["validation"] = {"step": self.validated_at, "figures": figures, "best": self.best}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         held = checkpoint["validation"]
-        self.validated_at = held["step"]
+        self.validated_at, self.best = held["step"], held["best"]
         self.figures = {name: Estimate(**figure) for name, figure in held["figures"].items()}
 
     # ---- optimization ----
 
-    def training_setup(self, optimization: Optimization, num_devices: int) -> None:
+    def training_setup(self, optimization: Optimization, num_devices: int, share_prompts: bool = False) -> None:
         """Called by the training stages' ``__init__``."""
         self.optimization = optimization
+        self.forward_pass = Forward(optimization["packing"], share_prompts)
         self.plan = BatchPlan(
             optimization["examples_per_step"], self.group_size, optimization["micro_batch_size"], num_devices
         )
@@ -208,8 +223,28 @@ class Stage(L.LightningModule):
             return count
         return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
 
+    def gather_flags(self, flags: list[bool]) -> list[bool]:
+        """The flags of all devices in the order of their ranks."""
+        if self.trainer.world_size == 1:
+            return flags
+        return self.all_gather(torch.tensor(flags, device=self.device)).flatten().tolist()  # type: ignore[no-any-return, union-attr]
+
     def load_loader_state(self, state: dict[str, Any]) -> None:
         """Take ``loader_state`` back."""
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch.to(device) if isinstance(batch, Sequences) else batch
+
+    def forward_logps(
+        self, model: PreTrainedModel, batch: Sequences, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and entropies under ``model`` at the sampling temperature."""
+        return self.forward_pass(model, batch, self.temperature, entropy_gradient)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by in training."""
+        return self.engine.temperature
 
     def step_indices(self, step: int) -> list[int]:
         """This device's share of the step's examples, as indices into ``data.train``."""
@@ -254,6 +289,8 @@ class Stage(L.LightningModule):
     ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        if not norm.isfinite():  # the weights are still those of the last good step
+            raise Halted("the loss or its gradient is not finite", float(norm))
         self.accumulate({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
 
     # ---- reporting: one row per optimizer step ----
@@ -265,8 +302,13 @@ class Stage(L.LightningModule):
 
     def report_step(self) -> None:
         """Called once per optimizer step, before anything else looks at it (a checkpoint includes its step's row)."""
-        self.report(dict(self._sums))
+        metrics = dict(self._sums)
         self._sums.clear()
+        self.report(metrics)
+        self.check_step(metrics)
+
+    def check_step(self, metrics: dict[str, float]) -> None:
+        """A stage's own guards, on the row of the step that has just been made; raises Halted."""
 
     def report(self, metrics: dict[str, float]) -> None:
         """Send one row to every logger, at the optimizer step."""

@@ -6,50 +6,26 @@ carries the step's normaliser and ``training_step`` is the loss and nothing else
 
 from __future__ import annotations
 
-import copy
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Unpack
+from typing import Annotated, Any, Literal, Unpack
 
 import torch
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from r1.data.base import Data
+from r1.errors import Halted
 from r1.evaluate import Validation
-from r1.functional import KL_ESTIMATORS, token_entropy, token_logps
+from r1.functional import KL_ESTIMATORS
 from r1.model import Model
-from r1.reward.base import Rewards, Scores
-from r1.rollout.base import Engine, Rollout, pad
-from r1.seeds import key
-from r1.stage.advantage.base import Advantage, group_std, has_signal
+from r1.reward.base import Rewards
+from r1.rollout.base import Engine
+from r1.sequences import Sequences
+from r1.stage.advantage.base import Advantage
 from r1.stage.base import Optimization, Stage
-from r1.stage.loss.base import Loss, StepCounts
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-@dataclass  # not frozen: Lightning moves its tensors to the device
-class Experience:
-    """One rollout batch of this device, B sequences, right-padded to L; per-token fields are aligned with the targets.
-
-    Attributes:
-        input_ids: (B, L) prompt and completion.
-        mask: (B, L - 1) completion targets.
-        old_logps: (B, L - 1) log pi_old(token), 0 outside the mask.
-        ref_logps: (B, L - 1) log pi_ref(token), 0 where there is no reference.
-        advantages: (B,) A_i.
-        num_tokens: completion tokens over all devices.
-    """
-
-    input_ids: Tensor
-    mask: Tensor
-    old_logps: Tensor
-    ref_logps: Tensor
-    advantages: Tensor
-    num_tokens: int
+from r1.stage.collect import Collector, ZeroVariance
+from r1.stage.experience import Experience, from_state, split, to_state
+from r1.stage.loss.base import Clip, Loss
+from r1.stage.reference import Reference
 
 
 class Grpo(Stage):
@@ -61,8 +37,20 @@ class Grpo(Stage):
         group_size: G, completions per prompt.
         num_iterations: mu, optimizer steps on one rollout batch.
         clip_low, clip_high: epsilon; the ratio is kept in [1 - clip_low, 1 + clip_high].
-        kl_coef: beta, weight of the KL to the frozen start of the run; 0 loads no reference.
+        clip_dual: bounds the ratio where the advantage is negative (Ye et al. 2020); null: unbounded.
+        kl_coef: beta, weight of the KL to the reference; 0 keeps none.
         kl_estimator: k1, k2 or k3.
+        kl_in: ``loss`` adds it per token; ``reward`` takes its sum over a completion from the completion's reward.
+        ref_sync_every: optimizer steps after which the reference moves; null: it stays the start of the run.
+        ref_sync_mix: how far: ref <- mix policy + (1 - mix) ref.
+        entropy_coef: weight of the mean token entropy, which the loss is lowered by.
+        importance_cap: truncated importance sampling: min(pi_trainer / pi_engine, cap) weighs each token where the
+            engine's log-probs are not the trainer's; null: no correction.
+        zero_variance: what becomes of groups whose rewards are all equal; see ``r1.stage.collect``.
+        max_resamples: how often at most such groups are drawn again.
+        mask_truncated: learn nothing from completions that ran into the length limit.
+        share_prompts: each prompt goes through the model once for all of its completions.
+        max_kl, min_entropy: the run stops where the KL to the reference or the entropy goes beyond; null: never.
     """
 
     def __init__(
@@ -81,160 +69,118 @@ class Grpo(Stage):
         num_iterations: Annotated[int, Ge(1)],
         clip_low: Annotated[float, Gt(0)],
         clip_high: Annotated[float, Gt(0)],
+        clip_dual: Annotated[float, Gt(1)] | None,
         kl_coef: Annotated[float, Ge(0)],
         kl_estimator: Literal["k1", "k2", "k3"],
+        kl_in: Literal["loss", "reward"],
+        ref_sync_every: Annotated[int, Ge(1)] | None,
+        ref_sync_mix: Annotated[float, Interval(gt=0, le=1)],
+        entropy_coef: Annotated[float, Ge(0)],
+        importance_cap: Annotated[float, Ge(1)] | None,
+        zero_variance: ZeroVariance,
+        max_resamples: Annotated[int, Ge(1)],
+        mask_truncated: bool,
+        share_prompts: bool,
+        max_kl: Annotated[float, Gt(0)] | None,
+        min_entropy: Annotated[float, Gt(0)] | None,
         **optimization: Unpack[Optimization],
     ) -> None:
         super().__init__(model, data, rewards, engine, validation, seed)
         self.group_size = group_size
-        self.training_setup(optimization, num_devices)
+        self.training_setup(optimization, num_devices, share_prompts)
         self.loss, self.advantage = loss, advantage
         self.num_iterations = num_iterations
-        self.clip_low, self.clip_high = clip_low, clip_high
-        self.kl_coef, self.kl = kl_coef, KL_ESTIMATORS[kl_estimator]
+        self.clip = Clip(clip_low, clip_high, clip_dual)
+        self.kl_coef, self.kl, self.kl_in = kl_coef, KL_ESTIMATORS[kl_estimator], kl_in
+        self.entropy_coef, self.importance_cap = entropy_coef, importance_cap
+        self.max_kl, self.min_entropy = max_kl, min_entropy
+        needed = kl_coef > 0 or max_kl is not None
+        self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
+        self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
         self.experience: Experience | None = None
 
     def configure_model(self) -> None:
         super().configure_model()
-        if self.kl_coef > 0 and not hasattr(self, "_ref"):
-            ref = copy.deepcopy(self.policy).eval().requires_grad_(False)
-            self._ref = (ref,)  # in a tuple: a submodule would be checkpointed and handed to the strategy
+        if self.reference:
+            self.reference.start_from(self.policy)
 
     # ---- the loss ----
 
     def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
-        logits = self.policy(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]
-        logps = self.target_logps(logits, batch)
-        per_token, clipped = self.loss.per_token(
-            logps, batch.old_logps, batch.advantages[:, None], batch.mask, self.clip_low, self.clip_high
-        )
-        metrics: dict[str, Tensor | float] = {"train/clip_frac": (clipped & batch.mask).sum() / batch.num_tokens}
-        if self.kl_coef > 0:
+        if not len(batch):
+            return self.nothing()
+        logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_coef > 0)
+        mask, counts = batch.mask, batch.counts
+        old_logps = logps.detach() if batch.old_logps is None else batch.old_logps
+        per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
+        metrics: dict[str, Tensor | float] = {"train/clip_frac": _mean(clipped, batch)}
+        if self.importance_cap is not None and not self.engine_is_exact:
+            per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
+        if batch.ref_logps is not None:
             kl = self.kl(logps, batch.ref_logps)
-            per_token = per_token + self.kl_coef * kl
-            metrics["train/kl"] = (kl.detach() * batch.mask).sum() / batch.num_tokens
-        loss = (per_token * self.loss.weights(batch.mask, self.counts(batch))).sum()
-        with torch.no_grad():
-            entropy = token_entropy(logits[batch.mask], self.engine.temperature).sum() / batch.num_tokens
-        self.accumulate(metrics | {"train/loss": loss.detach(), "train/entropy": entropy})
+            per_token = per_token + self.kl_coef * kl if self.kl_in == "loss" else per_token
+            metrics["train/kl"] = _mean(kl.detach(), batch)
+        loss = (per_token * self.loss.weights(mask, counts)).sum()
+        if self.entropy_coef > 0:
+            loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
+        if batch.fresh:
+            metrics["train/logprob_gap"] = _mean((logps.detach() - batch.engine_logps).abs(), batch)
+        self.accumulate(metrics | {"train/loss": loss.detach(), "train/entropy": _mean(entropy.detach(), batch)})
         return loss * self.backward_scale()
 
-    def target_logps(self, logits: Tensor, batch: Experience) -> Tensor:
-        """(B, L - 1) log-probabilities of the completion targets, 0 elsewhere, at the sampling temperature."""
-        targets = batch.input_ids[:, 1:][batch.mask]
-        logps = token_logps(logits[batch.mask], targets, self.engine.temperature)
-        return torch.zeros_like(batch.old_logps).masked_scatter(batch.mask, logps)
+    def nothing(self) -> Tensor:
+        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero."""
+        return torch.stack([(p * 0).sum() for p in self.policy.parameters() if p.requires_grad]).sum()
 
-    def counts(self, batch: Experience) -> StepCounts:
-        return StepCounts(batch.num_tokens, self.plan.sequences_per_step, self.engine.max_completion_length)
+    def check_step(self, metrics: dict[str, float]) -> None:
+        if self.max_kl is not None and metrics.get("train/kl", 0.0) > self.max_kl:
+            raise Halted(f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", metrics["train/kl"])
+        if self.min_entropy is not None and metrics.get("train/entropy", 1e9) < self.min_entropy:
+            raise Halted(
+                f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", metrics["train/entropy"]
+            )
 
     # ---- the data: rollouts ----
 
     def micro_batches(self, step: int) -> list[Experience]:
-        if self.experience is None or step % self.num_iterations == 0:
-            self.experience = self.collect(step // self.num_iterations)
-        return split(self.experience, self.plan.micro_batch_size)
-
-    def collect(self, rollout_step: int) -> Experience:
-        """Make one rollout batch: sample, score, assign credit."""
-        started = time.monotonic()
-        indices = self.step_indices(rollout_step)
-        rows = [self.data.train[i] for i in indices]
-        samples = range(self.group_size)
-        groups = self.sample(rows, [[key(self.seed, "rollout", rollout_step, i, g) for g in samples] for i in indices])
-        sampled = time.monotonic()
-        flat_rows = [row for row in rows for _ in samples]
-        rollouts = [rollout for group in groups for rollout in group]
-        texts, scores = self.score(flat_rows, rollouts)
-        rewards = torch.tensor(scores.total).view(len(rows), self.group_size)
-        advantages = self.advantage(rewards).flatten()
-        experience = self.experience_from(rollouts, advantages)
-        self.accumulate(_rollout_metrics(rollouts, rewards, scores))
-        self.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
-        if self.record:
-            count = self.group_size  # one whole group per step
-            self.record.add_rollouts(rollout_step * self.num_iterations, flat_rows[:count], texts, scores, advantages)
-        return experience
-
-    @torch.no_grad()
-    def experience_from(self, rollouts: Sequence[Rollout], advantages: Tensor) -> Experience:
-        """Pad to one rectangle, longest first: micro-batches of like lengths carry little padding."""
-        order = sorted(range(len(rollouts)), key=lambda i: -_length(rollouts[i]))
-        ordered = [rollouts[i] for i in order]
-        padded = pad([(r.prompt_ids, r.completion_ids) for r in ordered], self.tokenizer.pad_token_id)
-        logps = torch.tensor([p for r in ordered for p in r.logps])
-        old_logps = torch.zeros(padded.mask.shape).masked_scatter(padded.mask, logps)
-        num_tokens = self.global_sum(sum(len(r.completion_ids) for r in rollouts))
-        experience = Experience(
-            padded.input_ids,
-            padded.mask,
-            old_logps,
-            torch.zeros_like(old_logps),
-            advantages[order],
-            num_tokens,
-        )
-        if not self.engine_is_exact:
-            experience.old_logps = self.logps_under(self.policy, experience)
-        if self.kl_coef > 0:
-            experience.ref_logps = self.logps_under(self._ref[0].to(self.device), experience)
-        return experience
+        if self.reference:
+            self.reference.sync(self.policy, step)
+        fresh = self.experience is None or step % self.num_iterations == 0
+        if fresh:
+            self.experience = self.collector.collect(step // self.num_iterations)
+        assert self.experience is not None
+        return split(self.experience if fresh else self.experience.again(), self.plan.num_micro_batches)
 
     @property
     def engine_is_exact(self) -> bool:
         """Whether the log-probs kept while sampling are the trainer's: in half precision they are not."""
         return self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
 
-    def logps_under(self, model: PreTrainedModel, experience: Experience) -> Tensor:
-        """(B, L - 1) log-probabilities of the experience's completions, in the trainer's precision."""
+    @torch.no_grad()
+    def logps_under(self, model: Any, batch: Sequences) -> Tensor:
+        """(B, T) log-probabilities of the completions, in the trainer's precision, worked out in micro-batches."""
         rows = []
-        for part in split(experience, self.plan.micro_batch_size):
-            batch = self.transfer_batch_to_device(part, self.device, 0)
+        size, width = self.plan.micro_batch_size, batch.completion_ids.shape[1]
+        for start in range(0, len(batch), size):
+            fields = batch.rows(range(start, min(start + size, len(batch))))
+            part = Sequences(**fields).to(self.device)
             with self.trainer.precision_plugin.forward_context():
-                logits = model(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]
-            logps = self.target_logps(logits, batch).cpu()
-            rows.append(torch.nn.functional.pad(logps, (0, experience.mask.shape[1] - logps.shape[1])))
+                logps, _ = self.forward_logps(model, part)
+            rows.append(torch.nn.functional.pad(logps.cpu(), (0, width - logps.shape[1])))
         return torch.cat(rows)
 
     def loader_state(self) -> dict[str, Any]:
-        return {"experience": asdict(self.experience) if self.experience else None}
+        return {
+            "experience": to_state(self.experience) if self.experience else None,
+            "reference": self.reference.state() if self.reference else None,
+        }
 
     def load_loader_state(self, state: dict[str, Any]) -> None:
-        self.experience = Experience(**state["experience"]) if state["experience"] else None
+        self.experience = from_state(state["experience"]) if state["experience"] else None
+        if self.reference:
+            self.reference.load_state(state["reference"])
 
 
-def split(experience: Experience, micro_batch_size: int) -> list[Experience]:
-    """Micro-batches in order, each trimmed to its own longest sequence."""
-    parts = []
-    for start in range(0, len(experience.input_ids), micro_batch_size):
-        rows = slice(start, start + micro_batch_size)
-        targets = int(experience.mask[rows].nonzero()[:, 1].max()) + 1
-        parts.append(
-            Experience(
-                experience.input_ids[rows, : targets + 1],
-                experience.mask[rows, :targets],
-                experience.old_logps[rows, :targets],
-                experience.ref_logps[rows, :targets],
-                experience.advantages[rows],
-                experience.num_tokens,
-            )
-        )
-    return parts
-
-
-def _length(rollout: Rollout) -> int:
-    return len(rollout.prompt_ids) + len(rollout.completion_ids)
-
-
-def _rollout_metrics(rollouts: Sequence[Rollout], rewards: Tensor, scores: Scores) -> dict[str, Tensor | float]:
-    count = len(rollouts)
-    metrics: dict[str, Tensor | float] = {
-        "train/reward": rewards.nanmean(),
-        "train/reward_std": group_std(rewards).mean(),
-        "train/frac_zero_std": (~has_signal(rewards)).float().mean(),
-        "train/completion_length": sum(len(r.completion_ids) for r in rollouts) / count,
-        "train/truncated": sum(r.truncated for r in rollouts) / count,
-    }
-    for name, values in scores.terms.items():
-        metrics[f"reward/{name}"] = torch.tensor(values).nanmean()
-        metrics[f"reward/{name}_weighted"] = torch.tensor(values).nanmean() * (scores.weights[name] or 0.0)
-    return metrics
+def _mean(values: Tensor, batch: Experience) -> Tensor:
+    """This micro-batch's part of the mean over all tokens that go through the model in the step."""
+    return (values * batch.mask).sum() / max(batch.counts.active_tokens, 1)

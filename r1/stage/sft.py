@@ -9,20 +9,18 @@ from torch import Tensor
 
 from r1.data.base import Data, Row
 from r1.evaluate import Validation
-from r1.functional import token_logps
 from r1.model import Model
 from r1.reward.base import Rewards
-from r1.rollout.base import Engine, PaddedSequences, pad
+from r1.rollout.base import Engine
+from r1.sequences import Sequences, stack
 from r1.stage.base import Optimization, Stage
 
 
-@dataclass  # not frozen: Lightning moves its tensors to the device
-class SftBatch:
-    """A micro-batch: right-padded ids (B, L), target mask (B, L - 1), and the target tokens of the whole step."""
+@dataclass(frozen=True)
+class SftBatch(Sequences):
+    """A micro-batch, and the target tokens of the whole step over all devices."""
 
-    input_ids: Tensor
-    mask: Tensor
-    num_tokens: int
+    step_tokens: int
 
 
 class Sft(Stage):
@@ -52,32 +50,29 @@ class Sft(Stage):
         self.loss_on_prompt = loss_on_prompt
 
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
-        logits = self.policy(input_ids=batch.input_ids, use_cache=False).logits[:, :-1]
-        logps = token_logps(logits[batch.mask], batch.input_ids[:, 1:][batch.mask], temperature=1.0)
-        loss = -logps.sum() / batch.num_tokens
-        self.accumulate({"train/loss": loss.detach(), "train/num_tokens": len(logps)})
+        logps, _ = self.forward_logps(self.policy, batch)
+        loss = -logps.sum() / batch.step_tokens
+        self.accumulate({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
         return loss * self.backward_scale()
+
+    @property
+    def temperature(self) -> float:
+        return 1.0
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         rows = [self.data.train[i] for i in self.step_indices(step)]
         sequences = sorted((self.sequence(row) for row in rows), key=lambda s: len(s[0]) + len(s[1]))
-        num_tokens = self.global_sum(sum(_num_targets(s) for s in sequences))
+        step_tokens = self.global_sum(sum(len(targets) for _, targets in sequences))
         size = self.plan.micro_batch_size
         chunks = [sequences[i : i + size] for i in range(0, len(sequences), size)]
-        return [self._batch(pad(chunk, self.tokenizer.pad_token_id), num_tokens) for chunk in chunks]
+        return [SftBatch(**vars(stack(chunk, self.tokenizer.pad_token_id)), step_tokens=step_tokens)
+                for chunk in chunks]  # fmt: skip
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
-        """(context ids, target ids) of one example."""
+        """(context ids, target ids) of one example; the very first token of a text has nothing to follow."""
         prompt, completion = (
             self.data.prompt_ids(self.tokenizer, row),
             self.data.completion_ids(self.tokenizer, row),
         )
-        return ([], prompt + completion) if self.loss_on_prompt else (prompt, completion)
-
-    def _batch(self, padded: PaddedSequences, num_tokens: int) -> SftBatch:
-        return SftBatch(padded.input_ids, padded.mask, num_tokens)
-
-
-def _num_targets(sequence: tuple[list[int], list[int]]) -> int:
-    context, targets = sequence
-    return len(targets) if context else len(targets) - 1  # nothing precedes the very first token
+        whole = prompt + completion
+        return (whole[:1], whole[1:]) if self.loss_on_prompt else (prompt, completion)

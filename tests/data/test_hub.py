@@ -1,5 +1,6 @@
 import json
 import logging
+from functools import partial
 
 import datasets
 import huggingface_hub
@@ -222,7 +223,7 @@ MATH = {"prompt_column": "problem", "solution_column": "solution", "answer_colum
 
 def math_rows(tmp_path, rows, **knobs):
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    shared = SHARED | {"verifier": verify_math}
+    shared = SHARED | {"verifier": partial(verify_math, seconds=2.0)}
     return math(path=str(tmp_path / "copy"), **HELD | MATH | knobs, **shared)
 
 

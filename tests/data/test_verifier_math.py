@@ -1,5 +1,6 @@
 import threading
 import time
+from functools import partial
 from math import log10
 
 import pytest
@@ -7,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.data.verifier.guard import MAX_DIGITS, digits, guard
-from r1.data.verifier.math import math, verify_math
+from r1.data.verifier.math import math as verify_math
+from r1.data.verifier.math import pop_counts
+
+math = partial(verify_math, seconds=2.0)
 
 HOSTILE = [
     "9^{9^9}",
@@ -196,24 +200,19 @@ def test_not_equal(gold, answer):
 
 
 def test_a_slow_comparison_is_cut_short():
+    pop_counts()
     start = time.perf_counter()
-    assert not verify_math("42", r"\left(\sqrt{2}+\sqrt{3}+\sqrt{5}\right)^{999}")
-    assert time.perf_counter() - start < 5  # 2 s and the time to notice
+    assert not verify_math(r"\left(\sqrt{2}+\sqrt{3}+\sqrt{5}\right)^{999}", {"answer": "42"}, seconds=0.5)
+    assert time.perf_counter() - start < 5  # half a second, and the start of the scoring processes
+    assert pop_counts() == {"timeouts": 1, "died": 0, "guard": 0}
 
 
-def test_off_the_main_thread_it_refuses_instead_of_scoring_zero():
+def test_it_works_off_the_main_thread():
     caught = []
-
-    def run():
-        try:
-            verify_math("x+1", "1+x")
-        except RuntimeError as error:
-            caught.append(str(error))
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=lambda: caught.append(math("x+1", {"answer": "1+x"})))
     thread.start()
     thread.join()
-    assert "main thread" in caught[0]
+    assert caught == [True]
 
 
 @settings(max_examples=40, deadline=None)

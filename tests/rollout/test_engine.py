@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from r1.functional import sample
 from r1.rollout import transformers as module
-from r1.rollout.base import Rollout, pad
+from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.seeds import key, uniforms
 

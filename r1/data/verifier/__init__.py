@@ -1,1 +1,1 @@
-"""Verifiers: is the one answer that a completion states right for its row? One file per option, no knobs."""
+"""Verifiers: is the one answer that a completion states right for its row? One file per option."""

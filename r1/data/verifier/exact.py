@@ -21,7 +21,11 @@ RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
 
 def exact(answer: str, row: Row) -> bool:
     """Whether ``answer`` is the same number as ``row["answer"]``, or else the same text. Never raises."""
-    given, gold = clean(answer), clean(str(row["answer"]))
+    return same(clean(answer), clean(str(row["answer"])))
+
+
+def same(given: str, gold: str) -> bool:
+    """The comparison itself, of two cleaned texts."""
     number = value(given)
     if number is not None:
         return number == value(gold)
@@ -30,7 +34,7 @@ def exact(answer: str, row: Row) -> bool:
 
 def clean(text: str) -> str:
     """One spacing, no math delimiters around, no full stop at the end, plain commas between thousands."""
-    text = " ".join(normalise(text).split()).removesuffix(".").strip()
+    text = " ".join((text if text.isascii() else normalise(text)).split()).removesuffix(".").strip()
     for left, right in WRAPS:
         if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
             text = text[len(left) : -len(right)].strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from r1.completion import parse
-from r1.data.base import Row, Verifier
+from r1.data.base import Row, Verifier, verdicts
 
 
 def accuracy(
@@ -13,4 +13,4 @@ def accuracy(
 ) -> list[float | None]:
     """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,)."""
     answers = [parse(completion).answer for completion in completions]
-    return [float(a is not None and verifier(a, row)) for a, row in zip(answers, rows, strict=True)]
+    return [float(right) for right in verdicts(verifier, answers, rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -9,9 +10,24 @@ from torch import Tensor
 
 
 class Advantage(Protocol):
-    """``f(rewards)``: (P, G) float rewards, NaN where a completion could not be scored, to (P, G) finite advantages."""
+    """``f(rewards)``: (P, G) float rewards, NaN where a completion could not be scored, to (P, G) finite advantages.
 
-    def __call__(self, rewards: Tensor) -> Tensor: ...
+    A function with the attribute ``per_term`` takes (K, P, G) terms and their (K,) weights instead of their sum.
+    ``min_group_size`` says how many completions it needs to compare.
+    """
+
+    def __call__(self, *rewards: Tensor) -> Tensor: ...
+
+
+def credit(advantage: Advantage, rewards: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
+    """(P, G) advantages, from what the function asks for."""
+    inner = advantage.func if isinstance(advantage, partial) else advantage
+    return advantage(terms, weights) if getattr(inner, "per_term", False) else advantage(rewards)
+
+
+def expected_frac_zero_std(solved: float, group_size: int) -> float:
+    """Share of groups without signal where each completion is right with probability p: p^G + (1 - p)^G."""
+    return solved**group_size + (1 - solved) ** group_size
 
 
 def centred(rewards: Tensor) -> Tensor:

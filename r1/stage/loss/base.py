@@ -11,30 +11,39 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Totals over all micro-batches and devices of one optimizer step.
+    """Totals of one optimizer step over all micro-batches; over all devices unless said otherwise.
 
     Attributes:
-        num_tokens: completion tokens.
-        num_sequences: completions.
+        num_tokens: completion tokens that the step's mean is taken over.
+        num_sequences: completions that it is taken over.
         max_completion_length: the rollout's limit T_max, tokens.
+        device_tokens: the part of ``num_tokens`` on this device.
+        num_devices: how many devices there are.
+        active_tokens: tokens that go through the model; fewer than ``num_tokens`` where some are masked.
     """
 
     num_tokens: int
     num_sequences: int
     max_completion_length: int
+    device_tokens: int
+    num_devices: int
+    active_tokens: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Bounds of the ratio: [1 - low, 1 + high], and ``dual``, which bounds it where the advantage is negative."""
+
+    low: float
+    high: float
+    dual: float | None = None
 
 
 class Loss(Protocol):
     """One way to turn ratios and advantages into a loss; shapes (B, T), mask true at completion tokens."""
 
     def per_token(
-        self,
-        logps: Tensor,
-        old_logps: Tensor,
-        advantages: Tensor,
-        mask: Tensor,
-        clip_low: float,
-        clip_high: float,
+        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
     ) -> tuple[Tensor, Tensor]:
         """Cost of each token, and whether its ratio was clipped. ``advantages`` is (B, 1)."""
 
@@ -43,18 +52,16 @@ class Loss(Protocol):
 
 
 class ClippedLoss:
-    """Token-level PPO surrogate, min(r A, clip(r, 1 - low, 1 + high) A) (DeepSeekMath eq. 3; DAPO eq. 8)."""
+    """Token-level PPO surrogate, min(r A, clip(r, 1 - low, 1 + high) A) (DeepSeekMath eq. 3; DAPO eq. 8).
+
+    With a dual clip c, a negative advantage counts at most c times (Ye et al. 2020, eq. 5).
+    """
 
     def per_token(
-        self,
-        logps: Tensor,
-        old_logps: Tensor,
-        advantages: Tensor,
-        mask: Tensor,
-        clip_low: float,
-        clip_high: float,
+        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
     ) -> tuple[Tensor, Tensor]:
         ratio = torch.exp(logps - old_logps)
-        clipped = ratio.clamp(1 - clip_low, 1 + clip_high)
-        gain, clipped_gain = ratio * advantages, clipped * advantages
-        return -torch.minimum(gain, clipped_gain), clipped_gain < gain
+        clipped = ratio.clamp(1 - clip.low, 1 + clip.high)
+        bounded = ratio if clip.dual is None else torch.where(advantages < 0, ratio.clamp(max=clip.dual), ratio)
+        gain, clipped_gain = bounded * advantages, clipped * advantages
+        return -torch.minimum(gain, clipped_gain), (clipped_gain < gain) | (bounded < ratio)

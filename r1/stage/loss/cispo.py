@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from r1.stage.loss.base import Clip
 from r1.stage.loss.dapo import Dapo
 
 
@@ -12,7 +13,7 @@ class Cispo(Dapo):
     """-sg(min(r, 1 + clip_high)) A log pi, tokens weighed as in DAPO (MiniMax-M1 2025, eq. 4 and 5)."""
 
     def per_token(
-        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip_low: float, clip_high: float
+        self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
     ) -> tuple[Tensor, Tensor]:
         ratio = torch.exp(logps.detach() - old_logps)
-        return -ratio.clamp(max=1 + clip_high) * advantages * logps, ratio > 1 + clip_high
+        return -ratio.clamp(max=1 + clip.high) * advantages * logps, ratio > 1 + clip.high

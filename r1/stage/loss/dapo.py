@@ -11,4 +11,4 @@ class Dapo(ClippedLoss):
     """Every token weighs the same, in a short or a long completion."""
 
     def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        return mask / counts.num_tokens
+        return mask / max(counts.num_tokens, 1)

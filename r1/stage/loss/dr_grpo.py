@@ -11,4 +11,4 @@ class DrGrpo(ClippedLoss):
     """No division by the completion's own length, which would favour long wrong answers."""
 
     def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        return mask / (counts.num_sequences * counts.max_completion_length)
+        return mask / (max(counts.num_sequences, 1) * counts.max_completion_length)

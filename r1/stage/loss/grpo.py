@@ -11,4 +11,4 @@ class Grpo(ClippedLoss):
     """Every completion weighs the same, so a token of a long one weighs less."""
 
     def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        return mask / mask.sum(1, keepdim=True).clamp(min=1) / counts.num_sequences
+        return mask / mask.sum(1, keepdim=True).clamp(min=1) / max(counts.num_sequences, 1)

@@ -1,0 +1,66 @@
+"""r1's side: a run as ``python -m r1.run`` makes it, with a gate before every optimizer step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from pairs import Gate, Job
+
+from r1 import fit
+from r1.build import build
+from r1.check.config import check_config
+from r1.check.parts import check_parts
+from r1.compose import CONF
+from r1.stage.base import Stage
+
+FOREVER = 1_000_000  # steps; the parent says when to stop
+
+
+def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, int], dict[str, float]]) -> None:
+    """Compose, check, build and fit; ``figures(stage, step)`` is what is said of a step that has ended."""
+    overrides = [*common(job), *overrides, *job.overrides]
+    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
+        cfg: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+    check_config(cfg, overrides)
+    fit.quiet()
+    experiment = build(cfg)
+    check_parts(cfg, experiment)
+    stage = experiment.stage
+    micro_batches = stage.micro_batches
+
+    def gated(step: int) -> list[Any]:
+        if step:
+            gate.add(**figures(stage, step - 1))
+        gate.arrive()
+        return micro_batches(step)
+
+    stage.micro_batches = gated  # type: ignore[method-assign]
+    fit.fit(cfg, experiment, overrides, "benchmark")
+
+
+def common(job: Job) -> list[str]:
+    """The model, the data and the trainer; one held-out row, since validation is not what is measured."""
+    return [
+        f"model.path={job.model}",
+        f"model.dtype={'bfloat16' if job.device == 'cuda' else 'float32'}",
+        "data=jsonl",
+        "data/template=r1_zero",
+        "data.template.text='{prompt}'",
+        f"data.path={job.data}",
+        "data.num_val=1",
+        f"output_dir={job.output}/run",
+        f"threads={job.threads}",
+        f"checkpoint_every={FOREVER}",
+        "val.num_prompts=1",
+        "val.num_samples=1",
+        "val.ks=[1]",
+        f"val.every={FOREVER}",
+        f"trainer.max_steps={FOREVER}",
+        f"trainer.accelerator={job.device}",
+        f"rollout.max_completion_length={job.limit}",
+        "stage.schedule=constant",
+        "stage.warmup_steps=0",
+    ]

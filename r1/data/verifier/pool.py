@@ -1,0 +1,228 @@
+"""Scoring processes: a batch of comparisons is shared among them, and none takes longer than its limit.
+
+An operation on huge numbers cannot be interrupted from within its process, so each comparison is made in a child
+(r1/data/verifier/worker.py) that can be killed. One that hangs, crashes or is killed costs the one answer that it was
+given. Only text goes to a child and only JSON comes back. The children start when they are first needed, from threads
+that live as long as this process: the system kills a child when the thread that started it ends.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from r1.data.verifier import worker
+from r1.errors import REWARD, UserError
+
+NUM_WORKERS = min(4, os.cpu_count() or 1)
+START_SECONDS = 120.0  # for one process to import sympy, on the slowest file system
+MAX_STARTS = 3  # attempts, before it is said that none starts
+MANY_TIMEOUTS = 8  # in one batch; from then on the batch has a quarter of the time per answer
+CACHED = 16_384  # verdicts
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # sympy's order of terms depends on the hash
+
+Outcome = Literal["right", "wrong", "timeouts", "died", "guard"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One comparison: are all ``answers`` equal to ``gold``?"""
+
+    gold: str
+    answers: tuple[str, ...]
+
+
+@dataclass
+class Batch:
+    """Jobs on their way, shared by the threads that work on them."""
+
+    jobs: Sequence[Job]
+    seconds: float
+    todo: deque[int] = field(init=False)
+    outcomes: list[Outcome] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.todo = deque(range(len(self.jobs)))
+        self.outcomes = ["died"] * len(self.jobs)
+
+    def limit(self) -> float:
+        return self.seconds / (4 if self.outcomes.count("timeouts") >= MANY_TIMEOUTS else 1)
+
+
+class Child:
+    """One scoring process, asked one thing at a time."""
+
+    def __init__(self, path: str) -> None:
+        # As isolated as -I, which would ignore PYTHONHASHSEED: there is no other variable to be isolated from.
+        command = [sys.executable, "-s", "-P", path, str(os.getpid())]
+        libraries = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+        self.process = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env=ENVIRONMENT | libraries,
+            process_group=0,  # a Ctrl-C is for the trainer alone
+        )
+        self.ready, self.asked, self.held = False, 0, b""
+
+    def lives(self) -> bool:
+        """Whether it waits for a job; if it is starting, once it has."""
+        deadline = time.monotonic() + START_SECONDS
+        try:
+            while not self.ready:  # replies that came too late are passed over
+                self.ready = self._message(deadline).get("ready", False)
+        except (OSError, ValueError, TimeoutError):
+            return False
+        return self.process.poll() is None
+
+    def ask(self, job: Job, seconds: float) -> Outcome:
+        """The outcome, after ``seconds`` at the latest."""
+        deadline = time.monotonic() + seconds
+        self.asked += 1
+        try:
+            self._send({"id": self.asked, "gold": job.gold, "answers": job.answers})
+            while (message := self._message(deadline)).get("id") != self.asked:
+                if message.get("ready"):  # it died, and was replaced
+                    return "died"
+        except TimeoutError:
+            self.ready = False
+            self.process.send_signal(signal.SIGUSR1)
+            return "timeouts"
+        except (OSError, ValueError):
+            self.ready = False
+            return "died"
+        return "right" if message.get("equal") is True else "wrong"
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(message).encode() + b"\n")  # smaller than the pipe: the guard saw to it
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        """The next message.
+
+        Raises:
+            TimeoutError: there is none before the deadline.
+            OSError: the process has ended.
+        """
+        assert self.process.stdout is not None
+        ear = select.poll()
+        ear.register(self.process.stdout, select.POLLIN)
+        while b"\n" not in self.held:
+            if not ear.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise TimeoutError
+            if not (read := self.process.stdout.read(65536)):
+                raise BrokenPipeError
+            self.held += read
+        line, _, self.held = self.held.partition(b"\n")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        with self.process:  # closes the pipes and waits
+            self.process.kill()
+
+
+class Pool:
+    """``num_workers`` scoring processes, started when first used; safe to use from any thread.
+
+    Args:
+        path: the program that they run; another one is for tests.
+    """
+
+    def __init__(self, num_workers: int = NUM_WORKERS, path: str = worker.__file__) -> None:
+        self.num_workers, self.path = num_workers, path
+        self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="scorer")
+        self.children: set[Child] = set()
+        self.idle: deque[Child] = deque()
+        self.known: dict[tuple[Job, float], Outcome] = {}
+        self.lock = threading.Lock()
+
+    def judge(self, jobs: Sequence[Job], seconds: float) -> list[Outcome]:
+        """``right``, ``wrong``, ``timeouts`` (took longer than ``seconds``) or ``died`` for each job.
+
+        Raises:
+            UserError: no scoring process starts.
+        """
+        known = {job: self.known.get((job, seconds)) for job in jobs}
+        fresh = [job for job, outcome in known.items() if outcome is None]
+        batch = Batch(fresh, seconds)
+        working = [self.threads.submit(self._work, batch) for _ in range(min(self.num_workers, len(fresh)))]
+        try:
+            wait(working)
+        finally:
+            batch.todo.clear()  # interrupted: the threads stop after the answer they are at
+        for done in working:
+            done.result()
+        found = dict(zip(fresh, batch.outcomes, strict=True))
+        self._remember({(job, seconds): outcome for job, outcome in found.items() if outcome != "died"})
+        return [known[job] or found[job] for job in jobs]
+
+    def _remember(self, found: dict[tuple[Job, float], Outcome]) -> None:
+        """What was judged stays so: validation asks again what the reward has asked, and must hear the same."""
+        with self.lock:
+            self.known |= found
+            for old in list(itertools.islice(self.known, max(0, len(self.known) - CACHED))):
+                del self.known[old]
+
+    def _work(self, batch: Batch) -> None:
+        """One thread's part of a batch."""
+        child = self._take()
+        with contextlib.suppress(IndexError):  # nothing left to do
+            while True:
+                at = batch.todo.popleft()
+                batch.outcomes[at] = child.ask(batch.jobs[at], batch.limit())
+                if batch.outcomes[at] in ("timeouts", "died"):
+                    self.idle.append(child)
+                    child = self._take()
+        self.idle.append(child)
+
+    def _take(self) -> Child:
+        """A child that waits for a job."""
+        for _ in range(MAX_STARTS + self.num_workers):
+            try:
+                child = self.idle.popleft()
+            except IndexError:
+                child = Child(self.path)
+                self.children.add(child)
+            if child.lives():
+                return child
+            self._drop(child)
+        raise UserError(
+            "no scoring process starts",
+            where="data.verifier",
+            do=f"see why: {sys.executable} -s -P {self.path} 0",
+            code=REWARD,
+        )
+
+    def _drop(self, child: Child) -> None:
+        self.children.discard(child)
+        child.close()
+
+    def close(self) -> None:
+        """End all children; none is left behind, not even a zombie."""
+        self.threads.shutdown(cancel_futures=True)
+        for child in list(self.children):
+            self._drop(child)
+        self.idle.clear()
+
+
+POOL = Pool()
+"""The children that all verifiers of this process share."""
+
+atexit.register(POOL.close)

@@ -1,0 +1,127 @@
+"""From a batch of sequences to the log-probability and entropy of every completion token: the one way r1 asks a model.
+
+Rollout, trainer, reference and teacher log-probs all come from here (or from the decoder, which is held against it),
+with the sampling temperature applied, so that a ratio of two policies is 1 wherever they are the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from r1.functional import token_entropy, token_logps
+from r1.head import head_logps
+from r1.packing import attending, attention, pack
+from r1.sequences import Sequences, stack
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}  # of a log-prob; a wrong mask is off by more
+PROBE = [([3, 5, 7], [11, 2, 13, 4]), ([3, 5, 7], [17]), ([6, 2, 9, 8, 5], [12, 3]), ([6, 2, 9, 8, 5], [4, 4, 10])]
+
+
+class Forward:
+    """How the policy is applied to a batch; neither choice can change the result beyond rounding.
+
+    Args:
+        packing: all tokens in one row and no padding, with the output layer applied in tiles; false: the model's own
+            padded forward and full logits.
+        share_prompts: with packing, each prompt goes through the model once for all of its completions.
+    """
+
+    def __init__(self, packing: bool, share_prompts: bool) -> None:
+        self.packing, self.share_prompts = packing, share_prompts
+        self._can_pack: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+
+    def __call__(
+        self, model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and entropies at the completion tokens, 0 elsewhere, float32."""
+        if self.packing and self.can_pack(model, batch):
+            logps, entropy = packed(model, batch, temperature, entropy_gradient, self.share_prompts)
+        else:
+            logps, entropy = plain(model, batch, temperature, entropy_gradient)
+        mask = batch.mask
+        zeros = torch.zeros(mask.shape, device=mask.device)
+        return zeros.masked_scatter(mask, logps), zeros.masked_scatter(mask, entropy)
+
+    def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:
+        """Whether packing gives what the model itself gives: tried once per model, said once if it does not."""
+        if model not in self._can_pack:
+            self._can_pack[model] = packs(model)
+            if not self._can_pack[model]:
+                warnings.warn(
+                    f"{type(model).__name__} does not take packed sequences: training with padding", stacklevel=2
+                )
+        window = getattr(model.config, "sliding_window", None)
+        return self._can_pack[model] and (window is None or _longest(batch) <= window)
+
+
+def packed(
+    model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool, share_prompts: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and entropies of all completion tokens in a row, without padding."""
+    layout = pack(batch, share_prompts)
+    whole = inner(model)
+    with attending(model, attention):
+        out = whole.base_model(
+            input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, layout=layout
+        )
+    hidden = out.last_hidden_state[0].index_select(0, layout.sources)
+    targets = batch.completion_ids[batch.mask]
+    return head_logps(hidden, whole.get_output_embeddings().weight, targets, temperature, entropy_gradient)
+
+
+def plain(
+    model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """The same from the model's own forward: one padded row per completion, logits of the whole vocabulary."""
+    prompts = [batch.prompt_ids[p, : batch.prompt_lengths[p]] for p in batch.prompt_index]
+    rows = [torch.cat([p, c[:n]]) for p, c, n in zip(prompts, batch.completion_ids, batch.lengths, strict=True)]
+    input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    places = [
+        (b, len(p) - 1 + t) for b, (p, n) in enumerate(zip(prompts, batch.lengths, strict=True)) for t in range(n)
+    ]
+    row, column = torch.tensor(places, device=input_ids.device).T
+    logits = model(input_ids=input_ids, use_cache=False).logits[row, column]
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = token_entropy(logits, temperature)
+    return token_logps(logits, batch.completion_ids[batch.mask], temperature), entropy
+
+
+@torch.no_grad()
+def packs(model: PreTrainedModel) -> bool:
+    """Whether a packed forward of this model gives the log-probs of its own forward, on four short sequences."""
+    whole = inner(model)
+    head = whole.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None or whole.base_model is whole:
+        return False
+    pairs = [([i % whole.config.vocab_size for i in p], [i % whole.config.vocab_size for i in c]) for p, c in PROBE]
+    batch = stack(pairs, 0).to(model.device)
+    was_training = model.training
+    model.eval()
+    try:
+        found, _ = packed(model, batch, 1.0, False, share_prompts=True)
+    except (TypeError, ValueError, RuntimeError, AttributeError):  # whatever an architecture makes of a layout
+        return False
+    finally:
+        model.train(was_training)
+    model.eval()
+    expected, _ = plain(model, batch, 1.0, False)
+    model.train(was_training)
+    return bool((found - expected).abs().max() < TOLERANCE.get(model.dtype, 0.3))
+
+
+def inner(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model itself, adapters in place, without peft's wrapper around it."""
+    unwrapped = getattr(model, "get_base_model", None)
+    return unwrapped() if unwrapped else model
+
+
+def _longest(batch: Sequences) -> int:
+    return max(batch.prompt_lengths[p] + n for p, n in zip(batch.prompt_index, batch.lengths, strict=True))
