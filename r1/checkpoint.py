@@ -1,4 +1,8 @@
-"""Checkpoints between two optimizer steps: written aside, synced, checksummed, renamed; a damaged one is skipped."""
+"""Checkpoints between two optimizer steps: written aside, synced, checksummed, renamed; a damaged one is skipped.
+
+The state that is saved is the state between two steps: every rollout, validation and export that was begun and not
+finished is done again by the run that goes on, and comes out the same.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from r1 import model
@@ -22,6 +27,7 @@ from r1.progress import console
 from r1.record import Record
 
 KEEP = 2
+MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -37,10 +43,18 @@ class Checkpoints(Callback):
         self.record, self.folder = record, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
+        self.failures = 0
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = InPlace()
+
+    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.record.best = module.best  # a run that was killed could not write it down
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         for number in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
             signal.signal(number, self.ask_to_stop)
+        self.poll()
         if trainer.global_step and self._validation_due(trainer) and module.validated_at != trainer.global_step:
             self._make_up_validation(trainer, module)
 
@@ -65,6 +79,7 @@ class Checkpoints(Callback):
         The rollouts of the step that was begun are a function of its weights and will be made again.
         """
         if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
+            trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()  # else Lightning too makes up for a validation
             self.save(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -78,9 +93,9 @@ class Checkpoints(Callback):
         return trainer.global_step % self.validate_every == 0
 
     def _make_up_validation(self, trainer: L.Trainer, module: Any) -> None:
-        """The run was stopped inside this validation, and Lightning does not repeat it on resume."""
+        """The run was stopped inside this validation."""
         module.eval()
-        with torch.no_grad():
+        with torch.no_grad(), trainer.precision_plugin.val_step_context():
             module.validation_step(module.val_dataloader().item, 0)
         module.train()
         self._validated(trainer, module)
@@ -88,20 +103,25 @@ class Checkpoints(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             self._validated(trainer, module)
+        elif trainer.global_step and self._validation_due(trainer):  # stopped in the last one: Lightning fits no more
+            self._keep_best(module)
 
     def _validated(self, trainer: L.Trainer, module: Any) -> None:
-        if self.keep_best and module.improved(self.record.start):
-            self.record.best = module.best
-            self._export_best(module)
+        self._keep_best(module)
         self._step_done(trainer)
 
-    def _export_best(self, module: Any) -> None:
+    def _keep_best(self, module: Any) -> None:
         """``best/`` is a Hugging Face folder like ``model/``: the old one or the new one, never half of either."""
-        partial, final = self.record.dir / "best.tmp", self.record.dir / "best"
-        shutil.rmtree(partial, ignore_errors=True)
+        if not self.keep_best or not module.improved(self.record.start):
+            return
+        self.record.best = module.best
+        final = self.record.dir / "best"
+        partial, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
         model.export(module.policy, module.tokenizer, module.stop_ids, partial, go_on=True)
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            final.rename(old)
         partial.rename(final)
+        shutil.rmtree(old, ignore_errors=True)
 
     def _step_done(self, trainer: L.Trainer) -> None:
         if self.stop_signal is not None:
@@ -110,24 +130,67 @@ class Checkpoints(Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
+        """Save, or say that it could not be done: a full disk must not cost what has been trained.
+
+        Raises:
+            UserError: it could not be done ``MAX_FAILURES`` times in a row.
+        """
         final = self.folder / f"step_{trainer.global_step:06d}"
         if final.exists():
             return
         partial = self.folder / f"{final.name}.tmp.{os.getpid()}"
-        partial.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(partial / "state.ckpt")
-        (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
-        (partial / "sha256").write_text(_digest(partial))
-        for path in (*partial.iterdir(), partial):
-            _sync(path)
-        partial.rename(final)
-        _sync(self.folder)
+        try:
+            self._write(trainer, partial)
+            partial.rename(final)
+            _sync(self.folder)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            self._failed(final, error)
+            return
+        self.failures = 0
         for old in sorted(self.folder.glob("step_??????"))[:-KEEP]:
             shutil.rmtree(old)
 
+    def _write(self, trainer: L.Trainer, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = self.record.file_sizes()
+        for name in sizes:
+            _sync(self.record.dir / name)
+        trainer.save_checkpoint(folder / "state.ckpt")
+        (folder / "files.json").write_text(json.dumps(sizes))
+        (folder / "sha256").write_text(_digest(folder))
+        for path in (*folder.iterdir(), folder):
+            _sync(path)
+
+    def _failed(self, final: Path, error: OSError) -> None:
+        self.failures += 1
+        if self.failures == 1:
+            what = f"warning: {final} could not be written ({error}); training goes on, the next one is tried"
+            console.print(what)
+        if self.failures == MAX_FAILURES:
+            raise UserError(
+                f"{MAX_FAILURES} checkpoints in a row could not be written: {error}",
+                where="output_dir",
+                given=str(self.folder),
+                do="make room, then continue from the last good checkpoint with resume=auto",
+                code=STORAGE,
+            ) from None
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Raises: OSError: it cannot be written (torch hides that behind an error about its own format)."""
+        with Path(path).open("wb") as out:
+            try:
+                torch.save(checkpoint, out)
+            except RuntimeError as error:
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
 
 def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a run, or None if it has not saved one yet.
+    """The newest undamaged checkpoint of a run, or None if it has not saved one yet; damaged newer ones are removed.
 
     Raises:
         UserError: there are checkpoints and every one is damaged.
@@ -135,12 +198,11 @@ def latest(folder: Path) -> Path | None:
     for partial in folder.glob("*.tmp.*"):
         shutil.rmtree(partial)
     found = sorted(folder.glob("step_??????"), reverse=True)
-    for checkpoint in found:
-        try:
-            if _digest(checkpoint) == (checkpoint / "sha256").read_text():
-                return checkpoint / "state.ckpt"
-        except OSError:
-            pass  # a file is missing or cannot be read: damaged all the same
+    for i, checkpoint in enumerate(found):
+        if _intact(checkpoint):
+            for damaged in found[:i]:
+                shutil.rmtree(damaged)  # their steps will be made and saved again
+            return checkpoint / "state.ckpt"
         console.print(f"warning: {checkpoint} is damaged and passed over")
     if found:
         raise UserError(
@@ -152,6 +214,13 @@ def latest(folder: Path) -> Path | None:
             code=STORAGE,
         )
     return None
+
+
+def _intact(checkpoint: Path) -> bool:
+    try:
+        return _digest(checkpoint) == (checkpoint / "sha256").read_text()
+    except (OSError, ValueError):  # a file is missing, cannot be read, or is no text
+        return False
 
 
 def files_at(checkpoint: Path | None) -> dict[str, int]:

@@ -19,6 +19,7 @@ from r1.build import Experiment, make, used_parts
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import UserError
 from r1.logger import closing
+from r1.memory import keep_freed_memory
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
 from r1.secrets import redact
@@ -70,6 +71,7 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
         raise UserError(what, where="trainer.devices", given=cfg["trainer"]["devices"], allowed="1")
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
+    keep_freed_memory()
     stage = experiment.stage
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
     sources = [cfg[part].get("path") for part in ("model", "data", "teacher") if part in used_parts(cfg)]

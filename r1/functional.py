@@ -64,17 +64,20 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor,
         (B,) token ids and (B,) float32 log-probabilities under the distribution sampled from (at temperature 0,
         under the model's own).
     """
-    probs = (logits.float() / (temperature or 1.0)).softmax(-1)
+    scaled = logits.float() if temperature in (0, 1) else logits.float() / temperature
+    probs = scaled.softmax(-1)
     if temperature == 0:
         tokens = logits.argmax(-1)
     else:
-        blocks = F.pad(probs, (0, -probs.shape[-1] % SAMPLE_BLOCK)).unflatten(-1, (-1, SAMPLE_BLOCK))
-        cdf = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+        whole = probs.shape[-1] // SAMPLE_BLOCK * SAMPLE_BLOCK
+        sums = probs[:, :whole].unflatten(-1, (-1, SAMPLE_BLOCK)).sum(-1)
+        cdf = torch.cat([sums, probs[:, whole:].sum(-1, keepdim=True)], dim=1).double().cumsum(-1)
         threshold = uniform[:, None] * cdf[:, -1:]
         block = torch.searchsorted(cdf, threshold, right=True).clamp(max=cdf.shape[-1] - 1)
-        before = F.pad(cdf, (1, 0)).gather(-1, block)
-        inside = blocks[torch.arange(len(blocks), device=blocks.device), block.squeeze(-1)].double().cumsum(-1)
-        place = torch.searchsorted(inside, threshold - before, right=True)
+        places = block * SAMPLE_BLOCK + torch.arange(SAMPLE_BLOCK, device=block.device)
+        there = places < probs.shape[-1]
+        inside = probs.gather(1, places.clamp(max=probs.shape[-1] - 1)).where(there, 0.0).double().cumsum(-1)
+        place = torch.searchsorted(inside, threshold - F.pad(cdf, (1, 0)).gather(-1, block), right=True)
         last = (inside < inside[:, -1:]).sum(-1, keepdim=True)  # rounding must not step onto a token of probability 0
         tokens = (block * SAMPLE_BLOCK + torch.minimum(place, last)).squeeze(-1)
     return tokens, probs.gather(-1, tokens[:, None]).squeeze(-1).log()

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shlex
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -137,6 +138,7 @@ class Record:
 
     def _begin(self) -> None:
         self._started = time.monotonic()
+        self._clear_away()
         self._provenance = provenance.describe(self.config)
         if self._earlier:
             earlier = self._earlier.manifest
@@ -148,6 +150,11 @@ class Record:
             provenance.write_config(self.dir, redact(self.config), redact(self.overrides))
             (self.dir / "code.diff").write_text(redact_values(provenance.diff()), encoding="utf-8")
         self.write_manifest("running")
+
+    def _clear_away(self) -> None:
+        """Remove what a run that was killed had not finished writing; no other process writes here."""
+        for partial in [*self.dir.glob("*.tmp.*"), *self.dir.glob("traces/*.tmp.*")]:
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -185,9 +192,13 @@ class Record:
 
     def cut_files(self, sizes: Mapping[str, int]) -> None:
         """Cut the growing files back to an earlier moment: what came after it will be written again."""
-        for name in GROWING:
-            if (self.dir / name).is_file():
-                os.truncate(self.dir / name, sizes.get(name, 0))
+        for file in (self.dir / name for name in GROWING if (self.dir / name).is_file()):
+            size, kept = file.stat().st_size, sizes.get(file.name, 0)
+            if size < kept:  # someone else did that: a checkpoint's files are on the disk before it is
+                console.print(f"warning: {file} has lost {kept - size} bytes of what it held at the checkpoint")
+                jsonl.mended(file)
+            else:
+                os.truncate(file, kept)
 
     def add_samples(
         self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores

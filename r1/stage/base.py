@@ -167,15 +167,17 @@ class Stage(L.LightningModule):
         groups = self.sample(rows, [[key(self.seed, "val", i, s) for s in range(n)] for i in indices])
         flat_rows = [row for row in rows for _ in range(n)]
         texts, scores = self.score(flat_rows, [r for group in groups for r in group])
+        right = self.data.all_correct(texts, flat_rows)
         samples = [
-            Sample(text, len(rollout.completion_ids), rollout.truncated, self.data.correct(text, row))
-            for text, rollout, row in zip(texts, (r for g in groups for r in g), flat_rows, strict=True)
+            Sample(text, len(rollout.completion_ids), rollout.truncated, correct)
+            for text, rollout, correct in zip(texts, (r for g in groups for r in g), right, strict=True)
         ]
         self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
         self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
         self.validated_at = self.trainer.global_step
         self.shown_samples = samples[: 3 * n : n]
-        self.report({name: figure.value for name, figure in self.figures.items()})
+        counts = {f"val/{name}": float(count) for name, count in self.data.pop_scorer_counts().items()}
+        self.report({name: figure.value for name, figure in self.figures.items()} | counts)
         if self.record:
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
 

@@ -84,7 +84,8 @@ class Distill(Sft):
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
         finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
-        right = [(row, a) for row, a in finished if self.keep == "all" or self.data.correct(a.text, row)]
+        verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
+        right = [asked for asked, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
         rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in right]
         counts = {"asked": len(asked), "finished": len(finished), "kept": len(rows)}
         if len(rows) < self.plan.examples_per_step:

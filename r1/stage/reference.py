@@ -20,6 +20,7 @@ class Reference:
     def __init__(self, sync_every: int | None, mix: float) -> None:
         self.sync_every, self.mix = sync_every, mix
         self.model: PreTrainedModel | None = None
+        self.synced_at = 0
         self._saved: dict[str, Any] | None = None
 
     def start_from(self, policy: PreTrainedModel) -> None:
@@ -31,20 +32,24 @@ class Reference:
 
     @torch.no_grad()
     def sync(self, policy: PreTrainedModel, step: int) -> None:
-        """Called before optimizer step ``step``."""
-        if self.sync_every is None or step == 0 or step % self.sync_every:
+        """Called before optimizer step ``step``; again if the run was stopped before the step was made."""
+        if self.sync_every is None or step == self.synced_at or step % self.sync_every:
             return
         assert self.model is not None
         for mine, theirs in zip(self.model.parameters(), policy.parameters(), strict=True):
             mine.lerp_(theirs.to(mine), self.mix)
+        self.synced_at = step
 
     def state(self) -> dict[str, Any] | None:
         """What a checkpoint must hold: nothing where the reference never moves."""
         if self.sync_every is None or self.model is None:
             return None
-        return {name: value.cpu() for name, value in self.model.state_dict().items()}
+        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        return {"weights": weights, "synced_at": self.synced_at}
 
     def load_state(self, state: dict[str, Any] | None) -> None:
-        self._saved = state
-        if self.model is not None and state is not None:
-            self.model.load_state_dict(state)
+        if state is None:
+            return
+        self._saved, self.synced_at = state["weights"], state["synced_at"]
+        if self.model is not None:
+            self.model.load_state_dict(state["weights"])

@@ -1,0 +1,22 @@
+"""Memory of the C library on Linux: freed blocks are kept for the next tensor instead of going back to the kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
+KEPT = 2**31 - 1  # bytes
+
+
+def keep_freed_memory() -> None:
+    """Take large tensors from the heap and keep it: a new mapping for each costs a page fault per 4 KiB.
+
+    On a CPU that is 5 to 10 % of a small model's training step and half of sampling from a large vocabulary. Without
+    effect where the C library is not glibc.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(MMAP_MAX, 0)
+        mallopt(TRIM_THRESHOLD, KEPT)
+        mallopt(TOP_PAD, 64 << 20)
