@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 
 from r1 import checkpoint, model, provenance
@@ -24,6 +25,7 @@ from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
 from r1.secrets import redact
 from r1.stage.advantage.base import expected_frac_zero_std
+from r1.stage.base import Stage
 
 Config = dict[str, Any]
 TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
@@ -89,30 +91,35 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
     record.cut_files(checkpoint.files_at(saved))
     checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
-    extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
-    trainer = make(
-        cfg["trainer"],
-        "trainer",
-        cfg,
-        loggers=[MetricsFile(record.dir), extra],
-        callbacks=[checkpoints, Progress()],
-        num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
-        validate_every=experiment.validation.every,
-        root=record.dir,
-    )
-    stage.poll = checkpoints.poll
-    with closing(extra), stop_between_steps(checkpoints):
-        if saved is None:
+    stage.poll, stage.at_once = checkpoints.poll, checkpoints.at_once
+    with stop_between_steps(checkpoints):
+        extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
+        with closing(extra):
+            trainer = make(
+                cfg["trainer"],
+                "trainer",
+                cfg,
+                loggers=[MetricsFile(record.dir), extra],
+                callbacks=[checkpoints, Progress()],
+                num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
+                validate_every=experiment.validation.every,
+                root=record.dir,
+            )
+            _train(stage, trainer, saved, record)
+
+
+def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record) -> None:
+    if saved is None:
+        trainer.validate(stage, verbose=False)
+        record.start = stage.figures
+        record.write_manifest("running")  # a resumed run does not validate its start again
+    if stage.trains:
+        trainer.fit(stage, ckpt_path=saved, weights_only=True)
+        stage.poll()
+        if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
-            record.start = stage.figures
-            record.write_manifest("running")  # a resumed run does not validate its start again
-        if stage.trains:
-            trainer.fit(stage, ckpt_path=saved, weights_only=True)
-            checkpoints.poll()
-            if stage.validated_at != trainer.global_step:
-                trainer.validate(stage, verbose=False)
-            model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
-        record.final = stage.figures
+        model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
+    record.final = stage.figures
 
 
 def new_folder(name: str) -> Path:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
-from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from r1 import evaluate
@@ -24,66 +23,13 @@ from r1.reward.base import Rewards, Scores
 from r1.rollout.base import Engine, Rollout, carry_on
 from r1.seeds import batch_indices, key
 from r1.sequences import Sequences
+from r1.stage.loader import Once, StepLoader
+from r1.stage.optimization import Optimization, adamw, lr_factor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from r1.record import Record
-
-
-class Optimization(TypedDict):
-    """The knobs that every training stage has (conf/stage/_base.yaml)."""
-
-    lr: Annotated[float, Gt(0)]
-    weight_decay: Annotated[float, Ge(0)]
-    beta1: Annotated[float, Interval(ge=0, lt=1)]
-    beta2: Annotated[float, Interval(ge=0, lt=1)]
-    warmup_steps: Annotated[int, Ge(0)]
-    schedule: Literal["constant", "linear", "cosine"]
-    max_grad_norm: Annotated[float, Gt(0)] | None
-    examples_per_step: Annotated[int, Ge(1)]
-    micro_batch_size: Annotated[int, Ge(1)]
-    packing: bool
-
-
-class StepLoader:
-    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made when asked for.
-
-    Its length is known, so that Lightning does not fetch one item ahead: the next rollouts must be made by the
-    weights after the current update.
-    """
-
-    def __init__(self, stage: Stage, num_steps: int) -> None:
-        self.stage, self.num_steps, self.step = stage, num_steps, 0
-
-    def __len__(self) -> int:
-        return self.num_steps * self.stage.plan.num_micro_batches
-
-    def __iter__(self) -> Iterator[Any]:
-        while self.step < self.num_steps:
-            batches = self.stage.micro_batches(self.step)
-            self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
-            yield from batches
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "stage": self.stage.loader_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.step = state["step"]
-        self.stage.load_loader_state(state["stage"])
-
-
-@dataclass(frozen=True)
-class Once:
-    """A dataloader of one item (Lightning would take a plain list for several dataloaders)."""
-
-    item: Any
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.item
 
 
 class Stage(L.LightningModule):
@@ -113,6 +59,7 @@ class Stage(L.LightningModule):
         self.tokenizer = model.load_tokenizer()
         self.record: Record | None = None
         self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
+        self.at_once: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a stop is obeyed at once
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
         self.best: dict[str, float] | None = None
@@ -262,29 +209,12 @@ class Stage(L.LightningModule):
         return float(self.plan.num_micro_batches * self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:
-        knobs = self.optimization
-        parameters = [p for p in self.policy.parameters() if p.requires_grad]
-        matrices = [p for p in parameters if p.ndim >= 2]  # biases and norms are not decayed
-        vectors = [p for p in parameters if p.ndim < 2]
-        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(
-            groups,
-            lr=knobs["lr"],
-            betas=(knobs["beta1"], knobs["beta2"]),
-            weight_decay=knobs["weight_decay"],
-            fused=True,
-        )
+        optimizer = adamw(self.policy, self.optimization)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_factor(self, step: int) -> float:
-        """Share of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
-        warmup, total = self.optimization["warmup_steps"], self.trainer.max_steps
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min((step - warmup) / max(total - warmup, 1), 1.0)
-        shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-        return shapes[self.optimization["schedule"]]
+        return lr_factor(self.optimization, step, self.trainer.max_steps)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

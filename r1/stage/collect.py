@@ -72,7 +72,7 @@ class Collector:
             [row for row in rows for _ in range(stage.group_size)], [r for group in rollouts for r in group]
         )
         stage.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
-        stage.accumulate(stage.data.pop_scorer_counts())
+        stage.accumulate({name: float(count) for name, count in stage.data.pop_scorer_counts().items()})
         cuts = [slice(p * stage.group_size, (p + 1) * stage.group_size) for p in range(len(rows))]
         return [
             Group(row, group, texts[cut], scores.part(cut))

@@ -19,7 +19,7 @@ from r1.model import Model
 from r1.record import replace
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.base import Optimization
+from r1.stage.optimization import Optimization
 from r1.stage.sft import Sft
 from r1.teacher.base import Answer, Teacher
 
@@ -107,7 +107,8 @@ class Distill(Sft):
         given = [[Answer(**a) for a in line["answers"]] for line in (jsonl.mended(journal) if journal else [])]
         for start in range(len(given), len(questions), QUESTIONS_AT_ONCE):
             rows = questions[start : start + QUESTIONS_AT_ONCE]
-            given += self.teacher.answer(rows, self.answers_per_question, self.seed)
+            with self.at_once():
+                given += self.teacher.answer(rows, self.answers_per_question, self.seed)
             if journal:
                 lines = zip(rows, given[start:], strict=True)
                 jsonl.append(

@@ -21,10 +21,11 @@ from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.sequences import Sequences
 from r1.stage.advantage.base import Advantage
-from r1.stage.base import Optimization, Stage
+from r1.stage.base import Stage
 from r1.stage.collect import Collector, ZeroVariance
 from r1.stage.experience import Experience, from_state, split, to_state
 from r1.stage.loss.base import Clip, Loss
+from r1.stage.optimization import Optimization
 from r1.stage.reference import Reference
 
 

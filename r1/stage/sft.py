@@ -13,7 +13,8 @@ from r1.model import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.sequences import Sequences, stack
-from r1.stage.base import Optimization, Stage
+from r1.stage.base import Stage
+from r1.stage.optimization import Optimization
 
 
 @dataclass(frozen=True)

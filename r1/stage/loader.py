@@ -1,0 +1,50 @@
+"""What Lightning iterates over: whole optimizer steps, made when they are asked for; and a validation in one piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r1.stage.base import Stage
+
+
+class StepLoader:
+    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made when asked for.
+
+    Its length is known, so that Lightning does not fetch one item ahead: the next rollouts must be made by the
+    weights after the current update.
+    """
+
+    def __init__(self, stage: Stage, num_steps: int) -> None:
+        self.stage, self.num_steps, self.step = stage, num_steps, 0
+
+    def __len__(self) -> int:
+        return self.num_steps * self.stage.plan.num_micro_batches
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.step < self.num_steps:
+            batches = self.stage.micro_batches(self.step)
+            self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
+            yield from batches
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "stage": self.stage.loader_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
+        self.stage.load_loader_state(state["stage"])
+
+
+@dataclass(frozen=True)
+class Once:
+    """A dataloader of one item (Lightning would take a plain list for several dataloaders)."""
+
+    item: Any
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Any]:
+        yield self.item

@@ -1,0 +1,49 @@
+"""AdamW and its learning rate: the knobs that every training stage has."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, TypedDict
+
+import torch
+from annotated_types import Ge, Gt, Interval
+
+
+class Optimization(TypedDict):
+    """The knobs that every training stage has (conf/stage/_base.yaml)."""
+
+    lr: Annotated[float, Gt(0)]
+    weight_decay: Annotated[float, Ge(0)]
+    beta1: Annotated[float, Interval(ge=0, lt=1)]
+    beta2: Annotated[float, Interval(ge=0, lt=1)]
+    warmup_steps: Annotated[int, Ge(0)]
+    schedule: Literal["constant", "linear", "cosine"]
+    max_grad_norm: Annotated[float, Gt(0)] | None
+    examples_per_step: Annotated[int, Ge(1)]
+    micro_batch_size: Annotated[int, Ge(1)]
+    packing: bool
+
+
+def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
+    """The optimizer of the trainable parameters; biases and norms are not decayed."""
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        groups,
+        lr=knobs["lr"],
+        betas=(knobs["beta1"], knobs["beta2"]),
+        weight_decay=knobs["weight_decay"],
+        fused=True,
+    )
+
+
+def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:
+    """Share of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
+    warmup = knobs["warmup_steps"]
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
+    shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
+    return shapes[knobs["schedule"]]
