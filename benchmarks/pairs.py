@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -41,7 +41,7 @@ class Job:
         sequences: completions (GRPO), rows or packed blocks (SFT) per optimizer step.
         group, limit: GRPO's completions per prompt and tokens per completion.
         splits: the micro-batches that TRL makes of a step.
-        packing: TRL's SFT strategy, ``packed_length`` tokens per block.
+        packing, packed_length: TRL's SFT strategy (none: padded batches of like lengths), tokens per block.
         overrides: r1's config besides what the job says.
     """
 
@@ -106,8 +106,9 @@ class Worker:
     def tell(self, word: str) -> Step:
         """``go``: take a step and report it. ``stop``: report the memory."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{word}\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is gone, and the report says why
+            self.process.stdin.write(f"{word}\n")
+            self.process.stdin.flush()
         return self.report()
 
 

@@ -93,7 +93,9 @@ def save_model(folder: Path, size: Size, end: float, dtype: str) -> Path:
     """Write random weights (seed 0) that end a completion with chance ``end`` per token, and their tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.manual_seed(0)
     special = {"bos_token_id": None, "eos_token_id": EOS_ID, "pad_token_id": 0}
     config = AutoConfig.for_model(

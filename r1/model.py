@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -140,6 +141,8 @@ class Model:
         import torch
         from transformers import AutoModelForCausalLM
 
+        from r1.packing import recomputing
+
         dtype: torch.dtype = getattr(torch, self.dtype)
         model: PreTrainedModel
         if self.path is not None:
@@ -153,7 +156,8 @@ class Model:
                 )
         if self.gradient_checkpointing:
             enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-            (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+            knobs = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
+            (enable or model.gradient_checkpointing_enable)(knobs)
         model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model

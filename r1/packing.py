@@ -10,7 +10,7 @@ With G completions of C tokens for a prompt of P tokens, P + G C tokens are work
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from torch import Tensor
 from r1.sequences import Sequences
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 FULL_ENOUGH = 0.8  # rows shorter than this share of a segment's width go into a segment of their own
 
@@ -186,7 +186,9 @@ def _with_prompt(layout: Layout, segment: Segment, states: Tensor) -> Tensor:
     own = segment.of(states)
     if segment.prompts is None:
         return own
-    return torch.cat([layout.shared.of(states).index_select(0, segment.prompts), own], dim=2)
+    shared = layout.shared.of(states)
+    prompts = F.embedding(segment.prompts, shared.flatten(1))  # index_select, with a much faster gradient
+    return torch.cat([prompts.view(-1, *shared.shape[1:]), own], dim=2)
 
 
 @contextmanager
@@ -196,10 +198,20 @@ def attending(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[
 
     name = f"r1_{function.__module__}"
     AttentionInterface.register(name, function)
-    config = model.config
+    with _attention_named(model.config, name):
+        yield
+
+
+@contextmanager
+def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
     before = config._attn_implementation
     config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
+
+
+def recomputing(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, when ``attending`` is over."""
+    return nullcontext(), _attention_named(config, config._attn_implementation)

@@ -44,14 +44,14 @@ def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, in
 def common(job: Job) -> list[str]:
     """The model, the data and the trainer; one held-out row, since validation is not what is measured."""
     return [
-        f"model.path={job.model}",
+        f"model.path='{job.model}'",
         f"model.dtype={'bfloat16' if job.device == 'cuda' else 'float32'}",
         "data=jsonl",
         "data/template=r1_zero",
         "data.template.text='{prompt}'",
-        f"data.path={job.data}",
+        f"data.path='{job.data}'",
         "data.num_val=1",
-        f"output_dir={job.output}/run",
+        f"output_dir='{job.output}/run'",
         f"threads={job.threads}",
         f"checkpoint_every={FOREVER}",
         "val.num_prompts=1",

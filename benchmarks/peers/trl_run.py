@@ -42,7 +42,7 @@ def settings(job: Job) -> dict[str, Any]:
 
 
 class AtGate(TrainerCallback):
-    """Waits before every step. ``tokens()`` counts what the step that has ended has trained on."""
+    """Waits before every step."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate

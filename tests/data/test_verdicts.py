@@ -25,14 +25,8 @@ def test_a_batch_is_asked_at_once_where_the_verifier_can():
 
 
 def test_data_counts_what_its_verifier_counts():
-    data = partial(Data, [], [], None)
+    data = Data([], [], template=None, verifier=partial(math, seconds=2.0))
     pop_counts()
-    assert data(partial(math, seconds=2.0)).all_correct(
-        ["<answer>9^{9^9}</answer>", "none"], [{"answer": "1"}] * 2
-    ) == [False, False]
-    assert data(exact).pop_scorer_counts() == {}
-    assert data(partial(math, seconds=2.0)).pop_scorer_counts() == {
-        "scorer/timeouts": 0,
-        "scorer/died": 0,
-        "scorer/guard": 1,
-    }
+    assert data.all_correct(["<answer>9^{9^9}</answer>", "none"], [{"answer": "1"}] * 2) == [False, False]
+    assert data.pop_scorer_counts() == {"scorer/timeouts": 0, "scorer/died": 0, "scorer/guard": 1}
+    assert Data([], [], template=None, verifier=exact).pop_scorer_counts() == {}
