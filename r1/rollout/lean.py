@@ -53,7 +53,8 @@ def _norm(states: Tensor, norm: Any) -> Tensor:
     """RMSNorm (Zhang and Sennrich 2019) over the last dimension, worked out in float32."""
     wide = states.float()
     scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + norm.variance_epsilon).rsqrt_()
-    return (wide * scale[..., None]).to(states.dtype) * norm.weight
+    normed: Tensor = (wide * scale[..., None]).to(states.dtype) * norm.weight
+    return normed
 
 
 def _linear(states: Tensor, projection: nn.Module) -> Tensor:
