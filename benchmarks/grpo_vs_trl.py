@@ -1,13 +1,14 @@
 """GRPO steps of r1 and of TRL's GRPOTrainer, taken in turn in one run: tokens/s, the step's parts, peak memory.
 
     python benchmarks/grpo_vs_trl.py [--workloads a,b,c,d] [--sizes 1M,6M] [--steps 15] [--budget 75] [--quick]
-                                     [--threads 2] [--device cpu|cuda] [--trl-micro 4] [--r1 KEY=VALUE ...] [--json]
+                                     [--threads 2] [--device cpu|cuda] [--splits 4] [--r1 KEY=VALUE ...] [--json]
 
 Both sides train the same random model (Qwen2 shape, fp32; bf16 weights on a GPU) on the same prompts with the same
 group size, sampling, loss (dapo), AdamW and reward, each in its own process with the same threads. r1 is what
 ``python -m r1.run stage=grpo`` runs, at its defaults. TRL is at the settings that are fastest for it: no reference
-model, no recomputation, no logging, completions from transformers' ``generate``, and ``--trl-micro`` micro-batches per
-step (of 1, 2, 4 and 8, 4 was the fastest or level with it on every workload; it also takes less memory than 1).
+model, no recomputation, no logging, completions from transformers' ``generate``. Both cut a step into ``--splits``
+micro-batches: probed with TRL at 1M, 4 was the fastest of 1, 2, 4 and 8 or level with it on a, b and c, and 4 was
+faster than 1 and 8 on d; it also takes less memory than 1.
 
     a   8 prompts of 16 tokens x 8 completions of exactly 64 tokens
     b   the same prompts, geometric lengths: mean about 63, at most 256
@@ -49,7 +50,7 @@ def job_of(workload: Workload, size: str, folder: Path, args: argparse.Namespace
         sequences=workload.prompts * workload.group,
         group=workload.group,
         limit=workload.limit,
-        splits=args.trl_micro,
+        splits=args.splits,
         overrides=args.r1,
     )
 
@@ -65,7 +66,7 @@ def measure(workload: Workload, size: str, args: argparse.Namespace) -> Figures:
     tokens = sum(result[side]["tokens_per_step"] for side in SIDES) / len(SIDES)
     limit = step_limit(workload, SIZES[size], tokens, args.device)
     shares = {f"share_{side}": limit["step_s"] / result[side]["step_s"] for side in SIDES}
-    return result | {"trl_micro": job.splits, "limit": limit | shares}
+    return result | {"splits": job.splits, "limit": limit | shares}
 
 
 def print_limit(limit: dict[str, float]) -> None:
@@ -83,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="other defaults: 1M only, 3 pairs, 25 seconds")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--trl-micro", type=int, default=4, help="micro-batches of TRL's step")
+    parser.add_argument("--splits", type=int, default=4, help="micro-batches per step, on both sides")
     parser.add_argument("--r1", action="append", default=[], metavar="KEY=VALUE", help="a further override for r1")
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     if parser.parse_args().quick:

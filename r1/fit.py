@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 
 from r1 import checkpoint, model, provenance
@@ -26,6 +25,9 @@ from r1.record import MetricsFile, Record
 from r1.secrets import redact
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
+
+if TYPE_CHECKING:
+    import lightning as L
 
 Config = dict[str, Any]
 TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width

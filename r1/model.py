@@ -145,20 +145,20 @@ class Model:
 
         dtype: torch.dtype = getattr(torch, self.dtype)
         model: PreTrainedModel
-        if self.path is not None:
-            load = AutoModelForCausalLM.from_pretrained
-            model = _load(load, self.path, dtype=dtype, attn_implementation=self.attn_implementation)
-        else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.path is not None:
+                load = AutoModelForCausalLM.from_pretrained
+                model = _load(load, self.path, dtype=dtype, attn_implementation=self.attn_implementation)
+            else:
                 model = AutoModelForCausalLM.from_config(
                     self.load_config(), dtype=dtype, attn_implementation=self.attn_implementation
                 )
-        if self.gradient_checkpointing:
-            enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-            knobs = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
-            (enable or model.gradient_checkpointing_enable)(knobs)
-        model = self.lora.wrap(model) if self.lora else model
+            if self.gradient_checkpointing:
+                enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
+                knobs = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
+                (enable or model.gradient_checkpointing_enable)(knobs)
+            model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model
 

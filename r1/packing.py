@@ -213,5 +213,5 @@ def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
 
 
 def recomputing(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, when ``attending`` is over."""
+    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, after ``attending``."""
     return nullcontext(), _attention_named(config, config._attn_implementation)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,6 +17,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from r1.build import Experiment, build
 from r1.check.config import check_schema
 from r1.compose import CONF
+
+if TYPE_CHECKING:
+    from forkserver import ForkServer, Whole
 
 Config = dict[str, Any]
 SIZES = {
@@ -54,6 +57,9 @@ DENSE = [  # instead of the rewards for a right answer, which random weights nev
     f"+reward.terms.low_ids={{_target_: {low_ids.__module__}.low_ids, weight: 1.0}}",
     f"extensions=[{low_ids.__module__}]",
 ]
+
+
+pytest.register_assert_rewrite("samerun")
 
 
 @pytest.fixture(autouse=True)
@@ -147,3 +153,20 @@ def llama(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[ForkServer]:
+    """Runs that are killed, stopped and damaged, forked in a moment from a process that has imported everything."""
+    from forkserver import ForkServer
+
+    made = ForkServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def whole_run(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    from forkserver import Whole
+
+    return Whole(server, tmp_path_factory.mktemp("whole"))

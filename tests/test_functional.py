@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.functional import KL_ESTIMATORS, k1, k2, k3, sample, token_entropy, token_logps
+from r1.functional import KL_ESTIMATORS, SAMPLE_BLOCK, k1, k2, k3, sample, token_entropy, token_logps
 
 LN3 = math.log(3.0)
 LARGEST = 1 - 2.0**-53  # the largest number that a float64 uniform can be
@@ -89,7 +89,7 @@ def test_the_expected_gradient_of_k2_is_that_of_the_kl() -> None:
 def test_sample_inverts_the_cumulative_distribution() -> None:
     logits = torch.tensor([0.25, 0.25, 0.5]).log().repeat(6, 1)
     uniform = torch.tensor([0.0, 0.2499, 0.2501, 0.4999, 0.5001, LARGEST], dtype=torch.float64)
-    assert sample(logits, uniform, temperature=1.0).tolist() == [0, 0, 1, 1, 2, 2]
+    assert sample(logits, uniform, temperature=1.0)[0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
@@ -97,7 +97,7 @@ def test_sample_frequencies_match_the_softmax(temperature: float) -> None:
     draws = 40_000
     logits = torch.tensor([1.5, 0.3, -0.2, 0.0, -1.0, 2.0])
     uniform = torch.rand(draws, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    counts = sample(logits.repeat(draws, 1), uniform, temperature).bincount(minlength=6)
+    counts = sample(logits.repeat(draws, 1), uniform, temperature)[0].bincount(minlength=6)
     expected = (logits / temperature).softmax(-1) * draws
     chi_square = ((counts - expected) ** 2 / expected).sum().item()
     assert chi_square < 20.5  # 99.9 % of the chi-square distribution with 5 degrees of freedom
@@ -105,7 +105,9 @@ def test_sample_frequencies_match_the_softmax(temperature: float) -> None:
 
 def test_sample_is_greedy_at_temperature_zero() -> None:
     logits = torch.tensor([[0.0, 1.0, 0.9], [2.0, 1.0, 1.9]])
-    assert sample(logits, torch.tensor([0.99, 0.0], dtype=torch.float64), temperature=0).tolist() == [1, 0]
+    tokens, logps = sample(logits, torch.tensor([0.99, 0.0], dtype=torch.float64), temperature=0)
+    assert tokens.tolist() == [1, 0]
+    assert logps.tolist() == pytest.approx([logits[0].log_softmax(0)[1].item(), logits[1].log_softmax(0)[0].item()])
 
 
 @given(
@@ -117,7 +119,7 @@ def test_sample_is_greedy_at_temperature_zero() -> None:
 )
 def test_sample_never_draws_the_impossible(logits: list[float], uniform: float, temperature: float) -> None:
     row = torch.tensor([logits])
-    drawn = sample(row, torch.tensor([uniform], dtype=torch.float64), temperature)
+    drawn, _ = sample(row, torch.tensor([uniform], dtype=torch.float64), temperature)
     assert (row / temperature).softmax(-1)[0, drawn].item() > 0
 
 
@@ -125,7 +127,36 @@ def test_the_rows_of_a_batch_do_not_influence_each_other() -> None:
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(16, 50, generator=generator) * 3
     uniform = torch.rand(16, generator=generator, dtype=torch.float64)
-    together = sample(logits, uniform, 1.0)
-    alone = torch.cat([sample(logits[b : b + 1], uniform[b : b + 1], 1.0) for b in range(16)])
+    together, _ = sample(logits, uniform, 1.0)
+    alone = torch.cat([sample(logits[b : b + 1], uniform[b : b + 1], 1.0)[0] for b in range(16)])
     assert together.equal(alone)
     assert len(set(together.tolist())) > 8
+
+
+@given(
+    size=st.sampled_from([2, SAMPLE_BLOCK - 1, SAMPLE_BLOCK, SAMPLE_BLOCK + 1, 2 * SAMPLE_BLOCK, 3 * SAMPLE_BLOCK + 7]),
+    seed=st.integers(0, 10_000),
+    uniform=st.one_of(st.sampled_from([0.0, LARGEST]), st.floats(0, LARGEST)),
+    scale=st.sampled_from([0.0, 1.0, 12.0]),
+)
+def test_summing_in_blocks_draws_as_one_long_sum(size: int, seed: int, uniform: float, scale: float) -> None:
+    """The token's share of the whole sum covers the number drawn, whatever block it lies in."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(1, size, generator=generator)
+    logits[0, torch.rand(size, generator=generator) < 0.3] = -math.inf  # whole blocks may end in tokens of no chance
+    logits[0, seed % size] = 0.0
+    tokens, _ = sample(logits, torch.tensor([uniform], dtype=torch.float64), 1.0)
+    cdf = logits.double().softmax(-1).cumsum(-1)[0]
+    drawn = int(tokens)
+    assert logits[0, drawn] > -math.inf
+    assert (cdf[drawn - 1] if drawn else 0.0) <= uniform * cdf[-1] + 1e-6
+    assert uniform * cdf[-1] <= cdf[drawn] + 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
+def test_sample_gives_the_log_probability_of_what_it_drew(temperature: float) -> None:
+    generator = torch.Generator().manual_seed(7)
+    logits = 3 * torch.randn(8, 300, generator=generator)
+    tokens, logps = sample(logits, torch.rand(8, generator=generator, dtype=torch.float64), temperature)
+    torch.testing.assert_close(logps, token_logps(logits, tokens, temperature), rtol=0, atol=1e-5)
+    assert logps.dtype == torch.float32

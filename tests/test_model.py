@@ -169,6 +169,24 @@ def test_random_weights_are_a_function_of_the_seed_alone(scratch: Callable[..., 
     assert any(not first[name].equal(other[name]) for name in first)
 
 
+def test_adapters_are_a_function_of_the_seed_alone(scratch: Callable[..., Model]) -> None:
+    lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
+    found = []
+    for global_seed, seed in ((1, 3), (2, 3), (2, 4)):
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        model = scratch(lora=lora).load(seed=seed)
+        found.append({name: p for name, p in model.named_parameters() if "lora_A" in name})
+        assert torch.get_rng_state().equal(before)
+    first, again, other = found
+    assert all(first[name].equal(again[name]) for name in first)
+    assert not any(first[name].equal(other[name]) for name in first)
+    loaded = [source(path="r1:tiny_xs", lora=lora).load(seed=seed).state_dict() for seed in (3, 3, 4)]
+    (name,) = (n for n in loaded[0] if "layers.0.self_attn.q_proj.lora_A" in n)
+    assert loaded[0][name].equal(loaded[1][name])
+    assert not loaded[0][name].equal(loaded[2][name])
+
+
 def test_knobs_reach_the_model(scratch: Callable[..., Model]) -> None:
     made = scratch(dtype="bfloat16", attn_implementation="eager", gradient_checkpointing=True).load(seed=0)
     assert made.dtype is torch.bfloat16

@@ -14,6 +14,7 @@ def overrides(job: Job) -> list[str]:
         "stage.lr=1e-7",  # completion lengths must not drift
         f"stage.group_size={job.group}",
         f"stage.examples_per_step={job.sequences // job.group}",
+        f"stage.micro_batch_size={job.sequences // job.splits}",
         "~reward.terms.accuracy",
         "~reward.terms.format",
         "extensions=[workloads]",

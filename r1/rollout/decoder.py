@@ -1,6 +1,6 @@
 """Decoding a batch of groups step by step: what a decoder does, and which one serves a model.
 
-Three of them, each held against the model's own log-probs before it is used: ``LeanDecoder`` (models built like llama),
+Three of them, each held against the model's own log-probs before it is used: ``LeanDecoder`` (llama and its like),
 ``SharedDecoder`` (whatever takes another attention function), and ``CachedDecoder``, transformers' forward and cache.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from r1.forward import PROBE, TOLERANCE, packs, plain
-from r1.rollout.lean import LeanDecoder
+from r1.rollout.lean import LIKE_LLAMA, LeanDecoder
 from r1.rollout.shared import SharedDecoder
 from r1.sequences import stack
 
@@ -47,8 +47,10 @@ def decoder(model: PreTrainedModel, longest: int) -> Decoder:
 def fitting(model: PreTrainedModel) -> type[SharedDecoder] | None:
     """The fastest decoder that gives this model's own log-probs; tried once per model, on four short sequences."""
     if model not in _fitting:
-        kinds = (LeanDecoder, SharedDecoder) if packs(model) else ()
-        _fitting[model] = next((kind for kind in kinds if works(kind, model)), None)
+        kinds = [LeanDecoder, SharedDecoder] if model.config.model_type in LIKE_LLAMA else [SharedDecoder]
+        with torch.autocast(model.device.type, enabled=False):  # its rounding is larger than the tolerance
+            fits = packs(model)
+            _fitting[model] = next((kind for kind in kinds if fits and works(kind, model)), None)
     return _fitting[model]
 
 

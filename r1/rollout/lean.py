@@ -2,7 +2,8 @@
 
 At one token per row a small model spends more time between operations than in them. This decoder walks through the
 model's own layers and asks only its projections, adapters included; norms, rotation and residuals are done here.
-Whether a model is built like that is not looked up: a decoder that gives other log-probs is not used.
+Which models are built like that is listed: relatives differ in ways that a probe of a new model, or one in half
+precision, cannot tell (a layer without rotation, a factor on the residuals, another pairing of the dimensions).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r1.rollout.shared import SharedDecoder, attend
+
+LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 
 
 class LeanDecoder(SharedDecoder):

@@ -1,23 +1,25 @@
-"""The embedded engine against a decoder of ten lines without cache, batch or padding; and the padding of sequences."""
+"""The embedded engine against a decoder of ten lines without cache, batch or padding."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
+from r1.errors import Interrupted
 from r1.functional import sample
 from r1.rollout import transformers as module
 from r1.rollout.base import Rollout
+from r1.rollout.decoder import fitting
+from r1.rollout.shared import SharedDecoder
 from r1.rollout.transformers import Transformers
 from r1.seeds import key, uniforms
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3"]
+ARCHITECTURES = ["llama", "qwen2", "qwen3", "gpt2", "gemma2"]  # one for each decoder, and two more
 TEMPERATURES = [0.6, 1.0, 1.3]
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [3, 3, 3], [90, 2, 17, 44]]
 STOP = set(range(85, 97))  # an eighth of the vocabulary: completions end at different places
@@ -43,7 +45,7 @@ def slow(model: PreTrainedModel, prompt: list[int], seed: int, temperature: floa
     logps: list[float] = []
     for t in range(LENGTH):
         logits = model(input_ids=torch.tensor([prompt + completion])).logits[:, -1]
-        token = int(sample(logits, uniforms([seed], LENGTH)[:, t], temperature))
+        token = int(sample(logits, uniforms([seed], LENGTH)[:, t], temperature)[0])
         completion.append(token)
         logps.append(float((logits[0] / (temperature or 1.0)).log_softmax(-1)[token]))
         if token in stop:
@@ -78,12 +80,14 @@ def test_right_padded_sequences_have_the_sampled_logps(
     """What a trainer sees of a rollout, closing token included: the reason that the first ratio is 1."""
     model = make_model(architecture)
     rollouts = [r for g in engine(temperature).generate(model, PROMPTS, seeds_of(3), STOP) for r in g]
-    padded = pad([(r.prompt_ids, r.completion_ids) for r in rollouts], pad_id=0)
+    rows = [torch.tensor(r.prompt_ids + r.completion_ids) for r in rollouts]
+    input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     with torch.no_grad():
-        logps = (model(input_ids=padded.input_ids).logits[:, :-1] / temperature).log_softmax(-1)
-    found = logps.gather(-1, padded.input_ids[:, 1:, None]).squeeze(-1)
-    for rollout, row, mask in zip(rollouts, found, padded.mask, strict=True):
-        assert row[mask].tolist() == pytest.approx(rollout.logps, abs=1e-5)
+        logps = (model(input_ids=input_ids).logits[:, :-1] / temperature).log_softmax(-1)
+    found = logps.gather(-1, input_ids[:, 1:, None]).squeeze(-1)
+    for rollout, row in zip(rollouts, found, strict=True):
+        start = len(rollout.prompt_ids) - 1
+        assert row[start : start + len(rollout.logps)].tolist() == pytest.approx(rollout.logps, abs=1e-5)
     assert any(not r.truncated for r in rollouts)
     assert any(r.truncated for r in rollouts)
 
@@ -147,18 +151,46 @@ def test_compaction_does_not_matter(
 
 
 def test_finished_rows_leave_the_batch(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitting(llama)  # the probe is not counted
+    prefilled: list[int] = []
     widths: list[int] = []
-    forward = llama.forward
+    start, step = SharedDecoder.start, SharedDecoder.step
 
-    def counting(*args: Any, **kwargs: Any) -> Any:
-        widths.append(len(kwargs["input_ids"]))
-        return forward(*args, **kwargs)
+    def starting(self: SharedDecoder, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Any:
+        prefilled.append(len(prompts))
+        return start(self, prompts, group_sizes)
 
-    monkeypatch.setattr(llama, "forward", counting)
+    def stepping(self: SharedDecoder, tokens: Any) -> Any:
+        widths.append(len(tokens))
+        return step(self, tokens)
+
+    monkeypatch.setattr(SharedDecoder, "start", starting)
+    monkeypatch.setattr(SharedDecoder, "step", stepping)
     rollouts = [r for g in engine().generate(llama, PROMPTS, seeds_of(4), STOP) for r in g]
-    assert widths[:2] == [4, 16]  # one prefill per prompt, then one row per completion
+    assert prefilled == [4]  # each prompt is read once
+    assert widths[0] == 16
     assert widths[-1] < 16
-    assert len(widths) == max(len(r.completion_ids) for r in rollouts)
+    assert len(widths) == max(len(r.completion_ids) for r in rollouts) - 1
+
+
+def test_a_poll_that_raises_stops_between_two_tokens(llama: PreTrainedModel) -> None:
+    """As many questions as tokens, and whoever raises is heard at once."""
+    asked: list[int] = []
+
+    def poll() -> None:
+        asked.append(len(asked))
+        if len(asked) == 5:
+            raise Interrupted(signal.SIGTERM)
+
+    llama.train()
+    with pytest.raises(Interrupted):
+        engine().generate(llama, PROMPTS, seeds_of(2), set(), poll)
+    assert len(asked) == 5
+    assert llama.training  # the mode is put back
+    llama.eval()
+    asked.clear()
+    engine(max_completion_length=4).generate(llama, PROMPTS, seeds_of(2), set(), poll)
+    assert len(asked) == 4
 
 
 def test_a_longer_limit_only_continues(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
@@ -216,30 +248,3 @@ def test_logps_keep_their_precision_in_half_precision(make_model: Callable[..., 
 def test_sampling_leaves_no_graph_and_no_gradient(llama: PreTrainedModel) -> None:
     engine().generate(llama, PROMPTS, seeds_of(1), STOP)
     assert all(p.grad is None for p in llama.parameters())
-
-
-# ---- padding ----
-
-
-def test_pad_by_hand() -> None:
-    padded = pad([([1, 2], [3, 0]), ([4], [5]), ([], [6, 7, 8])], pad_id=0)
-    assert padded.input_ids.tolist() == [[1, 2, 3, 0], [4, 5, 0, 0], [6, 7, 8, 0]]
-    assert padded.mask.int().tolist() == [[0, 1, 1], [1, 0, 0], [1, 1, 0]]
-
-
-@given(
-    st.lists(
-        st.tuples(st.lists(st.integers(0, 3), max_size=5), st.lists(st.integers(0, 3), min_size=2, max_size=5)),
-        min_size=1,
-        max_size=5,
-    ),
-    st.integers(0, 3),
-)
-def test_the_mask_goes_by_position_never_by_token_id(sequences: list[tuple[list[int], list[int]]], pad_id: int) -> None:
-    """With four token ids, one of them the padding, completions are full of it."""
-    padded = pad(sequences, pad_id)
-    for (prompt, completion), row, mask in zip(sequences, padded.input_ids, padded.mask, strict=True):
-        learned = completion if prompt else completion[1:]  # nothing predicts the very first token
-        assert row[1:][mask].tolist() == learned
-        assert row[: len(prompt) + len(completion)].tolist() == prompt + completion
-        assert set(row[len(prompt) + len(completion) :].tolist()) <= {pad_id}

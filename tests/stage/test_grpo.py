@@ -1,33 +1,52 @@
-"""GRPO through a real model against a loop over single tokens, and what must not change its gradient."""
+"""GRPO through a real model against a loop over single tokens; its rollouts, its records, whole runs."""
 
 from __future__ import annotations
 
 import copy
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from slow import (
+    LOSSES,
+    STOPS,
+    assert_same,
+    chosen,
+    collected,
+    flat,
+    gradient,
+    groups_of,
+    move,
+    next_logps,
+    slow_loss,
+)
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.rollout.base import Rollout
 from r1.run import execute
-from r1.seeds import key
+from r1.sequences import Sequences
 from r1.stage.base import Stage
-from r1.stage.grpo import Experience, Grpo, split
+from r1.stage.experience import Experience, split
+from r1.stage.grpo import Grpo
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]
-LOSSES = ["grpo", "dapo", "dr_grpo"]
-STOPS = set(range(500, 610))  # a sixth of the vocabulary, so that completions end at different places
-KNOBS = ["stage.clip_low=0.1", "stage.clip_high=0.15", "rollout.temperature=0.8"]
+SMALLER = ["stage=grpo", "stage.examples_per_step=2", "rollout.temperature=0.8"]  # 8 completions
+KNOBS: dict[str, Any] = {  # of every case here, unless it says otherwise
+    "clip_low": 0.1,
+    "clip_high": 0.15,
+    "clip_dual": None,
+    "kl_coef": 0.0,
+    "kl_estimator": "k3",
+    "kl_in": "loss",
+    "entropy_coef": 0.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -35,165 +54,129 @@ def many_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
 
 
-def gradient(stage: Grpo, batches: Sequence[Experience]) -> Tensor:
-    """The gradient of one optimizer step, accumulated and divided as Lightning does."""
-    stage.policy.zero_grad()
-    for i, batch in enumerate(batches):
-        (stage.training_step(batch, i) / len(batches)).backward()
-    return torch.cat([p.grad.flatten() for p in stage.policy.parameters() if p.grad is not None])
+@pytest.fixture
+def inexact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's log-probs are not the trainer's, as in half precision."""
+    monkeypatch.setattr(Grpo, "engine_is_exact", property(lambda self: False))
 
 
-def off_policy(stage: Grpo) -> None:
-    """Move the weights, as an optimizer step would, so that ratios leave 1 and some are clipped."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for p in stage.policy.parameters():
-            p += 0.02 * torch.randn(p.shape, generator=generator)
+def overrides(knobs: dict[str, Any]) -> list[str]:
+    return [f"stage.{name}={'null' if value is None else value}" for name, value in knobs.items()]
 
 
-def rollouts_of(stage: Grpo) -> tuple[list[Rollout], Tensor]:
-    """16 completions of 4 prompts and advantages of both signs."""
-    seeds = [[key("grpo", p, g) for g in range(4)] for p in range(4)]
-    rollouts = [r for group in stage.sample(stage.data.train[:4], seeds) for r in group]
-    assert len({len(r.completion_ids) for r in rollouts}) > 3
-    return rollouts, torch.randn(16, generator=torch.Generator().manual_seed(6))
+# ---- the loss ----
 
 
-# ---- the reference: one token at a time ----
+CASES = [(loss, {}) for loss in LOSSES]
+CASES += [(loss, {"kl_coef": 0.3, "entropy_coef": 0.05}) for loss in LOSSES]
+CASES += [("dapo", {"kl_coef": 0.3, "kl_estimator": estimator}) for estimator in ("k1", "k2")]
+CASES += [(loss, {"clip_dual": 1.2}) for loss in ("dapo", "gspo")]
+CASES += [("grpo", {"clip_low": 0.02, "clip_high": 0.5, "clip_dual": 1.6, "kl_coef": 0.1, "kl_estimator": "k2"})]
 
 
-def logp(model: PreTrainedModel, rollout: Rollout, t: int, temperature: float) -> Tensor:
-    ids = torch.tensor([rollout.prompt_ids + rollout.completion_ids[:t]])
-    return (model(input_ids=ids).logits[0, -1] / temperature).log_softmax(-1)[rollout.completion_ids[t]]
-
-
-def token_cost(ratio: Tensor, advantage: float, low: float, high: float) -> Tensor:
-    clipped = min(max(ratio, torch.tensor(1 - low)), torch.tensor(1 + high))
-    return -min(ratio * advantage, clipped * advantage)
-
-
-def divergence(estimator: str, now: Tensor, ref: Tensor) -> Tensor:
-    gap = now - ref
-    return {"k1": gap, "k2": gap**2 / 2, "k3": torch.exp(-gap) - 1 + gap}[estimator]
-
-
-def reference(
-    stage: Grpo, start: PreTrainedModel, rollouts: list[Rollout], advantages: Tensor, loss: str, estimator: str
-) -> Tensor:
-    """The loss of the papers, written down token by token."""
-    num_tokens, total = sum(len(r.completion_ids) for r in rollouts), torch.tensor(0.0)
-    for rollout, advantage in zip(rollouts, advantages.tolist(), strict=True):
-        length = len(rollout.completion_ids)
-        weight = {"grpo": 1 / length / 16, "dapo": 1 / num_tokens, "dr_grpo": 1 / 16 / 8}[loss]
-        for t in range(length):
-            now = logp(stage.policy, rollout, t, 0.8)
-            cost = token_cost((now - rollout.logps[t]).exp(), advantage, 0.1, 0.15)
-            if stage.kl_coef:
-                with torch.no_grad():
-                    ref = logp(start, rollout, t, 0.8)
-                cost = cost + stage.kl_coef * divergence(estimator, now, ref)
-            total = total + weight * cost
-    return total
-
-
-@pytest.mark.parametrize(
-    ("loss", "kl_coef", "estimator"),
-    [(loss, kl_coef, "k3") for loss in LOSSES for kl_coef in (0.0, 0.3)] + [("dapo", 0.3, "k1"), ("dapo", 0.3, "k2")],
-)
-def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss: str, kl_coef: float, estimator: str) -> None:
-    made = stage(
-        "stage=grpo", f"stage/loss={loss}", f"stage.kl_coef={kl_coef}", f"stage.kl_estimator={estimator}", *KNOBS
-    )
-    start = copy.deepcopy(made.policy)
-    rollouts, advantages = rollouts_of(made)
-    off_policy(made)
-    found = gradient(made, split(made.experience_from(rollouts, advantages), 4))
+@pytest.mark.parametrize(("loss", "changed"), CASES)
+def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss: str, changed: dict[str, Any]) -> None:
+    knobs = KNOBS | changed
+    made = stage(*SMALLER, f"stage/loss={loss}", *overrides(knobs))
+    start, groups = copy.deepcopy(made.policy), groups_of(made)
+    experience = chosen(made, groups)
+    move(made.policy)
+    found = gradient(made, split(experience, 2))
     assert 0.1 < made._sums["train/clip_frac"] < 0.9
     made.policy.zero_grad()
-    expected_loss = reference(made, start, rollouts, advantages, loss, estimator)
-    expected_loss.backward()
-    expected = torch.cat([p.grad.flatten() for p in made.policy.parameters() if p.grad is not None])
-    assert expected.norm() > 0.01
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert made._sums["train/loss"] == pytest.approx(expected_loss.item(), abs=1e-6)
+    more = {"temperature": 0.8, "importance": None}
+    expected = slow_loss(made.policy, start, flat(groups), experience, loss, knobs | more)
+    expected.backward()
+    assert collected(made.policy).norm() > 0.01
+    torch.testing.assert_close(found, collected(made.policy), rtol=1e-4, atol=1e-6)
+    assert made._sums["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
-# ---- what must not change the gradient ----
+@pytest.mark.parametrize("cap", [1.1, None])
+@pytest.mark.parametrize("loss", ["dapo", "cispo", "gspo"])
+@pytest.mark.usefixtures("inexact")
+def test_the_importance_correction_equals_the_loop_over_tokens(stage: Stages, loss: str, cap: float | None) -> None:
+    """Two steps on the same rollouts: the trainer's log-probs are kept, the engine's are off by a fifth."""
+    knobs = KNOBS | {"kl_coef": 0.1}
+    more = ["stage.num_iterations=2", f"stage.importance_cap={'null' if cap is None else cap}"]
+    made = stage(*SMALLER, f"stage/loss={loss}", *overrides(knobs), *more)
+    start, groups = copy.deepcopy(made.policy), groups_of(made)
+    experience = chosen(made, groups, engine_noise=0.2)
+    assert experience.old_logps is not None
+    move(made.policy)
+    found = gradient(made, split(experience, 2))
+    made.policy.zero_grad()
+    slow = knobs | {"temperature": 0.8, "importance": cap}
+    slow_loss(made.policy, start, flat(groups), experience, loss, slow).backward()
+    torch.testing.assert_close(found, collected(made.policy), rtol=1e-4, atol=1e-6)
+    rollout = torch.cat([torch.tensor(r.logps) for r in flat(groups)])
+    torch.testing.assert_close(experience.old_logps[experience.mask], rollout, rtol=0, atol=1e-5)
 
 
-@pytest.fixture
-def fixed(stage: Stages, request: pytest.FixtureRequest) -> tuple[Grpo, Experience, Tensor]:
-    """A stage off policy, its experience, and the gradient of it in one piece."""
-    made = stage("stage=grpo", f"stage/loss={request.param}", "stage.kl_coef=0.1", *KNOBS)
-    rollouts, advantages = rollouts_of(made)
-    off_policy(made)
-    experience = made.experience_from(rollouts, advantages)
-    return made, experience, whole(made, experience)
+@pytest.mark.usefixtures("inexact")
+def test_at_its_only_pass_the_policy_is_its_own_past(stage: Stages) -> None:
+    """One iteration: the ratio is 1 by definition, and the correction compares with the policy of this very pass."""
+    made = stage(*SMALLER, "stage.importance_cap=1.1", "stage.num_iterations=1")
+    groups = groups_of(made)
+    experience = chosen(made, groups, engine_noise=0.2)
+    assert experience.old_logps is None
+    found = gradient(made, split(experience, 2))
+    assert made._sums["train/clip_frac"] == 0
+    gap = made._sums["train/logprob_gap"]
+    assert gap == pytest.approx(0.2 * math.sqrt(2 / math.pi), rel=0.3)  # the mean of |N(0, 0.2)|
+    made.policy.zero_grad()
+    logps, _ = made.forward_logps(made.policy, experience)
+    weight = (logps.detach() - experience.engine_logps).exp().clamp(max=1.1)
+    loss = -(weight * experience.advantages[:, None] * logps).sum() / experience.num_tokens
+    loss.backward()
+    assert_same(found, collected(made.policy))
 
 
-def whole(made: Grpo, experience: Experience) -> Tensor:
-    return in_parts(made, experience, 16)
+def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) -> None:
+    """r_i - beta sum_t k(policy, reference), then the group's mean and spread; nothing is added per token."""
+    made = stage(*SMALLER, "stage.kl_coef=0.05", "stage.kl_in=reward", "stage.kl_estimator=k3")
+    start = copy.deepcopy(made.policy)
+    move(made.policy)
+    groups = groups_of(made)
+    experience, rewards = made.collector.experience(groups)
+    penalties, expected = [], []
+    for group in groups:
+        costs = []
+        for rollout in group.rollouts:
+            with torch.no_grad():
+                ref = [
+                    next_logps(start, rollout, t, 0.8)[token].item() for t, token in enumerate(rollout.completion_ids)
+                ]
+            costs.append(sum(math.exp(r - p) - 1 - (r - p) for r, p in zip(ref, rollout.logps, strict=True)))
+        total = [r - 0.05 * c for r, c in zip(group.total, costs, strict=True)]
+        penalties += costs
+        expected += [(r - fmean(total)) / (stdev(total) + 1e-4) for r in total]
+    assert fmean(penalties) > 0.01
+    assert experience.advantages.tolist() == pytest.approx(expected, abs=1e-3)
+    assert rewards.tolist() == [pytest.approx(group.total) for group in groups]  # signal is looked for before
+    assert made._sums["reward/kl"] == pytest.approx(-fmean(penalties), abs=1e-4)
+    assert made._sums["reward/kl_weighted"] == pytest.approx(-0.05 * fmean(penalties), abs=1e-5)
+    left = made.collector.chosen(experience, rewards, groups)
+    assert left.ref_logps is None
+    found = gradient(made, split(left, 2))
+    without = stage(*SMALLER)
+    without.policy = made.policy
+    assert_same(gradient(without, split(left, 2)), found)
 
 
-def in_parts(made: Grpo, experience: Experience, micro_batch_size: int) -> Tensor:
-    made.plan = replace(made.plan, micro_batch_size=micro_batch_size)
-    return gradient(made, split(experience, micro_batch_size))
-
-
-each_loss = pytest.mark.parametrize("fixed", LOSSES, indirect=True)
-
-
-def assert_same(found: Tensor, expected: Tensor) -> None:
-    assert expected.abs().max() > 1e-3
-    assert (found - expected).abs().max() < 1e-6
-
-
-@each_loss
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 8])
-def test_the_micro_batch_size(fixed: tuple[Grpo, Experience, Tensor], micro_batch_size: int) -> None:
-    made, experience, expected = fixed
-    assert_same(in_parts(made, experience, micro_batch_size), expected)
-
-
-@each_loss
-def test_the_order_of_sequences(fixed: tuple[Grpo, Experience, Tensor]) -> None:
-    made, experience, expected = fixed
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(7))
-    rows = {n: v[order] for n, v in vars(experience).items() if isinstance(v, Tensor)}
-    for micro_batch_size in (2, 16):
-        assert_same(in_parts(made, replace(experience, **rows), micro_batch_size), expected)
-
-
-@each_loss
-@pytest.mark.parametrize("filler", [0, 1, 77])  # the padding token, the closing token, any token
-def test_more_padding_on_the_right(fixed: tuple[Grpo, Experience, Tensor], filler: int) -> None:
-    made, experience, expected = fixed
-    ids = torch.nn.functional.pad(experience.input_ids, (0, 5), value=filler)
-    wider = {n: torch.nn.functional.pad(getattr(experience, n), (0, 5)) for n in ("mask", "old_logps", "ref_logps")}
-    padded = replace(experience, input_ids=ids, **wider)
-    assert_same(gradient(made, [padded]), expected)  # as it is: `split` would trim it again
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_the_number_of_devices(stage: Stages, loss: str) -> None:
-    """Two devices with half of the prompts each; their gradients are averaged, as DDP does."""
-    knobs = ["stage=grpo", f"stage/loss={loss}", "stage.kl_coef=0.1", *KNOBS]
-    alone = stage(*knobs)
-    batches = alone.micro_batches(0)
-    off_policy(alone)
-    expected = gradient(alone, batches)
-    shares, indices = [], []
-    for rank in (0, 1):
-        made = stage(*knobs, "trainer.devices=2", world_size=2, global_rank=rank)
-        total = torch.tensor(batches[0].num_tokens)
-        made.trainer.strategy = SimpleNamespace(reduce=lambda count, reduce_op, total=total: total)
-        share = made.micro_batches(0)
-        assert len(share) == 2
-        off_policy(made)
-        shares.append(gradient(made, share))
-        indices += made.step_indices(0)
-    assert indices == alone.step_indices(0)
-    assert_same(sum(shares) / 2, expected)
+def test_rewards_by_term_reach_an_advantage_that_asks_for_them(stage: Stages) -> None:
+    """gdpo over one term is the group's own normalisation; a KL in the reward is one term more, of weight beta."""
+    knobs = ["stage.kl_coef=0.05", "stage.kl_in=reward"]
+    plain, per_term = stage(*SMALLER), stage(*SMALLER, "stage/advantage=gdpo")
+    with_kl = stage(*SMALLER, "stage/advantage=gdpo", *knobs)
+    expected = plain.collector.experience(groups_of(plain))[0].advantages
+    groups = groups_of(per_term)
+    torch.testing.assert_close(per_term.collector.experience(groups)[0].advantages, expected)
+    move(with_kl.reference.model)
+    moved, _ = with_kl.collector.experience(groups)
+    penalty = with_kl.kl(moved.engine_logps, with_kl.logps_under(with_kl.reference.model, moved)).sum(1).view(2, 4)
+    scaled = -(penalty - penalty.mean(1, keepdim=True)) / (penalty.std(1, keepdim=True) + 1e-4)
+    torch.testing.assert_close(moved.advantages, expected + 0.05 * scaled.flatten(), rtol=1e-3, atol=1e-3)
 
 
 # ---- on policy ----
@@ -209,32 +192,44 @@ def test_the_first_ratio_is_one(
     closed = 0
     for batch in made.micro_batches(0):
         with torch.no_grad():
-            logps = made.target_logps(made.policy(input_ids=batch.input_ids).logits[:, :-1], batch)
+            logps, _ = made.forward_logps(made.policy, batch)
         assert (logps - batch.old_logps).abs().max() < 1e-5
         assert (logps[batch.mask] < 0).all()
         assert (logps[~batch.mask] == 0).all()
-        closed += sum(ids[1:][mask][-1].item() in STOPS for ids, mask in zip(batch.input_ids, batch.mask, strict=True))
+        closed += sum(ids[n - 1].item() in STOPS for ids, n in zip(batch.completion_ids, batch.lengths, strict=True))
         gradient(made, [batch])
     assert closed > 0  # closing tokens are learned like all others
     assert made._sums["train/clip_frac"] == 0
+    assert made._sums["train/logprob_gap"] < 1e-5
+
+
+def own_logps(made: Grpo, batch: Sequences) -> Tensor:
+    """(tokens, V) log-probabilities straight from transformers, completion by completion."""
+    rows = []
+    for b, length in enumerate(batch.lengths):
+        p = batch.prompt_index[b]
+        prompt = batch.prompt_ids[p, : batch.prompt_lengths[p]]
+        logits = made.policy(input_ids=torch.cat([prompt, batch.completion_ids[b, :length]])[None]).logits[0]
+        rows.append((logits[len(prompt) - 1 : -1] / made.temperature).log_softmax(-1))
+    return torch.cat(rows)
 
 
 def test_the_first_gradient_is_that_of_the_policy_gradient(stage: Stages) -> None:
     """On policy the surrogate's gradient is the mean of -A grad log pi (DAPO weights)."""
     made = stage("stage=grpo")
-    experience = made.collect(0)
-    found = gradient(made, [experience])
+    experience = made.collector.collect(0)
+    found = gradient(made, split(experience, 4))
     made.policy.zero_grad()
-    logps = made.target_logps(made.policy(input_ids=experience.input_ids).logits[:, :-1], experience)
-    loss = -(experience.advantages[:, None] * logps).sum() / experience.mask.sum()
-    loss.backward()
-    expected = torch.cat([p.grad.flatten() for p in made.policy.parameters() if p.grad is not None])
-    assert_same(found, float(made.plan.num_micro_batches) * expected)
+    tokens = experience.completion_ids[experience.mask]
+    logps = own_logps(made, experience).gather(1, tokens[:, None]).squeeze(1)
+    advantages = experience.advantages.repeat_interleave(torch.tensor(experience.lengths))
+    (-(advantages * logps).sum() / len(tokens)).backward()
+    assert_same(found, collected(made.policy))
 
 
 def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages) -> None:
     made = stage("stage=grpo")
-    experience = made.collect(0)
+    experience = made.collector.collect(0)
     assert experience.advantages.abs().sum() > 0
     assert gradient(made, [experience]).norm() > 0.01
     nothing = replace(experience, advantages=torch.zeros(16))
@@ -243,43 +238,35 @@ def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages
 
 def test_entropy_and_kl_by_hand(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.kl_coef=0.1", "rollout.temperature=0.8")
-    experience = made.collect(0)
-    off_policy(made)
+    experience = made.collector.collect(0)
+    move(made.policy)
     made._sums.clear()
     gradient(made, split(experience, 4))
     with torch.no_grad():
-        logps = (made.policy(input_ids=experience.input_ids).logits[:, :-1] / 0.8).log_softmax(-1)
-    now = logps.gather(-1, experience.input_ids[:, 1:, None]).squeeze(-1)
-    gap = experience.ref_logps - now
-    entropy = -(logps.exp() * logps).sum(-1)[experience.mask].mean().item()
+        logps = own_logps(made, experience)
+    now = logps.gather(1, experience.completion_ids[experience.mask][:, None]).squeeze(1)
+    gap = experience.ref_logps[experience.mask] - now
+    entropy = -(logps.exp() * logps).sum(-1).mean().item()
     assert made._sums["train/entropy"] == pytest.approx(entropy, abs=1e-5)
-    assert made._sums["train/kl"] == pytest.approx((gap.exp() - 1 - gap)[experience.mask].mean().item(), abs=1e-6)
+    assert made._sums["train/kl"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), abs=1e-6)
 
 
-# ---- the reference model ----
-
-
-def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) -> None:
-    made = stage("stage=grpo", "stage.kl_coef=0.1")
-    experience = made.collect(0)
-    assert (experience.ref_logps - experience.old_logps).abs().max() < 1e-5
-    off_policy(made)
-    made.configure_model()  # Lightning calls it again for each of validate and fit
-    assert made.logps_under(made._ref[0], experience).equal(experience.ref_logps)
+def test_the_gap_to_the_engine_is_reported_for_fresh_rollouts_only(stage: Stages) -> None:
+    made = stage("stage=grpo", "stage.num_iterations=2")
+    for step, reported in ((0, True), (1, False), (2, True)):
+        gradient(made, made.micro_batches(step))
+        assert ("train/logprob_gap" in made._sums) == reported
+        made._sums.clear()
 
 
 def test_half_precision_takes_the_old_logps_from_the_trainer(stage: Stages) -> None:
-    made = stage("stage=grpo", "model.dtype=bfloat16")
-    experience = made.collect(0)
-    ratio = (made.logps_under(made.policy, experience) - experience.old_logps).exp()
+    """One pass needs none; with two, those of the trainer make the first ratio exactly 1."""
+    once, twice = (stage("stage=grpo", "model.dtype=bfloat16", f"stage.num_iterations={n}") for n in (1, 2))
+    assert not once.engine_is_exact
+    assert once.collector.collect(0).old_logps is None
+    experience = twice.collector.collect(0)
+    ratio = (twice.logps_under(twice.policy, experience) - experience.old_logps).exp()
     assert ratio.equal(torch.ones_like(ratio))
-
-
-def test_the_reference_is_neither_saved_nor_trained_nor_kept_in_vain(stage: Stages) -> None:
-    with_ref, without = stage("stage=grpo", "stage.kl_coef=0.1"), stage("stage=grpo")
-    assert with_ref.state_dict().keys() == without.state_dict().keys()
-    assert not any(p.requires_grad for p in with_ref._ref[0].parameters())
-    assert not hasattr(without, "_ref")
 
 
 # ---- the loader ----
@@ -289,61 +276,75 @@ def test_a_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2")
     first, second, third = (made.micro_batches(step) for step in range(3))
     assert all(
-        a.input_ids.equal(b.input_ids) and a.old_logps.equal(b.old_logps) for a, b in zip(first, second, strict=True)
+        a.completion_ids.equal(b.completion_ids) and a.old_logps.equal(b.old_logps)
+        for a, b in zip(first, second, strict=True)
     )
-    assert not torch.equal(first[0].input_ids, third[0].input_ids)
+    assert [a.fresh for a in first] + [b.fresh for b in second] == [True] * 4 + [False] * 4
+    assert not torch.equal(first[0].completion_ids, third[0].completion_ids)
 
 
 def test_a_loader_that_is_restored_goes_on_with_its_rollouts(stage: Stages) -> None:
-    made = stage("stage=grpo", "stage.num_iterations=2")
+    made = stage("stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.1")
     made.micro_batches(0)
     state = made.loader_state()
-    off_policy(made)
+    move(made.policy)
     expected = made.micro_batches(1)
-    other = stage("stage=grpo", "stage.num_iterations=2")
+    other = stage("stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.1")
     other.load_loader_state(state)
     for a, b in zip(other.micro_batches(1), expected, strict=True):
-        assert all(torch.equal(torch.as_tensor(v), torch.as_tensor(getattr(b, n))) for n, v in vars(a).items())
+        assert_equal(a, b)
+
+
+def assert_equal(a: Experience, b: Experience) -> None:
+    for name, value in vars(a).items():
+        other = getattr(b, name)
+        assert value.equal(other) if isinstance(value, Tensor) else value == other, name
 
 
 def test_micro_batches_carry_every_sequence_once_and_little_padding(stage: Stages) -> None:
     made = stage("stage=grpo")
-    rollouts, advantages = rollouts_of(made)
-    experience = made.experience_from(rollouts, advantages)
+    groups = groups_of(made)
+    experience = chosen(made, groups)
     parts = split(experience, 4)
-    found = [
-        (ids[1:][mask].tolist(), old[mask].tolist(), part.advantages[b].item())
-        for part in parts
-        for b, (ids, mask, old) in enumerate(zip(part.input_ids, part.mask, part.old_logps, strict=True))
-    ]
+    assert [len(part) for part in parts] == [4] * 4
+    found = [row for part in parts for row in readable(part)]
+    advantages = experience.advantages.tolist()
     expected = [
-        (r.completion_ids, pytest.approx(r.logps), a) for r, a in zip(rollouts, advantages.tolist(), strict=True)
+        (r.prompt_ids, r.completion_ids, pytest.approx(r.logps), a)
+        for r, a in zip(flat(groups), advantages, strict=True)
     ]
-    assert sorted(found, key=lambda f: f[2]) == sorted(expected, key=lambda e: e[2])
-    assert {part.num_tokens for part in parts} == {sum(len(r.completion_ids) for r in rollouts)}
-    widths = [part.input_ids.shape[1] for part in parts]
-    assert widths == sorted(widths, reverse=True)
-    assert widths[-1] < widths[0]
+    assert found == expected
+    assert {part.counts for part in parts} == {experience.counts}
     for part in parts:
-        assert part.mask[:, -1].any()
+        assert part.completion_ids.shape[1] == max(part.lengths)
+        assert part.prompt_ids.shape == (1, part.prompt_lengths[0])  # a group's prompt once
+
+
+def readable(part: Experience) -> list[tuple[list[int], list[int], list[float], float]]:
+    rows = []
+    for b, length in enumerate(part.lengths):
+        p = part.prompt_index[b]
+        prompt = part.prompt_ids[p, : part.prompt_lengths[p]].tolist()
+        tokens, logps = part.completion_ids[b, :length].tolist(), part.old_logps[b, :length].tolist()
+        rows.append((prompt, tokens, logps, part.advantages[b].item()))
+    return rows
 
 
 def test_rollouts_depend_on_seed_and_step(stage: Stages) -> None:
-    first, again = stage("stage=grpo").collect(0), stage("stage=grpo").collect(0)
-    assert first.input_ids.equal(again.input_ids)
+    first, again = stage("stage=grpo").collector.collect(0), stage("stage=grpo").collector.collect(0)
+    assert_equal(first, again)
     same_weights = stage("stage=grpo")
     same_weights.seed = 1
-    assert not torch.equal(same_weights.collect(0).input_ids, first.input_ids)
-    assert len({tuple(row.tolist()) for row in first.input_ids}) == 16
+    assert not torch.equal(same_weights.collector.collect(0).completion_ids, first.completion_ids)
+    assert len({tuple(row.tolist()) for row in first.completion_ids}) == 16
 
 
 def test_the_same_prompt_is_answered_anew_in_the_next_step(stage: Stages) -> None:
     made = stage("stage=grpo", "data.num_train=4")
-    completions = []
-    for step in (0, 1):
-        batch = made.collect(step)
-        ends = [int(mask.nonzero().max()) + 2 for mask in batch.mask]
-        completions.append({tuple(ids[:end].tolist()) for ids, end in zip(batch.input_ids, ends, strict=True)})
+    completions = [
+        {tuple(ids[:n].tolist()) for ids, n in zip(batch.completion_ids, batch.lengths, strict=True)}
+        for batch in (made.collector.collect(step) for step in (0, 1))
+    ]
     assert sorted(made.step_indices(0)) == sorted(made.step_indices(1)) == [0, 1, 2, 3]
     assert not completions[0] & completions[1]
 
@@ -356,17 +357,18 @@ def test_metrics_of_a_rollout_batch_by_hand(stage: Stages, monkeypatch: pytest.M
     made = stage("stage=grpo")
     rewards = [[None, 0.0, 1.0, 0.25], [None, 0.25, 0.25, 1.0], [None, 0.0, 0.0, 2.0], [None, 1.0, 1.0, 1.0]]
     term = made.rewards.terms["low_ids"]
-    flat = [r for group in rewards for r in group]
-    monkeypatch.setitem(made.rewards.terms, "low_ids", replace(term, function=lambda completions: flat, weight=2.0))
-    experience = made.collect(0)
+    all_rewards = [r for group in rewards for r in group]
+    replaced = replace(term, function=lambda completions: all_rewards, weight=2.0)
+    monkeypatch.setitem(made.rewards.terms, "low_ids", replaced)
+    experience = made.collector.collect(0)
     there = [[2 * r for r in group if r is not None] for group in rewards]
     assert made._sums["train/reward"] == pytest.approx(fmean(r for group in there for r in group))
     assert made._sums["train/reward_std"] == pytest.approx(fmean(map(stdev, there)))
     assert made._sums["train/frac_zero_std"] == 0.25
     assert made._sums["reward/low_ids"] == pytest.approx(fmean(r for group in there for r in group) / 2)
     assert made._sums["reward/low_ids_weighted"] == made._sums["train/reward"]
-    assert made._sums["train/completion_length"] == pytest.approx(experience.mask.sum().item() / 16)
-    ends = [ids[1:][mask][-1].item() for ids, mask in zip(experience.input_ids, experience.mask, strict=True)]
+    assert made._sums["train/completion_length"] == pytest.approx(fmean(experience.lengths))
+    ends = [ids[n - 1].item() for ids, n in zip(experience.completion_ids, experience.lengths, strict=True)]
     assert made._sums["train/truncated"] == pytest.approx(fmean(end not in STOPS for end in ends))
     assert (experience.advantages == 0).sum() == 4 + 3
     assert experience.advantages.isfinite().all()

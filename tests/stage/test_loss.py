@@ -8,28 +8,46 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1.stage.loss.base import ClippedLoss, Loss, StepCounts
+from r1.stage.loss.base import Clip, ClippedLoss, Loss, StepCounts
+from r1.stage.loss.bnpo import Bnpo
 from r1.stage.loss.cispo import Cispo
 from r1.stage.loss.dapo import Dapo
 from r1.stage.loss.dr_grpo import DrGrpo
 from r1.stage.loss.grpo import Grpo
 from r1.stage.loss.gspo import Gspo
 
+CLIP = Clip(low=0.2, high=0.28)
+DUAL = Clip(low=0.2, high=0.28, dual=3.0)
+
+
+def counts_of(num_tokens: int, num_sequences: int, max_completion_length: int, device_tokens: int = 0) -> StepCounts:
+    """Of one device, or of the first of two if ``device_tokens`` says how many of the tokens are its own."""
+    return StepCounts(
+        num_tokens=num_tokens,
+        num_sequences=num_sequences,
+        max_completion_length=max_completion_length,
+        device_tokens=device_tokens or num_tokens,
+        num_devices=2 if device_tokens else 1,
+        active_tokens=num_tokens,
+    )
+
+
 MASK = torch.tensor([[True, True, True, True], [False, True, False, False]])  # completions of 4 tokens and of 1
-COUNTS = StepCounts(num_tokens=20, num_sequences=8, max_completion_length=10)  # of the whole step
+COUNTS = counts_of(num_tokens=20, num_sequences=8, max_completion_length=10, device_tokens=5)  # of the whole step
 WEIGHTS: list[tuple[Loss, list[list[float]]]] = [
     (Grpo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
     (Dapo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
+    (Bnpo(), [[1 / 5 / 2] * 4, [0, 1 / 5 / 2, 0, 0]]),
     (DrGrpo(), [[1 / 80] * 4, [0, 1 / 80, 0, 0]]),
     (Cispo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
     (Gspo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
 ]
 
 
-def cost(ratio: float, advantage: float) -> tuple[float, bool]:
+def cost(ratio: float, advantage: float, clip: Clip = CLIP) -> tuple[float, bool]:
     """What one token costs with epsilon 0.2 below and 0.28 above, and whether it was clipped."""
     logps, one = torch.tensor([[math.log(ratio)]]), torch.ones(1, 1)
-    found, clipped = ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, 0.2, 0.28)
+    found, clipped = ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, clip)
     return found.item(), clipped.item()
 
 
@@ -52,10 +70,10 @@ def test_cost_of_a_token_by_hand(ratio: float, advantage: float, expected: float
     assert was_clipped == clipped
 
 
-def gradient(ratio: float, advantage: float) -> float:
+def gradient(ratio: float, advantage: float, clip: Clip = CLIP) -> float:
     logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
     one = torch.ones(1, 1)
-    ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, 0.2, 0.28)[0].sum().backward()
+    ClippedLoss().per_token(logps, 0 * one, advantage * one, one > 0, clip)[0].sum().backward()
     assert logps.grad is not None
     return logps.grad.item()
 
@@ -75,10 +93,13 @@ def test_weights_by_hand(loss: Loss, expected: list[list[float]]) -> None:
     torch.testing.assert_close(loss.weights(MASK, COUNTS), torch.tensor(expected))
 
 
-@pytest.mark.parametrize(("loss", "total"), [(Grpo(), 1.0), (Dapo(), 1.0), (DrGrpo(), 0.5)])
+EVERY = [(Grpo(), 1.0), (Dapo(), 1.0), (Bnpo(), 1.0), (DrGrpo(), 0.5), (Cispo(), 1.0), (Gspo(), 1.0)]
+
+
+@pytest.mark.parametrize(("loss", "total"), EVERY)
 def test_weights_of_a_step_sum_over_its_micro_batches(loss: Loss, total: float) -> None:
     """Four completions of 2 tokens in micro-batches of two; 8 of at most 16 tokens."""
-    counts = StepCounts(num_tokens=8, num_sequences=4, max_completion_length=4)
+    counts = counts_of(num_tokens=8, num_sequences=4, max_completion_length=4)
     parts: list[Tensor] = [loss.weights(torch.tensor([[True, True, False]] * 2), counts) for _ in range(2)]
     assert sum(part.sum().item() for part in parts) == pytest.approx(total)
 
@@ -86,8 +107,53 @@ def test_weights_of_a_step_sum_over_its_micro_batches(loss: Loss, total: float) 
 @pytest.mark.parametrize(("loss", "long", "short"), [(Grpo(), 0.5, 0.5), (Dapo(), 0.8, 0.2), (DrGrpo(), 0.4, 0.1)])
 def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short: float) -> None:
     """A completion of 4 tokens and one of 1, of at most 5: the difference between the three losses."""
-    weights = loss.weights(MASK, StepCounts(num_tokens=5, num_sequences=2, max_completion_length=5)).sum(1)
+    weights = loss.weights(MASK, counts_of(num_tokens=5, num_sequences=2, max_completion_length=5)).sum(1)
     assert weights.tolist() == pytest.approx([long, short])
+
+
+# ---- nothing to divide by ----
+
+
+@pytest.mark.parametrize("loss", [loss for loss, _ in EVERY])
+def test_a_step_without_tokens_weighs_nothing_and_divides_by_nothing(loss: Loss) -> None:
+    counts = StepCounts(0, 0, max_completion_length=4, device_tokens=0, num_devices=2, active_tokens=0)
+    assert loss.weights(torch.zeros(2, 4, dtype=torch.bool), counts).tolist() == [[0.0] * 4] * 2
+
+
+# ---- the dual clip ----
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "expected", "clipped"),
+    [
+        (5.0, -2.0, 6.0, True),  # 3 times the advantage at most
+        (2.9, -2.0, 5.8, False),
+        (5.0, 2.0, -2.56, True),  # a good token is held by the upper clip, as without
+        (0.5, -2.0, 1.6, True),  # and the lower one is as it was
+    ],
+)
+def test_the_dual_clip_bounds_what_a_bad_token_costs(
+    ratio: float, advantage: float, expected: float, clipped: bool
+) -> None:
+    assert cost(ratio, advantage, DUAL) == (pytest.approx(expected, abs=1e-5), clipped)
+
+
+def test_beyond_the_dual_clip_there_is_no_gradient() -> None:
+    assert gradient(5.0, -2.0, CLIP) == pytest.approx(10.0)
+    assert gradient(5.0, -2.0, DUAL) == 0.0
+    assert gradient(2.9, -2.0, DUAL) == pytest.approx(5.8)
+
+
+# ---- bnpo ----
+
+
+def test_bnpo_is_the_mean_of_the_devices_means() -> None:
+    """A device with 3 tokens and one with 1, every token costing 1 on the first and 9 on the second: (1 + 9) / 2."""
+    total = 0.0
+    for num_tokens, value in ((3, 1.0), (1, 9.0)):
+        counts = counts_of(num_tokens=4, num_sequences=2, max_completion_length=4, device_tokens=num_tokens)
+        total += float(value * Bnpo().weights(torch.ones(1, num_tokens, dtype=torch.bool), counts).sum())
+    assert total == pytest.approx(5.0)  # DAPO: (3 + 9) / 4
 
 
 # ---- cispo and gspo ----
@@ -97,7 +163,7 @@ def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short
 def test_cispo_weighs_the_gradient_and_never_cuts_it_off(ratio: float, weight: float, clipped: bool) -> None:
     logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
     one = torch.ones(1, 1)
-    cost, was_clipped = Cispo().per_token(logps, 0 * one, 2 * one, one > 0, 0.2, 0.28)
+    cost, was_clipped = Cispo().per_token(logps, 0 * one, 2 * one, one > 0, CLIP)
     cost.sum().backward()
     assert logps.grad is not None
     assert logps.grad.item() == pytest.approx(-2 * weight)
@@ -109,17 +175,17 @@ def test_gspo_has_one_ratio_per_completion() -> None:
     """Token ratios 1.2 and 1/1.2 * 1.1^2 make the geometric mean 1.1, which scales both tokens' gradients alike."""
     logps = torch.tensor([[math.log(1.2), math.log(1.1**2 / 1.2), 9.0]], requires_grad=True)
     mask = torch.tensor([[True, True, False]])
-    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 3), torch.tensor([[2.0]]), mask, 0.2, 0.28)
+    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 3), torch.tensor([[2.0]]), mask, CLIP)
     assert cost[0, :2].tolist() == pytest.approx([-2.2, -2.2])
     assert not clipped.any()
-    (cost * Gspo().weights(mask, StepCounts(num_tokens=2, num_sequences=1, max_completion_length=3))).sum().backward()
+    (cost * Gspo().weights(mask, counts_of(num_tokens=2, num_sequences=1, max_completion_length=3))).sum().backward()
     assert logps.grad is not None
     assert logps.grad[0].tolist() == pytest.approx([-1.1, -1.1, 0.0])
 
 
 def test_gspo_clips_a_whole_completion() -> None:
     logps = torch.full((1, 2), math.log(1.5), requires_grad=True)
-    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 2) > 0, 0.2, 0.28)
+    cost, clipped = Gspo().per_token(logps, torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 2) > 0, CLIP)
     assert cost.tolist() == [pytest.approx([-1.28, -1.28])]
     assert clipped.all()
     cost.sum().backward()

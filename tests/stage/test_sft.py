@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from r1.forward import Forward
 from r1.rollout.base import Rollout
 from r1.run import execute
 from r1.stage.base import StepLoader
@@ -95,20 +96,37 @@ def test_the_micro_batch_size(fixed: tuple[Sft, Tensor], micro_batch_size: int) 
     assert_same(gradient(made, batches), expected)
 
 
+@pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("filler", [0, 1, 77])  # the padding token, the closing token, any token
-def test_the_order_of_sequences_and_more_padding_on_the_right(fixed: tuple[Sft, Tensor], filler: int) -> None:
+def test_the_order_of_sequences_and_more_padding_on_the_right(
+    fixed: tuple[Sft, Tensor], filler: int, packing: bool
+) -> None:
     made, expected = fixed
+    made.forward_pass = Forward(packing, share_prompts=False)
     (batch,) = made.micro_batches(0)
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(8))
-    ids = torch.nn.functional.pad(batch.input_ids[order], (0, 5), value=filler)
-    mask = torch.nn.functional.pad(batch.mask[order], (0, 5))
-    assert_same(gradient(made, [SftBatch(ids, mask, batch.num_tokens)]), expected)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(8)).tolist()
+    shuffled = SftBatch(**batch.rows(order), step_tokens=batch.step_tokens)
+    wider = {
+        name: torch.nn.functional.pad(getattr(shuffled, name), (0, 5), value=filler)
+        for name in ("prompt_ids", "completion_ids")
+    }
+    assert shuffled.lengths != batch.lengths
+    assert_same(gradient(made, [replace(shuffled, **wider)]), expected)
+
+
+@pytest.mark.parametrize("loss_on_prompt", [False, True])
+def test_packing(stage: Stages, loss_on_prompt: bool) -> None:
+    made, padded = (
+        stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}", f"stage.packing={packing}")
+        for packing in (True, False)
+    )
+    assert_same(gradient(made, made.micro_batches(0)), gradient(padded, padded.micro_batches(0)))
 
 
 def test_the_number_of_devices(stage: Stages, fixed: tuple[Sft, Tensor]) -> None:
     """Two devices with half of the examples each; their gradients are averaged, as DDP does."""
     alone, expected = fixed
-    total = torch.tensor(alone.micro_batches(0)[0].num_tokens)
+    total = torch.tensor(alone.micro_batches(0)[0].step_tokens)
     shares = []
     for rank in (0, 1):
         made = stage(*EIGHT, "trainer.devices=2", "stage.micro_batch_size=2", world_size=2, global_rank=rank)
@@ -123,11 +141,11 @@ def test_the_number_of_devices(stage: Stages, fixed: tuple[Sft, Tensor]) -> None
 
 
 def learned(stage: Sft) -> list[str]:
-    """The targets that have weight, as text, in the order of the dataset."""
+    """The targets that have weight, as text."""
     found = [
-        stage.tokenizer.decode(ids[1:][mask])
+        stage.tokenizer.decode(ids[mask])
         for batch in stage.micro_batches(0)
-        for ids, mask in zip(batch.input_ids, batch.mask, strict=True)
+        for ids, mask in zip(batch.completion_ids, batch.mask, strict=True)
     ]
     assert len(found) == stage.plan.examples_per_step
     return sorted(found)
@@ -159,7 +177,7 @@ def test_the_closing_token_is_learned_where_it_is_also_the_padding(stage: Stages
 def test_every_micro_batch_knows_the_target_tokens_of_the_step(stage: Stages, loss_on_prompt: bool) -> None:
     made = stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}", "stage.micro_batch_size=1")
     batches = made.micro_batches(0)
-    assert {batch.num_tokens for batch in batches} == {sum(int(batch.mask.sum()) for batch in batches)}
+    assert {batch.step_tokens for batch in batches} == {sum(batch.num_tokens for batch in batches)}
 
 
 def test_an_epoch_learns_every_example_once(stage: Stages) -> None:
@@ -170,18 +188,18 @@ def test_an_epoch_learns_every_example_once(stage: Stages) -> None:
 
 def test_the_loader_gives_step_after_step_and_can_be_put_back(stage: Stages) -> None:
     made = stage("stage=sft", "stage.micro_batch_size=2")
-    expected = [batch.input_ids.tolist() for step in range(3) for batch in made.micro_batches(step)]
+    expected = [batch.completion_ids.tolist() for step in range(3) for batch in made.micro_batches(step)]
     loader = StepLoader(made, num_steps=3)
-    found = [batch.input_ids.tolist() for batch in islice(loader, 9)]
+    found = [batch.completion_ids.tolist() for batch in islice(loader, 9)]
     assert len(loader) == len(found) == 6
     assert found == expected
     assert len({str(ids) for ids in found}) == 6
     again = StepLoader(made, num_steps=3)
     running = iter(again)
-    seen = [next(running).input_ids.tolist() for _ in range(2)]  # one whole step
+    seen = [next(running).completion_ids.tolist() for _ in range(2)]  # one whole step
     other = StepLoader(made, num_steps=3)
     other.load_state_dict(again.state_dict())
-    assert seen + [batch.input_ids.tolist() for batch in islice(other, 9)] == expected
+    assert seen + [batch.completion_ids.tolist() for batch in islice(other, 9)] == expected
 
 
 # ---- how a completion ends, and what is shown of it ----

@@ -1,0 +1,302 @@
+"""What stops a run that goes wrong, what it leaves behind, and the best model that is kept."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import DENSE, SMALL
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from r1 import run as command
+from r1.errors import HALTED, Halted
+from r1.evaluate import Estimate
+from r1.run import execute
+from r1.runs import read
+from r1.stage.base import Stage
+from r1.stage.grpo import Grpo
+from r1.stage.sft import Sft
+
+Config = dict[str, Any]
+Stages = Callable[..., Grpo]
+EVERY_STEP = ["checkpoint_every=1", "val.every=1"]
+
+
+@pytest.fixture
+def halted(small: Callable[..., Config], folder: Path) -> Callable[..., Halted]:
+    """``halted("stage=grpo", ...)``: what stopped this run."""
+
+    def run(*overrides: str) -> Halted:
+        with pytest.raises(Halted) as caught:
+            execute(small(*overrides, f"output_dir={folder}"), [])
+        return caught.value
+
+    return run
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [row for row in read(str(folder)).metrics if name in row]
+
+
+def assert_finite(folder: Path) -> None:
+    """All weights that lie on the disk: checkpoints and best/."""
+    found = [torch.load(file, weights_only=True)["state_dict"] for file in folder.glob("checkpoints/*/state.ckpt")]
+    if (folder / "best").exists():
+        found.append(load_file(folder / "best" / "model.safetensors"))
+    assert found
+    for state in found:
+        assert all(value.isfinite().all() for value in state.values())
+
+
+# ---- guards ----
+
+
+def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., Halted], folder: Path) -> None:
+    """No model of 610 tokens has an entropy of 7 nats: the first step is the last."""
+    error = halted("stage=grpo", "stage.min_entropy=7")
+    assert "stage.min_entropy=7" in str(error)
+    (step,) = rows(folder, "train/entropy")
+    assert step["train/entropy"] == error.given < math.log(610)
+    manifest = read(str(folder)).manifest
+    assert manifest["status"] == "halted"
+    assert "Halted: the run was stopped: the entropy has fallen below" in manifest["error"]
+    assert not (folder / "model").exists()
+
+
+def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., Halted], folder: Path) -> None:
+    error = halted("stage=grpo", "stage.max_kl=0.001", "stage.lr=0.01", "trainer.max_steps=20", "val.every=20")
+    kls = [row["train/kl"] for row in rows(folder, "train/kl")]
+    assert 1 < len(kls) < 20
+    assert max(kls[:-1]) <= 0.001 < kls[-1] == error.given
+    assert "stage.max_kl=0.001" in read(str(folder)).manifest["error"]
+
+
+@pytest.mark.parametrize("guard", ["stage.max_kl=100", "stage.min_entropy=0.01"])
+def test_a_guard_that_is_not_reached_changes_nothing(small: Callable[..., Config], tmp_path: Path, guard: str) -> None:
+    for name, more in (("plain", []), ("guarded", [guard])):
+        execute(small("stage=grpo", "trainer.max_steps=2", *more, f"output_dir={tmp_path / name}"), [])
+    plain, guarded = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "guarded"))
+    assert all(plain[name].equal(guarded[name]) for name in plain)
+
+
+def test_a_guard_passes_over_steps_that_have_no_such_figure(stage: Stages) -> None:
+    made = stage("stage=grpo", "stage.max_kl=0.5", "stage.min_entropy=0.5")
+    made.check_step({})
+    made.check_step({"train/kl": 0.5, "train/entropy": 0.5})
+    with pytest.raises(Halted, match="KL"):
+        made.check_step({"train/kl": 0.51, "train/entropy": 0.4})
+    with pytest.raises(Halted, match="entropy"):
+        made.check_step({"train/entropy": 0.49})
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+@pytest.mark.parametrize(("kind", "of"), [("stage=grpo", Grpo), ("stage=sft", Sft)])
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+    halted: Callable[..., Halted], folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, of: Any, poison: float
+) -> None:
+    """In the third step, one gradient of one weight."""
+    original = of.training_step
+
+    def poisoned(self: Any, *args: Any) -> Any:
+        loss = original(self, *args)
+        if self.trainer.global_step == 2:
+            weight = next(p for p in self.policy.parameters() if p.requires_grad)
+            loss = loss + weight.flatten()[0] * poison
+        return loss
+
+    monkeypatch.setattr(of, "training_step", poisoned)
+    error = halted(kind, *EVERY_STEP, "stage.max_grad_norm=null")
+    assert "not finite" in str(error)
+    assert [row["step"] for row in rows(folder, "train/loss")] == [1, 2]
+    assert sorted(f.name for f in (folder / "checkpoints").iterdir()) == ["step_000001", "step_000002"]
+    assert read(str(folder)).manifest["status"] == "halted"
+    assert_finite(folder)
+
+
+def test_weights_that_are_not_finite_stop_at_the_next_step(
+    halted: Callable[..., Halted], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One weight is lost in the second step; nothing that was saved before it is touched."""
+    original = Sft.training_step
+
+    def poisoned(self: Any, *args: Any) -> Any:
+        if self.trainer.global_step == 1:
+            with torch.no_grad():
+                next(iter(self.policy.parameters())).fill_(math.nan)
+        return original(self, *args)
+
+    monkeypatch.setattr(Sft, "training_step", poisoned)
+    halted("stage=sft", *EVERY_STEP)
+    assert [row["step"] for row in rows(folder, "train/loss")] == [1]
+    assert_finite(folder)
+
+
+def test_a_halt_has_an_exit_code_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs = ["stage=grpo", *SMALL, "stage.micro_batch_size=4", "stage.group_size=4", *DENSE]
+    monkeypatch.setattr(sys, "argv", ["r1", *knobs, "stage.min_entropy=7", f"output_dir={folder}"])
+    with pytest.raises(SystemExit) as caught:
+        command.main()
+    assert caught.value.code == HALTED == 6
+    said = capsys.readouterr().err
+    assert "r1: the run was stopped: the entropy has fallen below stage.min_entropy=7" in said
+    assert "Traceback" not in said
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "halted"
+
+
+# ---- the best model ----
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
+    """``scripted([0.2, 0.5, ...])``: pass@1 of one validation after the other, the first at the start."""
+
+    def script(values: list[float]) -> None:
+        original = Stage.validation_step
+
+        def validation_step(self: Stage, indices: list[int], batch_idx: int) -> None:
+            original(self, indices, batch_idx)
+            value = values[self.trainer.global_step]
+            self.figures = {**self.figures, "val/pass@1": Estimate(value, value, value, 4)}
+
+        monkeypatch.setattr(Stage, "validation_step", validation_step)
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("values", "best"),
+    [
+        ([0.2, 0.5, 0.9, 0.4], 2),
+        ([0.2, 0.5, 0.5, 0.5], 1),  # the first of equals
+        ([0.2, 0.1, 0.3, 0.9], 3),
+        ([0.9, 0.5, 0.8, 0.9], None),  # never better than the start
+    ],
+)
+def test_the_best_model_is_kept(
+    small: Callable[..., Config],
+    folder: Path,
+    scripted: Callable[[list[float]], None],
+    values: list[float],
+    best: int | None,
+) -> None:
+    scripted(values)
+    execute(small("stage=sft", *EVERY_STEP, "trainer.max_steps=3", f"output_dir={folder}"), [])
+    manifest = read(str(folder)).manifest
+    if best is None:
+        assert manifest["best"] is None
+        assert not (folder / "best").exists()
+    else:
+        assert manifest["best"] == {"step": best, "val/pass@1": values[best]}
+        assert set((folder / "best").iterdir()) == {folder / "best" / f.name for f in (folder / "model").iterdir()}
+    assert list(folder.glob("best.tmp*")) == []
+
+
+def test_the_best_model_is_the_one_of_its_step(
+    small: Callable[..., Config], tmp_path: Path, scripted: Callable[[list[float]], None]
+) -> None:
+    scripted([0.2, 0.5, 0.9, 0.4, 0.1])
+    for name, steps in (("long", 4), ("short", 2)):
+        knobs = [*EVERY_STEP, f"trainer.max_steps={steps}", "stage.schedule=constant"]
+        execute(small("stage=sft", *knobs, f"output_dir={tmp_path / name}"), [])
+    best, short = (load_file(tmp_path / name / "model.safetensors") for name in ("long/best", "short/model"))
+    assert all(best[name].equal(short[name]) for name in best)
+
+
+def test_the_best_model_is_loaded_as_any_other_and_gives_the_same_figures(
+    small: Callable[..., Config], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that improves by itself: what is right is what is short, as it is where tokens are low."""
+    monkeypatch.setattr("r1.data.base.Data.all_correct", short)
+    knobs = [*EVERY_STEP, "stage.lr=0.02", "trainer.max_steps=6", "val.num_prompts=8", "val.num_samples=4"]
+    execute(small("stage=grpo", *knobs, f"output_dir={folder}"), [])
+    held = read(str(folder)).manifest["best"]
+    assert held["val/pass@1"] > read(str(folder)).manifest["metrics"]["start"]["val/pass@1"]["value"]
+    policy = AutoModelForCausalLM.from_pretrained(folder / "best")
+    stored = load_file(folder / "best" / "model.safetensors")
+    assert all(policy.state_dict()[name].equal(value) for name, value in stored.items())
+    loaded = [f"model.path={folder / 'best'}", "~model.config", "+model.config=null", "model.tokenizer=null"]
+    more = ["val.num_prompts=8", "val.num_samples=4", f"output_dir={tmp_path / 'eval'}"]
+    execute(small("stage=eval", *loaded, *more), [])
+    (expected,) = (row for row in rows(folder, "val/pass@1") if row["step"] == held["step"])
+    (found,) = rows(tmp_path / "eval", "val/pass@1")
+    assert {**found, "step": held["step"]} == expected
+
+
+def short(self: Any, texts: list[str], given: list[Any]) -> list[bool]:
+    return [len(text) < 16 for text in texts]
+
+
+def test_adapters_are_merged_into_the_best_model_and_training_goes_on(
+    small: Callable[..., Config], tmp_path: Path, scripted: Callable[[list[float]], None]
+) -> None:
+    scripted([0.2, 0.5, 0.9, 0.4])
+    for keep in ("true", "false"):
+        knobs = ["+model/lora=default", "model.lora.r=2", f"keep_best={keep}", *EVERY_STEP, "trainer.max_steps=3"]
+        execute(small("stage=sft", *knobs, f"output_dir={tmp_path / keep}"), [])
+    kept, plain = (load_file(tmp_path / keep / "model" / "model.safetensors") for keep in ("true", "false"))
+    assert all(kept[name].equal(plain[name]) for name in kept)
+    best = load_file(tmp_path / "true" / "best" / "model.safetensors")
+    assert best.keys() == kept.keys()
+    assert any(not best[name].equal(kept[name]) for name in best)
+
+
+def test_without_keep_best_there_is_none(
+    small: Callable[..., Config], folder: Path, scripted: Callable[[list[float]], None]
+) -> None:
+    scripted([0.2, 0.5, 0.9])
+    execute(small("stage=sft", *EVERY_STEP, "keep_best=false", "trainer.max_steps=2", f"output_dir={folder}"), [])
+    assert not (folder / "best").exists()
+    assert read(str(folder)).manifest["best"] is None
+
+
+def test_an_evaluation_keeps_none(small: Callable[..., Config], folder: Path) -> None:
+    execute(small("stage=eval", f"output_dir={folder}"), [])
+    assert not (folder / "best").exists()
+
+
+@pytest.mark.parametrize("crash_at", [2, 3])
+def test_a_resumed_run_remembers_its_best(
+    small: Callable[..., Config],
+    folder: Path,
+    scripted: Callable[[list[float]], None],
+    monkeypatch: pytest.MonkeyPatch,
+    crash_at: int,
+) -> None:
+    """The best was found before the crash; nothing later is as good, though it is better than the start."""
+    scripted([0.2, 0.5, 0.9, 0.8, 0.7])
+    original, crashed = Sft.training_step, []
+
+    def crashing(self: Any, *args: Any) -> Any:
+        if self.trainer.global_step == crash_at and not crashed:
+            crashed.append(True)
+            raise RuntimeError("power cut")
+        return original(self, *args)
+
+    monkeypatch.setattr(Sft, "training_step", crashing)
+    knobs = ["stage=sft", *EVERY_STEP, "trainer.max_steps=4", f"output_dir={folder}"]
+    with pytest.raises(RuntimeError, match="power cut"):
+        execute(small(*knobs), [])
+    before = (folder / "best" / "model.safetensors").read_bytes()
+    execute(small(*knobs, "resume=auto"), [])
+    assert (folder / "best" / "model.safetensors").read_bytes() == before
+    assert read(str(folder)).manifest["best"] == {"step": 2, "val/pass@1": 0.9}
+
+
+def test_a_halted_run_leaves_its_best_model(
+    halted: Callable[..., Halted], folder: Path, scripted: Callable[[list[float]], None]
+) -> None:
+    scripted([0.2, 0.5, 0.9, 0.4, 0.3, 0.3, 0.3, *[0.3] * 20])
+    error = halted("stage=grpo", *EVERY_STEP, "stage.max_kl=0.003", "stage.lr=0.01", "trainer.max_steps=20")
+    assert "best/ holds the best model" in error.do
+    assert read(str(folder)).manifest["best"]["step"] <= 2
+    assert_finite(folder)
+    AutoModelForCausalLM.from_pretrained(folder / "best")

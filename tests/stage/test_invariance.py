@@ -1,0 +1,173 @@
+"""What must not change the gradient of a step of GRPO, for every loss; and the one that devices may change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from slow import LOSSES, STOPS, Ranks, assert_same, chosen, collected, gradient, groups_of, in_parts, move
+from torch import Tensor
+
+from r1 import head
+from r1.forward import Forward
+from r1.stage.base import Stage
+from r1.stage.experience import Experience, select, split
+from r1.stage.grpo import Grpo
+
+Stages = Callable[..., Grpo]
+KNOBS = [
+    "stage.clip_low=0.1",
+    "stage.clip_high=0.15",
+    "stage.kl_coef=0.1",
+    "stage.entropy_coef=0.02",
+    "rollout.temperature=0.8",
+]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_stops() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        yield
+
+
+@dataclass
+class Fixed:
+    """A stage off policy, its experience, and the gradient of it in one piece."""
+
+    stage: Grpo
+    experience: Experience
+    expected: Tensor
+
+
+@pytest.fixture(params=LOSSES, scope="module")
+def fixed(stage: Stages, request: pytest.FixtureRequest) -> Fixed:
+    made = stage("stage=grpo", f"stage/loss={request.param}", *KNOBS)
+    experience = chosen(made, groups_of(made))
+    move(made.policy)
+    return Fixed(made, experience, in_parts(made, experience, 16))
+
+
+def wider(experience: Experience, by: int, filler: int) -> Experience:
+    """Padding behind every row of every tensor: any token may stand there."""
+    pad = torch.nn.functional.pad
+    ids = {name: pad(getattr(experience, name), (0, by), value=filler) for name in ("prompt_ids", "completion_ids")}
+    logps = {name: pad(getattr(experience, name), (0, by)) for name in ("engine_logps", "old_logps", "ref_logps")}
+    return replace(experience, **ids, **logps)
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 8])
+def test_the_micro_batch_size(fixed: Fixed, micro_batch_size: int) -> None:
+    assert_same(in_parts(fixed.stage, fixed.experience, micro_batch_size), fixed.expected)
+
+
+@pytest.mark.parametrize("micro_batch_size", [2, 16])
+def test_the_order_of_sequences(fixed: Fixed, micro_batch_size: int) -> None:
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(7)).tolist()
+    assert_same(in_parts(fixed.stage, select(fixed.experience, order), micro_batch_size), fixed.expected)
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize("filler", [0, 1, 77])  # the padding token, the closing token, any token
+def test_more_padding_on_the_right(fixed: Fixed, monkeypatch: pytest.MonkeyPatch, filler: int, packing: bool) -> None:
+    monkeypatch.setattr(fixed.stage, "forward_pass", Forward(packing, share_prompts=True))
+    found = gradient(fixed.stage, [wider(fixed.experience, 5, filler)])  # as it is: `split` would trim it again
+    assert_same(found, fixed.expected)
+
+
+@pytest.mark.parametrize("more", [0, 3])
+def test_padding_on_the_left_through_plain_transformers(fixed: Fixed, more: int) -> None:
+    """Prompts that end side by side, as a generation makes them: attention mask and positions say what is there."""
+    made, experience = fixed.stage, fixed.experience
+    width = max(experience.prompt_lengths) + more
+    prompts = [experience.prompt_ids[p, : experience.prompt_lengths[p]] for p in experience.prompt_index]
+    left = torch.stack([torch.nn.functional.pad(p, (width - len(p), 0), value=77) for p in prompts])
+    there = torch.stack([torch.arange(width) >= width - len(p) for p in prompts])
+    mask = torch.cat([there, experience.mask], dim=1).int()
+    logits = made.policy(
+        input_ids=torch.cat([left, experience.completion_ids], dim=1),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+    ).logits[:, width - 1 : -1]
+    rows = (logits / 0.8).log_softmax(-1)
+    logps = rows.gather(2, experience.completion_ids[:, :, None]).squeeze(2)
+    made.policy.zero_grad()
+    cost, _ = made.loss.per_token(
+        logps, experience.old_logps, experience.advantages[:, None], experience.mask, made.clip
+    )
+    cost = cost + 0.1 * made.kl(logps, experience.ref_logps)
+    bonus = -(rows.exp() * rows).sum(2)[experience.mask].mean()
+    (cost.masked_fill(~experience.mask, 0) * made.loss.weights(experience.mask, experience.counts)).sum().backward(
+        retain_graph=True
+    )
+    (-0.02 * bonus).backward()
+    assert_same(collected(made.policy), fixed.expected)
+
+
+@pytest.mark.parametrize("micro_batch_size", [4, 16])
+@pytest.mark.parametrize(("packing", "share_prompts"), [(True, False), (False, True), (False, False)])
+def test_packing_and_shared_prompts(
+    fixed: Fixed, monkeypatch: pytest.MonkeyPatch, packing: bool, share_prompts: bool, micro_batch_size: int
+) -> None:
+    assert fixed.stage.forward_pass.packing
+    assert fixed.stage.forward_pass.share_prompts
+    monkeypatch.setattr(fixed.stage, "forward_pass", Forward(packing, share_prompts))
+    assert_same(in_parts(fixed.stage, fixed.experience, micro_batch_size), fixed.expected)
+
+
+@pytest.mark.parametrize("chunk", [64, 610])
+@pytest.mark.parametrize("tile", [2**8, 2**13])
+def test_the_tiles_of_the_output_layer(fixed: Fixed, monkeypatch: pytest.MonkeyPatch, chunk: int, tile: int) -> None:
+    monkeypatch.setattr(head.head_logps, "__defaults__", (False, chunk))
+    monkeypatch.setattr(head, "TILE", {"cpu": tile})
+    assert_same(gradient(fixed.stage, [fixed.experience]), fixed.expected)
+
+
+# ---- devices ----
+
+
+def devices(stage: Stages, num_devices: int, *knobs: str) -> list[Grpo]:
+    """One stage per device, each with its share of the prompts."""
+    more = [f"trainer.devices={num_devices}", "stage.micro_batch_size=4"]
+    made = [stage("stage=grpo", *knobs, *more, world_size=num_devices, global_rank=r) for r in range(num_devices)]
+    Ranks(made)
+    return made
+
+
+def step(made: Grpo) -> Tensor:
+    batches = made.micro_batches(0)
+    move(made.policy)
+    return gradient(made, batches)
+
+
+@pytest.mark.parametrize("num_devices", [2, 4])
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "bnpo"])
+def test_the_number_of_devices(stage: Stages, loss: str, num_devices: int) -> None:
+    """Each has a part of the prompts; their gradients are averaged, as DDP does."""
+    knobs = [f"stage/loss={loss}", *KNOBS]
+    alone = stage("stage=grpo", *knobs)
+    expected = step(alone)
+    made = devices(stage, num_devices, *knobs)
+    shares = Ranks(made).do(step)
+    assert [i for one in made for i in one.step_indices(0)] == alone.step_indices(0)
+    assert_same(sum(shares) / num_devices, expected)
+
+
+def test_bnpo_is_the_mean_of_what_each_device_would_do_alone(stage: Stages) -> None:
+    """By definition it depends on the devices: the mean over a device's tokens, then over devices."""
+    plain = ["stage.clip_low=0.1", "stage.clip_high=0.15", "rollout.temperature=0.8"]
+    made = devices(stage, 2, "stage/loss=bnpo", *plain)
+    shares = Ranks(made).do(step)
+    found = sum(shares) / 2
+    whole, alone = stage("stage=grpo", "stage/loss=dapo", *plain), []
+    experience = whole.collector.collect(0)
+    move(whole.policy)
+    for rows in (range(8), range(8, 16)):
+        part = select(experience, rows)
+        counts = replace(part.counts, num_tokens=part.num_tokens, num_sequences=8, device_tokens=part.num_tokens)
+        alone.append(gradient(whole, split(replace(part, counts=counts), whole.plan.num_micro_batches)))
+    assert_same(found, sum(alone) / 2)
+    together = gradient(whole, split(experience, whole.plan.num_micro_batches))
+    assert (found - together).abs().max() > 1e-4
