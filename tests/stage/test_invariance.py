@@ -43,7 +43,7 @@ class Fixed:
 
 
 @pytest.fixture(params=LOSSES, scope="module")
-def fixed(stage: Stages, request: pytest.FixtureRequest) -> Fixed:
+def fixed(stage: Stages, many_stops: None, request: pytest.FixtureRequest) -> Fixed:
     made = stage("stage=grpo", f"stage/loss={request.param}", *KNOBS)
     experience = chosen(made, groups_of(made))
     move(made.policy)
@@ -142,8 +142,7 @@ def step(made: Grpo) -> Tensor:
     return gradient(made, batches)
 
 
-@pytest.mark.parametrize("num_devices", [2, 4])
-@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss != "bnpo"])
+@pytest.mark.parametrize(("loss", "num_devices"), [*((loss, 2) for loss in LOSSES if loss != "bnpo"), ("dapo", 4)])
 def test_the_number_of_devices(stage: Stages, loss: str, num_devices: int) -> None:
     """Each has a part of the prompts; their gradients are averaged, as DDP does."""
     knobs = [f"stage/loss={loss}", *KNOBS]

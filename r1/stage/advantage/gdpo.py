@@ -26,8 +26,9 @@ def gdpo(terms: Tensor, weights: Tensor, *, epsilon: Annotated[float, Gt(0)], sc
     """
     scaled = torch.stack([centred(term) / (group_std(term) + epsilon) for term in terms])
     advantages = (weights[:, None, None] * scaled).sum(0)
-    if scale_by_batch:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + epsilon)
+    if scale_by_batch:  # their mean is 0 already
+        count = (~terms.isnan().all(0)).sum()
+        advantages = advantages / ((advantages.square().sum() / (count - 1).clamp(min=1)).sqrt() + epsilon)
     return advantages
 
 
