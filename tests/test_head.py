@@ -43,17 +43,18 @@ def assert_equals_the_whole(
     of_entropy: Tensor,
     temperature: float,
     chunk: int,
+    slack: float = 1.0,
 ) -> None:
     found = head_logps(hidden, weight, targets, temperature, entropy_gradient=True, chunk=chunk)
     expected = whole(hidden, weight, targets, temperature)
     for a, b in zip(found, expected, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * slack)
     leaves = [hidden, weight]
     pairs = zip(
         gradients(found, of_logps, of_entropy, leaves), gradients(expected, of_logps, of_entropy, leaves), strict=True
     )
     for a, b in pairs:
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5 * slack)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
@@ -101,7 +102,8 @@ def test_no_shape_makes_a_difference(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head, "TILE", {"cpu": tile})
-        assert_equals_the_whole(*inputs(num_tokens, vocab_size, seed=seed, scale=scale), temperature, chunk)
+        given = inputs(num_tokens, vocab_size, seed=seed, scale=scale)
+        assert_equals_the_whole(*given, temperature, chunk, slack=20)  # logits up to 100 in single precision
 
 
 def test_by_hand() -> None:
