@@ -22,6 +22,9 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/scorer.py
+	$(BIN)/python benchmarks/grpo_vs_trl.py
+	$(BIN)/python benchmarks/sft_vs_trl.py
 
 # Reinstalls only when the dependencies change.
 $(READY): pyproject.toml constraints.txt
