@@ -343,6 +343,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage.group_size=1", ["stage/advantage=group", "whole number >= 2"]),
         ("stage.group_size=1 stage/advantage=center", ["stage/advantage=center", "whole number >= 2"]),
         ("stage.clip_dual=1.2", ["stage.clip_dual", "given    1.2", "number > 1.2"]),
+        ("stage.clip_dual=3 stage/loss=cispo", ["stage.clip_dual", "would do nothing", "null"]),
         ("stage.clip_dual=1.25 stage.clip_high=0.28", ["stage.clip_dual", "number > 1.28"]),
         ("stage.ref_sync_every=4", ["stage.ref_sync_every", "no reference that could move", "set stage.kl_coef"]),
         ("stage.kl_in=reward", ["stage.kl_in", "weight 0", "stage.kl_in=loss"]),

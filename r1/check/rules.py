@@ -65,6 +65,10 @@ def policy_loss(cfg: Config) -> None:
     if dual is not None and dual <= 1 + stage["clip_high"]:
         what = "the dual clip bounds ratios beyond the upper clip"
         raise UserError(what, where="stage.clip_dual", given=dual, allowed=f"number > {1 + stage['clip_high']:g}")
+    loss = resolve(stage["loss"]["_target_"], "stage.loss", cfg["extensions"])
+    if dual is not None and not getattr(loss, "takes_dual_clip", True):
+        what = f"{loss.__name__} bounds every ratio already: a dual clip would do nothing"
+        raise UserError(what, where="stage.clip_dual", given=dual, allowed="null")
     if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
         what = "without a KL there is no reference that could move"
         raise UserError(what, where="stage.ref_sync_every", given=stage["ref_sync_every"], do="set stage.kl_coef")

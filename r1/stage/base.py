@@ -217,6 +217,11 @@ class Stage(L.LightningModule):
     def lr_factor(self, step: int) -> float:
         return lr_factor(self.optimization, step, self.trainer.max_steps)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Dropout is the one thing that draws from the global generator: it is keyed like every other draw."""
+        part = batch_idx % self.plan.num_micro_batches
+        torch.manual_seed(key(self.seed, "dropout", self.trainer.global_step, part, self.trainer.global_rank))
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:

@@ -57,6 +57,8 @@ class ClippedLoss:
     With a dual clip c, a negative advantage counts at most c times (Ye et al. 2020, eq. 5).
     """
 
+    takes_dual_clip = True
+
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
     ) -> tuple[Tensor, Tensor]:

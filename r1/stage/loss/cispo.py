@@ -10,7 +10,12 @@ from r1.stage.loss.dapo import Dapo
 
 
 class Cispo(Dapo):
-    """-sg(min(r, 1 + clip_high)) A log pi, tokens weighed as in DAPO (MiniMax-M1 2025, eq. 4 and 5)."""
+    """-sg(min(r, 1 + clip_high)) A log pi, tokens weighed as in DAPO (MiniMax-M1 2025, eq. 4 and 5).
+
+    There is no lower clip: ``clip_low`` is not used.
+    """
+
+    takes_dual_clip = False
 
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
