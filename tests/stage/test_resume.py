@@ -192,13 +192,3 @@ def test_a_missing_file_is_damage_and_a_half_written_checkpoint_is_cleared_away(
     with pytest.raises(UserError, match="every checkpoint") as caught:
         checkpoint.latest(tmp_path)
     assert caught.value.code == STORAGE
-
-
-def test_dropout_is_resumed_too(run: Runner, whole: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The masks are a function of the seed and the step, not of what was drawn before."""
-    crash_in(monkeypatch, 4)
-    with pytest.raises(Crash):
-        run("dropout", tmp_path / "run", "val.every=2")
-    run("dropout", tmp_path / "run", "val.every=2", "resume=auto")
-    found, expected = (load_file(f / "model" / "model.safetensors") for f in (tmp_path / "run", whole("dropout", 2)))
-    assert all(found[name].equal(expected[name]) for name in expected)
