@@ -50,9 +50,9 @@ class Progress(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.tokens += float(getattr(batch, "num_tokens", 0))
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.tokens += float(getattr(batch, "num_tokens", 0))
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer))
         elif time.monotonic() - self.last_line > PLAIN_EVERY_S or trainer.global_step == trainer.max_steps:
