@@ -90,9 +90,9 @@ def test_a_pipe_gets_a_line_now_and_then_and_the_last_one(
     callback.on_train_start(trainer(0), stage())
     for step in range(1, 7):
         now[0] += 4.0
-        callback.on_train_batch_end(trainer(step), None, None, SimpleNamespace(num_tokens=40), 2 * step - 2)
+        callback.on_train_batch_end(trainer(step), None, None, SimpleNamespace(num_tokens=20), 2 * step - 2)
         done = trainer(step, train__reward=0.25, train__loss=1.0)
-        callback.on_train_batch_end(done, None, None, SimpleNamespace(num_tokens=40), 2 * step - 1)
+        callback.on_train_batch_end(done, None, None, SimpleNamespace(num_tokens=20), 2 * step - 1)
     callback.on_train_end(trainer(6), stage())
     assert capsys.readouterr().err.splitlines() == [
         "step 1/6  reward 0.250  loss 1.000  10 tok/s",
