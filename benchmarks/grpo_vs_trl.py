@@ -6,9 +6,9 @@
 Both sides train the same random model (Qwen2 shape, fp32; bf16 weights on a GPU) on the same prompts with the same
 group size, sampling, loss (dapo), AdamW and reward, each in its own process with the same threads. r1 is what
 ``python -m r1.run stage=grpo`` runs, at its defaults. TRL is at the settings that are fastest for it: no reference
-model, no recomputation, no logging, completions from transformers' ``generate``. Both cut a step into ``--splits``
-micro-batches: probed with TRL at 1M, 4 was the fastest of 1, 2, 4 and 8 or level with it on a, b and c, and 4 was
-faster than 1 and 8 on d; it also takes less memory than 1.
+model, no recomputation, no logging, completions from transformers' ``generate``, a step cut into ``--splits``
+micro-batches: probed at 1M, 4 was the fastest of 1, 2, 4 and 8 or level with it on a, b and c, and 4 was faster than 1
+and 8 on d; it also takes less memory than 1.
 
     a   8 prompts of 16 tokens x 8 completions of exactly 64 tokens
     b   the same prompts, geometric lengths: mean about 63, at most 256
@@ -84,7 +84,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="other defaults: 1M only, 3 pairs, 25 seconds")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--splits", type=int, default=4, help="micro-batches per step, on both sides")
+    parser.add_argument("--splits", type=int, default=4, help="TRL's micro-batches per step")
     parser.add_argument("--r1", action="append", default=[], metavar="KEY=VALUE", help="a further override for r1")
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     if parser.parse_args().quick:

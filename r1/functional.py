@@ -47,7 +47,7 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
-SAMPLE_BLOCK = 256  # tokens per block of the cumulative distribution
+SAMPLE_BLOCK = 128  # tokens per block of the cumulative distribution; most vocabularies divide into such blocks
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -69,14 +69,11 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor,
     if temperature == 0:
         tokens = logits.argmax(-1)
     else:
-        whole = probs.shape[-1] // SAMPLE_BLOCK * SAMPLE_BLOCK
-        sums = probs[:, :whole].unflatten(-1, (-1, SAMPLE_BLOCK)).sum(-1)
-        cdf = torch.cat([sums, probs[:, whole:].sum(-1, keepdim=True)], dim=1).double().cumsum(-1)
+        blocks = F.pad(probs, (0, -probs.shape[-1] % SAMPLE_BLOCK)).unflatten(-1, (-1, SAMPLE_BLOCK))
+        cdf = blocks.sum(-1).double().cumsum(-1)
         threshold = uniform[:, None] * cdf[:, -1:]
-        block = torch.searchsorted(cdf, threshold, right=True).clamp(max=cdf.shape[-1] - 1)
-        places = block * SAMPLE_BLOCK + torch.arange(SAMPLE_BLOCK, device=block.device)
-        there = places < probs.shape[-1]
-        inside = probs.gather(1, places.clamp(max=probs.shape[-1] - 1)).where(there, 0.0).double().cumsum(-1)
+        block = torch.searchsorted(cdf, threshold, right=True).clamp_(max=cdf.shape[-1] - 1)
+        inside = blocks[torch.arange(len(blocks), device=block.device), block[:, 0]].double().cumsum(-1)
         place = torch.searchsorted(inside, threshold - F.pad(cdf, (1, 0)).gather(-1, block), right=True)
         last = (inside < inside[:, -1:]).sum(-1, keepdim=True)  # rounding must not step onto a token of probability 0
         tokens = (block * SAMPLE_BLOCK + torch.minimum(place, last)).squeeze(-1)

@@ -7,8 +7,6 @@ from pairs import Job, started
 from peers.r1_run import run
 from r1.stage.base import Stage
 
-R1_SPLITS = 2  # TRL is faster with more, r1 is not
-
 
 def overrides(job: Job) -> list[str]:
     return [
@@ -16,7 +14,6 @@ def overrides(job: Job) -> list[str]:
         "stage.lr=1e-7",  # completion lengths must not drift
         f"stage.group_size={job.group}",
         f"stage.examples_per_step={job.sequences // job.group}",
-        f"stage.micro_batch_size={job.sequences // min(job.splits, R1_SPLITS)}",
         "~reward.terms.accuracy",
         "~reward.terms.format",
         "extensions=[workloads]",

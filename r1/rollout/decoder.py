@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from r1.forward import PROBE, TOLERANCE, packs, plain
-from r1.rollout.lean import LIKE_LLAMA, LeanDecoder
+from r1.rollout.lean import LeanDecoder, like_llama
 from r1.rollout.shared import SharedDecoder
 from r1.sequences import stack
 
@@ -47,7 +47,7 @@ def decoder(model: PreTrainedModel, longest: int) -> Decoder:
 def fitting(model: PreTrainedModel) -> type[SharedDecoder] | None:
     """The fastest decoder that gives this model's own log-probs; tried once per model, on four short sequences."""
     if model not in _fitting:
-        kinds = [LeanDecoder, SharedDecoder] if model.config.model_type in LIKE_LLAMA else [SharedDecoder]
+        kinds = [LeanDecoder, SharedDecoder] if like_llama(model.config) else [SharedDecoder]
         with torch.autocast(model.device.type, enabled=False):  # its rounding is larger than the tolerance
             fits = packs(model)
             _fitting[model] = next((kind for kind in kinds if fits and works(kind, model)), None)

@@ -8,9 +8,8 @@ precision, cannot tell (a layer without rotation, a factor on the residuals, ano
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,31 +19,35 @@ from torch import Tensor, nn
 from r1.rollout.shared import SharedDecoder, attend
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
-
-
+BY_LENGTH = ("dynamic", "longrope")  # rotations that depend on the longest sequence so far
 FUSED_BELOW = 2**22  # weights; projections of the same states become one product, at the price of a copy
+ROTATIONS = 256  # positions whose rotation is worked out at once
 Product = Callable[[Tensor], Tensor]
+AddedProduct = Callable[[Tensor, Tensor], Tensor]  # of states, added to the residual stream
 
 
 @dataclass(frozen=True)
 class Block:
     """A layer's operations, looked up once: at this scale looking them up at every token is a cost."""
 
-    first_norm: Product
-    query_key_value: Product
+    query_key_value: Product  # norm included
     head_norms: tuple[Product, Product] | None
     head_dim: int
     query_heads: int
     key_heads: int
     scaling: float
-    output: Product
-    second_norm: Product
-    gate_up: Product
+    output: AddedProduct
+    gate_up: Product  # norm included
     activation: Product
-    down: Product
+    down: AddedProduct
+
+
+def like_llama(config: PretrainedConfig) -> bool:
+    rotation = getattr(config, "rope_parameters", None) or {}
+    return config.model_type in LIKE_LLAMA and rotation.get("rope_type") not in BY_LENGTH
 
 
 class LeanDecoder(SharedDecoder):
@@ -55,16 +58,29 @@ class LeanDecoder(SharedDecoder):
         body: Any = self.model.base_model
         self.embedding, self.rotation, self.norm = body.embed_tokens.weight, body.rotary_emb, _norm(body.norm)
         self.blocks = [_block(layer) for layer in body.layers]
+        self.turns = self.embedding.new_empty(0)
+
+    def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
+        self.longest_prompt = max(map(len, prompts))
+        return super().start(prompts, group_sizes)
+
+    def turned(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 1, D) cosines, and sines with the sign of the half they are for."""
+        if self.longest_prompt + self.length >= len(self.turns):
+            ahead = torch.arange(len(self.turns) + self.longest_prompt + ROTATIONS, device=positions.device)
+            cos, sin = self.rotation(self.embedding, position_ids=ahead[None])
+            half = cos.shape[-1] // 2
+            self.turns = torch.stack([cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)], dim=1)
+        turns = self.turns[positions]
+        return turns[:, :1], turns[:, 1:]
 
     def next_logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
         states = F.embedding(tokens, self.embedding)
-        cos, sin = self.rotation(states, position_ids=positions[:, None])
-        half = cos.shape[-1] // 2
-        turn = cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+        turn = self.turned(positions)
         for number, block in enumerate(self.blocks):
-            states = states + self._attention(number, block, block.first_norm(states), turn)
-            gate, up = block.gate_up(block.second_norm(states)).chunk(2, dim=1)
-            states = states + block.down(block.activation(gate) * up)
+            states = block.output(self._attention(number, block, states, turn), states)
+            gate, up = block.gate_up(states).chunk(2, dim=1)
+            states = block.down(block.activation(gate) * up, states)
         return F.linear(self.norm(states), self.head)
 
     def _attention(self, number: int, block: Block, states: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
@@ -76,25 +92,22 @@ class LeanDecoder(SharedDecoder):
         both = torch.addcmul(both * turn[0], both.roll(block.head_dim // 2, dims=2), turn[1])
         layer = self.state.layers[number]
         layer.append(both[:, block.query_heads :], value, self.state.filled)
-        seen = attend(both[:, : block.query_heads] * block.scaling, layer, self.state)
-        return block.output(seen.flatten(1))
+        return attend(both[:, : block.query_heads], block.scaling, layer, self.state).flatten(1)
 
 
 def _block(layer: Any) -> Block:
     part, mlp = layer.self_attn, layer.mlp
     return Block(
-        first_norm=_norm(layer.input_layernorm),
-        query_key_value=_joined(part.q_proj, part.k_proj, part.v_proj),
+        query_key_value=_normed(layer.input_layernorm, part.q_proj, part.k_proj, part.v_proj),
         head_norms=(_norm(part.q_norm), _norm(part.k_norm)) if hasattr(part, "q_norm") else None,
         head_dim=part.head_dim,
         query_heads=part.q_proj.out_features // part.head_dim,
         key_heads=part.k_proj.out_features // part.head_dim,
         scaling=part.scaling,
-        output=_joined(part.o_proj),
-        second_norm=_norm(layer.post_attention_layernorm),
-        gate_up=_joined(mlp.gate_proj, mlp.up_proj),
+        output=_added(part.o_proj),
+        gate_up=_normed(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
         activation=mlp.act_fn,
-        down=_joined(mlp.down_proj),
+        down=_added(mlp.down_proj),
     )
 
 
@@ -111,17 +124,41 @@ def _norm(module: Any) -> Product:
     return norm
 
 
-def _joined(*projections: nn.Module) -> Product:
-    """The projections' outputs side by side. Adapters and quantised layers are asked as they are."""
+def _normed(norm: Any, *projections: nn.Module) -> Product:
+    """RMSNorm and the projections' outputs side by side; in float32 the norm's constants go into a copied weight."""
     linear = [p for p in projections if type(p) is nn.Linear]
     biases: list[Tensor] = [p.bias for p in linear if p.bias is not None]
-    if len(linear) == len(projections) and len(biases) in (0, len(linear)):
-        if len(linear) == 1:
-            return partial(F.linear, weight=linear[0].weight, bias=linear[0].bias)
-        if sum(p.weight.numel() for p in linear) < FUSED_BELOW:
-            bias = torch.cat(biases) if biases else None
-            weights: list[Tensor] = [p.weight for p in linear]
-            return partial(F.linear, weight=torch.cat(weights), bias=bias)
-    if len(projections) == 1:
-        return projections[0]
-    return lambda states: torch.cat([projection(states) for projection in projections], dim=-1)
+    plain = len(linear) == len(projections) and len(biases) in (0, len(linear))
+    if not plain or sum(p.weight.numel() for p in linear) >= FUSED_BELOW:
+        before = _norm(norm)
+        return lambda states: _side_by_side(before(states), projections)
+    weight = torch.cat([p.weight for p in linear])
+    bias = torch.cat(biases) if biases else None
+    if weight.dtype != torch.float32:
+        before = _norm(norm)
+        return lambda states: F.linear(before(states), weight, bias)
+    width = weight.shape[1]
+    weight, floor = weight * norm.weight * width**0.5, width * norm.variance_epsilon
+    if bias is None:
+        return lambda states: F.linear(states * _inverse_norm(states, floor), weight)
+    return lambda states: F.linear(states * _inverse_norm(states, floor), weight, bias)
+
+
+def _inverse_norm(states: Tensor, floor: float) -> Tensor:
+    """(B, 1) 1 / sqrt(|x|^2 + floor)."""
+    inverse: Tensor = torch.linalg.vecdot(states, states).add_(floor).rsqrt_()[:, None]
+    return inverse
+
+
+def _side_by_side(states: Tensor, projections: tuple[nn.Module, ...]) -> Tensor:
+    """Adapters and quantised layers are asked as they are, and so are large ones."""
+    return torch.cat([projection(states) for projection in projections], dim=-1)
+
+
+def _added(projection: nn.Module) -> AddedProduct:
+    """The projection's output added to the residual stream, in one product where that loses no precision."""
+    plain = type(projection) is nn.Linear and projection.bias is None
+    if plain and not torch.is_autocast_enabled(projection.weight.device.type):
+        transposed = projection.weight.T
+        return lambda states, residual: torch.addmm(residual, states, transposed)
+    return lambda states, residual: residual + projection(states)

@@ -166,7 +166,7 @@ def attention(
         return out.transpose(1, 2), None
     layer = state.layers[module.layer_idx]
     layer.append(key[:, :, 0], value[:, :, 0], state.filled)
-    return attend(query[:, :, 0] * scale, layer, state)[:, None], None
+    return attend(query[:, :, 0], scale, layer, state)[:, None], None
 
 
 def _layer(key: Tensor, value: Tensor, state: State) -> Layer:
@@ -178,26 +178,40 @@ def _layer(key: Tensor, value: Tensor, state: State) -> Layer:
     return Layer(key.contiguous(), value.contiguous(), *buffers)
 
 
-def attend(query: Tensor, layer: Layer, state: State) -> Tensor:
-    """(B, heads, D) scaled queries to (B, heads, D): softmax over the prompt and the row's own past."""
-    past = slice(0, state.filled + 1)
+def attend(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
+    """(B, heads, D) queries to (B, heads, D): softmax over the prompt and the row's own past.
+
+    Where prompts are shared the two parts are worked out apart, each in the layout that suits it, and then weighed by
+    their shares of the whole softmax, exp(lse) each (Milakov and Gimelshein 2018).
+    """
     queries = query.unflatten(1, (layer.keys.shape[1], -1))  # (B, K, heads / K, D)
-    scores = queries @ layer.keys[:, :, past].transpose(2, 3)
+    keys, values = (buffer.flatten(0, 1)[:, : state.filled + 1] for buffer in (layer.keys, layer.values))
+    scores = _scaled(queries.flatten(0, 1), keys, scale).unflatten(0, queries.shape[:2])
     if state.copied:
         if state.bias is not None:
             scores[..., : state.copied] += state.bias
-        return (_softmax(scores) @ layer.values[:, :, past]).flatten(1, 2)
+        weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+        return torch.bmm(weights.flatten(0, 1), values).view(query.shape)
+    of_own, own_share = _part(scores, values)
     spread = state.spread(queries).transpose(1, 2)  # (P, K, widest, heads / K, D)
-    folded = spread.flatten(2, 3) @ layer.prompt_keys.transpose(2, 3)  # (P, K, widest * heads / K, L)
-    of_prompt = folded.unflatten(2, spread.shape[2:4])
+    folded = _scaled(spread.flatten(2, 3).flatten(0, 1), layer.prompt_keys.flatten(0, 1), scale)
+    scores = folded.view(*spread.shape[:-1], -1)
     if state.bias is not None:
-        of_prompt = of_prompt + state.bias
-    weights = _softmax(torch.cat([state.gather(of_prompt.transpose(1, 2)), scores], dim=3))
-    width = layer.prompt_keys.shape[2]
-    spread = state.spread(weights[..., :width]).transpose(1, 2)
-    seen = (spread.flatten(2, 3) @ layer.prompt_values).unflatten(2, spread.shape[2:4]).transpose(1, 2)
-    return (state.gather(seen) + weights[..., width:] @ layer.values[:, :, past]).flatten(1, 2)
+        scores += state.bias
+    of_prompt, prompt_share = _part(scores, layer.prompt_values.flatten(0, 1))
+    of_prompt, prompt_share = (state.gather(part.transpose(1, 2)) for part in (of_prompt, prompt_share))
+    weight = (prompt_share - own_share).sigmoid_().to(query.dtype)
+    return torch.lerp(of_own, of_prompt, weight).view(query.shape)
 
 
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1, dtype=torch.float32).to(scores.dtype)
+def _scaled(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
+    """(N, M, D) and (N, L, D) to (N, M, L) scores."""
+    return torch.baddbmm(queries.new_empty(1, 1, 1), queries, keys.mT, beta=0, alpha=scale)
+
+
+def _part(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention over a part of the keys: (..., D) and its log sum exp (..., 1); values are (N, L, D)."""
+    weights = scores.softmax(-1, dtype=torch.float32)
+    share = scores.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()
+    seen = torch.bmm(weights.to(values.dtype).view(len(values), -1, scores.shape[-1]), values)
+    return seen.view(*scores.shape[:-1], -1), share

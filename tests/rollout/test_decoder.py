@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.model import Lora
-from r1.rollout import shared
+from r1.rollout import lean, shared
 from r1.rollout.decoder import CachedDecoder, Decoder, decoder, fitting
 from r1.rollout.lean import LIKE_LLAMA, LeanDecoder
 from r1.rollout.shared import SharedDecoder
@@ -131,6 +131,7 @@ def test_long_completions_outgrow_their_buffers(
 ) -> None:
     monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
     monkeypatch.setattr(shared, "FIRST_CAPACITY", capacity)
+    monkeypatch.setattr(lean, "ROTATIONS", capacity)
     model = models[architecture]
     leaving: list[set[int]] = [{2} if t == 20 else set() for t in range(70)]
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [{2} if t >= 20 else set() for t in range(70)])
@@ -168,6 +169,12 @@ def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch
 def test_llama_and_its_like_are_served_by_the_lean_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
     assert architecture in LIKE_LLAMA
     assert fitting(models[architecture]) is LeanDecoder
+
+
+def test_a_rotation_that_depends_on_the_length_is_left_to_the_model(make_model: Make) -> None:
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert fitting(make_model("llama", rope_parameters=scaled)) is SharedDecoder
+    assert fitting(make_model("llama", rope_parameters=scaled | {"rope_type": "linear"})) is LeanDecoder
 
 
 @pytest.mark.parametrize("architecture", GENERAL)
@@ -224,6 +231,10 @@ def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Mak
     model = make_model("llama", hidden_size=64)
     with torch.autocast("cpu", torch.bfloat16):
         assert fitting(model) is LeanDecoder
+        rounded = [decoded(kind, model, UNEVEN, [1, 1, 1], [set()] * 6) for kind in (LeanDecoder, SharedDecoder)]
+    exact = decoded(CachedDecoder, model, UNEVEN, [1, 1, 1], [set()] * 6)
+    lean_error, shared_error = (sum(float((r[place] - exact[place]).abs().mean()) for place in exact) for r in rounded)
+    assert lean_error < 1.3 * shared_error, "the residual stream stays in float32"
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])
