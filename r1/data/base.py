@@ -80,9 +80,17 @@ class Data:
         return {f"scorer/{reason}": count for reason, count in counts.items()}
 
 
+def has_gold(row: Row) -> bool:
+    """Whether the right answer is known; where it is not, no verifier is asked."""
+    return row.get("answer") is not None
+
+
 def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool]:
-    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``."""
-    stated = [b for b, answer in enumerate(answers) if answer is not None]
+    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``.
+
+    No answer to a question without a gold answer is right.
+    """
+    stated = [b for b, answer in enumerate(answers) if answer is not None and has_gold(rows[b])]
     texts, asked = [str(answers[b]) for b in stated], [rows[b] for b in stated]
     if many := getattr(_function(verifier), "many", None):
         found = many(texts, asked, **getattr(verifier, "keywords", {}))
