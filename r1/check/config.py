@@ -212,7 +212,7 @@ def _one_filter_problems(name: str, filters: Config, extensions: list[str]) -> l
         return found
     low, high = node["min"], node["max"]
     if low is None and high is None:
-        return [UserError("a filter without a bound rejects nothing", where=where, do=f"{where}.min=... or ~{where}")]
+        return [UserError("a filter without a bound rejects nothing", where=f"{where}.min", do=f"or ~{where}")]
     if low is not None and high is not None and low > high:
         return [UserError("no value lies within these bounds", where=f"{where}.min", given=low, allowed=f"<= {high}")]
     return []

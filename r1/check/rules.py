@@ -28,7 +28,20 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    for rule in (group, rejection, policy_loss, validation, devices, batch, packages, models, architecture, hub_data, output):
+    rules = (
+        group,
+        rejection,
+        policy_loss,
+        validation,
+        devices,
+        batch,
+        packages,
+        models,
+        architecture,
+        hub_data,
+        output,
+    )
+    for rule in rules:
         try:
             rule(cfg)
         except UserError as error:

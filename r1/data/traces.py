@@ -1,4 +1,4 @@
-"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or samples that were kept (stage=reject)."""
+"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or its own (stage=reject)."""
 
 from __future__ import annotations
 

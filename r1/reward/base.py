@@ -82,7 +82,9 @@ class Rewards:
             "completions": completions,
             "completion_ids": completion_ids,
             "rows": rows,
-        } | ({} if truncated is None else {"truncated": truncated})
+        }
+        if truncated is not None:
+            batch["truncated"] = truncated
         if len({len(values) for values in batch.values()}) != 1:
             raise ValueError(f"lists of different length: { {name: len(v) for name, v in batch.items()} }")
         batch |= columns(rows)

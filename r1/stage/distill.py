@@ -98,7 +98,7 @@ class Distill(Sft):
                 where="stage.num_questions",
                 given=", ".join(f"{name} {count}" for name, count in counts.items()),
                 allowed=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
-                do="raise stage.num_questions, lower stage.examples_per_step, or leave a filter out: ~stage.filters.NAME",
+                do="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
                 code=DATA,
             )
         if file:
@@ -133,4 +133,3 @@ class Distill(Sft):
                     sync=True,
                 )
         return [(row, answer) for row, group in zip(questions, given, strict=True) for answer in group]
-

@@ -1,8 +1,8 @@
 """Rejection sampling: the model's own answers, the good ones kept as a dataset (DeepSeek-R1 2.3.3).
 
-``traces/`` of the record holds ``traces.jsonl``, what was kept, for ``data=traces``; ``questions.jsonl``, every question
-asked with its pass rate, for ``data=jsonl``; and ``samples.jsonl``, the journal of all answers: one line per batch of
-questions, on the disk before the next batch is begun, so that nothing is sampled twice.
+``traces/`` of the record holds ``traces.jsonl``, what was kept, for ``data=traces``; ``questions.jsonl``, every
+question asked with its pass rate, for ``data=jsonl``; and ``samples.jsonl``, the journal of all answers: one line per
+batch of questions, on the disk before the next batch is begun, so that nothing is sampled twice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from r1 import jsonl
 from r1.data.base import Data, Row
 from r1.errors import DATA, UserError
-from r1.evaluate import Validation
+from r1.evaluate import Estimate, Validation
 from r1.model import Model
 from r1.record import replace
 from r1.reward.base import Rewards
@@ -130,26 +130,29 @@ class Reject(Stage):
             for answer in selected(group, self.select, self.max_per_question)
         ]
         counts = tally(groups, self.filters.names) | {"kept": len(rows)}
-        figures = difficulty(rates, self.answers_per_question)
-        self.figures = self.figures | figures
-        scorer = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
-        values = {f"reject/{name}": float(count) for name, count in counts.items()}
-        values |= {name: figure.value for name, figure in figures.items()}
-        self.report(values | {name: float(count) for name, count in scorer.items()})
+        self.report_kept(counts, difficulty(rates, self.answers_per_question))
         if self.folder:
             graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, rates, strict=True))
             replace(self.folder / "questions.jsonl", "".join(map(jsonl.dumps, graded)))
-        self.check_kept(counts)
+        check_some(counts)
         if self.folder:
             write_traces(self.folder / "traces.jsonl", rows, counts)
 
-    def check_kept(self, counts: dict[str, int]) -> None:
-        if not counts["kept"]:
-            raise UserError(
-                "no answer was kept",
-                where="stage.filters",
-                given=", ".join(f"{name} {count}" for name, count in counts.items()),
-                do="take a better model, ask more, or leave a filter out: ~stage.filters.NAME",
-                code=DATA,
-            )
+    def report_kept(self, counts: dict[str, int], figures: dict[str, Estimate]) -> None:
+        """One row for the whole run; the figures become the record's, beside those of the validation."""
+        self.figures = self.figures | figures
+        scorer = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
+        whole = {f"reject/{name}": count for name, count in counts.items()} | scorer
+        self.report({name: figure.value for name, figure in figures.items()} | {n: float(c) for n, c in whole.items()})
 
+
+def check_some(counts: dict[str, int]) -> None:
+    """Raises: UserError: nothing was kept."""
+    if not counts["kept"]:
+        raise UserError(
+            "no answer was kept",
+            where="stage.filters",
+            given=", ".join(f"{name} {count}" for name, count in counts.items()),
+            do="take a better model, ask more, or leave out a filter: ~stage.filters.NAME",
+            code=DATA,
+        )
