@@ -111,5 +111,5 @@ def filters(cfg: Config) -> Filters:
 def _function(node: Config, where: str, cfg: Config, *others: str) -> Function:
     """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
     knobs = {key: value for key, value in node.items() if key not in others}
-    function: Function = make(knobs | {"_partial_": True}, where, cfg)
+    function: Function = make({"_partial_": True} | knobs, where, cfg)
     return function

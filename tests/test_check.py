@@ -376,7 +376,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage=distill stage.filters.verifier.min=high", ["wrong value", "finite number or null"]),
         ("stage=distill stage.filters.verifier.min=null", ["without a bound", "~stage.filters.verifier"]),
         ("stage=distill stage.filters.verifier.max=0.5", ["no value lies within", "stage.filters.verifier.min"]),
-        ("stage=distill ~stage.filters.verifier.max", ["`stage.filters.verifier.max` is missing"]),
+        ("stage=distill ~stage.filters.verifier.min", ["`stage.filters.verifier.min` is missing"]),
         ("stage=distill +stage.filters.verifier.weight=1", ["unknown key `stage.filters.verifier.weight`"]),
         ("stage=reject stage.filters.language.target=xx", ["stage.filters.language.target", "one of: en, zh"]),
         ("stage=reject stage.filters.format._target_=os.system", ["may not build", "'os.system'"]),

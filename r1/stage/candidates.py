@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from r1 import evaluate
-from r1.data.base import Row, has_gold
+from r1.data.base import Row, has_answer
 from r1.evaluate import Estimate, Sample
 
 Select = Literal["all", "best"]
@@ -49,7 +49,7 @@ def tally(groups: Sequence[Sequence[Candidate]], filters: Sequence[str]) -> dict
 
 def pass_rate(row: Row, group: Sequence[Candidate]) -> float | None:
     """Share of right answers to a question; None where no gold answer is known."""
-    return sum(candidate.correct for candidate in group) / len(group) if has_gold(row) else None
+    return sum(candidate.correct for candidate in group) / len(group) if has_answer(row) else None
 
 
 def difficulty(rates: Sequence[float | None], num_samples: int) -> dict[str, Estimate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from r1.completion import parse
-from r1.data.base import Row, Verifier, has_gold, verdicts
+from r1.data.base import Row, Verifier, has_answer, verdicts
 
 
 def accuracy(
@@ -17,4 +17,4 @@ def accuracy(
     """
     answers = [parse(completion).answer for completion in completions]
     found = zip(verdicts(verifier, answers, rows), rows, strict=True)
-    return [float(right) if has_gold(row) else None for right, row in found]
+    return [float(right) if has_answer(row) else None for right, row in found]
