@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from r1.data.base import Data
     from r1.evaluate import Validation
     from r1.model import Model
-    from r1.reward.base import Rewards
+    from r1.reward.base import Function, Rewards
     from r1.rollout.base import Engine
     from r1.stage.base import Stage
+    from r1.stage.filters import Filters
 
 Config = dict[str, Any]
 
@@ -50,13 +51,24 @@ def build(cfg: Config) -> Experiment:
     }
     if "teacher" in used_parts(cfg):
         parts["teacher"] = make(cfg["teacher"], "teacher", cfg)
-    stage = make(cfg["stage"], "stage", cfg, **parts)
+    if takes_filters(cfg):
+        parts["filters"] = filters(cfg)
+    stage = make(own_keys(cfg), "stage", cfg, **parts)
     return Experiment(stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation")))
 
 
 def used_parts(cfg: Config) -> list[str]:
     """The runtime objects that the chosen stage takes, by name."""
     return list(signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime)
+
+
+def takes_filters(cfg: Config) -> bool:
+    return "filters" in used_parts(cfg)
+
+
+def own_keys(cfg: Config) -> Config:
+    """The stage's node without its filters, which are built apart, as the reward's terms are."""
+    return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
 
 
 def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
@@ -83,9 +95,21 @@ def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
 def rewards(cfg: Config) -> Rewards:
     from r1.reward.base import Rewards, Term
 
-    terms = {}
-    for name, node in cfg["reward"]["terms"].items():
-        knobs = {key: value for key, value in node.items() if key != "weight"}
-        function = make(knobs | {"_partial_": True}, f"reward.terms.{name}", cfg)
-        terms[name] = Term(name, function, node["weight"])
-    return Rewards(terms)
+    nodes = cfg["reward"]["terms"]
+    functions = {name: _function(node, f"reward.terms.{name}", cfg, "weight") for name, node in nodes.items()}
+    return Rewards({name: Term(name, functions[name], node["weight"]) for name, node in nodes.items()})
+
+
+def filters(cfg: Config) -> Filters:
+    from r1.stage.filters import Filter, Filters
+
+    nodes = cfg["stage"]["filters"]
+    functions = {name: _function(node, f"stage.filters.{name}", cfg, "min", "max") for name, node in nodes.items()}
+    return Filters([Filter(name, functions[name], node["min"], node["max"]) for name, node in nodes.items()])
+
+
+def _function(node: Config, where: str, cfg: Config, *others: str) -> Function:
+    """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
+    knobs = {key: value for key, value in node.items() if key not in others}
+    function: Function = make({"_partial_": True} | knobs, where, cfg)
+    return function

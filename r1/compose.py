@@ -222,7 +222,11 @@ def readers(key: str) -> str:
     """``stage=grpo reads it``: the other options of the same group that have this key."""
     group, _, last = key.rpartition(".")
     files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else []
-    found = sorted(file.stem for file in files if re.search(rf"^{re.escape(last)}:", file.read_text(), re.M))
+    found = sorted(
+        file.stem
+        for file in files
+        if re.search(rf"^({re.escape(last)}:|  - {re.escape(last)}@)", file.read_text(), re.M)
+    )
     if any(name.startswith("_") for name in found):
         return f"other options of `{group}` read it"
     return f"{group.replace('.', '/')}={' or '.join(found)} reads it" if found else ""

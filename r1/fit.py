@@ -121,6 +121,8 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record)
         if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
         model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
+    if stage.predicts:
+        trainer.predict(stage, return_predictions=False)
     record.final = stage.figures
 
 

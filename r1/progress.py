@@ -35,8 +35,12 @@ class Progress(Callback):
     def __init__(self) -> None:
         self.bar: Bar | None = None
         self.tokens, self.last_line, self.started = 0.0, 0.0, time.monotonic()
+        self.asked = self.accepted = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.open("step", trainer.max_steps, trainer.global_step)
+
+    def open(self, unit: str, total: int, done: int) -> None:
         self.started = time.monotonic()
         if console.is_terminal:
             columns = (
@@ -45,19 +49,22 @@ class Progress(Callback):
                 TextColumn("{task.description}"),
                 TimeRemainingColumn(),
             )
-            self.bar = Bar(TextColumn("step"), *columns, console=console)
-            self.bar.add_task("", total=trainer.max_steps, completed=trainer.global_step)
+            self.bar = Bar(TextColumn(unit), *columns, console=console)
+            self.bar.add_task("", total=total, completed=done)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.tokens += float(getattr(batch, "num_tokens", 0))
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
+        self.show("step", trainer.max_steps, trainer.global_step, self.line(trainer))
+
+    def show(self, unit: str, total: int, done: int, line: str) -> None:
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=trainer.global_step, description=self.line(trainer))
-        elif time.monotonic() - self.last_line > PLAIN_EVERY_S or trainer.global_step == trainer.max_steps:
+            self.bar.update(self.bar.task_ids[0], completed=done, description=line)
+        elif time.monotonic() - self.last_line > PLAIN_EVERY_S or done == total:
             self.last_line = time.monotonic()
-            console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.line(trainer)}")
+            console.print(f"{unit} {done}/{total}  {line}")
 
     def line(self, trainer: L.Trainer) -> str:
         metrics = trainer.callback_metrics
@@ -73,6 +80,24 @@ class Progress(Callback):
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.bar:
             self.bar.stop()
+
+    def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.open("batch", int(sum(trainer.num_predict_batches)), 0)
+
+    def on_predict_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.show("batch", int(sum(trainer.num_predict_batches)), batch_idx + 1, self.kept(outputs))
+
+    def kept(self, outputs: dict[str, Any]) -> str:
+        """So far; ``outputs`` are the answers that have just come in."""
+        answers = [answer for group in outputs["answers"] for answer in group]
+        self.asked += len(answers)
+        self.accepted += sum(answer["rejected_by"] is None for answer in answers)
+        return f"{self.accepted} of {self.asked} answers accepted"
+
+    def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.on_train_end(trainer, module)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         if self.bar:

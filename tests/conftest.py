@@ -85,7 +85,7 @@ def small(config: Callable[..., Config]) -> Callable[..., Config]:
 
     def composed(stage: str, *overrides: str) -> Config:
         group = ["stage.group_size=4"] if stage == "stage=grpo" else []
-        batch = [] if stage == "stage=eval" else ["stage.micro_batch_size=4"]
+        batch = [] if stage in ("stage=eval", "stage=reject") else ["stage.micro_batch_size=4"]
         knobs = [o for o in SMALL if batch or not o.startswith("stage.")]
         return config(stage, *knobs, *batch, *group, *DENSE, *overrides)
 

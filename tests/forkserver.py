@@ -32,6 +32,13 @@ KINDS = {  # the runs that are killed: six steps, a validation every two
     "grpo": [*GRPO, "stage.num_iterations=2"],
     "kl": [*GRPO, "stage.kl_coef=0.1", "stage.ref_sync_every=2", "stage.ref_sync_mix=0.5", "stage.lr=0.01"],
     "eval": ["stage=eval"],
+    "reject": [
+        "stage=reject",
+        "stage.num_questions=12",
+        "stage.answers_per_question=3",
+        "stage.questions_at_once=4",
+        *(f"~stage.filters.{name}" for name in ("finished", "verifier", "format", "language")),
+    ],
     "resample": [*GRPO, "stage.group_size=2", "stage.micro_batch_size=2", "stage.zero_variance=resample"],
 }
 
@@ -42,7 +49,8 @@ def knobs(kind: str, *overrides: str) -> list[str]:
 
     given = [*SMALL, *DENSE, "threads=1", "checkpoint_every=1", "val.num_prompts=4", *KINDS[kind], *overrides]
     options = {option.partition("=")[0]: option for option in given}
-    return [option for key, option in options.items() if kind != "eval" or not key.startswith("stage.")]
+    trains = kind not in ("eval", "reject")
+    return [option for key, option in options.items() if trains or option not in SMALL or not key.startswith("stage.")]
 
 
 @dataclass(frozen=True)

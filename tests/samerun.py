@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 GREW = ("metrics.jsonl", "samples.jsonl", "traces/answers.jsonl", "traces/traces.jsonl", "traces/traces.json")
+GREW += ("traces/samples.jsonl", "traces/questions.jsonl")
 WEIGHTS = ("model/model.safetensors", "best/model.safetensors")
 DECIDED = ("status", "error", "seed", "fingerprint", "data", "parents", "best", "metrics")
 

@@ -95,6 +95,18 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
         Point(MANIFEST, "after", match="traces.jsonl.tmp"),
         Point(APPEND, "torn", call=2, match="metrics.jsonl"),
     ),
+    "the model's own answers": (
+        "reject",
+        Point(DECODE, call=12),  # after the validation
+        Point(APPEND, "torn", match="traces/samples.jsonl"),
+        Point(APPEND, "after", match="traces/samples.jsonl"),
+        Point(SCORE, call=3),
+        Point(APPEND, call=2, match="traces/samples.jsonl"),
+        Point(MANIFEST, match="questions.jsonl.tmp"),
+        Point("r1.stage.reject:write_traces"),
+        Point(MANIFEST, match="traces.json.tmp"),
+        Point(MANIFEST, "after", match="traces.jsonl.tmp"),
+    ),
     "prompts drawn again": (
         "resample",
         Point("r1.stage.collect:Collector.groups", call=2),

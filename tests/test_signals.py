@@ -76,6 +76,12 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
         Point(ASK, "after", call=2, number=INT),
         Point("r1.stage.distill:write_traces", number=TERM),
     ),
+    "the model's own answers": (
+        "reject",
+        Point(DECODE, call=12, number=TERM),  # after the validation
+        Point("r1.jsonl:append", "after", match="traces/samples.jsonl", number=INT),
+        Point(DECODE, call=14, number=HUP),
+    ),
     "an evaluation": (
         "eval",
         Point(DECODE, call=3, number=TERM),

@@ -31,8 +31,10 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage/loss",
     "teacher",
 )
-VALUES = ("experiment", "logger", "model", "model/lora", "reward", "strategy")  # those that hold values only
+VALUES = ("experiment", "logger", "model", "model/lora", "reward", "stage/filters", "strategy")  # values only
+NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # added under a name
 LIGHTNING = {"checkpoint", "logger", "progress", "record", "stage/base", "trainer"}  # modules that extend it
+EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
 Config = dict[str, Any]
 Compose = Callable[..., Config]
 
@@ -48,10 +50,10 @@ def modules(group: str) -> set[str]:
 def overrides(group: str, option: str) -> list[str]:
     """How one option of a group is chosen."""
     needs = {"jsonl": ["data.path=x.jsonl"], "traces": ["data.path=x"]}
-    if group == "reward/terms":
-        return [f"+reward/terms@reward.terms.it={option}"]
     plus = "+" if group == "model/lora" else ""
-    stage = ["stage=distill"] if group == "teacher" else []
+    stage = ["stage=distill"] if group in ("teacher", "stage/filters") else []
+    if group in NAMED:
+        return [f"+{group}@{NAMED[group]}={option}", *stage]
     return [f"{plus}{group}={option}", *stage, *(needs.get(option, []) if group == "data" else [])]
 
 
@@ -65,7 +67,7 @@ ALL = [(group, option) for group in (*GROUPS, *VALUES) for option in options(gro
 
 
 def node_of(cfg: Config, group: str) -> Config:
-    for part in ("reward", "terms", "it") if group == "reward/terms" else group.split("/"):
+    for part in NAMED.get(group, group.replace("/", ".")).split("."):
         cfg = cfg[part]
     return cfg
 
@@ -88,6 +90,15 @@ def test_an_option_is_the_object_of_its_name(chosen: Compose, group: str, option
     assert name == option or name.lower() == option.replace("_", ""), "a function has its name, a class its CamelCase"
 
 
+@pytest.mark.parametrize("option", options("stage/filters"))
+def test_a_filter_is_a_reward_term_and_its_bounds(chosen: Compose, option: str) -> None:
+    node = node_of(chosen("stage/filters", option), "stage/filters")
+    place, _, term = node["_target_"].rpartition(".")
+    assert place == f"r1.reward.terms.{term}"
+    assert set(node) - {"min", "max"} == set(node_of(chosen("reward/terms", term), "reward/terms")) - {"weight"}
+    assert (node["min"], node["max"]) != (None, None)
+
+
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_module_is_an_option_or_helps_one(group: str) -> None:
     """What is no option is imported by another module of its group: nothing there is out of reach."""
@@ -102,8 +113,9 @@ def test_every_module_is_an_option_or_helps_one(group: str) -> None:
 def test_keys_are_the_keyword_only_parameters(chosen: Compose, group: str, option: str) -> None:
     cfg = chosen(group, option)
     for where, node in nodes(cfg):
-        extra = {"weight"} if re.fullmatch(r"reward\.terms\.\w+", where) else set()
-        assert set(node) - set(META) - extra == set(signature(resolve(node["_target_"], where)).knobs), where
+        found = signature(resolve(node["_target_"], where))
+        extra = set(next((keys for place, keys in EXTRA.items() if re.fullmatch(place, where)), ()))
+        assert set(node) - set(META) - extra == set(found.knobs) | ({"filters"} & set(found.runtime)), where
 
 
 def nodes(node: Any, where: str = "") -> Iterator[tuple[str, Config]]:

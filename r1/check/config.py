@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
+from r1.build import own_keys, takes_filters, used_parts
 from r1.check.schema import problems, value_problems
 from r1.errors import UserError, UserErrors, elsewhere, nearest, null
 
@@ -30,7 +31,7 @@ PLAIN: dict[str, Any] = {
 }
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
 HANDED = {  # runtime objects that are given to a part and never set in a config
-    "stage": ("model", "data", "rewards", "engine", "validation", "teacher", "seed", "num_devices"),
+    "stage": ("model", "data", "rewards", "engine", "validation", "teacher", "filters", "seed", "num_devices"),
     "trainer": ("loggers", "callbacks", "num_micro_batches", "validate_every", "root"),
     "logger": ("folder", "config"),
 }
@@ -65,8 +66,19 @@ def check_schema(cfg: Config, overrides: Iterable[str] = ()) -> None:
 
 def _group_problems(cfg: Config) -> list[UserError]:
     extensions, hints = cfg["extensions"], places()
-    found = [error for group in GROUPS for error in _node_problems(cfg[group], group, extensions, hints[group])]
-    return found + _reward_problems(cfg["reward"], extensions)
+    nodes = {group: cfg[group] for group in GROUPS}
+    found = _reward_problems(cfg["reward"], extensions)
+    if _takes_filters(cfg):
+        nodes["stage"] = own_keys(cfg)
+        found = _filter_problems(cfg["stage"].get("filters"), extensions) + found
+    return [e for group in GROUPS for e in _node_problems(nodes[group], group, extensions, hints[group])] + found
+
+
+def _takes_filters(cfg: Config) -> bool:
+    try:
+        return takes_filters(cfg)
+    except (UserError, LookupError, TypeError, ValueError):  # what is wrong with the stage's node is said elsewhere
+        return False
 
 
 def places() -> dict[str, Any]:
@@ -163,7 +175,7 @@ def _reward_problems(reward: Any, extensions: list[str]) -> list[UserError]:
         if key != "terms"
     ]
     for name, node in terms.items():
-        found += _term_problems(f"reward.terms.{name}", name, node, terms, extensions)
+        found += _term_problems(f"reward.terms.{name}", node, terms, extensions)
     if not found and all(node["weight"] is None for node in terms.values()):
         found.append(
             UserError(
@@ -176,27 +188,54 @@ def _reward_problems(reward: Any, extensions: list[str]) -> list[UserError]:
     return found
 
 
-def _term_problems(where: str, name: str, node: Any, terms: Config, extensions: list[str]) -> list[UserError]:
-    from r1.reward.base import RESERVED, Function
-
-    if not isinstance(node, dict) or "_target_" not in node:
-        known = [other for other, term in terms.items() if isinstance(term, dict) and "_target_" in term]
-        do = f"{where}.weight=... to weigh it, ~{where} to leave it out"
-        do = nearest(name, known, "reward.terms.") if isinstance(node, dict) else do
-        return [UserError(f"`{where}` is no reward term", where=where, given=null(node), allowed=known, do=do)]
-    whole = {"_partial_": True} | node
-    found = problems(whole, where, extensions, {"weight": float | None}, hint=Function, handed=RESERVED)
-    if node.get("weight") == 0 and not isinstance(node["weight"], bool):
+def _term_problems(where: str, node: Any, terms: Config, extensions: list[str]) -> list[UserError]:
+    found = _function_problems("reward term", where, node, terms, extensions, {"weight": float | None})
+    if isinstance(node, dict) and node.get("weight") == 0 and not isinstance(node["weight"], bool):
         do = f"{where}.weight=null to log it only, or leave it out with ~{where}"
         what = "a reward term with weight 0 is paid for and never learned from"
         found.append(UserError(what, where=f"{where}.weight", given=node["weight"], do=do))
     return found
 
 
+def _filter_problems(filters: Any, extensions: list[str]) -> list[UserError]:
+    """A filter is a reward term with bounds instead of a weight."""
+    if not isinstance(filters, dict) or "_target_" in filters:
+        what, do = "`stage.filters` holds filters by their names", "+stage/filters@stage.filters.NAME=OPTION adds one"
+        return [UserError(what, where="stage.filters", given=null(filters), do=do)]
+    return [error for name in filters for error in _one_filter_problems(name, filters, extensions)]
+
+
+def _one_filter_problems(name: str, filters: Config, extensions: list[str]) -> list[UserError]:
+    where, node, bounds = f"stage.filters.{name}", filters[name], {"min": float | None, "max": float | None}
+    found = _function_problems("filter", where, node, filters, extensions, bounds)
+    if found:
+        return found
+    low, high = node["min"], node["max"]
+    if low is None and high is None:
+        return [UserError("a filter without a bound rejects nothing", where=f"{where}.min", do=f"or ~{where}")]
+    if low is not None and high is not None and low > high:
+        return [UserError("no value lies within these bounds", where=f"{where}.min", given=low, allowed=f"<= {high}")]
+    return []
+
+
+def _function_problems(
+    kind: str, where: str, node: Any, named: Config, extensions: list[str], others: Config
+) -> list[UserError]:
+    """A reward function's node, one of several that are ``named``; ``others``: its keys that are no knob of it."""
+    from r1.reward.base import RESERVED, Function
+
+    if isinstance(node, dict) and "_target_" in node:
+        whole = {"_partial_": True} | node
+        return problems(whole, where, extensions, others, hint=Function, handed=RESERVED)
+    group, _, name = where.rpartition(".")
+    known = [other for other, term in named.items() if isinstance(term, dict) and "_target_" in term]
+    do = f"{where}.{next(iter(others))}=... to set it, ~{where} to leave it out"
+    do = nearest(name, known, f"{group}.") if isinstance(node, dict) else do
+    return [UserError(f"`{where}` is no {kind}", where=where, given=null(node), allowed=known, do=do)]
+
+
 def _unused(cfg: Config, overrides: list[str]) -> list[UserError]:
     """Overrides of a group that the chosen stage does not read."""
-    from r1.build import used_parts
-
     if "teacher" in used_parts(cfg):
         return []
     stage = cfg["stage"]["_target_"].split(".")[-2]

@@ -12,6 +12,7 @@ from r1.data.base import Row
 from r1.data.template.base import template_prefill
 from r1.errors import DATA, MODEL, REWARD, UserError, nearest
 from r1.reward.base import RESERVED, required_columns
+from r1.stage.filters import Filters
 
 Config = dict[str, Any]
 NUM_LONGEST = 256  # prompts whose tokens are counted: those with the most characters
@@ -55,22 +56,25 @@ def _check_counts(cfg: Config, experiment: Experiment) -> None:
 
 
 def _check_columns(cfg: Config, experiment: Experiment) -> None:
-    """Every column that a reward term asks for must be in every row."""
-    rows = [*experiment.data.val, *(experiment.data.train if experiment.stage.trains else [])]
+    """Every column that a reward term or a filter asks for must be in every row."""
+    stage, terms = experiment.stage, cfg["reward"]["terms"]
+    rows = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
     columns = set.intersection(*map(set, rows))
     if taken := sorted(columns & set(RESERVED)):
         raise UserError("this column name is reserved", where="data", given=taken[0], do="rename the column", code=DATA)
-    for name, node in cfg["reward"]["terms"].items():
-        function = resolve(node["_target_"], f"reward.terms.{name}", cfg["extensions"])
+    nodes = {f"reward.terms.{name}": node for name, node in terms.items()}
+    nodes |= {f"stage.filters.{name}": node for name, node in cfg["stage"].get("filters", {}).items()}
+    for where, node in nodes.items():
+        function = resolve(node["_target_"], where, cfg["extensions"])
         for column in sorted(required_columns(function, node.keys()) - columns):
             lacking = sum(column not in row for row in rows)
             some = f", which {lacking} of {len(rows)} rows lack" if lacking < len(rows) else ", which no row has"
             raise UserError(
-                f"reward term `{name}` needs the dataset column `{column}`{some}",
-                where=f"reward.terms.{name}",
+                f"reward term `{where.rpartition('.')[2]}` needs the dataset column `{column}`{some}",
+                where=where,
                 given=node["_target_"],
                 allowed=f"columns of every row: {', '.join(sorted(columns))}",
-                do=nearest(column, columns) or f"leave the term out with ~reward.terms.{name}",
+                do=nearest(column, columns) or f"leave the term out with ~{where}",
                 code=REWARD,
             )
 
@@ -133,17 +137,22 @@ def _check_prefill(experiment: Experiment) -> None:
 
 
 def _check_rewards(experiment: Experiment) -> None:
-    """One gold completion through every reward term: a term that raises or returns no numbers does so now."""
+    """One gold completion through every term and filter: one that raises or returns no numbers does so now."""
     row = experiment.data.val[0]
-    completion = row.get("completion") or f"<think>{row['prompt']}</think>\n<answer>{row['answer']}</answer>"
-    experiment.rewards.score(
-        prompts=[row["prompt"]],
-        completions=[completion],
-        rows=[row],
-        verifier=experiment.data.verifier,
-        completion_ids=[[0]],
-        max_completion_length=experiment.engine.max_completion_length,
-    )
+    completion = row.get("completion") or f"<think>{row['prompt']}</think>\n<answer>{row.get('answer')}</answer>"
+    shown: dict[str, Any] = {
+        "completions": [completion],
+        "rows": [row],
+        "verifier": experiment.data.verifier,
+        "completion_ids": [[0]],
+        "truncated": [False],
+        "max_completion_length": experiment.engine.max_completion_length,
+    }
+    experiment.rewards.score(prompts=[row["prompt"]], **shown)
+    filters = getattr(experiment.stage, "filters", None)
+    if isinstance(filters, Filters):
+        for one in filters.filters:
+            Filters([one]).rejected_by(**shown)
 
 
 def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:

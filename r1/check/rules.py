@@ -28,7 +28,20 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    for rule in (group, policy_loss, validation, devices, batch, packages, models, architecture, hub_data, output):
+    rules = (
+        group,
+        rejection,
+        policy_loss,
+        validation,
+        devices,
+        batch,
+        packages,
+        models,
+        architecture,
+        hub_data,
+        output,
+    )
+    for rule in rules:
         try:
             rule(cfg)
         except UserError as error:
@@ -54,6 +67,20 @@ def group(cfg: Config) -> None:
     if temperature == 0 and group_size > 1:
         what = "greedy rollouts are all alike, so no group has anything to learn from"
         raise UserError(what, where="rollout.temperature", given=temperature, allowed="number > 0")
+
+
+def rejection(cfg: Config) -> None:
+    """Rejection sampling needs answers that can differ, and pass rates that can occur."""
+    stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
+    if "min_pass_rate" not in stage:
+        return
+    if temperature == 0 and stage["answers_per_question"] > 1:
+        what = "greedy answers to one question are all alike"
+        raise UserError(what, where="rollout.temperature", given=temperature, allowed="number > 0")
+    least, most = stage["min_pass_rate"], stage["max_pass_rate"]
+    if least > most:
+        what = "no question has such a pass rate"
+        raise UserError(what, where="stage.min_pass_rate", given=least, allowed=f"at most stage.max_pass_rate={most:g}")
 
 
 def policy_loss(cfg: Config) -> None:

@@ -81,8 +81,11 @@ class Data:
 
 
 def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool]:
-    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``."""
-    stated = [b for b, answer in enumerate(answers) if answer is not None]
+    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``.
+
+    No answer to a question without a gold answer is right.
+    """
+    stated = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
     texts, asked = [str(answers[b]) for b in stated], [rows[b] for b in stated]
     if many := getattr(_function(verifier), "many", None):
         found = many(texts, asked, **getattr(verifier, "keywords", {}))
@@ -90,6 +93,11 @@ def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[R
         found = [verifier(text, row) for text, row in zip(texts, asked, strict=True)]
     right = {b for b, verdict in zip(stated, found, strict=True) if verdict}
     return [b in right for b in range(len(answers))]
+
+
+def has_answer(row: Row) -> bool:
+    """Whether there is a gold answer; an open-ended question has none."""
+    return row.get("answer") is not None
 
 
 def _function(verifier: Verifier) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Unpack
 
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 
 from r1.data.base import Data, Row, Shared
 from r1.data.split import apart, hold_out, need_num_val, some
@@ -28,6 +28,8 @@ def jsonl(
     val_path: str | None,
     num_val: Annotated[int, Ge(1)] | None,
     on_bad_row: Literal["error", "skip"],
+    min_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None,
+    max_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None,
     **shared: Unpack[Shared],
 ) -> Data:
     """Rows ``{prompt, answer, completion?}`` and every other column of the file as it is.
@@ -36,6 +38,7 @@ def jsonl(
         val_path: a file with the held-out rows; None takes ``num_val`` of ``path``, by the question's hash.
         num_val: held-out rows; None takes all of ``val_path``.
         on_bad_row: ``skip`` leaves unusable rows out, at most 1 % of a file.
+        min_pass_rate, max_pass_rate: only rows whose ``pass_rate`` lies within are trained on; held-out rows all stay.
 
     Raises:
         UserError: no such file, or a row that is no JSON object, lacks a column or holds no text in it.
@@ -47,10 +50,32 @@ def jsonl(
     if val_path is not None:
         val = read(val_path, columns, on_bad_row, "data.val_path")
         learned = apart(prompts(train), prompts(val), "data.val_path")
-        chosen = some(prompts(val), num_val)
-        return Data(train=[train[i] for i in learned], val=[val[i] for i in chosen], **shared)
-    learned, held = hold_out(prompts(train), need_num_val(num_val, "data.val_path"))
-    return Data(train=[train[i] for i in learned], val=[train[i] for i in held], **shared)
+        held = [val[i] for i in some(prompts(val), num_val)]
+    else:
+        learned, indices = hold_out(prompts(train), need_num_val(num_val, "data.val_path"))
+        held = [train[i] for i in indices]
+    kept = neither_easy_nor_hard([train[i] for i in learned], min_pass_rate, max_pass_rate)
+    return Data(train=kept, val=held, **shared)
+
+
+def neither_easy_nor_hard(rows: list[Row], least: float | None, most: float | None) -> list[Row]:
+    """Rows with ``least <= pass_rate <= most``, and those whose pass rate is null: nobody knows what is right there.
+
+    Raises:
+        UserError: a row has no column ``pass_rate``, or none is left.
+    """
+    if least is None and most is None:
+        return rows
+    where = "data.max_pass_rate" if least is None else "data.min_pass_rate"
+    if lacking := sum("pass_rate" not in row for row in rows):
+        what = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
+        raise UserError(what, where=where, do="stage=reject writes it: traces/questions.jsonl", code=DATA)
+    low, high = least or 0.0, 1.0 if most is None else most
+    kept = [row for row in rows if row["pass_rate"] is None or low <= row["pass_rate"] <= high]
+    if not kept:
+        what = f"none of {len(rows)} training rows has a pass rate of {low:g} to {high:g}"
+        raise UserError(what, where=where, code=DATA)
+    return kept
 
 
 def prompts(rows: list[Row]) -> list[str]:

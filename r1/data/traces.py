@@ -1,4 +1,4 @@
-"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or samples that were kept."""
+"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or its own (stage=reject)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def find(path: str) -> Path:
         if place.is_file():
             return place
     raise UserError(
-        "no traces here: a run writes them with stage=distill",
+        "no traces here: a run writes them with stage=distill or stage=reject",
         where="data.path",
         given=path,
         allowed="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",

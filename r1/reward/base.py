@@ -16,7 +16,7 @@ from r1.errors import DATA, REWARD, UserError
 Function = Callable[..., list[float | None]]
 """TRL's reward, ``f(prompts, completions, **columns)``: a number or None (does not apply) for each."""
 
-EXTRAS = ("rows", "verifier", "completion_ids", "max_completion_length")
+EXTRAS = ("rows", "verifier", "completion_ids", "truncated", "max_completion_length")
 RESERVED = ("prompts", "completions", *EXTRAS)
 
 
@@ -54,10 +54,10 @@ class Scores:
 
 
 class Rewards:
-    """The reward of a run: ``terms`` by name."""
+    """The reward of a run: ``terms`` by name. ``where`` is the config key that holds them, for messages."""
 
-    def __init__(self, terms: dict[str, Term]) -> None:
-        self.terms = terms
+    def __init__(self, terms: dict[str, Term], where: str = "reward.terms") -> None:
+        self.terms, self.where = terms, where
 
     def score(
         self,
@@ -67,8 +67,12 @@ class Rewards:
         verifier: Verifier,
         completion_ids: list[list[int]],
         max_completion_length: int,
+        truncated: list[bool] | None = None,
     ) -> Scores:
         """Score B completions; every list has one entry per completion.
+
+        Args:
+            truncated: which completions were cut off, where that is known.
 
         Raises:
             UserError: a term lacks a column, raises, or does not return B numbers or Nones.
@@ -79,11 +83,15 @@ class Rewards:
             "completion_ids": completion_ids,
             "rows": rows,
         }
+        if truncated is not None:
+            batch["truncated"] = truncated
         if len({len(values) for values in batch.values()}) != 1:
             raise ValueError(f"lists of different length: { {name: len(v) for name, v in batch.items()} }")
         batch |= columns(rows)
         constants = {"verifier": verifier, "max_completion_length": max_completion_length}
-        raw = {name: _values(name, term.function, batch, constants) for name, term in self.terms.items()}
+        raw = {
+            name: _values(f"{self.where}.{name}", term.function, batch, constants) for name, term in self.terms.items()
+        }
         weights = {name: term.weight for name, term in self.terms.items()}
         return Scores(raw, weights, [_total(raw, weights, b) for b in range(len(completions))])
 
@@ -124,22 +132,22 @@ def _unwrapped(function: Function) -> tuple[Function, set[str]]:
     return (function.func, set(function.keywords)) if isinstance(function, partial) else (function, set())
 
 
-def _values(name: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> list[float]:
-    """Call one term on a batch; its B values, NaN for None."""
+def _values(where: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> list[float]:
+    """Call the term at the config key ``where`` on a batch; its B values, NaN for None."""
     if missing := required_columns(function, ()) - batch.keys():
-        raise _fault(name, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch))
+        raise _fault(where, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch))
     try:
         values = function(**_arguments(function, batch | constants))
     except UserError:
         raise
     except Exception as error:  # a user's function may raise anything; the user must learn which one it was
         what = f"raised {type(error).__name__}: {error} ({_culprit(function, batch, constants)})"
-        raise _fault(name, function, what) from error
+        raise _fault(where, function, what) from error
     if not isinstance(values, list):
-        raise _fault(name, function, f"returned {type(values).__name__}", "a list of numbers or None")
+        raise _fault(where, function, f"returned {type(values).__name__}", "a list of numbers or None")
     if len(values) != len(batch["completions"]):
-        raise _fault(name, function, f"returned {len(values)} values for {len(batch['completions'])} completions")
-    return [_number(name, function, b, value) for b, value in enumerate(values)]
+        raise _fault(where, function, f"returned {len(values)} values for {len(batch['completions'])} completions")
+    return [_number(where, function, b, value) for b, value in enumerate(values)]
 
 
 def _arguments(function: Function, available: dict[str, Any]) -> dict[str, Any]:
@@ -160,22 +168,22 @@ def _culprit(function: Function, batch: dict[str, list[Any]], constants: dict[st
     return "only on the whole batch"
 
 
-def _number(name: str, function: Function, b: int, value: Any) -> float:
+def _number(where: str, function: Function, b: int, value: Any) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, Real):
-        raise _fault(name, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value)
+        raise _fault(where, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value)
     if math.isinf(value):
-        raise _fault(name, function, f"returned {value} for sample {b}", "a finite number or None")
+        raise _fault(where, function, f"returned {value} for sample {b}", "a finite number or None")
     return float(value)
 
 
-def _fault(name: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None) -> UserError:
+def _fault(where: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None) -> UserError:
     inner, _ = _unwrapped(function)
     called = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     return UserError(
-        f"reward term `{name}` ({called}) {what}",
-        where=f"reward.terms.{name}",
+        f"reward term `{where.rpartition('.')[2]}` ({called}) {what}",
+        where=where,
         given=given,
         allowed=allowed,
         code=REWARD,

@@ -47,6 +47,7 @@ class Stage(L.LightningModule):
 
     group_size = 1
     trains = True
+    predicts = False  # goes once over the training questions without learning: Lightning's predict loop
     needs_columns: tuple[str, ...] = ()  # what every training row must have besides its prompt
     plan: BatchPlan
     policy: PreTrainedModel
@@ -101,6 +102,7 @@ class Stage(L.LightningModule):
             verifier=self.data.verifier,
             completion_ids=[r.completion_ids for r in rollouts],
             max_completion_length=self.engine.max_completion_length,
+            truncated=[r.truncated for r in rollouts],
         )
         return texts, scores
 

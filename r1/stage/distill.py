@@ -1,13 +1,12 @@
-"""Sequence-level distillation: ask a teacher, keep what the verifier accepts, learn it (DeepSeek-R1 sec. 2.4)."""
+"""Sequence-level distillation: ask a teacher, keep what the filters accept, learn it (DeepSeek-R1 sec. 2.4)."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, Unpack
+from typing import Annotated, Unpack
 
 from annotated_types import Ge
 
@@ -16,11 +15,12 @@ from r1.data.base import Data, Row
 from r1.errors import DATA, UserError
 from r1.evaluate import Validation
 from r1.model import Model
-from r1.record import replace
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
+from r1.stage.filters import Filters
 from r1.stage.optimization import Optimization
 from r1.stage.sft import Sft
+from r1.stage.traces import write_traces
 from r1.teacher.base import Answer, Teacher
 
 QUESTIONS_AT_ONCE = 64  # what a crash can cost at most
@@ -30,9 +30,9 @@ class Distill(Sft):
     """SFT on a teacher's answers to the training questions; the answers are part of the run's record.
 
     Args:
+        filters: which answers are kept (nested group ``stage/filters``).
         num_questions: training questions put to the teacher, the first of the split.
         answers_per_question: n answers each.
-        keep: ``correct`` keeps what the dataset's verifier accepts, ``all`` keeps everything that was finished.
     """
 
     needs_columns = ()  # the teacher writes the completions
@@ -45,12 +45,12 @@ class Distill(Sft):
         engine: Engine,
         validation: Validation,
         teacher: Teacher,
+        filters: Filters,
         seed: int,
         num_devices: int,
         *,
         num_questions: Annotated[int, Ge(1)],
         answers_per_question: Annotated[int, Ge(1)],
-        keep: Literal["correct", "all"],
         loss_on_prompt: bool,
         **optimization: Unpack[Optimization],
     ) -> None:
@@ -65,7 +65,7 @@ class Distill(Sft):
             loss_on_prompt=loss_on_prompt,
             **optimization,
         )
-        self.teacher, self.keep = teacher, keep
+        self.teacher, self.filters = teacher, filters
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
 
     def setup(self, stage: str) -> None:
@@ -83,23 +83,39 @@ class Distill(Sft):
         if file and file.is_file():
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
-        finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
-        verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
-        right = [asked for asked, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
-        rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in right]
-        counts = {"asked": len(asked), "finished": len(finished), "kept": len(rows)}
+        rejected_by = self.rejected_by(asked)
+        kept = [pair for pair, name in zip(asked, rejected_by, strict=True) if name is None]
+        rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in kept]
+        counts = {
+            "asked": len(asked),
+            "finished": sum(answer.finish_reason == "stop" for _, answer in asked),
+            **{f"rejected/{name}": rejected_by.count(name) for name in self.filters.names},
+            "kept": len(rows),
+        }
         if len(rows) < self.plan.examples_per_step:
             raise UserError(
                 f"{len(rows)} teacher answers were kept, fewer than one optimizer step needs",
                 where="stage.num_questions",
                 given=", ".join(f"{name} {count}" for name, count in counts.items()),
                 allowed=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
-                do="raise stage.num_questions or stage.answers_per_question, or lower stage.examples_per_step",
+                do="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
                 code=DATA,
             )
         if file:
             write_traces(file, rows, counts)
         return rows, counts
+
+    def rejected_by(self, asked: list[tuple[Row, Answer]]) -> list[str | None]:
+        """For each answer the filter that rejects it, or None; lengths are those in the student's tokens."""
+        rows = [{**row, "completion": answer.text} for row, answer in asked]
+        return self.filters.rejected_by(
+            rows=[row for row, _ in asked],
+            completions=[answer.text for _, answer in asked],
+            completion_ids=[self.data.completion_ids(self.tokenizer, row) for row in rows],
+            truncated=[answer.finish_reason != "stop" for _, answer in asked],
+            verifier=self.data.verifier,
+            max_completion_length=self.engine.max_completion_length,
+        )
 
     def ask(self, journal: Path | None) -> list[tuple[Row, Answer]]:
         """Every answer with its question. ``journal`` holds those that were given; none is asked for twice."""
@@ -117,11 +133,3 @@ class Distill(Sft):
                     sync=True,
                 )
         return [(row, answer) for row, group in zip(questions, given, strict=True) for answer in group]
-
-
-def write_traces(file: Path, rows: list[Row], counts: dict[str, int]) -> None:
-    """The dataset that ``data=traces`` reads, with its card beside it; complete or not there at all."""
-    text = "".join(jsonl.dumps(row) for row in rows)
-    card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows), "counts": counts}
-    replace(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
-    replace(file, text)

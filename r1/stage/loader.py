@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,3 +48,16 @@ class Once:
 
     def __iter__(self) -> Iterator[Any]:
         yield self.item
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A dataloader of batches that are known in advance."""
+
+    batches: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)

@@ -20,6 +20,8 @@ KNOBS = {
     "val_path": None,
     "num_val": 2,
     "on_bad_row": "error",
+    "min_pass_rate": None,
+    "max_pass_rate": None,
 }
 
 
@@ -55,6 +57,30 @@ def test_a_completion_column(tmp_path):
     path = write(tmp_path / "rows.jsonl", [row | {"text": f"<answer>{row['gold']}</answer>"} for row in rows(5)])
     data = build(path, completion_column="text")
     assert all(data.correct(row["completion"], row) for row in data.train + data.val)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "rates"),
+    [
+        ({}, {None, 0.0, 0.25, 0.5, 1.0}),
+        ({"min_pass_rate": 0.25}, {None, 0.25, 0.5, 1.0}),
+        ({"max_pass_rate": 0.5}, {None, 0.0, 0.25, 0.5}),
+        ({"min_pass_rate": 0.1, "max_pass_rate": 0.9}, {None, 0.25, 0.5}),
+    ],
+)
+def test_training_questions_are_chosen_by_their_pass_rate(tmp_path, knobs, rates):
+    rated = [row | {"pass_rate": rate} for row in rows(8) for rate in (None, 0.0, 0.25, 0.5, 1.0)]
+    data = build(write(tmp_path / "rows.jsonl", rated), **knobs)
+    assert {row["pass_rate"] for row in data.train} == rates
+    assert {row["pass_rate"] for row in data.val} == {None, 0.0, 0.25, 0.5, 1.0}
+
+
+def test_pass_rates_that_no_row_has(tmp_path):
+    path = write(tmp_path / "rows.jsonl", rows(8))
+    assert "6 of 6 rows have no column `pass_rate`" in failure(path, max_pass_rate=0.5).what
+    assert failure(path, max_pass_rate=0.5).where == "data.max_pass_rate"
+    path = write(tmp_path / "rated.jsonl", [row | {"pass_rate": 0.0} for row in rows(8)])
+    assert failure(path, min_pass_rate=0.5).what == "none of 6 training rows has a pass rate of 0.5 to 1"
 
 
 def test_parquet_is_read_alike(tmp_path):

@@ -13,9 +13,12 @@ from r1.completion import TAGS
 from r1.data.base import Row
 from r1.errors import UserError
 from r1.reward.terms.accuracy import accuracy
+from r1.reward.terms.duplicates import duplicates
+from r1.reward.terms.finished import finished
 from r1.reward.terms.format import format as format_term
 from r1.reward.terms.language import language, language_share
 from r1.reward.terms.length import length
+from r1.reward.terms.num_tokens import num_tokens
 from r1.reward.terms.repetition import repetition
 
 GOOD = "<think>3 plus 5 is 8</think>\n<answer>8</answer>"
@@ -42,7 +45,31 @@ def test_accuracy_never_asks_the_verifier_about_no_answer() -> None:
     def verifier(answer: str, row: Row) -> bool:
         raise AssertionError(answer)
 
-    assert accuracy([""], ["no answer"], verifier, [{}]) == [0.0]
+    assert accuracy([""], ["no answer"], verifier, [{"answer": "8"}]) == [0.0]
+
+
+def test_accuracy_does_not_apply_where_no_gold_answer_is_known() -> None:
+    assert accuracy([""] * 3, [GOOD] * 3, equal, [{}, {"answer": None}, {"answer": "8"}]) == [None, None, 1.0]
+
+
+def test_finished_and_num_tokens() -> None:
+    assert finished([""] * 2, ["", ""], truncated=[True, False]) == [0.0, 1.0]
+    assert num_tokens([""] * 2, ["", ""], completion_ids=[[5, 5, 5], []]) == [3.0, 0.0]
+
+
+def test_duplicates_is_the_similarity_to_an_earlier_completion_of_the_same_prompt() -> None:
+    texts = ["a b c d", "a b c x", " A  b\u200b C d", "a b c d", "x", "X", "y", "", ""]
+    prompts = ["p", "p", "p", "q", "p", "p", "p", "p", "p"]
+    # 2-grams of the first two: ab bc cd | ab bc cx, of which 2 of 4 are shared
+    assert duplicates(prompts, texts, ngram_size=2) == [0.0, 0.5, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0]
+
+
+@given(st.lists(completions, max_size=6), st.integers(1, 4))
+@settings(deadline=None)
+def test_duplicates_lie_between_0_and_1_and_a_repeated_batch_is_all_duplicates(texts: list[str], size: int) -> None:
+    values = duplicates([""] * 2 * len(texts), texts * 2, ngram_size=size)
+    assert all(value is not None and 0 <= value <= 1 for value in values)
+    assert values[len(texts) :] == [1.0] * len(texts)
 
 
 def test_format_strict_and_graded() -> None:

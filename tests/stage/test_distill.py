@@ -107,7 +107,8 @@ def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., A
 def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> None:
     logged = [row for row in read(str(finished)).metrics if "distill/asked" in row]
     kept = len(traces(finished))
-    assert logged == [{"step": 0, "distill/asked": 48.0, "distill/finished": 48.0, "distill/kept": float(kept)}]
+    counts = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
+    assert logged == [{"step": 0} | {f"distill/{name}": float(count) for name, count in counts.items()}]
 
 
 def test_the_card_names_the_file(finished: Path) -> None:
@@ -117,7 +118,7 @@ def test_the_card_names_the_file(finished: Path) -> None:
     assert card["count"] == len(traces(finished)) == card["counts"]["kept"]
 
 
-def test_keeping_all_keeps_wrong_ones_but_none_that_is_cut_short(
+def test_without_the_verifier_wrong_ones_are_kept_but_none_that_is_cut_short(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Procedural._answer
@@ -129,7 +130,7 @@ def test_keeping_all_keeps_wrong_ones_but_none_that_is_cut_short(
         return Answer(whole.text, "length", 0, 0) if len(cut) % 4 == 0 else whole
 
     monkeypatch.setattr(Procedural, "_answer", answer)
-    folder = run("stage.keep=all")
+    folder = run("~stage.filters.verifier")
     assert len(traces(folder)) == 36
     assert any(f"<answer>{row['answer']}</answer>" not in row["completion"] for row in traces(folder))
     logged = next(row for row in read(str(folder)).metrics if "distill/asked" in row)
@@ -160,7 +161,12 @@ def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Confi
 
 
 def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:
-    knobs = [f"teacher.path={finished}", "teacher.dtype=float32", "teacher.max_completion_length=2", "stage.keep=all"]
+    knobs = [
+        f"teacher.path={finished}",
+        "teacher.dtype=float32",
+        "teacher.max_completion_length=2",
+        "~stage.filters.verifier",
+    ]
     with pytest.raises(UserError, match="0 teacher answers were kept"):  # cut short, every one
         run(*knobs, "stage.num_questions=2", teacher="teacher=transformers")
     (parent,) = read(str(folder)).manifest["parents"]
@@ -220,7 +226,7 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
         ) as caught:
             run(*resume, teacher="teacher.error_rate=1.0")
         assert caught.value.code == DATA
-        assert caught.value.given == "asked 48, finished 48, kept 0"
+        assert caught.value.given == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
         assert "stage.examples_per_step=4" in caught.value.allowed
     assert len(asked) == 24  # the answers are there, for all that they are wrong
     assert read(str(folder)).manifest["status"] == "failed"
