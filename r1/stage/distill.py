@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal, Unpack
 
 from annotated_types import Ge
@@ -19,11 +19,11 @@ from r1.model import Model
 from r1.record import replace
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
+from r1.stage.asking import Asked, ModelChange, ask
 from r1.stage.optimization import Optimization
 from r1.stage.sft import Sft
-from r1.teacher.base import Answer, Teacher
-
-QUESTIONS_AT_ONCE = 64  # what a crash can cost at most
+from r1.store import Store
+from r1.teacher.base import Teacher, questions
 
 
 class Distill(Sft):
@@ -32,6 +32,9 @@ class Distill(Sft):
     Args:
         num_questions: training questions put to the teacher, the first of the split.
         answers_per_question: n answers each.
+        store: file that the answers go to, and are taken from where it has them; null: in the run's record.
+        teacher_seed: of the answers; null: the run's.
+        model_change: ``stop`` or ``accept``, once the teacher reports another model than in earlier answers.
         keep: ``correct`` keeps what the dataset's verifier accepts, ``all`` keeps everything that was finished.
     """
 
@@ -50,6 +53,9 @@ class Distill(Sft):
         *,
         num_questions: Annotated[int, Ge(1)],
         answers_per_question: Annotated[int, Ge(1)],
+        store: str | None,
+        teacher_seed: int | None,
+        model_change: ModelChange,
         keep: Literal["correct", "all"],
         loss_on_prompt: bool,
         **optimization: Unpack[Optimization],
@@ -67,6 +73,11 @@ class Distill(Sft):
         )
         self.teacher, self.keep = teacher, keep
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
+        self.store, self.model_change = Path(store) if store else None, model_change
+        self.teacher_seed = seed if teacher_seed is None else teacher_seed
+        self.timing: dict[str, float] = {}
+        if self.store:
+            Store(self.store, "stage.store", self.poll)  # a file that is no store is found now
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -75,7 +86,7 @@ class Distill(Sft):
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:  # a resumed run has the row already
-            self.report({f"distill/{name}": float(count) for name, count in self.counts.items()})
+            self.report({f"distill/{name}": float(count) for name, count in self.counts.items()} | self.timing)
 
     def kept(self) -> tuple[list[Row], dict[str, int]]:
         """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
@@ -83,11 +94,12 @@ class Distill(Sft):
         if file and file.is_file():
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
-        finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
+        self.timing = asked.timing
+        finished = [(row, answer) for row, answer in asked.pairs if answer.finish_reason == "stop"]
         verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
-        right = [asked for asked, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
+        right = [pair for pair, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
         rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in right]
-        counts = {"asked": len(asked), "finished": len(finished), "kept": len(rows)}
+        counts = {"asked": len(asked.pairs), "finished": len(finished), "kept": len(rows)}
         if len(rows) < self.plan.examples_per_step:
             raise UserError(
                 f"{len(rows)} teacher answers were kept, fewer than one optimizer step needs",
@@ -97,26 +109,19 @@ class Distill(Sft):
                 do="raise stage.num_questions or stage.answers_per_question, or lower stage.examples_per_step",
                 code=DATA,
             )
+        counts |= asked.counts
         if file:
             write_traces(file, rows, counts)
         return rows, counts
 
-    def ask(self, journal: Path | None) -> list[tuple[Row, Answer]]:
-        """Every answer with its question. ``journal`` holds those that were given; none is asked for twice."""
-        questions = self.data.train[: self.num_questions]
-        given = [[Answer(**a) for a in line["answers"]] for line in (jsonl.mended(journal) if journal else [])]
-        for start in range(len(given), len(questions), QUESTIONS_AT_ONCE):
-            rows = questions[start : start + QUESTIONS_AT_ONCE]
-            with self.at_once():
-                given += self.teacher.answer(rows, self.answers_per_question, self.seed)
-            if journal:
-                lines = zip(rows, given[start:], strict=True)
-                jsonl.append(
-                    journal,
-                    [{"prompt": row["prompt"], "answers": [asdict(a) for a in group]} for row, group in lines],
-                    sync=True,
-                )
-        return [(row, answer) for row, group in zip(questions, given, strict=True) for answer in group]
+    def ask(self, file: Path | None) -> Asked:
+        """Every answer with its question; ``file`` keeps the answers where no ``store`` was named."""
+        rows = self.data.train[: self.num_questions]
+        wanted = questions(rows, self.answers_per_question, self.teacher_seed)
+        with TemporaryDirectory() as nowhere:  # without a record nothing is kept
+            file = self.store or file or Path(nowhere) / "answers.jsonl"
+            with Store(file, "stage.store", self.poll) as store:
+                return ask(self.teacher, wanted, store, self.poll, self.model_change)
 
 
 def write_traces(file: Path, rows: list[Row], counts: dict[str, int]) -> None:
