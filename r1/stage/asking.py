@@ -125,8 +125,9 @@ class Tally:
             self.retried.update(kinds)
 
     def __str__(self) -> str:
-        said = [f"{self.num_stored} from the store, {self.num_asked} asked for now ({self._rate():.1f}/s)"]
-        said += [f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"] if self.num_asked else []
+        now = f"{self.num_asked} asked for now ({self._rate():.1f}/s)" if self.num_asked else "none asked for now"
+        said = [f"{self.num_stored} from the store, {now}"]
+        said += [f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"] if self.prompt_tokens else []
         said += [_by_reason("without an answer", self.failed)] if self.failed else []
         said += [_by_reason("attempts repeated", self.retried)] if self.retried else []
         return "; ".join(said)

@@ -56,11 +56,14 @@ class Failure(Exception):
         said: in words, without secrets.
         retry_after: seconds that the backend asks to wait.
         again: another attempt may succeed.
+        hopeless: every other question would meet it too.
     """
 
-    def __init__(self, kind: str, said: str, retry_after: float = 0.0, again: bool = True) -> None:
+    def __init__(
+        self, kind: str, said: str, retry_after: float = 0.0, again: bool = True, hopeless: bool = False
+    ) -> None:
         super().__init__(said)
-        self.kind, self.said, self.retry_after, self.again = kind, said, retry_after, again
+        self.kind, self.said, self.retry_after, self.again, self.hopeless = kind, said, retry_after, again, hopeless
 
 
 @dataclass(frozen=True)

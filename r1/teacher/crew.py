@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from types import TracebackType
 
 from r1.teacher.base import Question, Reply
@@ -19,12 +19,21 @@ class Crew:
 
     Once ``stopping`` is set they take no further question, and ``work`` may return None. They do not keep the process
     alive: what is still in flight when the block ends is abandoned.
+
+    Attributes:
+        last_straw: the reply that stopped them: one without an answer more than ``max_failures``, or a hopeless one.
     """
 
     def __init__(
-        self, work: Callable[[Question, Event], Reply | None], questions: Sequence[Question], size: int
+        self,
+        work: Callable[[Question, Event], Reply | None],
+        questions: Sequence[Question],
+        size: int,
+        max_failures: int,
     ) -> None:
         self.work, self.stopping, self._left = work, Event(), len(questions)
+        self.max_failures, self._num_failed, self._lock = max_failures, 0, Lock()
+        self.last_straw: Reply | None = None
         self._todo, self._done = SimpleQueue[Question](), SimpleQueue[Reply]()
         self._crashes: list[BaseException] = []
         for question in questions:
@@ -46,9 +55,18 @@ class Crew:
             with suppress(Empty):
                 while not self.stopping.is_set():
                     if reply := self.work(self._todo.get_nowait(), self.stopping):
+                        self._count(reply)
                         self._done.put(reply)
         except BaseException as error:
             self._crashes.append(error)
+
+    def _count(self, reply: Reply) -> None:
+        if reply.answer is None:
+            with self._lock:
+                self._num_failed += 1
+                if self._num_failed > self.max_failures or reply.failures[-1].hopeless:
+                    self.last_straw = self.last_straw or reply
+                    self.stopping.set()
 
     def replies(self, poll: Callable[[], None]) -> Iterator[list[Reply]]:
         """All replies, in lists of what has come since the last list; ``poll`` is called in between."""

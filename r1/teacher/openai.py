@@ -52,7 +52,7 @@ ADVICE = {
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
-HOPELESS = {f"http_{code}" for code in (*range(300, 400), 401, 402, 403, 404)}  # for every other question too
+HOPELESS = {*range(300, 400), 401, 402, 403, 404}
 
 
 class OpenAI:
@@ -103,15 +103,12 @@ class OpenAI:
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: one question more than ``max_failures`` has no answer, or none can get one."""
-        failed = 0
-        with Crew(self._ask, questions, self.concurrency) as crew:
+        with Crew(self._ask, questions, self.concurrency, self.max_failures) as crew:
             try:
                 for replies in crew.replies(poll):
                     yield replies
-                    for reply in (reply for reply in replies if reply.answer is None):
-                        failed += 1
-                        if failed > self.max_failures or reply.failures[-1].kind in HOPELESS:
-                            raise self._error(reply.failures)
+                    if crew.last_straw:
+                        raise self._error(crew.last_straw.failures)
             except Exception:
                 yield from crew.late(GRACE_S)
                 raise
@@ -183,9 +180,15 @@ class OpenAI:
 
 
 def _refusal(error: HTTPError, deadline: float) -> Failure:
-    said = error.headers.get("Location", "") if error.code < 400 else excerpt(error, deadline)
-    again = error.code in AGAIN or error.code >= 500
-    return Failure(f"http_{error.code}", f"HTTP {error.code} {said}".strip(), retry_after(error.headers), again)
+    status = error.code
+    said = error.headers.get("Location", "") if status < 400 else excerpt(error, deadline)
+    return Failure(
+        f"http_{status}",
+        f"HTTP {status} {said}".strip(),
+        retry_after=retry_after(error.headers),
+        again=status in AGAIN or status >= 500,
+        hopeless=status in HOPELESS,
+    )
 
 
 def endpoint(url: str) -> str:
