@@ -120,8 +120,6 @@ def drip(handler: Handler, body: dict[str, Any]) -> None:
         handler.wfile.flush()
 
 
-
-
 def drip_an_error(handler: Handler, body: dict[str, Any]) -> None:
     handler.send_response(500)
     handler.end_headers()

@@ -45,8 +45,14 @@ def ask(
     held = {row["key"]: Answer(**row["answer"]) for row in store.rows() if row["key"] in wanted and row["answer"]}
     models, tally = Models(teacher.name, model_change, store), Tally(len(held))
     models.see(held.values())
+    models.check()
     left = [question for key, question in wanted.items() if key not in held]
-    with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, poll)) as arriving:
+
+    def go_on() -> None:
+        poll()
+        models.check()
+
+    with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, go_on)) as arriving:
         for replies in arriving:
             lines = [line(teacher, reply) for reply in replies]
             store.add(lines)
@@ -54,6 +60,7 @@ def ask(
             tally.add(replies)
             progress.show(len(held), str(tally))
             models.see(reply.answer for reply in replies if reply.answer)
+    models.check()
     console.print(sentence(f"{len(held)} of {len(wanted)} answers: {tally}"))
     keys = (content_key(asked_for(teacher, question)) for question in questions)
     pairs = [(question.row, held[key]) for key, question in zip(keys, questions, strict=True) if key in held]
@@ -84,25 +91,28 @@ class Models:
         for model in (answer.model for answer in answers):
             if model and model not in self.seen:
                 self.seen.append(model)
-                self._new(model)
+                self._tell(model)
 
-    def _new(self, model: str) -> None:
-        if len(self.seen) == 1:
-            if model != self.name:
-                console.print(sentence(f"note: `{self.name}` was asked for, and `{model}` says that it answers"))
-            return
-        what = f"the teacher's model has changed: `{model}` answers now, `{self.seen[0]}` did before"
-        if self.change == "accept":
-            console.print(sentence(f"warning: {what}; stage.model_change=accept keeps both"))
-            return
-        raise UserError(
-            what,
-            where="teacher.model",
-            given=self.name,
-            do="name one exact model and ask it for all answers; or keep both, in another output_dir: "
-            f"stage.model_change=accept stage.store={self.store.file}",
-            code=MODEL,
-        )
+    def _tell(self, model: str) -> None:
+        if len(self.seen) > 1 and self.change == "accept":
+            console.print(sentence(f"warning: {self._changed()}"))
+        if len(self.seen) == 1 and model != self.name:
+            console.print(sentence(f"note: `{self.name}` was asked for, and `{model}` says that it answers"))
+
+    def _changed(self) -> str:
+        return f"the teacher's model has changed: `{self.seen[-1]}` answers now, `{self.seen[-2]}` did before"
+
+    def check(self) -> None:
+        """Raises: UserError: more than one model has answered, and that is not accepted."""
+        if len(self.seen) > 1 and self.change == "stop":
+            raise UserError(
+                self._changed(),
+                where="teacher.model",
+                given=self.name,
+                do="name one exact model and ask it for all answers; or keep both, in another output_dir: "
+                f"stage.model_change=accept stage.store={self.store.file}",
+                code=MODEL,
+            )
 
 
 class Tally:
