@@ -45,13 +45,13 @@ def ask(
     held = {row["key"]: Answer(**row["answer"]) for row in store.rows() if row["key"] in wanted and row["answer"]}
     models, tally = Models(teacher.name, model_change, store), Tally(len(held))
     models.see(held.values())
-    models.check()
-    left = [question for key, question in wanted.items() if key not in held]
 
     def go_on() -> None:
         poll()
         models.check()
 
+    go_on()
+    left = [question for key, question in wanted.items() if key not in held]
     with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, go_on)) as arriving:
         for replies in arriving:
             lines = [line(teacher, reply) for reply in replies]
@@ -60,7 +60,7 @@ def ask(
             tally.add(replies)
             progress.show(len(held), str(tally))
             models.see(reply.answer for reply in replies if reply.answer)
-    models.check()
+    go_on()
     console.print(sentence(f"{len(held)} of {len(wanted)} answers: {tally}"))
     keys = (content_key(asked_for(teacher, question)) for question in questions)
     pairs = [(question.row, held[key]) for key, question in zip(keys, questions, strict=True) if key in held]

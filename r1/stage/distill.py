@@ -75,7 +75,6 @@ class Distill(Sft):
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
         self.store, self.model_change = Path(store) if store else None, model_change
         self.teacher_seed = seed if teacher_seed is None else teacher_seed
-        self.timing: dict[str, float] = {}
         if self.store:
             Store(self.store, "stage.store", self.poll)  # a file that is no store is found now
 
@@ -86,7 +85,7 @@ class Distill(Sft):
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:  # a resumed run has the row already
-            self.report({f"distill/{name}": float(count) for name, count in self.counts.items()} | self.timing)
+            self.report({f"distill/{name}": float(count) for name, count in self.counts.items()})
 
     def kept(self) -> tuple[list[Row], dict[str, int]]:
         """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
@@ -94,7 +93,7 @@ class Distill(Sft):
         if file and file.is_file():
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
-        self.timing = asked.timing
+        self.report(asked.timing)
         finished = [(row, answer) for row, answer in asked.pairs if answer.finish_reason == "stop"]
         verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
         right = [pair for pair, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
