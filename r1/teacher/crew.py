@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Semaphore, Thread
 from types import TracebackType
 
 from r1.teacher.base import Question, Reply
@@ -17,8 +17,9 @@ POLL_S = 0.1
 class Crew:
     """Context manager around at most ``size`` threads that call ``work(question, stopping)`` for one after the other.
 
-    Once ``stopping`` is set they take no further question, and ``work`` may return None. They do not keep the process
-    alive: what is still in flight when the block ends is abandoned.
+    A thread takes its next question when a reply has been dealt with: never more than ``size`` are in flight or
+    waiting, and that is all that a crash can cost. Once ``stopping`` is set they take no further question, and ``work``
+    may return None. They do not keep the process alive: what is in flight when the block ends is abandoned.
 
     Attributes:
         last_straw: the reply that stopped them: one without an answer more than ``max_failures``, or a hopeless one.
@@ -35,6 +36,7 @@ class Crew:
         self.max_failures, self._num_failed, self._lock = max_failures, 0, Lock()
         self.last_straw: Reply | None = None
         self._todo, self._done = SimpleQueue[Question](), SimpleQueue[Reply]()
+        self._dealt_with = Semaphore(0)
         self._crashes: list[BaseException] = []
         for question in questions:
             self._todo.put(question)
@@ -48,7 +50,11 @@ class Crew:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         self.stopping.set()  # wakes those that wait for another attempt
+        self._dealt_with.release(max(1, len(self._threads)))
 
     def _run(self) -> None:
         try:
@@ -57,6 +63,7 @@ class Crew:
                     if reply := self.work(self._todo.get_nowait(), self.stopping):
                         self._count(reply)
                         self._done.put(reply)
+                        self._dealt_with.acquire()
         except BaseException as error:
             self._crashes.append(error)
 
@@ -74,12 +81,13 @@ class Crew:
             poll()
             if batch := self._arrived(POLL_S):
                 yield batch
+                self._dealt_with.release(len(batch))
             if self._crashes:
                 raise self._crashes[0]
 
     def late(self, seconds: float) -> Iterator[list[Reply]]:
         """Ask nothing more; what is in flight and comes within ``seconds``."""
-        self.stopping.set()
+        self._stop()
         deadline = time.monotonic() + seconds
         while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
             if batch := self._arrived(POLL_S):

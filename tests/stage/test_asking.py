@@ -30,6 +30,7 @@ from badserver import (
     solve,
 )
 from forkserver import ForkServer, knobs, log
+from killpoints import Point
 
 from r1 import jsonl
 from r1.data.base import Row
@@ -316,49 +317,51 @@ def overrides(endpoint: Server, store: Path) -> list[str]:
     return knobs("distill", *teacher, "stage.lr=0.01", f"stage.store={store}")
 
 
+MOMENTS = [("r1.teacher.openai:read_answer", "before", 8), ("r1.teacher.openai:read_answer", "after", 8)]
+MOMENTS += [
+    ("r1.store:Store.add", when, 2) for when in ("before", "torn", "after")
+]  # the last: of at most so many calls
+
+
 def test_a_run_that_is_killed_while_it_asks_never_asks_twice(
     server: ForkServer, endpoint: Server, tmp_path: Path
 ) -> None:
-    kill_while_asking(server, endpoint, tmp_path, num_kills=4)
+    kill_while_asking(server, endpoint, tmp_path, num_trials=1, num_kills=2)
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_sixty_times_while_it_asks(server: ForkServer, endpoint: Server, tmp_path: Path) -> None:
-    for trial in range(10):
-        (tmp_path / str(trial)).mkdir()
-        kill_while_asking(server, endpoint, tmp_path / str(trial), num_kills=6, seed=trial)
+def test_runs_that_are_killed_forty_times_while_they_ask(server: ForkServer, endpoint: Server, tmp_path: Path) -> None:
+    kill_while_asking(server, endpoint, tmp_path, num_trials=10, num_kills=4)
 
 
-def kill_while_asking(server: ForkServer, endpoint: Server, base: Path, num_kills: int, seed: int = 0) -> None:
-    """Kills between the first and the last request of a run that nobody touches; then the run is left alone."""
+def kill_while_asking(server: ForkServer, endpoint: Server, base: Path, num_trials: int, num_kills: int) -> None:
+    """Each run is killed some way into the asking, and goes on to the end of one that nobody touched."""
 
     def slowly(handler: Handler, body: dict[str, Any]) -> None:
-        endpoint.released.wait(0.03)
+        endpoint.released.wait(0.03 * random.random())
         solve(handler, body)
 
     endpoint.otherwise = slowly
-    started = time.monotonic()
-    assert server.run(overrides(endpoint, base / "whole.jsonl"), base / "whole").code == 0, log(base / "whole")
-    first, last = (endpoint.seen[i][3] - started for i in (0, -1))
-    whole, moments = requests(endpoint), random.Random(seed)
-    store, folder = base / "answers.jsonl", base / "run"
-    for kill in range(num_kills + 1):
-        paid = set(answered(store))
-        delay = moments.uniform(first, last) if kill < num_kills else None
-        ended = server.run(overrides(endpoint, store), folder, resume=kill > 0, delay=delay)
-        again = requests(endpoint)
-        print(f"  {len(paid)} paid for, {again.total()} asked for, {len(answered(store))} after that")
-        assert not again.keys() & paid
-        assert len(answered(store)) - len(paid) >= again.total() - 4 - (kill < num_kills)  # but for those in flight
-        if ended.code == 0:
-            break
-        assert ended.code == -9
-    assert ended.code == 0, log(folder)
-    assert sorted(answered(store)) == sorted(whole)
-    assert (folder / "traces" / "traces.jsonl").read_bytes() == (base / "whole/traces/traces.jsonl").read_bytes()
-    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (folder, base / "whole")]
-    assert weights[0] == weights[1]
-    assert read(str(folder)).metrics == read(str(base / "whole")).metrics
+    whole, moments = base / "whole", random.Random(0)
+    assert server.run(overrides(endpoint, base / "whole.jsonl"), whole).code == 0, log(whole)
+    wanted = requests(endpoint)
+    for trial in range(num_trials):
+        store, folder = base / f"{trial}.jsonl", base / f"run{trial}"
+        for life in range(num_kills + 1):
+            place, when, most = moments.choice(MOMENTS)
+            point = Point(place, when, moments.randint(1, most)) if life < num_kills else None
+            paid = set(answered(store))
+            ended = server.run(overrides(endpoint, store), folder, point, resume=life > 0)
+            assert ended.code == (-9 if point else 0), log(folder)
+            again = requests(endpoint)
+            print(f"  {len(paid)} in the store, {again.total()} asked for; then {point}")
+            assert not again.keys() & paid
+            in_flight = 4 if point else 0
+            assert len(set(answered(store)) - paid) >= again.total() - in_flight
+        assert sorted(answered(store)) == sorted(wanted)
+        assert (folder / "traces/traces.jsonl").read_bytes() == (whole / "traces/traces.jsonl").read_bytes()
+        assert (folder / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+        assert read(str(folder)).metrics == read(str(whole)).metrics
 
 
 def test_the_command_stops_promptly_while_answers_are_in_flight(endpoint: Server, tmp_path: Path) -> None:
