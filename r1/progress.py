@@ -44,7 +44,8 @@ class Counting:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        if console.is_terminal:
+            self.bar.stop()
 
     def show(self, done: int, text: str) -> None:
         if console.is_terminal:

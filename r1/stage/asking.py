@@ -43,25 +43,22 @@ def ask(
     """
     wanted = {content_key(asked_for(teacher, question)): question for question in questions}
     held = {row["key"]: Answer(**row["answer"]) for row in store.rows() if row["key"] in wanted and row["answer"]}
-    models, tally = Models(teacher.name, model_change, store), Tally(len(held))
+    models, tally = Models(teacher.name, model_change, store, poll), Tally(len(held))
     models.see(held.values())
-
-    def go_on() -> None:
-        poll()
-        models.check()
-
-    go_on()
+    models.poll()
     left = [question for key, question in wanted.items() if key not in held]
-    with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, go_on)) as arriving:
-        for replies in arriving:
-            lines = [line(teacher, reply) for reply in replies]
-            store.add(lines)
-            held |= {row["key"]: reply.answer for row, reply in zip(lines, replies, strict=True) if reply.answer}
-            tally.add(replies)
-            progress.show(len(held), str(tally))
-            models.see(reply.answer for reply in replies if reply.answer)
-    go_on()
-    console.print(sentence(f"{len(held)} of {len(wanted)} answers: {tally}"))
+    try:
+        with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, models.poll)) as arriving:
+            for replies in arriving:
+                lines = [line(teacher, reply) for reply in replies]
+                store.add(lines)
+                held |= {row["key"]: reply.answer for row, reply in zip(lines, replies, strict=True) if reply.answer}
+                tally.add(replies)
+                progress.show(len(held), str(tally))
+                models.see(reply.answer for reply in replies if reply.answer)
+        models.poll()
+    finally:
+        console.print(sentence(f"{len(held)} of {len(wanted)} answers: {tally}"))
     keys = (content_key(asked_for(teacher, question)) for question in questions)
     pairs = [(question.row, held[key]) for key, question in zip(keys, questions, strict=True) if key in held]
     return Asked(pairs, counts(held.values(), models, tally), tally.timing())
@@ -83,8 +80,8 @@ def line(teacher: Teacher, reply: Reply) -> dict[str, Any]:
 class Models:
     """What the backend says has answered: one model, or the answers are not of one teacher."""
 
-    def __init__(self, name: str, change: ModelChange, store: Store) -> None:
-        self.name, self.change, self.store = name, change, store
+    def __init__(self, name: str, change: ModelChange, store: Store, poll: Callable[[], None]) -> None:
+        self.name, self.change, self.store, self._poll = name, change, store, poll
         self.seen: list[str] = []
 
     def see(self, answers: Iterable[Answer]) -> None:
@@ -102,8 +99,9 @@ class Models:
     def _changed(self) -> str:
         return f"the teacher's model has changed: `{self.seen[-1]}` answers now, `{self.seen[-2]}` did before"
 
-    def check(self) -> None:
-        """Raises: UserError: more than one model has answered, and that is not accepted."""
+    def poll(self) -> None:
+        """The run's ``poll``, which also ends the asking once a second model has answered and is not accepted."""
+        self._poll()
         if len(self.seen) > 1 and self.change == "stop":
             raise UserError(
                 self._changed(),

@@ -214,11 +214,14 @@ FAULTS: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_loses_nothing_and_is_asked_for_again(endpoint: Server, file: Path, kind: str) -> None:
+def test_a_fault_loses_nothing_and_is_asked_for_again(
+    endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     endpoint.script = [solve, solve, solve, FAULTS[kind]]
     with pytest.raises(UserError) as caught:
         asked(endpoint, file, concurrency=1)
     assert caught.value.code == MODEL
+    assert f"1 without an answer ({kind} 1)" in capsys.readouterr().err
     paid = answered(file)
     assert len(paid) >= 3
     refused = [row for row in jsonl.read(file) if row["answer"] is None]
