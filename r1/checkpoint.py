@@ -11,8 +11,6 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -45,7 +43,6 @@ class Checkpoints(Callback):
         self.record, self.folder = record, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
-        self.waiting = False
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -66,18 +63,6 @@ class Checkpoints(Callback):
         if self.stop_signal is not None:
             os._exit(128 + number)
         self.stop_signal = number
-        if self.waiting:
-            raise Interrupted(number)
-
-    @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Around a wait in which there is nothing to lose: a stop does not wait for its end."""
-        self.poll()
-        self.waiting = True
-        try:
-            yield
-        finally:
-            self.waiting = False
 
     def poll(self) -> None:
         """Called wherever the run may be left at once: between two tokens of a rollout, after training.

@@ -93,7 +93,7 @@ def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
     saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
     record.cut_files(checkpoint.files_at(saved))
     checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
-    stage.poll, stage.at_once = checkpoints.poll, checkpoints.at_once
+    stage.poll = checkpoints.poll
     with stop_between_steps(checkpoints):
         extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
         with closing(extra):

@@ -94,6 +94,12 @@ def half_of_the_lines(append: Callable[..., Any], file: Path, rows: Any, sync: b
     os.truncate(file, (before + file.stat().st_size) // 2)
 
 
+def half_of_the_answers(add: Callable[..., Any], store: Any, rows: Any) -> None:
+    before = store.file.stat().st_size
+    add(store, rows)
+    os.truncate(store.file, (before + store.file.stat().st_size) // 2)
+
+
 def half_of_the_checkpoint(save: Callable[..., Any], state: Any, target: Any) -> None:
     whole = io.BytesIO()
     save(state, whole)
@@ -118,6 +124,7 @@ def only_the_weights(export: Callable[..., Any], *args: Any, **kwargs: Any) -> N
 
 HALVES = {
     "r1.jsonl:append": half_of_the_lines,
+    "r1.store:Store.add": half_of_the_answers,
     "torch:save": half_of_the_checkpoint,
     "shutil:rmtree": half_of_the_folder,
     "r1.model:export": only_the_weights,

@@ -285,7 +285,10 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         (MINE % ("knobs", ",strength:abc"), ["wrong value for `reward.terms.mine.strength`"]),
         ("'+reward.terms.x={_target_:my_rewards.trl,weight:1}'", ["extensions=[my_rewards]"]),
         ("extensions=[my_rewards] '+reward.terms.x={_target_:my_rewards.trl}'", ["reward.terms.x.weight"]),
-        ("extensions=[my_rewards] stage=distill teacher._target_=my_rewards.Teacher", ["methods of Teacher: answer"]),
+        (
+            "extensions=[my_rewards] stage=distill teacher._target_=my_rewards.Teacher",
+            ["methods of Teacher: identity, answer"],
+        ),
         (
             f"extensions=[my_rewards] data._target_=my_rewards.data {BARE_DATA}",
             ["my_rewards.data raised ZeroDivisionError"],

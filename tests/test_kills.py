@@ -18,6 +18,7 @@ EVERY = (1, 1, 2, 4)  # steps between two checkpoints
 RENAME, RMTREE, SAVE = "os:rename", "shutil:rmtree", "torch:save"
 APPEND, EXPORT, DECODE = "r1.jsonl:append", "r1.model:export", "r1.rollout.transformers:sample"
 VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.base:Stage.report_step"
+ADD = "r1.store:Store.add"
 CLIP, SCORE = "r1.stage.base:Stage.configure_gradient_clipping", "r1.reward.base:Rewards.score"
 MANIFEST, WRITE, ASK = "os:replace", "r1.stage.distill:write_traces", "r1.teacher.procedural:Procedural.answer"
 GRPO = "r1.stage.grpo:Grpo"
@@ -87,8 +88,9 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
     "the teacher": (
         "distill",
         Point(ASK, call=2),  # the first one is the check's
-        Point(ASK, "after", call=2),
-        Point(APPEND, "torn", match="answers.jsonl"),
+        Point(ADD),
+        Point(ADD, "torn"),
+        Point(ADD, "after"),
         Point(WRITE),
         Point(MANIFEST, match="traces.json.tmp"),
         Point(MANIFEST, match="traces.jsonl.tmp"),

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from r1 import progress
 from r1.evaluate import Estimate, Sample
-from r1.progress import Progress, interval, printable, sentence
+from r1.progress import Counting, Progress, interval, printable, sentence
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x08\x9b31m[red]markup[/nothing] :smile: \u202eevil\u2028\\等等"
 FIGURES = {"val/pass@1": Estimate(0.5, 0.25, 0.75, 32), "val/completion_length": Estimate(123.456, 100.0, 150.0, 32)}
@@ -166,3 +166,23 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> 
 def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     progress.console.print("anything")
     assert capsys.readouterr() == ("", "anything\n")
+
+
+def test_counting_in_a_pipe_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Counting("asking", 9) as counting:
+        counting.show(1, "too soon")
+        monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
+        counting.show(5, "a [model]")
+    assert capsys.readouterr().err == "asking 5/9  a [model]\n"
+
+
+def test_counting_in_a_terminal_is_a_line_that_goes_away(terminal: io.StringIO) -> None:
+    with Counting("asking", 9) as counting:
+        counting.show(5, "a [model]")
+        counting.bar.refresh()
+    assert "asking" in ESCAPE.sub("", terminal.getvalue())
+    assert "5/9" in ESCAPE.sub("", terminal.getvalue())
+    assert "a [model]" in ESCAPE.sub("", terminal.getvalue())
+    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K")  # up, and cleared

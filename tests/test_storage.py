@@ -8,7 +8,6 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +20,6 @@ from samerun import assert_same_run, manifest
 from r1 import checkpoint, jsonl
 from r1.errors import STORAGE
 from r1.record import Record
-from r1.teacher.procedural import Procedural
 
 FILES = ("state.ckpt", "files.json", "sha256")
 NO_ROOM = "could not be written"
@@ -118,37 +116,6 @@ def test_a_journal_that_has_lost_its_end_is_told_of(tmp_path: Path, capsys: pyte
     Record.cut_files(SimpleNamespace(dir=tmp_path), {"samples.jsonl": 20})  # type: ignore[arg-type]
     assert "samples.jsonl has lost 7 bytes" in capsys.readouterr().err
     assert (tmp_path / "samples.jsonl").read_text() == '{"a": 1}\n'
-
-
-@pytest.fixture(scope="module")
-def asking(stage: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bytes, list[Any]]:
-    """A stage=distill, the journal of all that it asks, and what it makes of that."""
-    made = stage("stage=distill", "stage.num_questions=8", "stage.answers_per_question=2")
-    journal = tmp_path_factory.mktemp("asking") / "answers.jsonl"
-    pairs = made.ask(journal)
-    return made, journal.read_bytes(), pairs
-
-
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_wherever_the_answers_end_only_the_rest_is_asked_for(
-    asking: tuple[Any, bytes, list[Any]], tmp_path: Path, data: st.DataObject
-) -> None:
-    made, whole, pairs = asking
-    journal, heard = tmp_path / "answers.jsonl", []
-    left = data.draw(st.integers(0, len(whole)))
-    journal.write_bytes(whole[:left])
-
-    def answer(self: Procedural, rows: list[Any], num_samples: int, seed: int) -> Any:
-        heard.extend(rows)
-        return original(self, rows, num_samples, seed)
-
-    original = Procedural.answer
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Procedural, "answer", answer)
-        assert made.ask(journal) == pairs
-    assert len(heard) == 8 - whole[:left].count(b"\n")
-    assert journal.read_bytes() == whole
 
 
 # ---- no room for a checkpoint ----

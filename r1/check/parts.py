@@ -114,11 +114,13 @@ def _check_verifier(experiment: Experiment) -> None:
 
 def _check_teacher(experiment: Experiment) -> None:
     """A teacher that costs nothing is asked one question now, not after the first validation."""
+    from r1.rollout.base import carry_on
+    from r1.teacher.base import questions
     from r1.teacher.procedural import Procedural
 
     teacher = getattr(experiment.stage, "teacher", None)
     if isinstance(teacher, Procedural):
-        teacher.answer(experiment.data.train[:1], num_samples=1, seed=0)
+        next(teacher.answer(questions(experiment.data.train[:1], 1, seed=0), carry_on))
 
 
 def _check_prefill(experiment: Experiment) -> None:

@@ -157,8 +157,8 @@ def _side_by_side(states: Tensor, projections: tuple[nn.Module, ...]) -> Tensor:
 
 def _added(projection: nn.Module) -> AddedProduct:
     """The projection's output added to the residual stream, in one product where that loses no precision."""
-    plain = type(projection) is nn.Linear and projection.bias is None
-    if plain and not torch.is_autocast_enabled(projection.weight.device.type):
-        transposed = projection.weight.T
-        return lambda states, residual: torch.addmm(residual, states, transposed)
+    if type(projection) is nn.Linear and projection.bias is None:
+        transposed: Tensor = projection.weight.T
+        if not torch.is_autocast_enabled(transposed.device.type):
+            return lambda states, residual: torch.addmm(residual, states, transposed)
     return lambda states, residual: residual + projection(states)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +60,6 @@ class Stage(L.LightningModule):
         self.tokenizer = model.load_tokenizer()
         self.record: Record | None = None
         self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
-        self.at_once: Callable[[], AbstractContextManager[None]] = nullcontext  # inside, a stop is obeyed at once
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
         self.best: dict[str, float] | None = None

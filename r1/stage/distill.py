@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Unpack
 
 from annotated_types import Ge
@@ -17,13 +17,13 @@ from r1.evaluate import Validation
 from r1.model import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
+from r1.stage.asking import Asked, ModelChange, ask
 from r1.stage.filters import Filters
 from r1.stage.optimization import Optimization
 from r1.stage.sft import Sft
 from r1.stage.traces import write_traces
-from r1.teacher.base import Answer, Teacher
-
-QUESTIONS_AT_ONCE = 64  # what a crash can cost at most
+from r1.store import Store
+from r1.teacher.base import Answer, Teacher, questions
 
 
 class Distill(Sft):
@@ -33,6 +33,9 @@ class Distill(Sft):
         filters: which answers are kept (nested group ``stage/filters``).
         num_questions: training questions put to the teacher, the first of the split.
         answers_per_question: n answers each.
+        store: file that the answers go to, and are taken from where it has them; null: in the run's record.
+        teacher_seed: of the answers; null: the run's.
+        model_change: ``stop`` or ``accept``, once the teacher reports another model than in earlier answers.
     """
 
     needs_columns = ()  # the teacher writes the completions
@@ -51,6 +54,9 @@ class Distill(Sft):
         *,
         num_questions: Annotated[int, Ge(1)],
         answers_per_question: Annotated[int, Ge(1)],
+        store: str | None,
+        teacher_seed: int | None,
+        model_change: ModelChange,
         loss_on_prompt: bool,
         **optimization: Unpack[Optimization],
     ) -> None:
@@ -67,6 +73,10 @@ class Distill(Sft):
         )
         self.teacher, self.filters = teacher, filters
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
+        self.store, self.model_change = Path(store) if store else None, model_change
+        self.teacher_seed = seed if teacher_seed is None else teacher_seed
+        if self.store:
+            Store(self.store, "stage.store", self.poll)  # a file that is no store is found now
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -83,12 +93,13 @@ class Distill(Sft):
         if file and file.is_file():
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
-        rejected_by = self.rejected_by(asked)
-        kept = [pair for pair, name in zip(asked, rejected_by, strict=True) if name is None]
+        self.report(asked.timing)
+        rejected_by = self.rejected_by(asked.pairs)
+        kept = [pair for pair, name in zip(asked.pairs, rejected_by, strict=True) if name is None]
         rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in kept]
         counts = {
-            "asked": len(asked),
-            "finished": sum(answer.finish_reason == "stop" for _, answer in asked),
+            "asked": len(asked.pairs),
+            "finished": sum(answer.finish_reason == "stop" for _, answer in asked.pairs),
             **{f"rejected/{name}": rejected_by.count(name) for name in self.filters.names},
             "kept": len(rows),
         }
@@ -101,35 +112,28 @@ class Distill(Sft):
                 do="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
                 code=DATA,
             )
+        counts |= asked.counts
         if file:
             write_traces(file, rows, counts)
         return rows, counts
 
-    def rejected_by(self, asked: list[tuple[Row, Answer]]) -> list[str | None]:
+    def rejected_by(self, pairs: list[tuple[Row, Answer]]) -> list[str | None]:
         """For each answer the filter that rejects it, or None; lengths are those in the student's tokens."""
-        rows = [{**row, "completion": answer.text} for row, answer in asked]
+        rows = [{**row, "completion": answer.text} for row, answer in pairs]
         return self.filters.rejected_by(
-            rows=[row for row, _ in asked],
-            completions=[answer.text for _, answer in asked],
+            rows=[row for row, _ in pairs],
+            completions=[answer.text for _, answer in pairs],
             completion_ids=[self.data.completion_ids(self.tokenizer, row) for row in rows],
-            truncated=[answer.finish_reason != "stop" for _, answer in asked],
+            truncated=[answer.finish_reason != "stop" for _, answer in pairs],
             verifier=self.data.verifier,
             max_completion_length=self.engine.max_completion_length,
         )
 
-    def ask(self, journal: Path | None) -> list[tuple[Row, Answer]]:
-        """Every answer with its question. ``journal`` holds those that were given; none is asked for twice."""
-        questions = self.data.train[: self.num_questions]
-        given = [[Answer(**a) for a in line["answers"]] for line in (jsonl.mended(journal) if journal else [])]
-        for start in range(len(given), len(questions), QUESTIONS_AT_ONCE):
-            rows = questions[start : start + QUESTIONS_AT_ONCE]
-            with self.at_once():
-                given += self.teacher.answer(rows, self.answers_per_question, self.seed)
-            if journal:
-                lines = zip(rows, given[start:], strict=True)
-                jsonl.append(
-                    journal,
-                    [{"prompt": row["prompt"], "answers": [asdict(a) for a in group]} for row, group in lines],
-                    sync=True,
-                )
-        return [(row, answer) for row, group in zip(questions, given, strict=True) for answer in group]
+    def ask(self, file: Path | None) -> Asked:
+        """Every answer with its question; ``file`` keeps the answers where no ``store`` was named."""
+        rows = self.data.train[: self.num_questions]
+        wanted = questions(rows, self.answers_per_question, self.teacher_seed)
+        with TemporaryDirectory() as nowhere:  # without a record nothing is kept
+            file = self.store or file or Path(nowhere) / "answers.jsonl"
+            with Store(file, "stage.store", self.poll) as store:
+                return ask(self.teacher, wanted, store, self.poll, self.model_change)

@@ -14,6 +14,7 @@ from r1.record import replace
 
 def write_traces(file: Path, rows: Sequence[Row], counts: dict[str, int]) -> None:
     """A .jsonl file with its card beside it; complete or not there at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(jsonl.dumps(row) for row in rows)
     card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows), "counts": counts}
     replace(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")

@@ -11,11 +11,12 @@ import os
 import random
 import re
 import time
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
 from http.client import HTTPException
 from ipaddress import ip_address
 from threading import Event
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import (
@@ -32,32 +33,44 @@ from annotated_types import Ge, Gt
 
 from r1.data.base import Row
 from r1.errors import MODEL, UserError
-from r1.teacher.base import Answer, sample_seed
-from r1.teacher.wire import Failure, excerpt, read_answer, read_body, retry_after
+from r1.secrets import redact
+from r1.teacher.base import Answer, Failure, Question, Reply
+from r1.teacher.crew import Crew
+from r1.teacher.pace import Pace
+from r1.teacher.wire import excerpt, read_answer, read_body, retry_after
 
 PATH = "/chat/completions"
 FIRST_WAIT_S = 0.5  # doubled after every failure
+GRACE_S = 2.0  # for the answers in flight when the asking is broken off
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 AGAIN = {408, 425, 429}  # and 5xx
 ADVICE = {
+    300: "redirects are not followed: set teacher.url to where it moved",
     400: "the endpoint does not take the request: check teacher.model, temperature, max_completion_length",
     401: "the endpoint does not accept the key: check the variable that teacher.api_key_env names",
     402: "the account has no credit left",
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
+HOPELESS = {*range(300, 400), 401, 402, 403, 404}
 
 
 class OpenAI:
-    """Asks ``model`` at ``url``, one request per answer; gives up at the first error that no retry can mend.
+    """Asks ``model`` at ``url``, one request per answer.
+
+    A question stays without an answer if its request is refused (4xx), or fails ``max_retries + 1`` times in a row.
+    A refusal that every other question would meet too (the key, the credit, the address) ends the asking at once.
 
     Args:
         url: the base address, e.g. ``https://api.deepseek.com/v1``; https, or http to this machine.
         api_key_env: name of the environment variable that holds the key; null: no key.
         max_completion_length: tokens, sent as ``max_tokens``.
         concurrency: requests in flight at once.
+        requests_per_minute: attempts, evenly spaced; null: no limit.
+        tokens_per_minute: of questions and answers, counted as the answers arrive; null: no limit.
         timeout_s: seconds that one request may take; no wait between two attempts is longer either.
         max_retries: further attempts after 408, 425, 429, 5xx, a timeout, or an answer that cannot be read.
+        max_failures: questions that may stay without an answer; one more ends the asking.
     """
 
     def __init__(
@@ -69,61 +82,78 @@ class OpenAI:
         temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         concurrency: Annotated[int, Ge(1)],
+        requests_per_minute: Annotated[int, Ge(1)] | None,
+        tokens_per_minute: Annotated[int, Ge(1)] | None,
         timeout_s: Annotated[float, Gt(0)],
         max_retries: Annotated[int, Ge(0)],
+        max_failures: Annotated[int, Ge(0)],
     ) -> None:
         self.name, self.endpoint = model, endpoint(url)
         self.api_key_env = _checked_name(api_key_env)
         _key(self.api_key_env)  # an unset variable is found now, not at the first question
         self.temperature, self.max_completion_length = temperature, max_completion_length
-        self.concurrency, self.timeout_s, self.max_retries = concurrency, timeout_s, max_retries
+        self.concurrency, self.timeout_s = concurrency, timeout_s
+        self.max_retries, self.max_failures = max_retries, max_failures
+        self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
         self._opener = _opener(self.endpoint)
 
-    def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
-        """Raises: UserError: the endpoint refuses, or fails ``max_retries + 1`` times in a row."""
-        stop = Event()
-        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="teacher")
-        try:
-            groups = [
-                [
-                    pool.submit(self._ask, row["prompt"], sample_seed(seed, row["prompt"], k), stop)
-                    for k in range(num_samples)
-                ]
-                for row in rows
-            ]
-            return _gather(groups)
-        finally:
-            stop.set()  # wakes the threads that wait for another attempt
-            pool.shutdown(wait=False, cancel_futures=True)
+    def identity(self, row: Row) -> dict[str, Any]:
+        knobs = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
+        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **knobs, "question": row["prompt"]}
 
-    def _ask(self, prompt: str, seed: int, stop: Event) -> Answer:
+    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+        """Raises: UserError: one question more than ``max_failures`` has no answer, or none can get one."""
+        with Crew(self._ask, questions, self.concurrency, self.max_failures) as crew:
+            try:
+                for replies in crew.replies(poll):
+                    yield replies
+                    if crew.last_straw:
+                        raise self._error(crew.last_straw.failures)
+            except Exception:
+                yield from crew.late(GRACE_S)
+                raise
+
+    def _ask(self, question: Question, stopping: Event) -> Reply | None:
+        failures: list[Failure] = []
+        while not failures or (failures[-1].again and len(failures) <= self.max_retries):
+            if failures:
+                stopping.wait(backoff(len(failures) - 1, failures[-1].retry_after, self.timeout_s, question.seed))
+            self._requests.wait(1, stopping)
+            self._tokens.wait(0, stopping)
+            if stopping.is_set():
+                return None
+            try:
+                return Reply(question, self._attempt(question), tuple(failures))
+            except Failure as failure:
+                failures.append(failure)
+        return Reply(question, None, tuple(failures))
+
+    def _attempt(self, question: Question) -> Answer:
+        prompt, key = question.row["prompt"], _key(self.api_key_env)
         body = {
             "model": self.name,
             "messages": [{"role": "user", "content": prompt}],
             "temperature": self.temperature,
             "max_tokens": self.max_completion_length,
-            "seed": seed % 2**31,  # some endpoints take 32 bits only
+            "seed": question.seed % 2**31,  # some endpoints take 32 bits only
         }
-        reason = ""
-        for attempt in range(self.max_retries + 1):
-            try:
-                return read_answer(self._post(json.dumps(body).encode()))
-            except Failure as failure:
-                reason = str(failure)
-                pause = backoff(attempt, failure.retry_after, self.timeout_s, seed)
-            if attempt < self.max_retries and stop.wait(pause):
-                break
-        raise UserError(
-            f"the teacher did not answer in {self.max_retries + 1} attempts",
-            where="teacher.url",
-            given=self.endpoint,
-            do=f"the last attempt: {_shown(reason, _key(self.api_key_env))}",
-            code=MODEL,
+        try:
+            answer = read_answer(self._post(json.dumps(body).encode(), key))
+        except Failure as failure:
+            failure.said = _shown(failure.said, key)
+            raise
+        told = answer.prompt_tokens + answer.completion_tokens
+        self._tokens.pay(told or (len(prompt) + len(answer.text)) // 4)  # the usual guess where nothing is told
+        return replace(
+            answer,
+            text=_without(key, answer.text),
+            finish_reason=_without(key, answer.finish_reason),
+            model=_without(key, answer.model),
+            system_fingerprint=_without(key, answer.system_fingerprint),
         )
 
-    def _post(self, body: bytes) -> bytes:
+    def _post(self, body: bytes, key: str) -> bytes:
         request = Request(self.endpoint, data=body, headers={"Content-Type": "application/json"})
-        key = _key(self.api_key_env)
         if key:
             request.add_unredirected_header("Authorization", f"Bearer {key}")
         deadline = time.monotonic() + self.timeout_s
@@ -132,27 +162,33 @@ class OpenAI:
                 return read_body(response, deadline)
         except HTTPError as error:
             with error:
-                raise self._refusal(error, key) from None
+                raise _refusal(error, deadline) from None
         except TimeoutError:
-            raise Failure(f"no answer within {self.timeout_s:g} s") from None
+            raise Failure("timeout", f"no answer within {self.timeout_s:g} s") from None
         except (OSError, HTTPException) as error:  # refused, reset, half a header
-            raise Failure(str(error) or type(error).__name__) from None
+            raise Failure("network", str(error) or type(error).__name__) from None
 
-    def _refusal(self, error: HTTPError, key: str) -> Failure | UserError:
-        said = _shown(excerpt(error), key)
-        if error.code in AGAIN or error.code >= 500:
-            return Failure(f"HTTP {error.code} {said}", retry_after(error.headers))
-        advice = ADVICE.get(error.code, "")
-        if 300 <= error.code < 400:
-            moved = _shown(error.headers.get("Location", "elsewhere"), key)
-            advice = f"redirects are not followed: set teacher.url to where it moved ({moved})"
-        return UserError(
-            f"the teacher refused: HTTP {error.code} {said}".strip(),
-            where="teacher",
-            given=self.endpoint,
-            do=advice,
-            code=MODEL,
-        )
+    def _error(self, failures: Sequence[Failure]) -> UserError:
+        last = failures[-1]
+        if last.again:
+            what, do = f"the teacher did not answer in {len(failures)} attempts", f"the last attempt: {last.said}"
+        else:
+            status = int(last.kind.removeprefix("http_"))
+            what, do = f"the teacher refused: {last.said}", ADVICE.get(status if status >= 400 else 300, "")
+        allowed = f"teacher.max_failures={self.max_failures} questions without an answer"
+        return UserError(what, where="teacher", given=self.endpoint, allowed=allowed, do=do, code=MODEL)
+
+
+def _refusal(error: HTTPError, deadline: float) -> Failure:
+    status = error.code
+    said = error.headers.get("Location", "") if status < 400 else excerpt(error, deadline)
+    return Failure(
+        f"http_{status}",
+        f"HTTP {status} {said}".strip(),
+        retry_after=retry_after(error.headers),
+        again=status in AGAIN or status >= 500,
+        hopeless=status in HOPELESS,
+    )
 
 
 def endpoint(url: str) -> str:
@@ -212,14 +248,6 @@ def _opener(address: str) -> OpenerDirector:
     return opener
 
 
-def _gather(groups: list[list[Future[Answer]]]) -> list[list[Answer]]:
-    """All results, or at once the first error that any of them met."""
-    done, _ = wait([future for group in groups for future in group], return_when=FIRST_EXCEPTION)
-    for future in done:
-        future.result()
-    return [[future.result() for future in group] for group in groups]
-
-
 def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
     """Seconds until the next attempt: doubling with jitter, at least what was asked, at most ``limit``."""
     jitter = random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
@@ -227,6 +255,9 @@ def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
 
 
 def _shown(text: str, key: str) -> str:
-    """Text from outside, fit for a terminal: without the key, on one line, printable, short."""
-    hidden = text.replace(key, "***") if key else text
-    return "".join(c if c.isprintable() else " " for c in hidden)[:300]
+    """Text from outside, fit for a terminal: without secrets, on one line, printable, short."""
+    return "".join(c if c.isprintable() else " " for c in redact(_without(key, text)))[:300]
+
+
+def _without(key: str, text: str) -> str:
+    return text.replace(key, "***") if key else text

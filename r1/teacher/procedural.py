@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import re
-from typing import Annotated
+from collections.abc import Callable, Generator, Sequence
+from typing import Annotated, Any
 
 from annotated_types import Interval
 
@@ -12,8 +13,9 @@ from r1.completion import parse
 from r1.data.arithmetic import Language, tagged, worked
 from r1.data.base import Row
 from r1.errors import DATA, UserError
-from r1.teacher.base import Answer
+from r1.teacher.base import Answer, Question, Reply
 
+BATCH_SIZE = 64  # questions between two looks at whether the run is to stop
 SUM = re.compile(r"\d{1,18}(?:\+\d{1,18})+=\?")
 
 
@@ -30,12 +32,20 @@ class Procedural:
     def __init__(self, *, error_rate: Annotated[float, Interval(ge=0, le=1)], language: Language) -> None:
         self.error_rate, self.language = error_rate, language
 
-    def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
-        """Raises: UserError: a row is neither a sum nor a worked countdown problem."""
-        return [[self._answer(row, f"{seed}/{row['prompt']}/{k}") for k in range(num_samples)] for row in rows]
+    def identity(self, row: Row) -> dict[str, Any]:
+        worked_out = {} if SUM.fullmatch(row["prompt"]) else {"completion": row.get("completion")}
+        knobs = {"error_rate": self.error_rate, "language": self.language}
+        return {"teacher": self.name, **knobs, "question": row["prompt"], **worked_out}
 
-    def _answer(self, row: Row, key: str) -> Answer:
-        rng = random.Random(key)
+    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+        """Raises: UserError: a row is neither a sum nor a worked countdown problem."""
+        for start in range(0, len(questions), BATCH_SIZE):
+            poll()
+            batch = questions[start : start + BATCH_SIZE]
+            yield [Reply(question, self._answer(question.row, question.seed)) for question in batch]
+
+    def _answer(self, row: Row, seed: int) -> Answer:
+        rng = random.Random(seed)
         wrong = rng.random() < self.error_rate
         if SUM.fullmatch(row["prompt"]):
             text = add_up([int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language)

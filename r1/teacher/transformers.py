@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
 from r1.data.base import Row
 from r1.data.template.base import template_prefill
 from r1.errors import MODEL, UserError
-from r1.model import DType, Model
-from r1.teacher.base import Answer, sample_seed
+from r1.model import DType, Model, location
+from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from r1.rollout.base import Rollout
+    from r1.rollout.base import Engine, Rollout
+
+MODEL_FILES = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
 
 
 class Transformers:
@@ -29,7 +36,7 @@ class Transformers:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>``.
         temperature: divides the logits; 0 is greedy. No top-k, no top-p.
         max_completion_length: tokens, the closing one included.
-        batch_size: answers sampled at once; bounds the memory, cannot change the result.
+        batch_size: answers sampled, and handed over, at once; bounds the memory, cannot change the result.
     """
 
     def __init__(
@@ -44,32 +51,53 @@ class Transformers:
         self.name, self.dtype, self.temperature = path, dtype, temperature
         self.max_completion_length, self.batch_size = max_completion_length, batch_size
 
-    def answer(self, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
-        """Raises: UserError: the model cannot be loaded, or has no chat template for a row not rendered."""
-        from r1.rollout.transformers import Transformers as Engine
+    def identity(self, row: Row) -> dict[str, Any]:
+        """The weights by their content: a folder may hold others tomorrow."""
+        knobs = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
+        asked = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]}
+        return {"teacher": "transformers", "model": self._content, **knobs, **asked}
 
-        if not rows or not num_samples:
-            return [[] for _ in rows]
-        tokenizer, model = self._loaded
-        texts = [row.get("rendered") or self._render(row["prompt"]) for row in rows]
-        prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
-        seeds = [[sample_seed(seed, row["prompt"], k) for k in range(num_samples)] for row in rows]
-        engine = Engine(
+    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+        """Raises: UserError: the model cannot be loaded, or has no chat template for a row not rendered."""
+        from r1.rollout.transformers import Transformers as Sampler
+
+        engine = Sampler(
             temperature=self.temperature,
             max_completion_length=self.max_completion_length,
             batch_size=self.batch_size,
         )
-        groups = engine.generate(model, prompts, seeds, _stop_ids(model, tokenizer))
+        for start in range(0, len(questions), self.batch_size):
+            yield self._sampled(engine, questions[start : start + self.batch_size], poll)
+
+    def _sampled(self, engine: Engine, batch: Sequence[Question], poll: Callable[[], None]) -> list[Reply]:
+        """One batch; answers to the same question are sampled from one prefill of it."""
+        tokenizer, model = self._loaded
+        groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._text(q.row))]
+        prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
+        seeds = [[question.seed for question in group] for _, group in groups]
+        rollouts = engine.generate(model, prompts, seeds, _stop_ids(model, tokenizer), poll)
         return [
-            [_answer(tokenizer, template_prefill(text), rollout) for rollout in group]
-            for text, group in zip(texts, groups, strict=True)
+            Reply(question, _answer(tokenizer, template_prefill(text), rollout))
+            for (text, group), sampled in zip(groups, rollouts, strict=True)
+            for question, rollout in zip(group, sampled, strict=True)
         ]
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-        import torch
+    def _content(self) -> str:
+        """sha256 over a local folder's files; on the hub, its name and commit."""
+        folder = Path(location(self.name))
+        if not folder.is_dir():
+            with _blamed_on_the_teacher():
+                return f"{self.name}@{getattr(self._source.load_config(), '_commit_hash', None)}"
+        digest = hashlib.sha256()
+        for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+            with file.open("rb") as opened:
+                digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+        return digest.hexdigest()
 
-        source = Model(
+    @property
+    def _source(self) -> Model:
+        return Model(
             path=self.name,
             config=None,
             tokenizer=None,
@@ -78,22 +106,20 @@ class Transformers:
             gradient_checkpointing=False,
             lora=None,
         )
-        try:
-            tokenizer = source.load_tokenizer()
-            model = source.load(seed=0)  # the seed is for random weights only
-        except UserError as error:
-            raise UserError(
-                error.what,
-                where="teacher.path",
-                given=error.given,
-                allowed=error.allowed,
-                do=error.do,
-                code=error.code,
-            ) from None
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        import torch
+
+        with _blamed_on_the_teacher():
+            tokenizer = self._source.load_tokenizer()
+            model = self._source.load(seed=0)  # the seed is for random weights only
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return tokenizer, model.to(device).eval()  # type: ignore[arg-type]  # transformers hides torch's signature
 
-    def _render(self, prompt: str) -> str:
+    def _text(self, row: Row) -> str:
+        if row.get("rendered"):
+            return str(row["rendered"])
         tokenizer, _ = self._loaded
         if tokenizer.chat_template is None:
             raise UserError(
@@ -103,8 +129,24 @@ class Transformers:
                 allowed="a chat model; any model for rows with a `rendered` prompt",
                 code=MODEL,
             )
-        message = [{"role": "user", "content": prompt}]
+        message = [{"role": "user", "content": row["prompt"]}]
         return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
+
+
+@contextmanager
+def _blamed_on_the_teacher() -> Iterator[None]:
+    """What cannot be loaded is ``teacher.path``, not the policy's."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            error.what,
+            where="teacher.path",
+            given=error.given,
+            allowed=error.allowed,
+            do=error.do,
+            code=error.code,
+        ) from None
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

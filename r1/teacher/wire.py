@@ -9,17 +9,9 @@ from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from urllib.error import HTTPError
 
-from r1.teacher.base import Answer
+from r1.teacher.base import Answer, Failure
 
 MAX_BYTES = 1 << 26  # a longer body is no chat completion
-
-
-class Failure(Exception):
-    """A request came to nothing; the next may not. ``retry_after``: seconds the endpoint asks to wait."""
-
-    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
-        super().__init__(reason)
-        self.retry_after = retry_after
 
 
 def read_answer(body: bytes) -> Answer:
@@ -40,10 +32,21 @@ def read_answer(body: bytes) -> Answer:
             raise TypeError("content")
         if thinking:
             content = f"<think>{thinking}</think>\n{content}" if content else f"<think>{thinking}"
-        tokens = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
-        return Answer(content, str(choice.get("finish_reason") or "unknown"), *tokens)
+        return Answer(
+            _text(content),
+            _text(choice.get("finish_reason") or "unknown"),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            model=_text(reply.get("model")),
+            system_fingerprint=_text(reply.get("system_fingerprint")),
+        )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
-        raise Failure(f"no chat completion: {body[:400].decode(errors='replace')}") from None
+        raise Failure("unreadable", f"no chat completion: {body[:4000].decode(errors='replace')}") from None
+
+
+def _text(value: object) -> str:
+    """As text that a file can hold: JSON allows for half of a surrogate pair."""
+    return str(value or "").encode(errors="replace").decode()
 
 
 def retry_after(headers: Message) -> float:
@@ -64,17 +67,17 @@ def read_body(response: HTTPResponse, deadline: float) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
         if size > MAX_BYTES:
-            raise Failure(f"a body of more than {MAX_BYTES} bytes")
+            raise Failure("unreadable", f"a body of more than {MAX_BYTES} bytes")
         if time.monotonic() > deadline:  # the socket's own timeout starts anew with every byte
             raise TimeoutError
     return b"".join(chunks)
 
 
-def excerpt(error: HTTPError) -> str:
+def excerpt(error: HTTPError, deadline: float) -> str:
     """What the endpoint says about its error: the message of an OpenAI-style body, or the body."""
     try:
-        body = error.read(4096).decode(errors="replace")
-    except (OSError, HTTPException):
+        body = read_body(error.fp, deadline)[:4096].decode(errors="replace")  # type: ignore[arg-type]  # it is the response
+    except (OSError, HTTPException, Failure):
         return ""
     try:
         return str(json.loads(body)["error"]["message"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from r1.data.base import Row
 from r1.errors import DATA, UserError
 from r1.run import execute
 from r1.runs import read
-from r1.stage import distill
 from r1.stage.distill import Distill
 from r1.stage.sft import Sft
-from r1.teacher.base import Answer
+from r1.teacher import procedural
+from r1.teacher.base import Answer, Question, Reply
 from r1.teacher.procedural import Procedural
 
 KNOBS = [
@@ -56,13 +56,13 @@ def run(small: Callable[..., Config], folder: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every question that the teacher gets in the run, in order; the check before it asks for one answer only."""
+    """Every question that the teacher gets in the run, once for each answer; without the one that the check asks."""
     heard: list[str] = []
     original = Procedural.answer
 
-    def answer(self: Procedural, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
-        heard.extend(row["prompt"] for row in rows if num_samples == 2)
-        return original(self, rows, num_samples, seed)
+    def answer(self: Procedural, questions: list[Question], poll: Any) -> Iterator[list[Reply]]:
+        heard.extend(question.row["prompt"] for question in questions if len(questions) > 1)
+        return original(self, questions, poll)
 
     monkeypatch.setattr(Procedural, "answer", answer)
     return heard
@@ -95,9 +95,9 @@ def weights(folder: Path) -> dict[str, Any]:
 def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., Any]) -> None:
     data = experiment("stage=distill").data
     rows, answers = traces(finished), jsonl.read(finished / "traces" / "answers.jsonl")
-    assert [line["prompt"] for line in answers] == [row["prompt"] for row in data.train[:24]]
-    assert {len(line["answers"]) for line in answers} == {2}
-    given = [(row, a["text"]) for row, line in zip(data.train, answers, strict=False) for a in line["answers"]]
+    twice = [row for row in data.train[:24] for _ in range(2)]
+    assert [line["asked"]["question"] for line in answers] == [row["prompt"] for row in twice]
+    given = [(row, line["answer"]["text"]) for row, line in zip(twice, answers, strict=True)]
     right = [(row["prompt"], text) for row, text in given if data.correct(text, row)]
     assert [(row["prompt"], row["completion"]) for row in rows] == right
     assert 12 <= len(rows) <= 36  # half of 48, give or take three and a half standard deviations
@@ -107,8 +107,11 @@ def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., A
 def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> None:
     logged = [row for row in read(str(finished)).metrics if "distill/asked" in row]
     kept = len(traces(finished))
-    counts = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
-    assert logged == [{"step": 0} | {f"distill/{name}": float(count) for name, count in counts.items()}]
+    counted = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
+    counted |= dict.fromkeys(["prompt_tokens", "completion_tokens", "models", "unanswered"], 0)
+    assert logged == [{"step": 0} | {f"distill/{name}": float(count) for name, count in counted.items()}]
+    timing = next(row for row in jsonl.read(finished / "timing.jsonl") if "time/ask" in row)
+    assert (timing["time/ask/stored"], timing["time/ask/asked"]) == (0, 48)
 
 
 def test_the_card_names_the_file(finished: Path) -> None:
@@ -124,8 +127,8 @@ def test_without_the_verifier_wrong_ones_are_kept_but_none_that_is_cut_short(
     original = Procedural._answer
     cut: list[str] = []
 
-    def answer(self: Procedural, row: Row, key: str) -> Answer:
-        whole = original(self, row, key)
+    def answer(self: Procedural, row: Row, seed: int) -> Answer:
+        whole = original(self, row, seed)
         cut.append(row["prompt"])
         return Answer(whole.text, "length", 0, 0) if len(cut) % 4 == 0 else whole
 
@@ -182,9 +185,9 @@ def test_a_run_that_goes_on_in_training_does_not_ask_again(
     crash_at(monkeypatch, Sft, "micro_batches", 3)
     with pytest.raises(Crash):
         run()
-    assert len(asked) == 24
+    assert len(asked) == 48
     folder = run("resume=auto")
-    assert len(asked) == 24
+    assert len(asked) == 48
     assert weights(folder) == weights(finished)
     assert read(str(folder)).metrics == read(str(finished)).metrics
 
@@ -196,7 +199,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
     with pytest.raises(Crash):
         run()
     folder = run("resume=auto")
-    assert len(asked) == 24
+    assert len(asked) == 48
     assert read(str(folder)).metrics == read(str(finished)).metrics
 
 
@@ -204,19 +207,44 @@ def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
 def test_a_run_that_stops_while_asking_asks_only_for_the_rest(
     run: Callable[..., Path], asked: list[str], finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, torn: int
 ) -> None:
-    monkeypatch.setattr(distill, "QUESTIONS_AT_ONCE", 10)
-    crash_at(monkeypatch, Procedural, "answer", 4)  # the first call is the check's
+    monkeypatch.setattr(procedural, "BATCH_SIZE", 10)
+    crash_at(monkeypatch, Procedural, "_answer", 42)  # the first call is the check's
     with pytest.raises(Crash):
         run()
-    assert len(asked) == 20
     journal = folder / "traces" / "answers.jsonl"
+    assert journal.read_bytes().count(b"\n") == 40
     journal.write_bytes(journal.read_bytes()[: -torn or None])
     assert not (folder / "traces" / "traces.jsonl").exists()
+    asked.clear()
     run("resume=auto")
-    assert len(asked) == (24 if torn == 0 else 25)
+    assert len(asked) == (8 if torn == 0 else 9)
     assert traces(folder) == traces(finished)
-    assert jsonl.read(journal) == jsonl.read(finished / "traces" / "answers.jsonl")
+    assert journal.read_bytes() == (finished / "traces" / "answers.jsonl").read_bytes()
     assert weights(folder) == weights(finished)
+
+
+def test_a_second_run_with_the_same_store_asks_for_nothing(
+    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
+) -> None:
+    run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "stage.lr=0.02")
+    assert asked == []
+    assert traces(folder) == traces(finished)
+    assert not (folder / "traces" / "answers.jsonl").exists()
+
+
+def test_runs_of_several_seeds_can_share_their_answers(
+    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
+) -> None:
+    run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "seed=1", "stage.teacher_seed=0")
+    assert asked == []
+    assert traces(folder) == traces(finished)
+    assert weights(folder) != weights(finished)
+
+
+def test_a_store_that_is_none_is_found_before_anything_is_made(experiment: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("# Notes")
+    with pytest.raises(UserError, match="no store"):
+        experiment("stage=distill", f"stage.store={tmp_path / 'notes.md'}")
 
 
 def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
@@ -228,7 +256,7 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
         assert caught.value.code == DATA
         assert caught.value.given == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
         assert "stage.examples_per_step=4" in caught.value.allowed
-    assert len(asked) == 24  # the answers are there, for all that they are wrong
+    assert len(asked) == 48  # the answers are there, for all that they are wrong
     assert read(str(folder)).manifest["status"] == "failed"
     assert not (folder / "traces" / "traces.jsonl").exists()
 

@@ -2,122 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from email.message import Message
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from badserver import (
+    Behaviour,
+    Handler,
+    Server,
+    completion,
+    drip,
+    drip_an_error,
+    garbage,
+    half_a_body,
+    hang,
+    hang_up,
+    refuse,
+    say,
+    serving,
+)
+from replies import ask_all, replies
 
 from r1.data.base import Row
-from r1.errors import CONFIG, MODEL, UserError
-from r1.teacher.base import Answer, sample_seed
+from r1.errors import CONFIG, MODEL, Interrupted, UserError
+from r1.rollout.base import carry_on
+from r1.teacher.base import Answer, Failure, Reply, questions, sample_seed
 from r1.teacher.openai import OpenAI, backoff, endpoint
-from r1.teacher.wire import MAX_BYTES, Failure, read_answer, retry_after
+from r1.teacher.wire import MAX_BYTES, read_answer, retry_after
 
 KEY = "sk-canary-0123456789abcdef"
 ROWS: list[Row] = [{"prompt": f"{i}+5=?"} for i in range(4)]
-Reply = Callable[["Handler", dict[str, Any]], None]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            number = len(self.server.seen)
-            self.server.seen.append((self.path, self.headers, body, time.monotonic()))
-        script = self.server.script
-        (script[number] if number < len(script) else self.server.otherwise)(self, body)
-
-    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Follows ``script`` reply by reply, then says ``otherwise``; keeps what it was asked."""
-
-    block_on_close = False
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script: list[Reply] = []
-        self.otherwise: Reply = say
-        self.seen: list[tuple[str, Message, dict[str, Any], float]] = []
-        self.lock, self.released = threading.Lock(), threading.Event()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that has hung up is part of the test
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as running:
         yield running
-        running.released.set()
-        running.shutdown()
-        thread.join()
-
-
-def completion(text: str | None, reason: str | None = "stop", **message: str) -> bytes:
-    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}
-    usage = {"prompt_tokens": 5, "completion_tokens": 7}
-    return json.dumps({"choices": [choice], "usage": usage}).encode()
-
-
-def say(handler: Handler, body: dict[str, Any]) -> None:
-    handler.send(200, completion(f"{body['messages'][0]['content']} {body['seed']}"))
-
-
-def refuse(status: int, message: str = "no", **headers: str) -> Reply:
-    error = json.dumps({"error": {"message": message}}).encode()
-    return lambda handler, body: handler.send(status, error, **headers)
-
-
-def garbage(text: bytes) -> Reply:
-    return lambda handler, body: handler.send(200, text)
-
-
-def half_a_body(handler: Handler, body: dict[str, Any]) -> None:
-    handler.send_response(200)
-    handler.send_header("Content-Length", "1000")
-    handler.end_headers()
-    handler.wfile.write(completion("x")[:20])
-
-
-def hang_up(handler: Handler, body: dict[str, Any]) -> None:
-    handler.connection.close()
-
-
-def hang(handler: Handler, body: dict[str, Any]) -> None:
-    handler.server.released.wait(10)
-
-
-def drip(handler: Handler, body: dict[str, Any]) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    while not handler.server.released.wait(0.05):
-        handler.wfile.write(b" ")
-        handler.wfile.flush()
 
 
 def teacher(
@@ -127,6 +52,8 @@ def teacher(
     concurrency: int = 4,
     timeout_s: float = 5.0,
     max_retries: int = 2,
+    max_failures: int = 0,
+    **rates: int | None,
 ) -> OpenAI:
     return OpenAI(
         url=url,
@@ -137,27 +64,31 @@ def teacher(
         concurrency=concurrency,
         timeout_s=timeout_s,
         max_retries=max_retries,
+        max_failures=max_failures,
+        requests_per_minute=rates.get("requests_per_minute"),
+        tokens_per_minute=rates.get("tokens_per_minute"),
     )
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1.teacher.openai.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("r1.teacher.openai.GRACE_S", 0.2)
 
 
 def refused(server: Server, **knobs: Any) -> UserError:
     with pytest.raises(UserError) as caught:
-        teacher(server.url, **knobs).answer(ROWS[:1], 1, seed=0)
+        ask_all(teacher(server.url, **knobs), ROWS[:1], 1, seed=0)
     assert caught.value.code == MODEL
     return caught.value
 
 
 def test_answers_come_in_order_and_each_request_has_its_own_seed(server: Server) -> None:
-    answers = teacher(server.url).answer(ROWS, 2, seed=3)
+    answers = ask_all(teacher(server.url), ROWS, 2, seed=3)
     expected = [[f"{p} {sample_seed(3, p, k) % 2**31}" for k in (0, 1)] for p in (row["prompt"] for row in ROWS)]
     assert [[answer.text for answer in group] for group in answers] == expected
-    assert answers[0][0] == Answer(expected[0][0], "stop", prompt_tokens=5, completion_tokens=7)
-    assert answers == teacher(server.url, concurrency=1).answer(ROWS, 2, seed=3)
+    assert answers[0][0] == Answer(expected[0][0], "stop", 5, 7, model="big", system_fingerprint="fp_1")
+    assert answers == ask_all(teacher(server.url, concurrency=1), ROWS, 2, seed=3)
     path, headers, body, _ = server.seen[0]
     assert (path, headers["Authorization"]) == ("/v1/chat/completions", None)
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("big", 0.6, 32)
@@ -177,14 +108,14 @@ def test_concurrency_bounds_the_requests_in_flight(server: Server) -> None:
         say(handler, body)
 
     server.otherwise = slow
-    teacher(server.url, concurrency=3).answer(ROWS, 3, seed=0)
+    ask_all(teacher(server.url, concurrency=3), ROWS, 3, seed=0)
     assert 2 <= most[0] <= 3
 
 
 def test_nothing_to_ask() -> None:
     nobody = teacher("http://127.0.0.1:9/v1")
-    assert nobody.answer([], 2, seed=0) == []
-    assert nobody.answer(ROWS[:2], 0, seed=0) == [[], []]
+    assert ask_all(nobody, [], 2, seed=0) == []
+    assert ask_all(nobody, ROWS[:2], 0, seed=0) == [[], []]
 
 
 @pytest.mark.parametrize(
@@ -203,9 +134,9 @@ def test_nothing_to_ask() -> None:
         hang_up,
     ],
 )
-def test_what_may_pass_is_tried_again(server: Server, failure: Reply) -> None:
+def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> None:
     server.script = [failure, failure]
-    (answers,) = teacher(server.url).answer(ROWS[:1], 1, seed=0)
+    (answers,) = ask_all(teacher(server.url), ROWS[:1], 1, seed=0)
     assert answers[0].text.startswith("0+5=? ")
     assert len(server.seen) == 3
     assert len({body["seed"] for _, _, body, _ in server.seen}) == 1
@@ -221,7 +152,7 @@ def test_retries_are_bounded(server: Server) -> None:
 
 def test_retry_after_is_honoured(server: Server) -> None:
     server.script = [refuse(429, Retry_After="0.4"), refuse(503, Retry_After="0.4")]
-    teacher(server.url).answer(ROWS[:1], 1, seed=0)
+    ask_all(teacher(server.url), ROWS[:1], 1, seed=0)
     first, second, third = (when for *_, when in server.seen)
     assert min(second - first, third - second) >= 0.4
 
@@ -229,16 +160,16 @@ def test_retry_after_is_honoured(server: Server) -> None:
 def test_no_wait_is_longer_than_the_time_limit(server: Server) -> None:
     server.script = [refuse(429, Retry_After="3600")]
     started = time.monotonic()
-    teacher(server.url, timeout_s=0.3).answer(ROWS[:1], 1, seed=0)
+    ask_all(teacher(server.url, timeout_s=0.3), ROWS[:1], 1, seed=0)
     assert 0.3 <= time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("stuck", [hang, drip])
-def test_a_server_that_hangs_is_given_up(server: Server, stuck: Reply) -> None:
+@pytest.mark.parametrize("stuck", [hang, drip, drip_an_error])
+def test_a_server_that_hangs_is_given_up(server: Server, stuck: Behaviour) -> None:
     server.otherwise = stuck
     started = time.monotonic()
     error = refused(server, timeout_s=0.2, max_retries=1)
-    assert "no answer within 0.2 s" in error.do
+    assert ("HTTP 500" if stuck is drip_an_error else "no answer within 0.2 s") in error.do
     assert time.monotonic() - started < 5
     assert len(server.seen) == 2
 
@@ -248,11 +179,129 @@ def test_a_closed_port(server: Server) -> None:
     assert "refused" in refused(server).do
 
 
+def broken_off(asked: OpenAI, num_samples: int, poll: Callable[[], None] = carry_on) -> tuple[list[Reply], Exception]:
+    """What four questions got before the asking ended with an error."""
+    got = []
+    try:
+        for batch in asked.answer(questions(ROWS, num_samples, seed=0), poll):
+            got += batch
+    except (UserError, Interrupted) as error:
+        return got, error
+    raise AssertionError("nothing went wrong")
+
+
+def unanswered(server: Server, **knobs: Any) -> list[list[str]]:
+    """Kinds of failures of four questions, none of which ended the asking."""
+    got = replies(teacher(server.url, max_failures=4, **knobs), questions(ROWS, 1, seed=0))
+    assert [reply.answer for reply in got] == [None] * 4
+    return [[failure.kind for failure in reply.failures] for reply in got]
+
+
+def test_questions_without_an_answer_may_be_left_out(server: Server) -> None:
+    server.otherwise = refuse(503)
+    assert unanswered(server, max_retries=1) == [["http_503", "http_503"]] * 4
+    assert len(server.seen) == 8
+    server.otherwise = refuse(400, "too long")
+    assert unanswered(server, max_retries=1) == [["http_400"]] * 4
+    server.otherwise = garbage(b"")
+    assert unanswered(server, max_retries=0) == [["unreadable"]] * 4
+    server.otherwise = hang_up
+    assert unanswered(server, max_retries=0) == [["network"]] * 4
+    server.otherwise = hang
+    assert unanswered(server, max_retries=0, timeout_s=0.1) == [["timeout"]] * 4
+
+
+def test_one_failure_too_many_ends_the_asking(server: Server) -> None:
+    server.script = [say, refuse(400), refuse(400), say, refuse(400, "the third")]
+    got, error = broken_off(teacher(server.url, concurrency=1, max_failures=2), 3)
+    assert [reply.answer is None for reply in got] == [False, True, True, False, True]
+    assert isinstance(error, UserError)
+    assert error.what == "the teacher refused: HTTP 400 the third"
+    assert error.allowed == "teacher.max_failures=2 questions without an answer"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 302])
+def test_what_every_question_would_meet_ends_the_asking_whatever_may_fail(server: Server, status: int) -> None:
+    server.script = [say, refuse(status)]
+    got, error = broken_off(teacher(server.url, concurrency=1, max_failures=99), 1)
+    assert f"HTTP {status}" in str(error)
+    assert [reply.answer is None for reply in got] == [False, True]
+    assert len(server.seen) == 2
+
+
+def test_answers_in_flight_are_handed_over_when_another_is_refused(server: Server) -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(0.1)
+        say(handler, body)
+
+    server.script = [slow, hang, refuse(401)]
+    server.otherwise = say
+    got, error = broken_off(teacher(server.url, concurrency=3), 1)
+    assert "HTTP 401" in str(error)
+    assert sum(reply.answer is not None for reply in got) == 1
+    assert len(server.seen) == 3
+
+
+def test_a_stop_takes_what_arrives_within_the_grace_and_leaves(server: Server) -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> None:
+        time.sleep(0.15)
+        say(handler, body)
+
+    def poll() -> None:
+        if len(server.seen) == 3:
+            raise Interrupted(15)
+
+    server.script = [hang, slow, hang]
+    started = time.monotonic()
+    got, error = broken_off(teacher(server.url, concurrency=3, timeout_s=60), 2, poll)
+    assert isinstance(error, Interrupted)
+    assert time.monotonic() - started < 1
+    assert [reply.question.row for reply in got if reply.answer] == [reply.question.row for reply in got]
+    assert len(got) == 1
+    server.released.set()
+    time.sleep(0.1)
+    assert len(server.seen) == 3  # nothing is asked behind its back
+
+
+def test_no_thread_keeps_the_process_alive(server: Server) -> None:
+    server.otherwise = hang
+    arriving = teacher(server.url).answer(questions(ROWS, 1, seed=0), lambda: stop_when(len(server.seen) == 4))
+    with pytest.raises(Interrupted):
+        next(arriving)
+    left = [thread for thread in threading.enumerate() if thread.name == "teacher"]
+    assert len(left) == 4
+    assert all(thread.daemon for thread in left)
+
+
+def stop_when(now: bool) -> None:
+    if now:
+        raise Interrupted(15)
+
+
+def test_requests_per_minute(server: Server) -> None:
+    ask_all(teacher(server.url, concurrency=8, requests_per_minute=1200), ROWS, 2, seed=0)  # one every 50 ms
+    times = sorted(when for *_, when in server.seen)
+    assert len(times) == 8
+    assert times[-1] - times[0] >= 7 * 0.05 - 0.02
+    assert all(b - a > 0.02 for a, b in pairwise(times))
+
+
+def test_tokens_per_minute(server: Server) -> None:
+    ask_all(teacher(server.url, concurrency=1, tokens_per_minute=7200), ROWS, 1, seed=0)  # 12 tokens every 100 ms
+    times = [when for *_, when in server.seen]
+    assert all(b - a >= 0.1 for a, b in pairwise(times))
+    server.otherwise = garbage(completion("x" * 43).replace(b'"usage"', b'"nothing"'))  # (5 + 43) / 4 are guessed
+    server.seen.clear()
+    ask_all(teacher(server.url, concurrency=1, tokens_per_minute=7200), ROWS[:2], 1, seed=0)
+    first, second = (when for *_, when in server.seen)
+    assert second - first >= 0.1
+
+
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 422])
 def test_what_no_retry_can_mend_stops_everything_at_once(server: Server, status: int) -> None:
     server.otherwise = refuse(status, "no such thing")
     with pytest.raises(UserError, match=f"HTTP {status} no such thing") as caught:
-        teacher(server.url, concurrency=2).answer(ROWS * 20, 1, seed=0)
+        ask_all(teacher(server.url, concurrency=2), ROWS * 20, 1, seed=0)
     assert caught.value.code == MODEL
     time.sleep(0.05)
     assert len(server.seen) <= 6  # of 80
@@ -262,7 +311,7 @@ def test_the_first_refusal_does_not_wait_for_slow_or_waiting_requests(server: Se
     server.script = [hang, refuse(503, Retry_After="1"), refuse(401)]
     started = time.monotonic()
     with pytest.raises(UserError, match="HTTP 401"):
-        teacher(server.url, concurrency=3, timeout_s=5).answer(ROWS[:3], 1, seed=0)
+        ask_all(teacher(server.url, concurrency=3, timeout_s=5), ROWS[:3], 1, seed=0)
     assert time.monotonic() - started < 1
     server.released.set()
     time.sleep(1.1)
@@ -272,14 +321,21 @@ def test_the_first_refusal_does_not_wait_for_slow_or_waiting_requests(server: Se
 def test_the_key_travels_in_the_header_and_nowhere_else(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY + "\n")
     asked = teacher(server.url, api_key_env="TEACHER_KEY")
-    asked.answer(ROWS[:1], 1, seed=0)
+    ask_all(asked, ROWS[:1], 1, seed=0)
     assert server.seen[0][1]["Authorization"] == f"Bearer {KEY}"
     assert KEY not in repr(vars(asked))
 
 
+def test_an_answer_that_repeats_the_key_does_not_hold_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEACHER_KEY", KEY)
+    server.otherwise = garbage(completion(f"your key is {KEY}", KEY, model=KEY))
+    ((answer,),) = ask_all(teacher(server.url, api_key_env="TEACHER_KEY"), ROWS[:1], 1, seed=0)
+    assert answer == Answer("your key is ***", "***", 5, 7, model="***", system_fingerprint="fp_1")
+
+
 @pytest.mark.parametrize("reply", [refuse(401, f"bad key {KEY}"), garbage(KEY.encode()), refuse(500, KEY)])
 def test_an_endpoint_that_echoes_the_key_cannot_make_it_show(
-    server: Server, monkeypatch: pytest.MonkeyPatch, reply: Reply
+    server: Server, monkeypatch: pytest.MonkeyPatch, reply: Behaviour
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
     server.otherwise = reply
@@ -299,17 +355,18 @@ def test_text_from_outside_cannot_drive_the_terminal(server: Server) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    with Server() as other:
+    with serving() as other:
         server.otherwise = refuse(status, Location=other.url)
         error = refused(server, api_key_env="TEACHER_KEY")
-        assert other.url in error.do
+        assert other.url in error.what
+        assert "redirects are not followed" in error.do
         assert other.seen == []
     assert len(server.seen) == 1
 
 
 def test_a_plain_request_ignores_proxies(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert len(teacher(server.url).answer(ROWS[:1], 1, seed=0)[0]) == 1
+    assert len(ask_all(teacher(server.url), ROWS[:1], 1, seed=0)[0]) == 1
 
 
 @pytest.mark.parametrize("key", [KEY, "hf_abcdefghijklmnopqrst", "AKIAIOSFODNN7EXAMPLE", "MY KEY", "", "A" * 40])
@@ -379,13 +436,17 @@ def test_credentials_in_an_address_are_refused_and_not_repeated() -> None:
     ],
 )
 def test_replies(body: bytes, text: str, reason: str) -> None:
-    assert read_answer(body) == Answer(text, reason, prompt_tokens=5, completion_tokens=7)
+    assert read_answer(body) == Answer(text, reason, 5, 7, model="big", system_fingerprint="fp_1")
 
 
 @pytest.mark.parametrize("usage", ["{}", "null", "[]", '{"prompt_tokens": null}'])
 def test_a_reply_without_usage(usage: str) -> None:
     body = '{"choices": [{"message": {"content": "8"}}], "usage": ' + usage + "}"
     assert read_answer(body.encode()) == Answer("8", "unknown", prompt_tokens=0, completion_tokens=0)
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    assert read_answer(completion("a\ud800b")).text == "a?b"
 
 
 @pytest.mark.parametrize("usage", ["Infinity", '"many"', "[1]"])

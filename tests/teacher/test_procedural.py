@@ -7,6 +7,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from replies import ask_all
 
 from r1.completion import parse
 from r1.data.arithmetic import question, tagged, worked
@@ -31,7 +32,7 @@ def row(terms: list[int]) -> Row:
 
 
 def solve(teacher: Procedural, row: Row, num_samples: int = 1, seed: int = 0) -> list[Answer]:
-    return teacher.answer([row], num_samples, seed)[0]
+    return ask_all(teacher, [row], num_samples, seed)[0]
 
 
 def test_a_worked_sum() -> None:
@@ -69,9 +70,9 @@ def test_the_error_rate_is_a_rate() -> None:
 def test_an_answer_depends_on_its_own_key_alone() -> None:
     teacher = Procedural(error_rate=0.5, language="en")
     first, second = row([3, 5, 8, 9]), row([1, 2, 3, 4])
-    both = teacher.answer([first, second], 20, seed=7)
+    both = ask_all(teacher, [first, second], 20, seed=7)
     assert both == [solve(teacher, first, 20, 7), solve(teacher, second, 20, 7)]
-    assert both[::-1] == teacher.answer([second, first], 20, seed=7)
+    assert both[::-1] == ask_all(teacher, [second, first], 20, seed=7)
     assert both[0][:5] == solve(teacher, first, 5, 7)
     assert both[0] != solve(teacher, first, 20, 8)
     assert len(set(both[0])) > 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from replies import ask_all
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
@@ -77,28 +78,28 @@ def teacher(
 
 
 def test_answers_are_keyed_and_do_not_depend_on_the_batch(chat_model: str) -> None:
-    both = teacher(chat_model).answer(ROWS, 3, seed=5)
+    both = ask_all(teacher(chat_model), ROWS, 3, seed=5)
     assert [len(group) for group in both] == [3, 3]
-    assert both == teacher(chat_model, batch_size=1).answer(ROWS, 3, seed=5)
-    assert both[::-1] == teacher(chat_model).answer(ROWS[::-1], 3, seed=5)
-    assert both[1][:1] == teacher(chat_model).answer(ROWS[1:], 1, seed=5)[0]
+    assert both == ask_all(teacher(chat_model, batch_size=1), ROWS, 3, seed=5)
+    assert both[::-1] == ask_all(teacher(chat_model), ROWS[::-1], 3, seed=5)
+    assert both[1][:1] == ask_all(teacher(chat_model), ROWS[1:], 1, seed=5)[0]
     assert len({answer.text for group in both for answer in group}) == 6
-    assert both != teacher(chat_model).answer(ROWS, 3, seed=6)
+    assert both != ask_all(teacher(chat_model), ROWS, 3, seed=6)
 
 
 def test_the_global_random_state_is_left_alone(chat_model: str) -> None:
     asked = teacher(chat_model)
-    asked.answer(ROWS[:1], 1, seed=0)
+    ask_all(asked, ROWS[:1], 1, seed=0)
     before = torch.get_rng_state(), random.getstate()
-    asked.answer(ROWS, 2, seed=0)
+    ask_all(asked, ROWS, 2, seed=0)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
 
 
 def test_greedy_gives_one_answer(chat_model: str) -> None:
-    (group,) = teacher(chat_model, temperature=0.0).answer(ROWS[:1], 3, seed=0)
+    (group,) = ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=0)
     assert len(set(group)) == 1
-    assert [group] == teacher(chat_model, temperature=0.0).answer(ROWS[:1], 3, seed=9)
+    assert [group] == ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=9)
 
 
 def test_counts_and_reasons(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_counts_and_reasons(tmp_path: Path) -> None:
         *range(100, 160),
     ]  # a quarter of the vocabulary closes, so some answers end and some are cut
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": closing}))
-    (answers,) = teacher(path, max_completion_length=4).answer(ROWS[:1], 16, seed=1)
+    (answers,) = ask_all(teacher(path, max_completion_length=4), ROWS[:1], 16, seed=1)
     assert {answer.finish_reason for answer in answers} == {"stop", "length"}
     assert {answer.completion_tokens for answer in answers if answer.finish_reason == "length"} == {4}
     assert min(answer.completion_tokens for answer in answers) == 1
@@ -121,31 +122,31 @@ def test_special_tokens_are_no_text(tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight.zero_()  # all logits equal: greedy writes token 0, <|pad|>, to the end
     model.save_pretrained(path)
-    (answers,) = teacher(path, temperature=0.0).answer(ROWS[:1], 1, seed=0)
+    (answers,) = ask_all(teacher(path, temperature=0.0), ROWS[:1], 1, seed=0)
     assert (answers[0].text, answers[0].completion_tokens) == ("", 12)
 
 
 def test_a_rendered_row_is_asked_as_it_stands(chat_model: str) -> None:
-    (answers,) = teacher(chat_model).answer([{"prompt": "3+5=?", "rendered": "Q: 3+5 <think>\n"}], 2, seed=0)
+    (answers,) = ask_all(teacher(chat_model), [{"prompt": "3+5=?", "rendered": "Q: 3+5 <think>\n"}], 2, seed=0)
     assert [answer.prompt_tokens for answer in answers] == [15, 15]
     assert all(answer.text.startswith("<think>\n") for answer in answers)
 
 
 def test_a_base_model_answers_rendered_rows_only(tmp_path: Path) -> None:
     path = save_model(tmp_path, None)
-    assert len(teacher(path).answer([{"prompt": "3+5=?", "rendered": "Q: 3+5"}], 1, seed=0)[0]) == 1
+    assert len(ask_all(teacher(path), [{"prompt": "3+5=?", "rendered": "Q: 3+5"}], 1, seed=0)[0]) == 1
     with pytest.raises(UserError, match="chat template") as caught:
-        teacher(path).answer(ROWS, 1, seed=0)
+        ask_all(teacher(path), ROWS, 1, seed=0)
     assert caught.value.code == MODEL
 
 
 def test_nothing_to_ask_loads_nothing(tmp_path: Path) -> None:
     nobody = teacher(str(tmp_path / "missing"))
-    assert nobody.answer([], 3, seed=0) == []
-    assert nobody.answer(ROWS, 0, seed=0) == [[], []]
+    assert ask_all(nobody, [], 3, seed=0) == []
+    assert ask_all(nobody, ROWS, 0, seed=0) == [[], []]
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
-        teacher(str(tmp_path / "missing")).answer(ROWS, 1, seed=0)
+        ask_all(teacher(str(tmp_path / "missing")), ROWS, 1, seed=0)
     assert (caught.value.where, caught.value.code) == ("teacher.path", MODEL)

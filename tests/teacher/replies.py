@@ -1,0 +1,22 @@
+"""A teacher's replies, put back into the order of the questions."""
+
+from __future__ import annotations
+
+from r1.data.base import Row
+from r1.rollout.base import carry_on
+from r1.teacher.base import Answer, Question, Reply, Teacher, questions
+
+
+def replies(teacher: Teacher, wanted: list[Question]) -> list[Reply]:
+    """One reply to each question; every question gets exactly one."""
+    got = [reply for batch in teacher.answer(wanted, carry_on) for reply in batch]
+    order = [next(i for i, question in enumerate(wanted) if question is reply.question) for reply in got]
+    assert sorted(order) == list(range(len(wanted)))
+    return [reply for _, reply in sorted(zip(order, got, strict=True), key=lambda pair: pair[0])]
+
+
+def ask_all(teacher: Teacher, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:
+    """``num_samples`` answers to each row: outer list rows, inner list samples."""
+    flat = replies(teacher, questions(rows, num_samples, seed))
+    groups = [flat[i * num_samples : (i + 1) * num_samples] for i in range(len(rows))]
+    return [[reply.answer for reply in group if reply.answer] for group in groups]
