@@ -1,0 +1,226 @@
+"""From steps to nodes: each composed, checked as far as it can be, and given the fingerprint that its run will have.
+
+A fingerprint needs no run: a step's inputs count as the fingerprints of the steps that make them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.hydra import Hydra
+
+from r1 import provenance
+from r1.build import build, make
+from r1.check.config import check_schema
+from r1.check.parts import check_parts
+from r1.check.rules import check_rules, output
+from r1.compose import Config, hydra, point
+from r1.errors import UserError, UserErrors
+from r1.fit import quiet
+from r1.pipeline.steps import REFERENCE, Pipeline, within
+
+
+@dataclass
+class Node:
+    """One run to be: a step under one seed.
+
+    Attributes:
+        overrides: its command line, with the folders of the steps that it needs.
+        folder: where its record is or will be.
+        data: sha256 of its rows; empty where another run makes them.
+        tested: the config that its parts were checked with: where the model is yet to be trained, the model that it
+            starts from stands in for it; None: its inputs are not there to be checked.
+    """
+
+    step: str
+    seed: int | None
+    essentials: list[str]
+    overrides: list[str]
+    needs: list[Node]
+    config: Config
+    data: str
+    parents: list[dict[str, Any]]
+    folder: Path
+    fingerprint: str
+    tested: Config | None = None
+
+    def __str__(self) -> str:
+        return self.step if self.seed is None else f"{self.step}[{self.seed}]"
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """What its record says, if there is one."""
+        try:
+            held: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return held
+
+    @property
+    def done(self) -> bool:
+        held = self.manifest
+        return held is not None and held["status"] == "finished" and held["fingerprint"] == self.fingerprint
+
+
+@dataclass
+class Plan:
+    """What a pipeline comes to.
+
+    Attributes:
+        base: the folder of all its records' ``steps/``; one process at a time writes there.
+        nodes: every run once, in an order in which they can run.
+        results: the runs whose figures are the pipeline's, one for each seed.
+    """
+
+    pipeline: Pipeline
+    base: Path
+    nodes: list[Node] = field(default_factory=list)
+    results: list[Node] = field(default_factory=list)
+
+
+def plan(args: Namespace, pipeline: Pipeline) -> Plan:
+    """Compose and check every step.
+
+    Raises:
+        UserErrors: what is wrong with any of them; what needs a wrong one is not looked at.
+    """
+    quiet()
+    cfg = pipeline.config
+    made = Plan(pipeline, Path(cfg["output_dir"] or Path("outputs", pipeline.name)))
+    _check_base(made.base, pipeline.name)
+    result = cfg["result"] or list(cfg["steps"])[-1]
+    found: dict[str, Node] = {}  # by fingerprint
+    errors: list[UserError] = []
+    with hydra(args) as loader:
+        for seed in cfg["seeds"] or [None]:
+            nodes: dict[str, Node] = {}
+            for step in pipeline.steps:
+                if nodes.keys() >= set(pipeline.steps[step].needs):
+                    try:
+                        node = Planner(loader, args, made).node(step, seed, nodes)
+                    except UserError as error:
+                        errors += error.errors if isinstance(error, UserErrors) else [error]
+                        continue
+                    nodes[step] = found.setdefault(node.fingerprint, node)
+            if errors:
+                raise UserErrors(errors)
+            made.results.append(nodes[result])
+    made.nodes = list(found.values())
+    _check_parts(made.nodes)
+    return made
+
+
+def _check_base(base: Path, name: str) -> None:
+    output({"output_dir": str(base), "name": name, "resume": "auto"})
+    held = base / "manifest.json"
+    if held.is_file() and "steps" not in json.loads(held.read_text(encoding="utf-8")):
+        what = "this folder holds a run, which is no pipeline"
+        raise UserError(what, where="output_dir", given=str(base), do="take another output_dir")
+
+
+class Planner:
+    """Makes the nodes of one plan."""
+
+    digests: dict[str, str] = {}  # noqa: RUF012  # of datasets, by their config: built once for all seeds and points
+
+    def __init__(self, loader: Hydra, args: Namespace, plan: Plan) -> None:
+        self.loader, self.args, self.plan = loader, args, plan
+
+    def node(self, step: str, seed: int | None, nodes: dict[str, Node]) -> Node:
+        """One step under one seed, once ``nodes`` has those that it needs.
+
+        Raises:
+            UserError: what is wrong with it.
+        """
+        asked = self.plan.pipeline.steps[step]
+        texts = [
+            REFERENCE.sub(lambda match: escaped(str(nodes[match[1]].folder)), text) for text in asked.overrides(seed)
+        ]
+        needs = [nodes[other] for other in asked.needs]
+        with within(step):
+            cfg = point(self.loader, self.args, texts).config
+            self._check(cfg, texts, needs)
+            parents = provenance.parents(
+                provenance.paths(cfg), {str(node.folder.absolute()): node.fingerprint for node in needs}
+            )
+            made_here = provenance.by_lineage(cfg["data"], parents) == cfg["data"]
+            data = self._digest(cfg) if made_here else ""
+        fingerprint = provenance.fingerprint(cfg, data, parents)
+        folder = self.plan.base / "steps" / step / fingerprint[:12]
+        seed = None if f"seed={seed}" not in texts else seed
+        return Node(step, seed, asked.essentials(), texts, needs, cfg, data, parents, folder, fingerprint)
+
+    def _check(self, cfg: Config, texts: list[str], needs: list[Node]) -> None:
+        if cfg["steps"] is not None:
+            raise UserError("a step is a run, not a pipeline", where="experiment")
+        try:
+            check_schema(cfg, texts)
+            check_rules(cfg)
+        except UserErrors as error:
+            leaves = provenance.flat(cfg)
+            found = [one for one in error.errors if not _waits(leaves.get(one.where), needs)]
+            for one in found:
+                one.do = self._narrower(one.where) or one.do
+            if found:
+                raise UserErrors(found) from None
+
+    def _narrower(self, key: str) -> str:
+        """Advice where a step was given what was meant for another."""
+        given = [text.lstrip("+~").partition("=") for text in self.plan.pipeline.everywhere]
+        return next((f"for one step alone: steps.NAME.{k}={value}" for k, _, value in given if k == key), "")
+
+    def _digest(self, cfg: Config) -> str:
+        key = json.dumps(cfg["data"], sort_keys=True, default=str)
+        if key not in self.digests:
+            data = make(cfg["data"], "data", cfg)
+            self.digests[key] = provenance.rows_hash(data.train, data.val)
+        return self.digests[key]
+
+
+def _waits(path: Any, needs: Sequence[Node]) -> bool:
+    """Whether a value lies in the record of a step that has not ended."""
+    places = [node.folder for node in needs if not node.done]
+    return isinstance(path, str) and any(Path(path).is_relative_to(place) for place in places)
+
+
+def _check_parts(nodes: list[Node]) -> None:
+    """Build what is to run and can be built, and compare its parts.
+
+    Raises:
+        UserErrors: the first thing that does not fit, for each node.
+    """
+    errors: list[UserError] = []
+    for node in nodes:
+        node.tested = _stand_in(node)
+        if node.tested is None or node.done:
+            continue
+        try:
+            with within(node.step):
+                check_parts(node.tested, build(node.tested))
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise UserErrors(errors)
+
+
+def _stand_in(node: Node) -> Config | None:
+    cfg = node.config
+    for needed in node.needs:
+        if _waits(cfg["model"].get("path"), [needed]):
+            if needed.tested is None:
+                return None
+            start = needed.tested["model"]
+            own = cfg["model"]["tokenizer"] or start["tokenizer"]
+            cfg = cfg | {"model": cfg["model"] | {"path": start["path"], "config": start["config"], "tokenizer": own}}
+    return None if any(_waits(path, node.needs) for path in provenance.paths(cfg)) else cfg
+
+
+def escaped(path: str) -> str:
+    """A path as Hydra's grammar wants it outside quotes."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)
