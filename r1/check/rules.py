@@ -28,13 +28,24 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    for rule in (group, policy_loss, validation, devices, batch, packages, models, architecture, hub_data, output):
+    for rule in RULES:
         try:
             rule(cfg)
         except UserError as error:
             found.append(error)
     if found:
         raise UserErrors(found)
+
+
+def no_pipeline(cfg: Config) -> None:
+    """A run is one step: what only a pipeline reads would be ignored."""
+    if cfg["steps"] is not None:
+        what = "this is a pipeline's config, and its steps are runs of their own"
+        raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
+    for key, unused in {"shared": [], "seeds": None, "workers": 1, "result": None}.items():
+        if cfg[key] != unused:
+            do = "experiment=NAME of a pipeline, or leave it out"
+            raise UserError(f"only a pipeline reads `{key}`", where=key, given=null(cfg[key]), do=do)
 
 
 def group(cfg: Config) -> None:
@@ -262,3 +273,18 @@ def _check_run(folder: Path, given: str, resume: bool) -> None:
             except OSError:
                 what = "another process is writing this run"
                 raise UserError(what, where="output_dir", given=given, do="wait for it", code=LOCKED) from None
+
+
+RULES = (
+    no_pipeline,
+    group,
+    policy_loss,
+    validation,
+    devices,
+    batch,
+    packages,
+    models,
+    architecture,
+    hub_data,
+    output,
+)

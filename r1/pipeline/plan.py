@@ -34,8 +34,7 @@ class Node:
         overrides: its command line, with the folders of the steps that it needs.
         folder: where its record is or will be.
         data: sha256 of its rows; empty where another run makes them.
-        tested: the config that its parts were checked with: where the model is yet to be trained, the model that it
-            starts from stands in for it; None: its inputs are not there to be checked.
+        model: its model's config; where that is yet to be trained, that of the model that the training starts from.
     """
 
     step: str
@@ -48,7 +47,7 @@ class Node:
     parents: list[dict[str, Any]]
     folder: Path
     fingerprint: str
-    tested: Config | None = None
+    model: Config
 
     def __str__(self) -> str:
         return self.step if self.seed is None else f"{self.step}[{self.seed}]"
@@ -153,8 +152,10 @@ class Planner:
             data = self._digest(cfg) if made_here else ""
         fingerprint = provenance.fingerprint(cfg, data, parents)
         folder = self.plan.base / "steps" / step / fingerprint[:12]
-        seed = None if f"seed={seed}" not in texts else seed
-        return Node(step, seed, asked.essentials(), texts, needs, cfg, data, parents, folder, fingerprint)
+        if f"seed={seed}" not in texts and all(other.seed is None for other in needs):
+            seed = None  # the same under every seed
+        model = _model(cfg["model"], needs)
+        return Node(step, seed, asked.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
 
     def _check(self, cfg: Config, texts: list[str], needs: list[Node]) -> None:
         if cfg["steps"] is not None:
@@ -197,28 +198,25 @@ def _check_parts(nodes: list[Node]) -> None:
     """
     errors: list[UserError] = []
     for node in nodes:
-        node.tested = _stand_in(node)
-        if node.tested is None or node.done:
+        cfg = node.config | {"model": node.model}
+        if node.done or any(_waits(path, node.needs) for path in provenance.paths(cfg)):
             continue
         try:
             with within(node.step):
-                check_parts(node.tested, build(node.tested))
+                check_parts(cfg, build(cfg))
         except UserError as error:
             errors.append(error)
     if errors:
         raise UserErrors(errors)
 
 
-def _stand_in(node: Node) -> Config | None:
-    cfg = node.config
-    for needed in node.needs:
-        if _waits(cfg["model"].get("path"), [needed]):
-            if needed.tested is None:
-                return None
-            start = needed.tested["model"]
-            own = cfg["model"]["tokenizer"] or start["tokenizer"]
-            cfg = cfg | {"model": cfg["model"] | {"path": start["path"], "config": start["config"], "tokenizer": own}}
-    return None if any(_waits(path, node.needs) for path in provenance.paths(cfg)) else cfg
+def _model(own: Config, needs: Sequence[Node]) -> Config:
+    for node in needs:
+        if _waits(own["path"], [node]):
+            start = node.model
+            tokenizer = own["tokenizer"] or start["tokenizer"]
+            return own | {"path": start["path"], "config": start["config"], "tokenizer": tokenizer}
+    return own
 
 
 def escaped(path: str) -> str:
