@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1.compose import CONF, Point, points
 from r1.errors import Interrupted, UserError, UserErrors
 from r1.overrides import read
-from r1.pipeline.steps import peel, pipelines
+from r1.pipeline.asked import peel, pipelines
 from r1.secrets import redact
 
 Execute = Callable[[dict[str, Any], list[str]], Any]

@@ -42,7 +42,8 @@ def no_pipeline(cfg: Config) -> None:
     if cfg["steps"] is not None:
         what = "this is a pipeline's config, and its steps are runs of their own"
         raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
-    for key, unused in {"shared": [], "seeds": None, "workers": 1, "result": None}.items():
+    as_it_is: Config = {"shared": [], "seeds": None, "workers": 1, "result": None}
+    for key, unused in as_it_is.items():
         if cfg[key] != unused:
             do = "experiment=NAME of a pipeline, or leave it out"
             raise UserError(f"only a pipeline reads `{key}`", where=key, given=null(cfg[key]), do=do)

@@ -6,12 +6,9 @@ A fingerprint needs no run: a step's inputs count as the fingerprints of the ste
 from __future__ import annotations
 
 import json
-import re
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.hydra import Hydra
 
@@ -23,64 +20,8 @@ from r1.check.rules import check_rules, output
 from r1.compose import Config, hydra, point
 from r1.errors import UserError, UserErrors
 from r1.fit import quiet
-from r1.pipeline.steps import REFERENCE, Pipeline, within
-
-
-@dataclass
-class Node:
-    """One run to be: a step under one seed.
-
-    Attributes:
-        overrides: its command line, with the folders of the steps that it needs.
-        folder: where its record is or will be.
-        data: sha256 of its rows; empty where another run makes them.
-        model: its model's config; where that is yet to be trained, that of the model that the training starts from.
-    """
-
-    step: str
-    seed: int | None
-    essentials: list[str]
-    overrides: list[str]
-    needs: list[Node]
-    config: Config
-    data: str
-    parents: list[dict[str, Any]]
-    folder: Path
-    fingerprint: str
-    model: Config
-
-    def __str__(self) -> str:
-        return self.step if self.seed is None else f"{self.step}[{self.seed}]"
-
-    @property
-    def manifest(self) -> dict[str, Any] | None:
-        """What its record says, if there is one."""
-        try:
-            held: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return held
-
-    @property
-    def done(self) -> bool:
-        held = self.manifest
-        return held is not None and held["status"] == "finished" and held["fingerprint"] == self.fingerprint
-
-
-@dataclass
-class Plan:
-    """What a pipeline comes to.
-
-    Attributes:
-        base: the folder of all its records' ``steps/``; one process at a time writes there.
-        nodes: every run once, in an order in which they can run.
-        results: the runs whose figures are the pipeline's, one for each seed.
-    """
-
-    pipeline: Pipeline
-    base: Path
-    nodes: list[Node] = field(default_factory=list)
-    results: list[Node] = field(default_factory=list)
+from r1.pipeline.node import Node, Plan, waits
+from r1.pipeline.steps import REFERENCE, Pipeline, escaped, within
 
 
 def plan(args: Namespace, pipeline: Pipeline) -> Plan:
@@ -165,7 +106,7 @@ class Planner:
             check_rules(cfg)
         except UserErrors as error:
             leaves = provenance.flat(cfg)
-            found = [one for one in error.errors if not _waits(leaves.get(one.where), needs)]
+            found = [one for one in error.errors if not waits(leaves.get(one.where), needs)]
             for one in found:
                 one.do = self._narrower(one.where) or one.do
             if found:
@@ -184,12 +125,6 @@ class Planner:
         return self.digests[key]
 
 
-def _waits(path: Any, needs: Sequence[Node]) -> bool:
-    """Whether a value lies in the record of a step that has not ended."""
-    places = [node.folder for node in needs if not node.done]
-    return isinstance(path, str) and any(Path(path).is_relative_to(place) for place in places)
-
-
 def _check_parts(nodes: list[Node]) -> None:
     """Build what is to run and can be built, and compare its parts.
 
@@ -199,7 +134,7 @@ def _check_parts(nodes: list[Node]) -> None:
     errors: list[UserError] = []
     for node in nodes:
         cfg = node.config | {"model": node.model}
-        if node.done or any(_waits(path, node.needs) for path in provenance.paths(cfg)):
+        if node.done or any(waits(path, node.needs) for path in provenance.paths(cfg)):
             continue
         try:
             with within(node.step):
@@ -212,13 +147,8 @@ def _check_parts(nodes: list[Node]) -> None:
 
 def _model(own: Config, needs: Sequence[Node]) -> Config:
     for node in needs:
-        if _waits(own["path"], [node]):
+        if waits(own["path"], [node]):
             start = node.model
             tokenizer = own["tokenizer"] or start["tokenizer"]
             return own | {"path": start["path"], "config": start["config"], "tokenizer": tokenizer}
     return own
-
-
-def escaped(path: str) -> str:
-    """A path as Hydra's grammar wants it outside quotes."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)

@@ -9,7 +9,6 @@ import statistics
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +21,7 @@ from r1 import provenance
 from r1.errors import UserError
 from r1.evaluate import Z95, Estimate
 from r1.fit import new_folder
-from r1.pipeline.plan import Node, Plan
+from r1.pipeline.node import Node, Plan
 from r1.progress import interval, sentence
 from r1.record import ENDS, SCHEMA, lock, replace
 from r1.secrets import redact, redact_values
@@ -121,9 +120,10 @@ class PipelineRecord:
             state = self.states[node.fingerprint]
             took = duration(state.wall_s) if state.wall_s else ""
             before, after = (figures([node], when).get(SHOWN) for when in ("start", "final"))
-            shown = f"{before['value']:.3f}" if before and before != after else "", interval(Estimate(**after)) if after else ""
+            first = f"{before['value']:.3f}" if before and before != after else ""
+            last = interval(Estimate(**after)) if after else ""
             place = str(node.folder.relative_to(self.plan.base))
-            table.add_row(escape(str(node)), state.status, took, *shown, escape(place))
+            table.add_row(*map(escape, (str(node), state.status, took, first, last, place)))
         return Group(table, sentence(f"record: {self.dir}"))
 
 

@@ -49,7 +49,7 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
 def start(args: Namespace, plan: object) -> Path:
     """Run one plan into its record's folder."""
     from r1.pipeline.execute import Steps
-    from r1.pipeline.plan import Plan
+    from r1.pipeline.node import Plan
     from r1.pipeline.record import PipelineRecord
     from r1.progress import console
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from r1 import provenance
 from r1.errors import UserError, shown
-from r1.pipeline.plan import Node, Plan
+from r1.pipeline.node import Node, Plan
 from r1.progress import console, sentence
 from r1.runs import Run, read
 from r1.secrets import redact
