@@ -167,9 +167,9 @@ def hardware(threads: int | None) -> dict[str, Any]:
 
 
 def paths(config: dict[str, Any]) -> list[str]:
-    """What a config reads from disk: the texts of all keys ``path``."""
+    """What a config reads from disk: the texts of all keys ``path`` and ``tokenizer``."""
     leaves = flat(config).items()
-    return [value for key, value in leaves if key.rpartition(".")[2] == "path" and isinstance(value, str)]
+    return [text for key, text in leaves if key.rpartition(".")[2] in ("path", "tokenizer") and isinstance(text, str)]
 
 
 def parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:

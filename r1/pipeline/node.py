@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,8 @@ class Plan:
 
     pipeline: Pipeline
     base: Path
-    nodes: list[Node] = field(default_factory=list)
-    results: list[Node] = field(default_factory=list)
+    nodes: list[Node]
+    results: list[Node]
 
 
 def waits(path: Any, needs: Sequence[Node]) -> bool:

@@ -21,39 +21,29 @@ from r1.compose import Config, hydra, point
 from r1.errors import UserError, UserErrors
 from r1.fit import quiet
 from r1.pipeline.node import Node, Plan, waits
-from r1.pipeline.steps import REFERENCE, Pipeline, escaped, within
+from r1.pipeline.steps import REFERENCE, Pipeline, Step, escaped, within
 
 
-def plan(args: Namespace, pipeline: Pipeline) -> Plan:
+def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
     """Compose and check every step.
+
+    Args:
+        digests: of datasets, by their config: each is built once for all seeds, and for all pipelines of a grid.
 
     Raises:
         UserErrors: what is wrong with any of them; what needs a wrong one is not looked at.
     """
     quiet()
     cfg = pipeline.config
-    made = Plan(pipeline, Path(cfg["output_dir"] or Path("outputs", pipeline.name)))
-    _check_base(made.base, pipeline.name)
-    result = cfg["result"] or list(cfg["steps"])[-1]
-    found: dict[str, Node] = {}  # by fingerprint
-    errors: list[UserError] = []
+    base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
+    _check_base(base, pipeline.name)
     with hydra(args) as loader:
-        for seed in cfg["seeds"] or [None]:
-            nodes: dict[str, Node] = {}
-            for step in pipeline.steps:
-                if nodes.keys() >= set(pipeline.steps[step].needs):
-                    try:
-                        node = Planner(loader, args, made).node(step, seed, nodes)
-                    except UserError as error:
-                        errors += error.errors if isinstance(error, UserErrors) else [error]
-                        continue
-                    nodes[step] = found.setdefault(node.fingerprint, node)
-            if errors:
-                raise UserErrors(errors)
-            made.results.append(nodes[result])
-    made.nodes = list(found.values())
-    _check_parts(made.nodes)
-    return made
+        planner = Planner(loader, args, pipeline, base, digests)
+        graphs = [planner.graph(seed) for seed in cfg["seeds"] or [None]]
+    result = cfg["result"] or list(cfg["steps"])[-1]
+    nodes = list(planner.found.values())
+    _check_parts(nodes)
+    return Plan(pipeline, base, nodes, [graph[result] for graph in graphs])
 
 
 def _check_base(base: Path, name: str) -> None:
@@ -65,57 +55,57 @@ def _check_base(base: Path, name: str) -> None:
 
 
 class Planner:
-    """Makes the nodes of one plan."""
+    """Makes the nodes of one plan; ``found`` has each once, by its fingerprint."""
 
-    digests: dict[str, str] = {}  # noqa: RUF012  # of datasets, by their config: built once for all seeds and points
+    def __init__(self, loader: Hydra, args: Namespace, pipeline: Pipeline, base: Path, digests: dict[str, str]) -> None:
+        self.loader, self.args, self.pipeline = loader, args, pipeline
+        self.base, self.digests = base, digests
+        self.found: dict[str, Node] = {}
 
-    def __init__(self, loader: Hydra, args: Namespace, plan: Plan) -> None:
-        self.loader, self.args, self.plan = loader, args, plan
-
-    def node(self, step: str, seed: int | None, nodes: dict[str, Node]) -> Node:
-        """One step under one seed, once ``nodes`` has those that it needs.
+    def graph(self, seed: int | None) -> dict[str, Node]:
+        """All steps under one seed.
 
         Raises:
-            UserError: what is wrong with it.
+            UserErrors: as above.
         """
-        asked = self.plan.pipeline.steps[step]
-        texts = [
-            REFERENCE.sub(lambda match: escaped(str(nodes[match[1]].folder)), text) for text in asked.overrides(seed)
-        ]
-        needs = [nodes[other] for other in asked.needs]
-        with within(step):
-            cfg = point(self.loader, self.args, texts).config
-            self._check(cfg, texts, needs)
-            parents = provenance.parents(
-                provenance.paths(cfg), {str(node.folder.absolute()): node.fingerprint for node in needs}
-            )
-            made_here = provenance.by_lineage(cfg["data"], parents) == cfg["data"]
-            data = self._digest(cfg) if made_here else ""
+        nodes: dict[str, Node] = {}
+        errors: list[UserError] = []
+        for name, step in self.pipeline.steps.items():
+            if not nodes.keys() >= set(step.needs):
+                continue
+            try:
+                with within(name):
+                    node = self._node(name, step, seed, nodes)
+                nodes[name] = self.found.setdefault(node.fingerprint, node)
+            except UserError as error:
+                errors += error.errors if isinstance(error, UserErrors) else [error]
+        if errors:
+            raise UserErrors(list(map(self._narrowed, errors)))
+        return nodes
+
+    def _node(self, name: str, step: Step, seed: int | None, nodes: dict[str, Node]) -> Node:
+        needs = [nodes[other] for other in step.needs]
+        texts = [_placed(text, nodes) for text in step.overrides(seed)]
+        cfg = point(self.loader, self.args, texts).config
+        _check(cfg, texts, needs)
+        planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
+        parents = provenance.parents(provenance.paths(cfg), planned)
+        from_outside = provenance.by_lineage(cfg["data"], parents) == cfg["data"]
+        data = self._digest(cfg) if from_outside else ""
         fingerprint = provenance.fingerprint(cfg, data, parents)
-        folder = self.plan.base / "steps" / step / fingerprint[:12]
-        if f"seed={seed}" not in texts and all(other.seed is None for other in needs):
+        if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
+        folder = self.base / "steps" / name / fingerprint[:12]
         model = _model(cfg["model"], needs)
-        return Node(step, seed, asked.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
+        return Node(name, seed, step.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
 
-    def _check(self, cfg: Config, texts: list[str], needs: list[Node]) -> None:
-        if cfg["steps"] is not None:
-            raise UserError("a step is a run, not a pipeline", where="experiment")
-        try:
-            check_schema(cfg, texts)
-            check_rules(cfg)
-        except UserErrors as error:
-            leaves = provenance.flat(cfg)
-            found = [one for one in error.errors if not waits(leaves.get(one.where), needs)]
-            for one in found:
-                one.do = self._narrower(one.where) or one.do
-            if found:
-                raise UserErrors(found) from None
-
-    def _narrower(self, key: str) -> str:
+    def _narrowed(self, error: UserError) -> UserError:
         """Advice where a step was given what was meant for another."""
-        given = [text.lstrip("+~").partition("=") for text in self.plan.pipeline.everywhere]
-        return next((f"for one step alone: steps.NAME.{k}={value}" for k, _, value in given if k == key), "")
+        key = error.where.partition(".")[2].partition(".")[2]
+        for name, equals, value in (text.lstrip("+~").partition("=") for text in self.pipeline.everywhere):
+            if name == key:
+                error.do = f"for one step alone: steps.NAME.{name}{equals}{value}"
+        return error
 
     def _digest(self, cfg: Config) -> str:
         key = json.dumps(cfg["data"], sort_keys=True, default=str)
@@ -123,6 +113,24 @@ class Planner:
             data = make(cfg["data"], "data", cfg)
             self.digests[key] = provenance.rows_hash(data.train, data.val)
         return self.digests[key]
+
+
+def _placed(text: str, nodes: dict[str, Node]) -> str:
+    """An override with the folders of the steps that it refers to."""
+    return REFERENCE.sub(lambda match: escaped(str(nodes[match[1]].folder)), text)
+
+
+def _check(cfg: Config, texts: list[str], needs: list[Node]) -> None:
+    """All that can be known of a config while some of what it reads is yet to be made."""
+    if cfg["steps"] is not None:
+        raise UserError("a step is a run, not a pipeline", where="experiment")
+    try:
+        check_schema(cfg, texts)
+        check_rules(cfg)
+    except UserErrors as error:
+        leaves = provenance.flat(cfg)
+        if found := [one for one in error.errors if not waits(leaves.get(one.where), needs)]:
+            raise UserErrors(found) from None
 
 
 def _check_parts(nodes: list[Node]) -> None:

@@ -22,10 +22,10 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
     from r1.pipeline.plan import plan
     from r1.pipeline.why import show
 
-    plans = []
+    plans, digests = [], dict[str, str]()
     for number, pipeline in enumerate(asked, 1):
         try:
-            plans.append(plan(args, pipeline))
+            plans.append(plan(args, pipeline, digests))
         except UserError as error:
             if len(asked) == 1:
                 raise

@@ -28,6 +28,11 @@ class Step:
         """What its command line holds; a step that sets its own seed keeps it."""
         return merged(self.shared, [] if seed is None else [f"seed={seed}"], *self.layers)
 
+    @property
+    def has_seed(self) -> bool:
+        """Whether it sets its own."""
+        return any(text.startswith("seed=") for text in self.overrides())
+
     def essentials(self) -> list[str]:
         """What sets it apart from the other steps."""
         return merged(*self.layers)
@@ -73,7 +78,7 @@ def ordered(steps: dict[str, Step]) -> dict[str, Step]:
     Raises:
         UserError: a reference to no step, or in a circle.
     """
-    needs = {step: _references(step, texts.overrides(), steps) for step, texts in steps.items()}
+    needs = {step: _references(step, steps) for step in steps}
     found: dict[str, Step] = {}
 
     def add(step: str, path: list[str]) -> None:
@@ -90,7 +95,9 @@ def ordered(steps: dict[str, Step]) -> dict[str, Step]:
     return found
 
 
-def _references(step: str, texts: Sequence[str], steps: Mapping[str, Step]) -> list[str]:
+def _references(step: str, steps: Mapping[str, Step]) -> list[str]:
+    with within(step):
+        texts = steps[step].overrides()
     needed = list(dict.fromkeys(REFERENCE.findall("\n".join(texts))))
     for other in needed:
         if other not in steps or other == step:
@@ -108,8 +115,8 @@ def within(step: str) -> Iterator[None]:
         yield
     except UserError as error:
         for one in error.errors if isinstance(error, UserErrors) else [error]:
-            link = "." if re.fullmatch(r"[\w./@]+", one.where) else ": "
-            one.where = f"steps.{step}{link}{one.where}" if one.where else f"steps.{step}"
+            is_key = re.fullmatch(r"[\w./@]+", one.where)
+            one.where = f"steps.{step}.{one.where}" if is_key else f"steps.{step}"
         raise
 
 
