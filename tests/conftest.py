@@ -81,7 +81,7 @@ PIPELINE: dict[str, Any] = {
     ],
     "steps": {
         "answers": ["stage=distill", "stage.num_questions=24", "data.num_train=64", *LEARN],
-        "sft": ["stage=sft", "data=traces", "data.path=${step:answers}", "trainer.max_steps=60", *LEARN],
+        "sft": ["stage=sft", "data=traces", "data.path=${step:answers}", "trainer.max_steps=40", *LEARN],
         "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"],
     },
 }
