@@ -96,10 +96,16 @@ class Record:
         return earlier
 
     def _check_same(self, earlier: Run) -> None:
-        configs = (provenance.traced(config) for config in (earlier.config, redact(self.config)))
-        changed = [f"{key}: {then} -> {now}" for key, then, now in provenance.differences(*configs)]
-        held = ({"data": self.data, "parents": self.parents}, earlier.manifest)
-        changed += [f"{key}: not the same as then" for key in held[0] if held[0][key] != held[1][key]]
+        then = earlier.manifest
+        now: dict[str, Any] = {"data": self.data, "parents": self.parents}
+        configs = [
+            provenance.by_lineage(provenance.traced(config), held["parents"])
+            for config, held in ((earlier.config, then), (redact(self.config), now))
+        ]
+        changed = [f"{key}: {before} -> {after}" for key, before, after in provenance.differences(*configs)]
+        lineages = [[parent["fingerprint"] for parent in held["parents"]] for held in (then, now)]
+        changed += ["data: not the same as then"] if then["data"] != now["data"] else []
+        changed += ["parents: not the same as then"] if lineages[0] != lineages[1] else []
         if changed:
             raise UserError(
                 "the run in this folder was begun otherwise: it can only be continued as it was",

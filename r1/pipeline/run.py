@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from r1.errors import UserError, UserErrors
 from r1.pipeline.steps import Pipeline
 from r1.run import command, fail
+
+if TYPE_CHECKING:
+    from r1.pipeline.node import Plan
 
 
 def run(args: Namespace, asked: list[Pipeline]) -> int:
@@ -46,14 +50,12 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
     return max(codes, default=0)
 
 
-def start(args: Namespace, plan: object) -> Path:
+def start(args: Namespace, plan: Plan) -> Path:
     """Run one plan into its record's folder."""
     from r1.pipeline.execute import Steps
-    from r1.pipeline.node import Plan
     from r1.pipeline.record import PipelineRecord
     from r1.progress import console
 
-    assert isinstance(plan, Plan)
     flags = ["--config-dir", args.config_dir] if args.config_dir else []
     record = PipelineRecord(plan, command("r1.run"))
     try:

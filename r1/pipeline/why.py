@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from r1 import provenance
-from r1.errors import UserError, shown
+from r1.errors import UserError, null, shown
 from r1.pipeline.node import Node, Plan
 from r1.progress import console, sentence
 from r1.runs import Run, read
@@ -67,4 +67,4 @@ def _line(node: Node, key: str, then: Any, now: Any) -> str:
     for needed in node.needs:
         if isinstance(now, str) and now.startswith(needed.fingerprint):
             return f"{key}: {needed} is not the run that it was"
-    return f"{key}: {shown(then, key)} -> {shown(now, key)}"
+    return f"{key}: {shown(null(then), key)} -> {shown(null(now), key)}"
