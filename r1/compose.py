@@ -31,6 +31,7 @@ from r1.errors import NO_KEY, UserError, UserErrors, elsewhere, nearest, null
 from r1.overrides import name
 
 CONF = Path(__file__).parent.parent / "conf"
+FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
 Config = dict[str, Any]
 
 
@@ -51,19 +52,31 @@ def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
         UserError: an override does not compose.
     """
     with hydra(args) as loader:
-        if not args.multirun:
-            grid = [[str(override.input_line) for override in overrides]]
-        elif any(name(override).startswith("hydra/sweeper") for override in overrides):
-            grid = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
+        if args.multirun and any(name(override).startswith("hydra/sweeper") for override in overrides):
+            asked = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
         else:
-            for override in overrides:
-                override.config_loader = loader.config_loader
-            try:
-                grid = BasicSweeper.split_arguments(list(overrides), None)[0]
-            except HydraException as error:
-                do = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
-                raise UserError(str(error), where="-m", do=do) from None
-        return [_point(loader, args, texts, number) for number, texts in enumerate(grid)]
+            asked = grid(loader, args, overrides)
+        return [point(loader, args, texts, number) for number, texts in enumerate(asked)]
+
+
+def grid(loader: Hydra, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
+    """For each run that is asked for the text of every override, in order; without -m there is one.
+
+    Raises:
+        UserError: a sweep that is no grid.
+    """
+    return [list(texts) for texts in itertools.product(*(_choices(loader, args, override) for override in overrides))]
+
+
+def _choices(loader: Hydra, args: Namespace, override: Override) -> list[str]:
+    if not (args.multirun and override.is_sweep_override()):
+        return [str(override.input_line)]
+    override.config_loader = loader.config_loader
+    try:
+        return [text for (text,) in BasicSweeper.split_arguments([override], None)[0]]
+    except HydraException as error:
+        do = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
+        raise UserError(str(error), where="-m", do=do) from None
 
 
 @contextmanager
@@ -83,7 +96,12 @@ def hydra(args: Namespace) -> Iterator[Hydra]:
         GlobalHydra.instance().clear()
 
 
-def _point(loader: Hydra, args: Namespace, texts: list[str], number: int) -> Point:
+def point(loader: Hydra, args: Namespace, texts: list[str], number: int = 0) -> Point:
+    """One run, composed.
+
+    Raises:
+        UserError: which of its overrides does not compose, and why.
+    """
     job = [f"hydra.job.num={number}", f"++hydra.job.id={number}"] if args.multirun else []
     _check_choices(loader, texts)
     try:
@@ -114,7 +132,10 @@ def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
     _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
     HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
-    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
+    return {
+        key: OmegaConf.to_container(part, resolve=key not in FOR_STEPS) if OmegaConf.is_config(part) else part
+        for key, part in parts.items()
+    }
 
 
 def _check_hydra(node: Any, where: str = "hydra") -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from r1 import checkpoint, model, provenance
-from r1.build import Experiment, make, used_parts
+from r1.build import Experiment, make
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import UserError
 from r1.logger import closing
@@ -78,8 +78,7 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
     keep_freed_memory()
     stage = experiment.stage
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
-    sources = [cfg[part].get("path") for part in ("model", "data", "teacher") if part in used_parts(cfg)]
-    parents = provenance.parents([path for path in sources if path])
+    parents = provenance.parents(provenance.paths(cfg))
     folder = Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
     with Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto") as record:
         stage.record = record

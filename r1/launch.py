@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1.compose import CONF, Point, points
 from r1.errors import Interrupted, UserError, UserErrors
 from r1.overrides import read
+from r1.pipeline.asked import peel, pipelines
 from r1.secrets import redact
 
 Execute = Callable[[dict[str, Any], list[str]], Any]
@@ -30,7 +31,12 @@ def launch(argv: list[str], execute: Execute) -> int:
     Raises:
         UserError: what is wrong with the command line, or with any run that it asks for.
     """
+    argv, of_step = peel(argv)
     args, overrides = read(argv)
+    if asked_pipelines := [] if args.help or args.info else pipelines(args, overrides, of_step):
+        from r1.pipeline.run import print_steps, run
+
+        return print_steps(asked_pipelines) if args.cfg else run(args, asked_pipelines)
     if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
     asked = points(args, overrides)

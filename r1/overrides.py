@@ -35,9 +35,18 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
         flag = "--config-path" if args.config_path else "--config-name"
         do = "python -m r1.reproduce RUN runs a record again; --config-dir FOLDER adds options of your own"
         raise UserError("r1 composes from its own conf/", where=flag, given=args.config_path or args.config_name, do=do)
+    return args, parsed(args.overrides, bool(args.multirun))
+
+
+def parsed(texts: Iterable[str], multirun: bool = False) -> list[Override]:
+    """Overrides in Hydra's grammar.
+
+    Raises:
+        UserErrors: everything that can be seen without composing a config.
+    """
     found: list[Override] = []
     errors: list[UserError] = []
-    for text in args.overrides:
+    for text in texts:
         try:
             override = OverridesParser.create().parse_rule(text, "override")
         except Exception as error:  # the grammar raises many kinds
@@ -46,11 +55,11 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
         if not override.key_or_group:
             errors.append(_unreadable(text, ""))
             continue
-        errors += problems(override, found, bool(args.multirun))
+        errors += problems(override, found, multirun)
         found.append(override)
     if errors:
         raise UserErrors(errors)
-    return args, found
+    return found
 
 
 def _unknown_flag(message: str) -> NoReturn:

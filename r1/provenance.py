@@ -7,28 +7,56 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
 UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every")  # cannot change the result
+PIPELINE = ("steps", "shared", "seeds", "workers", "result")  # a pipeline's own keys, null in every run
 SOURCES = (".py", ".yaml")
 ROOT = Path(__file__).parent.parent
 
 
 def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]) -> str:
-    """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints."""
-    parts = [traced(config), code_hash(*config["extensions"]), data, [parent["fingerprint"] for parent in parents]]
+    """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints.
+
+    A parent counts as its fingerprint, wherever it lies; so do the rows that come from one, which it decides.
+    """
+    decided = by_lineage(traced(config), parents)
+    named = config.get("data")
+    rows = data if decided.get("data") == named else [digest for leaf in flat(named).values() for digest in _file(leaf)]
+    parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def by_lineage(node: Any, parents: list[dict[str, Any]]) -> Any:
+    """The same containers with every path into a parent's folder written as the parent's fingerprint."""
+    if isinstance(node, dict):
+        return {key: by_lineage(part, parents) for key, part in node.items()}
+    if isinstance(node, list):
+        return [by_lineage(part, parents) for part in node]
+    for parent in parents if isinstance(node, str) else ():
+        if (place := Path(node).absolute()).is_relative_to(parent["path"]):
+            return f"{parent['fingerprint']}/{place.relative_to(parent['path'])}"
+    return node
+
+
+def _file(path: Any) -> list[str]:
+    """The sha256 of a file, if it is one."""
+    if not (isinstance(path, str) and Path(path).is_file()):
+        return []
+    with Path(path).open("rb") as source:
+        return [hashlib.file_digest(source, "sha256").hexdigest()]
 
 
 def traced(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the result."""
-    return {key: value for key, value in config.items() if key not in UNTRACED}
+    return {key: value for key, value in config.items() if key not in (*UNTRACED, *PIPELINE)}
 
 
 @cache
@@ -138,13 +166,23 @@ def hardware(threads: int | None) -> dict[str, Any]:
     }
 
 
-def parents(paths: list[str]) -> list[dict[str, Any]]:
-    """Runs among ``paths`` (a run's folder, its ``model/`` or ``traces/``): where each lies and its fingerprint."""
+def paths(config: dict[str, Any]) -> list[str]:
+    """What a config reads from disk: the texts of all keys ``path`` and ``tokenizer``."""
+    leaves = flat(config).items()
+    return [text for key, text in leaves if key.rpartition(".")[2] in ("path", "tokenizer") and isinstance(text, str)]
+
+
+def parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
+    """Runs among ``paths`` (a run's folder, its ``model/`` or ``traces/``): where each lies and its fingerprint.
+
+    ``planned`` has the fingerprints that runs yet to come will have, by their folders.
+    """
     found = []
     for path in paths:
         for folder in [Path(path), *Path(path).parents][:3]:
-            if fingerprint := _recorded(folder / "manifest.json"):
-                found.append({"path": str(folder.absolute()), "fingerprint": fingerprint})
+            place = str(folder.absolute())
+            if fingerprint := planned.get(place) or _recorded(folder / "manifest.json"):
+                found.append({"path": place, "fingerprint": fingerprint})
                 break
     return found
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
@@ -73,31 +73,12 @@ class Record:
         self.final: dict[str, Estimate] = {}
         self.best: dict[str, Any] | None = None
         self._earlier_wall_s = 0.0
-        self._lock_folder()
+        self._lock = lock(self.dir)
         try:
             self._earlier = self._read_earlier(resume)
         except BaseException:
             self._lock.close()
             raise
-
-    def _lock_folder(self) -> None:
-        try:
-            self.dir.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.dir / ".lock").open("w")
-        except OSError as error:
-            raise UserError(
-                f"the run's folder cannot be written: {error.strerror}",
-                where="output_dir",
-                given=str(self.dir),
-                code=STORAGE,
-            ) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise UserError(
-                "another process is writing this run", where="output_dir", given=str(self.dir), code=LOCKED
-            ) from None
 
     def _read_earlier(self, resume: bool) -> Run | None:
         """The run that the folder holds, if it is the one that is to be continued."""
@@ -115,10 +96,16 @@ class Record:
         return earlier
 
     def _check_same(self, earlier: Run) -> None:
-        configs = (provenance.traced(config) for config in (earlier.config, redact(self.config)))
-        changed = [f"{key}: {then} -> {now}" for key, then, now in provenance.differences(*configs)]
-        held = ({"data": self.data, "parents": self.parents}, earlier.manifest)
-        changed += [f"{key}: not the same as then" for key in held[0] if held[0][key] != held[1][key]]
+        then = earlier.manifest
+        now: dict[str, Any] = {"data": self.data, "parents": self.parents}
+        configs = [
+            provenance.by_lineage(provenance.traced(config), held["parents"])
+            for config, held in ((earlier.config, then), (redact(self.config), now))
+        ]
+        changed = [f"{key}: {before} -> {after}" for key, before, after in provenance.differences(*configs)]
+        lineages = [[parent["fingerprint"] for parent in held["parents"]] for held in (then, now)]
+        changed += ["data: not the same as then"] if then["data"] != now["data"] else []
+        changed += ["parents: not the same as then"] if lineages[0] != lineages[1] else []
         if changed:
             raise UserError(
                 "the run in this folder was begun otherwise: it can only be continued as it was",
@@ -224,6 +211,27 @@ class Record:
 
     def _append_samples(self, lines: Any) -> None:
         jsonl.append(self.dir / "samples.jsonl", lines)
+
+
+def lock(folder: Path) -> TextIO:
+    """Make a folder and keep it from other processes until the returned file is closed.
+
+    Raises:
+        UserError: it cannot be written, or another process holds it.
+    """
+    where, given = "output_dir", str(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = (folder / ".lock").open("w")
+    except OSError as error:
+        what = f"the run's folder cannot be written: {error.strerror}"
+        raise UserError(what, where=where, given=given, code=STORAGE) from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        held.close()
+        raise UserError("another process is writing this run", where=where, given=given, code=LOCKED) from None
+    return held
 
 
 class MetricsFile(Logger):

@@ -17,6 +17,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from r1.build import Experiment, build
 from r1.check.config import check_schema
 from r1.compose import CONF
+from r1.overrides import read
+from r1.pipeline.asked import peel, pipelines
+from r1.pipeline.node import Plan
+from r1.pipeline.plan import plan
+from r1.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
     from forkserver import ForkServer, Whole
@@ -58,6 +63,28 @@ DENSE = [  # instead of the rewards for a right answer, which random weights nev
     f"extensions=[{low_ids.__module__}]",
 ]
 
+
+LEARN = ["stage.examples_per_step=4", "stage.micro_batch_size=4", "model=scratch"]
+LEARN += [f"model.config.{name}={size}" for name, size in SIZES.items()]
+PIPELINE: dict[str, Any] = {
+    "shared": [
+        "data.num_val=8",
+        "rollout.max_completion_length=8",
+        "val.num_prompts=2",
+        "val.num_samples=2",
+        "val.ks=[1,2]",
+        "val.every=20",
+        "trainer.max_steps=2",
+        "trainer.accelerator=cpu",
+        "threads=1",
+        "checkpoint_every=1",
+    ],
+    "steps": {
+        "answers": ["stage=distill", "stage.num_questions=24", "data.num_train=64", *LEARN],
+        "sft": ["stage=sft", "data=traces", "data.path=${step:answers}", "trainer.max_steps=40", *LEARN],
+        "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"],
+    },
+}
 
 pytest.register_assert_rewrite("samerun")
 
@@ -170,3 +197,45 @@ def whole_run(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> W
     from forkserver import Whole
 
     return Whole(server, tmp_path_factory.mktemp("whole"))
+
+
+# ---- pipelines ----
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """``write(steps=...)``: a user's own experiment file, here; how it is chosen on a command line."""
+    monkeypatch.chdir(tmp_path)
+
+    def written(**keys: Any) -> list[str]:
+        file = tmp_path / "conf" / "experiment" / "mine.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("# @package _global_\n" + OmegaConf.to_yaml(OmegaConf.create(PIPELINE | keys)))
+        return ["--config-dir", "conf", "experiment=mine"]
+
+    return written
+
+
+@pytest.fixture
+def asked(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
+    """``asked("steps.sft.stage.lr=1", steps=...)``: the pipelines of a command line over a user's own file."""
+
+    def read_back(*argv: str, **keys: Any) -> list[Pipeline]:
+        flags = [text for text in argv if text.startswith("-")]
+        rest, of_step = peel([*flags, *write(**keys), *(text for text in argv if text not in flags)])
+        return pipelines(*read(rest), of_step)
+
+    return read_back
+
+
+@pytest.fixture
+def planned(write: Callable[..., list[str]]) -> Callable[..., Plan]:
+    """``planned("steps.sft.stage.lr=1", steps=...)``: the plan of a command line."""
+
+    def made(*argv: str, **keys: Any) -> Plan:
+        rest, of_step = peel([*write(**keys), *argv])
+        args, overrides = read(rest)
+        (pipeline,) = pipelines(args, overrides, of_step)
+        return plan(args, pipeline, {})
+
+    return made

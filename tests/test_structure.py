@@ -17,6 +17,9 @@ import pytest
 from r1.check.config import check_schema
 from r1.check.schema import META, resolve, signature
 from r1.compose import CONF
+from r1.overrides import read
+from r1.pipeline.asked import pipelines
+from r1.pipeline.plan import plan
 
 ROOT = CONF.parent
 CODE = sorted((ROOT / "r1").rglob("*.py"))
@@ -63,7 +66,8 @@ def chosen(config: Compose) -> Compose:
     return lru_cache(maxsize=None)(lambda group, option: config(*overrides(group, option)))
 
 
-ALL = [(group, option) for group in (*GROUPS, *VALUES) for option in options(group)]
+PIPELINES = [name for name in options("experiment") if "\nsteps:" in (CONF / "experiment" / f"{name}.yaml").read_text()]
+ALL = [(group, option) for group in (*GROUPS, *VALUES) for option in options(group) if option not in PIPELINES]
 
 
 def node_of(cfg: Config, group: str) -> Config:
@@ -80,6 +84,16 @@ def test_every_group_is_known() -> None:
 @pytest.mark.parametrize(("group", "option"), ALL)
 def test_every_option_composes_and_fits_the_code(chosen: Compose, group: str, option: str) -> None:
     check_schema(chosen(group, option))
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_step_of_a_pipeline_composes_and_fits_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args, overrides = read([f"experiment={name}"])
+    (pipeline,) = pipelines(args, overrides, {})
+    assert [node.step for node in plan(args, pipeline, {}).nodes] == list(pipeline.steps)
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])

@@ -16,6 +16,7 @@ from annotated_types import Ge, MinLen
 from r1.build import own_keys, takes_filters, used_parts
 from r1.check.schema import problems, value_problems
 from r1.errors import UserError, UserErrors, elsewhere, nearest, null
+from r1.provenance import PIPELINE
 
 Config = dict[str, Any]
 PLAIN: dict[str, Any] = {
@@ -28,6 +29,7 @@ PLAIN: dict[str, Any] = {
     "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,
     "extensions": list[str],
+    **dict.fromkeys(PIPELINE, Any),
 }
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
 HANDED = {  # runtime objects that are given to a part and never set in a config

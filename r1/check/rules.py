@@ -28,26 +28,25 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    rules = (
-        group,
-        rejection,
-        policy_loss,
-        validation,
-        devices,
-        batch,
-        packages,
-        models,
-        architecture,
-        hub_data,
-        output,
-    )
-    for rule in rules:
+    for rule in RULES:
         try:
             rule(cfg)
         except UserError as error:
             found.append(error)
     if found:
         raise UserErrors(found)
+
+
+def no_pipeline(cfg: Config) -> None:
+    """A run is one step: what only a pipeline reads would be ignored."""
+    if cfg["steps"] is not None:
+        what = "this is a pipeline's config, and its steps are runs of their own"
+        raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
+    as_it_is: Config = {"shared": [], "seeds": None, "workers": 1, "result": None}
+    for key, unused in as_it_is.items():
+        if cfg[key] != unused:
+            do = "experiment=NAME of a pipeline, or leave it out"
+            raise UserError(f"only a pipeline reads `{key}`", where=key, given=null(cfg[key]), do=do)
 
 
 def group(cfg: Config) -> None:
@@ -289,3 +288,19 @@ def _check_run(folder: Path, given: str, resume: bool) -> None:
             except OSError:
                 what = "another process is writing this run"
                 raise UserError(what, where="output_dir", given=given, do="wait for it", code=LOCKED) from None
+
+
+RULES = (
+    no_pipeline,
+    group,
+    rejection,
+    policy_loss,
+    validation,
+    devices,
+    batch,
+    packages,
+    models,
+    architecture,
+    hub_data,
+    output,
+)
