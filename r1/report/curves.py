@@ -6,6 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from r1.metrics import meaning
@@ -13,8 +14,8 @@ from r1.report.variants import Variant
 from r1.runs import Run
 
 MAIN = (  # drawn at once; the rest is folded
-    *("val/pass@1", "val/pass@*", "val/maj@*", "val/thinking_length", "val/completion_length", "val/format"),
-    *("val/language", "val/reflection", "train/reward", "train/entropy", "train/frac_zero_std", "train/loss"),
+    *("val/pass@1", "val/maj@*", "val/thinking_length", "val/format", "val/language", "val/reflection"),
+    *("train/reward", "train/entropy", "train/frac_zero_std", "train/kl", "train/loss"),
 )
 SHARES = ("val/pass@", "val/maj@", "val/format", "val/language", "val/truncated", "train/frac_zero_std")
 MAX_POINTS, MIN_POINTS = 300, 20  # of one curve
@@ -103,5 +104,5 @@ def _round(value: float) -> float:
 def _rank(name: str) -> tuple[int, int, str]:
     kinds = ("val/", "train/", "reward/", "scorer/")
     kind = next((i for i, start in enumerate(kinds) if name.startswith(start)), len(kinds))
-    place = next((i for i, main in enumerate(MAIN) if name.startswith(main.rstrip("*"))), len(MAIN))
+    place = next((i for i, main in enumerate(MAIN) if fnmatchcase(name, main)), len(MAIN))
     return place, kind, name

@@ -115,7 +115,7 @@ def pipeline(folder: Path, manifest: dict[str, Any]) -> tuple[list[Node], dict[s
         figures = step.get("figures") or step.get("final") or {}
         held = {key: figure for key, figure in figures.items() if isinstance(figure, dict) and "value" in figure}
         needs = [need for need in step.get("needs") or [] if need in manifest["steps"]]
-        nodes[name] = Node(name, str(step.get("status") or "planned"), needs, held, step.get("wall_s"))
+        nodes[name] = Node(str(name), str(step.get("status") or "planned"), needs, held, step.get("wall_s"))
         if step.get("record"):
             records[name] = (folder / step["record"]).resolve()
     return ordered(nodes), records

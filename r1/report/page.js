@@ -28,6 +28,7 @@ function points(series, weight) {
 }
 
 const label = (d) => `${data.names.length > 1 ? data.names[d.v] + "\n" : ""}step ${d.x}: ${d.raw}`;
+const short = (y) => d3.format(Math.abs(y) >= 1e4 ? "~s" : "~g")(y);
 const frame = (width) => ({ width, height: 190, marginLeft: 46, marginRight: 14, marginTop: 12, marginBottom: 34, style: { background: "none" } });
 
 function curve(chart, width) {
@@ -40,7 +41,7 @@ function curve(chart, width) {
   return Plot.plot({
     ...frame(width),
     x: { label: "step", ticks: 5, nice: false, inset: 4 },
-    y: { label: null, grid: true, ticks: 4, tickFormat: "~s", ...(chart.share ? { domain: [0, 1], tickFormat: undefined } : {}) },
+    y: { label: null, grid: true, ticks: 4, tickFormat: short, ...(chart.share ? { domain: [0, 1] } : {}) },
     marks: [
       Plot.areaY(bands, { x: "x", y1: "lo", y2: "hi", z: "v", fill: stroke, fillOpacity: 0.16 }),
       weight ? Plot.lineY(all, { x: "x", y: "raw", z: "v", stroke, strokeOpacity: 0.28, strokeWidth: 1 }) : null,
@@ -101,7 +102,7 @@ function drawCurves() {
   $("more").addEventListener("toggle", redraw);
   let width = 0; // a phone's address bar changes the height only
   new ResizeObserver(([entry]) => {
-    if (entry.contentRect.width !== width) { width = entry.contentRect.width; redraw(); }
+    if (entry.contentRect.width !== width) { width = entry.contentRect.width; requestAnimationFrame(redraw); }
   }).observe($("main-charts"));
 }
 
@@ -154,6 +155,9 @@ function showRows() {
 }
 
 function drawCompletions() {
+  data.samples.sort((a, b) => b.step - a.step); // the newest first
+  const asked = location.hash.match(/^#search=(.*)/); // a link can ask for a search
+  if (asked) $("search").value = decodeURIComponent(asked[1]);
   const names = ["step", "split", "prompt", "completion", ...terms, "advantage", ""];
   $("rows").tHead.append(element("tr", {}, ...names.map((name) => element("th", {}, name))));
   const steps = [...new Set(data.samples.map((s) => s.step))].sort((a, b) => a - b);
@@ -163,5 +167,21 @@ function drawCompletions() {
   showRows();
 }
 
-if ($("curves")) drawCurves();
+// ---- many variants at a glance: the final pass@1 of each with its interval ----
+
+function drawRanking(width) {
+  const rows = data.ranking, left = Math.min(260, width * 0.4);
+  return Plot.plot({
+    width, height: rows.length * 22 + 44, marginLeft: left, marginRight: 14, style: { background: "none" },
+    x: { label: "final pass@1", grid: true, domain: [0, 1], ticks: 5 },
+    y: { label: null, type: "point", domain: rows.map((d) => d.i), tickFormat: (i) => data.names[i].slice(0, left / 6.5), tickSize: 0 },
+    marks: [
+      Plot.ruleY(rows.filter((d) => d.low !== null), { y: "i", x1: "low", x2: "high", stroke: (d) => color(d.i), strokeWidth: 1.5 }),
+      Plot.dot(rows, { y: "i", x: "value", r: 4, fill: (d) => color(d.i) }),
+    ],
+  });
+}
+
+if (data.ranking.length > 1) cards.push(() => $("ranking").replaceChildren(drawRanking($("ranking").clientWidth)));
+if ($("curves")) drawCurves(); else redraw();
 if ($("completions")) drawCompletions();

@@ -50,6 +50,7 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         "charts": charts(drawn, POINTS // share),
         "stacks": stacks(drawn[:MAX_STACKS], POINTS // share // 4),
         "samples": shown,
+        "ranking": ranking(drawn),
     }
     scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")]
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
@@ -71,6 +72,7 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         config=_yaml(found.runs[0]) if len(found.runs) == 1 else "",
         differing=sorted({key for variant in rows for key in variant.differing}),
         meaning=meaning,
+        about=about,
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         scripts=scripts,
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
@@ -83,6 +85,23 @@ def as_json(data: Any) -> str:
     """JSON that no HTML parser can read a tag in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def about(run: Run) -> str:
+    """``grpo on arithmetic from r1:tiny``: stage, data and model of a run."""
+    config = run.config
+    stage, data = (str(config.get(part, {}).get("_target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
+    model = config.get("model", {}).get("path") or "random weights"
+    return f"{stage.rpartition('.')[2]} on {data.rpartition('.')[2]} from {model}"
+
+
+def ranking(made: Sequence[Variant]) -> list[dict[str, Any]]:
+    """The final pass@1 of each variant."""
+    figures = [(i, variant.name, variant.final["val/pass@1"]) for i, variant in enumerate(made) if "val/pass@1" in variant.final]
+    return [
+        {"i": i, "name": name, "value": figure.value, "low": figure.low, "high": figure.high}
+        for i, name, figure in figures
+    ]
 
 
 def _columns(made: Sequence[Variant]) -> list[str]:
