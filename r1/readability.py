@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from r1.completion import MAX_CHARS, parse
@@ -31,26 +32,43 @@ SPACED = (  # markers of languages that put spaces between words: whole words
 )
 UNSPACED = (  # of languages that do not, or that add endings: from the start of a word (香蕉等等 means "and so on")
     # Chinese
-    *("等等", "等一下", "不对", "不對", "让我检查", "讓我檢查", "让我验证", "让我再", "重新检查", "再检查", "验算", "我错了"),
+    *(
+        "等等",
+        "等一下",
+        "不对",
+        "不對",
+        "让我检查",
+        "讓我檢查",
+        "让我验证",
+        "让我再",
+        "重新检查",
+        "再检查",
+        "验算",
+        "我错了",
+    ),
     # Japanese, Korean
     *("待って", "待てよ", "確認しよう", "잠깐", "다시 확인", "다시 계산", "검산"),
 )
 MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(SPACED)})(?!\\w)|{'|'.join(UNSPACED)})", re.IGNORECASE)
 
 # "is 15, is 16": a result that is stated again at once, and differently.
-RESTATED = re.compile(r"(?:=|\bis|得|为) {0,2}(\d+)[,;，；。.…—] ?(?:no,? ?)?(?:=|is\b|得|为) {0,2}(\d+)", re.IGNORECASE)
+RESTATED = re.compile(
+    r"(?:=|\bis|得|为) {0,2}(\d+)[,;，；。.…—] ?(?:no,? ?)?(?:=|is\b|得|为) {0,2}(\d+)", re.IGNORECASE
+)
 FORMULA = "0123456789.+-*/×÷^() "
 OPERATION = re.compile(r"\d[-+*/×÷^(]+\d")
 RESULT = re.compile(r" ?(-?\d[\d.]*) ?([-+*/×÷^]?)")
 
 
-def summarise(completions: Sequence[str], num_samples: int, count_tokens: Callable[[list[str]], list[int]]) -> dict[str, Estimate]:
+def summarise(
+    completions: Sequence[str], num_samples: int, count_tokens: Callable[[list[str]], list[int]]
+) -> dict[str, Estimate]:
     """The three figures of P prompts with ``num_samples`` completions each, one prompt after the other.
 
     Args:
         count_tokens: the lengths of texts in tokens.
     """
-    thinking = [parse(completion).thinking or "" for completion in completions]
+    thinking = list(map(_thinking, completions))
     lengths = _grouped(count_tokens(thinking), num_samples)
     reflecting = _grouped([reflects(completion) for completion in completions], num_samples)
     shares = [[s for s in group if s is not None] for group in _grouped(list(map(consistency, thinking)), num_samples)]
@@ -67,7 +85,7 @@ def summarise(completions: Sequence[str], num_samples: int, count_tokens: Callab
 
 def training(completions: Sequence[str]) -> dict[str, float]:
     """``train/language`` and ``train/reflection`` of one batch; no language where nothing is thought in words."""
-    shares = [s for s in map(consistency, (parse(completion).thinking or "" for completion in completions)) if s is not None]
+    shares = [s for s in map(consistency, map(_thinking, completions)) if s is not None]
     figures = {"train/reflection": sum(map(reflects, completions)) / len(completions)}
     return figures | ({"train/language": sum(shares) / len(shares)} if shares else {})
 
@@ -94,7 +112,7 @@ def _recalculates(text: str) -> bool:
     results: dict[str, str] = {}
     for line in text.split("\n"):
         sides = line.split("=")
-        for left, right in zip(sides, sides[1:], strict=False):
+        for left, right in pairwise(sides):
             formula = "".join(left[len(left.rstrip(FORMULA)) :].split()).lstrip(".")
             found = RESULT.match(right)
             if found and not found[2] and OPERATION.search(formula):
@@ -102,6 +120,10 @@ def _recalculates(text: str) -> bool:
                 if results.setdefault(formula, value) != value:
                     return True
     return False
+
+
+def _thinking(completion: str) -> str:
+    return parse(completion).thinking or ""
 
 
 def _grouped(values: Sequence[T], size: int) -> list[Sequence[T]]:

@@ -12,8 +12,12 @@ from r1.run import fail
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r1.report", description=__doc__)
-    parser.add_argument("paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="default: report.html in RUN, where there is one RUN")
+    parser.add_argument(
+        "paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="default: report.html in RUN, where there is one RUN"
+    )
     args = parser.parse_args()
     try:
         print(report(args.paths, args.output))

@@ -1,4 +1,4 @@
-"""From metrics.jsonl to what the page draws: per metric and variant a mean over seeds, its range, and few enough points."""
+"""From metrics.jsonl to what the page draws: means over seeds, their range, few enough points."""
 
 from __future__ import annotations
 

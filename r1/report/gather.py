@@ -122,7 +122,7 @@ def pipeline(folder: Path, manifest: dict[str, Any]) -> tuple[list[Node], dict[s
 
 
 def lineage(runs: Sequence[Run]) -> list[Node]:
-    """Runs and the runs they start from, as far back as their manifests are still there; none if no run has a parent."""
+    """Runs and the runs they start from, as far back as there are manifests; none if no run has a parent."""
     nodes: dict[str, Node] = {}
     waiting = [(str(run.dir), run.manifest) for run in runs if run.manifest.get("parents")]
     while waiting:

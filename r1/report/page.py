@@ -25,6 +25,7 @@ from r1.runs import Run
 HERE = Path(__file__).parent
 MAX_BYTES = 3_000_000
 MAX_DRAWN, MAX_STACKS, MAX_ROWS = 10, 6, 400  # variants with curves, with stacked rewards, and in tables
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")
 POINTS, CHARS = 40_000, 1_000_000  # curve points and characters of completions
 ROW_PX, ARC_PX = 36, 10  # of the lineage graph
 TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
@@ -47,12 +48,14 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
     shown, total = samples(drawn, CHARS // share)
     data = {
         "names": [variant.name for variant in drawn],
-        "charts": charts(drawn, POINTS // share),
+        "charts": (curves := charts(drawn, POINTS // share)),
         "stacks": stacks(drawn[:MAX_STACKS], POINTS // share // 4),
         "samples": shown,
         "ranking": ranking(drawn),
     }
-    scripts = [(HERE / name).read_text(encoding="utf-8") for name in ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")]
+    scripts = [
+        (HERE / name).read_text(encoding="utf-8") for name in ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")
+    ]
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -77,7 +80,7 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         scripts=scripts,
         hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
         data=as_json(data),
-        bare=[chart["name"] for chart in data["charts"]],
+        has_curves=bool(curves),
     )
 
 
@@ -97,7 +100,11 @@ def about(run: Run) -> str:
 
 def ranking(made: Sequence[Variant]) -> list[dict[str, Any]]:
     """The final pass@1 of each variant."""
-    figures = [(i, variant.name, variant.final["val/pass@1"]) for i, variant in enumerate(made) if "val/pass@1" in variant.final]
+    figures = [
+        (i, variant.name, variant.final["val/pass@1"])
+        for i, variant in enumerate(made)
+        if "val/pass@1" in variant.final
+    ]
     return [
         {"i": i, "name": name, "value": figure.value, "low": figure.low, "high": figure.high}
         for i, name, figure in figures
@@ -157,5 +164,3 @@ def graph(nodes: Sequence[Node]) -> dict[str, Any]:
 
 def _middle(row: int) -> int:
     return row * ROW_PX + ROW_PX // 2
-
-

@@ -1,4 +1,4 @@
-"""Completions for the page's table: all there are, or as many as fit, evenly over the run with its first and last step."""
+"""Completions for the page's table: all there are, or as many as fit, evenly over the run."""
 
 from __future__ import annotations
 

@@ -84,7 +84,9 @@ def _name(run: Run, values: dict[str, Any], runs: Sequence[Run]) -> str:
         return _cut(", ".join(f"{key.removesuffix('._target_')}={_value(key, value)}" for key, value in values.items()))
     typed = [set(other.manifest.get("overrides", [])) for other in runs]
     common = set.intersection(*typed)
-    own = [o for o in run.manifest.get("overrides", []) if o not in common and o.split("=")[0].strip("+~") not in IGNORED]
+    own = [
+        o for o in run.manifest.get("overrides", []) if o not in common and o.split("=")[0].strip("+~") not in IGNORED
+    ]
     return _cut(" ".join(own) or run.dir.name)
 
 
@@ -120,7 +122,7 @@ def over_seeds(figures: Sequence[Figure]) -> Figure:
     values = [figure.value for figure in figures]
     mean = statistics.fmean(values)
     half = t95(len(values)) * statistics.stdev(values) / math.sqrt(len(values))
-    share = all(0 <= (f.low or 0) and (f.high or f.value) <= 1 for f in figures)
+    share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
     low, high = (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
     return Figure(mean, low, high, sum(figure.n for figure in figures))
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from report.test_page import HOSTILE, Tags, hostile
+from records import HOSTILE, Tags, hostile
 
 from r1.report.__main__ import report
 

@@ -72,7 +72,9 @@ def test_samples_are_thinned_evenly_and_keep_the_last() -> None:
 
 
 def test_long_and_strange_samples(record: MakeRecord) -> None:
-    folder = record("a", samples=[{"step": 0, "completion": "x" * 10_000, "advantage": math.nan, "rewards": {"a": math.nan}}])
+    folder = record(
+        "a", samples=[{"step": 0, "completion": "x" * 10_000, "advantage": math.nan, "rewards": {"a": math.nan}}]
+    )
     runs = gather([str(folder)]).runs
     (row,) = read(runs[0])
     assert row["completion"] == "x" * MAX_TEXT + "\n[2000 more characters]"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Config
+from records import Tags, hostile
 
+from r1 import jsonl
 from r1.errors import UserError
 from r1.metrics import meaning
 from r1.report.__main__ import main, report
@@ -18,33 +19,10 @@ from r1.report.page import HERE, MAX_BYTES
 from r1.run import execute
 
 MakeRecord = Callable[..., Path]
-HOSTILE = '</script><img src=x onerror="document.title=1"><script>document.title=2</script>'
-ALLOWED = {"style", "script", "meta", "link"}
-
-
-class Tags(HTMLParser):
-    """Every tag with its attributes, and what the data block holds."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
 
 
 def data_of(text: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
-
-
-def hostile(record: MakeRecord) -> Path:
-    row = {"split": "train", "step": 3, "prompt": HOSTILE, "completion": f"<think>{HOSTILE}</think>{HOSTILE}", "advantage": 1}
-    named = {"command": HOSTILE, "error": HOSTILE, "status": HOSTILE, "overrides": [HOSTILE]}
-    folder = record("a&<b>", samples=[row | {"rewards": {HOSTILE: 1.0}}], packages={HOSTILE: HOSTILE}, **named)
-    with (folder / "metrics.jsonl").open("a") as out:
-        out.write(json.dumps({"step": 30, HOSTILE: 1.0, f"reward/{HOSTILE}_weighted": 1.0}) + "\n")
-    return folder
 
 
 def test_what_a_record_says_is_text(record: MakeRecord) -> None:
@@ -77,7 +55,9 @@ def test_hundreds_of_runs_fit(record: MakeRecord, tmp_path: Path) -> None:
     assert "10 of 150 variants are drawn" in text
 
 
-@pytest.mark.parametrize("broken", [{"status": "failed", "error": "E: no", "metrics": {"start": {}, "final": {}}}, {"git": None}])
+@pytest.mark.parametrize(
+    "broken", [{"status": "failed", "error": "E: no", "metrics": {"start": {}, "final": {}}}, {"git": None}]
+)
 def test_runs_that_lack_something(record: MakeRecord, broken: dict) -> None:
     folder = record("a", **broken)
     for name in ("metrics.jsonl", "samples.jsonl"):
@@ -103,10 +83,12 @@ def test_on_the_command_line(
         report([str(a)], tmp_path / "nowhere" / "page.html")
 
 
-@pytest.mark.parametrize("stage", ["stage=grpo", "stage=sft", "stage=distill"])
-def test_every_metric_of_a_run_is_explained_and_shown(small: Callable[..., Config], folder: Path, stage: str) -> None:
-    execute(small(stage, "trainer.max_steps=1", f"output_dir={folder}"), [])
-    names = {name for line in (folder / "metrics.jsonl").open() for name in json.loads(line) if name != "step"}
+@pytest.mark.parametrize(("stage", "knobs"), [("grpo", ["stage.kl_coef=0.1"]), ("distill", ["stage.num_questions=16"])])
+def test_every_metric_of_a_run_is_explained_and_shown(
+    small: Callable[..., dict[str, Any]], folder: Path, stage: str, knobs: list[str]
+) -> None:
+    execute(small(f"stage={stage}", "trainer.max_steps=1", f"output_dir={folder}", *knobs), [])
+    names = {name for row in jsonl.read(folder / "metrics.jsonl") for name in row} - {"step"}
     assert {name for name in names if not meaning(name)} == set()
     assert {"val/reflection", "val/thinking_length", "val/format"} <= names
     text = report([str(folder)], None).read_text()
