@@ -32,6 +32,7 @@ MEANING = {
     "train/grad_norm": "norm of the gradient before it is clipped",
     "train/lr": "learning rate",
     "train/num_tokens": "target tokens of the optimizer step",
+    "distill/*": "the teacher's answers, by what became of them",
     "reward/kl": "KL penalty of a completion, where the KL is part of the reward",
     "reward/*_weighted": "mean of this reward term times its weight",
     "reward/*": "mean of this reward term in training, before its weight",

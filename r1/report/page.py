@@ -53,9 +53,7 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         "samples": shown,
         "ranking": ranking(drawn),
     }
-    scripts = [
-        (HERE / name).read_text(encoding="utf-8") for name in ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")
-    ]
+    scripts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

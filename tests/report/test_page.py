@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -65,6 +66,24 @@ def test_runs_that_lack_something(record: MakeRecord, broken: dict) -> None:
     text = report([str(folder)], None).read_text()
     assert "python -m r1.run seed=0" in text
     assert ("E: no" in text) == ("error" in broken)
+
+
+def test_a_pipeline_before_its_first_run(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"steps": {"cold <start>": {"needs": []}}}))
+    text = report([str(tmp_path)], None).read_text()
+    assert "cold &lt;start&gt;" in text
+    assert "planned" in text
+
+
+def test_the_libraries_are_the_published_files() -> None:
+    found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (HERE / "vendor").glob("*.js")}
+    assert (
+        found
+        == {
+            "d3.min.js": "f2094bbf6141b359722c4fe454eb6c4b0f0e42cc10cc7af921fc158fceb86539",  # npm d3 7.9.0
+            "plot.umd.min.js": "4358086467740777dd788d6b27a95cebdbaefdd50c730a3060117073bd7134cb",  # @observablehq/plot 0.6.17
+        }
+    )
 
 
 def test_on_the_command_line(
