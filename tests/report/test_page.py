@@ -77,13 +77,10 @@ def test_a_pipeline_before_its_first_run(tmp_path: Path) -> None:
 
 def test_the_libraries_are_the_published_files() -> None:
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (HERE / "vendor").glob("*.js")}
-    assert (
-        found
-        == {
-            "d3.min.js": "f2094bbf6141b359722c4fe454eb6c4b0f0e42cc10cc7af921fc158fceb86539",  # npm d3 7.9.0
-            "plot.umd.min.js": "4358086467740777dd788d6b27a95cebdbaefdd50c730a3060117073bd7134cb",  # @observablehq/plot 0.6.17
-        }
-    )
+    assert found == {
+        "d3.min.js": "f2094bbf6141b359722c4fe454eb6c4b0f0e42cc10cc7af921fc158fceb86539",  # npm d3 7.9.0
+        "plot.umd.min.js": "4358086467740777dd788d6b27a95cebdbaefdd50c730a3060117073bd7134cb",  # npm Plot 0.6.17
+    }
 
 
 def test_on_the_command_line(
