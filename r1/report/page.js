@@ -140,8 +140,9 @@ function folded(text) {
 function row(sample) {
   const cell = (name, kind, ...content) => element("td", { "data-name": name, class: kind }, ...content.map((c) => c ?? ""));
   const numbers = (name, value) => cell(name, "num", value === undefined ? "" : String(Math.round(value * 1000) / 1000));
+  const key = data.names.length > 1 ? [element("i", { class: `key c${sample.v % 10}`, title: data.names[sample.v] })] : [];
   return element("tr", {},
-    cell("step", "num", String(sample.step)), cell("split", "", sample.split),
+    cell("step", "num", ...key, String(sample.step)), cell("split", "", sample.split),
     cell("prompt", "prompt", String(sample.prompt)), cell("completion", "text", ...folded(String(sample.completion))),
     ...terms.map((term) => numbers(term, (sample.rewards || {})[term])), numbers("advantage", sample.advantage),
     cell("", verdict(sample), verdict(sample)));
