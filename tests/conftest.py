@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -180,6 +181,14 @@ def llama(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "run"
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., Path]:
+    """``record("name", seed=0, group_size=8, ...)``: the folder of a run that was never made."""
+    from records import make_record
+
+    return partial(make_record, tmp_path)
 
 
 @pytest.fixture(scope="session")

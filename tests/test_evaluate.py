@@ -195,7 +195,10 @@ def test_an_evaluation_equals_its_samples_recounted(
     )
     manifest = json.loads((folder / "manifest.json").read_text())["metrics"]["final"]
     assert {name: figure["value"] for name, figure in manifest.items()} == {k: v for k, v in row.items() if k != "step"}
-    assert {figure["n"] for figure in manifest.values()} == {48}
+    thought = sum("<think>" in line["completion"] for line in lines)
+    assert {name: figure["n"] for name, figure in manifest.items() if figure["n"] != 48} == {"val/language": thought}
+    thinking = [line["completion"].partition("<think>")[2].partition("</think>")[0] for line in lines]
+    assert row["val/thinking_length"] == pytest.approx(fmean(len(TOKENIZER(text).input_ids) for text in thinking))
 
 
 def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(stage: Callable[..., Any]) -> None:

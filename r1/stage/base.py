@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from r1 import evaluate
+from r1 import evaluate, readability
 from r1.batch import BatchPlan
 from r1.data.base import Data, Row
 from r1.errors import Halted
@@ -90,6 +90,9 @@ class Stage(L.LightningModule):
         ids = rollout.completion_ids if rollout.truncated else rollout.completion_ids[:-1]
         return self.data.template.prefill + str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
+    def count_tokens(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]
+
     def score(self, rows: Sequence[Row], rollouts: Sequence[Rollout]) -> tuple[list[str], Scores]:
         """Texts and reward terms of one completion per row."""
         texts = [self.text(r) for r in rollouts]
@@ -121,6 +124,7 @@ class Stage(L.LightningModule):
             for text, rollout, correct in zip(texts, (r for g in groups for r in g), right, strict=True)
         ]
         self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
+        self.figures |= readability.summarise(texts, n, self.count_tokens)
         self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
         self.validated_at = self.trainer.global_step
         self.shown_samples = samples[: 3 * n : n]

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from r1.readability import training
 from r1.seeds import batch_indices, key
 from r1.sequences import padded, stack
 from r1.stage.advantage.base import credit, group_std, has_signal
@@ -160,6 +161,7 @@ def metrics(groups: Sequence[Group]) -> dict[str, Tensor | float]:
         "train/completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
         "train/truncated": sum(r.truncated for r in rollouts) / len(rollouts),
     }
+    found |= training([text for group in groups for text in group.texts])
     for name, weight in groups[0].scores.weights.items():
         mean = torch.tensor([group.scores.terms[name] for group in groups]).nanmean()
         found |= {f"reward/{name}": mean, f"reward/{name}_weighted": mean * (weight or 0.0)}

@@ -35,5 +35,11 @@ def language(prompts: list[str], completions: list[str], *, target: Language, **
 
 def language_share(text: str, target: Language) -> float:
     """Words of ``target`` over all words of ``text``; 0 if it has none. Linear time."""
-    words = [m for m in WORD.finditer(NOT_LANGUAGE.sub(" ", text)) if m.lastgroup == "zh" or len(m[0]) > 1]
-    return sum(m.lastgroup == target for m in words) / len(words) if words else 0.0
+    found = words(text)
+    return found.count(target) / len(found) if found else 0.0
+
+
+def words(text: str) -> list[str]:
+    """The language (``en``, ``zh`` or ``other``) of each word of ``text``. Linear time."""
+    found = WORD.finditer(NOT_LANGUAGE.sub(" ", text))
+    return [str(m.lastgroup) for m in found if m.lastgroup == "zh" or len(m[0]) > 1]

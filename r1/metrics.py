@@ -1,0 +1,48 @@
+"""What every metric means, in one place: the names in metrics.jsonl, in manifests, on W&B and on the report's page."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+MEANING = {
+    "val/pass@1": "share of held-out completions whose answer is right",
+    "val/pass@*": "chance that one of k completions is right, unbiased",
+    "val/maj@*": "chance that the majority answer of k completions is right",
+    "val/completion_length": "tokens in a completion",
+    "val/thinking_length": "tokens between the think tags",
+    "val/truncated": "share of completions that ran into the length limit",
+    "val/format": "share of completions in the strict form: thinking, then one answer, in their tags",
+    "val/language": "share of the thinking's words in its most frequent language, whatever that is",
+    "val/reflection": "share of completions that re-check or correct themselves",
+    "val/reward/*": "mean of this reward term, before its weight",
+    "val/scorer/*": "answers that the verifier could not work out, by reason",
+    "train/reward": "mean weighted sum of the reward terms",
+    "train/reward_std": "standard deviation of the reward inside a group",
+    "train/frac_zero_std": "share of groups whose rewards are all equal: no signal",
+    "train/completion_length": "tokens in a training completion",
+    "train/truncated": "share of training completions that ran into the length limit",
+    "train/language": "share of the thinking's words in its most frequent language",
+    "train/reflection": "share of training completions that re-check or correct themselves",
+    "train/resampled": "share of groups without signal that were drawn again",
+    "train/loss": "the loss that is minimised, over the whole optimizer step",
+    "train/kl": "KL from the policy to the reference, per token",
+    "train/entropy": "entropy of the next token, mean over tokens",
+    "train/clip_frac": "share of tokens whose ratio is clipped",
+    "train/logprob_gap": "distance of the engine's log-probabilities from the trainer's",
+    "train/grad_norm": "norm of the gradient before it is clipped",
+    "train/lr": "learning rate",
+    "train/num_tokens": "target tokens of the optimizer step",
+    "distill/*": "the teacher's answers, by what became of them",
+    "reward/kl": "KL penalty of a completion, where the KL is part of the reward",
+    "reward/*_weighted": "mean of this reward term times its weight",
+    "reward/*": "mean of this reward term in training, before its weight",
+    "scorer/*": "answers that the verifier could not work out, by reason",
+    "time/rollout": "seconds of sampling",
+    "time/score": "seconds of scoring",
+    "time/*": "seconds",
+}
+
+
+def meaning(name: str) -> str:
+    """One line about a metric; empty for one that is not r1's. The first pattern of ``MEANING`` that fits decides."""
+    return next((text for pattern, text in MEANING.items() if fnmatchcase(name, pattern)), "")
