@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,7 +52,7 @@ class Transformers:
 
         if not rows or not num_samples:
             return [[] for _ in rows]
-        tokenizer, model = self._loaded
+        tokenizer, model = self.tokenizer, self.model
         texts = [row.get("rendered") or self._render(row["prompt"]) for row in rows]
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
         seeds = [[sample_seed(seed, row["prompt"], k) for k in range(num_samples)] for row in rows]
@@ -66,10 +68,24 @@ class Transformers:
         ]
 
     @cached_property
-    def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Raises: UserError: it cannot be loaded."""
+        with _as_teacher():
+            return self._source.load_tokenizer()
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """The teacher itself: frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
         import torch
 
-        source = Model(
+        with _as_teacher():
+            model = self._source.load(seed=0)  # the seed is for random weights only
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # transformers hides torch's signature
+
+    @property
+    def _source(self) -> Model:
+        return Model(
             path=self.name,
             config=None,
             tokenizer=None,
@@ -78,23 +94,9 @@ class Transformers:
             gradient_checkpointing=False,
             lora=None,
         )
-        try:
-            tokenizer = source.load_tokenizer()
-            model = source.load(seed=0)  # the seed is for random weights only
-        except UserError as error:
-            raise UserError(
-                error.what,
-                where="teacher.path",
-                given=error.given,
-                allowed=error.allowed,
-                do=error.do,
-                code=error.code,
-            ) from None
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return tokenizer, model.to(device).eval()  # type: ignore[arg-type]  # transformers hides torch's signature
 
     def _render(self, prompt: str) -> str:
-        tokenizer, _ = self._loaded
+        tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             raise UserError(
                 "this teacher has no chat template, so it cannot be asked",
@@ -105,6 +107,22 @@ class Transformers:
             )
         message = [{"role": "user", "content": prompt}]
         return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
+
+
+@contextmanager
+def _as_teacher() -> Iterator[None]:
+    """What is wrong with the model is wrong with ``teacher.path``."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            error.what,
+            where="teacher.path",
+            given=error.given,
+            allowed=error.allowed,
+            do=error.do,
+            code=error.code,
+        ) from None
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
