@@ -48,6 +48,7 @@ class Stage(L.LightningModule):
     group_size = 1
     trains = True
     needs_columns: tuple[str, ...] = ()  # what every training row must have besides its prompt
+    writes_questions = False  # the policy asks; the dataset's training rows are not learned from
     plan: BatchPlan
     policy: PreTrainedModel
 

@@ -101,9 +101,13 @@ class Distill(Sft):
             write_traces(file, rows, counts)
         return rows, counts
 
+    def questions(self) -> list[Row]:
+        """What the teacher is asked."""
+        return self.data.train[: self.num_questions]
+
     def ask(self, journal: Path | None) -> list[tuple[Row, Answer]]:
         """Every answer with its question. ``journal`` holds those that were given; none is asked for twice."""
-        questions = self.data.train[: self.num_questions]
+        questions = self.questions()
         given = [[Answer(**a) for a in line["answers"]] for line in (jsonl.mended(journal) if journal else [])]
         for start in range(len(given), len(questions), QUESTIONS_AT_ONCE):
             rows = questions[start : start + QUESTIONS_AT_ONCE]

@@ -37,7 +37,8 @@ class FrozenTeacher:
 
     def on(self, device: torch.device) -> PreTrainedModel:
         """The model, on the student's device."""
-        return self.teacher.model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        self.teacher.model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        return self.teacher.model
 
 
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_path: str) -> None:

@@ -70,18 +70,19 @@ class Transformers:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Raises: UserError: it cannot be loaded."""
-        with _as_teacher():
+        with _blamed_on_the_teacher():
             return self._source.load_tokenizer()
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """The teacher itself: frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
+        """Frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
         import torch
 
-        with _as_teacher():
+        with _blamed_on_the_teacher():
             model = self._source.load(seed=0)  # the seed is for random weights only
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return model.to(device).eval().requires_grad_(False)  # type: ignore[arg-type]  # transformers hides torch's signature
+        model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        return model.eval().requires_grad_(False)
 
     @property
     def _source(self) -> Model:
@@ -110,8 +111,8 @@ class Transformers:
 
 
 @contextmanager
-def _as_teacher() -> Iterator[None]:
-    """What is wrong with the model is wrong with ``teacher.path``."""
+def _blamed_on_the_teacher() -> Iterator[None]:
+    """What cannot be loaded is ``teacher.path``, not the policy's."""
     try:
         yield
     except UserError as error:
