@@ -107,9 +107,7 @@ def _tiles(
     states: Tensor, teacher_states: Tensor, weight: Tensor, teacher_weight: Tensor, temperature: float, chunk: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """(columns, the student's logits, the teacher's) tile by tile."""
-    both = (
-        column_tiles(states, weight, temperature, chunk),
-        column_tiles(teacher_states, teacher_weight, temperature, chunk),
-    )
-    for (columns, logits), (_, theirs) in zip(*both, strict=True):
+    ours = column_tiles(states, weight, temperature, chunk)
+    others = column_tiles(teacher_states, teacher_weight, temperature, chunk)
+    for (columns, logits), (_, theirs) in zip(ours, others, strict=True):
         yield columns, logits, theirs

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-GREW = ("metrics.jsonl", "samples.jsonl", "traces/answers.jsonl", "traces/traces.jsonl", "traces/traces.json")
+GREW = (
+    "metrics.jsonl",
+    "samples.jsonl",
+    "traces/questions.jsonl",
+    "traces/answers.jsonl",
+    "traces/traces.jsonl",
+    "traces/traces.json",
+)
 WEIGHTS = ("model/model.safetensors", "best/model.safetensors")
 DECIDED = ("status", "error", "seed", "fingerprint", "data", "parents", "best", "metrics")
 

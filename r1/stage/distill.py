@@ -84,8 +84,10 @@ class Distill(Sft):
             return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
         finished = [(row, answer) for row, answer in asked if answer.finish_reason == "stop"]
-        verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
-        right = [asked for asked, correct in zip(finished, verdicts, strict=True) if correct or self.keep == "all"]
+        right = finished
+        if self.keep == "correct":
+            verdicts = self.data.all_correct([answer.text for _, answer in finished], [row for row, _ in finished])
+            right = [asked for asked, correct in zip(finished, verdicts, strict=True) if correct]
         rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in right]
         counts = {"asked": len(asked), "finished": len(finished), "kept": len(rows)}
         if len(rows) < self.plan.examples_per_step:

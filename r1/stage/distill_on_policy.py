@@ -1,12 +1,12 @@
 """On-policy distillation: the student samples, and learns the teacher's distribution at every token it has written.
 
-Two forms are in use. One takes -(log q(x) - log p(x)) of the sampled token x as its advantage and makes a step of policy
-gradient (Lu et al., "On-Policy Distillation", 2025). The other takes the divergence of the whole distributions at that
-position (GKD with lambda = 1, Agarwal et al. 2024). With reverse KL the first is a one-sample estimate of the second,
-E_q[grad log q(x) (log q(x) - log p(x))] = grad KL(q||p), and the second has no sampling noise (MiniLLM sums over the
-vocabulary for that reason; Gu et al. 2024, sec. 2.2), needs no ratios and no clipping, and takes other divergences as
-well. The teacher's forward pass gives the whole distribution anyway, so the second is what is done here. As in GKD no
-gradient flows through the sampling: a token is not charged for what comes after it.
+Two forms are in use. One takes -(log q(x) - log p(x)) of the sampled token x as its advantage and makes a step of
+policy gradient (Lu et al., "On-Policy Distillation", 2025). The other takes the divergence of the whole distributions
+at that position (GKD with lambda = 1, Agarwal et al. 2024). With reverse KL the first is a one-sample estimate of the
+second, E_q[grad log q(x) (log q(x) - log p(x))] = grad KL(q||p), and the second has no sampling noise (MiniLLM sums
+over the vocabulary for that reason; Gu et al. 2024, sec. 2.2), needs no ratios and no clipping, and takes other
+divergences as well. The teacher's forward pass gives the whole distribution anyway, so the second is what is done here.
+As in GKD no gradient flows through the sampling: a token is not charged for what comes after it.
 """
 
 from __future__ import annotations

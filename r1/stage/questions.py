@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from r1.data.base import Data, Row
 from r1.data.template.base import around_question
-from r1.data.template.chat import specials
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,14 +30,15 @@ class Opening:
         before, behind = around_question(data.template, tokenizer)
         self.tokenizer, self.end = tokenizer, "\n" if single_line else behind.rstrip()
         self.prompt_ids = list(tokenizer(before.rstrip(" "), add_special_tokens=False).input_ids)
-        special = set(specials(tokenizer))
-        self.stop_ids = {i for i in range(len(tokenizer)) if tokenizer.convert_ids_to_tokens(i) in special}
+        added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        self.stop_ids = added | set(tokenizer.all_special_ids)
         if single_line:
             self.stop_ids |= {i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i])}
 
     def question(self, rollout: Rollout) -> str | None:
         """The question that was written; None: it did not come to its end."""
-        text, end, _ = str(self.tokenizer.decode(rollout.completion_ids, skip_special_tokens=True)).partition(self.end)
+        written = str(self.tokenizer.decode(rollout.completion_ids, skip_special_tokens=True))
+        text, end, _ = written.partition(self.end) if self.end else (written, "", "")
         return None if rollout.truncated and not end else text.strip()
 
 
@@ -81,9 +81,10 @@ class Sieve:
         if row is None:
             return "not_answerable"
         row = {column: value for column, value in row.items() if column != "completion"}  # the teacher's to write
-        if plain(question) in self._held_out or (self.data.held_out and self.data.held_out(question)):
+        asked = str(row["prompt"])
+        if plain(asked) in self._held_out or (self.data.held_out and self.data.held_out(asked)):
             return "held_out"
-        return "duplicate" if plain(question) in self._taken else row
+        return "duplicate" if plain(asked) in self._taken else row
 
 
 def plain(question: str) -> str:
