@@ -28,6 +28,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "rollout",
     "stage",
     "stage/advantage",
+    "stage/divergence",
     "stage/loss",
     "teacher",
 )
@@ -51,7 +52,7 @@ def overrides(group: str, option: str) -> list[str]:
     if group == "reward/terms":
         return [f"+reward/terms@reward.terms.it={option}"]
     plus = "+" if group == "model/lora" else ""
-    stage = ["stage=distill"] if group == "teacher" else []
+    stage = {"teacher": ["stage=distill"], "stage/divergence": ["stage=distill_logits"]}.get(group, [])
     return [f"{plus}{group}={option}", *stage, *(needs.get(option, []) if group == "data" else [])]
 
 

@@ -81,8 +81,9 @@ class Transformers:
         with _blamed_on_the_teacher():
             model = self._source.load(seed=0)  # the seed is for random weights only
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model.requires_grad_(False)
-        return model.to(device).eval()  # type: ignore[arg-type]  # transformers hides torch's signature
+        model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        model.eval().requires_grad_(False)
+        return model
 
     @property
     def _source(self) -> Model:
