@@ -49,7 +49,7 @@ def announce(cfg: Config, experiment: Experiment) -> None:
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
         console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
-    if stage.group_size > 1 and cfg["dry_run"]:
+    if "advantage" in cfg["stage"] and stage.group_size > 1 and cfg["dry_run"]:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(sentence(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from r1.divergence import Divergence, head_divergence, logits_divergence
 from r1.functional import token_entropy, token_logps
 from r1.head import head_logps
 from r1.packing import attending, attention, pack
@@ -49,9 +50,40 @@ class Forward:
             logps, entropy = packed(model, batch, temperature, entropy_gradient, self.share_prompts)
         else:
             logps, entropy = plain(model, batch, temperature, entropy_gradient)
-        mask = batch.mask
-        zeros = torch.zeros(mask.shape, device=mask.device)
-        return zeros.masked_scatter(mask, logps), zeros.masked_scatter(mask, entropy)
+        return in_place(batch, logps), in_place(batch, entropy)
+
+    def compare(
+        self,
+        model: PreTrainedModel,
+        teacher: PreTrainedModel,
+        batch: Sequences,
+        temperature: float,
+        divergence: Divergence,
+        want_logps: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The divergence of ``model`` from ``teacher`` at every completion token, over the whole vocabulary.
+
+        Returns:
+            (B, T) divergences at ``temperature`` in nats, and, if wanted, (B, T) log-probabilities of the completion
+            tokens under ``model`` at temperature 1; both float32, 0 behind a completion's end. Only ``model`` has a
+            gradient.
+        """
+        targets, logps = batch.completion_ids[batch.mask], None
+        if self.packing and self.can_pack(model, batch) and self.can_pack(teacher, batch):
+            hidden, weight = packed_states(model, batch, self.share_prompts)
+            with torch.no_grad():
+                theirs = packed_states(teacher, batch, self.share_prompts)
+            found = head_divergence(hidden, weight, *theirs, temperature, divergence)
+            if want_logps:
+                logps, _ = head_logps(hidden, weight, targets, 1.0)
+        else:
+            logits = plain_logits(model, batch)
+            with torch.no_grad():
+                found_there = plain_logits(teacher, batch)
+            found = logits_divergence(logits, found_there, temperature, divergence)
+            if want_logps:
+                logps = token_logps(logits, targets, 1.0)
+        return in_place(batch, found), None if logps is None else in_place(batch, logps)
 
     def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:
         """Whether packing gives what the model itself gives: tried once per model, said once if it does not."""
@@ -69,6 +101,12 @@ def packed(
     model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool, share_prompts: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities and entropies of all completion tokens in a row, without padding."""
+    hidden, weight = packed_states(model, batch, share_prompts)
+    return head_logps(hidden, weight, batch.completion_ids[batch.mask], temperature, entropy_gradient)
+
+
+def packed_states(model: PreTrainedModel, batch: Sequences, share_prompts: bool) -> tuple[Tensor, Tensor]:
+    """(N, H) what the output layer is applied to at the N completion tokens, and its (V, H) weight."""
     layout = pack(batch, share_prompts)
     whole = inner(model)
     with attending(model, attention):
@@ -76,14 +114,21 @@ def packed(
             input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, layout=layout
         )
     hidden = nn.functional.embedding(layout.sources, out.last_hidden_state[0])  # selects rows
-    targets = batch.completion_ids[batch.mask]
-    return head_logps(hidden, whole.get_output_embeddings().weight, targets, temperature, entropy_gradient)
+    return hidden, whole.get_output_embeddings().weight
 
 
 def plain(
     model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """The same from the model's own forward: one padded row per completion, logits of the whole vocabulary."""
+    """The same from the model's own forward."""
+    logits = plain_logits(model, batch)
+    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+        entropy = token_entropy(logits, temperature)
+    return token_logps(logits, batch.completion_ids[batch.mask], temperature), entropy
+
+
+def plain_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
+    """(N, V) logits at the completion tokens, from one padded row per completion."""
     prompts = [batch.prompt_ids[p, : batch.prompt_lengths[p]] for p in batch.prompt_index]
     rows = [torch.cat([p, c[:n]]) for p, c, n in zip(prompts, batch.completion_ids, batch.lengths, strict=True)]
     input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -91,10 +136,7 @@ def plain(
         (b, len(p) - 1 + t) for b, (p, n) in enumerate(zip(prompts, batch.lengths, strict=True)) for t in range(n)
     ]
     row, column = torch.tensor(places, device=input_ids.device).T
-    logits = model(input_ids=input_ids, use_cache=False).logits[row, column]
-    with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
-        entropy = token_entropy(logits, temperature)
-    return token_logps(logits, batch.completion_ids[batch.mask], temperature), entropy
+    return model(input_ids=input_ids, use_cache=False).logits[row, column]  # type: ignore[no-any-return]
 
 
 @torch.no_grad()
@@ -131,6 +173,12 @@ def inner(model: PreTrainedModel) -> PreTrainedModel:
     """The transformers model itself, adapters in place, without peft's wrapper around it."""
     unwrapped = getattr(model, "get_base_model", None)
     return unwrapped() if unwrapped else model
+
+
+def in_place(batch: Sequences, values: Tensor) -> Tensor:
+    """N values of the completion tokens as (B, T), 0 elsewhere."""
+    mask = batch.mask
+    return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
 
 def _longest(batch: Sequences) -> int:

@@ -46,10 +46,9 @@ class _HeadLogps(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        device = hidden.device.type
-        cast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        cast = matmul_dtype(hidden)
         target, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
-        for rows in _row_tiles(hidden, weight, chunk):
+        for rows in row_tiles(hidden, weight, chunk):
             target[rows], lse[rows], entropy[rows] = _statistics(
                 hidden[rows].to(cast), weight, targets[rows], temperature, chunk
             )
@@ -66,9 +65,9 @@ class _HeadLogps(torch.autograd.Function):
             of_logps = torch.zeros_like(lse)
         to_hidden = torch.zeros_like(hidden)
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for rows in _row_tiles(hidden, weight, ctx.chunk):
+        for rows in row_tiles(hidden, weight, ctx.chunk):
             states = hidden[rows].to(ctx.cast)
-            for columns, logits in _column_tiles(states, weight, ctx.temperature, ctx.chunk):
+            for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk):
                 probs, share = _softmax(logits)
                 probs *= (share - lse[rows]).exp()[:, None]  # of the tile -> of the vocabulary
                 slope = of_logps[rows, None]
@@ -79,7 +78,7 @@ class _HeadLogps(torch.autograd.Function):
                 tile = (tile / ctx.temperature if ctx.temperature != 1 else tile).to(ctx.cast)
                 to_hidden[rows] += tile @ weight[columns].to(ctx.cast)
                 if to_weight is not None:
-                    _accumulate(to_weight[columns], tile, states)
+                    accumulate(to_weight[columns], tile, states)
         return to_hidden, to_weight, None, None, None
 
 
@@ -89,7 +88,7 @@ def _statistics(
     """Per token: the target's logit, log sum exp, and the entropy; one pass over the vocabulary."""
     target = torch.zeros(len(states), device=states.device)
     lse, entropy = torch.full_like(target, -torch.inf), torch.zeros_like(target)
-    for columns, logits in _column_tiles(states, weight, temperature, chunk):
+    for columns, logits in column_tiles(states, weight, temperature, chunk):
         place = targets - columns.start
         inside = (place >= 0) & (place < logits.shape[1])
         found = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
@@ -109,12 +108,20 @@ def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
     return probs, logits.amax(1) - probs.amax(1).log()
 
 
-def _row_tiles(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[slice]:
+def matmul_dtype(hidden: Tensor) -> torch.dtype:
+    """What the output layer multiplies in: autocast's type inside autocast, else the hidden states' own."""
+    device = hidden.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+
+
+def row_tiles(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[slice]:
+    """Tokens at a time, so that a tile of ``chunk`` columns keeps to its size."""
     size = max(1, TILE.get(hidden.device.type, TILE["cpu"]) // min(chunk, len(weight)))
     return (slice(start, start + size) for start in range(0, len(hidden), size))
 
 
-def _column_tiles(states: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+def column_tiles(states: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
+    """(columns, (tokens, columns) logits in float32) tile by tile."""
     for start in range(0, len(weight), chunk):
         columns = slice(start, start + chunk)
         logits = (states @ weight[columns].to(states.dtype).T).float()
@@ -127,7 +134,8 @@ def _add_at_targets(tile: Tensor, targets: Tensor, columns: slice, amounts: Tens
     tile.scatter_add_(1, place.clamp(0, tile.shape[1] - 1)[:, None], torch.where(inside, amounts, 0.0)[:, None])
 
 
-def _accumulate(into: Tensor, tile: Tensor, states: Tensor) -> None:
+def accumulate(into: Tensor, tile: Tensor, states: Tensor) -> None:
+    """into += tile^T states, without a copy where the types allow it."""
     if into.dtype == tile.dtype:
         into.addmm_(tile.T, states)
     else:

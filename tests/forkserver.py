@@ -26,11 +26,25 @@ from killpoints import Point, arm, fill_the_disk
 
 LONGEST_S = 120.0
 GRPO = ["stage=grpo", "stage.group_size=4", "stage.micro_batch_size=4"]
+ON_POLICY = ["stage=distill_on_policy", "stage.group_size=2", "stage.micro_batch_size=4"]
+MODEL_TEACHER = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32"]
 KINDS = {  # the runs that are killed: six steps, a validation every two
     "sft": ["stage=sft", "stage.micro_batch_size=2", "stage.warmup_steps=2", "stage.lr=0.01"],
     "distill": ["stage=distill", "stage.micro_batch_size=2", "stage.num_questions=24", "stage.answers_per_question=2"],
     "grpo": [*GRPO, "stage.num_iterations=2"],
     "kl": [*GRPO, "stage.kl_coef=0.1", "stage.ref_sync_every=2", "stage.ref_sync_mix=0.5", "stage.lr=0.01"],
+    "logits": ["stage=distill_logits", "stage.micro_batch_size=2", *MODEL_TEACHER],
+    "on_policy": [*ON_POLICY, "stage.num_iterations=2", *MODEL_TEACHER],
+    "direct": [
+        "stage=distill_direct",
+        "stage.micro_batch_size=2",
+        "stage.num_questions=24",
+        "stage.max_question_length=8",
+        "stage.single_line=false",  # but at the next 1, which random weights soon write
+        "data/template=r1_zero",
+        "data.template.text='Q: {prompt}1'",
+        "data._target_=conftest.any_sums",
+    ],
     "eval": ["stage=eval"],
     "reject": [
         "stage=reject",

@@ -21,7 +21,7 @@ VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.base:Stage.r
 ADD = "r1.store:Store.add"
 CLIP, SCORE = "r1.stage.base:Stage.configure_gradient_clipping", "r1.reward.base:Rewards.score"
 MANIFEST, WRITE, ASK = "os:replace", "r1.stage.distill:write_traces", "r1.teacher.procedural:Procedural.answer"
-GRPO = "r1.stage.grpo:Grpo"
+GRPO, ON_POLICY = "r1.stage.grpo:Grpo", "r1.stage.distill_on_policy:DistillOnPolicy"
 
 POINTS = {  # each run is killed at one point after the other, each time by the process that went on from the last
     "the beginning": (
@@ -114,6 +114,24 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
         Point("r1.stage.collect:Collector.groups", call=2),
         Point("r1.stage.collect:Collector.resampled", "after"),
         Point("r1.stage.collect:Collector.chosen", call=2),
+    ),
+    "the student's questions": (
+        "direct",
+        Point("r1.stage.distill_direct:DistillDirect.write_questions"),
+        Point(DECODE, call=4),
+        Point("r1.stage.distill_direct:write_traces"),
+        Point(MANIFEST, match="questions.json.tmp"),
+        Point(MANIFEST, match="questions.jsonl.tmp"),
+        Point(MANIFEST, "after", match="questions.jsonl.tmp"),
+        Point(APPEND, "torn", match="answers.jsonl"),
+    ),
+    "the teacher's distribution": (
+        "on_policy",
+        Point(DECODE, call=12),
+        Point(f"{ON_POLICY}.training_step", call=2),
+        Point(RENAME, "after", match="step_000001"),  # between the passes
+        Point(f"{ON_POLICY}.training_step"),
+        Point(f"{ON_POLICY}.rollouts", "after"),
     ),
     "a moving reference": (
         "kl",

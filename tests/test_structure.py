@@ -31,6 +31,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "rollout",
     "stage",
     "stage/advantage",
+    "stage/divergence",
     "stage/loss",
     "teacher",
 )
@@ -54,7 +55,11 @@ def overrides(group: str, option: str) -> list[str]:
     """How one option of a group is chosen."""
     needs = {"jsonl": ["data.path=x.jsonl"], "traces": ["data.path=x"]}
     plus = "+" if group == "model/lora" else ""
-    stage = ["stage=distill"] if group in ("teacher", "stage/filters") else []
+    stage = {
+        "teacher": ["stage=distill"],
+        "stage/filters": ["stage=distill"],
+        "stage/divergence": ["stage=distill_logits"],
+    }.get(group, [])
     if group in NAMED:
         return [f"+{group}@{NAMED[group]}={option}", *stage]
     return [f"{plus}{group}={option}", *stage, *(needs.get(option, []) if group == "data" else [])]

@@ -49,7 +49,7 @@ def arithmetic(
         found = problems(rng, split, min_terms, max_terms, max_term, count)
         return [row(terms, worked(terms, rng, [language])) for terms in found]
 
-    return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, **shared)
+    return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, held_out=held_out, **shared)
 
 
 def row(terms: list[int], thinking: str) -> Row:
@@ -74,9 +74,13 @@ def tagged(thinking: str, answer: str) -> str:
 
 
 def split_of(terms: list[int]) -> str:
-    """Which split a problem belongs to: one in ten is held out."""
-    digest = hashlib.sha256(question(terms).encode()).digest()
-    return "val" if digest[0] % 10 == 0 else "train"
+    """Which split a problem belongs to."""
+    return "val" if held_out(question(terms)) else "train"
+
+
+def held_out(prompt: str) -> bool:
+    """One problem in ten."""
+    return hashlib.sha256(prompt.encode()).digest()[0] % 10 == 0
 
 
 def problems(

@@ -47,7 +47,8 @@ class Shared(TypedDict):
 class Data:
     """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them.
 
-    ``ask`` makes a row of a question typed by hand, where the answer can be worked out.
+    ``ask`` makes a row of a question typed by hand, where the answer can be worked out. ``held_out`` says which
+    questions must never be learned, in ``val`` or not, where a question itself tells which side it is on.
     """
 
     train: list[Row]
@@ -55,6 +56,7 @@ class Data:
     template: Template
     verifier: Verifier
     ask: Callable[[str], Row | None] | None = None
+    held_out: Callable[[str], bool] | None = None
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""

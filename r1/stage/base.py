@@ -48,6 +48,7 @@ class Stage(L.LightningModule):
     trains = True
     predicts = False  # goes once over the training questions without learning: Lightning's predict loop
     needs_columns: tuple[str, ...] = ()  # what every training row must have besides its prompt
+    writes_questions = False  # the policy asks; the dataset's training rows are not learned from
     plan: BatchPlan
     policy: PreTrainedModel
 

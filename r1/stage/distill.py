@@ -117,6 +117,10 @@ class Distill(Sft):
             write_traces(file, rows, counts)
         return rows, counts
 
+    def questions(self) -> list[Row]:
+        """What the teacher is asked."""
+        return self.data.train[: self.num_questions]
+
     def rejected_by(self, pairs: list[tuple[Row, Answer]]) -> list[str | None]:
         """For each answer the filter that rejects it, or None; lengths are those in the student's tokens."""
         rows = [{**row, "completion": answer.text} for row, answer in pairs]
@@ -131,8 +135,7 @@ class Distill(Sft):
 
     def ask(self, file: Path | None) -> Asked:
         """Every answer with its question; ``file`` keeps the answers where no ``store`` was named."""
-        rows = self.data.train[: self.num_questions]
-        wanted = questions(rows, self.answers_per_question, self.teacher_seed)
+        wanted = questions(self.questions(), self.answers_per_question, self.teacher_seed)
         with TemporaryDirectory() as nowhere:  # without a record nothing is kept
             file = self.store or file or Path(nowhere) / "answers.jsonl"
             with Store(file, "stage.store", self.poll) as store:

@@ -61,13 +61,7 @@ class Sft(Stage):
         return 1.0
 
     def micro_batches(self, step: int) -> list[SftBatch]:
-        rows = [self.data.train[i] for i in self.step_indices(step)]
-        sequences = sorted((self.sequence(row) for row in rows), key=lambda s: len(s[0]) + len(s[1]))
-        step_tokens = self.global_sum(sum(len(targets) for _, targets in sequences))
-        size = self.plan.micro_batch_size
-        chunks = [sequences[i : i + size] for i in range(0, len(sequences), size)]
-        return [SftBatch(**vars(stack(chunk, self.tokenizer.pad_token_id)), step_tokens=step_tokens)
-                for chunk in chunks]  # fmt: skip
+        return cut(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
         """(context ids, target ids) of one example; the very first token of a text has nothing to follow."""
@@ -77,3 +71,12 @@ class Sft(Stage):
         )
         whole = prompt + completion
         return (whole[:1], whole[1:]) if self.loss_on_prompt else (prompt, completion)
+
+
+def cut(stage: Stage, sequences: list[tuple[list[int], list[int]]]) -> list[SftBatch]:
+    """A step's (context ids, target ids) as micro-batches, those of similar lengths together."""
+    ordered = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
+    step_tokens = stage.global_sum(sum(len(targets) for _, targets in ordered))
+    size = stage.plan.micro_batch_size
+    chunks = [ordered[i : i + size] for i in range(0, len(ordered), size)]
+    return [SftBatch(**vars(stack(chunk, stage.tokenizer.pad_token_id)), step_tokens=step_tokens) for chunk in chunks]

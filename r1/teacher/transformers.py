@@ -71,7 +71,7 @@ class Transformers:
 
     def _sampled(self, engine: Engine, batch: Sequence[Question], poll: Callable[[], None]) -> list[Reply]:
         """One batch; answers to the same question are sampled from one prefill of it."""
-        tokenizer, model = self._loaded
+        tokenizer, model = self.tokenizer, self.model
         groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._text(q.row))]
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
         seeds = [[question.seed for question in group] for _, group in groups]
@@ -95,6 +95,24 @@ class Transformers:
                 digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
         return digest.hexdigest()
 
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Raises: UserError: it cannot be loaded."""
+        with _blamed_on_the_teacher():
+            return self._source.load_tokenizer()
+
+    @cached_property
+    def model(self) -> PreTrainedModel:
+        """Frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
+        import torch
+
+        with _blamed_on_the_teacher():
+            model = self._source.load(seed=0)  # the seed is for random weights only
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        model.eval().requires_grad_(False)
+        return model
+
     @property
     def _source(self) -> Model:
         return Model(
@@ -107,20 +125,10 @@ class Transformers:
             lora=None,
         )
 
-    @cached_property
-    def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-        import torch
-
-        with _blamed_on_the_teacher():
-            tokenizer = self._source.load_tokenizer()
-            model = self._source.load(seed=0)  # the seed is for random weights only
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return tokenizer, model.to(device).eval()  # type: ignore[arg-type]  # transformers hides torch's signature
-
     def _text(self, row: Row) -> str:
         if row.get("rendered"):
             return str(row["rendered"])
-        tokenizer, _ = self._loaded
+        tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             raise UserError(
                 "this teacher has no chat template, so it cannot be asked",

@@ -1,9 +1,16 @@
-"""What the templates share: the text that a completion is made to start with."""
+"""What the templates share: the text that a completion is made to start with, and what stands around a question."""
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from r1.data.base import Template
+
+MARKER = "r1marker"
 OPEN_TAG = re.compile(r"<(?:think|answer)>\s*\Z")
 
 
@@ -20,3 +27,12 @@ def template_prefill(rendered: str) -> str:
 def with_prefill(rendered: str, prefill: str) -> str:
     """``rendered`` with ``prefill`` behind it, but not twice; space at the end makes no difference."""
     return rendered if rendered.rstrip().endswith(prefill.strip()) and prefill.strip() else rendered + prefill
+
+
+def around_question(template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """The text before a question and the text behind it, up to the completion.
+
+    A model that goes on from the first writes a question of its own (Magpie's pre-query template, Xu et al. 2024).
+    """
+    before, _, behind = template.render(tokenizer, MARKER).partition(MARKER)
+    return before, behind

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from r1.data.template.base import with_prefill
+from r1.data.template.base import MARKER, with_prefill
 from r1.errors import MODEL, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-MARKER = "r1marker"
 
 
 class Chat:

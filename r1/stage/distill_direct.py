@@ -1,0 +1,148 @@
+"""Direct distillation: the student writes its own questions, the teacher answers them, the student learns.
+
+Questions are sampled from the student as it starts, by having it go on from its template up to where a user's question
+begins (Magpie, Xu et al. 2024); a sieve leaves those that can be answered and are new. All else is ``Distill``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Annotated, Unpack
+
+from annotated_types import Ge, Gt
+
+from r1 import jsonl
+from r1.data.base import Data, Row
+from r1.errors import DATA, UserError
+from r1.evaluate import Validation
+from r1.model import Model
+from r1.progress import console, sentence
+from r1.reward.base import Rewards
+from r1.rollout.base import Engine
+from r1.seeds import key
+from r1.stage.asking import ModelChange
+from r1.stage.distill import Distill
+from r1.stage.filters import Filters
+from r1.stage.optimization import Optimization
+from r1.stage.questions import REASONS, Opening, Sieve
+from r1.stage.traces import write_traces
+from r1.teacher.base import Teacher
+
+WRITTEN_AT_ONCE = 256  # between two looks at whether there are enough
+
+
+class DistillDirect(Distill):
+    """Learn a teacher's answers to questions of the student's own.
+
+    Args:
+        num_questions: questions that are taken.
+        max_tries: questions written at most, as a multiple of ``num_questions``.
+        question_temperature: divides the logits while a question is written.
+        min_question_length: characters; shorter ones are rejected.
+        max_question_length: tokens; a question that does not end by then is rejected.
+        single_line: a question ends at its first line break.
+    """
+
+    writes_questions = True
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        rewards: Rewards,
+        engine: Engine,
+        validation: Validation,
+        teacher: Teacher,
+        filters: Filters,
+        seed: int,
+        num_devices: int,
+        *,
+        num_questions: Annotated[int, Ge(1)],
+        answers_per_question: Annotated[int, Ge(1)],
+        store: str | None,
+        teacher_seed: int | None,
+        model_change: ModelChange,
+        max_tries: Annotated[int, Ge(1)],
+        question_temperature: Annotated[float, Gt(0)],
+        min_question_length: Annotated[int, Ge(1)],
+        max_question_length: Annotated[int, Ge(1)],
+        single_line: bool,
+        loss_on_prompt: bool,
+        **optimization: Unpack[Optimization],
+    ) -> None:
+        super().__init__(
+            model,
+            data,
+            rewards,
+            engine,
+            validation,
+            teacher,
+            filters,
+            seed,
+            num_devices,
+            num_questions=num_questions,
+            answers_per_question=answers_per_question,
+            store=store,
+            teacher_seed=teacher_seed,
+            model_change=model_change,
+            loss_on_prompt=loss_on_prompt,
+            **optimization,
+        )
+        self.max_tries, self.single_line, self.min_question_length = max_tries, single_line, min_question_length
+        self.asking = copy.copy(engine)
+        self.asking.temperature, self.asking.max_completion_length = question_temperature, max_question_length
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":  # Lightning would load the policy, and move it, only after this
+            self.configure_model()
+            self.policy.to(self.trainer.strategy.root_device)  # type: ignore[arg-type]  # transformers hides it
+        super().setup(stage)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.trainer.global_step == 0:
+            counts = self.question_counts
+            shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}
+            self.report({"questions/written": float(counts["written"])} | shares)
+
+    def kept(self) -> tuple[list[Row], dict[str, int]]:
+        """As ``Distill``, the student's questions first: read back where the run has them."""
+        file = self.record.dir / "traces" / "questions.jsonl" if self.record else None
+        if file and file.is_file():
+            self.asked = jsonl.read(file)
+            self.question_counts = json.loads(file.with_suffix(".json").read_bytes())["counts"]
+        else:
+            self.asked, self.question_counts = self.write_questions()
+            counted = ", ".join(f"{name} {count}" for name, count in self.question_counts.items() if count)
+            console.print(sentence(f"{len(self.asked)} questions of the student's own were taken: {counted}"))
+            if file:
+                write_traces(file, self.asked, self.question_counts)
+        return super().kept()
+
+    def questions(self) -> list[Row]:
+        return self.asked
+
+    def write_questions(self) -> tuple[list[Row], dict[str, int]]:
+        """``num_questions`` rows, and the sieve's counts. Raises: UserError: too few are taken in ``max_tries``."""
+        opening = Opening(self.data, self.tokenizer, self.single_line)
+        sieve = Sieve(self.data, self.min_question_length)
+        limit = self.num_questions * self.max_tries
+        while len(sieve.rows) < self.num_questions and sieve.counts["written"] < limit:
+            start = sieve.counts["written"]
+            numbers = range(start, min(start + WRITTEN_AT_ONCE, limit))
+            seeds = [[key(self.seed, "question", i)] for i in numbers]
+            prompts = [opening.prompt_ids for _ in numbers]
+            for (rollout,) in self.asking.generate(self.policy, prompts, seeds, opening.stop_ids, self.poll):
+                if len(sieve.rows) < self.num_questions:
+                    sieve.see(opening.question(rollout))
+        if len(sieve.rows) < self.num_questions:
+            raise UserError(
+                f"the student wrote {limit} questions, of which {len(sieve.rows)} were taken",
+                where="stage.num_questions",
+                given=", ".join(f"{name} {count}" for name, count in sieve.counts.items()),
+                allowed=f"{self.num_questions} of them within stage.max_tries={self.max_tries} times as many",
+                do="lower stage.num_questions, raise stage.max_tries, or take a student that has read such prompts",
+                code=DATA,
+            )
+        return sieve.rows, sieve.counts

@@ -1,0 +1,77 @@
+"""Logit-level distillation: the student's next-token distribution is drawn to the teacher's on given completions.
+
+The completions are the dataset's: a teacher's answers (data=traces), or any others (Hinton et al. 2015; word-level
+distillation of Kim and Rush 2016).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Unpack
+
+from annotated_types import Gt, Interval
+from torch import Tensor
+
+from r1.data.base import Data
+from r1.divergence import Divergence
+from r1.evaluate import Validation
+from r1.model import Model
+from r1.reward.base import Rewards
+from r1.rollout.base import Engine
+from r1.stage.frozen import FrozenTeacher
+from r1.stage.optimization import Optimization
+from r1.stage.sft import Sft, SftBatch
+from r1.teacher.base import Teacher
+
+
+class DistillLogits(Sft):
+    """(1 - c) tau^2 D(teacher, student) + c cross-entropy, per target token, the mean taken over the whole step.
+
+    Args:
+        divergence: D (nested group ``stage/divergence``), of both distributions at temperature tau.
+        temperature: tau, divides the logits of both. tau^2 keeps the gradient's size (Hinton et al. 2015, sec. 2).
+        cross_entropy: c, the share of the cross-entropy on the completion's own tokens, at temperature 1.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        rewards: Rewards,
+        engine: Engine,
+        validation: Validation,
+        teacher: Teacher,
+        seed: int,
+        num_devices: int,
+        *,
+        divergence: Divergence,
+        temperature: Annotated[float, Gt(0)],
+        cross_entropy: Annotated[float, Interval(ge=0, lt=1)],
+        loss_on_prompt: bool,
+        **optimization: Unpack[Optimization],
+    ) -> None:
+        super().__init__(
+            model,
+            data,
+            rewards,
+            engine,
+            validation,
+            seed,
+            num_devices,
+            loss_on_prompt=loss_on_prompt,
+            **optimization,
+        )
+        self.teacher = FrozenTeacher(teacher, self.tokenizer)
+        self.divergence, self.tau, self.cross_entropy = divergence, temperature, cross_entropy
+
+    def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
+        teacher = self.teacher.on(self.device)
+        found, logps = self.forward_pass.compare(
+            self.policy, teacher, batch, self.tau, self.divergence, want_logps=self.cross_entropy > 0
+        )
+        divergence = found.sum() / batch.step_tokens
+        self.accumulate({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
+        loss = (1 - self.cross_entropy) * self.tau**2 * divergence
+        if logps is not None:
+            loss = loss - self.cross_entropy * logps.sum() / batch.step_tokens
+        self.accumulate({"train/loss": loss.detach()})
+        return loss * self.backward_scale()

@@ -1,0 +1,111 @@
+"""stage=distill_direct: the student asks, the teacher answers, nothing held out is ever learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1 import jsonl
+from r1.build import Config
+from r1.data.arithmetic import held_out
+from r1.errors import DATA, UserError
+from r1.run import execute
+from r1.runs import read
+from r1.stage.questions import REASONS
+
+ENDS = [  # a question goes to the next 1, which random weights soon write
+    "stage.single_line=false",
+    "stage.max_question_length=8",
+    "data/template=r1_zero",
+    "data.template.text='Q: {prompt}1'",
+]
+KNOBS = ["stage.num_questions=40", "stage.answers_per_question=2", "trainer.max_steps=3", "val.every=3", "threads=1"]
+
+
+@pytest.fixture(scope="module")
+def finished(config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run of the shipped model, which has read how people ask."""
+    folder = tmp_path_factory.mktemp("direct") / "run"
+    batch = ["stage.examples_per_step=8", "stage.micro_batch_size=8", "val.num_prompts=4", "data.num_train=8"]
+    cfg = config("stage=distill_direct", "model=tiny_xs", *batch, *KNOBS, f"output_dir={folder}")
+    execute(cfg | {"trainer": cfg["trainer"] | {"accelerator": "cpu"}}, [])
+    return folder
+
+
+def lines(folder: Path, name: str) -> list[dict[str, Any]]:
+    return jsonl.read(folder / "traces" / name)
+
+
+def test_the_teacher_is_asked_what_the_student_wrote(finished: Path) -> None:
+    questions = [row["prompt"] for row in lines(finished, "questions.jsonl")]
+    assert len(set(questions)) == 40
+    assert [line["prompt"] for line in lines(finished, "answers.jsonl")] == questions
+    rows = lines(finished, "traces.jsonl")
+    assert {row["prompt"] for row in rows} <= set(questions)
+    assert 40 < len(rows) < 80, "two answers each, of which the wrong ones are left out"
+    assert all(f"<answer>{row['answer']}</answer>" in row["completion"] for row in rows)
+
+
+def test_no_question_is_held_out(finished: Path) -> None:
+    assert not any(held_out(row["prompt"]) for row in lines(finished, "questions.jsonl"))
+
+
+def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:
+    (logged,) = [row for row in read(str(finished)).metrics if "questions/written" in row]
+    counts = json.loads((finished / "traces" / "questions.json").read_text())["counts"]
+    assert counts["written"] == 40 + sum(counts[reason] for reason in REASONS) > 40
+    shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}
+    assert logged == {"step": 0, "questions/written": counts["written"]} | shares
+
+
+def test_what_is_written_depends_on_the_seed_alone(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    knobs = ["data._target_=conftest.any_sums", "stage.num_questions=12", *ENDS]
+    made = stage("stage=distill_direct", *knobs)
+    rows, counts = made.write_questions()
+    assert len(rows) == 12
+    monkeypatch.setattr("r1.stage.distill_direct.WRITTEN_AT_ONCE", 5)
+    assert stage("stage=distill_direct", *knobs, "rollout.batch_size=2").write_questions() == (rows, counts)
+    assert stage("stage=distill_direct", *knobs, "seed=1").write_questions()[0] != rows
+
+
+def test_there_is_a_limit_to_what_is_written(stage: Callable[..., Any]) -> None:
+    """Random weights never write a sum."""
+    made = stage("stage=distill_direct", "stage.num_questions=20", "stage.max_tries=2", "stage.single_line=true")
+    with pytest.raises(UserError, match="wrote 40 questions, of which 0 were taken") as caught:
+        made.write_questions()
+    assert caught.value.code == DATA
+    assert caught.value.given.startswith("written 40, unfinished ")
+
+
+def test_sampling_questions_leaves_the_engine_of_the_run_alone(experiment: Callable[..., Any]) -> None:
+    made = experiment("stage=distill_direct", "stage.question_temperature=0.7", "rollout.temperature=0.9").stage
+    assert (made.engine.temperature, made.engine.max_completion_length) == (0.9, 8)
+    assert (made.asking.temperature, made.asking.max_completion_length) == (0.7, 32)
+
+
+@pytest.fixture
+def open_ended(small: Callable[..., Config], tmp_path: Path) -> Callable[..., Config]:
+    """A config whose dataset cannot work out the answer to a new question."""
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(f'{{"prompt": "What is {n}?", "answer": "{n}"}}\n' for n in range(40)))
+    columns = {"prompt_column": "prompt", "answer_column": "answer", "completion_column": None}
+
+    def composed(*overrides: str) -> Config:
+        cfg = small("stage=distill_direct", *ENDS, *overrides)
+        kept = {name: cfg["data"][name] for name in ("template", "verifier")}
+        split = {"val_path": None, "num_val": 8, "on_bad_row": "error", "min_pass_rate": None, "max_pass_rate": None}
+        return cfg | {"data": {"_target_": "r1.data.jsonl.jsonl", "path": str(file)} | columns | split | kept}
+
+    return composed
+
+
+def test_questions_without_a_gold_answer(open_ended: Callable[..., Config], folder: Path) -> None:
+    teacher = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32", "trainer.max_steps=2"]
+    execute(open_ended("stage.num_questions=12", *teacher, f"output_dir={folder}"), [])
+    rows = lines(folder, "traces.jsonl")  # the verifier's filter does not apply
+    assert 4 <= len(rows) <= 12
+    assert all(set(row) == {"prompt", "completion", "teacher"} for row in rows)

@@ -1,0 +1,176 @@
+"""stage=distill_logits: the loss and gradient of a whole step, the teacher that is only read, and who may be one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from slow import assert_same, collected, gradient
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from r1.build import Config
+from r1.data.base import Row
+from r1.errors import MODEL, UserError
+from r1.forward import Forward
+from r1.model import Model, location
+from r1.run import execute
+from r1.runs import read
+
+Stages = Callable[..., Any]
+TEACHER = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32"]
+DIVERGENCES = ["forward_kl", "reverse_kl", "jsd"]
+
+
+def rows(made: Any) -> list[Row]:
+    return [made.data.train[i] for i in made.step_indices(0)]
+
+
+def slow_loss(made: Any, tau: float, share: float) -> Tensor:
+    """One example at a time through both models' own forward, full logits, the papers' sums."""
+    total, count = torch.tensor(0.0), 0
+    for row in rows(made):
+        prompt, targets = made.sequence(row)
+        ids = torch.tensor([prompt + targets])
+        logits = made.policy(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        with torch.no_grad():
+            theirs = made.teacher.teacher.model(input_ids=ids).logits[0, len(prompt) - 1 : -1]
+        p, q = (z.div(tau).softmax(-1) for z in (theirs, logits))
+        m = 0.5 * (p + q)
+        kinds = {
+            "forward_kl": lambda p=p, q=q: (p * (p / q).log()).sum(),
+            "reverse_kl": lambda p=p, q=q: (q * (q / p).log()).sum(),
+            "jsd": lambda p=p, q=q, m=m: 0.5 * (p * (p / m).log()).sum() + 0.5 * (q * (q / m).log()).sum(),
+        }
+        logps = logits.log_softmax(-1)[range(len(targets)), targets]
+        total = total + (1 - share) * tau**2 * kinds[made.divergence.func.__name__]() - share * logps.sum()
+        count += len(targets)
+    return total / count
+
+
+@pytest.mark.parametrize("packing", [True, False])
+@pytest.mark.parametrize(("tau", "share"), [(1.0, 0.0), (1.5, 0.25)])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_step_equals_full_logits_one_example_at_a_time(
+    stage: Stages, divergence: str, tau: float, share: float, packing: bool
+) -> None:
+    knobs = [f"stage/divergence={divergence}", f"stage.temperature={tau}", f"stage.cross_entropy={share}"]
+    made = stage("stage=distill_logits", *TEACHER, *knobs, f"stage.packing={packing}")
+    found = gradient(made, made.micro_batches(0))
+    made.policy.zero_grad()
+    loss = slow_loss(made, tau, share)
+    loss.backward()
+    assert_same(found, collected(made.policy), atol=1e-5)
+    assert made._sums["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_the_micro_batch_size_changes_nothing(stage: Stages, divergence: str, size: int) -> None:
+    knobs = [*TEACHER, f"stage/divergence={divergence}", "stage.cross_entropy=0.3"]
+    whole = stage("stage=distill_logits", *knobs)
+    parts = stage("stage=distill_logits", *knobs, f"stage.micro_batch_size={size}")
+    lengths = [len(whole.sequence(row)[1]) for row in rows(whole)]
+    assert len(set(lengths)) > 1, "means of means would not show"
+    assert_same(gradient(parts, parts.micro_batches(0)), gradient(whole, whole.micro_batches(0)))
+    assert parts._sums["train/divergence"] == pytest.approx(whole._sums["train/divergence"], abs=1e-6)
+
+
+def test_prompts_are_learned_too_if_asked_for(stage: Stages) -> None:
+    made = stage("stage=distill_logits", *TEACHER, "stage.loss_on_prompt=true")
+    found = gradient(made, made.micro_batches(0))
+    made.policy.zero_grad()
+    slow_loss(made, 1.0, 0.0).backward()
+    assert_same(found, collected(made.policy), atol=1e-5)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES)
+def test_a_student_that_is_its_teacher_learns_nothing(stage: Stages, divergence: str) -> None:
+    made = stage("stage=distill_logits", *TEACHER, f"stage/divergence={divergence}")
+    made.policy = Model(
+        path="r1:tiny_xs", config=None, tokenizer=None, dtype="float32", attn_implementation="sdpa",
+        gradient_checkpointing=False, lora=None,
+    ).load(0)  # fmt: skip
+    assert gradient(made, made.micro_batches(0)).abs().max() < 1e-5
+    assert made._sums["train/loss"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:
+    made = stage("stage=distill_logits", *TEACHER)
+    teacher = made.teacher.on(made.device)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    gradient(made, made.micro_batches(0))
+    assert not teacher.training
+    assert not any(p.requires_grad or p.grad is not None for p in teacher.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    assert {name.split(".")[0] for name in made.state_dict()} == {"policy"}
+
+
+def test_either_may_refuse_to_be_packed(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stage("stage=distill_logits", *TEACHER)
+    expected = gradient(made, made.micro_batches(0))
+    for refuses in (made.policy, made.teacher.on(made.device)):
+        monkeypatch.setattr(Forward, "can_pack", lambda self, model, batch, no=refuses: model is not no)
+        assert_same(gradient(made, made.micro_batches(0)), expected, atol=1e-5)
+
+
+# ---- who may be a teacher ----
+
+
+@pytest.mark.parametrize("kind", ["distill_logits", "distill_on_policy"])
+def test_a_teacher_that_only_answers_is_refused(experiment: Callable[..., Any], kind: str) -> None:
+    with pytest.raises(UserError, match="which only a model in this process has") as caught:
+        experiment(f"stage={kind}")
+    assert (caught.value.where, caught.value.given) == ("teacher", "procedural")
+    assert "teacher=transformers" in caught.value.do
+
+
+def changed_tokenizer(folder: Path, change: Callable[[Config], None]) -> str:
+    """The tiny world's tokenizer with something else in it; there are no weights beside it."""
+    AutoTokenizer.from_pretrained(location("r1:tiny_xs")).save_pretrained(folder)
+    (folder / "config.json").write_text((Path(location("r1:tiny_xs")) / "config.json").read_text())
+    file = folder / "tokenizer.json"
+    held = json.loads(file.read_text())
+    change(held)
+    file.write_text(json.dumps(held))
+    return str(folder)
+
+
+def swap(held: Config) -> None:
+    vocabulary = held["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+
+
+def no_merges(held: Config) -> None:
+    held["model"]["merges"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "how"), [(swap, "2 ids differ, the first is .*: 'A' and 'B'"), (no_merges, "they split .* differently")]
+)
+def test_another_tokenizer_is_refused_before_any_weight_is_loaded(
+    experiment: Callable[..., Any], tmp_path: Path, change: Callable[[Config], None], how: str
+) -> None:
+    path = changed_tokenizer(tmp_path, change)
+    with pytest.raises(UserError, match=how) as caught:
+        experiment("stage=distill_logits", *TEACHER, f"teacher.path={path}")
+    assert (caught.value.where, caught.value.given, caught.value.code) == ("teacher.path", path, MODEL)
+    assert "tiny" in caught.value.allowed
+
+
+# ---- a whole run ----
+
+
+def test_it_learns_and_its_teacher_is_a_parent(small: Callable[..., Config], tmp_path: Path) -> None:
+    execute(small("stage=sft", "trainer.max_steps=2", f"output_dir={tmp_path / 'teacher'}"), [])
+    knobs = [*TEACHER, f"teacher.path={tmp_path / 'teacher'}", "seed=1", "stage.lr=0.01", "trainer.max_steps=20"]
+    execute(small("stage=distill_logits", *knobs, "val.every=20", f"output_dir={tmp_path / 'student'}"), [])
+    done = read(str(tmp_path / "student"))
+    losses = [row["train/loss"] for row in done.metrics if "train/loss" in row]
+    assert losses[-1] < 0.8 * losses[0]
+    (parent,) = done.manifest["parents"]
+    assert parent["fingerprint"] == read(str(tmp_path / "teacher")).manifest["fingerprint"]
