@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from r1 import run
-from r1.check.rules import hub_data
+from r1.check.rules import check_rules, hub_data
 from r1.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE, Interrupted, UserError
 from r1.launch import launch
 from r1.model import SHIPPED, Model
@@ -644,3 +645,14 @@ def test_the_real_command_line_says_it_without_loading_torch(tmp_path: Path) -> 
 
 
 ROOT = str(Path(__file__).parents[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seeds", [1]), ("workers", 2), ("shared", ["seed=1"]), ("result", "rl"), ("steps", {"a": ["seed=1"]})],
+)
+def test_a_run_reads_nothing_of_a_pipeline(config: Callable[..., dict[str, Any]], key: str, value: Any) -> None:
+    cfg = config() | {key: value}
+    with pytest.raises(UserError, match="pipeline") as caught:
+        check_rules(cfg)
+    assert caught.value.where == key

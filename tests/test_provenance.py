@@ -66,6 +66,37 @@ def test_data_and_parents_and_code_do(config: Callable[..., Config], monkeypatch
     assert len(seen) == 4
 
 
+def test_a_parent_counts_as_what_it_is_and_not_where_it_lies(config: Callable[..., Config], tmp_path: Path) -> None:
+    def found(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
+        cfg = config("data=traces", f"data.path={tmp_path}/{folder}{tail}", f"model.path={tmp_path}/{folder}")
+        return provenance.fingerprint(cfg, data, [{"path": str(tmp_path / folder), "fingerprint": fingerprint}])
+
+    assert found("here") == found("there")
+    assert found("here") == found("here", data="other rows"), "they come from the parent, which decides them"
+    assert found("here") != found("here", "y")
+    assert found("here") != found("here", tail="/traces")
+
+
+def test_files_beside_the_data_of_a_parent_count_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "general.jsonl").write_text("1")
+    parts = {"kept": {"path": f"{tmp_path}/run"}, "general": {"path": f"{tmp_path}/general.jsonl"}}
+    cfg = {"extensions": [], "data": parts}
+    parents = [{"path": f"{tmp_path}/run", "fingerprint": "x"}]
+    before = provenance.fingerprint(cfg, "", parents)
+    (tmp_path / "general.jsonl").write_text("2")
+    assert provenance.fingerprint(cfg, "", parents) != before
+
+
+def test_runs_yet_to_come_are_parents_too(tmp_path: Path) -> None:
+    paths = provenance.paths(
+        {"model": {"path": f"{tmp_path}/a/best", "tokenizer": None}, "teacher": {"path": "r1:tiny"}}
+    )
+    assert paths == [f"{tmp_path}/a/best", "r1:tiny"]
+    expected = [{"path": f"{tmp_path}/a", "fingerprint": "x"}]
+    assert provenance.parents(paths, {f"{tmp_path}/a": "x"}) == expected
+    assert provenance.parents(paths) == []
+
+
 @pytest.mark.usefixtures("fresh_hash")
 @pytest.mark.parametrize("file", ["mine.py", "mine/__init__.py", "mine/deep/rewards.py"])
 def test_the_code_of_extensions_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
