@@ -5,6 +5,7 @@ A target's positional parameters are runtime objects and are handed over by thei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,22 @@ def used_parts(cfg: Config) -> list[str]:
     return list(signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime)
 
 
+def nodes_of(config: Config) -> Iterator[tuple[str, Config]]:
+    """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
+    skipped = "" if "stage" not in config or "teacher" in used_parts(config) else "teacher"
+    for part, node in config.items():
+        if part != skipped:
+            yield from _nodes(node, part)
+
+
+def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, inner in node.items():
+            yield from _nodes(inner, f"{where}.{key}")
+
+
 def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
 
@@ -86,6 +103,6 @@ def rewards(cfg: Config) -> Rewards:
     terms = {}
     for name, node in cfg["reward"]["terms"].items():
         knobs = {key: value for key, value in node.items() if key != "weight"}
-        function = make(knobs | {"_partial_": True}, f"reward.terms.{name}", cfg)
+        function = make({"_partial_": True} | knobs, f"reward.terms.{name}", cfg)
         terms[name] = Term(name, function, node["weight"])
     return Rewards(terms)

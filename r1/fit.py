@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r1 import checkpoint, model, provenance
-from r1.build import Experiment, make, used_parts
+from r1 import checkpoint, provenance
+from r1.build import Experiment, make, nodes_of
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import UserError
 from r1.logger import closing
@@ -38,13 +38,9 @@ def announce(cfg: Config, experiment: Experiment) -> None:
     stage = experiment.stage
     if stage.trains:
         console.print(sentence(str(stage.plan)))
-    val = experiment.validation
-    console.print(
-        sentence(
-            f"{len(experiment.data.train)} training and {len(experiment.data.val)} held-out examples; "
-            f"validation: {val.num_prompts} prompts x {val.num_samples} completions"
-        )
-    )
+    data = experiment.data
+    counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    console.print(sentence(f"{counts}; validation: {stage.validation_plan}"))
     width = getattr(experiment.model.load_config(), "hidden_size", 0)
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
@@ -78,7 +74,7 @@ def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str)
     keep_freed_memory()
     stage = experiment.stage
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
-    sources = [cfg[part].get("path") for part in ("model", "data", "teacher") if part in used_parts(cfg)]
+    sources = [node.get("path") for _, node in nodes_of(cfg)]
     parents = provenance.parents([path for path in sources if path])
     folder = Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
     with Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto") as record:
@@ -120,7 +116,7 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record)
         stage.poll()
         if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
-        model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
+        stage.export(record.dir / "model")
     record.final = stage.figures
 
 

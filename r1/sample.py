@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -90,13 +89,8 @@ def question(data: Any, prompt: str, answer: str | None) -> Row:
 
 
 def scorable(terms: dict[str, Term], row: Row) -> dict[str, Term]:
-    """The terms that this row has the columns for; without a gold answer none that asks the verifier."""
-    return {
-        name: term
-        for name, term in terms.items()
-        if required_columns(term.function, ()) <= row.keys()
-        and ("answer" in row or "verifier" not in inspect.signature(term.function).parameters)
-    }
+    """The terms that this row has the columns for."""
+    return {name: term for name, term in terms.items() if required_columns(term.function, ()) <= row.keys()}
 
 
 if __name__ == "__main__":

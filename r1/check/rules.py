@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.batch import BatchPlan
-from r1.build import used_parts
+from r1.build import nodes_of
 from r1.check.schema import resolve
 from r1.errors import DATA, LOCKED, MODEL, STORAGE, UserError, UserErrors, nearest, null
 from r1.model import location
@@ -28,7 +28,8 @@ def check_rules(cfg: Config) -> None:
         UserErrors: every rule that is broken.
     """
     found: list[UserError] = []
-    for rule in (group, policy_loss, validation, devices, batch, packages, models, architecture, hub_data, output):
+    rules = (group, policy_loss, validation, shares, devices, batch, packages, models, architecture, hub_data, output)
+    for rule in rules:
         try:
             rule(cfg)
         except UserError as error:
@@ -101,6 +102,13 @@ def batch(cfg: Config) -> None:
     BatchPlan(num_examples, group_size, stage["micro_batch_size"], trainer["devices"] * trainer["num_nodes"])
 
 
+def shares(cfg: Config) -> None:
+    """A weight is a share of a mixture."""
+    if (weight := cfg["data"].get("weight")) is not None:
+        do = "data=mixture +data@data.parts.NAME=OPTION data.parts.NAME.weight=..."
+        raise UserError("one dataset has no share in anything", where="data.weight", given=weight, do=do)
+
+
 def devices(cfg: Config) -> None:
     names = ("accelerator", "devices", "num_nodes", "strategy")
     check_devices(**{name: cfg["trainer"][name] for name in names})
@@ -123,11 +131,10 @@ def packages(cfg: Config) -> None:
 
 def models(cfg: Config) -> None:
     """Folders of models, before a hub is asked for what looks like a folder."""
-    teacher = [("teacher", "path")] if "teacher" in used_parts(cfg) else []
-    for part, key in [("model", "path"), ("model", "tokenizer"), *teacher]:
-        path = cfg[part].get(key)
-        if isinstance(path, str):
-            _check_folder(path, f"{part}.{key}", needs_weights=key == "path")
+    for where, node in nodes_of(cfg):
+        for key in ("path", "tokenizer") if not where.startswith("data") else ():
+            if isinstance(path := node.get(key), str):
+                _check_folder(path, f"{where}.{key}", needs_weights=key == "path")
 
 
 def _check_folder(path: str, where: str, needs_weights: bool) -> None:
@@ -154,16 +161,21 @@ def _check_folder(path: str, where: str, needs_weights: bool) -> None:
 
 
 def hub_data(cfg: Config) -> None:
-    """A dataset on the hub, before it is downloaded; one that is on disk in any form is left to its loader."""
-    path, from_hub = cfg["data"].get("path"), "train_split" in cfg["data"]
-    if not from_hub or Path(path).expanduser().exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-        return
+    """Datasets on the hub, before they are downloaded; what is on disk in any form is left to its loader."""
+    for where, node in nodes_of({"data": cfg["data"]}):
+        path = str(node.get("path"))
+        unseen = "train_split" in node and not Path(path).expanduser().exists()
+        if unseen and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+            _check_dataset(path, f"{where}.path")
+
+
+def _check_dataset(path: str, where: str) -> None:
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
     owner, dataset = path.split("/")
     if not Path(config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(dataset)}").exists():
-        _check_hub(path, "data.path", "README.md", kind="dataset", code=DATA)
+        _check_hub(path, where, "README.md", kind="dataset", code=DATA)
 
 
 def _check_hub(path: str, where: str, file: str, kind: str = "model", code: int = MODEL) -> None:

@@ -11,6 +11,9 @@ from r1.data.base import Row, Verifier, verdicts
 def accuracy(
     prompts: list[str], completions: list[str], verifier: Verifier, rows: list[Row], **columns: Any
 ) -> list[float | None]:
-    """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,)."""
+    """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,).
+
+    None where the row has no gold answer.
+    """
     answers = [parse(completion).answer for completion in completions]
-    return [float(right) for right in verdicts(verifier, answers, rows)]
+    return [None if right is None else float(right) for right in verdicts(verifier, answers, rows)]
