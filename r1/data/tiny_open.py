@@ -1,9 +1,9 @@
-"""The tiny world's open-ended questions: ``20=3+5+?`` asks for a sum that begins like this and makes 20.
+"""The tiny world's open-ended questions: ``3+5+?=?`` asks for a sum of one's own that begins like this.
 
 There are many acceptable answers and no gold one. People answer as they do everywhere: some at once, some with their
-working, in one language or two, with few numbers or with several, and some miss the target. Readers prefer some answers
-to others, for reasons that no rule of the run spells out: ``quality`` is that hidden preference, which decides the
-pairs that a reward model learns from and measures what became of it (``reward/terms/tiny_open``).
+working, in one language or in two, adding one number or several, and some go wrong. Readers prefer some answers to
+others, for reasons that no rule of the run spells out: ``quality`` is that hidden preference, which decides the pairs
+that a reward model learns from and measures what became of it (``reward/terms/tiny_open``).
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Iterator
 from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
 from r1.completion import parse
-from r1.data.arithmetic import Language, tagged, worked
+from r1.data.arithmetic import Language, near, tagged, worked
 from r1.data.base import Data, Row, Shared
 from r1.errors import DATA, UserError
 from r1.reward.terms.language import language_share
 
-QUESTION = re.compile(r"(\d{1,3})=((?:\d{1,2}\+)+)\?")
+QUESTION = re.compile(r"((?:\d{1,2}\+)+)\?=\?")
 STEP = re.compile(r"(?:plus|加) (\d{1,3}) (?:is|得) (\d{1,3})")
 LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
-MAX_TERM, MAX_ADDED = 9, 4  # largest number; numbers that are added at most
-MIN_REST, MAX_REST = 4, 20  # what is left to add
-ENOUGH = 4  # different numbers: more do not please more
+MAX_TERM = 9  # largest number
+MIN_GIVEN, MAX_GIVEN = 2, 4  # numbers that a question begins with
+MAX_ADDED = 3  # that people add
+ENOUGH = 3  # different numbers added: more do not please more
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -48,36 +48,33 @@ def tiny_open(
 
     def rows(split: str, count: int) -> list[Row]:
         rng = random.Random(f"tiny_open/{split}/{seed}")
-        asked = questions(rng, split)
-        found = [next(asked) for _ in range(count)] if split == "train" else different(asked, count)
-        return [row(target, given, rng, share_short, share_wrong) for target, given in found]
+        asked = [drawn(rng, split) for _ in range(count)] if split == "train" else different(rng, split, count)
+        return [row(given, rng, share_short, share_wrong) for given in asked]
 
     return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, **shared)
 
 
-def questions(rng: random.Random, split: str) -> Iterator[tuple[int, list[int]]]:
-    """(target, first numbers) of one split for ever; one question in ten is held out, by its hash."""
+def drawn(rng: random.Random, split: str) -> list[int]:
+    """The numbers that a question begins with; one question in ten is held out, by its hash."""
     while True:
-        given = [rng.randint(1, MAX_TERM) for _ in range(rng.randint(1, 2))]
-        target = sum(given) + rng.randint(MIN_REST, MAX_REST)
-        held = hashlib.sha256(question(target, given).encode()).digest()[0] % 10 == 0
-        if held == (split == "val"):
-            yield target, given
+        given = [rng.randint(1, MAX_TERM) for _ in range(rng.randint(MIN_GIVEN, MAX_GIVEN))]
+        if (hashlib.sha256(question(given).encode()).digest()[0] % 10 == 0) == (split == "val"):
+            return given
 
 
-def different(asked: Iterator[tuple[int, list[int]]], count: int) -> list[tuple[int, list[int]]]:
-    found: dict[str, tuple[int, list[int]]] = {}
+def different(rng: random.Random, split: str, count: int) -> list[list[int]]:
+    found: dict[str, list[int]] = {}
     for _ in range(100 * count):
-        target, given = next(asked)
-        found.setdefault(question(target, given), (target, given))
+        given = drawn(rng, split)
+        found.setdefault(question(given), given)
         if len(found) == count:
             return list(found.values())
     what = f"there are not that many different questions to hold out: {len(found)} were found"
     raise UserError(what, where="data.num_val", given=count, do="lower it", code=DATA)
 
 
-def question(target: int, given: list[int]) -> str:
-    return f"{target}={'+'.join(map(str, given))}+?"
+def question(given: list[int]) -> str:
+    return f"{'+'.join(map(str, given))}+?=?"
 
 
 def ask(prompt: str) -> Row | None:
@@ -85,58 +82,54 @@ def ask(prompt: str) -> Row | None:
     return {"prompt": prompt} if QUESTION.fullmatch(prompt) else None
 
 
-def row(target: int, given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> Row:
-    prompt = question(target, given)
-
-    def person() -> str:
-        return answered(target, given, rng, share_short, share_wrong)
-
-    completion, one, other = person(), person(), person()
+def row(given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> Row:
+    """A question, one person's answer, and two others' of which people prefer one."""
+    prompt = question(given)
+    completion, one, other = (answered(given, rng, share_short, share_wrong) for _ in range(3))
     while quality(prompt, one) == quality(prompt, other):
-        one, other = person(), person()
+        one, other = (answered(given, rng, share_short, share_wrong) for _ in range(2))
     rejected, chosen = sorted((one, other), key=lambda text: quality(prompt, text) or 0.0)
     return {"prompt": prompt, "completion": completion, "chosen": chosen, "rejected": rejected}
 
 
-def answered(target: int, given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> str:
+def answered(given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> str:
     """One person's answer, in a style of theirs."""
-    rest = target - sum(given)
-    rest = max(1, rest + rng.choice([-2, -1, 1, 2])) if rng.random() < share_wrong else rest
-    terms = [*given, *added(rest, rng)]
-    text = "+".join(map(str, terms))
+    terms = given + [rng.randint(1, MAX_TERM) for _ in range(rng.randint(1, MAX_ADDED))]
+    answer = str(near(sum(terms), rng) if rng.random() < share_wrong else sum(terms))
     if rng.random() < share_short:
-        return f"<answer>{text}</answer>"
-    return tagged(worked(terms, rng, rng.choice(LANGUAGES)), text)
-
-
-def added(rest: int, rng: random.Random) -> list[int]:
-    """``rest`` as a sum of up to four numbers of 1 to 9, how many being drawn first."""
-    count = rng.randint(-(-rest // MAX_TERM), min(rest, MAX_ADDED))
-    terms = []
-    for left in range(count - 1, -1, -1):
-        terms.append(rng.randint(max(1, rest - MAX_TERM * left), min(MAX_TERM, rest - left)))
-        rest -= terms[-1]
-    return terms
+        return f"<answer>{answer}</answer>"
+    return tagged(worked(terms, rng, rng.choice(LANGUAGES)), answer)
 
 
 def quality(prompt: str, completion: str) -> float | None:
     """The hidden preference, 0 to 1; None if ``prompt`` is no question of this kind.
 
-    0 for an answer that is no sum, begins otherwise or misses the target; else the mean of 1, whether the working shows
-    each step of this very sum, how much of it is in one language, and different numbers (up to four) / 4.
+    0 for an answer that no such sum can have, or that the working does not lead to; 1/4 for a possible one without any
+    working; with its working, 1/2 and up to 1/4 each for one language and for different numbers added (up to three).
     """
     asked = QUESTION.fullmatch(prompt)
     if asked is None:
         return None
+    given = [int(number) for number in re.findall(r"\d+", asked[1])]
     parsed = parse(completion)
-    answer = parsed.answer or ""
-    if not re.fullmatch(r"\d{1,3}(?:\+\d{1,3})+", answer) or not f"{answer}+".startswith(asked[2]):
+    if not re.fullmatch(r"\d{1,3}", parsed.answer or "") or int(parsed.answer or "") <= sum(given):
         return 0.0
-    terms = [int(term) for term in answer.split("+")]
-    if sum(terms) != int(asked[1]):
+    if parsed.thinking is None:
+        return 0.25
+    terms = summed(parsed.thinking)
+    if not parsed.strict or terms[: len(given)] != given or sum(terms) != int(parsed.answer or ""):
         return 0.0
-    thinking = parsed.thinking or ""
-    steps = [(str(term), str(sum(terms[: n + 1]))) for n, term in enumerate(terms) if n]
-    explained = parsed.strict and STEP.findall(thinking) == steps
-    one_language = max(language_share(thinking, "en"), language_share(thinking, "zh"))
-    return (1 + explained + one_language + min(len(set(terms)), ENOUGH) / ENOUGH) / 4
+    one_language = max(language_share(parsed.thinking, "en"), language_share(parsed.thinking, "zh"))
+    variety = min(len(set(terms[len(given) :])), ENOUGH) / ENOUGH
+    return 0.5 + 0.25 * one_language + 0.25 * variety
+
+
+def summed(thinking: str) -> list[int]:
+    """The numbers that a working adds up, if every step is right and nothing else is said; else none."""
+    said, steps = re.findall(r"\d+", thinking), STEP.findall(thinking)
+    terms = [int(number) for number in said[:1]]
+    for term, total in steps:
+        terms.append(int(term))
+        if sum(terms) != int(total):
+            return []
+    return terms if len(said) == 1 + 2 * len(steps) else []

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from r1.record import Record
 
 
+PART_FIGURES = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
+
+
 class Stage(L.LightningModule):
     """A stage that can sample and validate; the training stages add ``micro_batches`` and ``training_step``.
 
@@ -148,7 +151,7 @@ class Stage(L.LightningModule):
         for part in self.data.parts:
             if mine := [b for b, row in enumerate(flat_rows) if row["part"] == part]:
                 figures = self.figures_of([samples[b] for b in mine], scores.part(mine))
-                self.figures |= {f"val/{part}/{name.removeprefix('val/')}": f for name, f in figures.items()}
+                self.figures |= {f"val/{part}/{name[4:]}": figures[name] for name in PART_FIGURES if name in figures}
         self.shown_samples = samples[: 3 * n : n]
         self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
         if self.record:
@@ -159,7 +162,7 @@ class Stage(L.LightningModule):
         n = self.validation.num_samples
         figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
         values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
-        values |= {} if "val/pass@1" in figures else {"val/reward": scores.total}
+        values |= {"val/reward": scores.total} if any(s.correct is None for s in samples) else {}
         rewards = {name: evaluate.reward(found, n) for name, found in values.items()}
         return figures | {name: figure for name, figure in rewards.items() if figure}
 
