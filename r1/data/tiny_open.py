@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+from itertools import accumulate
 from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
@@ -27,7 +28,7 @@ LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
 MAX_TERM = 9  # largest number
 MIN_GIVEN, MAX_GIVEN = 2, 4  # numbers that a question begins with
 MAX_ADDED = 3  # that people add
-ENOUGH = 3  # different numbers added: more do not please more
+ENOUGH = 3  # numbers added: more do not please more
 Share = Annotated[float, Interval(ge=0, le=1)]
 
 
@@ -104,32 +105,31 @@ def answered(given: list[int], rng: random.Random, share_short: float, share_wro
 def quality(prompt: str, completion: str) -> float | None:
     """The hidden preference, 0 to 1; None if ``prompt`` is no question of this kind.
 
-    0 for an answer that no such sum can have, or that the working does not lead to; 1/4 for a possible one without any
-    working; with its working, 1/2 and up to 1/4 each for one language and for different numbers added (up to three).
+    0 for an answer without a number, or whose working begins otherwise than asked; 1/4 for one without any working that
+    such a sum can have. One with its working earns 1/4, and up to 1/4 each for being right at every step, for keeping
+    to one language and for adding several numbers (three are enough).
     """
     asked = QUESTION.fullmatch(prompt)
     if asked is None:
         return None
     given = [int(number) for number in re.findall(r"\d+", asked[1])]
     parsed = parse(completion)
-    if not re.fullmatch(r"\d{1,3}", parsed.answer or "") or int(parsed.answer or "") <= sum(given):
-        return 0.0
+    answer = int(parsed.answer or 0) if re.fullmatch(r"\d{1,3}", parsed.answer or "") else 0
     if parsed.thinking is None:
-        return 0.25
-    terms = summed(parsed.thinking)
-    if not parsed.strict or terms[: len(given)] != given or sum(terms) != int(parsed.answer or ""):
+        return 0.25 if answer > sum(given) else 0.0
+    terms, totals = working(parsed.thinking)
+    added = len(terms) - len(given)
+    if not parsed.strict or answer == 0 or terms[: len(given)] != given or added == 0:
         return 0.0
+    right = [*accumulate(terms)] == totals and totals[-1] == answer
     one_language = max(language_share(parsed.thinking, "en"), language_share(parsed.thinking, "zh"))
-    variety = min(len(set(terms[len(given) :])), ENOUGH) / ENOUGH
-    return 0.5 + 0.25 * one_language + 0.25 * variety
+    return (1 + right + one_language + min(added, ENOUGH) / ENOUGH) / 4
 
 
-def summed(thinking: str) -> list[int]:
-    """The numbers that a working adds up, if every step is right and nothing else is said; else none."""
+def working(thinking: str) -> tuple[list[int], list[int]]:
+    """The numbers that a working adds up, and its running totals; nothing if it says anything else with numbers."""
     said, steps = re.findall(r"\d+", thinking), STEP.findall(thinking)
-    terms = [int(number) for number in said[:1]]
-    for term, total in steps:
-        terms.append(int(term))
-        if sum(terms) != int(total):
-            return []
-    return terms if len(said) == 1 + 2 * len(steps) else []
+    if len(said) != 1 + 2 * len(steps):
+        return [], []
+    first = int(said[0])
+    return [first, *(int(term) for term, _ in steps)], [first, *(int(total) for _, total in steps)]
