@@ -212,6 +212,14 @@ class Record:
             for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
         )
 
+    def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None:
+        """Pairs of answers with the margin by which a reward model prefers the one that people chose."""
+        columns = ("prompt", "chosen", "rejected")
+        self._append_samples(
+            {"split": split, "step": step} | {name: row[name] for name in columns} | {"margin": margin}
+            for row, margin in zip(rows, margins, strict=False)
+        )
+
     def add_rollouts(
         self, step: int, rows: Sequence[Row], texts: Sequence[str], scores: Scores, advantages: Tensor
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def show(args: argparse.Namespace) -> None:
     texts, scores = stage.score(rows, rollouts)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     for i, text in enumerate(texts):
-        terms = "  ".join(f"{name} {values[i]:.2f}" for name, values in scores.terms.items())
+        known = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}
+        terms = "  ".join(f"{name} {value:.2f}" for name, value in known.items())
         console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(printable(text))}")
 
 

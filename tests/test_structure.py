@@ -49,7 +49,8 @@ def overrides(group: str, option: str) -> list[str]:
     """How one option of a group is chosen."""
     needs = {"jsonl": ["data.path=x.jsonl"], "traces": ["data.path=x"]}
     if group == "reward/terms":
-        return [f"+reward/terms@reward.terms.it={option}"]
+        path = ["reward.terms.it.path=x"] if option == "preference" else []
+        return [f"+reward/terms@reward.terms.it={option}", *path]
     plus = "+" if group == "model/lora" else ""
     stage = ["stage=distill"] if group == "teacher" else []
     return [f"{plus}{group}={option}", *stage, *(needs.get(option, []) if group == "data" else [])]

@@ -162,8 +162,9 @@ def value_problems(value: Any, hint: Any, where: str, extensions: Collection[str
     """What is wrong with the value of one key: a node is checked as a node, anything else against its type."""
     if isinstance(value, dict) and "_target_" in value:
         return problems(value, where, extensions, hint=hint)
-    if isinstance(value, dict) and get_origin(hint) is dict and is_place(get_args(hint)[1]):
-        return [p for name in value for p in _named_problems(name, value, get_args(hint)[1], where, extensions)]
+    kind = get_args(hint)[1] if get_origin(hint) is dict else Any
+    if isinstance(value, dict) and kind is not Any and is_place(kind):
+        return [p for name in value for p in _named_problems(name, value, kind, where, extensions)]
     if value == "???":
         what = f"`{where}` has no value yet"
         return [UserError(what, where=where, allowed=describe(hint), do=f"set it: {where}=...")]

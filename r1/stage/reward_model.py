@@ -116,6 +116,8 @@ class RewardModel(Stage):
             "val/margin": mean(margins.tolist(), 1),
         }
         self.validated({})
+        if self.record:
+            self.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
 
     def export(self, folder: Path, go_on: bool = False) -> None:
         self.policy.save_pretrained(folder)

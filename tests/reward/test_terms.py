@@ -42,7 +42,7 @@ def test_accuracy_never_asks_the_verifier_about_no_answer() -> None:
     def verifier(answer: str, row: Row) -> bool:
         raise AssertionError(answer)
 
-    assert accuracy([""], ["no answer"], verifier, [{}]) == [0.0]
+    assert accuracy([""], ["no answer"], verifier, [{"answer": "8"}]) == [0.0]
 
 
 def test_format_strict_and_graded() -> None:

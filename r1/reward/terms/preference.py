@@ -27,7 +27,7 @@ class Preference(Scorer):
 
     Args:
         path: a run's folder, a local folder or a hub id; nothing is loaded before the first score.
-        center: taken from every score.
+        center: taken from every score; None: nothing is.
         scale: what is left is multiplied by this.
         thinking: show the thinking, too; false: only what follows it.
         max_length: tokens of a whole chat; a longer one has no score.
@@ -41,7 +41,7 @@ class Preference(Scorer):
         *,
         path: str,
         dtype: DType,
-        center: float,
+        center: float | None,
         scale: Annotated[float, Gt(0)],
         thinking: bool,
         max_length: Annotated[int, Ge(1)],
@@ -57,7 +57,7 @@ class Preference(Scorer):
             gradient_checkpointing=False,
             lora=None,
         )
-        self.center, self.scale = center, scale
+        self.center, self.scale = center or 0.0, scale
         self.max_length, self.batch_size = max_length, batch_size
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
