@@ -96,6 +96,11 @@ class Rewards:
         weights = {name: term.weight for name, term in self.terms.items()}
         return Scores(raw, weights, [_total(raw, weights, b) for b in range(len(completions))])
 
+    @property
+    def wait(self) -> bool:
+        """Whether a term may wait long for someone else, so that a run that is asked to stop should not."""
+        return any(getattr(term.function, "waits", False) for term in self.terms.values())
+
     def ask_for(self, extra: str) -> bool:
         """Whether a term takes this runtime object."""
         return any(extra in inspect.signature(_unwrapped(t.function)[0]).parameters for t in self.terms.values())

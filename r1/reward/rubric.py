@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from r1.completion import normalise, spoken
 
 BRACKETS = str.maketrans("<>", "‹›")  # no tag survives, and a comparison can still be read
-MARK = re.compile(r"[‹\[({⟨《〈]+\W*score\W*?[›\])}⟩》〉]+", re.IGNORECASE)
+MARK = re.compile(r"[‹\[({⟨《〈]+\W*score[^‹›\[\](){}⟨⟩《》〈〉]{0,12}[›\])}⟩》〉]+", re.IGNORECASE)
 SCORE = re.compile(r"<score>\s*([+-]?\d{1,9}(?:\.\d{1,9})?)\s*</score>")
 CUT = "\n(cut here: the rest is too long)"
 PROMPT = """\

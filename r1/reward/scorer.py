@@ -26,6 +26,7 @@ class Scorer:
 
     reasons: tuple[str, ...] = ()  # why a text may have no score
     passing: tuple[str, ...] = ()  # those that may not be so the next time
+    waits = False  # for an endpoint
 
     def __init__(self, thinking: bool) -> None:
         self.thinking = thinking

@@ -106,7 +106,7 @@ class Stage(L.LightningModule):
     def score(self, rows: Sequence[Row], rollouts: Sequence[Rollout]) -> tuple[list[str], Scores]:
         """Texts and reward terms of one completion per row."""
         texts = [self.text(r, row) for r, row in zip(rollouts, rows, strict=True)]
-        with self.at_once():  # a judge may be long in answering
+        with self.at_once() if self.rewards.wait else nullcontext():
             scores = self.rewards.score(
                 prompts=[row["prompt"] for row in rows],
                 completions=texts,

@@ -163,7 +163,7 @@ def test_a_run_reports_each_part(small: Callable[..., Config], folder: Path) -> 
         small("stage=grpo", *PARTS, *SIZES, *knobs, "val.num_prompts=4", "trainer.max_steps=2", f"output_dir={folder}"),
         [],
     )
-    start, *steps, end = read(folder / "metrics.jsonl")
+    start, *_, end = read(folder / "metrics.jsonl")
     assert start.keys() == end.keys()
     assert {"val/pass@1", "val/reward", "val/maths/pass@1", "val/open/reward", "val/reward/tiny_open"} <= end.keys()
     assert not {"val/open/pass@1", "val/maths/reward"} & end.keys()

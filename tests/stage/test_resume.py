@@ -31,7 +31,12 @@ RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
-    "mixture": ["stage=grpo", *MIXTURE, "+reward/terms@reward.terms.self=self_judge", "val.num_prompts=4"],
+    "mixture": [
+        "stage=grpo",
+        *MIXTURE,
+        "+reward/terms@reward.terms.self=self_judge",
+        "reward.terms.self.engine.max_completion_length=6",
+    ],
     "dropout": ["stage=sft", "+model/lora=default", "model.lora.dropout=0.5"],
 }
 

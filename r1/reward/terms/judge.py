@@ -35,6 +35,7 @@ class Judge(Scorer):
 
     reasons = ("parse_failures", "errors")
     passing = ("errors",)
+    waits = True
 
     def __init__(
         self,
