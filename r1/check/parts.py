@@ -73,7 +73,7 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
         if unknown := [name for name in named if name not in known]:
             raise UserError(
                 f"a row is to be rewarded by `{unknown[0]}`, and this run has no such reward term",
-                where=f"data.parts.{row['part']}.terms" if "part" in row else "data.terms",
+                where=f"data.parts.{row['part']}.terms" if experiment.data.parts else "data.terms",
                 given=named,
                 allowed=sorted(known),
                 do=nearest(unknown[0], known) or f"+reward/terms@reward.terms.{unknown[0]}=OPTION",
@@ -190,7 +190,8 @@ def _check_rewards(experiment: Experiment) -> None:
         if isinstance(term.function, Scorer):
             term.function.check()
     quick = {name: t for name, t in experiment.rewards.terms.items() if not isinstance(t.function, Scorer)}
-    firsts = {row.get("part"): row for row in reversed(experiment.data.val)}
+    data = experiment.data
+    firsts = {row["part"] if data.parts else None: row for row in reversed(data.val)}
     for row in firsts.values():
         completion = row.get("completion") or f"<think>{row['prompt']}</think>\n<answer>{row.get('answer')}</answer>"
         Rewards(quick).score(

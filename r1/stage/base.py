@@ -25,6 +25,7 @@ from r1.reward.frozen import FrozenPolicy
 from r1.rollout.base import Engine, Rollout, carry_on
 from r1.seeds import batch_indices, key
 from r1.sequences import Sequences
+from r1.stage.figures import figures
 from r1.stage.loader import Once, StepLoader
 from r1.stage.optimization import Optimization, adamw, lr_factor
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from r1.record import Record
-
-
-PART_FIGURES = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
 
 
 class Stage(L.LightningModule):
@@ -147,24 +145,11 @@ class Stage(L.LightningModule):
             Sample(text, len(rollout.completion_ids), rollout.truncated, correct)
             for text, rollout, correct in zip(texts, (r for g in groups for r in g), right, strict=True)
         ]
-        self.figures = self.figures_of(samples, scores)
-        for part in self.data.parts:
-            if mine := [b for b, row in enumerate(flat_rows) if row["part"] == part]:
-                figures = self.figures_of([samples[b] for b in mine], scores.part(mine))
-                self.figures |= {f"val/{part}/{name[4:]}": figures[name] for name in PART_FIGURES if name in figures}
+        self.figures = figures(flat_rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.shown_samples = samples[: 3 * n : n]
         self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
         if self.record:
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
-
-    def figures_of(self, samples: list[Sample], scores: Scores) -> dict[str, Estimate]:
-        """What was measured on these completions, ``num_samples`` in a row for each prompt."""
-        n = self.validation.num_samples
-        figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
-        values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
-        values |= {"val/reward": scores.total} if any(s.correct is None for s in samples) else {}
-        rewards = {name: evaluate.reward(found, n) for name, found in values.items()}
-        return figures | {name: figure for name, figure in rewards.items() if figure}
 
     def validated(self, counts: dict[str, float]) -> None:
         """``figures`` are those of the current step: report them, and ``counts`` with them."""
@@ -181,8 +166,8 @@ class Stage(L.LightningModule):
         return True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        figures = {name: asdict(figure) for name, figure in self.figures.items()}
-        checkpoint["validation"] = {"step": self.validated_at, "figures": figures, "best": self.best}
+        plain = {name: asdict(figure) for name, figure in self.figures.items()}
+        checkpoint["validation"] = {"step": self.validated_at, "figures": plain, "best": self.best}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         held = checkpoint["validation"]
