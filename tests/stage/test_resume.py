@@ -144,7 +144,7 @@ def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it
-@pytest.mark.parametrize("kind", list(RUNS))
+@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind != "mixture"])  # collected as grpo is
 def test_a_crashed_run_continues_to_the_same_bits(
     run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
