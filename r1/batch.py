@@ -16,6 +16,7 @@ class BatchPlan:
         group_size: G, sequences per example (1 where the stage has no groups).
         micro_batch_size: sequences per forward/backward on one device; cannot change the result.
         num_devices: devices over all nodes.
+        unit: what goes through the model.
 
     Raises:
         UserError: the numbers do not divide.
@@ -25,6 +26,7 @@ class BatchPlan:
     group_size: int
     micro_batch_size: int
     num_devices: int
+    unit: str = "sequences"
 
     def __post_init__(self) -> None:
         if self.examples_per_step % self.num_devices:
@@ -64,6 +66,6 @@ class BatchPlan:
         made_of = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
         plural = "es" if self.num_micro_batches > 1 else ""
         return (
-            f"{made_of}{self.sequences_per_step} sequences per step = "
+            f"{made_of}{self.sequences_per_step} {self.unit} per step = "
             f"{self.num_micro_batches} micro-batch{plural} of {self.micro_batch_size} on {devices}"
         )

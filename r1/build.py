@@ -5,6 +5,7 @@ A target's positional parameters are runtime objects and are handed over by thei
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,22 @@ def takes_filters(cfg: Config) -> bool:
 def own_keys(cfg: Config) -> Config:
     """The stage's node without its filters, which are built apart, as the reward's terms are."""
     return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
+
+
+def nodes_of(config: Config) -> Iterator[tuple[str, Config]]:
+    """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
+    skipped = "" if "stage" not in config or "teacher" in used_parts(config) else "teacher"
+    for part, node in config.items():
+        if part != skipped:
+            yield from _nodes(node, part)
+
+
+def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, inner in node.items():
+            yield from _nodes(inner, f"{where}.{key}")
 
 
 def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:

@@ -21,7 +21,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1 import model
 from r1.errors import STORAGE, Interrupted, UserError
 from r1.progress import console
 from r1.record import Record
@@ -117,7 +116,7 @@ class Checkpoints(Callback):
         self.record.best = module.best
         final = self.record.dir / "best"
         partial, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
-        model.export(module.policy, module.tokenizer, module.stop_ids, partial, go_on=True)
+        module.export(partial, go_on=True)
         if final.exists():
             final.rename(old)
         partial.rename(final)

@@ -59,11 +59,11 @@ def _answer(text: str, num_open: int, num_closed: int) -> str | None:
         thought = "<think>" in inside or "</think>" in inside + after
         found = (boxed(inside) or inside) if closed and not thought else None
     else:
-        found = boxed(_spoken(text)) if num_open == num_closed == 0 else None
+        found = boxed(spoken(text)) if num_open == num_closed == 0 else None
     return (normalise(found) or None) if found else None
 
 
-def _spoken(text: str) -> str:
+def spoken(text: str) -> str:
     """What follows the thinking: everything where there is none, nothing while it is not closed."""
     after = text.rpartition("</think>")[2]
     return "" if "<think>" in after else after

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +17,7 @@ from annotated_types import Ge
 from r1.completion import normalise, parse
 
 Z95 = 1.959964
+HEADLINES = ("val/pass@1", "val/pair_accuracy", "val/reward", "val/format")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Sample:
-    """One validation completion: its text (prefill included), its length in tokens, and whether its answer is right."""
+    """One validation completion: its text (prefill included), its length in tokens, and whether its answer is right.
+
+    ``correct`` is None where the question has no gold answer.
+    """
 
     completion: str
     length: int
     truncated: bool
-    correct: bool
+    correct: bool | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,23 +110,47 @@ def mean(scores: Sequence[float], num_samples: int) -> Estimate:
 
 
 def summarise(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
-    """Figures of P prompts with n samples each: ``val/pass@1``, ``val/pass@k``, ``val/maj@k``, lengths and form."""
+    """Figures of P prompts with n samples each: ``val/pass@1``, ``val/pass@k``, ``val/maj@k``, lengths and form.
+
+    What is right or wrong is counted over the prompts with a gold answer; where there is none, there is no such figure.
+    """
     n = len(groups[0])
-    counts = [sum(s.correct for s in group) for group in groups]
-    figures = {"val/pass@1": proportion([c / n for c in counts], n)}
-    for k in sorted(k for k in set(ks) if k > 1):
-        figures[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
-        figures[f"val/maj@{k}"] = proportion([_maj(group, k) for group in groups], n)
+    figures = _correctness([group for group in groups if group[0].correct is not None], ks)
     figures["val/completion_length"] = mean([_average(g, "length") for g in groups], n)
     figures["val/truncated"] = proportion([_average(g, "truncated") for g in groups], n)
     figures["val/format"] = proportion([sum(parse(s.completion).strict for s in g) / n for g in groups], n)
     return figures
 
 
+def _correctness(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+    if not groups:
+        return {}
+    n = len(groups[0])
+    counts = [sum(bool(s.correct) for s in group) for group in groups]
+    figures = {"val/pass@1": proportion([c / n for c in counts], n)}
+    for k in sorted(k for k in set(ks) if k > 1):
+        figures[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
+        figures[f"val/maj@{k}"] = proportion([_maj(group, k) for group in groups], n)
+    return figures
+
+
+def reward(values: Sequence[float], num_samples: int) -> Estimate | None:
+    """Mean of P * n rewards, NaN where one does not apply, over the prompts where one does; None where none does."""
+    groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
+    known = [[value for value in group if not math.isnan(value)] for group in groups]
+    means = [sum(group) / len(group) for group in known if group]
+    return mean(means, num_samples) if means else None
+
+
+def headline(figures: Mapping[str, Estimate]) -> str:
+    """The figure that a run is known by, and that its best model is chosen by."""
+    return next(name for name in HEADLINES if name in figures)
+
+
 def _maj(group: Sequence[Sample], k: int) -> float:
     answers = [parse(s.completion).answer for s in group]
     votes = [normalise(a).replace(" ", "") if a else None for a in answers]
-    return maj_at_k(votes, [s.correct for s in group], k)
+    return maj_at_k(votes, [bool(s.correct) for s in group], k)
 
 
 def _average(group: Sequence[Sample], field: str) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r1 import checkpoint, model, provenance
+from r1 import checkpoint, provenance
 from r1.build import Experiment, make
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import UserError
@@ -38,13 +38,9 @@ def announce(cfg: Config, experiment: Experiment) -> None:
     stage = experiment.stage
     if stage.trains:
         console.print(sentence(str(stage.plan)))
-    val = experiment.validation
-    console.print(
-        sentence(
-            f"{len(experiment.data.train)} training and {len(experiment.data.val)} held-out examples; "
-            f"validation: {val.num_prompts} prompts x {val.num_samples} completions"
-        )
-    )
+    data = experiment.data
+    counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    console.print(sentence(f"{counts}; validation: {stage.validation_plan}"))
     width = getattr(experiment.model.load_config(), "hidden_size", 0)
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
@@ -119,7 +115,7 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record)
         stage.poll()
         if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
-        model.export(stage.policy, stage.tokenizer, stage.stop_ids, record.dir / "model")
+        stage.export(record.dir / "model")
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
     record.final = stage.figures

@@ -14,7 +14,6 @@ from annotated_types import Ge, Gt, Interval
 from r1.errors import MODEL, UserError
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 SPLIT_PROBE = "<think> 3 plus 15 is 1234, it's 等等。</think>\n<answer>3.14</answer>"
@@ -138,26 +137,43 @@ class Model:
 
     def load(self, seed: int) -> PreTrainedModel:
         """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
-        import torch
         from transformers import AutoModelForCausalLM
+
+        return self._made(AutoModelForCausalLM, seed)
+
+    def load_classifier(self, seed: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The same weights with one output per sequence in place of the language-model head.
+
+        Args:
+            seed: keys the output layer where the weights have none.
+            tokenizer: its padding token is how the model finds the end of a padded sequence.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        config = self.load_config()
+        config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
+        return self._made(AutoModelForSequenceClassification, seed, config)
+
+    def _made(self, auto: Any, seed: int, config: PretrainedConfig | None = None) -> PreTrainedModel:
+        import torch
 
         from r1.packing import recomputing
 
-        dtype: torch.dtype = getattr(torch, self.dtype)
+        knobs: dict[str, Any] = {
+            "dtype": getattr(torch, self.dtype),
+            "attn_implementation": self.attn_implementation,
+        }
         model: PreTrainedModel
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if self.path is not None:
-                load = AutoModelForCausalLM.from_pretrained
-                model = _load(load, self.path, dtype=dtype, attn_implementation=self.attn_implementation)
+                model = _load(auto.from_pretrained, self.path, **knobs, **({"config": config} if config else {}))
             else:
-                model = AutoModelForCausalLM.from_config(
-                    self.load_config(), dtype=dtype, attn_implementation=self.attn_implementation
-                )
+                model = auto.from_config(config or self.load_config(), **knobs)
             if self.gradient_checkpointing:
                 enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-                knobs = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
-                (enable or model.gradient_checkpointing_enable)(knobs)
+                how = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
+                (enable or model.gradient_checkpointing_enable)(how)
             model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model

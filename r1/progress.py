@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
+from r1.evaluate import HEADLINES, headline
+
 if TYPE_CHECKING:
     from r1.evaluate import Estimate
     from r1.record import Record
@@ -22,7 +24,8 @@ console = Console(
     stderr=True, highlight=False, soft_wrap=True, emoji=False
 )  # stdout carries the record's folder and nothing else
 PLAIN_EVERY_S = 10.0
-SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), ("val/pass@1", "pass@1"))
+SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in HEADLINES[:2]))
+VERDICTS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
 
 
 def sentence(text: str) -> str:
@@ -101,7 +104,7 @@ class Progress(Callback):
         console.print(validation_line(trainer.global_step, module.figures))
         for sample in module.shown_samples:
             text = escape(printable(sample.completion)[:160])
-            console.print(f"   {'[green]right[/]' if sample.correct else '[red]wrong[/]'}  {text}")
+            console.print(f"   {VERDICTS[sample.correct]}  {text}")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.bar:
@@ -141,8 +144,10 @@ class Progress(Callback):
 
 
 def validation_line(step: int, figures: dict[str, Estimate]) -> str:
-    figure, length = figures["val/pass@1"], figures["val/completion_length"].value
-    shown = f"pass@1 {interval(figure)}, n={figure.n}, mean length {length:.1f} tokens"
+    name = headline(figures)
+    shown = f"{name.removeprefix('val/')} {interval(figures[name])}, n={figures[name].n}"
+    if length := figures.get("val/completion_length"):
+        shown += f", mean length {length.value:.1f} tokens"
     return f"[bold]validation[/] at step {step}: {shown}"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shlex
 import shutil
@@ -194,8 +195,16 @@ class Record:
         self._append_samples(
             {"split": split, "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
             | asdict(sample)
-            | {"rewards": {name: values[i] for name, values in scores.terms.items()}}
+            | {"rewards": _rewards(scores, i)}
             for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
+        )
+
+    def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None:
+        """Pairs of answers with the margin by which a reward model prefers the one that people chose."""
+        columns = ("prompt", "chosen", "rejected")
+        self._append_samples(
+            {"split": split, "step": step} | {name: row[name] for name in columns} | {"margin": margin}
+            for row, margin in zip(rows, margins, strict=False)
         )
 
     def add_rollouts(
@@ -204,8 +213,8 @@ class Record:
         """Training completions with each reward term and the advantage."""
         self._append_samples(
             {"split": "train", "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
-            | {"completion": text, "reward": scores.total[i], "advantage": float(advantages[i])}
-            | {"rewards": {name: values[i] for name, values in scores.terms.items()}}
+            | {"completion": text, "reward": _known(scores.total[i]), "advantage": float(advantages[i])}
+            | {"rewards": _rewards(scores, i)}
             for i, (row, text) in enumerate(zip(rows, texts, strict=False))
         )
 
@@ -268,6 +277,15 @@ def replace(file: Path, text: str) -> None:
         out.flush()
         os.fsync(out.fileno())
     partial.replace(file)
+
+
+def _rewards(scores: Scores, i: int) -> dict[str, float | None]:
+    return {name: _known(values[i]) for name, values in scores.terms.items()}
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN: a reward that does not apply is null."""
+    return None if math.isnan(value) else value
 
 
 def _plain(figures: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import inspect
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,8 @@ def show(args: argparse.Namespace) -> None:
     texts, scores = stage.score(rows, rollouts)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     for i, text in enumerate(texts):
-        terms = "  ".join(f"{name} {values[i]:.2f}" for name, values in scores.terms.items())
+        known = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}
+        terms = "  ".join(f"{name} {value:.2f}" for name, value in known.items())
         console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(printable(text))}")
 
 
@@ -90,13 +91,8 @@ def question(data: Any, prompt: str, answer: str | None) -> Row:
 
 
 def scorable(terms: dict[str, Term], row: Row) -> dict[str, Term]:
-    """The terms that this row has the columns for; without a gold answer none that asks the verifier."""
-    return {
-        name: term
-        for name, term in terms.items()
-        if required_columns(term.function, ()) <= row.keys()
-        and ("answer" in row or "verifier" not in inspect.signature(term.function).parameters)
-    }
+    """The terms that this row has the columns for."""
+    return {name: term for name, term in terms.items() if required_columns(term.function, ()) <= row.keys()}
 
 
 if __name__ == "__main__":

@@ -134,6 +134,7 @@ def small(config: Callable[..., Config]) -> Callable[..., Config]:
         group = ["stage.group_size=4"] if stage == "stage=grpo" else []
         batch = [] if stage in ("stage=eval", "stage=reject") else ["stage.micro_batch_size=4"]
         knobs = [o for o in SMALL if batch or not o.startswith("stage.")]
+        knobs = [o for o in knobs if "data=mixture" not in overrides or not o.startswith("data.")]  # its parts' keys
         return config(stage, *knobs, *batch, *group, *DENSE, *overrides)
 
     return composed

@@ -44,7 +44,7 @@ def raises(completions, **kwargs):
 def nothing(completions, **kwargs):
     return None
 
-def data(**kwargs):
+def data(*, terms, weight):
     return 1 / 0
 
 class Teacher:
@@ -57,8 +57,8 @@ EXPERIMENTS = {
     "missing": "defaults:\n  - override /data: nope",
 }
 MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
-ARITHMETIC = ("template", "verifier", "num_train", "num_val", "min_terms", "max_terms", "max_term", "language", "seed")
-BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC)
+ARITHMETIC = "template verifier num_train num_val min_terms max_terms max_term language seed"
+BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
 BASE = ("model=scratch", "dry_run=true")
 
 
@@ -546,7 +546,7 @@ def test_a_dataset_in_the_local_cache_needs_no_network(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
-    data = {"path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
+    data = {"_target_": "r1.data.math.math", "path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
     with pytest.raises(UserError, match="the hub cannot be asked"):
         hub_data({"data": data})
     (tmp_path / "DigitalLearningGmbH___math-lighteval").mkdir()

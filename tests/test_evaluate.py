@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from r1.evaluate import Sample, maj_at_k, mean, pass_at_k, proportion, summarise
+from r1.evaluate import Sample, headline, maj_at_k, mean, pass_at_k, proportion, reward, summarise
 from r1.model import location
 from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
@@ -210,3 +210,24 @@ def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(st
     assert made.figures == first
     reported = made.trainer.callback_metrics["val/reward/low_ids"].item()
     assert reported == pytest.approx(first["val/reward/low_ids"].value)
+
+
+def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
+    """pass@1 of the two prompts with an answer: (1 + 0.5) / 2; the third counts for lengths and form only."""
+    right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct) for correct in (True, False, None))
+    groups = [[right, right], [right, wrong], [free, free]]
+    figures = summarise(groups, [2])
+    assert (figures["val/pass@1"].value, figures["val/pass@1"].n) == (0.75, 4)
+    assert figures["val/pass@2"].n == 4
+    assert figures["val/completion_length"].n == 6
+    assert not {"val/pass@1", "val/pass@2", "val/maj@2"} & summarise(groups[2:], [2]).keys()
+    assert headline(figures) == "val/pass@1"
+    assert headline(summarise(groups[2:], [2])) == "val/format"
+
+
+def test_a_reward_is_averaged_over_the_prompts_that_it_applies_to() -> None:
+    """Prompts: (1 + 0) / 2, 1 (the other sample has none), none: the mean of 0.5 and 1, of 4 samples."""
+    figure = reward([1.0, 0.0, math.nan, 1.0, math.nan, math.nan], 2)
+    assert figure is not None
+    assert (figure.value, figure.n) == (0.75, 4)
+    assert reward([math.nan, math.nan], 2) is None

@@ -54,6 +54,7 @@ def modules(group: str) -> set[str]:
 def overrides(group: str, option: str) -> list[str]:
     """How one option of a group is chosen."""
     needs = {"jsonl": ["data.path=x.jsonl"], "traces": ["data.path=x"]}
+    path = ["reward.terms.it.path=x"] if option == "preference" else []
     plus = "+" if group == "model/lora" else ""
     stage = {
         "teacher": ["stage=distill"],
@@ -61,7 +62,7 @@ def overrides(group: str, option: str) -> list[str]:
         "stage/divergence": ["stage=distill_logits"],
     }.get(group, [])
     if group in NAMED:
-        return [f"+{group}@{NAMED[group]}={option}", *stage]
+        return [f"+{group}@{NAMED[group]}={option}", *stage, *path]
     return [f"{plus}{group}={option}", *stage, *(needs.get(option, []) if group == "data" else [])]
 
 

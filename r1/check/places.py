@@ -1,7 +1,7 @@
 """Which objects may stand where: the type that a part is annotated with, against what a ``_target_`` makes.
 
 A part is asked for as a class (``Model``), as a protocol (``Engine``: anything with its methods), or as a function
-(``Verifier``, ``Advantage``), which a config names with ``_partial_: true``.
+(``Verifier``, ``Advantage``), which a config names with ``_partial_: true``, or as an object that can be called.
 """
 
 from __future__ import annotations
@@ -45,13 +45,20 @@ def fits(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool
     if own and target.__module__.endswith(".base"):
         return False  # what options share is no option
     if is_call(hint):
-        return partial is True and not inspect.isclass(target) and (not own or _returns(target) == _called(hint))
+        function = _call_of(target) if inspect.isclass(target) else target
+        whole = partial is (not inspect.isclass(target))  # a function waits for its arguments, an object is made
+        return whole and function is not None and (not own or _returns(function) == _called(hint))
     if partial is not False or not is_place(hint):
         return False
     made = target if inspect.isclass(target) else _returns(target)
     if not inspect.isclass(made):
         return not own
     return all(hasattr(made, name) for name in methods(hint)) if _is_protocol(hint) else issubclass(made, hint)
+
+
+def _call_of(kind: type) -> Any:
+    """The method that makes a class's objects callable, or None."""
+    return next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
 
 
 def allowed_here(hint: Any) -> str:

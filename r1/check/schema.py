@@ -162,10 +162,23 @@ def value_problems(value: Any, hint: Any, where: str, extensions: Collection[str
     """What is wrong with the value of one key: a node is checked as a node, anything else against its type."""
     if isinstance(value, dict) and "_target_" in value:
         return problems(value, where, extensions, hint=hint)
+    kind = get_args(hint)[1] if get_origin(hint) is dict else Any
+    if isinstance(value, dict) and kind is not Any and is_place(kind):
+        return [p for name in value for p in _named_problems(name, value, kind, where, extensions)]
     if value == "???":
         what = f"`{where}` has no value yet"
         return [UserError(what, where=where, allowed=describe(hint), do=f"set it: {where}=...")]
     return _hidden_nodes(value, where) or check_value(value, hint, where)
+
+
+def _named_problems(name: str, named: Node, hint: Any, where: str, extensions: Collection[str]) -> list[UserError]:
+    """What is wrong with one of several nodes that the user gives names to."""
+    key, node = f"{where}.{name}", named[name]
+    if isinstance(node, dict) and "_target_" in node:
+        return problems(node, key, extensions, hint=hint)
+    others = [other for other, item in named.items() if isinstance(item, dict) and "_target_" in item]
+    do = nearest(name, others, f"{where}.") or f"+{where.partition('.')[0]}@{key}=OPTION"
+    return [UserError(f"`{key}` is {describe(hint)}", where=key, given=null(node), allowed=others, do=do)]
 
 
 def _hidden_nodes(value: Any, where: str) -> list[UserError]:

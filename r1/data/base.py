@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
+
+from annotated_types import Gt
 
 from r1.completion import parse
 
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
-"""One example: ``prompt`` (the question, text), ``answer`` (gold, text) and, where known, ``completion`` (a worked
-answer to learn from). Every further column is handed to the reward terms by its name."""
+"""One example: ``prompt`` (the question, text), ``answer`` (gold, text; an open-ended question has none) and, where
+known, ``completion`` (a worked answer to learn from). ``terms`` names the reward terms that apply to it (absent: all),
+``part`` the part of a mixture that it belongs to. Every further column is handed to the reward terms by its name."""
 
 Verifier = Callable[[str, Row], bool]
 """``verifier(answer, row)``: is the one answer that a completion states right for this row?
@@ -41,14 +44,22 @@ class Shared(TypedDict):
 
     template: Template
     verifier: Verifier
+    terms: list[str] | None
+    weight: Annotated[float, Gt(0)] | None
 
 
 @dataclass(frozen=True)
 class Data:
     """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them.
 
-    ``ask`` makes a row of a question typed by hand, where the answer can be worked out. ``held_out`` says which
-    questions must never be learned, in ``val`` or not, where a question itself tells which side it is on.
+    Attributes:
+        ask: makes a row of a question typed by hand, where the answer can be worked out.
+        held_out: says which questions must never be learned, in ``val`` or not, where a question itself tells which
+            side it is on.
+        terms: the reward terms that apply to rows that do not name their own; None: all.
+        weight: share of the rows of a mixture that this dataset is a part of.
+        parts: the datasets that a mixture is made of, by the name that its rows carry as ``part``. The mixture's own
+            template and verifier are for rows without one.
     """
 
     train: list[Row]
@@ -57,49 +68,71 @@ class Data:
     verifier: Verifier
     ask: Callable[[str], Row | None] | None = None
     held_out: Callable[[str], bool] | None = None
+    terms: list[str] | None = None
+    weight: float | None = None
+    parts: dict[str, Data] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.terms is not None:
+            for rows in (self.train, self.val):
+                rows[:] = [row | {"terms": list(self.terms)} if row.get("terms") is None else row for row in rows]
+
+    @property
+    def members(self) -> list[Data]:
+        """The datasets that rows come from: the parts of a mixture, else this one."""
+        return [*self.parts.values()] or [self]
+
+    def template_of(self, row: Row) -> Template:
+        """How this row's question is asked."""
+        return self.parts[row["part"]].template if "part" in row and self.parts else self.template
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""
-        text = row.get("rendered") or self.template.render(tokenizer, row["prompt"])
+        text = row.get("rendered") or self.template_of(row).render(tokenizer, row["prompt"])
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
     def completion_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of the completion to learn, its closing token included and the template's prefill left out."""
-        text = row["completion"].removeprefix(self.template.prefill) + self.template.end(tokenizer)
+        template = self.template_of(row)
+        text = row["completion"].removeprefix(template.prefill) + template.end(tokenizer)
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
-    def correct(self, completion: str, row: Row) -> bool:
-        """Whether a whole completion (prefill included) states the right answer."""
+    def correct(self, completion: str, row: Row) -> bool | None:
+        """Whether a whole completion (prefill included) states the right answer; None: the row has no gold answer."""
         return self.all_correct([completion], [row])[0]
 
-    def all_correct(self, completions: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    def all_correct(self, completions: Sequence[str], rows: Sequence[Row]) -> list[bool | None]:
         """``correct`` for each of B completions, faster: a verifier may look at a batch in parallel."""
         return verdicts(self.verifier, [parse(completion).answer for completion in completions], rows)
 
     def pop_scorer_counts(self) -> dict[str, int]:
         """The verifier's counts since the last call as metrics, ``scorer/timeouts``; empty if it counts nothing."""
-        counts: dict[str, int] = getattr(_function(self.verifier), "pop_counts", dict)()
-        return {f"scorer/{reason}": count for reason, count in counts.items()}
+        return {f"scorer/{reason}": count for reason, count in pop_counts(self.verifier).items()}
 
 
-def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool]:
-    """Whether each of B answers is right; None, no answer, is not. In one call where the verifier has ``many``.
-
-    No answer to a question without a gold answer is right.
-    """
+def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
+    """Whether each of B answers is right: None where the row has no gold answer; no answer, None, is not right."""
     stated = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
-    texts, asked = [str(answers[b]) for b in stated], [rows[b] for b in stated]
-    if many := getattr(_function(verifier), "many", None):
-        found = many(texts, asked, **getattr(verifier, "keywords", {}))
-    else:
-        found = [verifier(text, row) for text, row in zip(texts, asked, strict=True)]
+    found = verified(verifier, [str(answers[b]) for b in stated], [rows[b] for b in stated])
     right = {b for b, verdict in zip(stated, found, strict=True) if verdict}
-    return [b in right for b in range(len(answers))]
+    return [b in right if has_answer(row) else None for b, row in enumerate(rows)]
+
+
+def verified(verifier: Verifier, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    """The verifier's word on each of B answers; in one call where it has ``many``."""
+    if many := getattr(_function(verifier), "many", None):
+        return list(many(answers, rows, **getattr(verifier, "keywords", {})))
+    return [verifier(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
 
 def has_answer(row: Row) -> bool:
     """Whether there is a gold answer; an open-ended question has none."""
     return row.get("answer") is not None
+
+
+def pop_counts(verifier: Verifier) -> dict[str, int]:
+    """What the verifier has counted since the last call; empty if it counts nothing."""
+    return dict(getattr(_function(verifier), "pop_counts", dict)())
 
 
 def _function(verifier: Verifier) -> Any:

@@ -23,7 +23,7 @@ def jsonl(
     *,
     path: str,
     prompt_column: str,
-    answer_column: str,
+    answer_column: str | None,
     completion_column: str | None,
     val_path: str | None,
     num_val: Annotated[int, Ge(1)] | None,
@@ -32,9 +32,12 @@ def jsonl(
     max_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None,
     **shared: Unpack[Shared],
 ) -> Data:
-    """Rows ``{prompt, answer, completion?}`` and every other column of the file as it is.
+    """Rows ``{prompt, answer?, completion?}`` and every other column of the file as it is.
+
+    A row that names the reward ``terms`` that apply to it may leave its answer out.
 
     Args:
+        answer_column: None: the questions have no gold answers.
         val_path: a file with the held-out rows; None takes ``num_val`` of ``path``, by the question's hash.
         num_val: held-out rows; None takes all of ``val_path``.
         on_bad_row: ``skip`` leaves unusable rows out, at most 1 % of a file.
@@ -43,9 +46,8 @@ def jsonl(
     Raises:
         UserError: no such file, or a row that is no JSON object, lacks a column or holds no text in it.
     """
-    columns = {"prompt": prompt_column, "answer": answer_column}
-    if completion_column is not None:
-        columns["completion"] = completion_column
+    optional = {"answer": answer_column, "completion": completion_column}
+    columns = {"prompt": prompt_column} | {name: column for name, column in optional.items() if column is not None}
     train = read(path, columns, on_bad_row, "data.path")
     if val_path is not None:
         val = read(val_path, columns, on_bad_row, "data.val_path")
@@ -137,7 +139,9 @@ def parquet(file: Path, key: str) -> list[Row]:
 def mapped(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
     """One row with r1's columns added. ``place`` is ``PATH:LINE``."""
     row = source if isinstance(source, dict) else decoded(source, place, key)
-    return row | {name: text(row, name, column, place) for name, column in columns.items()}
+    open_ended = row.get("terms") is not None and row.get(columns.get("answer", "")) is None
+    wanted = {name: column for name, column in columns.items() if not (open_ended and name == "answer")}
+    return row | {name: text(row, name, column, place) for name, column in wanted.items()}
 
 
 def decoded(line: bytes, place: str, key: str) -> Row:

@@ -14,11 +14,11 @@ from r1.data.jsonl import prompts, read
 from r1.data.split import hold_out
 from r1.errors import DATA, UserError
 
-COLUMNS = {name: name for name in ("prompt", "answer", "completion")}
+COLUMNS = {name: name for name in ("prompt", "completion")}
 
 
 def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[Shared]) -> Data:
-    """Rows ``{prompt, answer, completion, ...}``; ``num_val`` of them held out, by a hash of the question.
+    """Rows ``{prompt, completion, answer?, ...}``; ``num_val`` of them held out, by a hash of the question.
 
     Args:
         path: a run's folder, its ``traces/`` folder, or a .jsonl file: the first that is there.

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
 from typing import Any
 
 from r1.data.base import Row, Verifier
-from r1.errors import DATA, REWARD, UserError
+from r1.errors import DATA, REWARD, Interrupted, UserError
+from r1.reward.frozen import FrozenPolicy
+from r1.rollout.base import carry_on
 
 Function = Callable[..., list[float | None]]
 """TRL's reward, ``f(prompts, completions, **columns)``: a number or None (does not apply) for each."""
 
-EXTRAS = ("rows", "verifier", "completion_ids", "truncated", "max_completion_length")
+EXTRAS = (
+    "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "poll"
+)  # fmt: skip
 RESERVED = ("prompts", "completions", *EXTRAS)
 
 
 @dataclass(frozen=True)
 class Term:
-    """One part of the reward. With a null weight it is only reported; a negative one turns its sign."""
+    """One part of the reward. With a null weight it is only reported; a negative one turns its sign.
+
+    A function with ``pop_counts()`` counts what it could not score, by reason.
+    """
 
     name: str
     function: Function
@@ -39,7 +46,7 @@ class Scores:
     """Rewards of B completions.
 
     Attributes:
-        terms: term name -> B raw values, before their weight; NaN where the term gave None.
+        terms: term name -> B raw values, before their weight; NaN where the term does not apply or gave None.
         weights: term name -> its weight; None where the term is only reported.
         total: B weighted sums over the weighted terms that gave a value; NaN where none did.
     """
@@ -48,9 +55,10 @@ class Scores:
     weights: dict[str, float | None]
     total: list[float]
 
-    def part(self, rows: slice) -> Scores:
+    def part(self, rows: Sequence[int]) -> Scores:
         """The scores of these completions alone."""
-        return Scores({name: values[rows] for name, values in self.terms.items()}, self.weights, self.total[rows])
+        terms = {name: [values[b] for b in rows] for name, values in self.terms.items()}
+        return Scores(terms, self.weights, [self.total[b] for b in rows])
 
 
 class Rewards:
@@ -68,11 +76,15 @@ class Rewards:
         completion_ids: list[list[int]],
         max_completion_length: int,
         truncated: list[bool] | None = None,
+        frozen_policy: FrozenPolicy | None = None,
+        poll: Callable[[], None] = carry_on,
     ) -> Scores:
-        """Score B completions; every list has one entry per completion.
+        """Score B completions; every list has one entry per completion. A row's ``terms`` say which of them apply.
 
         Args:
             truncated: which completions were cut off, where that is known.
+            frozen_policy: the policy as the run found it, for the terms that ask for it.
+            poll: called while a term waits; raises if the run is asked to stop.
 
         Raises:
             UserError: a term lacks a column, raises, or does not return B numbers or Nones.
@@ -87,13 +99,49 @@ class Rewards:
             batch["truncated"] = truncated
         if len({len(values) for values in batch.values()}) != 1:
             raise ValueError(f"lists of different length: { {name: len(v) for name, v in batch.items()} }")
-        batch |= columns(rows)
-        constants = {"verifier": verifier, "max_completion_length": max_completion_length}
+        constants: dict[str, Any] = {
+            "verifier": verifier,
+            "max_completion_length": max_completion_length,
+            "poll": poll,
+        }
+        constants |= {"frozen_policy": frozen_policy} if frozen_policy else {}
         raw = {
-            name: _values(f"{self.where}.{name}", term.function, batch, constants) for name, term in self.terms.items()
+            name: _applied(name, f"{self.where}.{name}", term.function, batch, constants)
+            for name, term in self.terms.items()
         }
         weights = {name: term.weight for name, term in self.terms.items()}
         return Scores(raw, weights, [_total(raw, weights, b) for b in range(len(completions))])
+
+    def ask_for(self, extra: str) -> bool:
+        """Whether a term takes this runtime object."""
+        return any(extra in inspect.signature(_unwrapped(t.function)[0]).parameters for t in self.terms.values())
+
+    def pop_counts(self) -> dict[str, int]:
+        """What the terms could not score since the last call, as metrics: ``scorer/judge_errors``."""
+        counts: dict[str, int] = {}
+        for name, term in self.terms.items():
+            found: dict[str, int] = getattr(term.function, "pop_counts", dict)()
+            counts |= {f"scorer/{name}_{reason}": count for reason, count in found.items()}
+        return counts
+
+
+def applies(term: str, row: Row) -> bool:
+    """Whether a reward term applies to this row: all do where it does not say which."""
+    return row.get("terms") is None or term in row["terms"]
+
+
+def _applied(
+    name: str, where: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]
+) -> list[float]:
+    """One term's values on the rows that it applies to, NaN on the others."""
+    mine = [b for b, row in enumerate(batch["rows"]) if applies(name, row)]
+    part = {key: [values[b] for b in mine] for key, values in batch.items()}
+    values = [math.nan] * len(batch["rows"])
+    if mine or not values:
+        found = _values(where, function, part | columns(part["rows"]), constants)
+        for b, value in zip(mine, found, strict=True):
+            values[b] = value
+    return values
 
 
 def _total(raw: dict[str, list[float]], weights: dict[str, float | None], b: int) -> float:
@@ -138,7 +186,7 @@ def _values(where: str, function: Function, batch: dict[str, list[Any]], constan
         raise _fault(where, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch))
     try:
         values = function(**_arguments(function, batch | constants))
-    except UserError:
+    except (UserError, Interrupted):
         raise
     except Exception as error:  # a user's function may raise anything; the user must learn which one it was
         what = f"raised {type(error).__name__}: {error} ({_culprit(function, batch, constants)})"

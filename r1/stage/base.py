@@ -18,15 +18,19 @@ from r1.data.base import Data, Row
 from r1.errors import Halted
 from r1.evaluate import Estimate, Sample, Validation
 from r1.forward import Forward
-from r1.model import Model
+from r1.model import Model, export
 from r1.reward.base import Rewards, Scores
+from r1.reward.frozen import FrozenPolicy
 from r1.rollout.base import Engine, Rollout, carry_on
 from r1.seeds import batch_indices, key
 from r1.sequences import Sequences
+from r1.stage.figures import figures
 from r1.stage.loader import Once, StepLoader
 from r1.stage.optimization import Optimization, adamw, lr_factor
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from transformers import PreTrainedModel
 
     from r1.record import Record
@@ -45,10 +49,12 @@ class Stage(L.LightningModule):
     """
 
     group_size = 1
+    unit = "sequences"  # what goes through the model
     trains = True
     predicts = False  # goes once over the training questions without learning: Lightning's predict loop
     needs_columns: tuple[str, ...] = ()  # what every training row must have besides its prompt
     writes_questions = False  # the policy asks; the dataset's training rows are not learned from
+    val_columns: tuple[str, ...] = ()  # and every held-out row
     plan: BatchPlan
     policy: PreTrainedModel
 
@@ -61,6 +67,7 @@ class Stage(L.LightningModule):
         self.tokenizer = model.load_tokenizer()
         self.record: Record | None = None
         self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
+        self.frozen_policy: FrozenPolicy | None = None
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
         self.best: dict[str, float] | None = None
@@ -72,13 +79,16 @@ class Stage(L.LightningModule):
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
             self.policy = self.model_source.load(key(self.seed, "weights"))
+            if self.rewards.ask_for("frozen_policy"):
+                self.frozen_policy = FrozenPolicy(self.policy, self.tokenizer, self.stop_ids, lambda: self.poll())
 
     @property
     def stop_ids(self) -> set[int]:
-        """Tokens that close a completion: the template's, the tokenizer's and the generation config's."""
+        """Tokens that close a completion: the templates', the tokenizer's and the generation config's."""
         held = self.policy.generation_config.eos_token_id
         ids = {self.tokenizer.eos_token_id, *(held if isinstance(held, list) else [held])}
-        ids.add(self.tokenizer.convert_tokens_to_ids(self.data.template.end(self.tokenizer)))
+        for member in self.data.members:
+            ids.add(self.tokenizer.convert_tokens_to_ids(member.template.end(self.tokenizer)))
         return {i for i in ids if i is not None}
 
     def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:
@@ -86,17 +96,17 @@ class Stage(L.LightningModule):
         prompts = [self.data.prompt_ids(self.tokenizer, row) for row in rows]
         return self.engine.generate(self.policy, prompts, seeds, self.stop_ids, self.poll)
 
-    def text(self, rollout: Rollout) -> str:
+    def text(self, rollout: Rollout, row: Row) -> str:
         """What the reader and the rewards see: the template's prefill and the completion without its closing token."""
         ids = rollout.completion_ids if rollout.truncated else rollout.completion_ids[:-1]
-        return self.data.template.prefill + str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return self.data.template_of(row).prefill + str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]
 
     def score(self, rows: Sequence[Row], rollouts: Sequence[Rollout]) -> tuple[list[str], Scores]:
         """Texts and reward terms of one completion per row."""
-        texts = [self.text(r) for r in rollouts]
+        texts = [self.text(r, row) for r, row in zip(rollouts, rows, strict=True)]
         scores = self.rewards.score(
             prompts=[row["prompt"] for row in rows],
             completions=texts,
@@ -105,10 +115,25 @@ class Stage(L.LightningModule):
             completion_ids=[r.completion_ids for r in rollouts],
             max_completion_length=self.engine.max_completion_length,
             truncated=[r.truncated for r in rollouts],
+            frozen_policy=self.frozen_policy,
+            poll=self.poll,
         )
         return texts, scores
 
+    def pop_scorer_counts(self) -> dict[str, float]:
+        """What verifier and rewards could not score since the last call, by reason, as metrics."""
+        counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
+        return {name: float(count) for name, count in counts.items()}
+
+    def export(self, folder: Path, go_on: bool = False) -> None:
+        """The policy as a Hugging Face folder; with ``go_on`` it can be trained on afterwards."""
+        export(self.policy, self.tokenizer, self.stop_ids, folder, go_on)
+
     # ---- validation ----
+
+    @property
+    def validation_plan(self) -> str:
+        return f"{self.validation.num_prompts} prompts x {self.validation.num_samples} completions"
 
     def val_dataloader(self) -> Once:
         return Once(list(range(self.validation.num_prompts)))
@@ -124,27 +149,30 @@ class Stage(L.LightningModule):
             Sample(text, len(rollout.completion_ids), rollout.truncated, correct)
             for text, rollout, correct in zip(texts, (r for g in groups for r in g), right, strict=True)
         ]
-        self.figures = evaluate.summarise([samples[i : i + n] for i in range(0, len(samples), n)], self.validation.ks)
+        self.figures = figures(flat_rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.figures |= readability.summarise(texts, n, self.count_tokens)
-        self.figures |= {f"val/reward/{name}": _term(values, n) for name, values in scores.terms.items()}
-        self.validated_at = self.trainer.global_step
         self.shown_samples = samples[: 3 * n : n]
-        counts = {f"val/{name}": float(count) for name, count in self.data.pop_scorer_counts().items()}
-        self.report({name: figure.value for name, figure in self.figures.items()} | counts)
+        self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
         if self.record:
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
 
+    def validated(self, counts: dict[str, float]) -> None:
+        """``figures`` are those of the current step: report them, and ``counts`` with them."""
+        self.validated_at = self.trainer.global_step
+        self.report({name: figure.value for name, figure in self.figures.items()} | counts)
+
     def improved(self, start: dict[str, Estimate]) -> bool:
-        """Whether this validation's pass@1 is the best so far, the run's start included; ``best`` remembers it."""
-        value = self.figures["val/pass@1"].value
-        if value <= (self.best or {"val/pass@1": start["val/pass@1"].value})["val/pass@1"]:
+        """Whether this validation's headline is the best so far, the run's start included; ``best`` remembers it."""
+        name = evaluate.headline(self.figures)
+        value = self.figures[name].value
+        if value <= (self.best or {name: start[name].value})[name]:
             return False
-        self.best = {"step": self.validated_at, "val/pass@1": value}
+        self.best = {"step": self.validated_at, name: value}
         return True
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        figures = {name: asdict(figure) for name, figure in self.figures.items()}
-        checkpoint["validation"] = {"step": self.validated_at, "figures": figures, "best": self.best}
+        plain = {name: asdict(figure) for name, figure in self.figures.items()}
+        checkpoint["validation"] = {"step": self.validated_at, "figures": plain, "best": self.best}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         held = checkpoint["validation"]
@@ -157,9 +185,8 @@ class Stage(L.LightningModule):
         """Called by the training stages' ``__init__``."""
         self.optimization = optimization
         self.forward_pass = Forward(optimization["packing"], share_prompts)
-        self.plan = BatchPlan(
-            optimization["examples_per_step"], self.group_size, optimization["micro_batch_size"], num_devices
-        )
+        sizes = optimization["examples_per_step"], self.group_size, optimization["micro_batch_size"]
+        self.plan = BatchPlan(*sizes, num_devices, self.unit)
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(self, self.trainer.max_steps)
@@ -188,7 +215,7 @@ class Stage(L.LightningModule):
         """Take ``loader_state`` back."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch.to(device) if isinstance(batch, Sequences) else batch
+        return batch.to(device) if hasattr(batch, "to") else batch
 
     def forward_logps(
         self, model: PreTrainedModel, batch: Sequences, entropy_gradient: bool = False
@@ -259,8 +286,3 @@ class Stage(L.LightningModule):
         if not self.trainer.sanity_checking:
             for logger in self.trainer.loggers:
                 logger.log_metrics(metrics, step=self.trainer.global_step)
-
-
-def _term(values: list[float], num_samples: int) -> Estimate:
-    groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
-    return evaluate.mean([sum(g) / len(g) for g in groups], num_samples)

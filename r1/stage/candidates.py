@@ -49,7 +49,7 @@ def tally(groups: Sequence[Sequence[Candidate]], filters: Sequence[str]) -> dict
 
 def pass_rate(row: Row, group: Sequence[Candidate]) -> float | None:
     """Share of right answers to a question; None where no gold answer is known."""
-    return sum(candidate.correct for candidate in group) / len(group) if has_answer(row) else None
+    return sum(candidate.correct is True for candidate in group) / len(group) if has_answer(row) else None
 
 
 def difficulty(rates: Sequence[float | None], num_samples: int) -> dict[str, Estimate]:

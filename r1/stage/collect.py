@@ -15,6 +15,7 @@ resample   another prompt is drawn in its place (DAPO's dynamic sampling), at mo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -73,10 +74,10 @@ class Collector:
             [row for row in rows for _ in range(stage.group_size)], [r for group in rollouts for r in group]
         )
         stage.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
-        stage.accumulate({name: float(count) for name, count in stage.data.pop_scorer_counts().items()})
-        cuts = [slice(p * stage.group_size, (p + 1) * stage.group_size) for p in range(len(rows))]
+        stage.accumulate(dict(stage.pop_scorer_counts()))
+        cuts = [range(p * stage.group_size, (p + 1) * stage.group_size) for p in range(len(rows))]
         return [
-            Group(row, group, texts[cut], scores.part(cut))
+            Group(row, group, [texts[b] for b in cut], scores.part(cut))
             for row, group, cut in zip(rows, rollouts, cuts, strict=True)
         ]
 
@@ -165,4 +166,4 @@ def metrics(groups: Sequence[Group]) -> dict[str, Tensor | float]:
     for name, weight in groups[0].scores.weights.items():
         mean = torch.tensor([group.scores.terms[name] for group in groups]).nanmean()
         found |= {f"reward/{name}": mean, f"reward/{name}_weighted": mean * (weight or 0.0)}
-    return found
+    return {name: value for name, value in found.items() if not math.isnan(value)}  # what no row has a reward for

@@ -53,7 +53,7 @@ class Filters:
             scores = term.score(
                 prompts=[rows[b]["prompt"] for b in left],
                 completions=[completions[b] for b in left],
-                rows=[rows[b] for b in left],
+                rows=[{key: value for key, value in rows[b].items() if key != "terms"} for b in left],  # rewards' alone
                 verifier=verifier,
                 completion_ids=[completion_ids[b] for b in left],
                 max_completion_length=max_completion_length,

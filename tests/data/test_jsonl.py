@@ -210,3 +210,14 @@ def attempt(line):
 def test_any_line_is_a_row_or_a_user_error(line):
     found = attempt(line)
     assert isinstance(found, dict) or found.startswith("rows.jsonl:1: ")
+
+
+def test_a_row_that_names_its_terms_may_have_no_answer(tmp_path):
+    free = [{"question": f"Why {n}?", "terms": ["judge"]} for n in range(5)]
+    data = build(write(tmp_path / "rows.jsonl", [*rows(5), *free, free[0] | {"question": "Who?", "gold": None}]))
+    assert sorted(row.get("answer") is None for row in data.train + data.val) == [False] * 5 + [True] * 6
+
+
+def test_a_file_without_answers(tmp_path):
+    data = build(write(tmp_path / "rows.jsonl", [{"question": f"Why {n}?"} for n in range(5)]), answer_column=None)
+    assert all("answer" not in row for row in data.train + data.val)

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from r1.build import rewards
 from r1.check.schema import problems
 from r1.data.base import Row
-from r1.reward.base import Rewards
+from r1.reward.base import Function, Rewards
 
 CONF = Path(__file__).parents[2] / "conf"
 TERMS = sorted(path.stem for path in (CONF / "reward" / "terms").glob("*.yaml"))
@@ -60,12 +60,15 @@ def test_weights_and_terms_can_be_set_on_the_command_line(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", TERMS)
 def test_every_term_fits_its_function(tmp_path: Path, name: str) -> None:
-    node = composed(tmp_path, f"+reward/terms@reward.terms.it={name}")["it"]
-    assert node["_target_"] == f"r1.reward.terms.{name}.{name}"
-    assert node["_partial_"] is True
-    assert problems(node, "reward.terms.it", extra={"weight": float | None}) == []
-    for bad in ({"weigth": 1.0}, {"weight": "x"}):
-        assert len(problems(node | bad, "reward.terms.it", extra={"weight": float | None})) == 1
+    path = ["reward.terms.it.path=x"] if name == "preference" else []
+    node = composed(tmp_path, f"+reward/terms@reward.terms.it={name}", *path)["it"]
+    module, _, target = node["_target_"].rpartition(".")
+    assert module == f"r1.reward.terms.{name}"
+    assert node["_partial_"] is (target == name), "a function waits for its batch, an object is made"
+    knobs: dict[str, Any] = {"extra": {"weight": float | None}, "hint": Function}
+    assert problems(node, "reward.terms.it", **knobs) == []
+    for bad in ({"weigth": 1.0}, {"weight": "x"}, {"_partial_": not node["_partial_"]}):
+        assert len(problems(node | bad, "reward.terms.it", **knobs)) == 1
 
 
 def test_the_r1_reward_of_a_good_a_mixed_and_a_wrong_completion(tmp_path: Path) -> None:

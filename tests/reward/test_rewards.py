@@ -217,3 +217,44 @@ def test_lists_of_different_length_are_a_bug_of_the_caller() -> None:
 def test_a_weight_must_be_finite(weight: float) -> None:
     with pytest.raises(UserError, match=r"reward\.terms\.a\.weight"):
         Term("a", constant([]), weight)
+
+
+# ---- each row says which terms apply to it ----
+
+
+def test_a_term_sees_only_the_rows_that_it_applies_to() -> None:
+    seen: list[list[str]] = []
+
+    def level(completions: list[str], level: list[int]) -> list[float | None]:
+        seen.append(completions)
+        return [float(n) for n in level]
+
+    rows: list[Row] = [
+        {"terms": ["level"], "level": 3},
+        {"terms": ["other"]},
+        {"level": 5},
+        {"terms": None, "level": 7},
+    ]
+    reward = rewards(level=(level, 2.0), other=(lambda completions: [1.0] * len(completions), 0.5))
+    scores = score(reward, rows, ["a", "b", "c", "d"])
+    assert seen == [["a", "c", "d"]]
+    assert scores.total == [6.0, 0.5, 10.5, 14.5]
+    assert [math.isnan(value) for value in scores.terms["level"]] == [False, True, False, False]
+    assert [math.isnan(value) for value in scores.terms["other"]] == [True, False, False, False]
+    assert scores.part([1, 2]).total == [0.5, 10.5]
+
+
+def test_a_term_that_applies_to_no_row_is_not_called_and_a_row_without_a_term_has_no_total() -> None:
+    def fails(completions: list[str]) -> list[float | None]:
+        raise AssertionError
+
+    scores = score(rewards(fails=(fails, 1.0)), [{"terms": []}, {"terms": ["x"]}])
+    assert all(map(math.isnan, scores.total))
+
+
+def test_terms_that_count_are_asked_by_their_names() -> None:
+    def counting(completions: list[str]) -> list[float | None]:
+        return [None] * len(completions)
+
+    counting.pop_counts = lambda: {"errors": 2}  # type: ignore[attr-defined]
+    assert rewards(a=(counting, 1.0), b=(constant([]), 1.0)).pop_counts() == {"scorer/a_errors": 2}

@@ -217,8 +217,8 @@ def test_the_text_of_a_completion(stage: Stages) -> None:
     ids = made.tokenizer(" 3 plus 5</think>").input_ids
     for closing in (1, 300):  # a special token and, as some templates have it, an ordinary one
         closed = Rollout([2], [*ids, closing], [], truncated=False)
-        assert made.text(closed) == "<think> 3 plus 5</think>"
-    assert made.text(Rollout([2], ids, [], truncated=True)) == "<think> 3 plus 5</think>"
+        assert made.text(closed, {}) == "<think> 3 plus 5</think>"
+    assert made.text(Rollout([2], ids, [], truncated=True), {}) == "<think> 3 plus 5</think>"
 
 
 # ---- the optimizer ----

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from r1.completion import parse
-from r1.data.base import Row, Verifier, has_answer, verdicts
+from r1.data.base import Row, Verifier, verdicts
 
 
 def accuracy(
@@ -13,8 +13,7 @@ def accuracy(
 ) -> list[float | None]:
     """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,).
 
-    None, which does not apply, where the row has no gold ``answer``.
+    None where the row has no gold answer.
     """
     answers = [parse(completion).answer for completion in completions]
-    found = zip(verdicts(verifier, answers, rows), rows, strict=True)
-    return [float(right) if has_answer(row) else None for right, row in found]
+    return [None if right is None else float(right) for right in verdicts(verifier, answers, rows)]

@@ -1,0 +1,93 @@
+"""Several datasets as one: each row keeps the template, the verifier and the reward terms of the part it comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from r1.data.base import Data, Row, pop_counts, verified
+from r1.errors import UserError, null
+
+
+def mixture(*, parts: dict[str, Data]) -> Data:
+    """The rows of all parts, each with its part's name, spread evenly; the held-out rows of each part stay held out.
+
+    With weights, an epoch holds the parts in these proportions and is as long as it can be without a row coming twice;
+    without, it holds every row.
+
+    Raises:
+        UserError: there are no parts, only some have a weight, or a part is a mixture itself.
+    """
+    _check(parts)
+    named = {name: [row | {"part": name} for row in part.train] for name, part in parts.items()}
+    held = {name: [row | {"part": name} for row in part.val] for name, part in parts.items()}
+    counts = shares({name: len(rows) for name, rows in named.items()}, {n: p.weight for n, p in parts.items()})
+    first = next(iter(parts.values()))
+    return Data(
+        train=interleaved([rows[: counts[name]] for name, rows in named.items()]),
+        val=interleaved(list(held.values())),
+        template=first.template,
+        verifier=Verifiers(parts),
+        ask=lambda prompt: ask(parts, prompt),
+        parts=parts,
+    )
+
+
+def _check(parts: dict[str, Data]) -> None:
+    if not parts:
+        do = "+data@data.parts.NAME=OPTION adds a part"
+        raise UserError("a mixture needs parts", where="data.parts", given=parts, do=do)
+    for name, part in parts.items():
+        if part.parts:
+            raise UserError("a part of a mixture is no mixture itself", where=f"data.parts.{name}", given="mixture")
+    lacking = [name for name, part in parts.items() if part.weight is None]
+    if 0 < len(lacking) < len(parts):
+        what, do = "either every part has a weight or none", "set it, or leave the others' at null"
+        raise UserError(what, where=f"data.parts.{lacking[0]}.weight", given=null(None), do=do)
+
+
+def shares(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str, int]:
+    """How many rows of each part an epoch holds: in proportion to the weights, as many as there are, at least one."""
+    lengths = [size / weight for size, weight in zip(sizes.values(), weights.values(), strict=True) if weight]
+    if not lengths:
+        return sizes
+    return {name: max(1, round(min(lengths) * (weights[name] or 0.0))) for name in sizes}
+
+
+def interleaved(parts: Sequence[Sequence[Row]]) -> list[Row]:
+    """All rows, each part's in order and spread evenly, so that every stretch holds about the same mixture."""
+    places = [((j + 0.5) / len(rows), i, j) for i, rows in enumerate(parts) for j in range(len(rows))]
+    return [parts[i][j] for _, i, j in sorted(places)]
+
+
+def ask(parts: dict[str, Data], prompt: str) -> Row | None:
+    """The row of a question typed by hand, from the first part that knows what to make of it."""
+    made = ((name, part.ask(prompt)) for name, part in parts.items() if part.ask)
+    return next((row | {"part": name} for name, row in made if row), None)
+
+
+class Verifiers:
+    """Each row is verified by its own part's verifier; a row without a part by the first one's."""
+
+    def __init__(self, parts: dict[str, Data]) -> None:
+        self.of = {name: part.verifier for name, part in parts.items()}
+        self.first = next(iter(parts))
+
+    def __call__(self, answer: str, row: Row) -> bool:
+        return self.many([answer], [row])[0]
+
+    def many(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """One call per part."""
+        right = [False] * len(rows)
+        for name, verifier in self.of.items():
+            mine = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
+            found = verified(verifier, [answers[b] for b in mine], [rows[b] for b in mine])
+            for b, verdict in zip(mine, found, strict=True):
+                right[b] = verdict
+        return right
+
+    def pop_counts(self) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for verifier in self.of.values():
+            found.update(pop_counts(verifier))  # a Counter keeps what is zero, too
+        return dict(found)

@@ -1,0 +1,42 @@
+"""The policy as the run found it: a frozen copy that a reward term can ask, while the policy itself moves on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from r1.data.template.chat import Chat
+from r1.rollout.base import Engine
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class FrozenPolicy:
+    """Answers in the tokenizer's own chat template.
+
+    Args:
+        policy: copied, in eval mode, without gradients.
+        stop_ids: tokens that close an answer.
+        poll: called between two tokens; raises if the run is asked to stop.
+    """
+
+    def __init__(
+        self,
+        policy: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: set[int],
+        poll: Callable[[], None],
+    ) -> None:
+        self.policy = policy
+        self.model = copy.deepcopy(policy).eval().requires_grad_(False)
+        self.tokenizer, self.stop_ids, self.poll = tokenizer, stop_ids, poll
+
+    def answer(self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
+        """One answer to each prompt, which its seed decides."""
+        self.model.to(self.policy.device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        chat = Chat(system=None, prefill="")
+        ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
+        groups = engine.generate(self.model, ids, [[seed] for seed in seeds], self.stop_ids, self.poll)
+        return [str(self.tokenizer.decode(group[0].completion_ids, skip_special_tokens=True)) for group in groups]

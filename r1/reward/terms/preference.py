@@ -1,0 +1,108 @@
+"""A reward model's score: what people prefer, learned from pairs (Ouyang et al. 2022; DeepSeek-R1 2.3.4).
+
+``stage=reward_model`` trains one; any Hugging Face sequence-classification model with one output will do.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from annotated_types import Ge, Gt
+
+from r1.errors import MODEL, UserError
+from r1.model import DType, Model
+from r1.reward.scalar import chat_ids, check_chat, padded, scalars
+from r1.reward.scorer import Outcome, Pair, Scorer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WHERE = "reward.terms.preference.path"
+
+
+class Preference(Scorer):
+    """(score - center) * scale of a question and its answer, written in the reward model's own chat template.
+
+    Args:
+        path: a run's folder, a local folder or a hub id; nothing is loaded before the first score.
+        center: taken from every score; None: nothing is.
+        scale: what is left is multiplied by this.
+        thinking: show the thinking, too; false: only what follows it.
+        max_length: tokens of a whole chat; a longer one has no score.
+        batch_size: chats scored at once; bounds the memory, cannot change the result.
+    """
+
+    reasons = ("too_long",)
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        dtype: DType,
+        center: float | None,
+        scale: Annotated[float, Gt(0)],
+        thinking: bool,
+        max_length: Annotated[int, Ge(1)],
+        batch_size: Annotated[int, Ge(1)],
+    ) -> None:
+        super().__init__(thinking)
+        self.source = Model(
+            path=path,
+            config=None,
+            tokenizer=None,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            gradient_checkpointing=False,
+            lora=None,
+        )
+        self.center, self.scale = center or 0.0, scale
+        self.max_length, self.batch_size = max_length, batch_size
+
+    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+        """(B,); None for a chat that is too long."""
+        return self.scored(prompts, completions, self.scores)
+
+    def scores(self, pairs: list[Pair]) -> list[Outcome]:
+        tokenizer, _ = self._loaded
+        chats = [chat_ids(tokenizer, prompt, text) for prompt, text in pairs]
+        order = sorted((b for b, ids in enumerate(chats) if len(ids) <= self.max_length), key=lambda b: len(chats[b]))
+        found: list[Outcome] = ["too_long"] * len(pairs)
+        for start in range(0, len(order), self.batch_size):
+            part = order[start : start + self.batch_size]
+            for b, score in zip(part, self._batch([chats[b] for b in part]), strict=True):
+                found[b] = (score - self.center) * self.scale
+        return found
+
+    @torch.no_grad()
+    def _batch(self, chats: list[list[int]]) -> list[float]:
+        tokenizer, model = self._loaded
+        ids, mask = padded(chats, int(tokenizer.pad_token_id))
+        return scalars(model, ids.to(model.device), mask.to(model.device)).tolist()
+
+    def check(self) -> None:
+        try:
+            config, tokenizer = self.source.load_config(), self.source.load_tokenizer()
+        except UserError as error:
+            error.where = WHERE
+            raise
+        kinds = config.architectures or []
+        if config.num_labels != 1 or not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+            raise UserError(
+                "this is no reward model",
+                where=WHERE,
+                given=f"{', '.join(kinds) or 'no architecture'} with {config.num_labels} outputs",
+                allowed="a sequence-classification model with one output",
+                do="stage=reward_model trains one from pairs",
+                code=MODEL,
+            )
+        check_chat(tokenizer, WHERE)
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        self.check()
+        tokenizer = self.source.load_tokenizer()
+        model = self.source.load_classifier(0, tokenizer).eval().requires_grad_(False)  # nothing is drawn
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return tokenizer, model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature

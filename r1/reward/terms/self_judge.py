@@ -1,0 +1,57 @@
+"""The policy as the run found it judges what the policy writes now (Yuan et al. 2024, self-rewarding, one round)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from annotated_types import Ge, MinLen
+
+from r1.reward.frozen import FrozenPolicy
+from r1.reward.scorer import Scorer
+from r1.reward.terms.judge import checked, judged
+from r1.rollout.base import Engine
+from r1.seeds import key
+
+
+class SelfJudge(Scorer):
+    """The rubric, the quoting and the scale are those of ``judge``; the frozen policy writes the reply.
+
+    Args:
+        engine: samples the replies.
+        rubric: what a good answer is, in words for the judge.
+        low, high: the scale on which the judge scores.
+        thinking: show the judge the thinking, too; false: only what follows it.
+        max_chars: of a question and of an answer, each; the rest is cut.
+        seed: keys the judge's sampling and the tags that answers are quoted in.
+
+    Raises:
+        UserError: the scale is empty.
+    """
+
+    reasons = ("parse_failures",)
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        rubric: Annotated[str, MinLen(1)],
+        low: Annotated[float, Ge(0)],
+        high: Annotated[float, Ge(0)],
+        thinking: bool,
+        max_chars: Annotated[int, Ge(1)],
+        seed: Annotated[int, Ge(0)],
+    ) -> None:
+        super().__init__(thinking)
+        self.engine, self.seed = engine, seed
+        self.rubric = checked(rubric, low, high, max_chars, seed)
+
+    def __call__(
+        self, prompts: list[str], completions: list[str], frozen_policy: FrozenPolicy, **columns: Any
+    ) -> list[float | None]:
+        """(B,), 0 to 1; None where the reply holds no score."""
+
+        def ask(questions: list[str]) -> list[str]:
+            seeds = [key(self.seed, "judge", question) for question in questions]
+            return frozen_policy.answer(self.engine, questions, seeds)
+
+        return self.scored(prompts, completions, lambda pairs: judged(self.rubric, pairs, ask))

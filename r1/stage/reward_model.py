@@ -1,0 +1,133 @@
+"""A reward model from pairs of answers, one preferred to the other (Bradley-Terry; Ouyang et al. 2022, eq. 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from r1.data.base import Data, Row
+from r1.errors import UserError
+from r1.evaluate import Validation, mean, proportion
+from r1.model import Model
+from r1.reward.base import Rewards
+from r1.reward.scalar import chat_ids, check_chat, padded, scalars
+from r1.rollout.base import Engine
+from r1.seeds import key
+from r1.stage.base import Stage
+from r1.stage.optimization import Optimization
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A micro-batch of n pairs as chats.
+
+    Attributes:
+        input_ids, attention_mask: (2n, L), the n preferred chats first.
+        step_pairs: pairs of the whole step over all devices.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    step_pairs: int
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.attention_mask.sum())
+
+    def to(self, device: torch.device) -> Self:
+        return replace(self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device))
+
+
+class RewardModel(Stage):
+    """Learns r(prompt, chosen) > r(prompt, rejected): the mean over a step's pairs of -log sigmoid(difference).
+
+    The policy is a sequence-classification model with one output on a causal LM's weights; nothing is sampled.
+    """
+
+    needs_columns = val_columns = ("chosen", "rejected")
+    unit = "pairs"
+
+    def __init__(
+        self,
+        model: Model,
+        data: Data,
+        rewards: Rewards,
+        engine: Engine,
+        validation: Validation,
+        seed: int,
+        num_devices: int,
+        **optimization: Unpack[Optimization],
+    ) -> None:
+        super().__init__(model, data, rewards, engine, validation, seed)
+        self.training_setup(optimization, num_devices)
+        check_chat(self.tokenizer, "model.path")
+        if model.lora is not None:
+            raise UserError("a reward model trains all weights", where="model.lora", do="leave it at null")
+        if optimization["packing"]:
+            raise UserError("pairs are padded", where="stage.packing", given=True, allowed="false")
+
+    def configure_model(self) -> None:
+        if not hasattr(self, "policy"):
+            self.policy = self.model_source.load_classifier(key(self.seed, "weights"), self.tokenizer)
+
+    def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
+        margins = self.margins(batch)
+        loss = -logsigmoid(margins).sum() / batch.step_pairs
+        accuracy = preferred(margins).sum() / batch.step_pairs
+        self.accumulate({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
+        return loss * self.backward_scale()
+
+    def margins(self, batch: Pairs) -> Tensor:
+        """(n,) r(chosen) - r(rejected)."""
+        chosen, rejected = scalars(self.policy, batch.input_ids, batch.attention_mask).chunk(2)
+        return chosen - rejected
+
+    def micro_batches(self, step: int) -> list[Pairs]:
+        rows = [self.data.train[i] for i in self.step_indices(step)]
+        return self.pairs(sorted(rows, key=_length), self.global_sum(len(rows)))
+
+    def pairs(self, rows: list[Row], step_pairs: int) -> list[Pairs]:
+        """Pairs in micro-batches."""
+        size = self.plan.micro_batch_size
+        return [self.pair_batch(rows[i : i + size], step_pairs) for i in range(0, len(rows), size)]
+
+    def pair_batch(self, rows: list[Row], step_pairs: int) -> Pairs:
+        sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in rows]
+        chats = [chat_ids(self.tokenizer, prompt, text) for prompt, text in sides]
+        return Pairs(*padded(chats, int(self.tokenizer.pad_token_id)), step_pairs)
+
+    # ---- validation: held-out pairs ----
+
+    @property
+    def validation_plan(self) -> str:
+        return f"{self.validation.num_prompts} pairs"
+
+    def validation_step(self, indices: list[int], batch_idx: int) -> None:
+        rows = [self.data.val[i] for i in indices]
+        margins = torch.cat([self.margins(part.to(self.device)) for part in self.pairs(rows, len(rows))])
+        self.figures = {
+            "val/pair_accuracy": proportion(preferred(margins).tolist(), 1),
+            "val/loss": mean((-logsigmoid(margins)).tolist(), 1),
+            "val/margin": mean(margins.tolist(), 1),
+        }
+        self.validated({})
+        if self.record:
+            self.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
+
+    def export(self, folder: Path, go_on: bool = False) -> None:
+        self.policy.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def preferred(margins: Tensor) -> Tensor:
+    """1 where the preferred answer has the higher score, 1/2 where both have the same, else 0."""
+    return (1 + margins.detach().sign()) / 2
+
+
+def _length(row: Row) -> int:
+    return max(len(row["chosen"]), len(row["rejected"]))
