@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from r1 import evaluate, readability
+from r1 import model as models
 from r1.batch import BatchPlan
 from r1.data.base import Data, Row
 from r1.errors import Halted
 from r1.evaluate import Estimate, Sample, Validation
 from r1.forward import Forward
-from r1.model import Model, export
+from r1.model import Model
 from r1.reward.base import Rewards, Scores
 from r1.reward.frozen import FrozenPolicy
 from r1.rollout.base import Engine, Rollout, carry_on
@@ -127,7 +128,7 @@ class Stage(L.LightningModule):
 
     def export(self, folder: Path, go_on: bool = False) -> None:
         """The policy as a Hugging Face folder; with ``go_on`` it can be trained on afterwards."""
-        export(self.policy, self.tokenizer, self.stop_ids, folder, go_on)
+        models.export(self.policy, self.tokenizer, self.stop_ids, folder, go_on)
 
     # ---- validation ----
 

@@ -156,6 +156,8 @@ def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Confi
         "num_val": 4,
         "template": cfg["data"]["template"],
         "verifier": cfg["data"]["verifier"],
+        "terms": None,
+        "weight": None,
     }
     execute(cfg, [])
     held = read(str(folder)).manifest
