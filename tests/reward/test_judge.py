@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,7 +19,7 @@ from r1.reward.frozen import FrozenPolicy
 from r1.reward.terms.judge import Judge
 from r1.reward.terms.self_judge import SelfJudge
 from r1.rollout.transformers import Transformers
-from r1.teacher.base import Answer
+from r1.teacher.base import Answer, Question, Reply
 
 Config = dict[str, Any]
 KNOBS: Config = {"rubric": "Is it kind?", "low": 0, "high": 10, "thinking": False, "max_chars": 500, "seed": 0}
@@ -33,12 +33,13 @@ class Fake:
     def __init__(self, broken: str = "") -> None:
         self.broken, self.calls = broken, []  # type: ignore[var-annotated]
 
-    def answer(self, rows: list[Any], num_samples: int, seed: int) -> list[list[Answer]]:
-        quoted = [row["prompt"].split("\n[answer ")[1].split("\n")[1] for row in rows]
+    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+        quoted = [question.row["prompt"].split("\n[answer ")[1].split("\n")[1] for question in questions]
         self.calls.append(quoted)
         if self.broken and any(self.broken in text for text in quoted):
             raise UserError("no answer", where="teacher.url", do="wait", code=MODEL)
-        return [[Answer(self.reply(text), "stop", 0, 0)] for text in quoted]
+        for question, text in zip(questions, quoted, strict=True):
+            yield [Reply(question, Answer(self.reply(text), "stop", 0, 0))]
 
     def reply(self, text: str) -> str:
         return "I cannot say" if "?" in text else f"<score>{len(text)}</score>"

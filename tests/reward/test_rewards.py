@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from r1.data.base import Row
 from r1.errors import DATA, REWARD, UserError
 from r1.reward.base import Function, Rewards, Scores, Term, required_columns
+from r1.rollout.base import carry_on
 
 
 def equal(answer: str, row: Row) -> bool:
@@ -102,6 +103,7 @@ def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> 
         "verifier": equal,
         "completion_ids": [[1], [2, 3]],
         "max_completion_length": 10,
+        "poll": carry_on,
     }
 
 
