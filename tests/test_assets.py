@@ -34,7 +34,7 @@ def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[.
     groups = stage.sample(rows, [[key("assets", i, g) for g in range(8)] for i in range(len(rows))])
     right: dict[str, list[bool]] = defaultdict(list)
     for row, group in zip(rows, groups, strict=True):
-        for text in map(stage.text, group):
+        for text in (stage.text(rollout, row) for rollout in group):
             parsed = parse(text)
             form = "worked" if parsed.strict else "short" if parsed.answer else "other"
             right[form].append(experiment.data.correct(text, row))

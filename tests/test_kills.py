@@ -123,7 +123,7 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
         Point(MANIFEST, match="questions.json.tmp"),
         Point(MANIFEST, match="questions.jsonl.tmp"),
         Point(MANIFEST, "after", match="questions.jsonl.tmp"),
-        Point(APPEND, "torn", match="answers.jsonl"),
+        Point(ADD, "torn"),
     ),
     "the teacher's distribution": (
         "on_policy",

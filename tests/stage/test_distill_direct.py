@@ -96,7 +96,7 @@ def open_ended(small: Callable[..., Config], tmp_path: Path) -> Callable[..., Co
 
     def composed(*overrides: str) -> Config:
         cfg = small("stage=distill_direct", *ENDS, *overrides)
-        kept = {name: cfg["data"][name] for name in ("template", "verifier")}
+        kept = {name: cfg["data"][name] for name in ("template", "verifier", "terms", "weight")}
         split = {"val_path": None, "num_val": 8, "on_bad_row": "error", "min_pass_rate": None, "max_pass_rate": None}
         return cfg | {"data": {"_target_": "r1.data.jsonl.jsonl", "path": str(file)} | columns | split | kept}
 

@@ -206,7 +206,7 @@ def test_what_was_sampled_is_not_sampled_again(
 
 def test_another_run_learns_what_was_kept(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
-    shared = {key: cfg["data"][key] for key in ("template", "verifier")}
+    shared = {key: cfg["data"][key] for key in ("template", "verifier", "terms", "weight")}
     cfg["data"] = {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
     execute(cfg, [])
     held = read(str(folder)).manifest
