@@ -14,7 +14,7 @@ from r1.claims.effect import At, Effect, Mean, Reading, StepsTo
 PASS, MAJ, LANGUAGE, FORMAT = "val/pass@1", "val/maj@16", "val/language", "val/format"
 LENGTH, THINKING = "val/completion_length", "val/thinking_length"
 NOISE, LEVEL, ONE_LANGUAGE = 0.02, 0.8, 0.95
-MIDDLE = 20  # optimizer steps: the validation nearest to half of the training
+MIDDLE = 20  # optimizer steps: half of the training
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ CLAIMS = (
     ),
     Claim(
         "Thinking gets longer by itself.",
-        "from some 100 to some 10,000 tokens (fig. 3)",
+        "from hundreds to thousands of tokens (fig. 3)",
         "completions get longer, and no reward is for length",
         (
             Effect("tokens in a completion, after - before", At("zero", LENGTH), At("zero", LENGTH, "start"), above=0),
@@ -147,7 +147,7 @@ CLAIMS = (
     Claim(
         "A second RL over all scenarios, with a learned preference where there is no gold answer, helps there and "
         "costs no maths.",
-        "AlpacaEval +25 %, ArenaHard +17 %, maths kept (2.3.4)",
+        "no figure of its own (2.3.4)",
         f"the open-ended score rises, and pass@1 on maths does not fall by {NOISE} or more",
         (
             Effect("open-ended score, after - before", At("rl_all", "val/reward/tiny_open"),

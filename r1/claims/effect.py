@@ -8,11 +8,12 @@ from __future__ import annotations
 import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
-from r1.evaluate import Estimate
 from r1.pipeline.record import over_seeds
+from r1.report.variants import Figure
 from r1.runs import Run
 
 REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
@@ -35,7 +36,7 @@ class At:
 
 @dataclass(frozen=True)
 class StepsTo:
-    """Optimizer steps until a metric reaches a level, between two validations linearly; the last one if it never does."""
+    """Optimizer steps until a metric reaches a level, linear between validations; the last one if it never does."""
 
     step: str
     metric: str
@@ -45,7 +46,7 @@ class StepsTo:
         points = curve(run, self.metric)
         if points[0][1] >= self.level:
             return float(points[0][0])
-        for (before, low), (after, high) in zip(points, points[1:], strict=False):
+        for (before, low), (after, high) in pairwise(points):
             if high >= self.level:
                 return before + (after - before) * (self.level - low) / (high - low)
         return float(points[-1][0])
@@ -99,11 +100,11 @@ class Effect:
 
 @dataclass(frozen=True)
 class Measured:
-    """An effect with its figures: None where fewer than two seeds have them."""
+    """An effect with its figures over seeds: None where no seed has them."""
 
     effect: Effect
-    value: Estimate | None
-    sides: tuple[Estimate | None, ...]  # of its readings
+    value: Figure | None
+    sides: tuple[Figure | None, ...]  # of its readings
 
     @property
     def verdict(self) -> str:
@@ -115,24 +116,28 @@ def measured(effect: Effect, runs: Runs) -> Measured:
     sides = [_by_seed(reading, runs) for reading in effect.readings]
     seeds = [seed for seed in sides[0] if all(seed in side for side in sides)]
     values = [sides[0][seed] if len(sides) == 1 else effect.by(*(side[seed] for side in sides)) for seed in seeds]
-    return Measured(effect, estimate(values), tuple(estimate(list(side.values())) for side in sides))
+    return Measured(effect, figure(values), tuple(figure(list(side.values())) for side in sides))
 
 
-def reading(of: Reading, runs: Runs) -> Estimate | None:
-    return estimate(list(_by_seed(of, runs).values()))
+def reading(of: Reading, runs: Runs) -> Figure | None:
+    return figure(list(_by_seed(of, runs).values()))
 
 
 def _by_seed(of: Reading, runs: Runs) -> dict[Any, float]:
     return {seed: of(run) for seed, run in runs.get(of.step, {}).items()}
 
 
-def estimate(values: Sequence[float]) -> Estimate | None:
+def figure(values: Sequence[float]) -> Figure | None:
     """The mean over seeds with its 95 % interval (Student's t); one seed has none, and decides nothing."""
-    return over_seeds(list(values)) if len(values) > 1 else None
+    if len(values) < 2:
+        return Figure(values[0], None, None, 1) if values else None
+    return Figure(**asdict(over_seeds(list(values))))
 
 
-def verdict(value: Estimate, effect: Effect) -> str:
+def verdict(value: Figure, effect: Effect) -> str:
     """Reproduced: the whole interval lies on the side that is claimed; not: on the other; else undecided."""
+    if value.low is None or value.high is None:
+        return UNDECIDED
     if effect.above is not None:
         right, wrong = value.low > effect.above, value.high < effect.above
     elif effect.below is not None:

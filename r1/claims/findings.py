@@ -60,7 +60,7 @@ def _missing(claim: Claim, steps: Sequence[Record], runs: Runs) -> list[str]:
         for step in steps
         if step["name"] in claim.steps and step["status"] not in THERE
     ]
-    if not lines and min(len(runs[name]) for name in claim.steps) < 2:
+    if not lines and any(len(runs[name]) < 2 for name in claim.steps):
         lines.append("one seed has no interval")
     return lines
 

@@ -30,7 +30,7 @@ def page(folder: Path) -> Path:
         [drawing(finding, runs) for finding in found],
         found=found,
         counts=counts(found),
-        stamp=stamp(manifest),
+        stamp=(stamped := stamp(manifest, runs)),
         command=manifest["command"],
         completions={finding.number: completions(finding, runs) for finding in found},
         text=text,
@@ -38,7 +38,7 @@ def page(folder: Path) -> Path:
         bound=bound,
     )
     summary = json.dumps(plain(found, manifest), indent=2, ensure_ascii=False) + "\n"
-    for name, held in (("claims.json", summary), ("claims.md", markdown(found, manifest)), ("claims.html", made)):
+    for name, held in (("claims.json", summary), ("claims.md", markdown(found, stamped)), ("claims.html", made)):
         replace(folder / name, held)
     return folder / "claims.html"
 

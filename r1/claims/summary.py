@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from r1.claims.effect import Measured
+from r1.claims.effect import Measured, Runs
 from r1.claims.findings import Finding, Record
-from r1.evaluate import Estimate
 from r1.pipeline.record import duration
 from r1.report.variants import Figure
 
 
-def text(value: Estimate | None) -> str:
+def text(value: Figure | None) -> str:
     """``0.905 (0.882 to 0.923)``."""
-    if value is None:
-        return "no interval"
-    figure = Figure(**asdict(value))
-    return f"{figure.text} ({figure.interval})"
+    return f"{value.text} ({value.interval or 'one seed'})" if value else "not measured"
 
 
 def ours(one: Measured) -> str:
@@ -35,25 +31,25 @@ def bound(one: Measured) -> str:
     return f"below {effect.below:g}" if effect.below is not None else "reported"
 
 
-def stamp(manifest: Record) -> str:
+def stamp(manifest: Record, runs: Runs) -> str:
     """By what, when and from which code it was made."""
     git, seeds = manifest["git"], list(dict.fromkeys(step["seed"] for step in manifest["steps"]))
     commit = (git["commit"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
-    took = duration(sum(step["wall_s"] for step in manifest["steps"]))
+    took = [run.manifest["wall_s"] for by_seed in runs.values() for run in by_seed.values()]
     return (
         f"Made by `{manifest['command']}` on {manifest['ended'][:10]} at commit {commit}: "
-        f"{len(seeds)} seeds ({', '.join(map(str, seeds))}), {duration(manifest['wall_s'])} min, "
-        f"{took} min over all runs. Means over seeds with their 95 % intervals (Student's t)."
+        f"seeds {', '.join(map(str, seeds))}; {len(took)} runs, {duration(sum(took))} min one after the other, "
+        f"{duration(manifest['wall_s'])} min for this command. Means over seeds with their 95 % intervals (Student's t)."
     )
 
 
-def markdown(found: Sequence[Finding], manifest: Record) -> str:
+def markdown(found: Sequence[Finding], stamped: str) -> str:
     rows = [
         f"| {f.number} | {f.claim.says} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
         for f in found
     ]
     head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
-    return "\n".join([stamp(manifest), "", *head, *rows]) + "\n"
+    return "\n".join([stamped, "", *head, *rows]) + "\n"
 
 
 def plain(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:

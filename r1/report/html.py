@@ -29,7 +29,11 @@ def html(folder: Path, data: Any, **values: Any) -> str:
     files = [*(HERE / name for name in SCRIPTS), folder / "page.js"]
     scripts = [file.read_text(encoding="utf-8") for file in files]
     environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     return environment.get_template("page.html").render(
         css=(HERE / "page.css").read_text(encoding="utf-8"),

@@ -1,5 +1,4 @@
-"""The report's page: what of the records it shows, with less detail where it would be too large otherwise.
-"""
+"""The report's page: what of the records it shows, with less detail where it would be too large otherwise."""
 
 from __future__ import annotations
 
