@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,12 @@ class Finding:
 
 def findings(manifest: Record, runs: Runs) -> list[Finding]:
     return [_finding(number, claim, manifest["steps"], runs) for number, claim in enumerate(CLAIMS, 1)]
+
+
+def manifest_of(folder: Path) -> Record:
+    """What a pipeline's folder says of itself."""
+    held: Record = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return held
 
 
 def finished(manifest: Record) -> Runs:

@@ -8,7 +8,7 @@ from typing import Any
 
 from r1.claims.claims import Curves, Dots
 from r1.claims.effect import Runs, reading
-from r1.claims.findings import Finding, counts, findings, finished
+from r1.claims.findings import Finding, counts, findings, finished, manifest_of
 from r1.claims.summary import bound, markdown, ours, plain, stamp, text
 from r1.record import replace
 from r1.report.curves import by_metric, series
@@ -22,7 +22,7 @@ SHOWN = 3  # questions with their completions, of each run
 
 def page(folder: Path) -> Path:
     """Write ``claims.html``, ``claims.json`` and ``claims.md`` into a pipeline's record; returns the first."""
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = manifest_of(folder)
     runs = finished(manifest)
     found = findings(manifest, runs)
     made = html(
@@ -38,7 +38,11 @@ def page(folder: Path) -> Path:
         bound=bound,
     )
     summary = json.dumps(plain(found, manifest), indent=2, ensure_ascii=False) + "\n"
-    for name, held in (("claims.json", summary), ("claims.md", markdown(found, stamped)), ("claims.html", made)):
+    for name, held in (
+        ("claims.json", summary),
+        ("claims.md", markdown(found, manifest["command"], stamped)),
+        ("claims.html", made),
+    ):
         replace(folder / name, held)
     return folder / "claims.html"
 

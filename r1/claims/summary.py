@@ -32,24 +32,24 @@ def bound(one: Measured) -> str:
 
 
 def stamp(manifest: Record, runs: Runs) -> str:
-    """By what, when and from which code it was made."""
+    """When, from which code and from how much it was made."""
     git, seeds = manifest["git"], list(dict.fromkeys(step["seed"] for step in manifest["steps"]))
     commit = (git["commit"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
     took = [run.manifest["wall_s"] for by_seed in runs.values() for run in by_seed.values()]
     return (
-        f"Made by `{manifest['command']}` on {manifest['ended'][:10]} at commit {commit}: "
-        f"seeds {', '.join(map(str, seeds))}; {len(took)} runs, {duration(sum(took))} min one after the other, "
-        f"{duration(manifest['wall_s'])} min for this command. Means over seeds with their 95 % intervals (Student's t)."
+        f"Made on {manifest['ended'][:10]} at commit {commit} in {duration(manifest['wall_s'])} min: "
+        f"{len(took)} runs, together {duration(sum(took))} min, with the seeds {', '.join(map(str, seeds))}. "
+        "Means over seeds with their 95 % intervals (Student's t)."
     )
 
 
-def markdown(found: Sequence[Finding], stamped: str) -> str:
+def markdown(found: Sequence[Finding], command: str, stamped: str) -> str:
     rows = [
         f"| {f.number} | {f.claim.says} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
         for f in found
     ]
     head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
-    return "\n".join([stamped, "", *head, *rows]) + "\n"
+    return "\n".join([f"    {command}", "", stamped, "", *head, *rows]) + "\n"
 
 
 def plain(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:
