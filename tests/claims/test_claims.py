@@ -15,12 +15,12 @@ from records import HOSTILE, Tags, sample
 
 from r1.claims.claims import CLAIMS, MIDDLE, Claim, Curves
 from r1.claims.effect import At, StepsTo
-from r1.claims.page import page
 from r1.compose import CONF
 from r1.metrics import meaning
+from r1.pipeline.run import page
 
 MakeRecord = Callable[..., Path]
-PIPELINE = OmegaConf.load(CONF / "experiment" / "claims.yaml")
+PIPELINE: Any = OmegaConf.to_container(OmegaConf.load(CONF / "experiment" / "claims.yaml"))
 METRICS = ("val/pass@1", "val/maj@16", "val/language", "val/format", "val/completion_length", "val/thinking_length",
            "val/reward/tiny_open", "val/maths/pass@1", "train/frac_zero_std")  # fmt: skip
 
@@ -35,7 +35,7 @@ def metrics_of(claim: Claim) -> set[tuple[str, str]]:
 
 def value(step: str, key: str) -> str:
     """An override of a step."""
-    texts = [*PIPELINE.shared, *PIPELINE.steps[step]]
+    texts = [*PIPELINE["shared"], *PIPELINE["steps"][step]]
     return next(text.partition("=")[2] for text in reversed(texts) if text.startswith(f"{key}="))
 
 
@@ -46,14 +46,14 @@ def test_there_are_twelve_and_each_can_be_decided() -> None:
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.says)
 def test_what_a_claim_reads_is_run(claim: Claim) -> None:
-    assert set(claim.steps) <= set(PIPELINE.steps)
+    assert set(claim.steps) <= set(PIPELINE["steps"])
     for step, metric in metrics_of(claim):
         assert metric in METRICS
         assert metric == "val/maths/pass@1" or meaning(metric)
         if "maj@" in metric:
             assert metric.partition("@")[2] in value(step, "val.ks").strip("[]").split(",")
         if metric.startswith("val/maths/"):
-            assert any(text.startswith("+data@data.parts.maths=") for text in PIPELINE.steps[step])
+            assert any(text.startswith("+data@data.parts.maths=") for text in PIPELINE["steps"][step])
     readings = [reading for effect in claim.effects for reading in effect.readings]
     curves = [reading for reading in readings if isinstance(reading, StepsTo)]
     curves += [reading for reading in readings if isinstance(reading, At) and reading.when == MIDDLE]
@@ -62,12 +62,12 @@ def test_what_a_claim_reads_is_run(claim: Claim) -> None:
 
 def test_every_run_serves_a_claim() -> None:
     wanted = {step for claim in CLAIMS for step in claim.steps}
-    needed = set(re.findall(r"\$\{step:(\w+)\}", "\n".join(t for texts in PIPELINE.steps.values() for t in texts)))
-    assert set(PIPELINE.steps) == wanted | needed
+    needed = set(re.findall(r"\$\{step:(\w+)\}", "\n".join(t for texts in PIPELINE["steps"].values() for t in texts)))
+    assert set(PIPELINE["steps"]) == wanted | needed
 
 
 def test_groups_have_equal_completions_per_step() -> None:
-    steps = [step for step in PIPELINE.steps if step.startswith("groups_of_")]
+    steps = [step for step in PIPELINE["steps"] if step.startswith("groups_of_")]
     sizes = {
         step: (int(value(step, "stage.group_size")), int(value(step, "stage.examples_per_step"))) for step in steps
     }
@@ -80,11 +80,12 @@ def pipeline(record: MakeRecord, tmp_path: Path) -> Callable[..., Path]:
     """``pipeline(rl="failed")``: a pipeline's record with two seeds; what is named has not finished."""
 
     def made(**statuses: str) -> Path:
-        steps = [_step(record, name, seed, statuses) for seed in (10, 11) for name in PIPELINE.steps]
+        steps = [_step(record, name, seed, statuses) for seed in (10, 11) for name in PIPELINE["steps"]]
         manifest: dict[str, Any] = {"command": f"python -m r1.run {HOSTILE}", "steps": steps, "wall_s": 61.0}
         manifest |= {"git": {"commit": "abc", "dirty": True}, "ended": "2026-11-24T17:55:49+00:00"}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        return page(tmp_path)
+        page({"page": PIPELINE["page"], "extensions": []}, tmp_path)
+        return tmp_path / "claims.html"
 
     return made
 
