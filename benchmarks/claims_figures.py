@@ -49,8 +49,8 @@ def language(runs: Runs) -> None:
     _, axis = pyplot.subplots(figsize=(5, 2.8), layout="constrained")
     line(axis, runs, "zero_language", LANGUAGE, BLUE, "with its reward")
     line(axis, runs, "zero", LANGUAGE, ORANGE, "without")
-    axis.set(xlabel="optimizer step", title="language consistency of the thinking", ylim=(0.8, 1.005))
-    axis.legend(frameon=False)
+    axis.set(xlabel="optimizer step", title="language consistency of the thinking", ylim=(0.7, 1.005))
+    axis.legend(frameon=False, loc="lower left")
 
 
 FIGURES: dict[str, Callable[[Runs], None]] = {"claims_rl.svg": learning, "claims_language.svg": language}
