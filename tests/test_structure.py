@@ -97,7 +97,7 @@ def test_every_step_of_a_pipeline_composes_and_fits_the_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    args, overrides = read([f"experiment={name}"])
+    args, overrides = read([f"experiment={name}", "seeds=[0]"])
     (pipeline,) = pipelines(args, overrides, {})
     assert [node.step for node in plan(args, pipeline, {}).nodes] == list(pipeline.steps)
 

@@ -39,7 +39,7 @@ def no_pipeline(cfg: Config) -> None:
     if cfg["steps"] is not None:
         what = "this is a pipeline's config, and its steps are runs of their own"
         raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
-    as_it_is: Config = {"shared": [], "seeds": None, "workers": 1, "result": None}
+    as_it_is: Config = {"shared": [], "seeds": None, "workers": 1, "result": None, "page": None}
     for key, unused in as_it_is.items():
         if cfg[key] != unused:
             do = "experiment=NAME of a pipeline, or leave it out"

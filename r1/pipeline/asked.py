@@ -30,6 +30,7 @@ TYPES: dict[str, Any] = {
     "seeds": Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None,
     "workers": Annotated[int, Ge(1)],
     "result": str | None,
+    "page": dict[str, Any] | None,
     "name": Annotated[str, MinLen(1)] | None,
     "output_dir": Annotated[str, MinLen(1)] | None,
     "dry_run": bool,
@@ -134,7 +135,7 @@ def _typed(step: str, text: str) -> str:
 
 
 def _check(cfg: Config, everywhere: list[str]) -> None:
-    from r1.check.schema import check_value
+    from r1.check.schema import check_value, problems
 
     steps = cfg["steps"]
     if not isinstance(steps, dict) or not steps:
@@ -148,6 +149,8 @@ def _check(cfg: Config, everywhere: list[str]) -> None:
     if cfg["result"] is not None and cfg["result"] not in steps:
         do = nearest(str(cfg["result"]), steps)
         found.append(UserError("there is no such step", where="result", given=cfg["result"], allowed=steps, do=do))
+    if isinstance(cfg["page"], dict):
+        found += problems({"_target_": None} | cfg["page"], "page", cfg["extensions"])
     if cfg["seeds"] is not None and any(text.lstrip("+").startswith("seed=") for text in everywhere):
         found.append(UserError("this pipeline runs once for each of its `seeds`", where="seed", do="seeds=[N]"))
     if found:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from r1.build import make
+from r1.compose import Config
 from r1.errors import UserError, UserErrors
 from r1.pipeline.steps import Pipeline
 from r1.run import command, fail
@@ -64,7 +66,16 @@ def start(args: Namespace, plan: Plan) -> Path:
     finally:
         if hasattr(record, "dir"):
             console.print(record.table())
+            page(plan.pipeline.config, record.dir)
     return record.dir
+
+
+def page(cfg: Config, folder: Path) -> None:
+    """Make what the pipeline names as its ``page``, of whatever steps have finished, and say where it is."""
+    from r1.progress import console, sentence
+
+    if cfg["page"]:
+        console.print(sentence(f"page: {make(cfg['page'], 'page', cfg, folder=folder)}"))
 
 
 def print_steps(asked: list[Pipeline]) -> int:

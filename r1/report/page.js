@@ -2,55 +2,16 @@
 // Draws the curves and the completions of the data block. Text from a record only ever goes into textContent.
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const color = (v) => `var(--c${v % 10})`;
 const PAGE = 30;
-
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  made.append(...children);
-  return made;
-}
 
 // ---- curves ----
 
 const picked = () => new Set([...document.querySelectorAll(".pick input")].filter((i) => !i.checked).map((i) => +i.value));
 
-// Exponential moving average that starts unbiased, as TensorBoard's.
-function smoothed(values, weight) {
-  let sum = 0, norm = 0;
-  return values.map((y) => (sum = weight * sum + (1 - weight) * y) / (norm = weight * norm + (1 - weight)));
-}
-
-function points(series, weight) {
-  const y = smoothed(series.y, weight), lo = series.lo && smoothed(series.lo, weight), hi = series.hi && smoothed(series.hi, weight);
-  return series.x.map((x, i) => ({ x, y: y[i], raw: series.y[i], lo: lo && lo[i], hi: hi && hi[i], v: series.v }));
-}
-
-const label = (d) => `${data.names.length > 1 ? data.names[d.v] + "\n" : ""}step ${d.x}: ${d.raw}`;
-const short = (y) => d3.format(Math.abs(y) >= 1e4 ? "~s" : "~g")(y);
-const frame = (width) => ({ width, height: 190, marginLeft: 46, marginRight: 14, marginTop: 12, marginBottom: 34, style: { background: "none" } });
-
 function curve(chart, width) {
   const hidden = picked(), weight = chart.smooth ? +$("smoothing").value : 0;
   const series = chart.series.filter((s) => !hidden.has(s.v));
-  const all = series.flatMap((s) => points(s, weight));
-  const bands = all.filter((d) => d.lo !== undefined);
-  const whiskers = series.flatMap((s) => s.ci.map(([x, lo, hi]) => ({ x, lo, hi, v: s.v })));
-  const stroke = (d) => color(d.v);
-  return Plot.plot({
-    ...frame(width),
-    x: { label: "step", ticks: 5, nice: false, inset: 4 },
-    y: { label: null, grid: true, ticks: 4, tickFormat: short, ...(chart.share ? { domain: [0, 1] } : {}) },
-    marks: [
-      Plot.areaY(bands, { x: "x", y1: "lo", y2: "hi", z: "v", fill: stroke, fillOpacity: 0.16 }),
-      weight ? Plot.lineY(all, { x: "x", y: "raw", z: "v", stroke, strokeOpacity: 0.28, strokeWidth: 1 }) : null,
-      Plot.ruleX(whiskers, { x: "x", y1: "lo", y2: "hi", stroke, strokeWidth: 1.2 }),
-      Plot.lineY(all, { x: "x", y: "y", z: "v", stroke, strokeWidth: 1.8 }),
-      chart.smooth ? null : Plot.dot(all, { x: "x", y: "y", r: 2.4, fill: stroke }),
-      Plot.tip(all, Plot.pointer({ x: "x", y: "y", title: label, stroke: "var(--line)" })),
-    ],
-  });
+  return curves(series, data.names, width, { share: chart.share, smooth: chart.smooth, weight });
 }
 
 function stack(held, width) {
@@ -168,21 +129,6 @@ function drawCompletions() {
   showRows();
 }
 
-// ---- many variants at a glance: the final pass@1 of each with its interval ----
-
-function drawRanking(width) {
-  const rows = data.ranking, left = Math.min(260, width * 0.4);
-  return Plot.plot({
-    width, height: rows.length * 22 + 44, marginLeft: left, marginRight: 14, style: { background: "none" },
-    x: { label: "final pass@1", grid: true, domain: [0, 1], ticks: 5 },
-    y: { label: null, type: "point", domain: rows.map((d) => d.i), tickFormat: (i) => data.names[i].slice(0, left / 6.5), tickSize: 0 },
-    marks: [
-      Plot.ruleY(rows.filter((d) => d.low !== null), { y: "i", x1: "low", x2: "high", stroke: (d) => color(d.i), strokeWidth: 1.5 }),
-      Plot.dot(rows, { y: "i", x: "value", r: 4, fill: (d) => color(d.i) }),
-    ],
-  });
-}
-
-if (data.ranking.length > 1) cards.push(() => $("ranking").replaceChildren(drawRanking($("ranking").clientWidth)));
+if (data.ranking.length > 1) cards.push(() => $("ranking").replaceChildren(intervals(data.ranking, "final pass@1", $("ranking").clientWidth)));
 if ($("curves")) drawCurves(); else redraw();
 if ($("completions")) drawCompletions();

@@ -1,31 +1,21 @@
-"""The page itself: one HTML file with its style, its scripts and its data inside, that opens from disk.
-
-Whatever comes from a record is hostile text: the template escapes it, the data block cannot be left (no ``<`` in it),
-the page's script only ever sets text, and a policy names the hashes of the only scripts that may run and forbids the
-network. Curves are drawn by Observable Plot, which is in vendor/ with the d3 that it needs.
-"""
+"""The report's page: what of the records it shows, with less detail where it would be too large otherwise."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from r1.metrics import meaning
 from r1.provenance import flat
 from r1.report.curves import charts, stacks
 from r1.report.gather import Gathered, Node
+from r1.report.html import HERE, html
 from r1.report.samples import samples
 from r1.report.variants import Variant, variants
 from r1.runs import Run
 
-HERE = Path(__file__).parent
 MAX_BYTES = 3_000_000
 MAX_DRAWN, MAX_STACKS, MAX_ROWS = 10, 6, 400  # variants with curves, with stacked rewards, and in tables
-SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "page.js")
 POINTS, CHARS = 40_000, 1_000_000  # curve points and characters of completions
 ROW_PX, ARC_PX = 36, 10  # of the lineage graph
 TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
@@ -42,8 +32,6 @@ def page(found: Gathered) -> str:
 
 
 def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     drawn, rows = made[:MAX_DRAWN], made[: MAX_ROWS // share]
     shown, total = samples(drawn, CHARS // share)
     data = {
@@ -53,12 +41,10 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         "samples": shown,
         "ranking": ranking(drawn),
     }
-    scripts = [(HERE / name).read_text(encoding="utf-8") for name in SCRIPTS]
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html").render(
+    return html(
+        HERE,
+        data,
         found=found,
         variants=rows,
         drawn=drawn,
@@ -74,18 +60,8 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         differing=sorted({key for variant in rows for key in variant.differing}),
         meaning=meaning,
         about=about,
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        scripts=scripts,
-        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
-        data=as_json(data),
         has_curves=bool(curves),
     )
-
-
-def as_json(data: Any) -> str:
-    """JSON that no HTML parser can read a tag in."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def about(run: Run) -> str:

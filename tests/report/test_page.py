@@ -16,7 +16,8 @@ from r1 import jsonl
 from r1.errors import UserError
 from r1.metrics import meaning
 from r1.report.__main__ import main, report
-from r1.report.page import HERE, MAX_BYTES
+from r1.report.html import HERE
+from r1.report.page import MAX_BYTES
 from r1.run import execute
 
 MakeRecord = Callable[..., Path]
@@ -30,7 +31,7 @@ def test_what_a_record_says_is_text(record: MakeRecord) -> None:
     text = report([str(hostile(record))], None).read_text()
     tags = Tags(text).tags
     assert "img" not in {tag for tag, _ in tags}
-    assert [attrs for tag, attrs in tags if tag == "script"] == [{"type": "application/json", "id": "data"}, {}, {}, {}]
+    assert [attrs for tag, attrs in tags if tag == "script"] == [{"type": "application/json", "id": "data"}, *[{}] * 4]
     assert data_of(text)["samples"][0]["completion"].count("<img") == 2
     assert not any(name.startswith("on") for _, attrs in tags for name in attrs)
 
@@ -43,7 +44,7 @@ def test_the_page_asks_the_network_for_nothing(record: MakeRecord) -> None:
     assert "@import" not in (HERE / "page.css").read_text()
     policy = next(a["content"] for tag, a in Tags(text).tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
-    assert policy.count("'sha256-") == 3
+    assert policy.count("'sha256-") == 4
 
 
 def test_hundreds_of_runs_fit(record: MakeRecord, tmp_path: Path) -> None:

@@ -1,0 +1,50 @@
+"""From a template to one HTML file with its style, its scripts and its data inside, that opens from disk.
+
+Whatever comes from a record is hostile text: the template escapes it, the data block cannot be left (no ``<`` in it),
+the pages' scripts only ever set text, and a policy names the hashes of the only scripts that may run and forbids the
+network. Curves are drawn by Observable Plot, which is in vendor/ with the d3 that it needs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "plots.js")  # of every page
+
+
+def html(folder: Path, data: Any, **values: Any) -> str:
+    """Render ``page.html`` of a folder, with ``page.js`` beside it.
+
+    Args:
+        data: what the page's script reads, as JSON.
+        values: what the template reads.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    files = [*(HERE / name for name in SCRIPTS), folder / "page.js"]
+    scripts = [file.read_text(encoding="utf-8") for file in files]
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        scripts=scripts,
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+        data=as_json(data),
+        **values,
+    )
+
+
+def as_json(data: Any) -> str:
+    """JSON that no HTML parser can read a tag in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
