@@ -89,7 +89,7 @@ def _add(found: Gathered, folder: Path) -> None:
     if "steps" not in manifest:
         _add_run(found, folder)
         return
-    nodes, records = pipeline(folder, manifest)
+    nodes, records = pipeline(manifest)
     found.nodes += nodes
     for name, record in records.items():
         if (record / "manifest.json").is_file():
@@ -108,16 +108,14 @@ def _add_run(found: Gathered, folder: Path) -> None:
         raise UserError(f"the record is damaged: {type(error).__name__}") from None
 
 
-def pipeline(folder: Path, manifest: dict[str, Any]) -> tuple[list[Node], dict[str, Path]]:
+def pipeline(manifest: dict[str, Any]) -> tuple[list[Node], dict[str, Path]]:
     """The steps of a pipeline's record as nodes, and where the run of each lies. The only reader of its keys."""
     nodes, records = {}, {}
-    for name, step in manifest["steps"].items():
-        figures = step.get("figures") or step.get("final") or {}
-        held = {key: figure for key, figure in figures.items() if isinstance(figure, dict) and "value" in figure}
-        needs = [need for need in step.get("needs") or [] if need in manifest["steps"]]
-        nodes[name] = Node(str(name), str(step.get("status") or "planned"), needs, held, step.get("wall_s"))
-        if step.get("record"):
-            records[name] = (folder / step["record"]).resolve()
+    for step in manifest["steps"]:
+        name = step["name"] if step["seed"] is None else f"{step['name']}[{step['seed']}]"
+        figures = (step["metrics"] or {}).get("final", {})
+        nodes[name] = Node(name, step["status"], step["needs"], figures, step["wall_s"] or None)
+        records[name] = Path(step["path"])
     return ordered(nodes), records
 
 

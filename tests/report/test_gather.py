@@ -46,20 +46,38 @@ def test_nothing_to_show(tmp_path: Path) -> None:
 
 def test_the_steps_of_a_pipeline(record: MakeRecord, tmp_path: Path) -> None:
     run = record("pipe/steps/rl")
-    steps = {
-        "rl": {"status": "finished", "needs": ["cold", "gone"], "record": "steps/rl", "wall_s": 3.0},
-        "cold": {"status": "cached", "record": str(tmp_path / "removed"), "final": {"val/pass@1": {"value": 0.5}}},
-        "later": {},
-    }
+    gone = str(tmp_path / "removed")
+    figures = {"start": {}, "final": {"val/pass@1": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 8}}}
+    steps = [
+        {
+            "name": "rl",
+            "seed": 1,
+            "status": "finished",
+            "needs": ["cold"],
+            "path": str(run),
+            "wall_s": 3.0,
+            "metrics": {},
+        },
+        {
+            "name": "cold",
+            "seed": None,
+            "status": "cached",
+            "needs": [],
+            "path": gone,
+            "wall_s": 0.0,
+            "metrics": figures,
+        },
+        {"name": "later", "seed": 1, "status": "waiting", "needs": [], "path": gone, "wall_s": 0.0, "metrics": None},
+    ]
     (tmp_path / "pipe" / "manifest.json").write_text(json.dumps({"steps": steps}))
     found = gather([str(tmp_path / "pipe")])
     assert found.nodes == [
-        Node("cold", "cached", [], {"val/pass@1": {"value": 0.5}}),
-        Node("later", "planned", [], {}),
-        Node("rl", "finished", ["cold"], {}, 3.0),
+        Node("cold", "cached", [], figures["final"]),
+        Node("later[1]", "waiting", [], {}),
+        Node("rl[1]", "finished", ["cold"], {}, 3.0),
     ]
     assert [r.dir for r in found.runs] == [run]
-    assert found.names == {run: "rl"}
+    assert found.names == {run: "rl[1]"}
 
 
 def test_lineage_goes_back_as_far_as_there_are_records(record: MakeRecord, tmp_path: Path) -> None:

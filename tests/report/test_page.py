@@ -70,10 +70,11 @@ def test_runs_that_lack_something(record: MakeRecord, broken: dict) -> None:
 
 
 def test_a_pipeline_before_its_first_run(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"steps": {"cold <start>": {"needs": []}}}))
+    step = {"name": "cold <start>", "seed": None, "status": "waiting", "needs": [], "path": "x", "wall_s": 0.0}
+    (tmp_path / "manifest.json").write_text(json.dumps({"steps": [step | {"metrics": None}]}))
     text = report([str(tmp_path)], None).read_text()
     assert "cold &lt;start&gt;" in text
-    assert "planned" in text
+    assert "waiting" in text
 
 
 def test_the_libraries_are_the_published_files() -> None:
