@@ -48,10 +48,13 @@ class _HeadLogps(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         cast = matmul_dtype(hidden)
         target, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
+        ctx.probs = None
         for rows in row_tiles(hidden, weight, chunk):
-            target[rows], lse[rows], entropy[rows] = _statistics(
+            target[rows], lse[rows], entropy[rows], probs = _statistics(
                 hidden[rows].to(cast), weight, targets[rows], temperature, chunk
             )
+            if len(probs) == len(hidden) and probs.shape[1] == len(weight):
+                ctx.probs = probs  # all in one tile: no larger than what backward would make again
         ctx.save_for_backward(hidden, weight, targets, lse, entropy)
         ctx.temperature, ctx.chunk, ctx.cast = temperature, chunk, cast
         ctx.set_materialize_grads(False)
@@ -67,13 +70,11 @@ class _HeadLogps(torch.autograd.Function):
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for rows in row_tiles(hidden, weight, ctx.chunk):
             states = hidden[rows].to(ctx.cast)
-            for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk):
-                probs, share = _softmax(logits)
-                probs *= (share - lse[rows]).exp()[:, None]  # of the tile -> of the vocabulary
+            for columns, probs, logps in _again(ctx, states, weight, lse[rows], of_entropy is not None):
                 slope = of_logps[rows, None]
                 if of_entropy is not None:
-                    slope = slope + of_entropy[rows, None] * (logits - lse[rows, None] + entropy[rows, None])
-                tile = probs.mul_(-slope)
+                    slope = slope + of_entropy[rows, None] * (logps + entropy[rows, None])
+                tile = probs * -slope
                 _add_at_targets(tile, targets[rows], columns, of_logps[rows])
                 tile = (tile / ctx.temperature if ctx.temperature != 1 else tile).to(ctx.cast)
                 to_hidden[rows] += tile @ weight[columns].to(ctx.cast)
@@ -82,10 +83,23 @@ class _HeadLogps(torch.autograd.Function):
         return to_hidden, to_weight, None, None, None
 
 
+def _again(
+    ctx: Any, states: Tensor, weight: Tensor, lse: Tensor, with_logps: bool
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """(columns, probabilities, log-probabilities where they are wanted) tile by tile, as backward needs them."""
+    if ctx.probs is not None and not with_logps:
+        yield slice(0, len(weight)), ctx.probs, ctx.probs
+        return
+    for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk):
+        probs, share = _softmax(logits)
+        probs *= (share - lse).exp()[:, None]  # of the tile -> of the vocabulary
+        yield columns, probs, logits.sub_(lse[:, None]) if with_logps else logits
+
+
 def _statistics(
     states: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Per token: the target's logit, log sum exp, and the entropy; one pass over the vocabulary."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Per token: the target's logit, log sum exp and the entropy in one pass; and the last tile's probabilities."""
     target = torch.zeros(len(states), device=states.device)
     lse, entropy = torch.full_like(target, -torch.inf), torch.zeros_like(target)
     for columns, logits in column_tiles(states, weight, temperature, chunk):
@@ -97,9 +111,9 @@ def _statistics(
         both = torch.logaddexp(lse, share)
         before, here = (lse - both).exp(), (share - both).exp()  # the probability of the tiles before, and of this one
         mixing = -torch.xlogy(before, before) - torch.xlogy(here, here)
-        entropy = before * entropy + here * (share - probs.mul_(logits).sum(1)) + mixing
+        entropy = before * entropy + here * (share - torch.linalg.vecdot(probs, logits)) + mixing
         lse = both
-    return target, lse, entropy
+    return target, lse, entropy, probs
 
 
 def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
