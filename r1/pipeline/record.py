@@ -19,14 +19,13 @@ from rich.table import Column, Table
 
 from r1 import provenance
 from r1.errors import UserError
-from r1.evaluate import Z95, Estimate
+from r1.evaluate import Estimate, t95
 from r1.fit import new_folder
 from r1.pipeline.node import Node, Plan
 from r1.progress import interval, sentence
 from r1.record import ENDS, SCHEMA, lock, replace
 from r1.secrets import redact, redact_values
 
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # Student's t, by degrees of freedom from 1
 SHOWN = "val/pass@1"
 
 
@@ -142,8 +141,7 @@ def over_seeds(values: list[float]) -> Estimate:
     """The mean over n seeds, at least two, with its 95 % interval by Student's t; n is the number of seeds."""
     n = len(values)
     m = statistics.fmean(values)
-    t = T95[n - 2] if n - 2 < len(T95) else Z95 + (Z95**3 + Z95) / (4 * (n - 1))
-    half = t * statistics.stdev(values) / math.sqrt(n)
+    half = t95(n) * statistics.stdev(values) / math.sqrt(n)
     return Estimate(m, m - half, m + half, n)
 
 

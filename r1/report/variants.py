@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1.evaluate import Z95
+from r1.evaluate import t95
 from r1.provenance import UNTRACED, flat
 from r1.runs import Run
 
 IGNORED = {*UNTRACED, "seed", "threads"}
 MAX_KEYS, MAX_CHARS = 3, 80  # of a variant's name
 FIRST = ("val/pass@1", "val/pass@", "val/maj@", "val/format", "val/language", "val/reflection", "val/thinking_length")
-T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # two-sided, by seeds - 2
 
 
 @dataclass(frozen=True)
@@ -125,14 +124,6 @@ def over_seeds(figures: Sequence[Figure]) -> Figure:
     share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
     low, high = (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
     return Figure(mean, low, high, sum(figure.n for figure in figures))
-
-
-def t95(seeds: int) -> float:
-    """Student's t for a two-sided 95 % interval: tabled, then by Cornish-Fisher's expansion (off by < 0.002)."""
-    if seeds - 2 < len(T95):
-        return T95[seeds - 2]
-    z, df = Z95, seeds - 1
-    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from r1.evaluate import t95
 from r1.report.gather import gather
-from r1.report.variants import Figure, over_seeds, t95, variants
+from r1.report.variants import Figure, over_seeds, variants
 
 MakeRecord = Callable[..., Path]
 
