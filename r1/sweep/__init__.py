@@ -1,0 +1,1 @@
+"""A W&B sweep file, run on this machine."""
