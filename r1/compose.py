@@ -27,12 +27,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from r1 import budget
 from r1.errors import NO_KEY, UserError, UserErrors, elsewhere, nearest, null
 from r1.overrides import name
 
 CONF = Path(__file__).parent.parent / "conf"
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
 Config = dict[str, Any]
+budget.register()
 
 
 @dataclass(frozen=True)

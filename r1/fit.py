@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r1 import checkpoint, provenance
+from r1 import budget, checkpoint, provenance
 from r1.build import Experiment, make
 from r1.checkpoint import STOP_SIGNALS, Checkpoints
 from r1.errors import UserError
@@ -50,6 +50,8 @@ def announce(cfg: Config, experiment: Experiment) -> None:
         what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(sentence(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
     if cfg["dry_run"]:
+        if compute := budget.compute(cfg):
+            console.print(sentence(str(compute)))
         console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
 
 

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
+from r1 import budget
 from r1.compose import CONF, Point, points
 from r1.errors import Interrupted, UserError, UserErrors
 from r1.overrides import read
@@ -67,6 +68,7 @@ def _check(asked: Sequence[Point]) -> None:
             varied = [o for o in point.overrides if any(o not in other.overrides for other in asked)]
             what = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(varied)}"
             raise UserErrors([UserError(what, code=error.code), error]) from None
+    budget.check_points([point.config for point in asked])
 
 
 def _show(args: Namespace, overrides: Sequence[Override]) -> int:

@@ -41,6 +41,7 @@ MEANING = {
     "train/lr": "learning rate",
     "train/divergence": "divergence of the student from its teacher, per token",
     "train/pair_accuracy": "share of training pairs in which the reward model prefers the chosen answer",
+    "train/total_tokens": "completion tokens sampled since the start",
     "train/num_tokens": "target tokens of the optimizer step",
     "reject/pass_rate": "mean share of right answers to a question",
     "reject/frac_unsolved": "share of questions without a right answer",

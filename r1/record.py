@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
-from r1 import jsonl, provenance
+from r1 import budget, jsonl, provenance
 from r1.errors import LOCKED, STORAGE, Halted, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
 from r1.progress import console
@@ -162,6 +162,7 @@ class Record:
             "command": shlex.join(redact(shlex.split(self.command))),
             "overrides": redact(self.overrides),
             "seed": self.config["seed"],
+            "compute": budget.plain(self.config),
             "fingerprint": provenance.fingerprint(self.config, self.data, self.parents),
             "data": self.data,
             "parents": self.parents,

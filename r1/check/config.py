@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
+from r1.budget import Budget
 from r1.build import own_keys, takes_filters, used_parts
 from r1.check.schema import problems, value_problems
 from r1.errors import UserError, UserErrors, elsewhere, nearest, null
@@ -21,6 +22,7 @@ from r1.provenance import PIPELINE
 Config = dict[str, Any]
 PLAIN: dict[str, Any] = {
     "seed": Annotated[int, Ge(0)],
+    "budget": Budget,
     "name": Annotated[str, MinLen(1)] | None,
     "output_dir": Annotated[str, MinLen(1)] | None,
     "dry_run": bool,

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from r1 import budget
 from r1.batch import BatchPlan
 from r1.check.schema import resolve
 from r1.check.sources import architecture, hub_data, models
@@ -118,6 +119,8 @@ def batch(cfg: Config) -> None:
     if not {"examples_per_step", "micro_batch_size"} <= stage.keys():
         return
     num_examples, group_size = stage["examples_per_step"], stage.get("group_size", 1)
+    if stage.get("sequences_per_step", num_examples * group_size) != num_examples * group_size:
+        return  # the budget's check has said so
     if num_examples * group_size > MAX_SEQUENCES:
         what = f"one optimizer step would have {num_examples * group_size} sequences"
         raise UserError(what, where="stage.examples_per_step", given=num_examples, allowed=f"{MAX_SEQUENCES} in all")
@@ -194,6 +197,7 @@ RULES = (
     validation,
     shares,
     devices,
+    budget.check,
     batch,
     packages,
     models,

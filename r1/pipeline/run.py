@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from r1.budget import check_points
 from r1.build import make
 from r1.compose import Config
 from r1.errors import UserError, UserErrors
@@ -37,6 +38,8 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
                 raise
             what = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
             raise UserErrors([UserError(what, code=error.code), error]) from None
+    for step in asked[0].steps:
+        check_points([node.config for made in plans for node in made.nodes if node.step == step])
     if all(pipeline.config["dry_run"] for pipeline in asked):
         for made in plans:
             show(made)

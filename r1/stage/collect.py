@@ -43,6 +43,7 @@ class Collector:
     def __init__(self, stage: Grpo, zero_variance: ZeroVariance, max_resamples: int, mask_truncated: bool) -> None:
         self.stage, self.mask_truncated = stage, mask_truncated
         self.zero_variance, self.max_resamples = zero_variance, max_resamples
+        self.num_tokens = 0
 
     def collect(self, step: int) -> Experience:
         """The rollout batch number ``step``, on this device."""
@@ -69,6 +70,7 @@ class Collector:
         purpose: list[str | int] = ["rollout", step] if attempt == 0 else ["resample", attempt, step]
         seeds = [[key(stage.seed, *purpose, i, g) for g in range(stage.group_size)] for i in indices]
         rollouts = stage.sample(rows, seeds)
+        self.num_tokens += sum(len(r.completion_ids) for group in rollouts for r in group)
         sampled = time.monotonic()
         texts, scores = stage.score(
             [row for row in rows for _ in range(stage.group_size)], [r for group in rollouts for r in group]
@@ -80,6 +82,11 @@ class Collector:
             Group(row, group, [texts[b] for b in cut], scores.part(cut))
             for row, group, cut in zip(rows, rollouts, cuts, strict=True)
         ]
+
+    def pop_tokens(self) -> int:
+        """Completion tokens sampled on this device since the last call."""
+        count, self.num_tokens = self.num_tokens, 0
+        return count
 
     def resampled(self, step: int, groups: list[Group]) -> list[Group]:
         """Put fresh prompts in the places of groups without signal.

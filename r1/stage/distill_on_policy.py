@@ -38,6 +38,7 @@ class DistillOnPolicy(Stage):
         divergence: D (nested group ``stage/divergence``), of both distributions at temperature tau.
         temperature: tau, divides the logits of both; D is multiplied by tau^2, as in ``DistillLogits``.
         group_size: G, completions per prompt.
+        sequences_per_step: B = P x G; the plan has it.
         num_iterations: mu, optimizer steps on one rollout batch.
         share_prompts: each prompt goes through the models once for all of its completions.
     """
@@ -56,6 +57,7 @@ class DistillOnPolicy(Stage):
         divergence: Divergence,
         temperature: Annotated[float, Gt(0)],
         group_size: Annotated[int, Ge(1)],
+        sequences_per_step: Annotated[int, Ge(1)],
         num_iterations: Annotated[int, Ge(1)],
         share_prompts: bool,
         **optimization: Unpack[Optimization],

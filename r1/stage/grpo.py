@@ -36,6 +36,7 @@ class Grpo(Stage):
         loss: what each token costs and weighs (nested group ``stage/loss``).
         advantage: how rewards become credit (nested group ``stage/advantage``).
         group_size: G, completions per prompt.
+        sequences_per_step: B = P x G; the plan has it.
         num_iterations: mu, optimizer steps on one rollout batch.
         clip_low, clip_high: epsilon; the ratio is kept in [1 - clip_low, 1 + clip_high].
         clip_dual: bounds the ratio where the advantage is negative (Ye et al. 2020); null: unbounded.
@@ -51,6 +52,7 @@ class Grpo(Stage):
         max_resamples: how often at most such groups are drawn again.
         mask_truncated: learn nothing from completions that ran into the length limit.
         share_prompts: each prompt goes through the model once for all of its completions.
+        total_tokens: completion tokens that end training, with the rollout batch that reaches them; null: its steps do.
         max_kl, min_entropy: the run stops where the KL to the reference or the entropy goes beyond; null: never.
     """
 
@@ -67,6 +69,7 @@ class Grpo(Stage):
         loss: Loss,
         advantage: Advantage,
         group_size: Annotated[int, Ge(1)],
+        sequences_per_step: Annotated[int, Ge(1)],
         num_iterations: Annotated[int, Ge(1)],
         clip_low: Annotated[float, Gt(0)],
         clip_high: Annotated[float, Gt(0)],
@@ -82,6 +85,7 @@ class Grpo(Stage):
         max_resamples: Annotated[int, Ge(1)],
         mask_truncated: bool,
         share_prompts: bool,
+        total_tokens: Annotated[int, Ge(1)] | None,
         max_kl: Annotated[float, Gt(0)] | None,
         min_entropy: Annotated[float, Gt(0)] | None,
         **optimization: Unpack[Optimization],
@@ -94,7 +98,8 @@ class Grpo(Stage):
         self.clip = Clip(clip_low, clip_high, clip_dual)
         self.kl_coef, self.kl, self.kl_in = kl_coef, KL_ESTIMATORS[kl_estimator], kl_in
         self.entropy_coef, self.importance_cap = entropy_coef, importance_cap
-        self.max_kl, self.min_entropy = max_kl, min_entropy
+        self.max_kl, self.min_entropy, self.total_tokens = max_kl, min_entropy, total_tokens
+        self.num_tokens = 0  # completion tokens sampled so far, on all devices
         needed = kl_coef > 0 or max_kl is not None
         self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
         self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
@@ -133,7 +138,16 @@ class Grpo(Stage):
         """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero."""
         return torch.stack([(p * 0).sum() for p in self.policy.parameters() if p.requires_grad]).sum()
 
+    def on_train_start(self) -> None:
+        self._stop_at_total_tokens()  # a run that goes on may have reached them already
+
+    def _stop_at_total_tokens(self) -> None:
+        last_pass = self.trainer.global_step % self.num_iterations == 0
+        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and last_pass:
+            self.trainer.should_stop = True
+
     def check_step(self, metrics: dict[str, float]) -> None:
+        self._stop_at_total_tokens()
         if self.max_kl is not None and metrics.get("train/kl", 0.0) > self.max_kl:
             raise Halted(f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", metrics["train/kl"])
         if self.min_entropy is not None and metrics.get("train/entropy", 1e9) < self.min_entropy:
@@ -149,7 +163,9 @@ class Grpo(Stage):
         fresh = self.experience is None or step % self.num_iterations == 0
         if fresh:
             self.experience = self.collector.collect(step // self.num_iterations)
+            self.num_tokens += self.global_sum(self.collector.pop_tokens())
         assert self.experience is not None
+        self.accumulate({"train/total_tokens": self.num_tokens})
         return split(self.experience if fresh else self.experience.again(), self.plan.num_micro_batches)
 
     @property
@@ -172,11 +188,13 @@ class Grpo(Stage):
 
     def loader_state(self) -> dict[str, Any]:
         return {
+            "num_tokens": self.num_tokens,
             "experience": to_state(self.experience) if self.experience else None,
             "reference": self.reference.state() if self.reference else None,
         }
 
     def load_loader_state(self, state: dict[str, Any]) -> None:
+        self.num_tokens = state["num_tokens"]
         self.experience = from_state(state["experience"]) if state["experience"] else None
         if self.reference:
             self.reference.load_state(state["reference"])

@@ -29,6 +29,7 @@ MIXTURE = [
 ]
 RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
+    "tokens": ["stage=grpo", "stage.num_iterations=2", "budget=tokens", "stage.total_tokens=200"],  # ends at step 4
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
     "mixture": [
@@ -144,7 +145,7 @@ def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it
-@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind != "mixture"])  # collected as grpo is
+@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in ("mixture", "tokens")])  # collected as grpo is
 def test_a_crashed_run_continues_to_the_same_bits(
     run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
@@ -156,11 +157,12 @@ def test_a_crashed_run_continues_to_the_same_bits(
     assert_same_record(expected, run(kind, folder, "checkpoint_every=3", "resume=auto"))
 
 
-def test_a_finished_run_stays_as_it_is(run: Runner, folder: Path) -> None:
-    run("grpo", folder)
+@pytest.mark.parametrize("kind", ["grpo", "tokens"])
+def test_a_finished_run_stays_as_it_is(run: Runner, folder: Path, kind: str) -> None:
+    run(kind, folder)
     names = ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
     files, metrics = {name: (folder / name).read_bytes() for name in names}, manifest(folder)["metrics"]
-    run("grpo", folder, "resume=auto")
+    run(kind, folder, "resume=auto")
     assert {name: (folder / name).read_bytes() for name in names} == files
     assert manifest(folder)["metrics"] == metrics
 
