@@ -101,7 +101,7 @@ def check(cfg: Config) -> None:
 def _check_product(found: Compute) -> None:
     if found.prompts_per_step * found.group_size == found.sequences_per_step:
         return
-    if found.prompts_per_step == found.sequences_per_step // found.group_size:
+    if found.prompts_per_step == max(1, found.sequences_per_step // found.group_size):
         sizes = [size for size in range(1, found.sequences_per_step + 1) if not found.sequences_per_step % size]
         raise UserError(
             f"{found.sequences_per_step} completions per step do not divide into such groups",
@@ -161,7 +161,7 @@ def _prompts(default: int, *, _parent_: Any, _root_: Any) -> int:
     budget, group_size = _root_.get("budget"), _parent_.get("group_size")
     if budget in ("prompts", "steps") and _follows(_parent_, "sequences_per_step"):
         return default
-    return int(_parent_.sequences_per_step) // group_size if _is_count(group_size) else default
+    return max(1, int(_parent_.sequences_per_step) // group_size) if _is_count(group_size) else default
 
 
 def _sequences(default: int, *, _parent_: Any, _root_: Any) -> int:

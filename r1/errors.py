@@ -108,8 +108,7 @@ def null(value: object) -> object:
 
 def shown(value: object, where: str = "") -> str:
     """A value as it would be written in YAML, never a secret."""
-    named = SECRET_KEY.search(where) or MAYBE_SECRET.search(where.rpartition(".")[2])
-    if named and isinstance(value, str):  # a number is no secret: total_tokens
+    if SECRET_KEY.search(where) or (isinstance(value, str) and MAYBE_SECRET.search(where.rpartition(".")[2])):
         return HIDDEN
     text = repr(redact(value))
     return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
