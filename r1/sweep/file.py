@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
+
+from r1.errors import UserError, UserErrors
+from r1.sweep import schema
 
 Spec = dict[str, Any]  # one parameter as the file has it: value, values, min, max, distribution, ...
 
@@ -41,18 +45,60 @@ class Sweep:
 
 
 def read(path: str) -> Sweep:
-    """The sweep that a file describes."""
-    file = Path(path)
-    held = yaml.safe_load(file.read_text(encoding="utf-8"))
-    metric = held["metric"]
+    """The sweep that a file describes.
+
+    Raises:
+        UserErrors: everything that is wrong with the file as a sweep file; what its points make of it, ``check`` says.
+    """
+    held = load(path)
+    if found := schema.problems(held):
+        raise UserErrors(found)
+    return sweep(path, held)
+
+
+def sweep(path: str, held: dict[str, Any]) -> Sweep:
+    """What a file holds, as a Sweep; ``schema.problems`` has found nothing wrong with it."""
     return Sweep(
-        path=file,
-        name=held.get("name") or file.stem,
+        path=Path(path),
+        name=held.get("name") or Path(path).stem,
         method=held["method"],
-        metric=metric["name"],
-        goal=metric["goal"],
+        metric=held["metric"]["name"],
+        goal=held["metric"]["goal"],
         parameters=held["parameters"],
-        command=[str(part) for part in held["command"]],
+        command=held["command"],
         early_terminate=held.get("early_terminate"),
         run_cap=held.get("run_cap"),
     )
+
+
+def load(path: str) -> Any:
+    """The YAML of a file.
+
+    Raises:
+        UserError: there is none, or none that can be read, with its line.
+    """
+    try:
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        do = "the sweeps that r1 ships are in sweeps/"
+        raise UserError(f"the sweep file cannot be read: {reason}", where="FILE", given=path, do=do) from None
+    except UnicodeDecodeError:
+        raise UserError("the sweep file is not text", where="FILE", given=path, allowed="UTF-8") from None
+    except (yaml.YAMLError, ValueError) as error:  # a date that is none
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else path
+        raise UserError("this is not YAML", where=where, do=getattr(error, "problem", "") or str(error)) from None
+
+
+class _Strict(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, and a key that stands twice is an error, where YAML's readers silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            text = str(key.value)
+            if text in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key `{text}` stands twice", problem_mark=key.start_mark)
+            seen.add(text)
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]

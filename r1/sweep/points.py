@@ -1,0 +1,95 @@
+"""The points of a sweep that are checked before it runs: of a grid all, of ranges their ends, one at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Mapping
+from typing import Any
+
+from r1.sweep.parameters import Spec, distribution
+
+Values = dict[str, Any]  # of one point, by parameter
+MAX_CHECKED = 40  # points of a grid, apart from its seeds: as many take some ten seconds
+SIGMAS = 3.0  # how far a distribution without bounds is looked at
+SEED = "seed"
+
+
+def grid(spec: Spec) -> list[Any]:
+    """The values that a grid takes of one parameter, as W&B enumerates them: q_uniform without its upper end."""
+    if "value" in spec:
+        return [spec["value"]]
+    if "values" in spec:
+        return list(spec["values"])
+    if distribution(spec) == "int_uniform":
+        return list(range(spec["min"], spec["max"] + 1))
+    q = spec.get("q", 1)
+    count = math.ceil((spec["max"] - spec["min"]) / q - 1e-9)
+    return [_rounded(spec["min"] + i * q, q) for i in range(count)]
+
+
+def levels(spec: Spec) -> list[Any]:
+    """The values at which one parameter of a search is looked at, the middle one first."""
+    kind = str(distribution(spec))
+    if "value" in spec or "values" in spec:
+        return grid(spec)
+    low, middle, high = _range(kind.removeprefix("q_"), spec)
+    if kind == "int_uniform":
+        middle = round(middle)
+    if kind.startswith("q_"):
+        q = spec.get("q", 1)
+        low, middle, high = (_rounded(round(x / q) * q, q) for x in (low, middle, high))
+    return list(dict.fromkeys([middle, low, high]))
+
+
+def _range(kind: str, spec: Spec) -> tuple[Any, Any, Any]:
+    """Low, middle and high of what has no list of values."""
+    if kind == "beta":
+        a, b = spec.get("a", 1), spec.get("b", 1)
+        return 0.0, a / (a + b), 1.0
+    if kind in ("normal", "log_normal"):
+        mu, reach = spec.get("mu", 0.0), SIGMAS * spec.get("sigma", 1.0)
+        low, middle, high = mu - reach, mu, mu + reach
+        return (low, middle, high) if kind == "normal" else (math.exp(low), math.exp(middle), math.exp(high))
+    low, high = spec["min"], spec["max"]
+    if kind == "inv_log_uniform":
+        low, high = -high, -low
+    if kind.endswith("log_uniform"):
+        low, high = math.exp(low), math.exp(high)
+    return low, math.sqrt(low * high) if "log" in kind else (low + high) / 2, high
+
+
+def _rounded(value: float, q: float) -> Any:
+    """A multiple of q without the dust of its arithmetic: 0.3 and not 0.30000000000000004."""
+    return int(value) if isinstance(q, int) and float(value).is_integer() else round(value, 12)
+
+
+def number(method: str, specs: Mapping[str, Spec], run_cap: int | None) -> int | None:
+    """How many points a sweep has; None: a search goes on for as long as it is let."""
+    if method != "grid":
+        return run_cap
+    count = math.prod(len(grid(spec)) for spec in specs.values())
+    return min(count, run_cap or count)
+
+
+def checked(method: str, specs: Mapping[str, Spec]) -> list[Values]:
+    """The points that stand for all.
+
+    Of a grid: every setting with its first seed, and every seed with the first setting, for a seed that may be set at
+    all can be set everywhere. Of a grid that is too large, as of a search: every level of each parameter with the
+    others at their first, and for a grid others at random, always the same.
+    """
+    of = {name: grid(spec) if method == "grid" else levels(spec) for name, spec in specs.items()}
+    settings = {name: values[:1] if name == SEED else values for name, values in of.items()}
+    first = {name: values[0] for name, values in of.items()}
+    star = [first] + [first | {name: value} for name, values in of.items() for value in values[1:]]
+    if method != "grid":
+        return star
+    if math.prod(map(len, settings.values())) <= MAX_CHECKED:
+        return [dict(zip(of, point, strict=True)) for point in itertools.product(*settings.values())] + [
+            first | {SEED: seed} for seed in of.get(SEED, [])[1:]
+        ]
+    draw = random.Random(0)
+    others = [{name: draw.choice(values) for name, values in settings.items()} for _ in range(MAX_CHECKED)]
+    return [*star, *(point for i, point in enumerate(others) if point not in [*star, *others[:i]])]
