@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Mapping
 from typing import Any
 
+from r1.sweep.file import Sweep
 from r1.sweep.parameters import Spec, distribution
 
 Values = dict[str, Any]  # of one point, by parameter
@@ -65,31 +65,31 @@ def _rounded(value: float, q: float) -> Any:
     return int(value) if isinstance(q, int) and float(value).is_integer() else round(value, 12)
 
 
-def number(method: str, specs: Mapping[str, Spec], run_cap: int | None) -> int | None:
+def number(sweep: Sweep) -> int | None:
     """How many points a sweep has; None: a search goes on for as long as it is let."""
-    if method != "grid":
-        return run_cap
-    count = math.prod(len(grid(spec)) for spec in specs.values())
-    return min(count, run_cap or count)
+    if sweep.method != "grid":
+        return sweep.run_cap
+    count = math.prod(len(grid(spec)) for spec in sweep.parameters.values())
+    return min(count, sweep.run_cap or count)
 
 
-def checked(method: str, specs: Mapping[str, Spec]) -> list[Values]:
+def checked(sweep: Sweep) -> list[Values]:
     """The points that stand for all.
 
-    Of a grid: every setting with its first seed, and every seed with the first setting, for a seed that may be set at
-    all can be set everywhere. Of a grid that is too large, as of a search: every level of each parameter with the
-    others at their first, and for a grid others at random, always the same.
+    Of a search: every level of each parameter, the others at their middle. Of a grid: first every value of each
+    parameter with the others at their first, then all settings, each with the first seed, for a seed that can be set at
+    all can be set everywhere; where there are too many, some of them at random, always the same.
     """
-    of = {name: grid(spec) if method == "grid" else levels(spec) for name, spec in specs.items()}
-    settings = {name: values[:1] if name == SEED else values for name, values in of.items()}
+    is_grid = sweep.method == "grid"
+    of = {name: grid(spec) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}
     first = {name: values[0] for name, values in of.items()}
     star = [first] + [first | {name: value} for name, values in of.items() for value in values[1:]]
-    if method != "grid":
-        return star
-    if math.prod(map(len, settings.values())) <= MAX_CHECKED:
-        return [dict(zip(of, point, strict=True)) for point in itertools.product(*settings.values())] + [
-            first | {SEED: seed} for seed in of.get(SEED, [])[1:]
-        ]
+    rest = _settings({name: values[:1] if name == SEED else values for name, values in of.items()}) if is_grid else []
+    return star + [point for point in rest if point not in star]
+
+
+def _settings(of: dict[str, list[Any]]) -> list[Values]:
+    if math.prod(map(len, of.values())) <= MAX_CHECKED:
+        return [dict(zip(of, point, strict=True)) for point in itertools.product(*of.values())]
     draw = random.Random(0)
-    others = [{name: draw.choice(values) for name, values in settings.items()} for _ in range(MAX_CHECKED)]
-    return [*star, *(point for i, point in enumerate(others) if point not in [*star, *others[:i]])]
+    return [{name: draw.choice(values) for name, values in of.items()} for _ in range(MAX_CHECKED)]

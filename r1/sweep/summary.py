@@ -1,0 +1,106 @@
+"""What a sweep comes to: its points, the compute of each, and how long all of them will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
+from rich.table import Column, Table
+
+from r1 import budget
+from r1.pipeline.record import duration
+from r1.progress import console, sentence
+from r1.sweep.compose import Part, Point, label
+from r1.sweep.cost import SECONDS, TOKENS, Cost, cost, measured
+from r1.sweep.file import Sweep
+from r1.sweep.points import SEED, grid, number
+
+RECORDS = Path("outputs")
+MAX_ROWS = 16
+Costs = dict[str, Cost]  # of the runs that were looked at, by their fingerprint
+
+
+def show(sweep: Sweep, points: list[Point], workers: int) -> None:
+    """Print it."""
+    known = measured(RECORDS)
+    costs = {part.fingerprint: cost(part.config, known) for part in _parts(points)}
+    console.print(sentence(_headline(sweep)))
+    console.print(sentence(f"{_counted(sweep)}; {len(points)} of them composed and checked"))
+    console.print(_table(points, costs))
+    for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
+        console.print(sentence(line))
+
+
+def _parts(points: Sequence[Point]) -> list[Part]:
+    return [part for point in points for part in point.parts]
+
+
+def _headline(sweep: Sweep) -> str:
+    stopped = ", hyperband stops runs early" if sweep.early_terminate else ""
+    return f"{sweep.name}: {sweep.method} over {', '.join(sweep.parameters)}; {sweep.goal} {sweep.metric}{stopped}"
+
+
+def _counted(sweep: Sweep) -> str:
+    count = number(sweep)
+    if count is None:
+        return "points without end"
+    seeds = len(grid(sweep.parameters[SEED])) if sweep.method == "grid" and SEED in sweep.parameters else 1
+    settings = f" = {_plural(count // seeds, 'setting')} x {_plural(seeds, 'seed')}" if seeds > 1 else ""
+    return f"{_plural(count, 'point')}{settings}"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
+def _table(points: Sequence[Point], costs: Costs) -> Table:
+    """The runs with groups of completions that differ in their compute, and all others that differ in their time."""
+    table = Table("point", "compute", Column("time", justify="right"), box=SIMPLE_HEAD, pad_edge=False)
+    rows = dict[tuple[str, str, str], list[Point]]()
+    for point in points:
+        for part in point.parts:
+            made = budget.compute(part.config)
+            key = part.step, str(made) if made else "no groups of completions", _seconds(costs[part.fingerprint])
+            rows.setdefault(key, []).append(point)
+    for (step, compute, seconds), alike in list(rows.items())[:MAX_ROWS]:
+        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip(), compute, seconds)))
+    return table
+
+
+def _what(alike: Sequence[Point], points: Sequence[Point]) -> str:
+    """What some points have in common and others do not."""
+    first = {name: value for name, value in alike[0].values.items() if name != SEED}
+    same = {name: value for name, value in first.items() if all(point.values[name] == value for point in alike)}
+    return label({n: v for n, v in same.items() if any(point.values[n] != v for point in points)}) or "every point"
+
+
+def _seconds(one: Cost) -> str:
+    return "unknown" if one.seconds is None else ("" if one.records else "~") + duration(one.seconds)
+
+
+def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) -> str:
+    """All points at the mean of those looked at; a step of a pipeline that is the same in all of them is run once."""
+    in_all = set.intersection(*({part.fingerprint for part in point.parts} for point in points))
+    shared = in_all if len(points) > 1 else set[str]()
+    if any(one.seconds is None for one in costs.values()):
+        return "cost: unknown, nothing like it has run under outputs/"
+    own = [costs[part.fingerprint].seconds or 0.0 for part in _parts(points) if part.fingerprint not in shared]
+    mean, once, count = sum(own) / len(points), sum(costs[name].seconds or 0.0 for name in shared), number(sweep)
+    source = "measured: the median of finished runs of the same kind under outputs/"
+    if not all(one.records for one in costs.values()):
+        source = f"a rough estimate, from {SECONDS:.0f} s for the {TOKENS:,} tokens that the default run may sample"
+    if count is None:
+        return f"cost: {duration(mean)} for each point; {source}"
+    alone = once + count * mean
+    split = once + -(-count // workers) * mean
+    several = f", {duration(split)} with {workers} workers" if workers > 1 else ""
+    return f"cost: {count} x {duration(mean)} = {duration(alone)} one after the other{several}; {source}"
+
+
+def _notes(sweep: Sweep) -> Iterator[str]:
+    if number(sweep) is None:
+        yield "note: W&B goes on until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
+    if groups := [name for name in sweep.parameters if not name.replace(".", "").replace("-", "").isidentifier()]:
+        yield f"note: W&B's own schema has no {groups[0]!r}: it warns of a malformed config, and runs it"
