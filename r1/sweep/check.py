@@ -9,12 +9,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1 import budget, provenance
+from r1.check.config import PLAIN
+from r1.check.schema import check_value
 from r1.errors import UserError, UserErrors
 from r1.sweep import file, metric, schema
-from r1.sweep.compose import Part, Point, compose, compose_all
+from r1.sweep.compose import Composer, Part, Point, compose_all
 from r1.sweep.file import Sweep
 from r1.sweep.parameters import distribution
-from r1.sweep.points import checked
+from r1.sweep.points import SEED, checked
 
 Config = dict[str, Any]
 FLAT: dict[str, Any] = {"name": "val/pass@1", "goal": "maximize"}
@@ -48,6 +50,7 @@ def checked_sweep(path: str) -> tuple[Sweep, list[Point]]:
     sweep = file.sweep(path, sound)
     points, wrong = compose_all([(values, sweep.overrides(values)) for values in checked(sweep)])
     found += wrong
+    found += _seeds(sweep)
     if points:
         metric_is_sound = not any(error.where.startswith("metric") for error in found)
         found += list(_together(sweep, points, metric_is_sound))
@@ -70,6 +73,13 @@ def _sound(held: Any, found: Sequence[UserError]) -> Config | None:
 
 def _lies_in(place: str, name: str) -> bool:
     return place == f"parameters.{name}" or place.startswith(f"parameters.{name}.")
+
+
+def _seeds(sweep: Sweep) -> list[UserError]:
+    """Points are composed with the first seed; whether the others are seeds needs no config."""
+    spec = sweep.parameters.get(SEED, {})
+    rest = [*spec.get("values", [])[1:], *([spec["max"]] if "max" in spec else [])]
+    return [error for value in rest for error in check_value(value, PLAIN[SEED], SEED)]
 
 
 def _together(sweep: Sweep, points: list[Point], metric_is_sound: bool) -> Iterator[UserError]:
@@ -120,7 +130,8 @@ def _whole(sweep: Sweep, points: Sequence[Point]) -> Iterator[UserError]:
     if not whole or sweep.method == "grid":
         return
     others = {name: value for name, value in points[0].values.items() if name not in whole}
-    leaves = provenance.flat(compose(others, sweep.overrides(others), {}).results[0])
+    with Composer() as composer:
+        leaves = provenance.flat(composer.compose(others, sweep.overrides(others)).results[0])
     for name, spec in whole.items():
         if isinstance(leaves.get(name), float):
             do = f"min: {float(spec['min'])} and max: {float(spec['max'])}"

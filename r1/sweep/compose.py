@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from hydra._internal.hydra import Hydra
+
 from r1.check.config import check_config
-from r1.compose import points
+from r1.compose import hydra, point
 from r1.errors import UserError, UserErrors
 from r1.overrides import read
 from r1.pipeline.asked import peel, pipelines
@@ -37,37 +40,47 @@ class Point:
     output_dir: str | None
 
 
-def compose(values: Values, texts: Sequence[str], digests: dict[str, str]) -> Point:
-    """One point from what stands behind ``-m r1.run``.
+class Composer(ExitStack):
+    """Composes one point after the other; the files and datasets that they share are read once."""
 
-    Raises:
-        UserErrors: everything that keeps it from running.
-    """
-    rest, of_step = peel(texts)
-    args, overrides = read(rest)
-    if asked := pipelines(args, overrides, of_step):
-        made = plan(args, asked[0], digests)
-        parts = [Part(node.step, node.fingerprint, node.config) for node in made.nodes]
-        return Point(values, parts, [node.config for node in made.results], asked[0].config["output_dir"])
-    (one,) = points(args, overrides)
-    check_config(one.config, one.overrides)
-    return Point(values, [Part("", str(values), one.config)], [one.config], one.config["output_dir"])
+    def __init__(self) -> None:
+        super().__init__()
+        self.loader: Hydra | None = None
+        self.digests = dict[str, str]()
+
+    def compose(self, values: Values, texts: Sequence[str]) -> Point:
+        """One point from what stands behind ``-m r1.run``.
+
+        Raises:
+            UserErrors: everything that keeps it from running.
+        """
+        rest, of_step = peel(texts)
+        args, overrides = read(rest)
+        if asked := pipelines(args, overrides, of_step):
+            made = plan(args, asked[0], self.digests)
+            parts = [Part(n.step, n.fingerprint, n.config | {"model": n.model}) for n in made.nodes]
+            return Point(values, parts, [node.config for node in made.results], asked[0].config["output_dir"])
+        if self.loader is None:
+            self.loader = self.enter_context(hydra(args))
+        one = point(self.loader, args, [str(override.input_line) for override in overrides])
+        check_config(one.config, one.overrides)
+        return Point(values, [Part("", label(values), one.config)], [one.config], one.config["output_dir"])
 
 
 def compose_all(asked: Sequence[tuple[Values, list[str]]]) -> tuple[list[Point], list[UserError]]:
     """The points that compose, and what is wrong with the others: each error once, with what it depends on."""
     made, failed = list[Point](), list[Values]()
-    digests = dict[str, str]()
     errors = dict[str, tuple[UserError, list[Values]]]()
-    for values, texts in asked:
-        try:
-            made.append(compose(values, texts, digests))
-        except UserError as error:
-            failed.append(values)
-            for one in error.errors if isinstance(error, UserErrors) else [error]:
-                errors.setdefault(str(one), (one, []))[1].append(values)
-        if len(failed) == MAX_FAILED:
-            break
+    with Composer() as composer:
+        for values, texts in asked:
+            try:
+                made.append(composer.compose(values, texts))
+            except UserError as error:
+                failed.append(values)
+                for one in error.errors if isinstance(error, UserErrors) else [error]:
+                    errors.setdefault(str(one), (one, []))[1].append(values)
+            if len(failed) == MAX_FAILED:
+                break
     seen = [*failed, *(point.values for point in made)]
     return made, [_labelled(error, where, seen) for error, where in errors.values()]
 

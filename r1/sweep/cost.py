@@ -43,8 +43,8 @@ def num_tokens(cfg: Config) -> int:
     learned = made.sequences if made else stage.get("examples_per_step", 0) * steps
     asked = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
     validations = 1 + (-(-steps // val["every"]) if learned else 0)
-    longest: int = cfg["rollout"]["max_completion_length"]
-    return (learned + asked + validations * val["num_prompts"] * val["num_samples"]) * longest
+    completions = learned + asked + validations * val["num_prompts"] * val["num_samples"]
+    return int(completions * cfg["rollout"]["max_completion_length"])
 
 
 def measured(top: Path) -> dict[str, list[float]]:

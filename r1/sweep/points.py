@@ -11,7 +11,7 @@ from r1.sweep.file import Sweep
 from r1.sweep.parameters import Spec, distribution
 
 Values = dict[str, Any]  # of one point, by parameter
-MAX_CHECKED = 40  # points of a grid, apart from its seeds: as many take some ten seconds
+MAX_CHECKED = 40  # settings of a grid: as many take some ten seconds
 SIGMAS = 3.0  # how far a distribution without bounds is looked at
 SEED = "seed"
 
@@ -74,18 +74,17 @@ def number(sweep: Sweep) -> int | None:
 
 
 def checked(sweep: Sweep) -> list[Values]:
-    """The points that stand for all.
+    """The points that stand for all, each with the first seed: a seed that can be set at all can be set everywhere.
 
     Of a search: every level of each parameter, the others at their middle. Of a grid: first every value of each
-    parameter with the others at their first, then all settings, each with the first seed, for a seed that can be set at
-    all can be set everywhere; where there are too many, some of them at random, always the same.
+    parameter with the others at their first, then all others; where there are too many, some at random, always the same.
     """
     is_grid = sweep.method == "grid"
     of = {name: grid(spec) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}
+    of = {name: values[:1] if name == SEED else values for name, values in of.items()}
     first = {name: values[0] for name, values in of.items()}
     star = [first] + [first | {name: value} for name, values in of.items() for value in values[1:]]
-    rest = _settings({name: values[:1] if name == SEED else values for name, values in of.items()}) if is_grid else []
-    return star + [point for point in rest if point not in star]
+    return star + [point for point in (_settings(of) if is_grid else []) if point not in star]
 
 
 def _settings(of: dict[str, list[Any]]) -> list[Values]:

@@ -15,7 +15,7 @@ from r1.progress import console, sentence
 from r1.sweep.compose import Part, Point, label
 from r1.sweep.cost import SECONDS, TOKENS, Cost, cost, measured
 from r1.sweep.file import Sweep
-from r1.sweep.points import SEED, grid, number
+from r1.sweep.points import MAX_CHECKED, SEED, grid, number
 
 RECORDS = Path("outputs")
 MAX_ROWS = 16
@@ -27,7 +27,7 @@ def show(sweep: Sweep, points: list[Point], workers: int) -> None:
     known = measured(RECORDS)
     costs = {part.fingerprint: cost(part.config, known) for part in _parts(points)}
     console.print(sentence(_headline(sweep)))
-    console.print(sentence(f"{_counted(sweep)}; {len(points)} of them composed and checked"))
+    console.print(sentence(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
     console.print(_table(points, costs))
     for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
         console.print(sentence(line))
@@ -42,6 +42,10 @@ def _headline(sweep: Sweep) -> str:
     return f"{sweep.name}: {sweep.method} over {', '.join(sweep.parameters)}; {sweep.goal} {sweep.metric}{stopped}"
 
 
+def _budgets(points: Sequence[Point]) -> str:
+    return ", ".join(dict.fromkeys(str(part.config["budget"]) for part in _parts(points)))
+
+
 def _counted(sweep: Sweep) -> str:
     count = number(sweep)
     if count is None:
@@ -51,22 +55,38 @@ def _counted(sweep: Sweep) -> str:
     return f"{_plural(count, 'point')}{settings}"
 
 
+def _checked(sweep: Sweep, points: Sequence[Point]) -> str:
+    if sweep.method != "grid":
+        return f"checked at the ends of each range, {_plural(len(points), 'point')}"
+    few = len(points) > MAX_CHECKED
+    return f"{_plural(len(points), 'setting')} checked{', every value among them' if few else ''}"
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
 def _table(points: Sequence[Point], costs: Costs) -> Table:
-    """The runs with groups of completions that differ in their compute, and all others that differ in their time."""
-    table = Table("point", "compute", Column("time", justify="right"), box=SIMPLE_HEAD, pad_edge=False)
-    rows = dict[tuple[str, str, str], list[Point]]()
+    """The runs, those alike in compute and time in one row."""
+    names = ("point", "prompts x group = completions per step", "in total", "steps", "time")
+    table = Table(*(Column(name, justify="left" if name == "point" else "right") for name in names), box=SIMPLE_HEAD)
+    rows = dict[tuple[str, tuple[str, ...]], list[Point]]()
     for point in points:
         for part in point.parts:
-            made = budget.compute(part.config)
-            key = part.step, str(made) if made else "no groups of completions", _seconds(costs[part.fingerprint])
-            rows.setdefault(key, []).append(point)
-    for (step, compute, seconds), alike in list(rows.items())[:MAX_ROWS]:
-        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip(), compute, seconds)))
+            row = (*_compute(part), _seconds(costs[part.fingerprint]))
+            rows.setdefault((part.step, row), []).append(point)
+    for (step, held), alike in list(rows.items())[:MAX_ROWS]:
+        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip(), *held)))
     return table
+
+
+def _compute(part: Part) -> tuple[str, str, str]:
+    """Per step and in total, of a stage that samples groups of completions."""
+    made = budget.compute(part.config)
+    if made is None:
+        return "", "", ""
+    per_step = f"{made.prompts_per_step} x {made.group_size} = {made.sequences_per_step}"
+    return per_step, f"{made.sequences:,}" if made.tokens is None else f"{made.tokens:,} tokens", f"{made.steps:,}"
 
 
 def _what(alike: Sequence[Point], points: Sequence[Point]) -> str:
