@@ -203,21 +203,24 @@ def check_value(value: Any, hint: Any, where: str) -> list[UserError]:
 
     if hint is Any:
         return []
-    wrong = UserError(
+    if is_place(hint):  # only a node can fill it
+        return [] if value is None and type(None) in get_args(hint) else [_wrong_value(value, hint, where)]
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    try:
+        TypeAdapter(hint, config=strict).validate_python(value)
+    except ValidationError:
+        return [_wrong_value(value, hint, where)]
+    return []
+
+
+def _wrong_value(value: Any, hint: Any, where: str) -> UserError:
+    return UserError(
         f"wrong value for `{where}`",
         where=where,
         given=null(value),
         allowed=describe(hint),
         do=advice(value, hint, where),
     )
-    if is_place(hint):  # only a node can fill it
-        return [] if value is None and type(None) in get_args(hint) else [wrong]
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
-    try:
-        TypeAdapter(hint, config=strict).validate_python(value)
-    except ValidationError:
-        return [wrong]
-    return []
 
 
 def advice(value: Any, hint: Any, where: str) -> str:

@@ -78,7 +78,8 @@ def compose_all(asked: Sequence[tuple[Values, list[str]]]) -> tuple[list[Point],
             except UserError as error:
                 failed.append(values)
                 for one in error.errors if isinstance(error, UserErrors) else [error]:
-                    errors.setdefault(str(one), (one, []))[1].append(values)
+                    key = one.where if one.what.startswith("unknown key") else str(one)  # whatever value it was given
+                    errors.setdefault(key, (one, []))[1].append(values)
             if len(failed) == MAX_FAILED:
                 break
     seen = [*failed, *(point.values for point in made)]

@@ -65,11 +65,16 @@ def _rounded(value: float, q: float) -> Any:
     return int(value) if isinstance(q, int) and float(value).is_integer() else round(value, 12)
 
 
+def size(sweep: Sweep, *, seeds: bool) -> int:
+    """Of a grid: its points, or its settings, which leave the seed out."""
+    return math.prod(len(grid(spec)) for name, spec in sweep.parameters.items() if seeds or name != SEED)
+
+
 def number(sweep: Sweep) -> int | None:
     """How many points a sweep has; None: a search goes on for as long as it is let."""
     if sweep.method != "grid":
         return sweep.run_cap
-    count = math.prod(len(grid(spec)) for spec in sweep.parameters.values())
+    count = size(sweep, seeds=True)
     return min(count, sweep.run_cap or count)
 
 
@@ -77,7 +82,7 @@ def checked(sweep: Sweep) -> list[Values]:
     """The points that stand for all, each with the first seed: a seed that can be set at all can be set everywhere.
 
     Of a search: every level of each parameter, the others at their middle. Of a grid: first every value of each
-    parameter with the others at their first, then all others; where there are too many, some at random, always the same.
+    parameter with the others at their first, then all others, or where there are too many, some drawn at random.
     """
     is_grid = sweep.method == "grid"
     of = {name: grid(spec) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}

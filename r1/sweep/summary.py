@@ -15,7 +15,7 @@ from r1.progress import console, sentence
 from r1.sweep.compose import Part, Point, label
 from r1.sweep.cost import SECONDS, TOKENS, Cost, cost, measured
 from r1.sweep.file import Sweep
-from r1.sweep.points import MAX_CHECKED, SEED, grid, number
+from r1.sweep.points import SEED, number, size
 
 RECORDS = Path("outputs")
 MAX_ROWS = 16
@@ -47,19 +47,19 @@ def _budgets(points: Sequence[Point]) -> str:
 
 
 def _counted(sweep: Sweep) -> str:
-    count = number(sweep)
-    if count is None:
-        return "points without end"
-    seeds = len(grid(sweep.parameters[SEED])) if sweep.method == "grid" and SEED in sweep.parameters else 1
-    settings = f" = {_plural(count // seeds, 'setting')} x {_plural(seeds, 'seed')}" if seeds > 1 else ""
-    return f"{_plural(count, 'point')}{settings}"
+    if sweep.method != "grid":
+        return _plural(sweep.run_cap, "point") if sweep.run_cap else "points without end"
+    points, settings = size(sweep, seeds=True), size(sweep, seeds=False)
+    seeds = f" = {_plural(settings, 'setting')} x {points // settings} seeds" if points > settings else ""
+    return f"{_plural(points, 'point')}{seeds}"
 
 
 def _checked(sweep: Sweep, points: Sequence[Point]) -> str:
     if sweep.method != "grid":
-        return f"checked at the ends of each range, {_plural(len(points), 'point')}"
-    few = len(points) > MAX_CHECKED
-    return f"{_plural(len(points), 'setting')} checked{', every value among them' if few else ''}"
+        return f"{_plural(len(points), 'point')} checked, at the ends of each range"
+    if len(points) == size(sweep, seeds=False):
+        return f"{'each' if len(points) > 1 else 'it'} checked"
+    return f"{len(points)} of the settings checked, every value among them"
 
 
 def _plural(count: int, noun: str) -> str:
@@ -122,5 +122,7 @@ def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) ->
 def _notes(sweep: Sweep) -> Iterator[str]:
     if number(sweep) is None:
         yield "note: W&B goes on until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
+    if sweep.method == "grid" and (number(sweep) or 0) < size(sweep, seeds=True):
+        yield f"note: run_cap ends this grid after {sweep.run_cap} of its points"
     if groups := [name for name in sweep.parameters if not name.replace(".", "").replace("-", "").isidentifier()]:
         yield f"note: W&B's own schema has no {groups[0]!r}: it warns of a malformed config, and runs it"
