@@ -15,6 +15,7 @@ from r1.errors import UserError, UserErrors
 from r1.overrides import read
 from r1.pipeline.asked import peel, pipelines
 from r1.pipeline.plan import plan
+from r1.secrets import redact
 from r1.sweep.points import Values
 
 Config = dict[str, Any]
@@ -98,4 +99,4 @@ def _labelled(error: UserError, where: list[Values], seen: list[Values]) -> User
 
 def label(values: Values) -> str:
     """A point, or what sets it apart, as it stands on a command line."""
-    return " ".join(f"{name}={value}" for name, value in values.items())
+    return str(redact(" ".join(f"{name}={value}" for name, value in values.items())))

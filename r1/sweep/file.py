@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 from r1.errors import UserError, UserErrors
 from r1.sweep import schema
 
+ENVVAR = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")  # the agent's macro for an environment variable
 Spec = dict[str, Any]  # one parameter as the file has it: value, values, min, max, distribution, ...
 
 
@@ -41,7 +44,8 @@ class Sweep:
         """What stands behind ``-m r1.run`` in the command of one point, exactly as ``wandb agent`` would write it."""
         start = self.command.index("r1.run") + 1
         point = [f"{name}={value}" for name, value in values.items()]
-        return [text for part in self.command[start:] for text in (point if part == "${args_no_hyphens}" else [part])]
+        parts = [ENVVAR.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in self.command[start:]]
+        return [text for part in parts for text in (point if part == "${args_no_hyphens}" else [part])]
 
 
 def read(path: str) -> Sweep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -62,8 +63,8 @@ def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserEr
     key = "min_iter" if "min_iter" in spec else "max_iter"
     first = spec[key]
     if key == "max_iter":
-        bands = [int(spec[key] / spec.get("eta", 3) ** i) for i in range(1, int(spec["s"]) + 1)]
-        first = min([band for band in bands if band >= 1], default=spec[key])
+        brackets = min(spec["s"], int(math.log(spec[key], spec.get("eta", 3)) + 1e-9))
+        first = int(spec[key] / spec.get("eta", 3) ** brackets + 1e-9)
     if first >= count:
         what = f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
         yield UserError(what, where=f"early_terminate.{key}", given=spec[key], do="lower it, or lower val.every")

@@ -34,6 +34,7 @@ DISTRIBUTIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # keys th
 IN_GRID = ("constant", "categorical", "int_uniform", "q_uniform")  # those with a list of values
 EXPONENTS = ("log_uniform", "q_log_uniform", "inv_log_uniform")  # min and max are exponents of e
 NUMBERS = ("min", "max", "q", "mu", "sigma", "a", "b")
+LARGE = 1e100  # no knob has such a value, and arithmetic with it overflows
 POSITIVE = ("q", "sigma", "a", "b")
 KEYS = ("value", "values", "distribution", "probabilities", *NUMBERS)
 
@@ -107,8 +108,8 @@ def _numbers(where: str, spec: Spec) -> Iterator[UserError]:
         value, place = spec[key], f"{where}.{key}"
         if isinstance(value, str) and NUMBER.fullmatch(value):
             yield UserError("YAML reads this as text", where=place, given=value, do=f"write {dotted(value)}")
-        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            yield UserError(f"wrong value for `{key}`", where=place, given=null(value), allowed="finite number")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGE:
+            yield UserError(f"wrong value for `{key}`", where=place, given=null(value), allowed="number")
         elif key in POSITIVE and value <= 0:
             yield UserError(f"wrong value for `{key}`", where=place, given=value, allowed="number > 0")
 

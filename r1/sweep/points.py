@@ -13,20 +13,31 @@ from r1.sweep.parameters import Spec, distribution
 Values = dict[str, Any]  # of one point, by parameter
 MAX_CHECKED = 40  # settings of a grid: as many take some ten seconds
 SIGMAS = 3.0  # how far a distribution without bounds is looked at
+MAX_EXPONENT = 200.0  # beyond it no value is of use, and floats end
 SEED = "seed"
 
 
-def grid(spec: Spec) -> list[Any]:
-    """The values that a grid takes of one parameter, as W&B enumerates them: q_uniform without its upper end."""
+def count(spec: Spec) -> int:
+    """How many values a grid takes of one parameter, as W&B enumerates them: q_uniform without its upper end."""
     if "value" in spec:
-        return [spec["value"]]
+        return 1
     if "values" in spec:
-        return list(spec["values"])
+        return len(spec["values"])
     if distribution(spec) == "int_uniform":
-        return list(range(spec["min"], spec["max"] + 1))
-    q = spec.get("q", 1)
-    count = math.ceil((spec["max"] - spec["min"]) / q - 1e-9)
-    return [_rounded(spec["min"] + i * q, q) for i in range(count)]
+        return int(spec["max"] - spec["min"] + 1)
+    steps: float = (spec["max"] - spec["min"]) / spec.get("q", 1)
+    return math.ceil(steps - 1e-9)
+
+
+def grid(spec: Spec, most: int | None = None) -> list[Any]:
+    """The values themselves; of more than ``most`` so many, evenly spread, the first and the last among them."""
+    total = count(spec)
+    indices = range(total) if most is None or total <= most else [i * (total - 1) // (most - 1) for i in range(most)]
+    if "value" in spec or "values" in spec:
+        values = spec.get("values", [spec.get("value")])
+        return [values[i] for i in indices]
+    q = 1 if distribution(spec) == "int_uniform" else spec.get("q", 1)
+    return [_rounded(spec["min"] + i * q, q) for i in indices]
 
 
 def levels(spec: Spec) -> list[Any]:
@@ -51,13 +62,17 @@ def _range(kind: str, spec: Spec) -> tuple[Any, Any, Any]:
     if kind in ("normal", "log_normal"):
         mu, reach = spec.get("mu", 0.0), SIGMAS * spec.get("sigma", 1.0)
         low, middle, high = mu - reach, mu, mu + reach
-        return (low, middle, high) if kind == "normal" else (math.exp(low), math.exp(middle), math.exp(high))
+        return (low, middle, high) if kind == "normal" else (_exp(low), _exp(middle), _exp(high))
     low, high = spec["min"], spec["max"]
     if kind == "inv_log_uniform":
         low, high = -high, -low
     if kind.endswith("log_uniform"):
-        low, high = math.exp(low), math.exp(high)
+        low, high = _exp(low), _exp(high)
     return low, math.sqrt(low * high) if "log" in kind else (low + high) / 2, high
+
+
+def _exp(exponent: float) -> float:
+    return math.exp(min(exponent, MAX_EXPONENT))
 
 
 def _rounded(value: float, q: float) -> Any:
@@ -67,7 +82,7 @@ def _rounded(value: float, q: float) -> Any:
 
 def size(sweep: Sweep, *, seeds: bool) -> int:
     """Of a grid: its points, or its settings, which leave the seed out."""
-    return math.prod(len(grid(spec)) for name, spec in sweep.parameters.items() if seeds or name != SEED)
+    return math.prod(count(spec) for name, spec in sweep.parameters.items() if seeds or name != SEED)
 
 
 def number(sweep: Sweep) -> int | None:
@@ -82,10 +97,10 @@ def checked(sweep: Sweep) -> list[Values]:
     """The points that stand for all, each with the first seed: a seed that can be set at all can be set everywhere.
 
     Of a search: every level of each parameter, the others at their middle. Of a grid: first every value of each
-    parameter with the others at their first, then all others, or where there are too many, some drawn at random.
+    parameter with the others at their first, then all others; where there are too many, some of both.
     """
     is_grid = sweep.method == "grid"
-    of = {name: grid(spec) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}
+    of = {name: grid(spec, MAX_CHECKED) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}
     of = {name: values[:1] if name == SEED else values for name, values in of.items()}
     first = {name: values[0] for name, values in of.items()}
     star = [first] + [first | {name: value} for name, values in of.items() for value in values[1:]]

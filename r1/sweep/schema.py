@@ -145,7 +145,7 @@ def _command(command: Any) -> Iterator[UserError]:
 
 def _macro(part: str) -> Iterator[UserError]:
     """``wandb agent`` drops a macro that it does not know without a word."""
-    if re.fullmatch(r"\$\{.*\}", part) and part not in MACROS:
+    if re.fullmatch(r"\$\{(?!envvar:).*\}", part) and part not in MACROS:
         what = "the agent knows no such macro, and drops it"
         do = nearest(part, MACROS)
         if part.startswith("${args"):

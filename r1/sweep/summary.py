@@ -59,7 +59,7 @@ def _checked(sweep: Sweep, points: Sequence[Point]) -> str:
         return f"{_plural(len(points), 'point')} checked, at the ends of each range"
     if len(points) == size(sweep, seeds=False):
         return f"{'each' if len(points) > 1 else 'it'} checked"
-    return f"{len(points)} of the settings checked, every value among them"
+    return f"{len(points)} of the settings checked"
 
 
 def _plural(count: int, noun: str) -> str:

@@ -145,6 +145,15 @@ def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
     ]
 
 
+def test_a_secret_is_not_repeated(write: Write) -> None:
+    secret = "sk-" + "a1B2" * 10
+    with pytest.raises(UserErrors) as caught:
+        checked_sweep(write(one(["plain", secret], "logger.group")))
+    assert caught.value.errors[0].where == "logger.group"
+    assert "looks like a secret" in str(caught.value)
+    assert secret not in str(caught.value)
+
+
 def test_a_report_says_what_the_sweep_comes_to(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     specs = {"stage.group_size": {"values": [4, 8]}, "seed": {"values": [0, 1, 2]}}
     check(write({"parameters": specs, **command("logger=wandb", "trainer.max_steps=50")}), workers=4)
