@@ -19,7 +19,6 @@ from r1.sweep.parameters import distribution
 from r1.sweep.points import SEED, checked
 
 Config = dict[str, Any]
-FLAT: dict[str, Any] = {"name": "val/pass@1", "goal": "maximize"}
 
 
 def check(path: str, workers: int = 1) -> None:
@@ -52,23 +51,24 @@ def checked_sweep(path: str) -> tuple[Sweep, list[Point]]:
     found += wrong
     found += _seeds(sweep)
     if points:
-        metric_is_sound = not any(error.where.startswith("metric") for error in found)
-        found += list(_together(sweep, points, metric_is_sound))
+        found += list(_together(sweep, points))
     if found:
         raise UserErrors(found)
     return sweep, points
 
 
 def _sound(held: Any, found: Sequence[UserError]) -> Config | None:
-    """What of a file points can be composed of: it without the parameters that are wrong; None: nothing."""
-    places = [error.where for error in found]
-    if any(place.partition(".")[0] in ("file", "method", "command") or place == "parameters" for place in places):
+    """What of a file points can be composed of: it without what is wrong; None: nothing."""
+    places = {error.where for error in found}
+    if {place.partition(".")[0] for place in places} & {"file", "method", "command"} or "parameters" in places:
         return None
     specs = held["parameters"]
     kept = {name: spec for name, spec in specs.items() if not any(_lies_in(place, name) for place in places)}
-    good_metric = not any(place.startswith("metric") for place in places)
-    good_rest = {key: value for key, value in held.items() if not any(place.startswith(key) for place in places)}
-    return good_rest | {"parameters": kept, "metric": held["metric"] if good_metric else FLAT}
+    measure = {"name": "", "goal": ""} if places & {"metric", "metric.name"} else {"goal": "", **held["metric"]}
+    if "metric.goal" in places:
+        measure["goal"] = ""
+    rest = {key: value for key, value in held.items() if not any(place.startswith(str(key)) for place in places)}
+    return rest | {"parameters": kept, "metric": measure}
 
 
 def _lies_in(place: str, name: str) -> bool:
@@ -82,10 +82,10 @@ def _seeds(sweep: Sweep) -> list[UserError]:
     return [error for value in rest for error in check_value(value, PLAIN[SEED], SEED)]
 
 
-def _together(sweep: Sweep, points: list[Point], metric_is_sound: bool) -> Iterator[UserError]:
+def _together(sweep: Sweep, points: list[Point]) -> Iterator[UserError]:
     """What is wrong with points that compose one by one."""
     results = [cfg for point in points for cfg in point.results]
-    if metric_is_sound:
+    if sweep.metric:
         yield from metric.problems(sweep.metric, sweep.goal, sweep.parameters, results)
         if sweep.early_terminate:
             yield from metric.hyperband(sweep.early_terminate, sweep.metric, results[0])

@@ -33,7 +33,12 @@ def names(cfg: Config) -> list[str]:
 
 
 def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
-    """Everything wrong with the metric of a sweep over some parameters; ``results``: the runs that are to log it."""
+    """Everything wrong with the metric of a sweep over some parameters.
+
+    Args:
+        goal: empty: what is wrong with it is said already.
+        results: the configs of the runs that are to log the metric.
+    """
     where = "metric.name"
     logged = [set(names(cfg)) for cfg in results]
     known = set[str].intersection(*logged) if logged else {metric}
@@ -49,7 +54,7 @@ def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Con
         what = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
         yield UserError(what, where=where, given=metric, do="val/pass@1, which no weight changes")
     better = "maximize" if _is(metric, HIGHER) else "minimize" if _is(metric, LOWER) else goal
-    if goal != better:
+    if goal and goal != better:
         what = f"the sweep would look for the worst: {meaning(metric)}"
         yield UserError(what, where="metric.goal", given=goal, do=f"goal: {better}")
 

@@ -29,7 +29,9 @@ def show(sweep: Sweep, points: list[Point], workers: int) -> None:
     console.print(sentence(_headline(sweep)))
     console.print(sentence(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
     console.print(_table(points, costs))
-    for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
+    is_pipeline = any(part.step for part in _parts(points))
+    workers = 1 if is_pipeline else workers
+    for line in (_total(sweep, points, costs, workers), *_notes(sweep, is_pipeline)):
         console.print(sentence(line))
 
 
@@ -68,7 +70,7 @@ def _plural(count: int, noun: str) -> str:
 
 def _table(points: Sequence[Point], costs: Costs) -> Table:
     """The runs, those alike in compute and time in one row."""
-    names = ("point", "prompts x group = completions per step", "in total", "steps", "time")
+    names = ("point", "completions per step", "in total", "steps", "time")
     table = Table(*(Column(name, justify="left" if name == "point" else "right") for name in names), box=SIMPLE_HEAD)
     rows = dict[tuple[str, tuple[str, ...]], list[Point]]()
     for point in points:
@@ -76,7 +78,7 @@ def _table(points: Sequence[Point], costs: Costs) -> Table:
             row = (*_compute(part), _seconds(costs[part.fingerprint]))
             rows.setdefault((part.step, row), []).append(point)
     for (step, held), alike in list(rows.items())[:MAX_ROWS]:
-        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip(), *held)))
+        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip() or "every point", *held)))
     return table
 
 
@@ -93,7 +95,7 @@ def _what(alike: Sequence[Point], points: Sequence[Point]) -> str:
     """What some points have in common and others do not."""
     first = {name: value for name, value in alike[0].values.items() if name != SEED}
     same = {name: value for name, value in first.items() if all(point.values[name] == value for point in alike)}
-    return label({n: v for n, v in same.items() if any(point.values[n] != v for point in points)}) or "every point"
+    return label({n: v for n, v in same.items() if any(point.values[n] != v for point in points)})
 
 
 def _seconds(one: Cost) -> str:
@@ -119,7 +121,9 @@ def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) ->
     return f"cost: {count} x {duration(mean)} = {duration(alone)} one after the other{several}; {source}"
 
 
-def _notes(sweep: Sweep) -> Iterator[str]:
+def _notes(sweep: Sweep, is_pipeline: bool) -> Iterator[str]:
+    if is_pipeline:
+        yield "note: the points share the folder of their steps, so one runs at a time; workers=N is for its steps"
     if number(sweep) is None:
         yield "note: W&B goes on until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
     if sweep.method == "grid" and (number(sweep) or 0) < size(sweep, seeds=True):

@@ -137,12 +137,13 @@ def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
     specs = {"stage.group_siz": {"values": [4, 8]}, "stage.lr": {"value": None}}
     with pytest.raises(UserErrors) as caught:
         checked_sweep(write({"parameters": specs, "metric": {"name": "val/pass@1"}, "nam": "x"}))
-    assert [e.where for e in caught.value.errors] == [
-        "nam",
-        "metric.goal",
-        "parameters.stage.lr.value",
-        "stage.group_siz",
-    ]
+    of_file = ["nam", "metric.goal", "parameters.stage.lr.value"]
+    assert [error.where for error in caught.value.errors] == [*of_file, "stage.group_siz"]
+    specs = {"stage.kl_coef": {"values": ["1e-3"]}, "seed": {"value": 1}}
+    with pytest.raises(UserErrors) as caught:
+        checked_sweep(write({"parameters": specs, "metric": {"name": "val/pas@1"}, 3: "x"}))
+    of_file = ["3", "metric.goal", "parameters.stage.kl_coef.values[0]"]
+    assert [error.where for error in caught.value.errors] == [*of_file, "metric.name"]
 
 
 def test_a_secret_is_not_repeated(write: Write) -> None:
