@@ -30,7 +30,7 @@ def check(path: str, workers: int = 1) -> None:
     Raises:
         UserErrors: everything that is wrong with it.
     """
-    from r1.sweep.summary import show
+    from r1.sweep.preview import show
 
     show(*checked_sweep(path), workers)
 

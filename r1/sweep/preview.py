@@ -29,9 +29,7 @@ def show(sweep: Sweep, points: list[Point], workers: int) -> None:
     console.print(sentence(_headline(sweep)))
     console.print(sentence(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
     console.print(_table(points, costs))
-    is_pipeline = any(part.step for part in _parts(points))
-    workers = 1 if is_pipeline else workers
-    for line in (_total(sweep, points, costs, workers), *_notes(sweep, is_pipeline)):
+    for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
         console.print(sentence(line))
 
 
@@ -121,9 +119,7 @@ def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) ->
     return f"cost: {count} x {duration(mean)} = {duration(alone)} one after the other{several}; {source}"
 
 
-def _notes(sweep: Sweep, is_pipeline: bool) -> Iterator[str]:
-    if is_pipeline:
-        yield "note: the points share the folder of their steps, so one runs at a time; workers=N is for its steps"
+def _notes(sweep: Sweep) -> Iterator[str]:
     if number(sweep) is None:
         yield "note: W&B goes on until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
     if sweep.method == "grid" and (number(sweep) or 0) < size(sweep, seeds=True):
