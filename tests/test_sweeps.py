@@ -12,7 +12,7 @@ from r1.sweep.preview import show
 
 FILES = sorted((CONF.parent / "sweeps").glob("*.yaml"))
 POINTS = {"group_size": 5, "hyperband": 7, "lr_kl": 5, "pipeline": 3, "reward_weights": 9, "seeds": 1}
-MANY = ("hyperband", "reward_weights")  # the points of these take the longest to check
+MANY = ("hyperband", "pipeline", "reward_weights")  # the points of these take the longest to check
 COMES_TO = {
     "group_size": "25 points = 5 settings x 5 seeds, budget=sequences; each checked",
     "hyperband": "40 points, budget=sequences; 7 points checked, at the ends of each range",

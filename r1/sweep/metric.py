@@ -44,9 +44,9 @@ def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Con
     known = set[str].intersection(*logged) if logged else {metric}
     if metric not in known and not any(fnmatchcase(metric, pattern) for pattern in OPEN):
         what = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
-        ks = sorted(name for name in known if name.startswith(metric.partition("@")[0] + "@")) if "@" in metric else []
-        do = "val.ks says which k there are" if meaning(metric) and "@" in metric else nearest(metric, sorted(known))
-        allowed = ks or sorted(name for name in known if name.startswith("val/"))
+        of_k = re.match(r"val/(pass|maj)@\d", metric)
+        allowed = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
+        do = "val.ks says which k there are" if of_k else nearest(metric, sorted(known))
         yield UserError(what, where=where, given=metric, allowed=allowed, do=do)
         return
     weights = [name for name in swept if OF_REWARD.search(name)]
