@@ -64,7 +64,8 @@ function drawCurves() {
 }
 
 function drawAgain() {
-  let width = 0; // a phone's address bar changes the height only
+  redraw();
+  let width = document.querySelector("main").clientWidth; // a phone's address bar changes the height only
   new ResizeObserver(([entry]) => {
     if (entry.contentRect.width !== width) { width = entry.contentRect.width; requestAnimationFrame(redraw); }
   }).observe(document.querySelector("main"));

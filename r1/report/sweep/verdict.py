@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 from r1.report.sweep.analysis import Analysis, Comparison
 from r1.report.sweep.points import Point, shown
@@ -32,8 +31,8 @@ def _winner(found: Analysis, winner: Point) -> str:
     if len(tied) == rivals:
         others = "the other point" if rivals == 1 else f"any of the {rivals} other points"
         return f"No winner: {best}, but it cannot be told apart from {others} ({by})."
-    some = f"{len(tied)} of {rivals} others cannot be told apart from it: {_few(found, tied)}"
-    return f"No clear winner: {best}, but {some} ({by})."
+    names = f": {'; '.join(found.name(point.values) for point in tied)}" if len(tied) <= FEW else ""
+    return f"No clear winner: {best}, but {len(tied)} of {rivals} others cannot be told apart from it{names} ({by})."
 
 
 def _best(found: Analysis) -> str:
@@ -45,11 +44,6 @@ def _basis(found: Analysis) -> str:
     bases = Counter(one.difference.basis for one in found.comparisons if one.difference)
     basis = bases.most_common(1)[0][0] if bases else "no intervals"
     return f"95 %, {basis}, corrected for {_count(len(found.comparisons), 'comparison')}"
-
-
-def _few(found: Analysis, points: Sequence[Point]) -> str:
-    names = "; ".join(found.name(point.values) for point in points[:FEW])
-    return names if len(points) <= FEW else f"{names}; and {len(points) - FEW} more"
 
 
 def _default(found: Analysis, winner: Point) -> str:
@@ -119,10 +113,11 @@ def _unequal(found: Analysis) -> str:
 
 def _missing(found: Analysis) -> str:
     ends = Counter(trial.ended for trial in found.trials if not trial.counts)
-    counts = {len(point.by_seed) for point in found.points}
-    if not ends or len(counts) == 1:
+    if not ends:
         return ""
-    return f"{sum(ends.values())} runs are in no mean, so some points rest on fewer seeds than others."
+    uneven = len({len(point.by_seed) for point in found.points}) > 1 and found.several_seeds
+    what = f"{sum(ends.values())} of {len(found.trials)} runs did not finish and are in no mean"
+    return f"{what}, so some points rest on fewer seeds than others." if uneven else f"{what}."
 
 
 # ---- Markdown ----
