@@ -83,7 +83,7 @@ def analyse(runs: Sequence[Run], folder: Path | None) -> Analysis | None:
     found = ranked(made)
     winner = found[0] if found else None
     comparisons = compare(found, 1 if told.maximize else -1)
-    usual = default(runs[0], names)
+    usual = default(runs[0], names) if winner else None
     counted = [trial for point in made for trial in point.counted]
     return Analysis(
         asked=told,

@@ -37,10 +37,12 @@ class Asked:
 
 def asked(folder: Path | None, runs: Sequence[Run]) -> Asked:
     """The sweep file of a folder; without one (that can be read) what the runs themselves say."""
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
     file = folder / FILE if folder else None
     try:
         return _of_file(file) if file and file.is_file() else _of_runs(folder, runs)
-    except (OSError, ValueError, KeyError, TypeError, UserError):
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError):
         return _of_runs(folder, runs)
 
 

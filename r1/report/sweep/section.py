@@ -35,6 +35,7 @@ def section(found: Analysis, max_rows: int) -> dict[str, Any]:
         ],
         "num_points": len(found.points),
         "importance": found.importance,
+        "num_counted": sum(trial.counts for trial in found.trials),
         "binned": any(one.binned for one in found.responses),
         "several": found.several_seeds,
         "command": found.winner.counted[0].run.manifest.get("command") if found.winner else "",

@@ -68,7 +68,7 @@ def _trial(run: Run, names: Sequence[str], metric: str) -> Trial:
     leaves, typed = flat(run.config), overrides(run)
     values = {name: _value(name, leaves, typed) for name in names}
     seed = run.manifest.get("seed")
-    seed = typed.get("seeds", run.dir.name) if seed is None else seed
+    seed = next((typed[name] for name in SEEDS if name in typed), "default") if seed is None else seed
     ended = ENDED.get(str(run.manifest.get("status")), "failed")
     return Trial(run, values, seed, ended, _figure(run, metric), compute(run))
 
