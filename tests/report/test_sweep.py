@@ -167,6 +167,13 @@ def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pyte
     assert default(run, [G]) is None
 
 
+def test_the_default_of_a_pipelines_step_is_its_experiments(tmp_path: Path) -> None:
+    run = gather([str(make_trial(tmp_path, "a", {G: 4}))]).runs[0]
+    run.manifest["overrides"] = ["experiment=r1_zero", "steps.rl.stage.lr=1", "seed=1"]
+    assert default(run, ["steps.rl.stage.lr"]) == {"steps.rl.stage.lr": 3e-4}
+    assert default(run, ["steps.nowhere.stage.lr"]) is None
+
+
 def test_the_question_is_the_comment_at_the_top() -> None:
     assert question("# One,\n#   two?\nmethod: grid\n# three\n") == "One, two?"
     assert question("method: grid\n") == ""
@@ -197,7 +204,7 @@ def test_the_script_writes_the_verdict_and_its_figure(tmp_path: Path, monkeypatc
     assert "](weights.svg)" in text
     assert "**Verdict.** No clear winner" in text
     assert "Commit abc." in text
-    assert "Budget: the same sequences." in text
+    assert "Budget: sequences." in text
     rows = re.findall(r"^\| (null|0.1) \| ", text, re.MULTILINE)
     assert len(rows) == 6
     assert "<svg" in figure.read_text()

@@ -50,12 +50,13 @@ def _of_file(file: Path) -> Asked:
     from r1.sweep.file import read
 
     held = read(str(file))
+    start = held.command.index("r1.run")
     name = file.parent.name if held.name == file.stem else held.name
     return Asked(
         name=name,
         question=question(file.read_text(encoding="utf-8")),
         command=f"python -m r1.sweep sweeps/{name}.yaml",
-        point=shlex.join(["python", "-m", "r1.run", *(part for part in held.overrides({}) if "${" not in part)]),
+        point=shlex.join(["python", "-m", *(part for part in held.command[start:] if "${" not in part)]),
         method=held.method,
         metric=held.metric,
         maximize=held.goal == "maximize",

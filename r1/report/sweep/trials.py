@@ -115,11 +115,17 @@ def compute(run: Run) -> Compute:
     steps = max((int(row.get("step") or 0) for row in run.metrics), default=0)
     if not stage.get("examples_per_step"):
         return Compute(None, None, None, wall_s)
-    size = stage["examples_per_step"] * (stage.get("group_size") or 1)
+    size = stage.get("sequences_per_step") or stage["examples_per_step"] * (stage.get("group_size") or 1)
     lengths = [row["train/completion_length"] for row in run.metrics if "train/completion_length" in row]
     targets = [row["train/num_tokens"] for row in run.metrics if "train/num_tokens" in row]
-    tokens = size * sum(lengths) if lengths else sum(targets) if targets else None
+    sampled = [row["train/total_tokens"] for row in run.metrics if "train/total_tokens" in row]
+    tokens = max(sampled) if sampled else size * sum(lengths) if lengths else sum(targets) if targets else None
     return Compute(size, size * (len(lengths) or steps), tokens, wall_s)
+
+
+def budget(run: Run) -> str | None:
+    """What the run's config keeps the same when the group size changes; None: its stage samples no groups."""
+    return run.config.get("budget") if "group_size" in (run.config.get("stage") or {}) else None
 
 
 def mean_compute(made: Sequence[Trial]) -> Compute:

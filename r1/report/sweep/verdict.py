@@ -6,7 +6,7 @@ from collections import Counter
 
 from r1.report.sweep.analysis import Analysis, Comparison
 from r1.report.sweep.points import Point, shown
-from r1.report.sweep.trials import Compute
+from r1.report.sweep.trials import Compute, budget
 from r1.report.variants import Figure
 
 FEW = 4  # names in a sentence
@@ -105,10 +105,15 @@ def _seeds(found: Analysis) -> str:
 
 def _unequal(found: Analysis) -> str:
     """Points whose runs have not used the same compute: the metric compares that too."""
-    used = [point.compute.sequences for point in found.points if point.by_seed and point.compute.sequences]
-    if not used or max(used) <= 1.01 * min(used):
+    kind = " or ".join(_budgets(found))
+    unit, slack = (
+        ("tokens", 1.05) if kind == "tokens" else ("sequences", 1.01)
+    )  # a run ends with the step, not the token
+    used = [amount for point in found.points if point.by_seed and (amount := getattr(point.compute, unit))]
+    if not used or max(used) <= slack * min(used):
         return ""
-    return f"The points have not used equal compute: from {min(used):,.0f} to {max(used):,.0f} sequences in total."
+    kept = f"; the budget keeps the {kind} the same" if kind in ("prompts", "steps") else ""
+    return f"The points have not used equal compute: from {min(used):,.0f} to {max(used):,.0f} {unit} in total{kept}."
 
 
 def _missing(found: Analysis) -> str:
@@ -139,17 +144,17 @@ def facts(found: Analysis) -> str:
     runs = ", ".join(f"{count} {end}" for end, count in ends.most_common())
     seeds = sorted({str(trial.seed) for trial in found.trials})
     counted = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}" if len(seeds) <= 10 else f"{len(seeds)} seeds"
+    kept = f"Budget: {' or '.join(kinds)}. " if (kinds := _budgets(found)) else ""
     walls = sum(trial.compute.wall_s or 0 for trial in found.trials)
     return (
         f"{_count(len(found.points), 'point')} of {', '.join(found.names)}; {counted}; "
-        f"{_count(len(found.trials), 'run')}: {runs}, together {walls / 60:.1f} min. {budget(found)}"
+        f"{_count(len(found.trials), 'run')}: {runs}, together {walls / 60:.1f} min. {kept}"
         f"{commits(found)} Means over seeds with their 95 % intervals (Student's t)."
     )
 
 
-def budget(found: Analysis) -> str:
-    kinds = sorted({str(trial.run.config["budget"]) for trial in found.trials if trial.run.config.get("budget")})
-    return f"Budget: the same {' or '.join(kinds)}. " if kinds else ""
+def _budgets(found: Analysis) -> list[str]:
+    return sorted({kind for trial in found.trials if (kind := budget(trial.run))})
 
 
 def commits(found: Analysis) -> str:
