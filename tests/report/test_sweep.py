@@ -15,6 +15,7 @@ from test_page import data_of
 from r1.compose import CONF
 from r1.report.__main__ import report
 from r1.report.gather import gather
+from r1.report.sweep import analysis
 from r1.report.sweep.analysis import Analysis, analyse
 from r1.report.sweep.asked import question
 from r1.report.sweep.default import default
@@ -23,6 +24,12 @@ from r1.report.sweep.verdict import markdown, verdict, warnings
 
 G = "stage.group_size"
 NOISE = (0.0, 0.02, -0.01, 0.01, -0.02)
+
+
+@pytest.fixture(autouse=True)
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Composing the default takes a moment; where it is not the point, it is taken as known."""
+    monkeypatch.setattr(analysis, "default", lambda run, names: {G: 8} if names == [G] else None)
 
 
 def found(folder: Path) -> Analysis:
@@ -43,7 +50,8 @@ def sizes(folder: Path, scores: dict[int, float], seeds: int = 5, wobble: float 
     return folder
 
 
-def test_a_clear_winner(tmp_path: Path) -> None:
+def test_a_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis, "default", default)
     made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.8}))
     said = verdict(made)
     assert said.startswith("stage.group_size=16 has the highest mean val/pass@1, 0.800 (")
@@ -160,8 +168,8 @@ def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("PLANTED", "hidden")
     typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "name=${oc.env:PLANTED}"]
     run = gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs[0]
-    assert default(run, [G, "stage.lr"]) == {G: 8, "stage.lr": 3e-4}
-    assert default(run, ["reward", "name"]) == {"reward": "math", "name": None}
+    names = [G, "stage.lr", "reward", "name"]
+    assert default(run, names) == {G: 8, "stage.lr": 3e-4, "reward": "math", "name": None}
     assert default(run, [G, "stage.unknown"]) is None
     run.manifest["overrides"] = ["stage.nothing=1"]
     assert default(run, [G]) is None
@@ -171,7 +179,8 @@ def test_the_default_of_a_pipelines_step_is_its_experiments(tmp_path: Path) -> N
     run = gather([str(make_trial(tmp_path, "a", {G: 4}))]).runs[0]
     run.manifest["overrides"] = ["experiment=r1_zero", "steps.rl.stage.lr=1", "seed=1"]
     assert default(run, ["steps.rl.stage.lr"]) == {"steps.rl.stage.lr": 3e-4}
-    assert default(run, ["steps.nowhere.stage.lr"]) is None
+    run.manifest["overrides"] = ["seed=1"]
+    assert default(run, ["steps.rl.stage.lr"]) is None
 
 
 def test_the_question_is_the_comment_at_the_top() -> None:

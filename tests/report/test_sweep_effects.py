@@ -96,7 +96,7 @@ def test_null_comes_first_and_numbers_count_up() -> None:
     assert order([16, None, 2, 0.5, 16, True]) == [None, True, 0.5, 2, 16]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from("xy"), st.floats(0, 1)), min_size=3, max_size=24))
 def test_no_share_is_more_than_all(rows: list[tuple[int, str, float]]) -> None:
     runs = [trial({"a": a, "b": b}, seed, y) for seed, (a, b, y) in enumerate(rows)]

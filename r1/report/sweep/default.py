@@ -51,7 +51,7 @@ def _of_steps(overrides: list[str], steps: set[str]) -> dict[str, Any]:
 
     rest, of_step = peel(overrides)
     (pipeline,) = pipelines(*read(rest), of_step)
-    held = {}
+    held: dict[str, Any] = {}
     for step in steps:
         own = [text for text in pipeline.steps[step].overrides() if "${" not in text]
         held |= {f"{STEP}{step}.{key}": value for key, value in _composed(own).items()}
