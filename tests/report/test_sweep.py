@@ -94,6 +94,7 @@ def test_what_did_not_finish_is_listed_and_in_no_mean(tmp_path: Path) -> None:
     assert "is not among the points" in verdict(made)
     assert "2 of 12 runs did not finish" in warnings(made)[-1]
     text = report([str(folder)], None).read_text()
+    assert "<pre>python -m r1.run stage=grpo stage.group_size=16 seed=0</pre>" in text
     assert "1 stopped early, 1 failed" in text or "1 failed, 1 stopped early" in text
     assert "Interrupted: SIGTERM" in text
     assert "E: &lt;/script&gt;" in text

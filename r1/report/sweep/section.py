@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -38,8 +39,15 @@ def section(found: Analysis, max_rows: int) -> dict[str, Any]:
         "num_counted": sum(trial.counts for trial in found.trials),
         "binned": any(one.binned for one in found.responses),
         "several": found.several_seeds,
-        "command": found.winner.counted[0].run.manifest.get("command") if found.winner else "",
+        "command": again(found.winner.counted[0]) if found.winner else "",
     }
+
+
+def again(trial: Trial) -> str:
+    """The command of one run, whatever started it."""
+    typed = trial.run.manifest.get("overrides") or []
+    kept = [text for text in typed if not text.startswith("output_dir=")]
+    return shlex.join(["python", "-m", "r1.run", *kept])
 
 
 def unfinished_row(found: Analysis, trial: Trial) -> dict[str, Any]:

@@ -19,10 +19,12 @@ function response(made, metric, width) {
   const x = ordinal ? { type: "point", domain: made.places } : { type: made.scale, ticks: few ? made.places.map(Number) : 5, tickFormat: number };
   const known = made.levels.filter((d) => d.lo !== null && d.hi !== null);
   const title = (d) => `${d.label}: ${short(d.y)}${d.lo === null ? "" : ` (${short(d.lo)} to ${short(d.hi)})`}\n${d.runs} runs, ${d.seeds} seeds`;
+  const [low, high] = d3.extent([...made.dots, ...known.map((d) => ({ y: d.lo })), ...known.map((d) => ({ y: d.hi })), ...made.levels], (d) => d.y);
+  const flat = high - low < 1e-9 ? { domain: [low - 0.05, low + 0.05] } : {};
   return Plot.plot({
     ...frame(width), marginTop: 24,
     x: { label: null, inset: 18, ...x },
-    y: { label: metric, grid: true, ticks: 4, tickFormat: short, nice: true },
+    y: { label: metric, grid: true, ticks: 4, tickFormat: short, nice: true, ...flat },
     marks: [
       Plot.dot(made.dots.filter((d) => d.done), { x: "x", y: "y", r: 2.6, fill: "var(--soft)", fillOpacity: 0.55, title: "name" }),
       Plot.dot(made.dots.filter((d) => !d.done), { x: "x", y: "y", r: 2.6, stroke: "var(--soft)", title: "name" }),
