@@ -83,7 +83,6 @@ def make_trial(
 
 
 SWEEP = """# Does it matter?
-program: r1.run
 method: {method}
 metric: {{name: val/pass@1, goal: maximize}}
 parameters: {{{parameters}, seed: {{values: [0, 1, 2, 3, 4]}}}}

@@ -192,7 +192,9 @@ def test_the_question_is_the_comment_at_the_top() -> None:
 def test_a_sweep_file_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
     folder = sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6}, seeds=1)
     (folder / "sweep.yaml").write_text("method: [")
-    assert found(folder).names == [G]
+    made = found(folder)
+    assert made.names == [G]
+    assert warnings(made)[-1].startswith("sweep.yaml cannot be read (")
 
 
 def test_the_script_writes_the_verdict_and_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

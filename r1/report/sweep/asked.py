@@ -23,6 +23,7 @@ class Asked:
         command: what runs it again; empty where nothing says.
         point: the command of one point.
         method: grid, random, bayes; runs: there is no sweep file.
+        problem: why there is none, although there is a file.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Asked:
     metric: str
     maximize: bool
     parameters: list[str]
+    problem: str = ""
 
 
 def asked(folder: Path | None, runs: Sequence[Run]) -> Asked:
@@ -42,8 +44,9 @@ def asked(folder: Path | None, runs: Sequence[Run]) -> Asked:
     file = folder / FILE if folder else None
     try:
         return _of_file(file) if file and file.is_file() else _of_runs(folder, runs)
-    except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError):
-        return _of_runs(folder, runs)
+    except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError) as error:
+        why = error.what if isinstance(error, UserError) else type(error).__name__
+        return _of_runs(folder, runs, f"{FILE} cannot be read ({why}), so the parameters are what the runs differ in.")
 
 
 def _of_file(file: Path) -> Asked:
@@ -64,11 +67,11 @@ def _of_file(file: Path) -> Asked:
     )
 
 
-def _of_runs(folder: Path | None, runs: Sequence[Run]) -> Asked:
+def _of_runs(folder: Path | None, runs: Sequence[Run], problem: str = "") -> Asked:
     commands = {str(run.manifest.get("command")) for run in runs}
     command = commands.pop() if len(commands) == 1 else ""
     name = folder.name if folder else ""
-    return Asked(name, "", command, "", "runs", headline(runs), True, parameters(runs))
+    return Asked(name, "", command, "", "runs", headline(runs), True, parameters(runs), problem)
 
 
 def question(text: str) -> str:

@@ -75,7 +75,8 @@ def text(figure: Figure | None) -> str:
 
 def warnings(found: Analysis) -> list[str]:
     """What a reader should know before believing the winner."""
-    return [line for line in (_noise(found), _picked(found), _seeds(found), _unequal(found), _missing(found)) if line]
+    told = (_noise(found), _picked(found), _seeds(found), _unequal(found), _missing(found), found.asked.problem)
+    return [line for line in told if line]
 
 
 def _noise(found: Analysis) -> str:
