@@ -70,8 +70,10 @@ def gather(paths: Sequence[str]) -> Gathered:
 
 
 def _records(path: str) -> Iterator[Path]:
-    """The folders with a manifest: the path itself, or all below it."""
+    """The folders with a manifest: the path itself, or all below it; of a sweep, its points and not their steps."""
     top = Path(path).absolute()
+    if (top / "sweep.yaml").is_file() and (top / "runs").is_dir():
+        top = top / "runs"
     if not top.is_dir():
         raise UserError("there is no such folder", where="RUN", given=path, code=DATA)
     if (top / "manifest.json").is_file():

@@ -140,6 +140,7 @@ def test_a_sweep_over_pipelines(tmp_path: Path) -> None:
         manifest |= {"steps": [step], "overrides": ["experiment=zero", f"{name}={lr}", f"seed={number % 2}"]}
         del manifest["seed"]
         (place / "manifest.json").write_text(json.dumps(manifest))
+    make_trial(folder / "steps", "rl", {"x": 1})  # shared by several points
     made = found(folder)
     assert [point.values for point in made.points] == [{name: 0.2}, {name: 0.1}]
     assert [trial.seed for trial in made.trials] == ["0", "1", "0", "1"]
