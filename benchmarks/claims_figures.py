@@ -17,7 +17,7 @@ import matplotlib
 from r1.claims.claims import LANGUAGE, PASS, THINKING
 from r1.claims.effect import Runs, curve
 from r1.claims.findings import finished, manifest_of
-from r1.pipeline.record import over_seeds
+from r1.evaluate import over_seeds
 
 HERE = Path(__file__).parent
 BLUE, ORANGE = "#2b6cb0", "#d2691e"

@@ -7,6 +7,7 @@ each computed from n samples; the prompt, not the sample, is the unit of the int
 from __future__ import annotations
 
 import math
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -108,6 +109,30 @@ def t95(seeds: int) -> float:
         return T95[seeds - 2]
     z, df = Z95, seeds - 1
     return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean over n seeds, at least two, with its 95 % interval by Student's t; n is the number of seeds."""
+    n = len(values)
+    m = statistics.fmean(values)
+    half = t95(n) * statistics.stdev(values) / math.sqrt(n)
+    return Estimate(m, m - half, m + half, n)
+
+
+def tail(t: float, df: int | None) -> float:
+    """Chance that Student's t with ``df`` degrees of freedom lies above ``t``; None: that a standard normal does.
+
+    Exact (Abramowitz and Stegun, 26.7.3 and 26.7.4).
+    """
+    if df is None:
+        return math.erfc(t / math.sqrt(2)) / 2
+    angle, odd = math.atan(t / math.sqrt(df)), df % 2
+    term, total = math.sin(angle) * math.cos(angle) ** odd, 0.0
+    for k in range(1, df // 2 + 1):
+        total += term
+        term *= (2 * k - 1 + odd) / (2 * k + odd) * math.cos(angle) ** 2
+    inside = 2 / math.pi * (angle + total) if odd else total
+    return max(0.0, (1 - inside) / 2)
 
 
 def mean(scores: Sequence[float], num_samples: int) -> Estimate:

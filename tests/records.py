@@ -63,6 +63,41 @@ def make_record(
     return folder
 
 
+def make_trial(
+    top: Path, name: str, values: dict[str, Any], *, seed: int = 0, score: float | None = 0.5, **manifest: Any
+) -> Path:
+    """The folder of one run of a sweep: ``values`` by their dotted keys; no ``score``: it never validated."""
+    final = {} if score is None else {"val/pass@1": figure(score)}
+    typed = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+    held = {"overrides": ["stage=grpo", *typed, f"seed={seed}"], "metrics": {"start": {}, "final": final}} | manifest
+    folder = make_record(top, name, seed=seed, steps=0, **held)
+    config = OmegaConf.load(folder / "config.yaml")
+    OmegaConf.update(config, "stage.examples_per_step", 16)
+    OmegaConf.update(config, "budget", "sequences")
+    for key, value in values.items():
+        OmegaConf.update(config, key, value)
+    OmegaConf.save(config, folder / "config.yaml")
+    steps = [{"step": step, "train/completion_length": 10.0} for step in (1, 2)]
+    jsonl.append(folder / "metrics.jsonl", [*steps, *([] if score is None else [{"step": 2, "val/pass@1": score}])])
+    return folder
+
+
+SWEEP = """# Does it matter?
+method: {method}
+metric: {{name: val/pass@1, goal: maximize}}
+parameters: {{{parameters}, seed: {{values: [0, 1, 2, 3, 4]}}}}
+command: ["${{env}}", "${{interpreter}}", -m, r1.run, stage=grpo, "${{args_no_hyphens}}"]
+"""
+
+
+def make_sweep(folder: Path, *parameters: str, method: str = "grid") -> Path:
+    """A sweep's folder, before its runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    named = ", ".join(f"{name}: {{values: [1, 2]}}" for name in parameters)
+    (folder / "sweep.yaml").write_text(SWEEP.format(method=method, parameters=named))
+    return folder
+
+
 def hostile(record: MakeRecord) -> Path:
     """A run that has markup wherever a record holds text."""
     row = {

@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 from r1 import jsonl
 from r1.errors import DATA, UserError
-from r1.runs import read
+from r1.runs import Loader, read
 
 ROWS = [{"step": 0, "text": "等等\u2028\x85\x0c"}, {"step": 1, "value": 0.1}, {"step": 2, "é": "\n"}]
+WORDS = st.text(min_size=1, max_size=8)
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
@@ -31,6 +35,26 @@ def test_a_record(record: Path) -> None:
     assert run.manifest == {"status": "finished"}
     assert run.config["stage"]["lr"] == 1e-6
     assert run.metrics == ROWS
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(WORDS, st.recursive(VALUES, lambda v: st.dictionaries(WORDS, v, max_size=3), max_leaves=5)))
+def test_a_config_is_read_as_omegaconf_reads_it(held: dict) -> None:
+    text = yaml.dump(held, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml
+    assert yaml.load(text, Loader) == yaml.load(text, get_yaml_loader())
+
+
+@pytest.mark.parametrize("text", ["1e-6", "-2E+3", "2026-11-24", "1_0", "yes", "1e", "0x1f", ".5", "null", ""])
+def test_a_config_edited_by_hand_is_read_as_omegaconf_reads_it(record: Path, text: str) -> None:
+    (record / "config.yaml").write_text(f"key: {text}\n")
+    assert read(str(record)).config == OmegaConf.load(record / "config.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", ""])
+def test_a_broken_config_is_no_config(record: Path, text: str) -> None:
+    (record / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.yaml"):
+        read(str(record))
 
 
 def test_a_record_without_metrics(record: Path) -> None:

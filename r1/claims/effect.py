@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from r1.pipeline.record import over_seeds
+from r1.evaluate import over_seeds
 from r1.report.variants import Figure
 from r1.runs import Run
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
-import statistics
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -19,7 +17,7 @@ from rich.table import Column, Table
 
 from r1 import provenance
 from r1.errors import UserError
-from r1.evaluate import Estimate, t95
+from r1.evaluate import Estimate, over_seeds
 from r1.fit import new_folder
 from r1.pipeline.node import Node, Plan
 from r1.progress import interval, sentence
@@ -135,14 +133,6 @@ def figures(nodes: list[Node], when: str) -> dict[str, Any]:
         return dict(held[0])
     names = [name for name in held[0] if all(name in one for one in held)]
     return {name: asdict(over_seeds([one[name]["value"] for one in held])) for name in names}
-
-
-def over_seeds(values: list[float]) -> Estimate:
-    """The mean over n seeds, at least two, with its 95 % interval by Student's t; n is the number of seeds."""
-    n = len(values)
-    m = statistics.fmean(values)
-    half = t95(n) * statistics.stdev(values) / math.sqrt(n)
-    return Estimate(m, m - half, m + half, n)
 
 
 def duration(seconds: float) -> str:

@@ -35,6 +35,7 @@ class Gathered:
         names: what a pipeline calls its runs, by their folder.
         nodes: the lineage graph, every node behind those it needs.
         unreadable: one line for every record that cannot be read.
+        folder: the one folder that holds all of the runs.
     """
 
     title: str
@@ -42,6 +43,7 @@ class Gathered:
     names: dict[Path, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    folder: Path | None = None
 
 
 def gather(paths: Sequence[str]) -> Gathered:
@@ -51,11 +53,14 @@ def gather(paths: Sequence[str]) -> Gathered:
         UserError: a path is not there or holds no run, or none of the runs can be read.
     """
     found = Gathered(_short(Path(paths[0]).absolute()) if len(paths) == 1 else f"{len(paths)} runs")
+    found.folder = Path(paths[0]).absolute() if len(paths) == 1 else None
     for path in paths:
         records = list(_records(path))
+        pipelines = sum("steps" in _json(folder / "manifest.json") for folder in records)
+        add = _add_run if pipelines > 1 else _add  # a sweep over pipelines: each is one run, with its result
         for folder in records:
             try:
-                _add(found, folder)
+                add(found, folder)
             except UserError as error:
                 found.unreadable.append(f"{folder}: {error.what}")
     if not found.runs and not found.nodes:
@@ -65,8 +70,10 @@ def gather(paths: Sequence[str]) -> Gathered:
 
 
 def _records(path: str) -> Iterator[Path]:
-    """The folders with a manifest: the path itself, or all below it."""
+    """The folders with a manifest: the path itself, or all below it; of a sweep, its points and not their steps."""
     top = Path(path).absolute()
+    if (top / "sweep.yaml").is_file() and (top / "runs").is_dir():
+        top = top / "runs"
     if not top.is_dir():
         raise UserError("there is no such folder", where="RUN", given=path, code=DATA)
     if (top / "manifest.json").is_file():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,18 @@ HERE = Path(__file__).parent
 SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "plots.js")  # of every page
 
 
-def html(folder: Path, data: Any, **values: Any) -> str:
+def html(folder: Path, data: Any, scripts: Sequence[str] = (), **values: Any) -> str:
     """Render ``page.html`` of a folder, with ``page.js`` beside it.
 
     Args:
         data: what the page's script reads, as JSON.
+        scripts: further ones of the folder, which come before that.
         values: what the template reads.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    files = [*(HERE / name for name in SCRIPTS), folder / "page.js"]
-    scripts = [file.read_text(encoding="utf-8") for file in files]
+    files = [*(HERE / name for name in SCRIPTS), *(folder / name for name in (*scripts, "page.js"))]
+    texts = [file.read_text(encoding="utf-8") for file in files]
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -37,8 +39,8 @@ def html(folder: Path, data: Any, **values: Any) -> str:
     )
     return environment.get_template("page.html").render(
         css=(HERE / "page.css").read_text(encoding="utf-8"),
-        scripts=scripts,
-        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+        scripts=texts,
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts],
         data=as_json(data),
         **values,
     )

@@ -61,10 +61,14 @@ function drawCurves() {
   });
   document.querySelectorAll(".pick input").forEach((input) => input.addEventListener("change", redraw));
   $("more").addEventListener("toggle", redraw);
-  let width = 0; // a phone's address bar changes the height only
+}
+
+function drawAgain() {
+  redraw();
+  let width = document.querySelector("main").clientWidth; // a phone's address bar changes the height only
   new ResizeObserver(([entry]) => {
     if (entry.contentRect.width !== width) { width = entry.contentRect.width; requestAnimationFrame(redraw); }
-  }).observe($("main-charts"));
+  }).observe(document.querySelector("main"));
 }
 
 // ---- completions ----
@@ -129,6 +133,8 @@ function drawCompletions() {
   showRows();
 }
 
+if (data.sweep) drawSweep(data.sweep, card, cards);
 if (data.ranking.length > 1) cards.push(() => $("ranking").replaceChildren(intervals(data.ranking, "final pass@1", $("ranking").clientWidth)));
-if ($("curves")) drawCurves(); else redraw();
+if ($("curves")) drawCurves();
+drawAgain();
 if ($("completions")) drawCompletions();

@@ -11,6 +11,8 @@ from r1.report.curves import charts, stacks
 from r1.report.gather import Gathered, Node
 from r1.report.html import HERE, html
 from r1.report.samples import samples
+from r1.report.sweep.analysis import Analysis, analyse
+from r1.report.sweep.section import drawing, section
 from r1.report.variants import Variant, variants
 from r1.runs import Run
 
@@ -24,14 +26,15 @@ TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
 def page(found: Gathered) -> str:
     """The HTML; with less detail where it would be too large otherwise."""
     made = variants(found.runs, found.names)
+    sweep = None if found.names else analyse(found.runs, found.folder)
     for share in (1, 4, 16):
-        text = _render(found, made, share)
+        text = _render(found, made, sweep, share)
         if len(text.encode()) < MAX_BYTES:
             break
     return text
 
 
-def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
+def _render(found: Gathered, made: Sequence[Variant], sweep: Analysis | None, share: int) -> str:
     drawn, rows = made[:MAX_DRAWN], made[: MAX_ROWS // share]
     shown, total = samples(drawn, CHARS // share)
     data = {
@@ -40,12 +43,15 @@ def _render(found: Gathered, made: Sequence[Variant], share: int) -> str:
         "stacks": stacks(drawn[:MAX_STACKS], POINTS // share // 4),
         "samples": shown,
         "ranking": ranking(drawn),
+        "sweep": drawing(sweep) if sweep else None,
     }
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
     return html(
         HERE,
         data,
+        ["sweep/sweep.js"] if sweep else [],
         found=found,
+        sweep=section(sweep, MAX_ROWS // share) if sweep else None,
         variants=rows,
         drawn=drawn,
         columns=_columns(made),

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1.evaluate import t95
+from r1 import evaluate
 from r1.provenance import UNTRACED, flat
 from r1.runs import Run
 
@@ -118,12 +116,10 @@ def over_seeds(figures: Sequence[Figure]) -> Figure:
     """Mean over seeds with its 95 % interval (Student's t), kept in [0, 1] where every seed's interval is."""
     if len(figures) == 1:
         return figures[0]
-    values = [figure.value for figure in figures]
-    mean = statistics.fmean(values)
-    half = t95(len(values)) * statistics.stdev(values) / math.sqrt(len(values))
+    over = evaluate.over_seeds([figure.value for figure in figures])
     share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
-    low, high = (max(0.0, mean - half), min(1.0, mean + half)) if share else (mean - half, mean + half)
-    return Figure(mean, low, high, sum(figure.n for figure in figures))
+    low, high = (max(0.0, over.low), min(1.0, over.high)) if share else (over.low, over.high)
+    return Figure(over.value, low, high, sum(figure.n for figure in figures))
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -11,11 +11,12 @@ import pytest
 from test_plan import finish
 
 from r1.errors import Interrupted, UserError
+from r1.evaluate import over_seeds
 from r1.pipeline import execute
 from r1.pipeline.execute import Steps
 from r1.pipeline.node import Node, Plan
 from r1.pipeline.process import last_words
-from r1.pipeline.record import PipelineRecord, over_seeds
+from r1.pipeline.record import PipelineRecord
 from r1.record import lock
 
 Planned = Callable[..., Plan]

@@ -35,6 +35,8 @@ def test_in_a_browser(record: MakeRecord, tmp_path: Path) -> None:
     assert "img" not in tags
     assert re.search(r"<title>r1 2 runs</title>", done.stdout)
     assert tags.count("svg") >= 8
+    curves = done.stdout.partition('<div id="responses"')[2].partition("<h3>Points")[0]
+    assert curves.count("<svg") == 2  # of the two overrides that differ
     body = done.stdout.partition('<table id="rows">')[2].partition("</table>")[0]
     assert body.count("<tr") == 1 + 1  # the head and the one completion that was searched for
     assert '<details open=""><summary>thinking, 7 characters</summary> needle</details>' in body
