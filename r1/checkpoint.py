@@ -21,13 +21,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1.errors import STORAGE, Interrupted, UserError
+from r1.errors import STOP_SIGNALS, STORAGE, Interrupted, UserError
 from r1.progress import console
 from r1.record import Record
 
 KEEP = 2
 MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Checkpoints(Callback):

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from r1.secrets import HIDDEN, SECRET_KEY, redact
 
 CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # ask a run to save and end
+SWEEPS = ("WANDB_SWEEP_ID", "R1_SWEEP")  # in the environment of a run that a sweep has started
 MAX_CHARS = 400  # of one line of a message: an error fits on one screen
 MAX_ERRORS = 4  # shown at once
 NO_KEY = "no key at all"
@@ -82,8 +84,8 @@ class Interrupted(Exception):
 
     @property
     def code(self) -> int:
-        """128 + signal, as a shell reports it; 0 where a sweep agent asked, which would take it for a failure."""
-        return 0 if os.environ.get("WANDB_SWEEP_ID") else 128 + self.number
+        """128 + signal, as a shell reports it; 0 where a sweep asked: a run that it stops early has not failed."""
+        return 0 if any(map(os.environ.get, SWEEPS)) else 128 + self.number
 
 
 class Halted(UserError):

@@ -16,8 +16,8 @@ import torch
 
 from r1 import budget, checkpoint, provenance
 from r1.build import Experiment, make
-from r1.checkpoint import STOP_SIGNALS, Checkpoints
-from r1.errors import UserError
+from r1.checkpoint import Checkpoints
+from r1.errors import STOP_SIGNALS, UserError
 from r1.logger import closing
 from r1.memory import keep_freed_memory
 from r1.progress import Progress, console, sentence

@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from r1.evaluate import HEADLINES, headline
+from r1.screen import console as console
+from r1.screen import interval as interval
+from r1.screen import printable as printable
+from r1.screen import sentence as sentence
 
 if TYPE_CHECKING:
     from r1.evaluate import Estimate
     from r1.record import Record
 
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True, emoji=False
-)  # stdout carries the record's folder and nothing else
 PLAIN_EVERY_S = 10.0
 SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in HEADLINES[:2]))
 VERDICTS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
-
-
-def sentence(text: str) -> str:
-    return f"[dim]r1[/]  {escape(text)}"
 
 
 class Counting:
@@ -149,13 +146,3 @@ def validation_line(step: int, figures: dict[str, Estimate]) -> str:
     if length := figures.get("val/completion_length"):
         shown += f", mean length {length.value:.1f} tokens"
     return f"[bold]validation[/] at step {step}: {shown}"
-
-
-def printable(text: str) -> str:
-    """One line without control characters: a completion must not be able to write to the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def interval(figure: Estimate) -> str:
-    digits = 3 if abs(figure.value) < 10 else 1
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"

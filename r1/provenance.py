@@ -17,7 +17,8 @@ from typing import Any
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
 UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every")  # cannot change the result
-PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page")  # a pipeline's own keys, null in every run
+# a pipeline's own keys, null in every run:
+PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 SOURCES = (".py", ".yaml")
 ROOT = Path(__file__).parent.parent
 

@@ -6,7 +6,6 @@ in it that is a metric is ``{value, low, high, n}``.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import os
@@ -18,16 +17,17 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
 
 from r1 import budget, jsonl, provenance
-from r1.errors import LOCKED, STORAGE, Halted, Interrupted, UserError
+from r1.errors import Halted, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
-from r1.progress import console
+from r1.files import lock, replace
 from r1.runs import Run, read
+from r1.screen import console
 from r1.secrets import redact, redact_values
 
 if TYPE_CHECKING:
@@ -223,27 +223,6 @@ class Record:
         jsonl.append(self.dir / "samples.jsonl", lines)
 
 
-def lock(folder: Path) -> TextIO:
-    """Make a folder and keep it from other processes until the returned file is closed.
-
-    Raises:
-        UserError: it cannot be written, or another process holds it.
-    """
-    where, given = "output_dir", str(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = (folder / ".lock").open("w")
-    except OSError as error:
-        what = f"the run's folder cannot be written: {error.strerror}"
-        raise UserError(what, where=where, given=given, code=STORAGE) from None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        held.close()
-        raise UserError("another process is writing this run", where=where, given=given, code=LOCKED) from None
-    return held
-
-
 class MetricsFile(Logger):
     """``metrics.jsonl``: one line per step and kind of row; ``timing.jsonl`` takes what no two runs share."""
 
@@ -268,16 +247,6 @@ class MetricsFile(Logger):
         for name, row in (("metrics.jsonl", rest), ("timing.jsonl", timing)):
             if row:
                 jsonl.append(self.folder / name, [{"step": step} | row])
-
-
-def replace(file: Path, text: str) -> None:
-    """Write a file so that it is either the old one or the new one, whenever the power goes."""
-    partial = file.with_name(f"{file.name}.tmp.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(file)
 
 
 def _rewards(scores: Scores, i: int) -> dict[str, float | None]:

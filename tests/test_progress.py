@@ -151,7 +151,7 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> 
     ours, theirs = pty.openpty()
     with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as seen:
         monkeypatch.setattr(sys, "stderr", terminal)
-        spec = importlib.util.find_spec("r1.progress")
+        spec = importlib.util.find_spec("r1.screen")
         assert spec
         assert spec.loader
         fresh = importlib.util.module_from_spec(spec)  # the console looks around when it is made

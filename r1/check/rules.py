@@ -13,6 +13,7 @@ from r1.batch import BatchPlan
 from r1.check.schema import resolve
 from r1.check.sources import architecture, hub_data, models
 from r1.errors import LOCKED, STORAGE, UserError, UserErrors, null
+from r1.provenance import PIPELINE
 from r1.trainer import check_devices
 
 Config = dict[str, Any]
@@ -40,7 +41,7 @@ def no_pipeline(cfg: Config) -> None:
     if cfg["steps"] is not None:
         what = "this is a pipeline's config, and its steps are runs of their own"
         raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
-    as_it_is: Config = {"shared": [], "seeds": None, "workers": 1, "result": None, "page": None}
+    as_it_is: Config = dict.fromkeys(PIPELINE) | {"shared": [], "workers": 1}
     for key, unused in as_it_is.items():
         if cfg[key] != unused:
             do = "experiment=NAME of a pipeline, or leave it out"

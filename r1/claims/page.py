@@ -10,7 +10,7 @@ from r1.claims.claims import Curves, Dots
 from r1.claims.effect import Runs, reading
 from r1.claims.findings import Finding, counts, findings, finished, manifest_of
 from r1.claims.summary import bound, markdown, ours, plain, stamp, text
-from r1.record import replace
+from r1.files import replace
 from r1.report.curves import by_metric, series
 from r1.report.html import html
 from r1.report.samples import read

@@ -8,8 +8,8 @@ from typing import Any
 
 from r1.claims.effect import Measured, Runs
 from r1.claims.findings import Finding, Record
-from r1.pipeline.record import duration
 from r1.report.variants import Figure
+from r1.screen import duration
 
 
 def text(value: Figure | None) -> str:

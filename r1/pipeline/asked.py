@@ -31,6 +31,7 @@ TYPES: dict[str, Any] = {
     "workers": Annotated[int, Ge(1)],
     "result": str | None,
     "page": dict[str, Any] | None,
+    "steps_dir": Annotated[str, MinLen(1)] | None,
     "name": Annotated[str, MinLen(1)] | None,
     "output_dir": Annotated[str, MinLen(1)] | None,
     "dry_run": bool,

@@ -5,22 +5,20 @@ A step that was begun goes on from its last checkpoint. A signal is passed on to
 
 from __future__ import annotations
 
-import signal
+import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from rich.markup import escape
 
-from r1.checkpoint import STOP_SIGNALS
-from r1.errors import Interrupted, UserError, one_line
+from r1.errors import LOCKED, SWEEPS, Interrupted, UserError, one_line
+from r1.files import is_locked
 from r1.pipeline.node import Node
-from r1.pipeline.process import LOG, Process
-from r1.pipeline.record import SHOWN, PipelineRecord, State, duration
-from r1.progress import console, sentence
+from r1.pipeline.record import SHOWN, PipelineRecord, State
+from r1.process import LOG, Process, into, signals
+from r1.screen import console, duration, sentence
 
 POLL_S = 0.05
+AGENT = (*SWEEPS, "WANDB_RUN_ID")  # of a sweep: its one run is the step with the result
 
 
 class Steps:
@@ -33,10 +31,11 @@ class Steps:
     def __init__(self, record: PipelineRecord, flags: list[str]) -> None:
         self.record, self.flags = record, flags
         self.nodes = record.plan.nodes
-        self.running: list[Process] = []
+        self.running: list[tuple[Node, Process]] = []
         self.signals: list[int] = []
         self.stop_signal: int | None = None
         self.failed: UserError | None = None
+        self.told = set[str]()  # fingerprints of those that are known to wait
 
     def run(self) -> None:
         """Run all that can be run.
@@ -45,39 +44,36 @@ class Steps:
             Interrupted: a signal asked for a stop.
             UserError: a step failed, with its exit code; what does not need it has been run.
         """
-        with self._listening():
-            self._start_ready()
-            while self.running:
-                time.sleep(POLL_S)
-                self._pass_on()
-                for process in [process for process in self.running if process.ended]:
-                    self.running.remove(process)
-                    self._ended(process)
-                self._start_ready()
+        with signals() as self.signals:
+            try:
+                self._run()
+            finally:
+                for _, process in self.running:  # none, unless this process itself went wrong
+                    process.kill()
         if self.stop_signal is not None and any(not node.done for node in self.nodes):
             raise Interrupted(self.stop_signal)
         if self.failed:
             raise self.failed
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        def ask_to_stop(number: int, _: Any) -> None:
-            self.signals.append(number)
+    def _run(self) -> None:
+        self._start_ready()
+        while self.running or self._waits():
+            time.sleep(POLL_S)
+            self._pass_on()
+            for node, process in [(node, process) for node, process in self.running if process.ended]:
+                self.running.remove((node, process))
+                self._ended(node, process)
+            self._start_ready()
 
-        before = {number: signal.signal(number, ask_to_stop) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for process in self.running:  # none, unless this process itself went wrong
-                process.kill()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _waits(self) -> bool:
+        """Whether a step could start, if another pipeline were not running it."""
+        return not self.signals and self.stop_signal is None and any(map(self._is_ready, self.nodes))
 
     def _pass_on(self) -> None:
         while self.signals:
             number = self.signals.pop(0)
             self.stop_signal = self.stop_signal or number
-            for process in self.running:
+            for _, process in self.running:
                 process.send(number)
 
     def _start_ready(self) -> None:
@@ -94,36 +90,48 @@ class Steps:
         return self.record.states[node.fingerprint]
 
     def _start(self, node: Node) -> None:
+        """Start a step, unless another pipeline has made it meanwhile, or is making it."""
+        if node.done:
+            self._state(node).status = "cached"
+            self._say(node, f"was made by another pipeline{gain(node)}")
+            self.record.write("running")
+            return
+        if is_locked(node.folder):
+            if node.fingerprint not in self.told:
+                self._say(node, "waits: another pipeline is making it")
+            self.told.add(node.fingerprint)
+            return
         begun = "goes on" if node.manifest else "starts"
         is_result = any(node is result for result in self.record.plan.results)
-        self.running.append(Process(node, self.flags, is_result))
+        self.running.append((node, start(node, self.flags, is_result)))
         self._state(node).status = "running"
         self._say(node, f"{begun}: {' '.join(node.essentials)}")
         self.record.write("running")
 
-    def _ended(self, process: Process) -> None:
-        node = process.node
+    def _ended(self, node: Node, process: Process) -> None:
         state = self._state(node)
         state.wall_s = process.wall_s
         if node.done:
             state.status = "finished"
+        elif process.code == LOCKED and self.stop_signal is None:
+            state.status = "waiting"
+            return
         else:
             state.status = "failed" if self.stop_signal is None else "interrupted"
             state.error = process.last_words()
         self._say(node, f"{state.status} after {duration(state.wall_s)}{gain(node)}")
         if state.status == "failed":
-            self._fail(process, state.error or "")
+            self._fail(node, process.code, state.error or "")
         self.record.write("running")
 
-    def _fail(self, process: Process, error: str) -> None:
-        node = process.node
+    def _fail(self, node: Node, code: int, error: str) -> None:
         console.print(f"   {escape(error)}")
         blocked = self._block(node)
         for other in blocked:
             self._say(other, f"blocked: it needs {node}")
         what = f"step `{node}` failed" + (f", so {', '.join(map(str, blocked))} could not run" if blocked else "")
         do = f"all that it said is in {node.folder / LOG}; the same command goes on, what has finished is kept"
-        failed = UserError(what, where=f"steps.{node.step}", given=error, do=do, code=process.code)
+        failed = UserError(what, where=f"steps.{node.step}", given=error, do=do, code=code)
         self.failed = self.failed or failed
 
     def _block(self, failed: Node) -> list[Node]:
@@ -138,6 +146,12 @@ class Steps:
     def _say(self, node: Node, what: str) -> None:
         width = max(len(str(other)) for other in self.nodes)
         console.print(sentence(f"{node!s:{width}}  {one_line(what)}"))
+
+
+def start(node: Node, flags: list[str], is_result: bool) -> Process:
+    """A step's own process; a sweep that runs the pipeline is to see the figures of the result's step alone."""
+    env = {name: value for name, value in os.environ.items() if is_result or name not in AGENT}
+    return Process([*flags, *node.overrides, *into(node.folder)], node.folder, env)
 
 
 def gain(node: Node) -> str:

@@ -58,13 +58,15 @@ class Plan:
     """What a pipeline comes to.
 
     Attributes:
-        base: the folder of all its records' ``steps/``; one process at a time writes there.
+        base: its own folder, or the folder of all its records; one process at a time writes there.
+        steps_dir: the folder of its steps' records, which other pipelines may share.
         nodes: every run once, in an order in which they can run.
         results: the runs whose figures are the pipeline's, one for each seed.
     """
 
     pipeline: Pipeline
     base: Path
+    steps_dir: Path
     nodes: list[Node]
     results: list[Node]
 

@@ -21,7 +21,8 @@ from r1.compose import Config, hydra, point
 from r1.errors import UserError, UserErrors
 from r1.fit import quiet
 from r1.pipeline.node import Node, Plan, waits
-from r1.pipeline.steps import REFERENCE, Pipeline, Step, escaped, within
+from r1.pipeline.steps import REFERENCE, Pipeline, Step, within
+from r1.process import escaped
 
 
 def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
@@ -37,13 +38,14 @@ def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
     cfg = pipeline.config
     base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
     _check_base(base, pipeline.name)
+    steps_dir = Path(cfg["steps_dir"] or base / "steps")
     with hydra(args) as loader:
-        planner = Planner(loader, args, pipeline, base, digests)
+        planner = Planner(loader, args, pipeline, steps_dir, digests)
         graphs = [planner.graph(seed) for seed in cfg["seeds"] or [None]]
     result = cfg["result"] or list(cfg["steps"])[-1]
     nodes = list(planner.found.values())
     _check_parts(nodes)
-    return Plan(pipeline, base, nodes, [graph[result] for graph in graphs])
+    return Plan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
 
 
 def _check_base(base: Path, name: str) -> None:
@@ -57,9 +59,11 @@ def _check_base(base: Path, name: str) -> None:
 class Planner:
     """Makes the nodes of one plan; ``found`` has each once, by its fingerprint."""
 
-    def __init__(self, loader: Hydra, args: Namespace, pipeline: Pipeline, base: Path, digests: dict[str, str]) -> None:
+    def __init__(
+        self, loader: Hydra, args: Namespace, pipeline: Pipeline, steps_dir: Path, digests: dict[str, str]
+    ) -> None:
         self.loader, self.args, self.pipeline = loader, args, pipeline
-        self.base, self.digests = base, digests
+        self.steps_dir, self.digests = steps_dir, digests
         self.found: dict[str, Node] = {}
 
     def graph(self, seed: int | None) -> dict[str, Node]:
@@ -95,7 +99,7 @@ class Planner:
         fingerprint = provenance.fingerprint(cfg, data, parents)
         if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
-        folder = self.base / "steps" / name / fingerprint[:12]
+        folder = self.steps_dir / name / fingerprint[:12]
         model = _model(cfg["model"], needs)
         return Node(name, seed, step.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
 

@@ -18,10 +18,11 @@ from rich.table import Column, Table
 from r1 import provenance
 from r1.errors import UserError
 from r1.evaluate import Estimate, over_seeds
+from r1.files import lock, replace
 from r1.fit import new_folder
 from r1.pipeline.node import Node, Plan
-from r1.progress import interval, sentence
-from r1.record import ENDS, SCHEMA, lock, replace
+from r1.record import ENDS, SCHEMA
+from r1.screen import duration, interval, sentence
 from r1.secrets import redact, redact_values
 
 SHOWN = "val/pass@1"
@@ -89,6 +90,7 @@ class PipelineRecord:
             "overrides": redact(self.plan.pipeline.overrides),
             "fingerprint": provenance.rows_hash([{"steps": [node.fingerprint for node in self.plan.nodes]}]),
             "steps": [self._step(node) for node in self.plan.nodes],
+            "results": [str(node.folder.absolute()) for node in self.plan.results],
             **self._provenance,
             "wall_s": round(time.monotonic() - self._started, 3),
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -111,7 +113,7 @@ class PipelineRecord:
     def table(self) -> RenderableType:
         """Every step with its status and its figure, before and after."""
         columns = [Column(name, no_wrap=True) for name in ("step", "status", "time", "before", "pass@1")]
-        record = Column(f"in {self.plan.base}", overflow="fold")
+        record = Column(f"in {self.plan.steps_dir.parent}", overflow="fold")
         table = Table(*columns, record, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for node in self.plan.nodes:
             state = self.states[node.fingerprint]
@@ -119,7 +121,7 @@ class PipelineRecord:
             before, after = (figures([node], when).get(SHOWN) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
             last = interval(Estimate(**after)) if after else ""
-            place = str(node.folder.relative_to(self.plan.base))
+            place = str(node.folder.relative_to(self.plan.steps_dir.parent))
             table.add_row(*map(escape, (str(node), state.status, took, first, last, place)))
         return Group(table, sentence(f"record: {self.dir}"))
 
@@ -133,7 +135,3 @@ def figures(nodes: list[Node], when: str) -> dict[str, Any]:
         return dict(held[0])
     names = [name for name in held[0] if all(name in one for one in held)]
     return {name: asdict(over_seeds([one[name]["value"] for one in held])) for name in names}
-
-
-def duration(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -118,8 +118,3 @@ def within(step: str) -> Iterator[None]:
             is_key = re.fullmatch(r"[\w./@]+", one.where)
             one.where = f"steps.{step}.{one.where}" if is_key else f"steps.{step}"
         raise
-
-
-def escaped(path: str) -> str:
-    """A path as Hydra's grammar wants it outside quotes."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)

@@ -19,8 +19,8 @@ from r1 import jsonl
 from r1.data.base import Data, Row
 from r1.errors import DATA, UserError
 from r1.evaluate import Estimate, Validation
+from r1.files import replace
 from r1.model import Model
-from r1.record import replace
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.seeds import key

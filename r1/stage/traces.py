@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r1 import jsonl
 from r1.data.base import Row
-from r1.record import replace
+from r1.files import replace
 
 
 def write_traces(file: Path, rows: Sequence[Row], counts: dict[str, int]) -> None:

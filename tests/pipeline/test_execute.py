@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ from test_plan import finish
 
 from r1.errors import Interrupted, UserError
 from r1.evaluate import over_seeds
+from r1.files import lock
 from r1.pipeline import execute
 from r1.pipeline.execute import Steps
 from r1.pipeline.node import Node, Plan
-from r1.pipeline.process import last_words
 from r1.pipeline.record import PipelineRecord
-from r1.record import lock
+from r1.process import last_words
 
 Planned = Callable[..., Plan]
 EVAL = ["stage=eval", "data.num_train=64"]
@@ -30,7 +31,7 @@ GRAPH = {  # two arms and what joins them; nothing is built for it but four eval
 
 
 class Stage:
-    """Stands in for ``Process``: every run ends at the second look; those named in ``failing`` fail."""
+    """Stands in for ``start``: every run ends at the second look; those named in ``failing`` fail."""
 
     def __init__(self, *failing: str) -> None:
         self.failing, self.log, self.alive, self.most = failing, list[str](), 0, 0
@@ -71,7 +72,7 @@ def go(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 
     def ran(*failing: str, argv: tuple[str, ...] = (), **keys: Any) -> tuple[Stage, dict[str, Any], Any]:
         stage, raised = Stage(*failing), None
-        monkeypatch.setattr(execute, "Process", stage)
+        monkeypatch.setattr(execute, "start", stage)
         monkeypatch.setattr(execute, "POLL_S", 0.0)
         record = PipelineRecord(planned("output_dir=here", *argv, **({"steps": GRAPH} | keys)), "python -m r1.run x")
         try:
@@ -124,7 +125,7 @@ def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch:
 
     def stopped(self: Stage, node: Node, *rest: Any) -> Any:
         if node.step == "b":
-            execute.signal.raise_signal(execute.signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return started(self, node, *rest)
 
     monkeypatch.setattr(Stage, "__call__", stopped)

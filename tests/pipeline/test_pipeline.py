@@ -22,14 +22,14 @@ from r1.errors import Interrupted, UserError
 from r1.launch import launch
 from r1.pipeline import execute
 from r1.pipeline.node import Node
-from r1.pipeline.process import last_words
+from r1.process import last_words
 
 Write = Callable[..., list[str]]
 LONGEST_S = 120.0
 
 
 class Forked:
-    """Stands in for ``Process``: the same run, forked in a moment from a process that has imported everything."""
+    """Stands in for a step's process: the same run, forked in a moment from a process that has imported everything."""
 
     ended, wall_s = True, 0.5
 
@@ -59,7 +59,7 @@ def record(folder: Path, step: str) -> Path:
 def forked(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Steps are forked; undone by ``forked.undo()``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execute, "Process", lambda node, flags, is_result: Forked(server, node))
+        patch.setattr(execute, "start", lambda node, flags, is_result: Forked(server, node))
         yield patch
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from r1.overrides import parsed
-from r1.pipeline.steps import Step, escaped, merged, ordered
+from r1.pipeline.steps import Step, merged, ordered
+from r1.process import escaped
 
 
 @pytest.mark.parametrize(
