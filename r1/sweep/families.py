@@ -1,0 +1,83 @@
+"""The distributions of numbers that a sweep file may name, with W&B's meaning: the value at every quantile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from statistics import NormalDist
+
+from r1.sweep.file import Spec
+
+
+@dataclass(frozen=True)
+class Family:
+    """A distribution of numbers.
+
+    Attributes:
+        keys: what its specification holds, with the defaults; None: it must be there.
+        at: its value at a quantile in [0, 1).
+        bounds: the least and the greatest value; those of an unbounded one, apart from a tail on either side.
+        log: whether it is spread over orders of magnitude.
+        positive: the keys that must be above 0.
+    """
+
+    keys: dict[str, float | None]
+    at: Callable[[Spec, float], float]
+    bounds: Callable[[Spec, float], tuple[float, float]]
+    log: bool = False
+    positive: tuple[str, ...] = ()
+
+
+def _normal(spec: Spec, u: float) -> float:
+    return NormalDist(spec["mu"], spec["sigma"]).inv_cdf(u or 2**-53)
+
+
+def _beta(spec: Spec, u: float) -> float:
+    """Any draw that u alone decides: the quantile function is not in the standard library."""
+    return Random(u).betavariate(spec["a"], spec["b"])
+
+
+def _line(spec: Spec, u: float) -> float:
+    return float(spec["min"] + u * (spec["max"] - spec["min"]))
+
+
+def _magnitudes(spec: Spec, u: float) -> float:
+    return math.exp(_line({key: math.log(spec[key]) for key in ("min", "max")}, u))
+
+
+def _given(spec: Spec, _: float) -> tuple[float, float]:
+    return spec["min"], spec["max"]
+
+
+RANGE: dict[str, float | None] = {"min": None, "max": None}
+BELL: dict[str, float | None] = {"mu": 0.0, "sigma": 1.0}
+BETA: dict[str, float | None] = {"a": 1.0, "b": 1.0}
+FAMILIES = {
+    "uniform": Family(RANGE, _line, _given),
+    "log_uniform": Family(  # between e^min and e^max
+        RANGE, lambda s, u: math.exp(_line(s, u)), lambda s, _: (math.exp(s["min"]), math.exp(s["max"])), log=True
+    ),
+    "log_uniform_values": Family(RANGE, _magnitudes, _given, log=True, positive=("min", "max")),
+    "inv_log_uniform": Family(  # between e^-max and e^-min
+        RANGE,
+        lambda s, u: math.exp(-_line(s, 1 - u)),
+        lambda s, _: (math.exp(-s["max"]), math.exp(-s["min"])),
+        log=True,
+    ),
+    "inv_log_uniform_values": Family(RANGE, _magnitudes, _given, log=True, positive=("min", "max")),
+    "normal": Family(BELL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail)), positive=("sigma",)),
+    "log_normal": Family(
+        BELL,
+        lambda s, u: math.exp(_normal(s, u)),
+        lambda s, tail: (math.exp(_normal(s, tail)), math.exp(_normal(s, 1 - tail))),
+        log=True,
+        positive=("sigma",),
+    ),
+    "beta": Family(
+        BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0), positive=("a", "b")
+    ),
+}
+QUANTISED = [f"q_{name}" for name in FAMILIES if not name.startswith("inv_")]
+KINDS = ["constant", "categorical", "categorical_w_probabilities", "int_uniform", *FAMILIES, *QUANTISED]
