@@ -16,6 +16,7 @@ from typing import Any
 
 from r1.errors import STOP_SIGNALS, one_line
 
+RUN = [sys.executable, "-m", "r1.run"]
 LOG = "output.log"
 PR_SET_PDEATHSIG = 1
 
@@ -36,7 +37,7 @@ class Process:
         with (folder / LOG).open("ab") as log:
             self._log_size = log.tell()
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "r1.run", *argv],
+                [*RUN, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
