@@ -1,6 +1,7 @@
 """Stands in for ``python -m r1.run``: x is its figure, one step takes ``delay``, and it saves after every one.
 
-``fail=true`` breaks it, ``deaf=true`` makes it ignore SIGTERM, ``figure=none`` leaves its metric out.
+``fail=true`` breaks it, ``hold=true`` keeps it before its third step until there is a file ``go``, ``deaf=true`` makes
+it ignore SIGTERM, ``figure=none`` leaves its metric out.
 """
 
 import fcntl
@@ -37,8 +38,10 @@ if keys.get("fail") == "true":
     print("r1: it broke\n  where    x", file=sys.stderr)
     manifest("failed", {})
     sys.exit(3)
-for step in range(done, int(keys.get("steps", 3))):
+for step in range(done, int(keys.get("length", 3))):
     time.sleep(float(keys.get("delay", 0)))
+    while step == 2 and keys.get("hold") == "true" and not Path("go").exists() and not asked:
+        time.sleep(0.02)
     if asked and keys.get("deaf") != "true":
         manifest("interrupted", {})
         sys.exit(0 if os.environ.get("R1_SWEEP") else 128 + asked[0])

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import yaml
 
@@ -16,6 +16,7 @@ from r1.sweep import storage
 from r1.sweep.file import Sweep, read
 from r1.sweep.study import Study
 
+HELD: list[TextIO] = []  # the locks of the points that a test has taken
 HERE = Path(__file__).parent
 FAKE = [sys.executable, "-S", str(HERE / "fakerun.py")]
 COMMAND = ["${env}", "${interpreter}", "-m", "r1.run", "${args_no_hyphens}"]
