@@ -47,7 +47,7 @@ class Hyperband:
     def _up(self, length: int) -> list[int]:
         """``min_iter`` times every power of eta, up to a history's length."""
         found, band = list[int](), float(self.first or 1)
-        while band <= length:
+        while int(band) <= length:
             found.append(int(band))
             band *= self.eta
         return found

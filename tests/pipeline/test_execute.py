@@ -6,12 +6,13 @@ import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from test_plan import finish
 
-from r1.errors import Interrupted, UserError
+from r1.errors import LOCKED, Interrupted, UserError
 from r1.evaluate import over_seeds
 from r1.files import lock
 from r1.pipeline import execute
@@ -141,6 +142,40 @@ def test_one_process_at_a_time(go: Any) -> None:
     with lock(Path("here").absolute()), pytest.raises(UserError, match="another process") as caught:
         go()
     assert caught.value.code == 75
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_step_that_another_pipeline_runs_is_waited_for_or_taken_over(
+    go: Any, planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finishes: bool
+) -> None:
+    node = planned("output_dir=other", "steps_dir=common", steps=GRAPH).nodes[0]
+    held = lock(node.folder.absolute())
+
+    def let_go(_: float) -> None:
+        if finishes and not held.closed:
+            finish(node)
+        held.close()
+
+    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
+    stage, manifest, raised = go(argv=("steps_dir=common",))
+    assert stage.log == (["b", "after_a", "last *"] if finishes else ["b", "a", "after_a", "last *"])
+    assert (raised, statuses(manifest)["a"]) == (None, "cached" if finishes else "finished")
+    assert manifest["results"] == [manifest["steps"][3]["path"]]
+    assert capsys.readouterr().err.count("waits: another pipeline is making it") == 1
+
+
+def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Stage.__call__
+
+    def second_time_lucky(self: Stage, node: Node, *rest: Any) -> Any:
+        self.failing = () if "a" in self.log else ("a",)
+        return started(self, node, *rest)
+
+    monkeypatch.setattr(Stage, "__call__", second_time_lucky)
+    monkeypatch.setattr(Run, "code", LOCKED)
+    stage, manifest, raised = go()
+    assert (stage.log, raised) == (["a", "a", "b", "after_a", "last *"], None)
+    assert set(statuses(manifest).values()) == {"finished"}
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def start(folder: Path, *argv: str, **keys: Any) -> subprocess.Popen[str]:
     """``python -m r1.sweep`` as a process of its own, in ``folder``."""
     write(folder, **keys)
     env = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "COLUMNS": "200"}
-    command = [sys.executable, "-c", DRIVER, "tried.yaml", *argv]
+    command = [sys.executable, "-c", DRIVER, "tried.yaml", "--storage", "tried.log", *argv]
     return subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )

@@ -36,6 +36,12 @@ def test_bands_upwards() -> None:
     assert stopped({"min_iter": 1, "eta": 2}, "maximize", rates) == [2]
 
 
+def test_a_band_between_two_counts_is_the_lower_one() -> None:
+    # eta 1.5: bands 2, 3, 4 (4.5) and so on; at 4 values the threshold is the best of two, int(2 / 1.5) = 1: the other
+    rule = Hyperband({"type": "hyperband", "min_iter": 2, "eta": 1.5}, "minimize")
+    assert rule._up(4) == [2, 3, 4]
+
+
 def test_strict_looks_at_the_band_and_not_at_the_best_so_far() -> None:
     losses = [[1.0, 5.0], [2.0, 3.0], [3.0, 4.0]]  # at 2 values: 3 4 5; int(3 / 3) = 1: the threshold is 4
     assert stopped({"min_iter": 2}, "minimize", losses) == [0]
