@@ -47,9 +47,9 @@ def _count(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.check:
-        from r1.sweep.check import check  # type: ignore[import-not-found,import-untyped,unused-ignore]
+        from r1.sweep.check import check
 
-        check(args.file)
+        check(args.file, args.workers)
         return 0
     sweep = read(args.file)
     sweep = replace(sweep, name=args.name or sweep.name)
@@ -78,12 +78,14 @@ def _search(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     from r1.screen import console
     from r1.sweep import storage
     from r1.sweep.board import Board
-    from r1.sweep.runner import Runner, check_command
+    from r1.sweep.runner import Runner, is_pipeline
+    from r1.sweep.space import Space
     from r1.sweep.study import Study
     from r1.sweep.summary import closing
 
     place = storage.url(folder, args.storage)
-    check_command(sweep)
+    space = Space(sweep)
+    is_pipeline(sweep.overrides(space.values(dict(space.drawn(0)))))  # what is wrong with every point, before the first
     study = Study(sweep, folder, place, args.count, args.retry_failed)
     with Board(study) as board:
         runner = Runner(study, args.workers, board)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from random import Random
 from statistics import NormalDist
 
-from r1.sweep.file import Spec
+from r1.sweep.parameters import Spec
 
 
 @dataclass(frozen=True)
@@ -16,18 +16,16 @@ class Family:
     """A distribution of numbers.
 
     Attributes:
-        keys: what its specification holds, with the defaults; None: it must be there.
+        defaults: of what its specification may leave out.
         at: its value at a quantile in [0, 1).
         bounds: the least and the greatest value; those of an unbounded one, apart from a tail on either side.
         log: whether it is spread over orders of magnitude.
-        positive: the keys that must be above 0.
     """
 
-    keys: dict[str, float | None]
+    defaults: Spec
     at: Callable[[Spec, float], float]
     bounds: Callable[[Spec, float], tuple[float, float]]
     log: bool = False
-    positive: tuple[str, ...] = ()
 
 
 def _normal(spec: Spec, u: float) -> float:
@@ -51,33 +49,27 @@ def _given(spec: Spec, _: float) -> tuple[float, float]:
     return spec["min"], spec["max"]
 
 
-RANGE: dict[str, float | None] = {"min": None, "max": None}
-BELL: dict[str, float | None] = {"mu": 0.0, "sigma": 1.0}
-BETA: dict[str, float | None] = {"a": 1.0, "b": 1.0}
+BELL: Spec = {"mu": 0.0, "sigma": 1.0}
+BETA: Spec = {"a": 1.0, "b": 1.0}
 FAMILIES = {
-    "uniform": Family(RANGE, _line, _given),
+    "uniform": Family({}, _line, _given),
     "log_uniform": Family(  # between e^min and e^max
-        RANGE, lambda s, u: math.exp(_line(s, u)), lambda s, _: (math.exp(s["min"]), math.exp(s["max"])), log=True
+        {}, lambda s, u: math.exp(_line(s, u)), lambda s, _: (math.exp(s["min"]), math.exp(s["max"])), log=True
     ),
-    "log_uniform_values": Family(RANGE, _magnitudes, _given, log=True, positive=("min", "max")),
+    "log_uniform_values": Family({}, _magnitudes, _given, log=True),
     "inv_log_uniform": Family(  # between e^-max and e^-min
-        RANGE,
+        {},
         lambda s, u: math.exp(-_line(s, 1 - u)),
         lambda s, _: (math.exp(-s["max"]), math.exp(-s["min"])),
         log=True,
     ),
-    "inv_log_uniform_values": Family(RANGE, _magnitudes, _given, log=True, positive=("min", "max")),
-    "normal": Family(BELL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail)), positive=("sigma",)),
+    "inv_log_uniform_values": Family({}, _magnitudes, _given, log=True),
+    "normal": Family(BELL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail))),
     "log_normal": Family(
         BELL,
         lambda s, u: math.exp(_normal(s, u)),
         lambda s, tail: (math.exp(_normal(s, tail)), math.exp(_normal(s, 1 - tail))),
         log=True,
-        positive=("sigma",),
     ),
-    "beta": Family(
-        BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0), positive=("a", "b")
-    ),
+    "beta": Family(BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0)),
 }
-QUANTISED = [f"q_{name}" for name in FAMILIES if not name.startswith("inv_")]
-KINDS = ["constant", "categorical", "categorical_w_probabilities", "int_uniform", *FAMILIES, *QUANTISED]

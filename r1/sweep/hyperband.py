@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from r1.errors import UserError, nearest, null
-from r1.sweep.file import Spec
-
-KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+from r1.sweep.parameters import Spec
 
 
 class Hyperband:
-    """The rule of one sweep.
-
-    Raises:
-        UserError: what is wrong with its specification.
-    """
+    """The rule of one sweep."""
 
     def __init__(self, spec: Spec, goal: str) -> None:
-        check(spec)
         self.eta: float = spec.get("eta", 3)
         self.strict: bool = spec.get("strict", True)
         self.sign = -1 if goal == "maximize" else 1
@@ -60,29 +52,3 @@ def _down(last: int, eta: float, count: int) -> list[int]:
         band /= eta
         found += [int(band)] if band >= 1 else []
     return found
-
-
-def check(spec: Spec) -> None:
-    def wrong(key: str, allowed: str) -> UserError:
-        where = f"early_terminate.{key}"
-        return UserError(
-            "this does not say when to stop a run", where=where, given=null(spec.get(key)), allowed=allowed
-        )
-
-    for key in spec:
-        if key not in KEYS:
-            do = nearest(str(key), KEYS)
-            raise UserError("unknown key", where=f"early_terminate.{key}", given=null(spec[key]), allowed=KEYS, do=do)
-    if spec.get("type") != "hyperband":
-        raise wrong("type", "hyperband")
-    numbers = {key: spec[key] for key in ("min_iter", "max_iter", "s", "eta") if key in spec}
-    for key, value in numbers.items():
-        least = 1 if key != "eta" else 1.0000001
-        if isinstance(value, bool) or not isinstance(value, int | float if key == "eta" else int) or value < least:
-            raise wrong(key, "a number above 1" if key == "eta" else "a whole number from 1")
-    if not isinstance(spec.get("strict", True), bool):
-        raise wrong("strict", "true or false")
-    if ("max_iter" in spec) != ("s" in spec) or not spec.keys() & {"min_iter", "max_iter"}:
-        raise wrong("s" if "max_iter" in spec else "max_iter", "min_iter, or max_iter and s")
-    if "max_iter" in spec and not _down(spec["max_iter"], spec.get("eta", 3), spec["s"]):
-        raise wrong("max_iter", f"at least eta, {spec.get('eta', 3)}")

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1 import budget
-from r1.pipeline.record import duration
 from r1.progress import console, sentence
+from r1.screen import duration
 from r1.sweep.compose import Part, Point, label
 from r1.sweep.cost import SECONDS, TOKENS, Cost, cost, measured
 from r1.sweep.file import Sweep

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from r1.pipeline.asked import peel, pipelines
 from r1.process import Process, escaped, into, signals
 from r1.sweep import outcome
 from r1.sweep.board import Board
-from r1.sweep.file import Sweep
 from r1.sweep.hyperband import Hyperband
-from r1.sweep.space import Space
 from r1.sweep.study import Point, Study
 
 POLL_S = 0.5
-ARGS = "${args_no_hyphens}"
 KILL_DELAY_S = 30.0  # W&B's agent gives a run as long to save and end
 
 
@@ -144,26 +140,6 @@ class Runner:
         self.board.say(point, "interrupted" if point.status == "begun" else point.status)
 
 
-def check_command(sweep: Sweep) -> None:
-    """Whether the command of a sweep can be run here, and its first point be read.
-
-    Raises:
-        UserError: what is wrong with it.
-    """
-    if [part for part in sweep.command if part in ("-m", "r1.run")] != ["-m", "r1.run"]:
-        do = 'command: ["${env}", "${interpreter}", -m, r1.run, KEY=VALUE, "${args_no_hyphens}"]'
-        raise UserError("only r1's own runs are swept here", where="command", given=sweep.command, do=do)
-    behind = sweep.command[sweep.command.index("r1.run") + 1 :]
-    for part in behind:
-        if re.fullmatch(r"\$\{.*\}", part) and part != ARGS:
-            what = "this macro is not for r1.run"
-            raise UserError(what, where="command", given=part, allowed=ARGS)
-    if ARGS not in behind:
-        raise UserError("the command leaves out the parameters", where="command", do=f'put "{ARGS}" at its end')
-    space = Space(sweep)
-    is_pipeline(sweep.overrides(space.values(dict(space.drawn(0)))))
-
-
 def is_pipeline(overrides: list[str]) -> bool:
     """Whether a command line asks for a pipeline.
 
@@ -172,6 +148,4 @@ def is_pipeline(overrides: list[str]) -> bool:
     """
     argv, of_step = peel(overrides)
     args, parsed = read(argv)
-    if args.multirun:
-        raise UserError("a point is one run", where="command", given="-m", do="sweep it as a parameter")
     return bool(pipelines(args, parsed, of_step))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import accumulate
@@ -19,9 +19,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from r1 import seeds
-from r1.errors import UserError, nearest, null
-from r1.sweep.families import FAMILIES, KINDS, RANGE
-from r1.sweep.file import Spec, Sweep
+from r1.errors import UserError
+from r1.sweep.families import FAMILIES
+from r1.sweep.file import Sweep
+from r1.sweep.parameters import Spec, distribution
 
 Value = bool | int | float | str
 FAR, TAILS = 1e-9, {"bayes": NormalDist().cdf(-3)}  # of an unbounded distribution, left out on either side
@@ -47,21 +48,17 @@ class Space:
     """All parameters of a sweep.
 
     Raises:
-        UserError: one that cannot be searched here, and why.
+        UserError: nothing varies, or Optuna cannot keep what does; all else the file's reader has seen.
     """
 
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
-        self.constants = {name: _constant(name, spec) for name, spec in sweep.parameters.items() if _is_fixed(spec)}
-        varied = {name: spec for name, spec in sweep.parameters.items() if name not in self.constants}
+        specs = sweep.parameters
+        self.constants = {name: _plain(spec["value"]) for name, spec in specs.items() if "value" in spec}
+        varied = {name: spec for name, spec in specs.items() if name not in self.constants}
         self.parameters = {name: _parameter(name, spec, sweep.method) for name, spec in varied.items()}
         if not varied:
             raise UserError("nothing varies", where="parameters", given=list(self.constants), do="values: [...]")
-        for name, parameter in self.parameters.items():
-            if sweep.method == "grid" and not parameter.grid:
-                given, allowed = _kind(name, varied[name]), "values, int_uniform, q_uniform"
-                do = "method: random or bayes, or write its values: [...]"
-                raise UserError("a grid has no steps in it", where=_where(name), given=given, allowed=allowed, do=do)
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -95,93 +92,38 @@ class Space:
         return {name: self.constants.get(name, params.get(name)) for name in self.sweep.parameters}
 
 
-def _is_fixed(spec: Any) -> bool:
-    return isinstance(spec, dict) and "value" in spec
-
-
-def _constant(name: str, spec: Spec) -> Any:
-    _check_keys(name, "constant", spec, ("value",))
-    return _plain(name, spec["value"])
-
-
-def _parameter(name: str, spec: Any, method: str) -> Parameter:
-    if not isinstance(spec, dict) or "parameters" in spec:
-        do = f"write every key by its dotted name: {name}.KEY: {{values: [...]}}"
-        raise UserError("a parameter is given by its values or its distribution", where=_where(name), given=spec, do=do)
-    kind = _kind(name, spec)
-    if kind in ("categorical", "categorical_w_probabilities"):
-        return _categorical(name, kind, spec)
+def _parameter(name: str, spec: Spec, method: str) -> Parameter:
+    kind = str(distribution(spec))
+    if kind.startswith("categorical"):
+        return _categorical(name, spec)
     if kind == "int_uniform":
-        return _int_uniform(name, spec)
-    return _number(name, kind, spec, method)
-
-
-def _kind(name: str, spec: Spec) -> str:
-    """The distribution that is named, or that W&B takes for granted."""
-    if "distribution" in spec:
-        kind = spec["distribution"]
-        if kind not in KINDS:
-            what, do = "there is no such distribution", nearest(str(kind), KINDS)
-            raise UserError(what, where=_where(name, "distribution"), given=null(kind), allowed=KINDS, do=do)
-        return str(kind)
-    if "values" in spec:
-        return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
-    if "min" in spec and "max" in spec:
-        return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
-    allowed = "value, values, min and max, distribution"
-    raise UserError("there is no telling what to try", where=_where(name), given=spec, allowed=allowed)
-
-
-def _categorical(name: str, kind: str, spec: Spec) -> Parameter:
-    weighted = kind == "categorical_w_probabilities"
-    _check_keys(name, kind, spec, ("values", "probabilities") if weighted else ("values",))
-    values = spec.get("values")
-    if not isinstance(values, list) or not values:
-        raise UserError("values is a list", where=_where(name, "values"), given=null(values), allowed="[A, B, ...]")
-    choices = [_plain(name, value) for value in values]
-    texts = dict(zip(map(str, choices), choices, strict=True))
-    if weighted:
-        return _one_of(choices, _weights(name, spec.get("probabilities"), len(choices)))
-    if len(set(texts.values())) < len(texts):
-        raise UserError("some of these are equal, and others not", where=_where(name, "values"), given=values)
-    return _one_of(list(texts.values()))
-
-
-def _weights(name: str, given: Any, count: int) -> list[float]:
-    fits = isinstance(given, list) and len(given) == count and all(isinstance(share, int | float) for share in given)
-    if not fits or min(given) < 0 or not math.isclose(sum(given), 1.0):
-        allowed = f"{count} numbers that sum to 1"
-        what = "probabilities do not fit the values"
-        raise UserError(what, where=_where(name, "probabilities"), given=null(given), allowed=allowed)
-    return [float(weight) for weight in given]
-
-
-def _int_uniform(name: str, spec: Spec) -> Parameter:
-    _check_keys(name, "int_uniform", spec, ("min", "max"))
-    low, high = _knobs(name, spec, RANGE, ()).values()
-    if not (isinstance(low, int) and isinstance(high, int)):
-        raise UserError("int_uniform is between whole numbers", where=_where(name), given=spec)
-    grid = range(low, high + 1)
-    return Parameter(IntDistribution(low, high), lambda u: grid[int(u * len(grid))], int, grid)
-
-
-def _number(name: str, kind: str, spec: Spec, method: str) -> Parameter:
-    family = FAMILIES[kind.removeprefix("q_")]
-    keys = family.keys | ({"q": 1.0} if kind.startswith("q_") else {})
-    _check_keys(name, kind, spec, keys)
-    knobs = _knobs(name, spec, keys, ("q", *family.positive))
+        grid = range(spec["min"], spec["max"] + 1)
+        return Parameter(IntDistribution(grid[0], grid[-1]), lambda u: grid[int(u * len(grid))], int, grid)
     if kind == "q_uniform" and method == "grid":
-        return _one_of(_steps(knobs["min"], knobs["max"], knobs["q"]))
-    low, high = (_multiple(bound, knobs.get("q")) for bound in family.bounds(knobs, TAILS.get(method, FAR)))
+        return _one_of(_steps(spec["min"], spec["max"], spec.get("q", 1.0)))
+    return _number(kind, spec, method)
+
+
+def _categorical(name: str, spec: Spec) -> Parameter:
+    choices = [_plain(value) for value in spec["values"]]
+    if len(set(choices)) < len(choices):  # 1 and true
+        raise UserError("Optuna cannot tell these apart", where=f"parameters.{name}.values", given=choices)
+    return _one_of(choices, spec.get("probabilities", ()))
+
+
+def _number(kind: str, spec: Spec, method: str) -> Parameter:
+    family = FAMILIES[kind.removeprefix("q_")]
+    knobs, q = family.defaults | spec, spec.get("q", 1.0) if kind.startswith("q_") else None
+    low, high = (_multiple(bound, q) for bound in family.bounds(knobs, TAILS.get(method, FAR)))
     log = family.log and low > 0
-    distribution: BaseDistribution = FloatDistribution(low, high, log=log)
+    made: BaseDistribution = FloatDistribution(low, high, log=log)
     if isinstance(low, int) and isinstance(high, int):
-        distribution = IntDistribution(low, high, log=log)
+        made = IntDistribution(low, high, log=log)
 
     def snap(value: float) -> Value:
-        return min(max(_multiple(value, knobs.get("q")), low), high)
+        return min(max(_multiple(value, q), low), high)
 
-    return Parameter(distribution, lambda u: snap(family.at(knobs, u)), snap)
+    return Parameter(made, lambda u: snap(family.at(knobs, u)), snap)
 
 
 def _one_of(values: Sequence[Value], weights: Sequence[float] = ()) -> Parameter:
@@ -211,38 +153,6 @@ def _multiple(value: float, q: float | None) -> int | float:
     return times * q if isinstance(q, int) else float(times * Decimal(str(q)))
 
 
-def _plain(name: str, value: Any) -> Value:
+def _plain(value: Any) -> Any:
     """A value as Optuna can keep it: a list as the text that the command line would hold."""
-    if isinstance(value, list):
-        return str([_plain(name, item) for item in value])
-    if isinstance(value, bool | int | float | str):
-        return value
-    do = 'write "null"' if value is None else "sweep its keys one by one"
-    raise UserError("this cannot stand on a command line", where=_where(name), given=null(value), do=do)
-
-
-def _knobs(name: str, spec: Spec, keys: Mapping[str, float | None], positive: Sequence[str]) -> dict[str, Any]:
-    """The numbers of a distribution, those in ``positive`` above 0."""
-    knobs: dict[str, Any] = {key: spec.get(key, default) for key, default in keys.items()}
-    for key, value in knobs.items():
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if not fits or (key in positive and value <= 0):
-            allowed = "a number above 0" if key in positive else "a number"
-            do = "YAML reads 1e-6 as text: write 1.0e-6" if isinstance(value, str) else ""
-            what = f"{key} does not fit the distribution"
-            raise UserError(what, where=_where(name, key), given=null(value), allowed=allowed, do=do)
-    if "min" in knobs and knobs["min"] >= knobs["max"]:
-        raise UserError("min is below max", where=_where(name, "min"), given=knobs["min"], allowed=f"< {knobs['max']}")
-    return knobs
-
-
-def _check_keys(name: str, kind: str, spec: Spec, keys: Iterable[str]) -> None:
-    for key in spec:
-        if key not in (*keys, "distribution"):
-            do = nearest(str(key), keys)
-            what = f"a {kind} parameter does not read `{key}`"
-            raise UserError(what, where=_where(name, str(key)), given=null(spec[key]), allowed=keys, do=do)
-
-
-def _where(name: str, *keys: str) -> str:
-    return ".".join(["parameters", name, *keys])
+    return str(value) if isinstance(value, list) else value

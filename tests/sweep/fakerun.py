@@ -34,15 +34,15 @@ for number in (signal.SIGTERM, signal.SIGINT):
     signal.signal(number, lambda number, _: asked.append(number))
 manifest("running", {})
 print("hello from", folder.name, os.environ.get("WANDB_RUN_GROUP"), flush=True)
-if keys.get("fail") == "true":
+if keys.get("fail", "").lower() == "true":
     print("r1: it broke\n  where    x", file=sys.stderr)
     manifest("failed", {})
     sys.exit(3)
 for step in range(done, int(keys.get("length", 3))):
     time.sleep(float(keys.get("delay", 0)))
-    while step == 2 and keys.get("hold") == "true" and not Path("go").exists() and not asked:
+    while step == 2 and keys.get("hold", "").lower() == "true" and not Path("go").exists() and not asked:
         time.sleep(0.02)
-    if asked and keys.get("deaf") != "true":
+    if asked and keys.get("deaf", "").lower() != "true":
         manifest("interrupted", {})
         sys.exit(0 if os.environ.get("R1_SWEEP") else 128 + asked[0])
     value = float(keys["x"]) * (step + 1) / 10

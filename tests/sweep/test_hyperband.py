@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from r1.errors import UserError
 from r1.sweep.hyperband import Hyperband
 
 LOSSES = [[10, 9], [10, 10], [10, 8, 8], [10, 7, 7], [10, 6, 6]]  # the example of sweeps.stop_runs
@@ -46,22 +43,3 @@ def test_strict_looks_at_the_band_and_not_at_the_best_so_far() -> None:
     losses = [[1.0, 5.0], [2.0, 3.0], [3.0, 4.0]]  # at 2 values: 3 4 5; int(3 / 3) = 1: the threshold is 4
     assert stopped({"min_iter": 2}, "minimize", losses) == [0]
     assert stopped({"min_iter": 2, "strict": False}, "minimize", losses) == []
-
-
-@pytest.mark.parametrize(
-    ("spec", "key"),
-    [
-        ({"type": "median"}, "type"),
-        ({"type": "hyperband"}, "max_iter"),
-        ({"type": "hyperband", "max_iter": 9}, "early_terminate.s"),
-        ({"type": "hyperband", "min_iter": 0}, "min_iter"),
-        ({"type": "hyperband", "min_iter": 2, "eta": 1}, "eta"),
-        ({"type": "hyperband", "min_iter": 2, "strict": "yes"}, "strict"),
-        ({"type": "hyperband", "max_iter": 2, "s": 1}, "at least eta, 3"),
-        ({"type": "hyperband", "min_iter": 2, "strikt": True}, "did you mean `strict`?"),
-    ],
-)
-def test_wrong_rules_are_refused(spec: dict[str, Any], key: str) -> None:
-    with pytest.raises(UserError) as caught:
-        Hyperband(spec, "minimize")
-    assert key in str(caught.value)

@@ -83,7 +83,7 @@ def test_as_the_engine_does(python: Path) -> None:
     tenths = {"distribution": "q_uniform", "min": 0.0, "max": 0.7, "q": 0.1}
     grids: list[dict[str, Any]] = [
         {"b": {"values": [2, 1, "x"]}, "a": {"min": 1, "max": 3}, "c": tenths, "k": {"value": 7}},
-        {"a": {"values": [1, 1, 2]}, "b": {"distribution": "q_uniform", "min": 1, "max": 9, "q": 3}},
+        {"a": {"values": [1, 2]}, "b": {"distribution": "q_uniform", "min": 1, "max": 9, "q": 3}},
     ]
     cases = rules()
     asked = {
