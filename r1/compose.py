@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
@@ -90,6 +91,7 @@ def hydra(args: Namespace) -> Iterator[Hydra]:
             raise UserError("there is no such folder", where="--config-dir", given=args.config_dir, do=do)
         path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
     GlobalHydra.instance().clear()
+    version.setbase("1.3")  # a run stays in the working directory
     try:
         yield Hydra.create_main_hydra2("run", path)
     finally:

@@ -1,9 +1,11 @@
-"""Reading records back: what the verbs over finished runs share."""
+"""Where records lie, and reading them back: what the verbs over finished runs share."""
 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +50,16 @@ def read(path: str) -> Run:
         {str(k): v for k, v in config.items()},
         jsonl.read(metrics) if metrics.is_file() else [],
     )
+
+
+def new_folder(name: str) -> Path:
+    """Make outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
+    base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    for i in count():
+        folder = base.with_name(base.name + (f"_{i}" if i else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() does not end")

@@ -20,7 +20,7 @@ from rich.table import Column, Table
 from r1 import provenance
 from r1.errors import UserError
 from r1.evaluate import Estimate, t95
-from r1.fit import new_folder
+from r1.runs import new_folder
 from r1.pipeline.node import Node, Plan
 from r1.progress import interval, sentence
 from r1.record import ENDS, SCHEMA, lock, replace
