@@ -33,6 +33,7 @@ from r1.overrides import name
 
 CONF = Path(__file__).parent.parent / "conf"
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
+LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
 Config = dict[str, Any]
 
 
@@ -215,7 +216,8 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
         if str(value).startswith("_"):
             do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
         if key.startswith("hydra/"):
-            do = f"pip install hydra-{value}-{key[6:]}"
+            extra = str(value).partition("_")[0]
+            do = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
         return UserError(what, where=key, given=value, allowed=options, do=do)
     if override.type.name == "ADD":
         return UserError(f"`{key}` is chosen already", where=key, given=value, do=f"leave out the +: {key}={value}")

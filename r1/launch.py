@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
@@ -60,7 +61,10 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
     """
     texts = [*args.overrides, "hydra.mode=MULTIRUN"]
     if not any(text.startswith("hydra.sweep.dir=") for text in texts):
-        texts.append(f"hydra.sweep.dir={new_folder('multirun')}")
+        texts.append(f"hydra.sweep.dir={(folder := new_folder('multirun'))}")
+        if "submitit_folder" in HydraConfig.get().launcher:
+            print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     with hydra(args) as loader, stoppable() as stop:
         try:
             batches = loader.multirun("config", Job(execute, sys.argv, num_runs, stop), texts)

@@ -51,6 +51,9 @@ class Stop:
         if at_once:
             raise Interrupted(number)
 
+    def close(self) -> None:
+        self._held.close()
+
     @contextmanager
     def inside(self) -> Iterator[None]:
         """A run in this process: a signal ends it wherever it is, but for its steps, which have their own handler."""
@@ -147,6 +150,7 @@ def stoppable() -> Iterator[Stop]:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             idle.set()
+            stop.close()
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -20,10 +20,10 @@ from rich.table import Column, Table
 from r1 import provenance
 from r1.errors import UserError
 from r1.evaluate import Estimate, t95
-from r1.runs import new_folder
 from r1.pipeline.node import Node, Plan
 from r1.progress import interval, sentence
 from r1.record import ENDS, SCHEMA, lock, replace
+from r1.runs import new_folder
 from r1.secrets import redact, redact_values
 
 SHOWN = "val/pass@1"
