@@ -73,7 +73,7 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
     assert told == [
         "r1  [0] seed=0: finished",
         "r1  [1] seed=1: the file has gone where data.path do bring it back",
-        "r1  [2] seed=2: RuntimeError: a bug of [hidden]",
+        "r1  [2] seed=2: RuntimeError: a bug of <redacted>",
         "r1  [3] seed=3: finished",
     ]
     said = err + lines(tmp_path)
