@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_automatic_config_search_path
@@ -33,6 +34,7 @@ from r1.overrides import name
 
 CONF = Path(__file__).parent.parent / "conf"
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
+LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
 Config = dict[str, Any]
 budget.register()
 
@@ -92,6 +94,7 @@ def hydra(args: Namespace) -> Iterator[Hydra]:
             raise UserError("there is no such folder", where="--config-dir", given=args.config_dir, do=do)
         path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
     GlobalHydra.instance().clear()
+    version.setbase("1.3")  # a run stays in the working directory
     try:
         yield Hydra.create_main_hydra2("run", path)
     finally:
@@ -215,7 +218,8 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
         if str(value).startswith("_"):
             do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
         if key.startswith("hydra/"):
-            do = f"pip install hydra-{value}-{key[6:]}"
+            extra = str(value).partition("_")[0]
+            do = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
         return UserError(what, where=key, given=value, allowed=options, do=do)
     if override.type.name == "ADD":
         return UserError(f"`{key}` is chosen already", where=key, given=value, do=f"leave out the +: {key}={value}")

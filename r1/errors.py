@@ -76,11 +76,16 @@ class UserErrors(UserError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by a signal, and did so after finishing and saving its step."""
+    """The run was asked to stop by a signal, and did so after finishing and saving its step.
+
+    Attributes:
+        folder: the record that it can go on in.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
+        self.folder: str | None = None
 
     @property
     def code(self) -> int:

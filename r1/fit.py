@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,7 @@ from r1.logger import closing
 from r1.memory import keep_freed_memory
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record
+from r1.runs import new_folder
 from r1.secrets import redact
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
@@ -121,19 +120,6 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record)
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
     record.final = stage.figures
-
-
-def new_folder(name: str) -> Path:
-    """Make outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
-    base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
-    for i in count():
-        folder = base.with_name(base.name + (f"_{i}" if i else ""))
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("count() does not end")
 
 
 @contextmanager

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.utils import JobReturn
+from omegaconf import DictConfig
 
 from r1 import budget
-from r1.compose import CONF, Point, points
+from r1.compose import CONF, Point, hydra, points
 from r1.errors import Interrupted, UserError, UserErrors
+from r1.jobs import Execute, Job, attempt
 from r1.overrides import read
 from r1.pipeline.asked import peel, pipelines
-from r1.secrets import redact
-
-Execute = Callable[[dict[str, Any], list[str]], Any]
+from r1.runs import new_folder
+from r1.stop import stoppable
 
 
 def launch(argv: list[str], execute: Execute) -> int:
@@ -46,9 +45,53 @@ def launch(argv: list[str], execute: Execute) -> int:
         for point in asked:
             execute(point.config, point.overrides)
         return 0
-    codes: list[int] = []
-    _hydra(lambda cfg: codes.append(_job(cfg, execute)))
-    return max(codes, default=0)
+    if args.multirun:
+        return _sweep(args, execute, len(asked))
+    ended = attempt(execute, asked[0].config, asked[0].overrides)
+    if ended.folder:
+        print(ended.folder)
+    return ended.code
+
+
+def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
+    """Hand the runs of a sweep to Hydra's launcher: the highest of their exit codes.
+
+    Raises:
+        Interrupted: the sweep was asked to stop.
+        UserError: the launcher itself failed.
+    """
+    texts = [*args.overrides, "hydra.mode=MULTIRUN"]
+    if not any(text.startswith("hydra.sweep.dir=") for text in texts):
+        texts.append(f"hydra.sweep.dir={(folder := new_folder('multirun'))}")
+        if "submitit_folder" in HydraConfig.get().launcher:
+            print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    with hydra(args) as loader, stoppable() as stop:
+        try:
+            batches = loader.multirun("config", Job(execute, sys.argv, num_runs, stop), texts)
+        except Interrupted:
+            raise
+        except Exception as error:  # launchers raise many kinds
+            stop.check()
+            what = "the launcher failed: it could not start a run, or the process of one has died"
+            do = "the records say how far each came; with output_dir='FOLDER/${hydra:job.num}' resume=auto goes on"
+            given = f"{type(error).__name__}: {error}"
+            raise UserError(what, where="hydra/launcher", given=given, do=do, code=1) from None
+        code = _report([ended for batch in batches or () for ended in batch])
+        stop.check()
+    return code
+
+
+def _report(returns: Sequence[JobReturn]) -> int:
+    """Say how each run in another process ended; the highest exit code."""
+    ends = [ended.return_value for ended in returns]
+    shared = set.intersection(*(set(ended.overrides or ()) for ended in returns)) if len(returns) > 1 else set()
+    for number, (ended, end) in enumerate(zip(returns, ends, strict=True)):
+        if not end.here:
+            varied = " ".join(text for text in ended.overrides or () if text not in shared)
+            print(f"r1  [{number}] {varied}: {end.error or 'finished'}", file=sys.stderr, flush=True)
+            print(*[end.folder] if end.folder else [], sep="\n", end="\n" if end.folder else "", flush=True)
+    return max((end.code for end in ends), default=0)
 
 
 def _check(asked: Sequence[Point]) -> None:
@@ -86,23 +129,3 @@ def _hydra(job: Callable[[DictConfig], None]) -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # hand errors over instead of printing them
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-
-
-def _job(cfg: DictConfig, execute: Execute) -> int:
-    """One run, from Hydra's launcher: its exit code. Only a signal keeps the other runs of a sweep from theirs."""
-    container = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(container, dict)
-    overrides = list(HydraConfig.get().overrides.task)
-    try:
-        folder = execute({str(key): value for key, value in container.items()}, overrides)
-    except UserError as error:
-        print(f"r1: {error}", file=sys.stderr)
-        return error.code
-    except Interrupted as stop:
-        sys.exit(stop.code)
-    except Exception:  # a bug; Hydra would add a line with all overrides
-        print(redact(traceback.format_exc()), file=sys.stderr)
-        return 1
-    if folder:
-        print(folder)
-    return 0

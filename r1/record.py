@@ -151,6 +151,8 @@ class Record:
             status = "finished"
         else:
             status = next((name for kinds, name in ENDS if isinstance(error, kinds)), "failed")
+        if isinstance(error, Interrupted):
+            error.folder = str(self.dir)
         self.write_manifest(status, error)
         self._lock.close()
 

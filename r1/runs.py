@@ -1,10 +1,12 @@
-"""Reading records back: what the verbs over finished runs share."""
+"""Where records lie, and reading them back: what the verbs over finished runs share."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,3 +78,16 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
 Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
 )
+
+
+def new_folder(name: str) -> Path:
+    """Make outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
+    base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
+    for i in count():
+        folder = base.with_name(base.name + (f"_{i}" if i else ""))
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+    raise AssertionError("count() does not end")

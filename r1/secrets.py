@@ -7,7 +7,10 @@ import re
 from typing import Any
 
 HIDDEN = "<redacted>"
-NAMES = r"(?:api|access|private)[_-]?key|(?<!eos_)(?<!bos_)(?<!pad_)(?<!total_)token|secret|passw(?:or)?d|authorization|credential"
+NAMES = (
+    r"(?:api|access|private)[_-]?key|(?<!eos_)(?<!bos_)(?<!pad_)(?<!total_)token"
+    r"|secret|passw(?:or)?d|authorization|credential"
+)
 SECRET_KEY = re.compile(rf"(?:^|[._-])(?:{NAMES})s?$", re.IGNORECASE)
 SECRET_PAIR = re.compile(  # name=value anywhere in a text, and name: value inside braces
     rf"((?:(?<![^\W_])(?:{NAMES})s?\s*=|[{{,]\s*['\"]?(?:[\w.-]*[._-])?(?:{NAMES})s?['\"]?\s*:)\s*)"

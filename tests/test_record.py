@@ -20,11 +20,10 @@ from safetensors.torch import load_file
 from r1 import provenance
 from r1.build import Config
 from r1.errors import CONFIG, LOCKED, REWARD, STORAGE, Interrupted, UserError
-from r1.fit import new_folder
 from r1.progress import Progress
 from r1.record import Record
 from r1.run import execute, main
-from r1.runs import read
+from r1.runs import new_folder, read
 from r1.secrets import HIDDEN
 from r1.stage.base import Stage
 

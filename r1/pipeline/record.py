@@ -19,9 +19,9 @@ from r1 import provenance
 from r1.errors import UserError
 from r1.evaluate import Estimate, over_seeds
 from r1.files import lock, replace
-from r1.fit import new_folder
 from r1.pipeline.node import Node, Plan
 from r1.record import ENDS, SCHEMA
+from r1.runs import new_folder
 from r1.screen import duration, interval, sentence
 from r1.secrets import redact, redact_values
 
