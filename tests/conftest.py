@@ -30,7 +30,10 @@ from r1.pipeline.plan import plan
 from r1.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
-    from forkserver import ForkServer, Whole
+    from subprocess import CompletedProcess
+
+    from fakewandb import Server
+    from forkserver import Ended, ForkServer, Whole
 
 Config = dict[str, Any]
 SIZES = {
@@ -268,3 +271,42 @@ def planned(write: Callable[..., list[str]]) -> Callable[..., Plan]:
         return plan(args, pipeline, {})
 
     return made
+
+
+# ---- W&B ----
+
+
+@pytest.fixture
+def wandb_server() -> Iterator[Server]:
+    """A W&B server on this machine; whatever is asked of it, it must know."""
+    from fakewandb import Server
+
+    with Server() as server:
+        yield server
+        assert server.state.unknown == []
+
+
+@pytest.fixture
+def wandb_env(wandb_server: Server, tmp_path: Path) -> dict[str, str]:
+    from wandbruns import environment
+
+    return environment(wandb_server, tmp_path / "home")
+
+
+@pytest.fixture
+def shell(wandb_env: dict[str, str], tmp_path: Path) -> Callable[..., CompletedProcess[str]]:
+    """``shell("wandb", "sync", ...)``: a command as a user of the server types it."""
+    from wandbruns import shell
+
+    return partial(shell, wandb_env, tmp_path)
+
+
+@pytest.fixture
+def logged(server: ForkServer, wandb_env: dict[str, str], folder: Path) -> Callable[..., Ended]:
+    """``logged("grpo", "logger.mode=offline", point=..., resume=True)``: a run with logger=wandb, forked in a moment."""
+    from forkserver import knobs
+
+    def done(kind: str, *overrides: str, to: Path = folder, env: dict[str, str] = {}, **more: Any) -> Ended:
+        return server.run(knobs(kind, "logger=wandb", *overrides), to, env=wandb_env | env, **more)
+
+    return done
