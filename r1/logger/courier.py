@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -58,6 +59,7 @@ class Order:
 
 
 def main() -> None:
+    keep_stdout()
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when it ends
     order = Order(**json.loads(sys.stdin.readline()))
@@ -74,22 +76,25 @@ def carry(order: Order) -> None:
     with identity(Path(order.folder), order.run_id) as run_id:
         session = Session(order, run_id)
         if order.trouble:
-            say(WARNING, f"{order.trouble}: {session.later}")
+            say(WARNING, f"{order.trouble}; the run goes on, and {session.later}")
         else:
             say(NOTE, session.place)
-        for ending in news():
+        for ending in news(order.finish_timeout):
             session.send()
             if ending:
                 session.finish(**ending)
                 return
 
 
-def news() -> Iterator[dict[str, Any] | None]:
-    """None every now and then, and at last how the run has ended."""
+def news(finish_timeout: float) -> Iterator[dict[str, Any] | None]:
+    """None every now and then, and at last how the run has ended; from then on this process has ``finish_timeout``."""
     lines: Queue[dict[str, Any]] = Queue()
 
     def listen() -> None:
         lines.put(json.loads(sys.stdin.readline() or json.dumps(KILLED)))
+        time.sleep(finish_timeout)  # whatever W&B waits for: its own limits do not hold everywhere
+        say(TROUBLE, f"it has not taken everything within {finish_timeout:g} s of the run's end")
+        os._exit(1)
 
     Thread(target=listen, daemon=True).start()
     while True:
@@ -114,6 +119,14 @@ def identity(folder: Path, given: str | None) -> Iterator[str]:
             file.write(run_id)
             file.flush()
         yield run_id
+
+
+def keep_stdout() -> None:
+    """What W&B's own process inherits must not be what the run reads from, which would not end with this process."""
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
 
 
 def say(kind: str, text: str) -> None:

@@ -57,8 +57,6 @@ class Session:
                 silent=True,
                 x_stats_pid=os.getppid(),
                 init_timeout=order.start_timeout,
-                finish_timeout=order.finish_timeout,
-                finish_timeout_raises=True,
             ),
         )
         self.run.define_metric("*", step_metric="step")

@@ -29,7 +29,7 @@ from r1.logger.courier import Order
 from r1.progress import console, sentence
 from r1.provenance import flat
 
-OFFLINE_S = 15.0  # enough to start W&B again without a network and to write a whole history
+OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
 CLAIMED: set[str] = set()  # ids that runs of this process have taken from WANDB_RUN_ID
 
 
