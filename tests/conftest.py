@@ -74,11 +74,13 @@ DENSE = [  # instead of the rewards for a right answer, which random weights nev
 ]
 
 
-def waiting(completion_ids: list[list[int]], *, file: str, seen: list[float] = []) -> list[float]:
-    """``low_ids``; in the middle of a run it writes ``file``.here and waits until there is ``file``."""
-    seen.append(0)
-    if len(seen) == 4:
-        Path(f"{file}.here").touch()
+WAITED: list[str] = []
+
+
+def waiting(completion_ids: list[list[int]], *, file: str) -> list[float]:
+    """``low_ids``; in the middle of a run it waits until there is ``file``."""
+    WAITED.append(file)
+    if WAITED.count(file) == 4:
         while not Path(file).exists():
             time.sleep(0.05)
     return low_ids(completion_ids)
@@ -316,10 +318,10 @@ def shell(wandb_env: dict[str, str], tmp_path: Path) -> Callable[..., CompletedP
 
 @pytest.fixture
 def logged(server: ForkServer, wandb_env: dict[str, str], folder: Path) -> Callable[..., Ended]:
-    """``logged("grpo", "logger.mode=offline", point=..., resume=True)``: a run with logger=wandb, forked in a moment."""
+    """``logged("grpo", "logger.mode=offline", point=...)``: a run with logger=wandb, forked in a moment."""
     from forkserver import knobs
 
-    def done(kind: str, *overrides: str, to: Path = folder, env: dict[str, str] = {}, **more: Any) -> Ended:
-        return server.run(knobs(kind, "logger=wandb", *overrides), to, env=wandb_env | env, **more)
+    def done(kind: str, *overrides: str, to: Path = folder, env: dict[str, str] | None = None, **more: Any) -> Ended:
+        return server.run(knobs(kind, "logger=wandb", *overrides), to, env=wandb_env | (env or {}), **more)
 
     return done

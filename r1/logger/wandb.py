@@ -100,7 +100,8 @@ class Wandb(Closable):
     def close(self, exit_code: int, error: BaseException | None) -> None:
         """Wait until W&B has everything, but no longer than ``finish_timeout`` and what it takes to go offline."""
         with self._lock:
-            self.ending = {"exit_code": exit_code, "error": one_line(f"{type(error).__name__}: {error}") if error else None}
+            said = one_line(f"{type(error).__name__}: {error}") if error else None
+            self.ending = {"exit_code": exit_code, "error": said}
             self._tell_the_end()
         self._watch.join(self.order.finish_timeout + OFFLINE_S)
         if self._watch.is_alive():
@@ -140,7 +141,8 @@ class Wandb(Closable):
     def _relay(self) -> str:
         """Say what the courier has to say; the last thing that W&B itself printed, in case it dies of it."""
         last = ""
-        assert self._courier is not None and self._courier.stdout
+        assert self._courier is not None
+        assert self._courier.stdout
         for line in self._courier.stdout:
             kind, _, text = line.strip().partition(" ")
             if kind == courier.NOTE:
@@ -156,7 +158,8 @@ class Wandb(Closable):
             self._write(self.ending)
 
     def _write(self, line: dict[str, Any]) -> None:
-        assert self._courier is not None and self._courier.stdin
+        assert self._courier is not None
+        assert self._courier.stdin
         with suppress(OSError):  # it is dead, which the other thread sees
             print(json.dumps(line), file=self._courier.stdin, flush=True)
 
