@@ -31,7 +31,8 @@ def model(folder: Path, fingerprint: str) -> wandb.Artifact | None:
 
     if not (folder / "model").is_dir():
         return None
-    metadata = {"fingerprint": fingerprint, "val/pass@1": _last(folder, "val/pass@1")}
+    parents = [parent["fingerprint"] for parent in _manifest(folder)["parents"]]
+    metadata = {"fingerprint": fingerprint, "parents": parents, "val/pass@1": _last(folder, "val/pass@1")}
     artifact = wandb.Artifact(f"model-{fingerprint[:12]}", type="model", metadata=metadata)
     artifact.add_dir(str(folder / "model"), policy="immutable")
     return artifact

@@ -75,6 +75,7 @@ def carry(order: Order) -> None:
 
     with identity(Path(order.folder), order.run_id) as run_id:
         session = Session(order, run_id)
+        session.send()
         if order.trouble:
             say(WARNING, f"{order.trouble}; the run goes on, and {session.later}")
         else:

@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import wandb
 
 from r1.logger.artifacts import log_model, use_parents
+from r1.logger.kept import is_whole
 from r1.logger.rows import Rows
 
 if TYPE_CHECKING:
     from r1.logger.courier import Order
 
 TABLE = "completions"  # of a validation, its key in the history
-PRIVATE = {  # what W&B would collect by itself: the record has the command, the code, the packages and the machine
+PRIVATE: dict[
+    str, Any
+] = {  # what W&B would collect by itself: the record has the command, the code, the packages and the machine
     "disable_git": True,
     "disable_code": True,
     "save_code": False,
@@ -62,7 +65,7 @@ class Session:
         self.run.define_metric("*", step_metric="step")
         self.rows, self.num_held = Rows(self.folder), self.run.starting_step
         self.older = [d for d in top.glob(f"wandb/*run-*-{run_id}*") if d != self.place_on_disk]
-        if order.log_model:
+        if order.log_model and self.online:  # offline W&B cannot
             use_parents(self.run, self.folder)
 
     @property
@@ -84,21 +87,23 @@ class Session:
             if number >= self.num_held:
                 self.run.log(row | ({TABLE: table} if table else {}), step=number, commit=True)
             elif table:  # the row is there; its table may have been on its way
-                table.bind_to_run(self.run, TABLE, number)
+                table.bind_to_run(self.run, TABLE, number)  # type: ignore[no-untyped-call]
         while self.older:
             shutil.rmtree(self.older.pop(), ignore_errors=True)
 
     def finish(self, exit_code: int, error: str | None) -> None:
-        if error:
+        if error or self.num_held:  # what an earlier session ended with is over
             self.run.summary["error"] = error
         if self.order.log_model and not exit_code:
             log_model(self.run, self.folder)
         if exit_code > 128:
             self.run.mark_preempting()  # stopped from outside: it can go on
         self.run.finish(exit_code=exit_code)
+        if not self.online and not is_whole(self.place_on_disk / f"run-{self.run.id}.wandb"):
+            raise OSError(f"{self.place_on_disk} could not take everything")
 
 
 def _table(completions: list[dict[str, Any]]) -> wandb.Table:
-    columns = list(dict.fromkeys(key for line in completions for key in line))
-    data = [[line.get(column) for column in columns] for line in completions]
+    columns: list[str | int] = list(dict.fromkeys(key for line in completions for key in line))
+    data = [[line.get(str(column)) for column in columns] for line in completions]
     return wandb.Table(columns=columns, data=data, allow_mixed_types=True)

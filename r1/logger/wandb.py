@@ -30,6 +30,7 @@ from r1.progress import console, sentence
 from r1.provenance import flat
 
 OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
+OLD_MODES = {"dryrun": "offline", "run": "online"}  # as WANDB_MODE may still have them
 CLAIMED: set[str] = set()  # ids that runs of this process have taken from WANDB_RUN_ID
 
 
@@ -53,7 +54,8 @@ def wandb(
     """
     if mode == "auto":
         online = os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_SWEEP_ID")
-        mode = os.environ.get("WANDB_MODE") or ("online" if online else "offline")  # type: ignore[assignment]
+        asked = os.environ.get("WANDB_MODE") or ("online" if online else "offline")
+        mode = OLD_MODES.get(asked, asked)  # type: ignore[assignment]
     if mode == "disabled":
         return DummyLogger()
     where = {"project": project, "entity": entity, "group": group, "name": name, "tags": tags}
@@ -136,6 +138,9 @@ class Wandb(Closable):
             return str(error)
         code = self._courier.wait()
         self._kill()  # W&B's own process may have outlived it
+        for pipe in (self._courier.stdout, self._courier.stdin):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
         return last or f"its process ended with {code}" if code else ""
 
     def _relay(self) -> str:
@@ -160,7 +165,7 @@ class Wandb(Closable):
     def _write(self, line: dict[str, Any]) -> None:
         assert self._courier is not None
         assert self._courier.stdin
-        with suppress(OSError):  # it is dead, which the other thread sees
+        with suppress(OSError, ValueError):  # it is dead, which the other thread sees
             print(json.dumps(line), file=self._courier.stdin, flush=True)
 
     def _kill(self) -> None:
