@@ -18,11 +18,19 @@ def log_model(run: wandb.Run, folder: Path) -> None:
         run.log_artifact(artifact)
 
 
-def use_parents(run: wandb.Run, folder: Path) -> None:
-    """Say that the run starts from the models of its parents; one that W&B does not have yet goes up with it."""
+def use_parents(run: wandb.Run, folder: Path) -> list[str]:
+    """Say that the run starts from the models of its parents; one that W&B does not have yet goes up with it.
+
+    Returns what W&B did not take: a link is not worth a run.
+    """
+    refused = []
     for parent in _manifest(folder)["parents"]:
-        if artifact := model(Path(parent["path"]), parent["fingerprint"]):
-            run.use_artifact(artifact)
+        try:
+            if artifact := model(Path(parent["path"]), parent["fingerprint"]):
+                run.use_artifact(artifact)
+        except Exception as error:  # W&B raises many kinds
+            refused.append(f"no link to the model of {parent['path']}: {type(error).__name__}: {error}")
+    return refused
 
 
 def model(folder: Path, fingerprint: str) -> wandb.Artifact | None:

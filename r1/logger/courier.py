@@ -80,6 +80,8 @@ def carry(order: Order) -> None:
             say(WARNING, f"{order.trouble}; the run goes on, and {session.later}")
         else:
             say(NOTE, session.place)
+        for what in session.refused:
+            say(NOTE, what)
         for ending in news(order.finish_timeout):
             session.send()
             if ending:

@@ -65,8 +65,8 @@ class Session:
         self.run.define_metric("*", step_metric="step")
         self.rows, self.num_held = Rows(self.folder), self.run.starting_step
         self.older = [d for d in top.glob(f"wandb/*run-*-{run_id}*") if d != self.place_on_disk]
-        if order.log_model and self.online:  # offline W&B cannot
-            use_parents(self.run, self.folder)
+        link = order.log_model and self.online  # offline, W&B cannot
+        self.refused = use_parents(self.run, self.folder) if link else []
 
     @property
     def place_on_disk(self) -> Path:
