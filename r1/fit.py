@@ -16,7 +16,7 @@ from r1 import budget, checkpoint, provenance
 from r1.build import Experiment, make
 from r1.checkpoint import Checkpoints
 from r1.errors import STOP_SIGNALS, UserError
-from r1.logger import closing
+from r1.logger.base import closing
 from r1.memory import keep_freed_memory
 from r1.progress import Progress, console, sentence
 from r1.record import MetricsFile, Record

@@ -246,7 +246,7 @@ class MetricsFile(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         timing = {name: value for name, value in metrics.items() if name.startswith("time/")}
         rest = {name: value for name, value in metrics.items() if name not in timing}
-        for name, row in (("metrics.jsonl", rest), ("timing.jsonl", timing)):
+        for name, row in (("timing.jsonl", timing), ("metrics.jsonl", rest)):
             if row:
                 jsonl.append(self.folder / name, [{"step": step} | row])
 

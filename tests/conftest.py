@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial, wraps
@@ -30,7 +31,10 @@ from r1.pipeline.plan import plan
 from r1.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
-    from forkserver import ForkServer, Whole
+    from subprocess import CompletedProcess
+
+    from fakewandb import Server
+    from forkserver import Ended, ForkServer, Whole
 
 Config = dict[str, Any]
 SIZES = {
@@ -69,6 +73,20 @@ DENSE = [  # instead of the rewards for a right answer, which random weights nev
     f"extensions=[{low_ids.__module__}]",
 ]
 
+
+WAITED: list[str] = []
+
+
+def waiting(completion_ids: list[list[int]], *, file: str) -> list[float]:
+    """``low_ids``; in the middle of a run it waits until there is ``file``."""
+    WAITED.append(file)
+    if WAITED.count(file) == 4:
+        while not Path(file).exists():
+            time.sleep(0.05)
+    return low_ids(completion_ids)
+
+
+WAITING = f"reward.terms.low_ids._target_={low_ids.__module__}.waiting"
 
 LEARN = ["stage.examples_per_step=4", "stage.micro_batch_size=4", "model=scratch"]
 LEARN += [f"model.config.{name}={size}" for name, size in SIZES.items()]
@@ -268,3 +286,42 @@ def planned(write: Callable[..., list[str]]) -> Callable[..., Plan]:
         return plan(args, pipeline, {})
 
     return made
+
+
+# ---- W&B ----
+
+
+@pytest.fixture
+def wandb_server() -> Iterator[Server]:
+    """A W&B server on this machine; whatever is asked of it, it must know."""
+    from fakewandb import Server
+
+    with Server() as server:
+        yield server
+        assert server.state.unknown == []
+
+
+@pytest.fixture
+def wandb_env(wandb_server: Server, tmp_path: Path) -> dict[str, str]:
+    from wandbruns import environment
+
+    return environment(wandb_server, tmp_path / "home")
+
+
+@pytest.fixture
+def shell(wandb_env: dict[str, str], tmp_path: Path) -> Callable[..., CompletedProcess[str]]:
+    """``shell("wandb", "sync", ...)``: a command as a user of the server types it."""
+    from wandbruns import shell
+
+    return partial(shell, wandb_env, tmp_path)
+
+
+@pytest.fixture
+def logged(server: ForkServer, wandb_env: dict[str, str], folder: Path) -> Callable[..., Ended]:
+    """``logged("grpo", "logger.mode=offline", point=...)``: a run with logger=wandb, forked in a moment."""
+    from forkserver import knobs
+
+    def done(kind: str, *overrides: str, to: Path = folder, env: dict[str, str] | None = None, **more: Any) -> Ended:
+        return server.run(knobs(kind, "logger=wandb", *overrides), to, env=wandb_env | (env or {}), **more)
+
+    return done

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, partialmethod
 from importlib import import_module
 from pathlib import Path
@@ -78,6 +78,7 @@ class Request:
         delay: seconds after which it is sent SIGKILL.
         point: the moment at which it sends itself a signal.
         full: the first and the last attempt at a checkpoint that finds the disk full.
+        env: more of the environment.
     """
 
     overrides: list[str]
@@ -86,6 +87,7 @@ class Request:
     delay: float | None = None
     point: dict[str, Any] | None = None
     full: tuple[int, int] | None = None
+    env: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,7 @@ def run(request: Request, config: dict[str, Any]) -> None:
     log = os.open(f"{request.folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    os.environ |= request.env
     code = 1
     try:
         if request.point:

@@ -276,7 +276,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage._target_=r1.stage.base.Stage", ["does not fit `stage`"]),
         ("rollout._target_=r1.stage.loss.dapo.Dapo", ["does not fit `rollout`", "methods of Engine: generate"]),
         ("stage.advantage._target_=r1.data.verifier.exact.exact", ["does not fit `stage.advantage`"]),
-        ("trainer._target_=r1.logger.csv", ["does not fit `trainer`"]),
+        ("trainer._target_=r1.logger.csv.csv", ["does not fit `trainer`"]),
         ("reward.terms.accuracy._target_=r1.completion.parse", ["does not fit `reward.terms.accuracy`"]),
         (MINE % ("system", ""), ["may not build", "belongs to posix"]),
         (MINE % ("nosuch", ""), ["no such object", "my_rewards.nosuch"]),

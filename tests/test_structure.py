@@ -27,6 +27,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "data",
     "data/template",
     "data/verifier",
+    "logger",
     "reward/terms",
     "rollout",
     "stage",
@@ -35,9 +36,10 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage/loss",
     "teacher",
 )
-VALUES = ("experiment", "logger", "model", "model/lora", "reward", "stage/filters", "strategy")  # values only
+VALUES = ("experiment", "model", "model/lora", "reward", "stage/filters", "strategy")  # values only
 NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # added under a name
-LIGHTNING = {"checkpoint", "logger", "progress", "record", "stage/base", "trainer"}  # modules that extend it
+LOGGERS = {f"logger/{name}" for name in ("base", "csv", "tensorboard", "wandb")}
+LIGHTNING = {"checkpoint", "progress", "record", "stage/base", "trainer", *LOGGERS}  # modules that extend it
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
 Config = dict[str, Any]
 Compose = Callable[..., Config]

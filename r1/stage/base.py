@@ -153,9 +153,9 @@ class Stage(L.LightningModule):
         self.figures = figures(flat_rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.figures |= readability.summarise(texts, n, self.count_tokens)
         self.shown_samples = samples[: 3 * n : n]
-        self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
-        if self.record:
+        if self.record:  # before the row that they belong to
             self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
+        self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
 
     def validated(self, counts: dict[str, float]) -> None:
         """``figures`` are those of the current step: report them, and ``counts`` with them."""

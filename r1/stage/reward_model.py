@@ -115,9 +115,9 @@ class RewardModel(Stage):
             "val/loss": mean((-logsigmoid(margins)).tolist(), 1),
             "val/margin": mean(margins.tolist(), 1),
         }
-        self.validated({})
         if self.record:
             self.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
+        self.validated({})
 
     def export(self, folder: Path, go_on: bool = False) -> None:
         self.policy.save_pretrained(folder)

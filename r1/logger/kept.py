@@ -1,0 +1,37 @@
+"""Whether a .wandb file has everything: W&B writes it in the background and does not say when it could not."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+HEADER, BLOCK, PART = 7, 32768, struct.Struct("<IHB")  # bytes; a part is led by its checksum, length and kind
+FULL, FIRST, _, LAST = 1, 2, 3, 4
+
+
+def is_whole(file: Path) -> bool:
+    """Whether the file's last record is that of the run's end."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    found = deque(records(file.read_bytes()), maxlen=1)
+    return bool(found) and bool(Record.FromString(found[0]).WhichOneof("record_type") == "exit")
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The whole records in LevelDB's log format: parts that do not cross the edge of a block."""
+    position, record = HEADER, b""
+    while position + PART.size <= len(data):
+        left = BLOCK - position % BLOCK
+        _, length, kind = PART.unpack_from(data, position) if left >= PART.size else (0, 0, 0)
+        if not kind:  # the rest of the block is empty
+            position += left
+            continue
+        part = data[position + PART.size : position + PART.size + length]
+        if len(part) < length:
+            return
+        record = part if kind in (FULL, FIRST) else record + part
+        if kind in (FULL, LAST):
+            yield record
+        position += PART.size + length
