@@ -163,7 +163,9 @@ def test_runs_at_once_are_records_and_wandb_runs_of_their_own(
 
 
 def command(*overrides: str) -> list[str]:
-    return [sys.executable, "-m", "r1.run", "-m", "seed=1,2", *SFT, "checkpoint_every=1", *overrides]
+    """Of an option that is there twice, the last counts."""
+    options = {option.partition("=")[0]: option for option in (*SFT, "checkpoint_every=1", *overrides)}
+    return [sys.executable, "-m", "r1.run", *["-m"] * ("seed=1,2" in overrides), *options.values()]
 
 
 def environ() -> dict[str, str]:
@@ -176,7 +178,7 @@ def environ() -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], number: int) -> None:
     """SIGINT as a terminal sends it, to every process; SIGTERM and SIGKILL to the one that was started."""
-    argv = command(*launcher, "output_dir='run/${hydra:job.num}'", "resume=auto", "trainer.max_steps=100000")
+    argv = command("seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto", "trainer.max_steps=100000")
     folders = [tmp_path / "run" / "0", tmp_path / "run" / "1"]
     with subprocess.Popen(
         argv, cwd=tmp_path, env=environ(), text=True, start_new_session=True, stderr=subprocess.PIPE
@@ -187,17 +189,15 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], num
         wait_for(lambda: [status(folder) for folder in folders] == ["interrupted"] * 2, 30)
     assert code == (-9 if number == signal.SIGKILL else 128 + number)
     wait_for(lambda: not running(tmp_path), 30)
-    done = subprocess.run(
-        [sys.executable, "-m", "r1.run", *SFT, "seed=1", "checkpoint_every=1", "output_dir=run/0", "resume=auto"],
-        cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    argv = command("seed=1", "output_dir=run/0", "resume=auto")
+    done = subprocess.run(argv, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
     assert "trainer.max_steps: 100000 -> 6" in done.stderr  # it is the run that was begun
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", [SUBMITIT, pytest.param(RAY, marks=needs_ray)])
 def test_the_command_line(tmp_path: Path, launcher: list[str]) -> None:
-    argv = command(*launcher, "output_dir='run/${hydra:job.num}'", "resume=auto")
+    argv = command("seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto")
     for _ in range(2):  # the second time there is nothing left to do, and that is no error
         done = subprocess.run(argv, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
