@@ -122,6 +122,12 @@ def test_a_process_that_dies_is_one_screen(sweep: Sweep) -> None:
     assert "resume=auto" in str(error.value)
 
 
+@pytest.mark.skipif(bool(find_spec("ray")), reason="Ray is installed")
+def test_a_launcher_that_is_not_installed(sweep: Sweep) -> None:
+    with pytest.raises(UserError, match=r"pip install 'r1\[ray\]'"):
+        sweep(execute, "seed=1,2", *RAY)
+
+
 def test_lines_of_several_runs_do_not_mix() -> None:
     class Screen(list[str]):
         def write(self, text: str) -> None:
@@ -178,7 +184,9 @@ def environ() -> dict[str, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], number: int) -> None:
     """SIGINT as a terminal sends it, to every process; SIGTERM and SIGKILL to the one that was started."""
-    argv = command("seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto", "trainer.max_steps=100000")
+    argv = command(
+        "seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto", "trainer.max_steps=100000"
+    )
     folders = [tmp_path / "run" / "0", tmp_path / "run" / "1"]
     with subprocess.Popen(
         argv, cwd=tmp_path, env=environ(), text=True, start_new_session=True, stderr=subprocess.PIPE
