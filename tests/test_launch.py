@@ -66,29 +66,30 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
         Path(f"{cfg['seed']}.json").write_text(json.dumps([os.getpid(), sys.argv, overrides]))
         return Path(cfg["output_dir"])
 
-    assert sweep(job, "seed=0,1,2,3", "output_dir='run/${hydra:job.num}'", *launcher) == DATA
+    assert sweep(job, "seed=0,1,2", "output_dir='run/${hydra:job.num}'", *launcher) == DATA
     out, err = capfd.readouterr()
-    assert out == "run/0\nrun/3\n"
+    assert out == "run/0\n"
     told = [line for line in err.splitlines() if line.startswith("r1  [")]
     assert told == [
         "r1  [0] seed=0: finished",
         "r1  [1] seed=1: the file has gone where data.path do bring it back",
         "r1  [2] seed=2: RuntimeError: a bug of <redacted>",
-        "r1  [3] seed=3: finished",
     ]
     said = err + lines(tmp_path)
     assert said.count("[1] r1: the file has gone\n[1]   where    data.path\n") == 1
     assert said.count("[2] Traceback") == 1
     assert "hunter2" not in said
-    (pid, argv, overrides), (other, *_) = (json.loads((tmp_path / f"{i}.json").read_text()) for i in (0, 3))
-    assert os.getpid() not in (pid, other)
+    pid, argv, overrides = json.loads((tmp_path / "0.json").read_text())
+    assert pid != os.getpid()
     assert argv == sys.argv
     assert "seed=0" in overrides
     (multirun,) = tmp_path.rglob("multirun.yaml")
     assert multirun.parent.parent == tmp_path / "outputs" / "multirun"
 
 
-@pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT], ids=["joblib", "submitit"])
+@pytest.mark.parametrize(
+    "launcher", [pytest.param(JOBLIB, id="joblib"), pytest.param(SUBMITIT, id="submitit", marks=pytest.mark.long)]
+)
 def test_a_signal_is_passed_on_once_and_ends_the_sweep(sweep: Sweep, tmp_path: Path, launcher: list[str]) -> None:
     def job(cfg: dict[str, Any], overrides: list[str]) -> None:
         began, seen = Path(f"began_{cfg['seed']}"), []
