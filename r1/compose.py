@@ -217,7 +217,7 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
             do = f"set its keys one by one: {key}.KEY=VALUE"
         if str(value).startswith("_"):
             do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
-        if key.startswith("hydra/"):
+        if key.startswith("hydra/") and not do:
             extra = str(value).partition("_")[0]
             do = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
         return UserError(what, where=key, given=value, allowed=options, do=do)

@@ -50,10 +50,10 @@ class Job:
 
     def __init__(self, execute: Execute, argv: list[str], num_runs: int, stop: Stop) -> None:
         self.execute, self.argv, self.num_runs, self.stop = execute, argv, num_runs, stop
-        self.here = True
+        self.here, self.out = True, sys.stdout  # launchers write on stdout, too: theirs is another while they run
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"here": False}  # what is packed up runs in another process
+        return self.__dict__ | {"here": False, "out": None}  # what is packed up runs in another process
 
     def __call__(self, cfg: DictConfig) -> Ended:
         config = {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items()}  # type: ignore[union-attr]
@@ -66,7 +66,7 @@ class Job:
         except Interrupted as stop:  # only a signal keeps the other runs of a sweep from theirs
             sys.exit(stop.code)
         if ended.folder:
-            print(ended.folder, flush=True)
+            print(ended.folder, file=self.out, flush=True)
         return ended
 
     def _elsewhere(self, config: dict[str, Any]) -> Ended:

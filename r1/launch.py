@@ -9,6 +9,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
@@ -67,8 +68,10 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
             print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
     with hydra(args) as loader, stoppable() as stop:
+        job = Job(execute, sys.argv, num_runs, stop)
         try:
-            batches = loader.multirun("config", Job(execute, sys.argv, num_runs, stop), texts)
+            with redirect_stdout(sys.stderr):
+                batches = loader.multirun("config", job, texts)
         except Interrupted:
             raise
         except Exception as error:  # launchers raise many kinds
