@@ -13,7 +13,7 @@ FULL, FIRST, _, LAST = 1, 2, 3, 4
 
 def is_whole(file: Path) -> bool:
     """Whether the file's last record is that of the run's end."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made at import time
 
     found = deque(records(file.read_bytes()), maxlen=1)
     return bool(found) and bool(Record.FromString(found[0]).WhichOneof("record_type") == "exit")
