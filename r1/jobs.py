@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1.errors import Interrupted, UserError, one_line
+from r1.process import shared_cores
 from r1.secrets import redact
 from r1.stop import Stop, notices
 
@@ -74,7 +75,7 @@ class Job:
         stopped = Path(HydraConfig.get().runtime.output_dir) / f"{job.id}.stopped"  # where a cluster lets it go on
         sys.argv = self.argv
         if self.stop.near and not config["threads"]:  # before torch looks: the runs share the cores
-            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // self.num_runs)))
+            os.environ.update(shared_cores(self.num_runs))
         with tagged(f"[{job.num}] "), self.stop.passed_on(), notices() as notice:
             if notice.expected and stopped.is_file():
                 config |= {"output_dir": stopped.read_text(), "resume": "auto"}
@@ -111,11 +112,6 @@ def attempt(execute: Execute, config: dict[str, Any], overrides: list[str]) -> E
 
 def task_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Tagged(io.TextIOBase):

@@ -69,6 +69,12 @@ class Process:
         return last_words(text)
 
 
+def shared_cores(num_runs: int) -> dict[str, str]:
+    """The environment of runs at the same time: threads that wait for a core are many times slower than none."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_runs)))}
+
+
 def into(folder: Path) -> list[str]:
     """The overrides that make a run write its record into ``folder``, and go on with what is there."""
     return [f"output_dir={escaped(str(folder))}", "resume=auto"]

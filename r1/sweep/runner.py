@@ -11,7 +11,7 @@ from typing import TextIO
 from r1.errors import UserError, one_line
 from r1.overrides import read
 from r1.pipeline.asked import peel, pipelines
-from r1.process import Process, escaped, into, signals
+from r1.process import Process, escaped, into, shared_cores, signals
 from r1.sweep import outcome
 from r1.sweep.board import Board
 from r1.sweep.hyperband import Hyperband
@@ -92,6 +92,7 @@ class Runner:
 
     def _env(self) -> dict[str, str]:
         own = {"R1_SWEEP": self.sweep.name, "WANDB_RUN_GROUP": self.sweep.name}
+        own |= shared_cores(self.workers) if self.workers > 1 else {}
         return own | {name: value for name, value in os.environ.items() if name != "WANDB_RUN_ID"}
 
     def _pass_on(self, received: list[int]) -> None:
