@@ -182,7 +182,7 @@ def environ() -> dict[str, str]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT, pytest.param(RAY, marks=needs_ray)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
 def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], number: int) -> None:
     """SIGINT as a terminal sends it, to every process; SIGTERM and SIGKILL to the one that was started."""
     argv = command(
