@@ -63,6 +63,7 @@ def quiet() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run need not be Slurm's
 
 
 def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path:

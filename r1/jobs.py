@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from r1.errors import Interrupted, UserError, one_line
 from r1.process import shared_cores
 from r1.secrets import redact
-from r1.stop import Stop, notices
+from r1.stop import Notice, Stop, notices
 
 Execute = Callable[[dict[str, Any], list[str]], Any]
 
@@ -71,22 +71,28 @@ class Job:
         return ended
 
     def _elsewhere(self, config: dict[str, Any]) -> Ended:
-        job = HydraConfig.get().job
-        stopped = Path(HydraConfig.get().runtime.output_dir) / f"{job.id}.stopped"  # where a cluster lets it go on
         sys.argv = self.argv
         if self.stop.near and not config["threads"]:  # before torch looks: the runs share the cores
             os.environ.update(shared_cores(self.num_runs))
-        with tagged(f"[{job.num}] "), self.stop.passed_on(), notices() as notice:
-            if notice.expected and stopped.is_file():
-                config |= {"output_dir": stopped.read_text(), "resume": "auto"}
-            try:
-                self.stop.check()
-                ended = attempt(self.execute, config, task_overrides())
-            except Interrupted as stop:
-                if notice.expected and stop.folder:
-                    stopped.write_text(stop.folder)
-                notice.pass_on()
-                return Ended(stop.code, error=f"stopped by {stop}, {stop.folder or 'before it began'}", here=False)
+        with tagged(f"[{HydraConfig.get().job.num}] "), self.stop.passed_on(), notices() as notice:
+            ended = self._noticed(config, notice)
+        if self.stop.alone:  # nobody waits for the result; joblib's processes would wait for more work for ever
+            os._exit(ended.code)
+        return ended
+
+    def _noticed(self, config: dict[str, Any], notice: Notice) -> Ended:
+        """A run in another process, which goes on in its record where a cluster has stopped it before."""
+        stopped = Path(HydraConfig.get().runtime.output_dir) / f"{HydraConfig.get().job.id}.stopped"
+        if notice.expected and stopped.is_file():
+            config |= {"output_dir": stopped.read_text(), "resume": "auto"}
+        try:
+            self.stop.check()
+            ended = attempt(self.execute, config, task_overrides())
+        except Interrupted as stop:
+            if notice.expected and stop.folder:
+                stopped.write_text(stop.folder)
+            notice.pass_on()
+            return Ended(stop.code, error=f"stopped by {stop}, {stop.folder or 'before it began'}", here=False)
         stopped.unlink(missing_ok=True)
         return replace(ended, here=False)
 

@@ -27,6 +27,8 @@ class Stop:
     The process that started the sweep holds a lock on the file: a run that can have it has been left alone.
     """
 
+    alone = False
+
     def __init__(self, file: Path) -> None:
         self.file, self.cluster_job = file, os.environ.get("SLURM_JOB_ID")
         self._held = file.open("a")
@@ -104,6 +106,7 @@ class Stop:
                     os.kill(os.getpid(), int(number))
                 with suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    self.alone = True
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
 
