@@ -108,7 +108,7 @@ def _seen(results: Sequence[Config]) -> Iterator[UserError]:
     logger = results[0]["logger"]
     if any(cfg["dry_run"] for cfg in results):
         yield UserError("a dry run measures nothing", where="command", given="dry_run=true", do="leave it out")
-    if logger["_target_"] != "r1.logger.wandb":
+    if logger["_target_"] != "r1.logger.wandb.wandb":
         do = "add logger=wandb; of a pipeline, for the step with its result: steps.NAME.logger=wandb"
         yield UserError("W&B would see no metric of these runs", where="command", given=logger["_target_"], do=do)
     elif logger["mode"] in ("offline", "disabled"):
