@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
@@ -26,6 +26,7 @@ from r1 import budget, jsonl, provenance
 from r1.errors import Halted, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
 from r1.files import lock, replace
+from r1.outcome import Outcome
 from r1.runs import Run, read
 from r1.screen import console
 from r1.secrets import redact, redact_values
@@ -41,7 +42,7 @@ ENDS = (((Interrupted, KeyboardInterrupt), "interrupted"), (Halted, "halted"))
 GROWING = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
-class Record:
+class Record(Outcome):
     """Context manager around a run: whatever happens inside, the manifest says how it ended.
 
     Args:
@@ -68,11 +69,9 @@ class Record:
         parents: list[dict[str, Any]],
         resume: bool,
     ) -> None:
-        self.dir, self.config, self.overrides, self.command = folder.absolute(), config, overrides, command
+        super().__init__(folder)
+        self.config, self.overrides, self.command = config, overrides, command
         self.data, self.parents = data, parents
-        self.start: dict[str, Estimate] = {}
-        self.final: dict[str, Estimate] = {}
-        self.best: dict[str, Any] | None = None
         self._earlier_wall_s = 0.0
         self._lock = lock(self.dir)
         try:
@@ -116,7 +115,7 @@ class Record:
                 do="take another output_dir, or continue it as it was begun",
             )
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> Self:
         try:
             self._begin()
         except BaseException:

@@ -33,10 +33,12 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage/advantage",
     "stage/divergence",
     "stage/loss",
+    "strategy",
     "teacher",
 )
-VALUES = ("experiment", "logger", "model", "model/lora", "reward", "stage/filters", "strategy")  # values only
+VALUES = ("experiment", "logger", "model", "model/lora", "reward", "stage/filters")  # values only
 NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # added under a name
+PLACES = NAMED | {"strategy": "trainer.strategy"}  # where an option's node lies, if not under the group's own name
 LIGHTNING = {"checkpoint", "logger", "progress", "record", "stage/base", "trainer"}  # modules that extend it
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
 Config = dict[str, Any]
@@ -77,7 +79,7 @@ ALL = [(group, option) for group in (*GROUPS, *VALUES) for option in options(gro
 
 
 def node_of(cfg: Config, group: str) -> Config:
-    for part in NAMED.get(group, group.replace("/", ".")).split("."):
+    for part in PLACES.get(group, group.replace("/", ".")).split("."):
         cfg = cfg[part]
     return cfg
 

@@ -30,7 +30,7 @@ class StepLoader:
             yield from batches
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "stage": self.stage.loader_state()}
+        return {"step": self.step, "stage": self.stage.gather(self.stage.loader_state(self.step))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]

@@ -1,0 +1,19 @@
+"""What a strategy is: how the devices of a run share its model, as Lightning understands it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy as LightningStrategy
+
+
+class Strategy(Protocol):
+    """``several``: it takes more than one device; ``package``: what it needs besides r1's own dependencies."""
+
+    several: bool
+    package: str | None
+
+    def lightning(self, timeout: timedelta) -> LightningStrategy | str:
+        """The Trainer's strategy; a device that waits for another longer than ``timeout`` gives up."""
