@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from r1.strategy.base import Strategy
+
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import DDPStrategy
 
 
-class Ddp:
+class Ddp(Strategy):
     """The gradient is summed once per optimizer step, after its last micro-batch."""
-
-    several, package = True, None
 
     def lightning(self, timeout: timedelta) -> DDPStrategy:
         from lightning.pytorch.strategies import DDPStrategy

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from r1.strategy.base import Strategy
 
-class Single:
+
+class Single(Strategy):
     """Lightning's choice for one device."""
 
-    several, package = False, None
+    several = False
 
     def lightning(self, timeout: timedelta) -> str:
         return "auto"
