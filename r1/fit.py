@@ -22,7 +22,7 @@ from r1.logger import closing
 from r1.memory import keep_freed_memory
 from r1.outcome import Outcome
 from r1.progress import Progress, console, sentence
-from r1.ranks import Place, Ranks, joined
+from r1.ranks import HOST, Place, Ranks, joined
 from r1.record import MetricsFile, Record
 from r1.runs import new_folder
 from r1.secrets import redact
@@ -88,7 +88,10 @@ def fit(
     with joined(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
         console.quiet = not ranks.first
         place = Path(ranks.from_first(lambda: str(folder or folder_of(cfg))))
-        with outcome(place, cfg, experiment, overrides, command, ranks) as held, ranks.parting():
+        held = outcome(place, cfg, experiment, overrides, command, ranks)
+        strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
+        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOST)}
+        with held, ranks.parting():
             share_start(held, ranks)
             experiment.stage.ranks = ranks
             experiment.stage.record = held if isinstance(held, Record) else None

@@ -17,6 +17,7 @@ class Outcome:
         dir: the record's folder, whoever writes it.
         start, final: the figures of the first and of the last validation.
         best: step and headline of the best validation so far.
+        devices: how many there are, how they share the work, and whose they are.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,6 +25,7 @@ class Outcome:
         self.start: dict[str, Estimate] = {}
         self.final: dict[str, Estimate] = {}
         self.best: dict[str, Any] | None = None
+        self.devices: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         return self

@@ -206,8 +206,8 @@ class Ranks:
             time.sleep(SIGN_EVERY_S)
             silent = {rank: sign for rank, sign in self._signs() if silent.get(rank) == sign}
         if silent:
-            names = ", ".join(map(str, sorted(silent)))
-            raise RankFailed(f"silent, and waited for by the others (silent: {names}; {error})", min(silent), code=1)
+            alone = "" if len(silent) == 1 else f", like {len(silent) - 1} more"
+            raise RankFailed(f"shows no sign of life{alone}, and the others wait", min(silent), code=1)
 
 
 def broken_connection(error: BaseException) -> bool:

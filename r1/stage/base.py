@@ -27,7 +27,7 @@ from r1.seeds import batch_indices, key
 from r1.sequences import Sequences
 from r1.stage.figures import figures
 from r1.stage.heldout import answers
-from r1.stage.loader import Once, StepLoader
+from r1.stage.loader import Once, StepLoader, recount
 from r1.stage.optimization import Optimization, adamw, lr_factor
 from r1.stage.row import StepRow
 
@@ -176,11 +176,13 @@ class Stage(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = {name: asdict(figure) for name, figure in self.figures.items()}
         checkpoint["validation"] = {"step": self.validated_at, "figures": plain, "best": self.best}
+        checkpoint["num_micro_batches"] = self.plan.num_micro_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         held = checkpoint["validation"]
         self.validated_at, self.best = held["step"], held["best"]
         self.figures = {name: Estimate(**figure) for name, figure in held["figures"].items()}
+        recount(checkpoint, self.plan.num_micro_batches)
 
     # ---- optimization ----
 

@@ -61,3 +61,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+
+def recount(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
+    """Lightning counts micro-batches, of which there may be more or fewer in a step than when it was saved."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        for name, count in counts.items():
+            counts[name] = count // checkpoint["num_micro_batches"] * num_micro_batches
