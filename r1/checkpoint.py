@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
+from r1 import shards
 from r1.errors import STOP_SIGNALS, STORAGE, Interrupted, UserError
 from r1.outcome import Outcome
 from r1.progress import console
@@ -44,6 +45,9 @@ class Checkpoints(Callback):
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
         self.failures = 0
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = InPlace()
 
     def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
         self.record.best = module.best  # a run that was killed could not write it down
@@ -170,18 +174,18 @@ class Checkpoints(Callback):
                 _sync(self.record.dir / name)
 
     def _write(self, trainer: L.Trainer, file: Path) -> None:
-        io = InPlace()
-        trainer.strategy.checkpoint_io = io
         trainer.save_checkpoint(file)
-        if io.error:
-            raise io.error
+        io: Any = trainer.strategy.checkpoint_io
+        error, io.error = io.error, None
+        if error:
+            raise error
 
     def _publish(self, partial: Path, final: Path) -> None:
         if not self.ranks.first:
             return
         (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
         (partial / "sha256").write_text(_digest(partial))
-        for path in (*partial.iterdir(), partial):
+        for path in (*_files(partial), partial / "sha256", partial / "state.ckpt", partial):
             _sync(path)
         partial.rename(final)
         _sync(self.folder)
@@ -222,6 +226,10 @@ class InPlace(TorchCheckpointIO):
             if not isinstance(error.__context__, OSError):
                 raise
             self.error = error.__context__
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """One file, or one of each device there was when it was saved."""
+        return shards.whole(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
 
 
 def latest(folder: Path) -> Path | None:
@@ -269,10 +277,18 @@ def files_at(checkpoint: Path | None) -> dict[str, int]:
 def _digest(folder: Path) -> str:
     """sha256 over the files of a checkpoint."""
     digest = hashlib.sha256()
-    for name in ("state.ckpt", "files.json"):
-        with (folder / name).open("rb") as source:
+    for path in _files(folder):
+        with path.open("rb") as source:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a checkpoint consists of: the state, a file or one per device, and the sizes of the record's files."""
+    state = folder / "state.ckpt"
+    parts = sorted(path for path in state.rglob("*") if path.is_file()) if state.is_dir() else [state]
+    return [*parts, folder / "files.json"]
 
 
 def _sync(path: Path) -> None:

@@ -18,10 +18,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1.errors import Interrupted, RankFailed
+from r1.errors import STOP_SIGNALS, Interrupted, RankFailed
+from r1.files import replace
 from r1.pipeline.process import die_with
 from r1.ranks import FAILED, Place, place
-from r1.record import replace
 from r1.secrets import redact
 
 if TYPE_CHECKING:
@@ -80,8 +80,6 @@ class Crew:
 
     @contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        from r1.checkpoint import STOP_SIGNALS
-
         before = {number: signal.signal(number, lambda number, _: self._pass_on(number)) for number in STOP_SIGNALS}
         try:
             yield

@@ -169,6 +169,7 @@ def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
             precision_plugin=Precision(),
             callback_metrics={},
             loggers=[],
+            strategy=None,
         )
         return made
 

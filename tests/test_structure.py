@@ -39,7 +39,15 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
 VALUES = ("experiment", "logger", "model", "model/lora", "reward", "stage/filters")  # values only
 NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # added under a name
 PLACES = NAMED | {"strategy": "trainer.strategy"}  # where an option's node lies, if not under the group's own name
-LIGHTNING = {"checkpoint", "logger", "progress", "record", "stage/base", "trainer"}  # modules that extend it
+LIGHTNING = {
+    "checkpoint",
+    "logger",
+    "progress",
+    "record",
+    "stage/base",
+    "strategy/fsdp",
+    "trainer",
+}  # modules that extend it
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
 Config = dict[str, Any]
 Compose = Callable[..., Config]

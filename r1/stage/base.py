@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -131,14 +132,21 @@ class Stage(L.LightningModule):
         counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
         return {name: float(count) for name, count in counts.items()}
 
-    def export(self, folder: Path, go_on: bool = False) -> None:
+    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
         """The policy as a Hugging Face folder; with ``go_on`` it can be trained on afterwards."""
-        models.export(self.policy, self.tokenizer, self.stop_ids, folder, go_on)
+        models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
 
     def publish(self, folder: Path, go_on: bool = False) -> None:
         """``export`` by the first process, for all of them; every one must come here."""
+        gathered = getattr(self.trainer.strategy, "gathered", None)
+        policy = gathered() if gathered else self.policy
         if self.ranks.first:
-            self.export(folder, go_on)
+            self.export(policy, folder, go_on)
+
+    def whole_policy(self) -> AbstractContextManager[None]:
+        """Inside, every device has all weights of the policy; every one must come here."""
+        unsharded = getattr(self.trainer.strategy, "unsharded", None)
+        return unsharded() if unsharded else nullcontext()  # type: ignore[no-any-return]
 
     # ---- validation ----
 
@@ -151,7 +159,8 @@ class Stage(L.LightningModule):
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         n = self.validation.num_samples
-        rows, samples, scores, counts = answers(self, indices)
+        with self.whole_policy():
+            rows, samples, scores, counts = answers(self, indices)
         self.figures = figures(rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.figures |= readability.summarise([sample.completion for sample in samples], n, self.count_tokens)
         self.shown_samples = samples[: 3 * n : n]
@@ -260,7 +269,8 @@ class Stage(L.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards
         if not norm.isfinite():  # the weights are still those of the last good step
             raise Halted("the loss or its gradient is not finite", float(norm))
         self.note({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})

@@ -19,7 +19,7 @@ from r1.functional import KL_ESTIMATORS
 from r1.model import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.sequences import Sequences
+from r1.sequences import Sequences, stack
 from r1.stage.advantage.base import Advantage
 from r1.stage.base import Stage
 from r1.stage.collect import Collector, ZeroVariance
@@ -135,8 +135,12 @@ class Grpo(Stage):
         return loss * self.backward_scale()
 
     def nothing(self) -> Tensor:
-        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero."""
-        return torch.stack([(p * 0).sum() for p in self.policy.parameters() if p.requires_grad]).sum()
+        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero.
+
+        The other devices go through the model meanwhile, and may need this one to.
+        """
+        logps, _ = self.forward_logps(self.policy, stack([([0], [0])], 0).to(self.device))
+        return logps.sum() * 0
 
     def on_train_start(self) -> None:
         self._stop_at_total_tokens()  # a run that goes on may have reached them already

@@ -25,7 +25,8 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         while self.step < self.num_steps:
-            batches = self.stage.micro_batches(self.step)
+            with self.stage.whole_policy():  # nobody waits for another while rollouts are made
+                batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
             yield from batches
 
