@@ -22,11 +22,13 @@ TEN = ["trainer.max_steps=10", "val.every=5", "val.num_prompts=3"]  # of 3 promp
 Ended = Callable[..., Path]
 
 
-def on(size: int, kind: str, *overrides: str) -> list[str]:
+def on(size: int, kind: str, *overrides: str, strategy: str = "ddp") -> list[str]:
     """The command line of a kind on so many devices; a device's micro-batch is never larger than its share."""
+    if kind in ("reject", "eval"):
+        return knobs(kind, *([f"strategy={strategy}", f"trainer.devices={size}"] if size > 1 else []), *overrides)
     sequences = {"on_policy": 2, "resample": 2}.get(kind, 4 if kind in ("grpo", "kl") else 1) * 4 // size
     batch = min(int(next(o for o in KINDS[kind] if "micro_batch" in o).partition("=")[2]), sequences)
-    several = ["strategy=ddp", f"trainer.devices={size}"] if size > 1 else []
+    several = [f"strategy={strategy}", f"trainer.devices={size}"] if size > 1 else []
     return knobs(kind, *several, f"stage.micro_batch_size={batch}", *overrides)
 
 
@@ -35,10 +37,10 @@ def ended(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Ended
     """``ended("grpo", 2)``: the folder of a run on two devices that nobody touched; made once."""
     base = tmp_path_factory.mktemp("devices")
 
-    def once(kind: str, size: int, *overrides: str) -> Path:
-        folder = base / "_".join([kind, str(size), *overrides]).replace("/", "-")
+    def once(kind: str, size: int, *overrides: str, strategy: str = "ddp") -> Path:
+        folder = base / "_".join([kind, str(size), strategy, *overrides]).replace("/", "-")
         if not folder.exists():
-            assert server.run(on(size, kind, *overrides), folder).code == 0, log(folder)
+            assert server.run(on(size, kind, *overrides, strategy=strategy), folder).code == 0, log(folder)
         return folder
 
     return once
@@ -86,6 +88,32 @@ CASES = [
 @pytest.mark.parametrize(("kind", "size", "more"), CASES)
 def test_the_number_of_devices_does_not_matter(ended: Ended, kind: str, size: int, more: list[str]) -> None:
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more))
+
+
+LORA = ["+model/lora=default", "model.lora.r=2", "model.lora.dropout=0"]
+SHARDED = [
+    pytest.param("sft", 2, []),
+    *(pytest.param(kind, 2, [], marks=LONG) for kind in ("grpo", "kl", "resample", "distill", "logits", "direct")),
+    *(pytest.param(kind, 4, [], marks=LONG) for kind in ("sft", "grpo", "on_policy")),
+    pytest.param("sft", 2, LORA, marks=LONG),
+    pytest.param("resample", 2, ["stage.max_resamples=1"], marks=LONG),
+]
+
+
+@pytest.mark.parametrize(("kind", "size", "more"), SHARDED)
+def test_shards_are_trained_like_a_whole(ended: Ended, kind: str, size: int, more: list[str]) -> None:
+    assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more, strategy="fsdp"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("kind", ["reject", "eval"])
+def test_what_is_only_asked_is_shared_out(ended: Ended, kind: str, strategy: str) -> None:
+    alone, together = ended(kind, 1), ended(kind, 2, strategy=strategy)
+    for name in files(alone, checkpoints=True):
+        if name.endswith(".jsonl") and name != "timing.jsonl":
+            assert (together / name).read_text() == (alone / name).read_text(), name
+    assert manifest(together)["metrics"] == manifest(alone)["metrics"]
 
 
 def test_there_is_one_record_of_all(ended: Ended) -> None:
@@ -190,6 +218,35 @@ def test_a_run_goes_on_with_other_devices(
     assert manifest(folder)["fingerprint"] == fingerprint
     assert manifest(folder)["devices"]["count"] == now
     assert f"trainer.devices was {then} and is {now}, so the rest may differ in its last bits" in log(folder)
+
+
+SHARDS = [  # strategy and devices at the stop and after it
+    pytest.param("grpo", ("fsdp", 2), ("fsdp", 4)),
+    pytest.param("sft", ("fsdp", 2), ("ddp", 1)),
+    pytest.param("sft", ("ddp", 1), ("fsdp", 2)),
+    pytest.param("sft", ("ddp", 2), ("fsdp", 2)),
+    pytest.param("grpo", ("fsdp", 4), ("ddp", 2)),
+]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "then", "now"), SHARDS)
+def test_any_strategy_goes_on_from_the_checkpoint_of_another(
+    server: ForkServer, ended: Ended, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]
+) -> None:
+    point = Point(STEP, call=3, number=signal.SIGTERM)
+    first = server.run(on(then[1], kind, strategy=then[0]), folder, point, rank=0 if then[1] > 1 else None)
+    assert first.code == 143, log(folder)
+    assert server.run(on(now[1], kind, strategy=now[0]), folder, resume=True).code == 0, log(folder)
+    assert_same(ended(kind, 1), folder)
+
+
+@pytest.mark.long
+def test_shards_go_on_to_the_same_bits(server: ForkServer, ended: Ended, folder: Path) -> None:
+    point = Point(STEP, call=3, number=signal.SIGTERM)
+    assert server.run(on(2, "sft", strategy="fsdp"), folder, point, rank=1).code == 143, log(folder)
+    assert server.run(on(2, "sft", strategy="fsdp"), folder, resume=True).code == 0, log(folder)
+    assert_same_run(ended("sft", 2, strategy="fsdp"), folder)
 
 
 # ---- the command line ----
