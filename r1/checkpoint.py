@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -23,7 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from r1 import shards
-from r1.errors import STOP_SIGNALS, STORAGE, Interrupted, UserError
+from r1.errors import STORAGE, Interrupted, UserError
 from r1.outcome import Outcome
 from r1.progress import console
 from r1.ranks import Ranks

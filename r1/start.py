@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1.errors import STOP_SIGNALS, Interrupted, RankFailed
 from r1.files import replace
-from r1.pipeline.process import die_with
+from r1.process import die_with
 from r1.ranks import FAILED, Place, place
 from r1.secrets import redact
 

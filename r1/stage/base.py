@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
 import torch
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from r1.record import Record
-
-T = TypeVar("T")
 
 
 class Stage(L.LightningModule):
@@ -216,7 +214,7 @@ class Stage(L.LightningModule):
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
         """Take back the ``loader_state`` of every device there was then; there may be more or fewer now."""
 
-    def gather(self, value: T) -> list[T]:
+    def gather(self, value: Any) -> list[Any]:
         """A value of each device, in the order of their ranks; every device must come here."""
         return self.ranks.gather(value)
 
@@ -269,8 +267,8 @@ class Stage(L.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
-        norm: Any = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of shards
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # of shards
         if not norm.isfinite():  # the weights are still those of the last good step
             raise Halted("the loss or its gradient is not finite", float(norm))
         self.note({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
@@ -287,8 +285,7 @@ class Stage(L.LightningModule):
 
     def report_step(self) -> None:
         """Called once per optimizer step, before anything else looks at it (a checkpoint includes its step's row)."""
-        metrics = self._sums.close(self.gather)
-        self.report(metrics)
+        self.report(metrics := self._sums.close(self.gather))
         self.check_step(metrics)
 
     def check_step(self, metrics: dict[str, float]) -> None:
