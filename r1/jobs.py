@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from r1.errors import Interrupted, UserError, one_line
+from r1.screen import console
 from r1.secrets import redact
 from r1.stop import Stop, notices
 
@@ -99,7 +100,8 @@ def attempt(execute: Execute, config: dict[str, Any], overrides: list[str]) -> E
     try:
         folder = execute(config, overrides)
     except UserError as error:
-        print(f"r1: {error}", file=sys.stderr)
+        if not console.quiet:
+            print(f"r1: {error}", file=sys.stderr)
         return Ended(error.code, error=one_line(str(error)))
     except Interrupted:
         raise

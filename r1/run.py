@@ -55,7 +55,10 @@ def main() -> None:
 
 
 def fail(error: Any) -> int:
-    print(f"r1: {error}", file=sys.stderr)
+    from r1.screen import console
+
+    if not console.quiet:
+        print(f"r1: {error}", file=sys.stderr)
     return int(error.code)
 
 

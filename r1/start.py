@@ -118,8 +118,10 @@ class Crew:
             raise failed
         stops = [*self.asked, *(code - 128 for code in codes if code > 128)]
         if stops:
-            if close(self.folder, "interrupted", Interrupted(stops[0])) != "finished":
-                raise Interrupted(stops[0])
+            stop = Interrupted(stops[0])
+            stop.folder = str(self.folder)
+            if close(self.folder, "interrupted", stop) != "finished":
+                raise stop
         elif code := next(filter(None, codes), 0):
             failed = RankFailed(f"ended with exit code {code} and no word", codes.index(code), code)
             close(self.folder, "failed", failed)

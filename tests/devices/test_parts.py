@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.errors import Interrupted, RankFailed, UserError
+from r1.launch import launch
 from r1.ranks import Place, Ranks, place
 from r1.stage.experience import joined, split
 from r1.stage.grpo import Grpo
@@ -95,6 +96,14 @@ def test_a_launcher_must_start_what_the_config_asks_for(alone: pytest.MonkeyPatc
     for devices in (1, 2):
         with pytest.raises(UserError, match="has started 4 processes, and the config asks for"):
             check_devices("cpu", devices, 1, several=True)
+
+
+@pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["experiment=r1"]])
+def test_several_runs_are_not_started_once_per_device(alone: pytest.MonkeyPatch, words: list[str]) -> None:
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}.items():
+        alone.setenv(name, str(value))
+    with pytest.raises(UserError, match="start the processes of each themselves"):
+        launch(words, lambda *_: pytest.fail("started"))
 
 
 def test_a_rank_is_told_what_torchrun_would_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
