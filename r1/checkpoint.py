@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,9 +21,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1.errors import STOP_SIGNALS, STORAGE, Interrupted, UserError
+from r1 import shards
+from r1.errors import STORAGE, Interrupted, UserError
+from r1.outcome import Outcome
 from r1.progress import console
-from r1.record import Record
+from r1.ranks import Ranks
 
 KEEP = 2
 MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
@@ -37,8 +39,8 @@ class Checkpoints(Callback):
     checkpoint: Lightning does not make it up on resume.
     """
 
-    def __init__(self, record: Record, every: int, validate_every: int, keep_best: bool) -> None:
-        self.record, self.folder = record, record.dir / "checkpoints"
+    def __init__(self, record: Outcome, ranks: Ranks, every: int, validate_every: int, keep_best: bool) -> None:
+        self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
         self.failures = 0
@@ -50,8 +52,6 @@ class Checkpoints(Callback):
         self.record.best = module.best  # a run that was killed could not write it down
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        for number in STOP_SIGNALS:  # Lightning has just put its own handler here, which stops in the middle of a step
-            signal.signal(number, self.ask_to_stop)
         self.poll()
         if trainer.global_step and self._validation_due(trainer) and module.validated_at != trainer.global_step:
             self._make_up_validation(trainer, module)
@@ -67,15 +67,19 @@ class Checkpoints(Callback):
 
         Raises:
             Interrupted: a stop was asked for.
+            RankFailed: another process of the run has failed.
         """
+        self.ranks.sign()
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """A stop in the middle of a rollout or a validation: the last finished step is saved as it is.
 
-        The rollouts of the step that was begun are a function of its weights and will be made again.
+        The rollouts of the step that was begun are a function of its weights and will be made again. With several
+        processes none is left alone with its stop: they meet first, and save together.
         """
+        exception = self.ranks.told(exception)
         if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()  # else Lightning too makes up for a validation
             self.save(trainer)
@@ -115,13 +119,17 @@ class Checkpoints(Callback):
         self.record.best = module.best
         final = self.record.dir / "best"
         partial, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
-        module.export(partial, go_on=True)
+        module.publish(partial, go_on=True)
+        if not self.ranks.first:
+            return
         if final.exists():
             final.rename(old)
         partial.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
     def _step_done(self, trainer: L.Trainer) -> None:
+        asked = [number for number in self.ranks.gather(self.stop_signal) if number is not None]
+        self.stop_signal = asked[0] if asked else None
         if self.stop_signal is not None:
             trainer.should_stop = True
         if self.stop_signal is not None or trainer.global_step % self.every == 0:
@@ -134,33 +142,56 @@ class Checkpoints(Callback):
             UserError: it could not be done ``MAX_FAILURES`` times in a row.
         """
         final = self.folder / f"step_{trainer.global_step:06d}"
-        if final.exists():
+        if self.ranks.from_first(final.exists):
             return
-        partial = self.folder / f"{final.name}.tmp.{os.getpid()}"
-        try:
-            self._write(trainer, partial)
-            partial.rename(final)
-            _sync(self.folder)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
+        partial = final.with_name(f"{final.name}.tmp.{self.ranks.from_first(os.getpid)}")
+        steps = (
+            lambda: self._prepare(partial),
+            lambda: self._write(trainer, partial / "state.ckpt"),
+            lambda: self._publish(partial, final),
+        )
+        if error := next(filter(None, map(self._tried, steps)), None):
+            if self.ranks.first:
+                shutil.rmtree(partial, ignore_errors=True)
             self._failed(final, error)
             return
         self.failures = 0
+
+    def _tried(self, step: Callable[[], None]) -> str | None:
+        """Why a step could not be done on one of the ranks, which all know afterwards."""
+        try:
+            step()
+            error = None
+        except OSError as problem:
+            error = str(problem)
+        return next(filter(None, self.ranks.gather(error)), None)
+
+    def _prepare(self, folder: Path) -> None:
+        if self.ranks.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in self.record.file_sizes():
+                _sync(self.record.dir / name)
+
+    def _write(self, trainer: L.Trainer, file: Path) -> None:
+        trainer.save_checkpoint(file)
+        io: Any = trainer.strategy.checkpoint_io
+        error, io.error = io.error, None
+        if error:
+            raise error
+
+    def _publish(self, partial: Path, final: Path) -> None:
+        if not self.ranks.first:
+            return
+        (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
+        (partial / "sha256").write_text(_digest(partial))
+        for path in (*_files(partial), partial / "sha256", partial / "state.ckpt", partial):
+            _sync(path)
+        partial.rename(final)
+        _sync(self.folder)
         for old in sorted(self.folder.glob("step_??????"))[:-KEEP]:
             shutil.rmtree(old)
 
-    def _write(self, trainer: L.Trainer, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        sizes = self.record.file_sizes()
-        for name in sizes:
-            _sync(self.record.dir / name)
-        trainer.save_checkpoint(folder / "state.ckpt")
-        (folder / "files.json").write_text(json.dumps(sizes))
-        (folder / "sha256").write_text(_digest(folder))
-        for path in (*folder.iterdir(), folder):
-            _sync(path)
-
-    def _failed(self, final: Path, error: OSError) -> None:
+    def _failed(self, final: Path, error: str) -> None:
         self.failures += 1
         if self.failures == 1:
             what = f"warning: {final} could not be written ({error}); training goes on, the next one is tried"
@@ -176,15 +207,28 @@ class Checkpoints(Callback):
 
 
 class InPlace(TorchCheckpointIO):
-    """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk."""
+    """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk.
+
+    Attributes:
+        error: why it could not be written; not raised, for the other ranks wait for this one behind it.
+    """
+
+    error: OSError | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Raises: OSError: it cannot be written (torch hides that behind an error about its own format)."""
-        with Path(path).open("wb") as out:
-            try:
+        try:
+            with Path(path).open("wb") as out:
                 torch.save(checkpoint, out)
-            except RuntimeError as error:
-                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+        except OSError as error:
+            self.error = error
+        except RuntimeError as error:  # torch hides it behind an error about its own format
+            if not isinstance(error.__context__, OSError):
+                raise
+            self.error = error.__context__
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """One file, or one of each device there was when it was saved."""
+        return shards.whole(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
 
 
 def latest(folder: Path) -> Path | None:
@@ -232,10 +276,18 @@ def files_at(checkpoint: Path | None) -> dict[str, int]:
 def _digest(folder: Path) -> str:
     """sha256 over the files of a checkpoint."""
     digest = hashlib.sha256()
-    for name in ("state.ckpt", "files.json"):
-        with (folder / name).open("rb") as source:
+    for path in _files(folder):
+        with path.open("rb") as source:
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.file_digest(source, "sha256").digest())
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    """What a checkpoint consists of: the state, a file or one per device, and the sizes of the record's files."""
+    state = folder / "state.ckpt"
+    parts = sorted(path for path in state.rglob("*") if path.is_file()) if state.is_dir() else [state]
+    return [*parts, folder / "files.json"]
 
 
 def _sync(path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from r1.secrets import HIDDEN, SECRET_KEY, redact
 
@@ -99,6 +100,31 @@ class Halted(UserError):
     def __init__(self, what: str, given: float) -> None:
         do = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
         super().__init__(f"the run was stopped: {what}", given=given, do=do, code=HALTED)
+
+
+class RankFailed(UserError):
+    """A process of a run on several devices has ended, and with it the run.
+
+    Args:
+        what: what became of it, in its own words or in those of the process that waited for it.
+        rank: which one; None: all, for the same reason.
+        code: the run's exit code.
+        host: its machine.
+        rest: as UserError's.
+    """
+
+    def __init__(self, what: str, rank: int | None, code: int, host: str = "", **rest: Any) -> None:
+        self.fields = {"what": what, "rank": rank, "code": code, "host": host, **rest}
+        who = "" if rank is None else f"rank {rank}{f' on {host}' if host else ''}: "
+        super().__init__(f"{who}{what}", code=code, **rest)
+
+    @classmethod
+    def of(cls, error: BaseException, rank: int | None, host: str) -> RankFailed:
+        """Another error, as that of this rank."""
+        if not isinstance(error, UserError):
+            return cls(one_line(f"{type(error).__name__}: {error}"), rank, 1, host)
+        rest = {"where": error.where, "given": redact(error.given), "allowed": error.allowed, "do": error.do}
+        return cls(error.what, rank, error.code, host, **rest)
 
 
 class Null:

@@ -7,6 +7,7 @@ import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,13 @@ import torch
 from r1 import budget, checkpoint, provenance
 from r1.build import Experiment, make
 from r1.checkpoint import Checkpoints
-from r1.errors import STOP_SIGNALS, UserError
+from r1.errors import STOP_SIGNALS
+from r1.evaluate import Estimate
 from r1.logger.base import closing
 from r1.memory import keep_freed_memory
+from r1.outcome import Outcome
 from r1.progress import Progress, console, sentence
+from r1.ranks import HOST, Place, Ranks, joined
 from r1.record import MetricsFile, Record
 from r1.runs import new_folder
 from r1.secrets import redact
@@ -27,6 +31,7 @@ from r1.stage.base import Stage
 
 if TYPE_CHECKING:
     import lightning as L
+    from lightning.pytorch.loggers import Logger
 
 Config = dict[str, Any]
 TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
@@ -66,48 +71,93 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run need not be Slurm's
 
 
-def fit(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path:
-    """Validate, train, validate, export; everything inside the record, however it ends."""
-    if cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"] > 1:
-        what = "this version trains on one device; several can be planned with dry_run=true"
-        raise UserError(what, where="trainer.devices", given=cfg["trainer"]["devices"], allowed="1")
+def fit(
+    cfg: Config, experiment: Experiment, overrides: list[str], command: str, where: Place, folder: Path | None = None
+) -> Path | None:
+    """Validate, train, validate, export; everything inside the record, however it ends.
+
+    Args:
+        where: the place of this process among those of the run; the first one keeps the record.
+        folder: the record's; None: as the config says.
+
+    Returns:
+        The record's folder; None where another process keeps it.
+    """
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
     keep_freed_memory()
-    stage = experiment.stage
+    with joined(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
+        console.quiet = not ranks.first
+        place = Path(ranks.from_first(lambda: str(folder or folder_of(cfg))))
+        held = outcome(place, cfg, experiment, overrides, command, ranks)
+        strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
+        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOST)}
+        with held, ranks.parting():
+            share_start(held, ranks)
+            experiment.stage.ranks = ranks
+            experiment.stage.record = held if isinstance(held, Record) else None
+            _run(cfg, experiment, held, ranks)
+    if not ranks.first:
+        return None
+    console.print(Progress.closing(held))
+    return held.dir
+
+
+def backend(cfg: Config) -> str:
+    on_gpus = cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
+    return "nccl" if on_gpus else "gloo"
+
+
+def outcome(
+    folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: Ranks
+) -> Outcome:
+    """The record, kept by the first process."""
+    if not ranks.first:
+        return Outcome(folder)
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
     parents = provenance.parents(provenance.paths(cfg))
-    folder = Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
-    with Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto") as record:
-        stage.record = record
-        _run(cfg, experiment, record)
-    console.print(Progress.closing(record))
-    return record.dir
+    return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 
-def _run(cfg: Config, experiment: Experiment, record: Record) -> None:
-    stage = experiment.stage
-    saved = checkpoint.latest(record.dir / "checkpoints") if cfg["resume"] else None
-    record.cut_files(checkpoint.files_at(saved))
-    checkpoints = Checkpoints(record, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
+def share_start(held: Outcome, ranks: Ranks) -> None:
+    """What the record of a resumed run knows of its start."""
+    start = ranks.from_first(lambda: {name: asdict(figure) for name, figure in held.start.items()})
+    held.start = {name: Estimate(**figure) for name, figure in start.items()}
+
+
+def _run(cfg: Config, experiment: Experiment, held: Outcome, ranks: Ranks) -> None:
+    stage, folder = experiment.stage, held.dir / "checkpoints"
+    saved = ranks.from_first(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
+    held.cut_files(checkpoint.files_at(Path(saved)) if saved else {})
+    checkpoints = Checkpoints(held, ranks, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
     stage.poll = checkpoints.poll
-    with stop_between_steps(checkpoints):
-        extra = make(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
-        with closing(extra):
-            trainer = make(
-                cfg["trainer"],
-                "trainer",
-                cfg,
-                loggers=[MetricsFile(record.dir), extra],
-                callbacks=[checkpoints, Progress()],
-                num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
-                validate_every=experiment.validation.every,
-                root=record.dir,
-            )
-            _train(stage, trainer, saved, record)
+    with stop_between_steps(checkpoints), loggers(cfg, held, ranks) as opened:
+        trainer = make(
+            cfg["trainer"],
+            "trainer",
+            cfg,
+            loggers=opened,
+            callbacks=[checkpoints, Progress()],
+            num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
+            validate_every=experiment.validation.every,
+            root=held.dir,
+            place=ranks.place,
+        )
+        _train(stage, trainer, Path(saved) if saved else None, held)
 
 
-def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record) -> None:
+@contextmanager
+def loggers(cfg: Config, held: Outcome, ranks: Ranks) -> Iterator[list[Logger]]:
+    """Where the metrics go: the first process sends them, for all."""
+    if not ranks.first:
+        yield []
+        return
+    extra = make(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
+    with closing(extra):
+        yield [MetricsFile(held.dir), extra]
+
+
+def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Outcome) -> None:
     if saved is None:
         trainer.validate(stage, verbose=False)
         record.start = stage.figures
@@ -117,10 +167,15 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Record)
         stage.poll()
         if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
-        stage.export(record.dir / "model")
+        stage.publish(record.dir / "model")
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
     record.final = stage.figures
+
+
+def folder_of(cfg: Config) -> Path:
+    """The record's folder; a new one where none is named."""
+    return Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1.errors import Interrupted, UserError, one_line
 from r1.process import shared_cores
+from r1.screen import console
 from r1.secrets import redact
 from r1.stop import Notice, Stop, notices
 
@@ -106,7 +107,8 @@ def attempt(execute: Execute, config: dict[str, Any], overrides: list[str]) -> E
     try:
         folder = execute(config, overrides)
     except UserError as error:
-        print(f"r1: {error}", file=sys.stderr)
+        if not console.quiet:
+            print(f"r1: {error}", file=sys.stderr)
         return Ended(error.code, error=one_line(str(error)))
     except Interrupted:
         raise

@@ -22,6 +22,7 @@ from r1.errors import Interrupted, UserError, UserErrors
 from r1.jobs import Execute, Job, attempt
 from r1.overrides import read
 from r1.pipeline.asked import peel, pipelines
+from r1.ranks import place
 from r1.runs import new_folder
 from r1.stop import stoppable
 
@@ -34,9 +35,12 @@ def launch(argv: list[str], execute: Execute) -> int:
     """
     argv, of_step = peel(argv)
     args, overrides = read(argv)
+    if args.multirun:
+        _check_alone("-m")
     if asked_pipelines := [] if args.help or args.info else pipelines(args, overrides, of_step):
         from r1.pipeline.run import print_steps, run
 
+        _check_alone("steps")
         return print_steps(asked_pipelines) if args.cfg else run(args, asked_pipelines)
     if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
@@ -52,6 +56,14 @@ def launch(argv: list[str], execute: Execute) -> int:
     if ended.folder:
         print(ended.folder)
     return ended.code
+
+
+def _check_alone(where: str) -> None:
+    """A launcher that starts a process per device starts one run."""
+    if (started := place()) and started.size > 1:
+        what = "several runs start the processes of each themselves"
+        do = "start the command once, without torchrun or srun"
+        raise UserError(what, where=where, given=f"{started.size} processes", allowed="1 process", do=do)
 
 
 def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:

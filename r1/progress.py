@@ -22,7 +22,7 @@ from r1.screen import sentence as sentence
 
 if TYPE_CHECKING:
     from r1.evaluate import Estimate
-    from r1.record import Record
+    from r1.outcome import Outcome
 
 PLAIN_EVERY_S = 10.0
 SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in HEADLINES[:2]))
@@ -95,7 +95,7 @@ class Progress(Callback):
     def line(self, trainer: L.Trainer) -> str:
         metrics = trainer.callback_metrics
         shown = [f"{label} {float(metrics[name]):.3f}" for name, label in SHOWN if name in metrics]
-        return "  ".join([*shown, f"{self.tokens / (time.monotonic() - self.started):,.0f} tok/s"])
+        return "  ".join([*shown, f"{self.tokens * trainer.world_size / (time.monotonic() - self.started):,.0f} tok/s"])
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         console.print(validation_line(trainer.global_step, module.figures))
@@ -130,7 +130,7 @@ class Progress(Callback):
             self.bar.stop()
 
     @staticmethod
-    def closing(record: Record) -> RenderableType:
+    def closing(record: Outcome) -> RenderableType:
         """Before and after, with intervals, and where everything lies."""
         columns = (Column("metric", overflow="fold"), "before", "after", "n")
         table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))

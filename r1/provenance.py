@@ -19,6 +19,7 @@ PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "da
 UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every")  # cannot change the result
 # a pipeline's own keys, null in every run:
 PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
+DEVICES = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size")  # of a trainer and a stage
 SOURCES = (".py", ".yaml")
 ROOT = Path(__file__).parent.parent
 
@@ -33,6 +34,15 @@ def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]
     rows = data if decided.get("data") == named else [digest for leaf in flat(named).values() for digest in _file(leaf)]
     parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def on_devices_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with the devices of another one: they decide how the work is shared, not what comes out of it."""
+    moved = {
+        part: {key: other[part].get(key, value) if key in DEVICES else value for key, value in config[part].items()}
+        for part in ("trainer", "stage")
+    }
+    return config | moved
 
 
 def by_lineage(node: Any, parents: list[dict[str, Any]]) -> Any:

@@ -83,10 +83,15 @@ def summarise(
     return figures
 
 
-def training(completions: Sequence[str]) -> dict[str, float]:
+def look(completion: str) -> tuple[float | None, bool]:
+    """How consistent its thinking's language is, None without a word, and whether it reflects."""
+    return consistency(_thinking(completion)), reflects(completion)
+
+
+def training(looks: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
     """``train/language`` and ``train/reflection`` of one batch; no language where nothing is thought in words."""
-    shares = [s for s in map(consistency, map(_thinking, completions)) if s is not None]
-    figures = {"train/reflection": sum(map(reflects, completions)) / len(completions)}
+    shares = [share for share, _ in looks if share is not None]
+    figures = {"train/reflection": sum(reflecting for _, reflecting in looks) / len(looks)}
     return figures | ({"train/language": sum(shares) / len(shares)} if shares else {})
 
 

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from lightning.pytorch.loggers import Logger
 from rich.markup import escape
@@ -26,6 +26,7 @@ from r1 import budget, jsonl, provenance
 from r1.errors import Halted, Interrupted, UserError
 from r1.evaluate import Estimate, Sample
 from r1.files import lock, replace
+from r1.outcome import Outcome
 from r1.runs import Run, read
 from r1.screen import console
 from r1.secrets import redact, redact_values
@@ -41,7 +42,7 @@ ENDS = (((Interrupted, KeyboardInterrupt), "interrupted"), (Halted, "halted"))
 GROWING = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
-class Record:
+class Record(Outcome):
     """Context manager around a run: whatever happens inside, the manifest says how it ended.
 
     Args:
@@ -68,11 +69,9 @@ class Record:
         parents: list[dict[str, Any]],
         resume: bool,
     ) -> None:
-        self.dir, self.config, self.overrides, self.command = folder.absolute(), config, overrides, command
-        self.data, self.parents = data, parents
-        self.start: dict[str, Estimate] = {}
-        self.final: dict[str, Estimate] = {}
-        self.best: dict[str, Any] | None = None
+        super().__init__(folder)
+        self.config, self.overrides, self.command = config, overrides, command
+        self._begun, self.data, self.parents = config, data, parents
         self._earlier_wall_s = 0.0
         self._lock = lock(self.dir)
         try:
@@ -97,11 +96,11 @@ class Record:
         return earlier
 
     def _check_same(self, earlier: Run) -> None:
-        then = earlier.manifest
+        then, self._begun = earlier.manifest, provenance.on_devices_of(self.config, earlier.config)
         now: dict[str, Any] = {"data": self.data, "parents": self.parents}
         configs = [
             provenance.by_lineage(provenance.traced(config), held["parents"])
-            for config, held in ((earlier.config, then), (redact(self.config), now))
+            for config, held in ((earlier.config, then), (redact(self._begun), now))
         ]
         changed = [f"{key}: {before} -> {after}" for key, before, after in provenance.differences(*configs)]
         lineages = [[parent["fingerprint"] for parent in held["parents"]] for held in (then, now)]
@@ -112,11 +111,11 @@ class Record:
                 "the run in this folder was begun otherwise: it can only be continued as it was",
                 where="resume",
                 given="; ".join(changed),
-                allowed=f"changes of {', '.join(provenance.UNTRACED)}",
+                allowed=f"changes of {', '.join((*provenance.UNTRACED, *provenance.DEVICES))}",
                 do="take another output_dir, or continue it as it was begun",
             )
 
-    def __enter__(self) -> Record:
+    def __enter__(self) -> Self:
         try:
             self._begin()
         except BaseException:
@@ -132,7 +131,9 @@ class Record:
             earlier = self._earlier.manifest
             self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")
             self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
-            for change in provenance.changes(earlier, self._provenance):
+            moved = provenance.differences(provenance.traced(self._begun), provenance.traced(self.config))
+            changes = [f"{key} was {before} and is {after}" for key, before, after in moved]
+            for change in changes + provenance.changes(earlier, self._provenance):
                 console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
         else:
             provenance.write_config(self.dir, redact(self.config), redact(self.overrides))
@@ -165,10 +166,11 @@ class Record:
             "overrides": redact(self.overrides),
             "seed": self.config["seed"],
             "compute": budget.plain(self.config),
-            "fingerprint": provenance.fingerprint(self.config, self.data, self.parents),
+            "fingerprint": provenance.fingerprint(self._begun, self.data, self.parents),
             "data": self.data,
             "parents": self.parents,
             **self._provenance,
+            "devices": self.devices,
             "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
             "best": self.best,

@@ -13,7 +13,7 @@ Config = dict[str, Any]
 
 
 def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path | None:
-    """Run one composed config; returns the record's folder (None for a dry run).
+    """Run one composed config; returns the record's folder (None for a dry run, or where another process keeps it).
 
     Raises:
         UserError: before anything heavy is loaded, with everything that is wrong.
@@ -22,6 +22,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     from r1.build import build
     from r1.check.config import check_config
     from r1.check.parts import check_parts
+    from r1.start import start
 
     check_config(cfg, overrides)
     fit.quiet()
@@ -30,7 +31,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     fit.announce(cfg, experiment)
     if cfg["dry_run"]:
         return None
-    return fit.fit(cfg, experiment, overrides, command(module))
+    return start(cfg, experiment, overrides, command(module))
 
 
 def command(module: str) -> str:
@@ -54,7 +55,10 @@ def main() -> None:
 
 
 def fail(error: Any) -> int:
-    print(f"r1: {error}", file=sys.stderr)
+    from r1.screen import console
+
+    if not console.quiet:
+        print(f"r1: {error}", file=sys.stderr)
     return int(error.code)
 
 

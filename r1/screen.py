@@ -6,10 +6,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from r1.evaluate import Estimate
+from r1.ranks import Place, place
 
-console = Console(
-    stderr=True, highlight=False, soft_wrap=True, emoji=False
-)  # stdout carries the record's folder and nothing else
+console = Console(  # stdout carries the record's folder and nothing else; of several processes the first one speaks
+    stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=(place() or Place()).rank > 0
+)
 
 
 def sentence(text: str) -> str:

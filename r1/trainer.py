@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
 import lightning as L
 from annotated_types import Ge
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from r1.errors import UserError
+from r1.ranks import Place, place
+from r1.strategy.base import Strategy
 
 
 def trainer(
@@ -21,17 +24,19 @@ def trainer(
     num_micro_batches: int,
     validate_every: int,
     root: Path,
+    place: Place,
     *,
     max_steps: Annotated[int, Ge(1)],
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
     devices: Annotated[int, Ge(1)],
     num_nodes: Annotated[int, Ge(1)],
     precision: Literal["32-true", "bf16-mixed"],
-    strategy: Literal["auto", "ddp", "fsdp"],
+    timeout_s: Annotated[int, Ge(1)],
+    strategy: Strategy,
     deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
     """A quiet Trainer: progress, records and checkpoints are r1's own callbacks."""
-    return L.Trainer(
+    made = L.Trainer(
         logger=list(loggers),
         callbacks=list(callbacks),
         accumulate_grad_batches=num_micro_batches,
@@ -44,7 +49,8 @@ def trainer(
         devices=devices,
         num_nodes=num_nodes,
         precision=precision,
-        strategy=strategy,
+        strategy=strategy.lightning(timedelta(seconds=timeout_s)),
+        plugins=[Environment(place)],
         deterministic=deterministic,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
@@ -53,10 +59,62 @@ def trainer(
         enable_checkpointing=False,
         use_distributed_sampler=False,
     )
+    # Lightning's own handler of SIGTERM would make all ranks meet wherever the signal finds them; r1 has its own
+    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return made
 
 
-def check_devices(accelerator: str, devices: int, num_nodes: int, strategy: str) -> None:
-    """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang."""
+class Environment(LightningEnvironment):
+    """Tells Lightning where this process stands; whoever started it, the processes are all there already."""
+
+    creates_processes_externally = True  # type: ignore[assignment]
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    def world_size(self) -> int:
+        return self.place.size
+
+    def global_rank(self) -> int:
+        return self.place.rank
+
+    def local_rank(self) -> int:
+        return self.place.local_rank
+
+    def node_rank(self) -> int:
+        return self.place.node
+
+
+def check_devices(accelerator: str, devices: int, num_nodes: int, several: bool) -> None:
+    """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang.
+
+    Args:
+        several: the strategy takes more than one device.
+    """
+    if devices * num_nodes > 1 and not several:
+        what = "this strategy is for one device"
+        raise UserError(what, where="trainer.devices", given=devices, allowed="1", do="strategy=ddp")
+    _check_machine(accelerator, devices)
+    started = place()
+    if started and started.size > 1 and started.size != devices * num_nodes:
+        raise UserError(
+            f"the launcher has started {started.size} processes, and the config asks for {devices * num_nodes}",
+            where="trainer.devices",
+            given=devices,
+            allowed="trainer.devices x trainer.num_nodes processes, or a single one that starts the others itself",
+            do="start as many as the config asks for",
+        )
+    if num_nodes > 1 and (started is None or started.size == 1):
+        raise UserError(
+            "several machines need a launcher that tells each one its place",
+            where="trainer.num_nodes",
+            given=num_nodes,
+            do="start it with torchrun or srun on every machine, or trainer.num_nodes=1",
+        )
+
+
+def _check_machine(accelerator: str, devices: int) -> None:
     import torch
 
     gpus = int(torch.backends.mps.is_available()) if accelerator == "mps" else torch.cuda.device_count()
@@ -68,14 +126,4 @@ def check_devices(accelerator: str, devices: int, num_nodes: int, strategy: str)
             given=devices if gpus else accelerator,
             allowed=f"at most {gpus}" if gpus else "auto, cpu",
             do=f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu",
-        )
-    if on_cpu and strategy == "fsdp":
-        what = "sharding (FSDP) needs a GPU, and this run is on the CPU"
-        raise UserError(what, where="strategy", given=strategy, allowed="single, ddp", do="strategy=ddp")
-    if num_nodes > 1 and not {"MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID"} & os.environ.keys():
-        raise UserError(
-            "several machines need a launcher that tells each one its place",
-            where="trainer.num_nodes",
-            given=num_nodes,
-            do="start it with torchrun or srun on every machine, or trainer.num_nodes=1",
         )

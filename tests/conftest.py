@@ -187,6 +187,7 @@ def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
             precision_plugin=Precision(),
             callback_metrics={},
             loggers=[],
+            strategy=None,
         )
         return made
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.completion import MAX_CHARS
-from r1.readability import SPACED, UNSPACED, consistency, reflects, summarise, training
+from r1.readability import SPACED, UNSPACED, consistency, look, reflects, summarise, training
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_figures_of_two_prompts_by_hand() -> None:
 
 def test_nothing_thought_has_no_language() -> None:
     assert set(summarise(["8", "9"], 1, lambda texts: [0 for _ in texts])) == {"val/reflection", "val/thinking_length"}
-    assert training(["8"]) == {"train/reflection": 0.0}
+    assert training([look("8")]) == {"train/reflection": 0.0}
 
 
 def test_training_figures_by_hand() -> None:
-    found = training(["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"])
+    found = training(list(map(look, ["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"])))
     assert found == {"train/reflection": 0.25, "train/language": 0.75}

@@ -34,12 +34,17 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage/advantage",
     "stage/divergence",
     "stage/loss",
+    "strategy",
     "teacher",
 )
-VALUES = ("experiment", "model", "model/lora", "reward", "stage/filters", "strategy")  # values only
+VALUES = ("experiment", "model", "model/lora", "reward", "stage/filters")  # values only
 NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # added under a name
+PLACES = NAMED | {"strategy": "trainer.strategy"}  # where an option's node lies, if not under the group's own name
 LOGGERS = {f"logger/{name}" for name in ("base", "csv", "tensorboard", "wandb")}
-LIGHTNING = {"checkpoint", "progress", "record", "stage/base", "trainer", *LOGGERS}  # modules that extend it
+LIGHTNING = {  # modules that extend it
+    *("checkpoint", "progress", "record", "stage/base", "strategy/fsdp", "trainer"),
+    *LOGGERS,
+}
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
 Config = dict[str, Any]
 Compose = Callable[..., Config]
@@ -79,7 +84,7 @@ ALL = [(group, option) for group in (*GROUPS, *VALUES) for option in options(gro
 
 
 def node_of(cfg: Config, group: str) -> Config:
-    for part in NAMED.get(group, group.replace("/", ".")).split("."):
+    for part in PLACES.get(group, group.replace("/", ".")).split("."):
         cfg = cfg[part]
     return cfg
 

@@ -36,7 +36,7 @@ PLAIN: dict[str, Any] = {
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
 HANDED = {  # runtime objects that are given to a part and never set in a config
     "stage": ("model", "data", "rewards", "engine", "validation", "teacher", "filters", "seed", "num_devices"),
-    "trainer": ("loggers", "callbacks", "num_micro_batches", "validate_every", "root"),
+    "trainer": ("loggers", "callbacks", "num_micro_batches", "validate_every", "root", "place"),
     "logger": ("folder", "config"),
 }
 

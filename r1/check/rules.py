@@ -14,6 +14,7 @@ from r1.check.schema import resolve
 from r1.check.sources import architecture, hub_data, models
 from r1.errors import LOCKED, STORAGE, UserError, UserErrors, null
 from r1.provenance import PIPELINE
+from r1.ranks import Place, place
 from r1.trainer import check_devices
 
 Config = dict[str, Any]
@@ -136,14 +137,18 @@ def shares(cfg: Config) -> None:
 
 
 def devices(cfg: Config) -> None:
-    names = ("accelerator", "devices", "num_nodes", "strategy")
-    check_devices(**{name: cfg["trainer"][name] for name in names})
+    names = ("accelerator", "devices", "num_nodes")
+    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
+    check_devices(**{name: cfg["trainer"][name] for name in names}, several=getattr(strategy, "several", True))
 
 
 def packages(cfg: Config) -> None:
     """Optional packages that the config asks for."""
     logger = resolve(cfg["logger"]["_target_"], "logger", cfg["extensions"])
+    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     wanted = []
+    if package := getattr(strategy, "package", None):
+        wanted.append((package, "strategy", f"pip install {package}"))
     if extra := getattr(logger, "extra", None):
         wanted.append((extra, "logger", f"pip install 'r1[{extra}]'"))
     if cfg["model"].get("lora") is not None:
@@ -172,7 +177,7 @@ def output(cfg: Config) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         do = "take another output_dir, or change the folder's permissions"
         raise UserError(f"{there} cannot be written", where="output_dir", given=given, do=do, code=STORAGE)
-    if given is not None and os.environ.get("LOCAL_RANK", "0") == "0":  # the other ranks find what the first has made
+    if given is not None and (place() or Place()).rank == 0:  # the other ranks find what the first has made
         _check_run(folder, given, bool(cfg["resume"]))
 
 

@@ -227,7 +227,8 @@ def advice(value: Any, hint: Any, where: str) -> str:
     """What the user probably meant by a value of the wrong type."""
     words = describe(hint)
     if is_place(hint):
-        return f"choose an option: {where.replace('.', '/')}={value if isinstance(value, str) else 'NAME'}"
+        group = where.removeprefix("trainer.").replace(".", "/")
+        return f"choose an option: {group}={value if isinstance(value, str) else 'NAME'}"
     if "one of" in words:
         return nearest(str(value), [str(name) for kind in (hint, *get_args(hint)) for name in get_args(kind)])
     if value == "None" and "null" in words:

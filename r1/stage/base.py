@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +20,17 @@ from r1.errors import Halted
 from r1.evaluate import Estimate, Sample, Validation
 from r1.forward import Forward
 from r1.model import Model
+from r1.ranks import Ranks
 from r1.reward.base import Rewards, Scores
 from r1.reward.frozen import FrozenPolicy
 from r1.rollout.base import Engine, Rollout, carry_on
 from r1.seeds import batch_indices, key
 from r1.sequences import Sequences
 from r1.stage.figures import figures
-from r1.stage.loader import Once, StepLoader
+from r1.stage.heldout import answers
+from r1.stage.loader import Once, StepLoader, recount
 from r1.stage.optimization import Optimization, adamw, lr_factor
+from r1.stage.row import StepRow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,14 +69,15 @@ class Stage(L.LightningModule):
         self.model_source, self.data, self.rewards, self.engine = model, data, rewards, engine
         self.validation, self.seed = validation, seed
         self.tokenizer = model.load_tokenizer()
-        self.record: Record | None = None
+        self.record: Record | None = None  # of the first process alone
+        self.ranks = Ranks()
         self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
         self.frozen_policy: FrozenPolicy | None = None
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
         self.best: dict[str, float] | None = None
         self.shown_samples: list[Sample] = []
-        self._sums: defaultdict[str, float] = defaultdict(float)
+        self._sums = StepRow()
 
     # ---- the policy ----
 
@@ -126,9 +130,21 @@ class Stage(L.LightningModule):
         counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
         return {name: float(count) for name, count in counts.items()}
 
-    def export(self, folder: Path, go_on: bool = False) -> None:
+    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
         """The policy as a Hugging Face folder; with ``go_on`` it can be trained on afterwards."""
-        models.export(self.policy, self.tokenizer, self.stop_ids, folder, go_on)
+        models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
+
+    def publish(self, folder: Path, go_on: bool = False) -> None:
+        """``export`` by the first process, for all of them; every one must come here."""
+        gathered = getattr(self.trainer.strategy, "gathered", None)
+        policy = gathered() if gathered else self.policy
+        if self.ranks.first:
+            self.export(policy, folder, go_on)
+
+    def whole_policy(self) -> AbstractContextManager[None]:
+        """Inside, every device has all weights of the policy; every one must come here."""
+        unsharded = getattr(self.trainer.strategy, "unsharded", None)
+        return unsharded() if unsharded else nullcontext()  # type: ignore[no-any-return]
 
     # ---- validation ----
 
@@ -141,21 +157,14 @@ class Stage(L.LightningModule):
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         n = self.validation.num_samples
-        rows = [self.data.val[i] for i in indices]
-        groups = self.sample(rows, [[key(self.seed, "val", i, s) for s in range(n)] for i in indices])
-        flat_rows = [row for row in rows for _ in range(n)]
-        texts, scores = self.score(flat_rows, [r for group in groups for r in group])
-        right = self.data.all_correct(texts, flat_rows)
-        samples = [
-            Sample(text, len(rollout.completion_ids), rollout.truncated, correct)
-            for text, rollout, correct in zip(texts, (r for g in groups for r in g), right, strict=True)
-        ]
-        self.figures = figures(flat_rows, samples, scores, self.data.parts, n, self.validation.ks)
-        self.figures |= readability.summarise(texts, n, self.count_tokens)
+        with self.whole_policy():
+            rows, samples, scores, counts = answers(self, indices)
+        self.figures = figures(rows, samples, scores, self.data.parts, n, self.validation.ks)
+        self.figures |= readability.summarise([sample.completion for sample in samples], n, self.count_tokens)
         self.shown_samples = samples[: 3 * n : n]
         if self.record:  # before the row that they belong to
-            self.record.add_samples("val", self.trainer.global_step, flat_rows[: 8 * n], samples, scores)
-        self.validated({f"val/{name}": count for name, count in self.pop_scorer_counts().items()})
+            self.record.add_samples("val", self.trainer.global_step, rows[: 8 * n], samples, scores)
+        self.validated({f"val/{name}": count for name, count in counts.items()})
 
     def validated(self, counts: dict[str, float]) -> None:
         """``figures`` are those of the current step: report them, and ``counts`` with them."""
@@ -174,11 +183,13 @@ class Stage(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         plain = {name: asdict(figure) for name, figure in self.figures.items()}
         checkpoint["validation"] = {"step": self.validated_at, "figures": plain, "best": self.best}
+        checkpoint["num_micro_batches"] = self.plan.num_micro_batches
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         held = checkpoint["validation"]
         self.validated_at, self.best = held["step"], held["best"]
         self.figures = {name: Estimate(**figure) for name, figure in held["figures"].items()}
+        recount(checkpoint, self.plan.num_micro_batches)
 
     # ---- optimization ----
 
@@ -196,24 +207,20 @@ class Stage(L.LightningModule):
         """All micro-batches of one optimizer step on this device, each with the step's global normaliser."""
         raise NotImplementedError
 
-    def loader_state(self) -> dict[str, Any]:
-        """What the loader must remember between two steps besides the step itself."""
+    def loader_state(self, step: int) -> dict[str, Any]:
+        """What this device's loader must remember before ``step`` besides the step itself."""
         return {}
+
+    def load_loader_state(self, states: list[dict[str, Any]]) -> None:
+        """Take back the ``loader_state`` of every device there was then; there may be more or fewer now."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """A value of each device, in the order of their ranks; every device must come here."""
+        return self.ranks.gather(value)
 
     def global_sum(self, count: int) -> int:
         """Sum of a count over all devices."""
-        if self.trainer.world_size == 1:
-            return count
-        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
-
-    def gather_flags(self, flags: list[bool]) -> list[bool]:
-        """The flags of all devices in the order of their ranks."""
-        if self.trainer.world_size == 1:
-            return flags
-        return self.all_gather(torch.tensor(flags, device=self.device)).flatten().tolist()  # type: ignore[no-any-return, union-attr]
-
-    def load_loader_state(self, state: dict[str, Any]) -> None:
-        """Take ``loader_state`` back."""
+        return sum(self.gather(count))
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device) if hasattr(batch, "to") else batch
@@ -253,6 +260,7 @@ class Stage(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout is the one thing that draws from the global generator: it is keyed like every other draw."""
         part = batch_idx % self.plan.num_micro_batches
+        self.ranks.sign()
         torch.manual_seed(key(self.seed, "dropout", self.trainer.global_step, part, self.trainer.global_rank))
 
     def configure_gradient_clipping(
@@ -260,22 +268,24 @@ class Stage(L.LightningModule):
     ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        norm = getattr(norm, "full_tensor", lambda: norm)()  # of shards
         if not norm.isfinite():  # the weights are still those of the last good step
             raise Halted("the loss or its gradient is not finite", float(norm))
-        self.accumulate({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
+        self.note({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
 
     # ---- reporting: one row per optimizer step ----
 
     def accumulate(self, metrics: dict[str, Tensor | float]) -> None:
-        """Add micro-batch contributions (already normalised by the step) to the current step's row."""
-        for name, value in metrics.items():
-            self._sums[name] += float(value)
+        """Add contributions of this device and micro-batch (already normalised by the step) to the step's row."""
+        self._sums.add(metrics)
+
+    def note(self, metrics: dict[str, Tensor | float]) -> None:
+        """Add to the step's row what every device finds alike."""
+        self._sums.note(metrics)
 
     def report_step(self) -> None:
         """Called once per optimizer step, before anything else looks at it (a checkpoint includes its step's row)."""
-        metrics = dict(self._sums)
-        self._sums.clear()
-        self.report(metrics)
+        self.report(metrics := self._sums.close(self.gather))
         self.check_step(metrics)
 
     def check_step(self, metrics: dict[str, float]) -> None:

@@ -19,12 +19,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from r1.readability import training
+from r1.readability import look, training
 from r1.seeds import batch_indices, key
 from r1.sequences import padded, stack
 from r1.stage.advantage.base import credit, group_std, has_signal
@@ -34,6 +34,7 @@ from r1.stage.loss.base import StepCounts
 if TYPE_CHECKING:
     from r1.stage.grpo import Grpo
 
+T = TypeVar("T")
 ZeroVariance = Literal["keep", "mask", "drop", "resample"]
 
 
@@ -48,7 +49,7 @@ class Collector:
     def collect(self, step: int) -> Experience:
         """The rollout batch number ``step``, on this device."""
         groups = self.groups(step, self.stage.step_indices(step), attempt=0)
-        self.stage.accumulate(metrics(groups))
+        self.stage.note(metrics(self.of_all(summaries(groups)), groups[0].scores.weights))
         if self.zero_variance == "resample":
             groups = self.resampled(step, groups)
         experience, rewards = self.experience(groups)
@@ -62,6 +63,10 @@ class Collector:
                 experience.advantages,
             )
         return self.chosen(experience, rewards, groups)
+
+    def of_all(self, values: list[T]) -> list[T]:
+        """One value of each group, of all devices, in the order of the step's examples."""
+        return [value for part in self.stage.gather(values) for value in part]
 
     def groups(self, step: int, indices: Sequence[int], attempt: int) -> list[Group]:
         """Sample and score ``group_size`` completions for each of these training examples."""
@@ -96,7 +101,7 @@ class Collector:
         """
         stage, groups = self.stage, list(groups)
         for attempt in range(1, self.max_resamples + 1):
-            empty = stage.gather_flags((~has_signal(totals(groups)).flatten()).tolist())
+            empty = self.of_all((~has_signal(totals(groups)).flatten()).tolist())
             if not any(empty):
                 break
             places = [place for place, flag in enumerate(empty) if flag]
@@ -107,7 +112,7 @@ class Collector:
             fresh = self.groups(step, list(mine.values()), attempt) if mine else []
             for place, group in zip(mine, fresh, strict=True):
                 groups[place] = group
-            stage.accumulate({"train/resampled": len(places) / len(empty)})
+            stage.note({"train/resampled": len(places) / len(empty)})
         return groups
 
     def experience(self, groups: Sequence[Group]) -> tuple[Experience, Tensor]:
@@ -121,15 +126,28 @@ class Collector:
         if stage.reference and stage.kl_in == "reward":
             gap = stage.kl(engine_logps, stage.logps_under(stage.reference.model, batch))
             penalty = -(gap * batch.mask).sum(1).view_as(rewards)
-            stage.accumulate({"reward/kl": penalty.mean(), "reward/kl_weighted": stage.kl_coef * penalty.mean()})
+            mean = penalty.mean() / stage.plan.num_devices
+            stage.accumulate({"reward/kl": mean, "reward/kl_weighted": stage.kl_coef * mean})
             total = rewards + stage.kl_coef * penalty
             values = torch.cat([values, penalty[None]])
             weights = torch.cat([weights, torch.tensor([stage.kl_coef])])
-        advantages = credit(stage.advantage, total, values, weights).flatten()
+        advantages = self.advantages(total, values, weights).flatten()
         counts = StepCounts(0, 0, stage.engine.max_completion_length, 0, stage.plan.num_devices, 0)
         exact = engine_logps if stage.engine_is_exact else None
         return Experience(**vars(batch), advantages=advantages, engine_logps=engine_logps, old_logps=exact,
                           ref_logps=None, counts=counts), rewards  # fmt: skip
+
+    def advantages(self, total: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+        """(P, G) advantages of this device's groups, found among all groups of the step.
+
+        Args:
+            total: (P, G) rewards.
+            values: (K, P, G) of the reward terms.
+            weights: (K,).
+        """
+        found = self.stage.gather({"total": total, "values": values})
+        totals, terms = (torch.cat([part[name] for part in found], dim=-2) for name in ("total", "values"))
+        return credit(self.stage.advantage, totals, terms, weights).chunk(len(found))[self.stage.trainer.global_rank]
 
     def chosen(self, experience: Experience, rewards: Tensor, groups: Sequence[Group]) -> Experience:
         """Leave out what is not learned from, count what the step's means are taken over, ask the reference."""
@@ -158,19 +176,33 @@ class Collector:
         return left
 
 
-def metrics(groups: Sequence[Group]) -> dict[str, Tensor | float]:
-    """What the rollouts are like, before any is left out or drawn again."""
-    rollouts = [r for group in groups for r in group.rollouts]
-    rewards = totals(groups)
+def summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """What the metrics look at, for each group a list over its completions."""
+    return [
+        {
+            "rewards": group.total,
+            "terms": group.scores.terms,
+            "lengths": [len(r.completion_ids) for r in group.rollouts],
+            "truncated": [r.truncated for r in group.rollouts],
+            "looks": list(map(look, group.texts)),
+        }
+        for group in groups
+    ]
+
+
+def metrics(groups: Sequence[dict[str, Any]], weights: dict[str, float | None]) -> dict[str, Tensor | float]:
+    """What the rollouts are like, before any is left out or drawn again; from the summaries of all groups."""
+    rewards = torch.tensor([group["rewards"] for group in groups])
+    lengths, truncated, looks = ([v for g in groups for v in g[name]] for name in ("lengths", "truncated", "looks"))
     found: dict[str, Tensor | float] = {
         "train/reward": rewards.nanmean(),
         "train/reward_std": group_std(rewards).mean(),
         "train/frac_zero_std": (~has_signal(rewards)).float().mean(),
-        "train/completion_length": sum(len(r.completion_ids) for r in rollouts) / len(rollouts),
-        "train/truncated": sum(r.truncated for r in rollouts) / len(rollouts),
+        "train/completion_length": sum(lengths) / len(lengths),
+        "train/truncated": sum(truncated) / len(truncated),
     }
-    found |= training([text for group in groups for text in group.texts])
-    for name, weight in groups[0].scores.weights.items():
-        mean = torch.tensor([group.scores.terms[name] for group in groups]).nanmean()
+    found |= training(looks)
+    for name, weight in weights.items():
+        mean = torch.tensor([group["terms"][name] for group in groups]).nanmean()
         found |= {f"reward/{name}": mean, f"reward/{name}_weighted": mean * (weight or 0.0)}
     return {name: value for name, value in found.items() if not math.isnan(value)}  # what no row has a reward for

@@ -80,7 +80,8 @@ class Distill(Sft):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            rows, self.counts = self.kept()
+            with self.whole_policy():
+                rows, self.counts = self.ranks.from_first(self.kept)
             self.data = dataclasses.replace(self.data, train=rows)
 
     def on_train_start(self) -> None:

@@ -26,6 +26,7 @@ from r1.rollout.base import Engine
 from r1.seeds import key
 from r1.stage.base import Stage
 from r1.stage.frozen import FrozenTeacher
+from r1.stage.heldout import share
 from r1.stage.optimization import Optimization
 from r1.stage.sft import SftBatch, cut
 from r1.teacher.base import Teacher
@@ -91,14 +92,14 @@ class DistillOnPolicy(Stage):
         self.accumulate(
             {
                 "time/rollout": time.monotonic() - started,
-                "train/completion_length": sum(len(r.completion_ids) for r in flat) / len(flat),
-                "train/truncated": sum(r.truncated for r in flat) / len(flat),
+                "train/completion_length": sum(len(r.completion_ids) for r in flat) / self.plan.sequences_per_step,
+                "train/truncated": sum(r.truncated for r in flat) / self.plan.sequences_per_step,
             }
         )
         return [(r.prompt_ids, r.completion_ids) for r in flat]
 
-    def loader_state(self) -> dict[str, Any]:
-        return {"sequences": self.sequences}
+    def loader_state(self, step: int) -> dict[str, Any]:
+        return {"sequences": self.sequences if step % self.num_iterations else []}
 
-    def load_loader_state(self, state: dict[str, Any]) -> None:
-        self.sequences = state["sequences"]
+    def load_loader_state(self, states: list[dict[str, Any]]) -> None:
+        self.sequences = share([s for state in states for s in state["sequences"]], self.ranks.rank, self.ranks.size)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from r1.sequences import Sequences
 from r1.stage.loss.base import StepCounts
@@ -86,6 +87,23 @@ def to_state(experience: Experience) -> dict[str, Any]:
 
 def from_state(state: dict[str, Any]) -> Experience:
     return Experience(**state | {"counts": StepCounts(**state["counts"])})
+
+
+def joined(parts: Sequence[Experience]) -> Experience:
+    """The experience of several devices as one; the counts of the step are the same in all."""
+    tensors: dict[str, Any] = {"advantages": torch.cat([part.advantages for part in parts])}
+    for name in ("prompt_ids", "completion_ids", *per_token_fields(parts[0])):
+        width = max(getattr(part, name).shape[1] for part in parts)
+        rows = [pad(getattr(part, name), (0, width - getattr(part, name).shape[1])) for part in parts]
+        tensors[name] = torch.cat(rows)
+    starts = [0, *accumulate(len(part.prompt_lengths) for part in parts)]
+    return replace(
+        parts[0],
+        **tensors,
+        prompt_lengths=[n for part in parts for n in part.prompt_lengths],
+        prompt_index=[start + i for part, start in zip(parts, starts, strict=False) for i in part.prompt_index],
+        lengths=[n for part in parts for n in part.lengths],
+    )
 
 
 def totals(groups: Sequence[Group]) -> Tensor:

@@ -19,11 +19,11 @@ from r1.functional import KL_ESTIMATORS
 from r1.model import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.sequences import Sequences
+from r1.sequences import Sequences, stack
 from r1.stage.advantage.base import Advantage
 from r1.stage.base import Stage
 from r1.stage.collect import Collector, ZeroVariance
-from r1.stage.experience import Experience, from_state, split, to_state
+from r1.stage.experience import Experience, from_state, joined, split, to_state
 from r1.stage.loss.base import Clip, Loss
 from r1.stage.optimization import Optimization
 from r1.stage.reference import Reference
@@ -135,8 +135,12 @@ class Grpo(Stage):
         return loss * self.backward_scale()
 
     def nothing(self) -> Tensor:
-        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero."""
-        return torch.stack([(p * 0).sum() for p in self.policy.parameters() if p.requires_grad]).sum()
+        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero.
+
+        The other devices go through the model meanwhile, and may need this one to.
+        """
+        logps, _ = self.forward_logps(self.policy, stack([([0], [0])], 0).to(self.device))
+        return logps.sum() * 0
 
     def on_train_start(self) -> None:
         self._stop_at_total_tokens()  # a run that goes on may have reached them already
@@ -165,7 +169,7 @@ class Grpo(Stage):
             self.experience = self.collector.collect(step // self.num_iterations)
             self.num_tokens += self.global_sum(self.collector.pop_tokens())
         assert self.experience is not None
-        self.accumulate({"train/total_tokens": self.num_tokens})
+        self.note({"train/total_tokens": self.num_tokens})
         return split(self.experience if fresh else self.experience.again(), self.plan.num_micro_batches)
 
     @property
@@ -186,18 +190,23 @@ class Grpo(Stage):
             rows.append(torch.nn.functional.pad(logps.cpu(), (0, width - logps.shape[1])))
         return torch.cat(rows)
 
-    def loader_state(self) -> dict[str, Any]:
+    def loader_state(self, step: int) -> dict[str, Any]:
+        used_again = self.experience is not None and step % self.num_iterations > 0
         return {
             "num_tokens": self.num_tokens,
-            "experience": to_state(self.experience) if self.experience else None,
-            "reference": self.reference.state() if self.reference else None,
+            "experience": to_state(self.experience) if self.experience and used_again else None,
+            "reference": self.reference.state() if self.reference and self.ranks.first else None,
         }
 
-    def load_loader_state(self, state: dict[str, Any]) -> None:
-        self.num_tokens = state["num_tokens"]
-        self.experience = from_state(state["experience"]) if state["experience"] else None
+    def load_loader_state(self, states: list[dict[str, Any]]) -> None:
+        self.num_tokens = states[0]["num_tokens"]
+        held = [from_state(state["experience"]) for state in states if state["experience"]]
+        if len(held) == self.ranks.size:
+            self.experience = held[self.ranks.rank]
+        elif held:  # other devices than then: each row carries the step's normaliser, wherever it goes
+            self.experience = split(joined(held), self.ranks.size)[self.ranks.rank]
         if self.reference:
-            self.reference.load_state(state["reference"])
+            self.reference.load_state(states[0]["reference"])
 
 
 def _mean(values: Tensor, batch: Experience) -> Tensor:

@@ -25,12 +25,13 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         while self.step < self.num_steps:
-            batches = self.stage.micro_batches(self.step)
+            with self.stage.whole_policy():  # nobody waits for another while rollouts are made
+                batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
             yield from batches
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "stage": self.stage.loader_state()}
+        return {"step": self.step, "stage": self.stage.gather(self.stage.loader_state(self.step))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
@@ -61,3 +62,11 @@ class Batches:
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
+
+
+def recount(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
+    """Lightning counts micro-batches, of which there may be more or fewer in a step than when it was saved."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    for counts in (progress["total"], progress["current"]):
+        for name, count in counts.items():
+            counts[name] = count // checkpoint["num_micro_batches"] * num_micro_batches

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Interval
 
 from r1 import jsonl
-from r1.data.base import Data, Row
+from r1.data.base import Data
 from r1.errors import DATA, UserError
 from r1.evaluate import Estimate, Validation
 from r1.files import replace
@@ -27,6 +27,7 @@ from r1.seeds import key
 from r1.stage.base import Stage
 from r1.stage.candidates import Candidate, Select, difficulty, pass_rate, selected, tally
 from r1.stage.filters import Filters
+from r1.stage.heldout import share
 from r1.stage.loader import Batches
 from r1.stage.traces import write_traces
 
@@ -83,23 +84,32 @@ class Reject(Stage):
         return Batches([[*range(i, min(i + size, self.num_questions))] for i in range(0, self.num_questions, size)])
 
     def on_predict_start(self) -> None:
-        self.batches = jsonl.mended(self.folder / "samples.jsonl") if self.folder else []
+        def held() -> list[dict[str, Any]]:
+            return jsonl.mended(self.folder / "samples.jsonl") if self.folder else []
+
+        self.batches = self.ranks.from_first(held)
 
     def predict_step(self, indices: list[int], batch_idx: int) -> dict[str, Any]:
         """The journal's line for a batch of questions."""
         if batch_idx < len(self.batches):  # asked by the process that this one goes on from
             return self.batches[batch_idx]
-        rows = [self.data.train[i] for i in indices]
-        groups = [[asdict(candidate) for candidate in group] for group in self.candidates(indices, rows)]
-        prompts = [row["prompt"] for row in rows]
-        batch = {"prompts": prompts, "answers": groups, "counts": self.data.pop_scorer_counts()}
+        mine = share(indices, self.ranks.rank, self.ranks.size)
+        with self.whole_policy():
+            found = self.candidates(mine) if mine else []
+        own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_scorer_counts()}
+        parts = self.gather(own)
+        batch = {
+            "prompts": [self.data.train[i]["prompt"] for i in indices],
+            "answers": [group for part in parts for group in part["answers"]],
+            "counts": dict(sum((Counter(part["counts"]) for part in parts), Counter[str]())),
+        }
         if self.folder:
             jsonl.append(self.folder / "samples.jsonl", [batch], sync=True)
         self.batches.append(batch)
         return batch
 
-    def candidates(self, indices: list[int], rows: list[Row]) -> list[list[Candidate]]:
-        n = self.answers_per_question
+    def candidates(self, indices: list[int]) -> list[list[Candidate]]:
+        n, rows = self.answers_per_question, [self.data.train[i] for i in indices]
         sampled = self.sample(rows, [[key(self.seed, "reject", i, s) for s in range(n)] for i in indices])
         flat, rollouts = [row for row in rows for _ in range(n)], [r for group in sampled for r in group]
         texts, scores = self.score(flat, rollouts)

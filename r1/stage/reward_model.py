@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self, Unpack
+from typing import TYPE_CHECKING, Self, Unpack
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from r1.rollout.base import Engine
 from r1.seeds import key
 from r1.stage.base import Stage
 from r1.stage.optimization import Optimization
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,8 @@ class RewardModel(Stage):
             self.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
         self.validated({})
 
-    def export(self, folder: Path, go_on: bool = False) -> None:
-        self.policy.save_pretrained(folder)
+    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
+        policy.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
 

@@ -147,8 +147,7 @@ class Ranks:
             self.join(stage, rank)
 
     def join(self, stage: Any, rank: int) -> None:
-        stage.global_sum = lambda count: sum(self.exchange(rank, count))
-        stage.gather_flags = lambda flags: [flag for part in self.exchange(rank, flags) for flag in part]
+        stage.gather = lambda value: self.exchange(rank, value)
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
         self.slots[rank] = value

@@ -87,10 +87,10 @@ def test_several_steps_on_one_rollout_batch(stage: Stages) -> None:
 def test_a_checkpoint_between_two_passes_holds_the_rollouts(stage: Stages) -> None:
     one, other = made(stage, "stage.num_iterations=2"), made(stage, "stage.num_iterations=2")
     one.micro_batches(0)
-    state = one.loader_state()
+    state = one.loader_state(1)
     for each in (one, other):
         move(each.policy)
-    other.load_loader_state(state)
+    other.load_loader_state([state])
     assert_same(gradient(other, other.micro_batches(1)), gradient(one, one.micro_batches(1)), atol=1e-9)
 
 

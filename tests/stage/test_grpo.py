@@ -286,11 +286,11 @@ def test_a_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
 def test_a_loader_that_is_restored_goes_on_with_its_rollouts(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.1")
     made.micro_batches(0)
-    state = made.loader_state()
+    state = made.loader_state(1)
     move(made.policy)
     expected = made.micro_batches(1)
     other = stage("stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.1")
-    other.load_loader_state(state)
+    other.load_loader_state([state])
     for a, b in zip(other.micro_batches(1), expected, strict=True):
         assert_equal(a, b)
 

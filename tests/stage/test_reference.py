@@ -51,7 +51,7 @@ def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) ->
     for step in range(4):
         made.reference.sync(made.policy, step)
     assert made.logps_under(made.reference.model, experience).equal(experience.ref_logps)
-    assert made.loader_state()["reference"] is None
+    assert made.loader_state(4)["reference"] is None
 
 
 def test_the_reference_is_neither_saved_nor_trained_nor_kept_in_vain(stage: Stages) -> None:
@@ -124,7 +124,7 @@ def test_a_step_that_is_begun_again_moves_it_once(stage: Stages) -> None:
     made.reference.sync(made.policy, 1)
     assert_equal(weights(made.reference.model), expected)
     other = stage(*KL, "stage.ref_sync_every=1", "stage.ref_sync_mix=0.25")
-    other.load_loader_state(made.loader_state())
+    other.load_loader_state([made.loader_state(1)])
     other.reference.sync(made.policy, 1)
     assert_equal(weights(other.reference.model), expected)
 
@@ -145,13 +145,13 @@ def test_it_is_saved_only_if_it_moves_and_comes_back(stage: Stages) -> None:
     knobs = [*KL, "stage.ref_sync_every=2", "stage.ref_sync_mix=0.5"]
     made = stage(*knobs)
     walk(made, 3)
-    state = copy.deepcopy(made.loader_state())
+    state = copy.deepcopy(made.loader_state(3))
     assert state["reference"] is not None
     for loaded_first in (True, False):  # Lightning may restore before or after it configures the model
         other = stage(*knobs)
         if loaded_first:
             other.reference.model = None
-        other.load_loader_state(state)
+        other.load_loader_state([state])
         other.configure_model()
         assert_equal(weights(other.reference.model), weights(made.reference.model))
 

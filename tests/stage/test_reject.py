@@ -186,11 +186,11 @@ def test_what_was_sampled_is_not_sampled_again(
     asked: list[list[int]] = []
     original = Reject.candidates
 
-    def candidates(self: Reject, indices: list[int], rows: Any) -> Any:
+    def candidates(self: Reject, indices: list[int]) -> Any:
         asked.append(indices)
         if len(asked) == 3:
             raise Crash
-        return original(self, indices, rows)
+        return original(self, indices)
 
     monkeypatch.setattr(Reject, "candidates", candidates)
     with pytest.raises(Crash):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from r1 import checkpoint
 from r1.errors import STORAGE, Interrupted, UserError
+from r1.ranks import Ranks
 from r1.run import execute
 from r1.stage.base import Stage
 
@@ -137,7 +138,7 @@ def test_a_stop_in_the_last_step_is_made_up_for(
 def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), 1, 1, False)  # type: ignore[arg-type]
+    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), Ranks(), 1, 1, False)  # type: ignore[arg-type]
     checkpoints.ask_to_stop(signal.SIGTERM, None)
     assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
     checkpoints.ask_to_stop(signal.SIGINT, None)

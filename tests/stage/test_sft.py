@@ -9,11 +9,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from slow import Ranks
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -126,15 +126,12 @@ def test_packing(stage: Stages, loss_on_prompt: bool) -> None:
 def test_the_number_of_devices(stage: Stages, fixed: tuple[Sft, Tensor]) -> None:
     """Two devices with half of the examples each; their gradients are averaged, as DDP does."""
     alone, expected = fixed
-    total = torch.tensor(alone.micro_batches(0)[0].step_tokens)
-    shares = []
-    for rank in (0, 1):
-        made = stage(*EIGHT, "trainer.devices=2", "stage.micro_batch_size=2", world_size=2, global_rank=rank)
-        made.trainer.strategy = SimpleNamespace(reduce=lambda count, reduce_op: total)
-        batches = made.micro_batches(0)
-        assert len(batches) == 2
-        shares.append(gradient(made, batches))
-    assert_same(sum(shares) / 2, expected)
+    knobs = [*EIGHT, "trainer.devices=2", "stage.micro_batch_size=2"]
+    made = [stage(*knobs, world_size=2, global_rank=rank) for rank in (0, 1)]
+    batches = Ranks(made).do(lambda one: one.micro_batches(0))
+    assert [len(own) for own in batches] == [2, 2]
+    assert {batch.step_tokens for own in batches for batch in own} == {alone.micro_batches(0)[0].step_tokens}
+    assert_same(sum(map(gradient, made, batches)) / 2, expected)
 
 
 # ---- what is learned ----

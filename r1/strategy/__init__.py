@@ -1,0 +1,1 @@
+"""How devices share the work: one file per option."""

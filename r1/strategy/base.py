@@ -1,0 +1,20 @@
+"""What a strategy is: how the devices of a run share its model, in Lightning's terms."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy as LightningStrategy
+
+
+class Strategy:
+    """``several``: it takes more than one device; ``package``: what it needs besides r1's own dependencies."""
+
+    several: bool = True
+    package: str | None = None
+
+    def lightning(self, timeout: timedelta) -> LightningStrategy | str:
+        """The Trainer's strategy; a device that waits for another longer than ``timeout`` gives up."""
+        raise NotImplementedError

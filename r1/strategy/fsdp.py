@@ -1,0 +1,142 @@
+"""Parameters, gradients and optimizer state sharded over the devices (FSDP2, PyTorch's ``fully_shard``).
+
+A layer's weights are gathered when it is used and dropped behind it. To sample, all weights are gathered once and kept
+until the rollouts are made: token by token would gather the model once per token. That takes the memory of one whole
+copy of the weights, in their own precision, on every device and beside its shards, while nothing of a training step
+(gradients, activations) is there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+
+from r1.forward import inner
+from r1.shards import named
+from r1.strategy.base import Strategy
+
+if TYPE_CHECKING:
+    import lightning as L
+    from transformers import PreTrainedModel
+
+
+class Fsdp(Strategy):
+    """One shard of everything per device; each layer is gathered on its own."""
+
+    def lightning(self, timeout: timedelta) -> FullyShard:
+        return FullyShard(timeout)
+
+
+class Whole(nn.Module):
+    """What the policy is called through: the root of the sharding, whatever part of the policy is used inside."""
+
+    def __init__(self, policy: nn.Module) -> None:
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+
+class FullyShard(ModelParallelStrategy):
+    """Lightning's strategy for FSDP2, which leaves the sharding itself to its user."""
+
+    def __init__(self, timeout: timedelta) -> None:
+        super().__init__(tensor_parallel_size=1, timeout=timeout)
+        self.whole: Whole | None = None
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        super().setup_environment()
+
+    def setup(self, trainer: L.Trainer) -> None:
+        if self.whole is None:
+            self._shard(self.lightning_module.policy)  # type: ignore[union-attr, arg-type]
+        super().setup(trainer)
+
+    def _shard(self, policy: PreTrainedModel) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        self.empty = copy.deepcopy(policy).to("meta")  # type: ignore[arg-type]  # its shape alone, to export it by
+        policy.to(self.root_device)  # type: ignore[arg-type]  # transformers hides torch's signature
+        mesh, layers = self.device_mesh["data_parallel"], policy._no_split_modules or []
+        for layer in [module for module in policy.modules() if type(module).__name__ in layers]:
+            fully_shard(layer, mesh=mesh)
+        self.whole = Whole(policy)
+        fully_shard(self.whole, mesh=mesh)
+        self.whole(lambda: None)  # the first call finds the root, and gathers what is its own
+        self.whole.reshard()  # type: ignore[operator]
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        assert self.whole
+        assert self.lightning_module
+        with self.precision_plugin.train_step_context():
+            return self.whole(self.lightning_module.training_step, *args, **kwargs)
+
+    @contextmanager
+    def unsharded(self) -> Iterator[None]:
+        """Inside, every device has all weights, and using them takes no communication."""
+        from torch.distributed.fsdp import FSDPModule
+
+        sharded = [module for module in self.whole.modules() if isinstance(module, FSDPModule)] if self.whole else []
+        for module in sharded:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.unshard()
+        try:
+            yield
+        finally:
+            for module in sharded:
+                module.set_reshard_after_forward(not isinstance(module, Whole), recurse=False)
+                module.reshard()
+
+    def gathered(self) -> PreTrainedModel:
+        """The policy as a model of its own, on the CPU, whole on the first process; every one must come here."""
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+        assert self.lightning_module
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self.lightning_module.policy, options=options)  # type: ignore[arg-type]
+        model: PreTrainedModel = copy.deepcopy(self.empty)
+        if weights:
+            model.load_state_dict(weights, assign=True)
+            inner(model).tie_weights()  # type: ignore[no-untyped-call]
+        return model
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Every process its shards; an error is kept, not raised, for the other processes wait behind it."""
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+        except (OSError, CheckpointException) as error:
+            self.checkpoint_io.error = OSError(str(error))  # type: ignore[attr-defined]
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Shards of however many devices, or the one file of another strategy."""
+        path = Path(checkpoint_path)
+        return super().load_checkpoint(path, weights_only) if path.is_dir() else self._load_whole(path)
+
+    def _load_whole(self, file: Path) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            set_model_state_dict,
+            set_optimizer_state_dict,
+        )
+
+        assert self.model
+        held: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        options = StateDictOptions(full_state_dict=True)
+        set_model_state_dict(self.model, held.pop("state_dict"), options=options)
+        names = {parameter: name for name, parameter in self.model.named_parameters()}
+        for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=True):
+            own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            set_optimizer_state_dict(self.model, optimizer, named(state, own), options=options)
+        return held
