@@ -9,11 +9,14 @@ READY := $(VENV)/.ready
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
 
+# Two tests at a time, each with one thread; those of one file stay together, for they share what they have made.
+AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(AT_ONCE)
 
 long: $(READY)
-	$(BIN)/python -m pytest -m long
+	$(AT_ONCE) -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .
