@@ -28,6 +28,7 @@ from r1.logger.base import Closable
 from r1.logger.courier import Order
 from r1.progress import console, sentence
 from r1.provenance import flat
+from r1.secrets import redact
 
 OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
 OLD_MODES = {"dryrun": "offline", "run": "online"}  # as WANDB_MODE may still have them
@@ -58,7 +59,7 @@ def wandb(
         mode = OLD_MODES.get(asked, asked)  # type: ignore[assignment]
     if mode == "disabled":
         return DummyLogger()
-    where = {"project": project, "entity": entity, "group": group, "name": name, "tags": tags}
+    where = redact({"project": project, "entity": entity, "group": group, "name": name, "tags": tags})
     times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout}
     return Wandb(Order(str(folder), flat(config), **where, **times, mode=mode, log_model=log_model, run_id=claim()))  # type: ignore[arg-type]
 
