@@ -102,7 +102,7 @@ class Steps:
             self.told.add(node.fingerprint)
             return
         begun = "goes on" if node.manifest else "starts"
-        is_result = any(node is result for result in self.record.plan.results)
+        is_result = node is self.record.plan.results[0]  # of several seeds the first: an agent has one run
         self.running.append((node, start(node, self.flags, is_result)))
         self._state(node).status = "running"
         self._say(node, f"{begun}: {' '.join(node.essentials)}")

@@ -102,6 +102,11 @@ def test_steps_run_in_order_and_once(go: Any) -> None:
     assert stage.log == ["after_a", "last *"]
 
 
+def test_one_run_is_the_agent_s_also_of_several_seeds(go: Any) -> None:
+    stage, _, _ = go(seeds=[0, 1])
+    assert [line for line in stage.log if "last" in line] == ["last[0] *", "last[1]"]
+
+
 def test_as_many_at_once_as_there_are_workers(go: Any) -> None:
     stage, _, _ = go(workers=2)
     assert stage.most == 2
