@@ -168,7 +168,7 @@ def test_compute(tmp_path: Path) -> None:
 
 def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "hidden")
-    typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "name=${oc.env:PLANTED}"]
+    typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "resume=auto", "name=${oc.env:PLANTED}"]
     run = gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs[0]
     names = [G, "stage.lr", "reward", "name"]
     assert default(run, names) == {G: 8, "stage.lr": 3e-4, "reward": "math", "name": None}

@@ -46,7 +46,7 @@ def section(found: Analysis, max_rows: int) -> dict[str, Any]:
 def again(trial: Trial) -> str:
     """The command of one run, whatever started it."""
     typed = trial.run.manifest.get("overrides") or []
-    kept = [text for text in typed if not text.startswith("output_dir=")]
+    kept = [text for text in typed if not text.startswith(("output_dir=", "resume=", "steps_dir="))]
     return shlex.join(["python", "-m", "r1.run", *kept])
 
 
