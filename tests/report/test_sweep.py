@@ -19,6 +19,7 @@ from r1.report.sweep import analysis
 from r1.report.sweep.analysis import Analysis, analyse
 from r1.report.sweep.asked import question
 from r1.report.sweep.default import default
+from r1.report.sweep.section import again
 from r1.report.sweep.trials import plain, trials
 from r1.report.sweep.verdict import markdown, verdict, warnings
 
@@ -166,9 +167,15 @@ def test_compute(tmp_path: Path) -> None:
     assert (used.per_step, used.sequences, used.tokens, used.wall_s) == (64, 128, 1280, 12.5)
 
 
+def test_a_run_can_be_made_again_elsewhere(tmp_path: Path) -> None:
+    typed = [f"{G}=4", "output_dir=x", "resume=auto"]
+    (trial,) = trials(gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs, [G], "val/pass@1")
+    assert again(trial) == f"python -m r1.run {G}=4"
+
+
 def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "hidden")
-    typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "resume=auto", "name=${oc.env:PLANTED}"]
+    typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "name=${oc.env:PLANTED}"]
     run = gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs[0]
     names = [G, "stage.lr", "reward", "name"]
     assert default(run, names) == {G: 8, "stage.lr": 3e-4, "reward": "math", "name": None}
