@@ -77,7 +77,7 @@ def carry(order: Order) -> None:
         session = Session(order, run_id)
         session.send()
         if order.trouble:
-            say(WARNING, f"{order.trouble}; the run goes on, and {session.later}")
+            say(WARNING, f"the run goes on without it; {session.later} ({order.trouble})")
         else:
             say(NOTE, session.place)
         for what in session.refused:
