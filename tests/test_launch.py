@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from conftest import SMALL
-from test_logger import wandb_runs
+from wandbfile import wandb_runs
 
 from r1.errors import DATA, Interrupted, UserError
 from r1.jobs import Tagged

@@ -28,7 +28,9 @@ ESCAPE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
 
 def trainer(step: int, **metrics: float) -> Any:
     held = {name.replace("__", "/"): torch.tensor(value) for name, value in metrics.items()}
-    return SimpleNamespace(global_step=step, max_steps=6, accumulate_grad_batches=2, callback_metrics=held)
+    return SimpleNamespace(
+        global_step=step, max_steps=6, world_size=1, accumulate_grad_batches=2, callback_metrics=held
+    )
 
 
 def stage(*completions: str, correct: bool = False) -> Any:

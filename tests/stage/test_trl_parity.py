@@ -171,7 +171,7 @@ def both(
     experience = learned_from(made, groups)
     if off:
         move(made.policy)
-    start = made._sums["train/loss"]
+    start = made._sums.get("train/loss", 0.0)
     found = gradient(made, split(experience, made.plan.num_micro_batches))
     return (made._sums["train/loss"] - start, found), of_trl(trainer, made, groups, TYPES[loss] | theirs, off)
 

@@ -1,0 +1,53 @@
+"""What a W&B server remembers."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+Held = dict[str, Any]
+Search = Callable[[Held, list[Held]], Held | None]  # (sweep's config, its runs) -> {name: {value}}; None: no more
+Stopper = Callable[[Held, list[Held]], list[str]]  # (sweep's config, its runs) -> the names of those to stop
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+
+
+def identifier(*parts: str) -> str:
+    return base64.b64encode(":".join(parts).encode()).decode()
+
+
+class State:
+    def __init__(self, search: Search, stopper: Stopper) -> None:
+        self.lock = threading.RLock()
+        self.search, self.stopper = search, stopper
+        self.runs: dict[tuple[str, str, str], Held] = {}  # by entity, project, name
+        self.sweeps: dict[str, Held] = {}
+        self.agents: dict[str, Held] = {}
+        self.artifacts: dict[str, Held] = {}
+        self.used: list[tuple[str, str]] = []  # (run, artifact)
+        self.files: dict[str, bytes] = {}
+        self.calls: list[tuple[str, Held]] = []
+        self.unknown: list[tuple[str, str]] = []
+
+    def run(self, entity: str | None, project: str | None, name: str) -> Held:
+        """A run, new if need be."""
+        entity, project = entity or "local", project or "uncategorized"
+        new = {"id": identifier("Run:v1", name, project, entity), "entity": entity, "project": project, "name": name}
+        new |= {"displayName": name, "state": "running", "config": "{}", "summaryMetrics": "{}", "tags": []}
+        new |= {name: None for name in ("sweepName", "group", "jobType", "notes", "exitcode")}
+        new |= {"createdAt": now(), "heartbeatAt": now(), "history": [], "events": [], "log": []}
+        return self.runs.setdefault((entity, project, name), new | {"stop": False, "preempting": False, "seen": False})
+
+    def find(self, variables: Held) -> Held | None:
+        names = (variables.get(key) for key in ("name", "run", "runName", "runId"))
+        entity = variables.get("entity") or variables.get("entityName") or "local"
+        project = variables.get("project") or variables.get("projectName")
+        return self.runs.get((entity, str(project), next((str(name) for name in names if name), "")))
+
+    def by_id(self, run_id: str) -> Held:
+        return next(run for run in self.runs.values() if run["id"] == run_id)
