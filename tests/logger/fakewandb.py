@@ -1,6 +1,6 @@
 """A small W&B server on this machine, in memory, for the real client: ``wandb sweep``, ``agent``, ``sync`` and ``Api``.
 
-Every call is kept in ``server.state.calls``, every uploaded file in ``files``, and what it does not know in ``unknown``.
+Every call is kept in ``server.state.calls``, every uploaded file in ``files``, what it does not know in ``unknown``.
 """
 
 from __future__ import annotations

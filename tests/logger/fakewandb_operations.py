@@ -1,4 +1,4 @@
-"""The GraphQL operations that W&B's client (0.31) asks for: runs, sweeps and their agents, artifacts, the public API."""
+"""The GraphQL operations that W&B's client (0.31) asks for: runs, sweeps and their agents, artifacts, public API."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ class Artifacts(Runs):
         shown = {"id": held["id"], "artifactType": {"name": held["type"]}, "metadata": json.dumps(held["metadata"])}
         shown |= {"artifactSequence": {"name": held["name"], "project": project}, "digest": held["digest"]}
         shown |= {"state": "COMMITTED", "tags": [], "aliases": [], "createdAt": now(), "ttlIsInherited": False}
-        shown |= {name: 0 for name in ("versionIndex", "ttlDurationSeconds", "size", "fileCount")}
-        return {"artifact": shown | {name: None for name in ("description", "historyStep", "commitHash", "updatedAt")}}
+        shown |= dict.fromkeys(("versionIndex", "ttlDurationSeconds", "size", "fileCount"), 0)
+        return {"artifact": shown | dict.fromkeys(("description", "historyStep", "commitHash", "updatedAt"))}
 
     def UseArtifact(self, v: Held) -> Held:
         asked = v.get("input") or v
@@ -152,7 +152,7 @@ class Sweeps(Artifacts):
             "earlyStopJobRunning": False,
             "runCount": len(sweep["runs"]),
         }
-        shown |= {key: None for key in ("bestLoss", "controller", "scheduler", "runCountExpected")}
+        shown |= dict.fromkeys(("bestLoss", "controller", "scheduler", "runCountExpected"))
         return shown | {"runs": {"edges": [{"node": run} for run in self._runs(sweep)]}}
 
     def _runs(self, sweep: Held) -> list[Held]:

@@ -39,7 +39,7 @@ class State:
         entity, project = entity or "local", project or "uncategorized"
         new = {"id": identifier("Run:v1", name, project, entity), "entity": entity, "project": project, "name": name}
         new |= {"displayName": name, "state": "running", "config": "{}", "summaryMetrics": "{}", "tags": []}
-        new |= {name: None for name in ("sweepName", "group", "jobType", "notes", "exitcode")}
+        new |= dict.fromkeys(("sweepName", "group", "jobType", "notes", "exitcode"))
         new |= {"createdAt": now(), "heartbeatAt": now(), "history": [], "events": [], "log": []}
         return self.runs.setdefault((entity, project, name), new | {"stop": False, "preempting": False, "seen": False})
 

@@ -43,7 +43,7 @@ def sync(shell: Shell, folder: Path) -> None:
     ],
 )
 def test_ended_and_resumed(wandb_server: Server, logged: Run, shell: Shell, folder: Path, mode: str, end: str) -> None:
-    point, state = ENDS[end]
+    point, _ = ENDS[end]
     asked = ["grpo", f"logger.mode={mode}", "checkpoint_every=2"]
     assert logged(*asked, point=point).code == {signal.SIGKILL: -9, TERM: 143}[point.number]
     name = (folder / "wandb_id").read_text()

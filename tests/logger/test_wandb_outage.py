@@ -1,4 +1,4 @@
-"""Whatever W&B does, the run goes on, says so once, and ends with the same record; what was logged can be sent later."""
+"""Whatever W&B does, the run goes on, says so once, and ends with the same record; what was logged can be sent on."""
 
 from __future__ import annotations
 
