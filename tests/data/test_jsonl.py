@@ -99,7 +99,8 @@ def test_the_held_out_rows_do_not_depend_on_the_order(tmp_path):
 
 def test_a_file_of_held_out_rows(tmp_path, caplog):
     train, val = write(tmp_path / "a.jsonl", rows(10)), write(tmp_path / "b.jsonl", rows(8, 7))
-    data = build(train, val_path=val, num_val=None)
+    with caplog.at_level(logging.WARNING):
+        data = build(train, val_path=val, num_val=None)
     assert [row["level"] for row in data.train] == list(range(7))  # 7, 8 and 9 are held out
     assert len(data.val) == 8
     assert "left out 3 training rows" in caplog.text
