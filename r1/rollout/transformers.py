@@ -6,7 +6,8 @@ Each prompt is prefilled once for its whole group, and finished sequences leave 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import torch
@@ -18,8 +19,6 @@ from r1.functional import sample
 from r1.rollout.base import Rollout, carry_on
 from r1.rollout.decoder import decoder
 from r1.seeds import uniforms
-
-COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still alive
 
 
 class Transformers:
@@ -72,9 +71,24 @@ class Transformers:
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(model.device)
-        tokens, logps = _loop(model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids, poll)
+        with _in_any_order(model.device):
+            tokens, logps = _loop(model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids, poll)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
+
+
+@contextmanager
+def _in_any_order(device: torch.device) -> Iterator[None]:
+    """On a GPU, without the slower kernels of ``trainer.deterministic``: decoding never writes one place twice."""
+    asked, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(asked and device.type == "cpu", warn_only=warn_only)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warn_only)
 
 
 def _loop(
@@ -103,7 +117,7 @@ def _loop(
         share = alive.float().mean().item()
         if t + 1 == max_length or share == 0:
             break
-        if share < COMPACT_BELOW:
+        if share < decode.compact_below:
             kept = alive.nonzero().squeeze(-1)
             rows, drawn, alive = rows[kept], drawn[kept], alive[kept]
             decode.keep(kept)
