@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +16,6 @@ from torch import Tensor
 
 from r1.rollout.lean import LeanDecoder
 from r1.rollout.shared import Layer, State
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CAPACITY = 256  # completion tokens that the first buffers hold
 
@@ -54,10 +50,6 @@ class GraphDecoder(LeanDecoder):
     compact_below = 0.5  # recording takes as long as tens of steps
     state: FixedState
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__(model)
-        self.pool = torch.cuda.graph_pool_handle() if self.model.device.type == "cuda" else None
-
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         logits = super().start(prompts, group_sizes)
         self.state = FixedState(**{part.name: getattr(self.state, part.name) for part in fields(State)})
@@ -68,7 +60,7 @@ class GraphDecoder(LeanDecoder):
     def step(self, tokens: Tensor) -> Tensor:
         if self.state.filled == self.state.capacity:
             self._enlarge(2 * self.state.capacity)
-        if self.graph is None and self.pool is not None:
+        if self.graph is None and tokens.is_cuda:
             self._record()
         self.tokens.copy_(tokens)
         if self.graph is None:
@@ -116,7 +108,7 @@ class GraphDecoder(LeanDecoder):
             self._advance()  # libraries set themselves up, which no graph may hold; the step itself is made again
             self.positions -= 1
             self.state.next_place -= 1
-            graph.capture_begin(self.pool)
+            graph.capture_begin()
             try:
                 self._advance()
             finally:
