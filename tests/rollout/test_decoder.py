@@ -103,7 +103,7 @@ def test_they_equal_whole_sequences(
 prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_size=1, max_size=4)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(prompts=prompts_of, data=st.data())
 def test_whatever_leaves_changes_nothing_for_the_rest(
     llama: PreTrainedModel, prompts: list[list[int]], data: st.DataObject
