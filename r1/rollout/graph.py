@@ -48,6 +48,7 @@ class GraphDecoder(LeanDecoder):
     """Steps by replaying a recorded step."""
 
     compact_below = 0.5  # recording takes as long as tens of steps
+    shared_from = 1024  # until then reading copies takes less than the kernels of attention in two parts
     state: FixedState
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:

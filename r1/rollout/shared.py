@@ -21,7 +21,6 @@ from r1.sequences import padded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARED_FROM = 64  # tokens; shorter prompts are copied
 FIRST_CAPACITY = 32  # completion tokens; buffers double when they are full
 
 
@@ -99,6 +98,7 @@ class SharedDecoder:
     """Prompts once per group; see the module."""
 
     compact_below = 0.8
+    shared_from = 64  # tokens; shorter prompts are copied
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = inner(model)
@@ -112,7 +112,7 @@ class SharedDecoder:
         columns = torch.arange(width, device=device)
         groups = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(group_sizes, device=device))
         self.lengths = lengths[groups]
-        copied = width if width < SHARED_FROM else 0
+        copied = width if width < self.shared_from else 0
         bias = None
         if min(map(len, prompts)) < width:
             bias = torch.zeros(len(prompts), width, device=device).masked_fill(columns >= lengths[:, None], -torch.inf)

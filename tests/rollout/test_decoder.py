@@ -33,6 +33,12 @@ def models(make_model: Make) -> dict[str, PreTrainedModel]:
     return {name: make_model(name) for name in (*LEAN, *GENERAL)}
 
 
+def share_from(length: int, patch: pytest.MonkeyPatch) -> None:
+    """Prompts of so many tokens are kept once per group, shorter ones copied."""
+    for kind in (SharedDecoder, GraphDecoder):
+        patch.setattr(kind, "shared_from", length)
+
+
 @torch.no_grad()
 def decoded(kind: Kind, model: PreTrainedModel, prompts: list[list[int]], sizes: list[int], leaving: list[Any]) -> Any:
     """Log-probs of every step; ``leaving`` says after which step which rows go. Rows are named by their first place."""
@@ -73,7 +79,7 @@ def test_they_give_the_same_log_probs(
     shared_from: int,
 ) -> None:
     """Rows leave one by one, from the middle, and a whole group at once."""
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     model, sizes = models[architecture], [2, 3, 1]
     leaving = [set(), {1}, set(), {2, 3, 4}, set(), {0}, set()]
     expected = decoded(CachedDecoder, model, prompts, sizes, leaving)
@@ -88,7 +94,7 @@ def test_they_equal_whole_sequences(
     llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: Kind, shared_from: int
 ) -> None:
     """No cache at all: each row's tokens from the start."""
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     found = decoded(kind, llama, UNEVEN, [1, 2, 2], [set()] * 6)
     groups = [0, 1, 1, 2, 2]
     for name, group in enumerate(groups):
@@ -113,7 +119,7 @@ def test_whatever_leaves_changes_nothing_for_the_rest(
     leaving = [data.draw(rows) if t % 2 else set() for t in range(6)]
     gone_before: list[set[int]] = [set().union(*leaving[: t + 1]) for t in range(6)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared, "SHARED_FROM", data.draw(st.sampled_from([0, 4, 64])))
+        share_from(data.draw(st.sampled_from([0, 4, 64])), patch)
         patch.setattr(shared, "FIRST_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
         patch.setattr(graph, "CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
         for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
@@ -131,7 +137,7 @@ def test_long_completions_outgrow_their_buffers(
     shared_from: int,
     capacity: int,
 ) -> None:
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     monkeypatch.setattr(shared, "FIRST_CAPACITY", capacity)
     monkeypatch.setattr(graph, "CAPACITY", capacity)
     monkeypatch.setattr(lean, "ROTATIONS", capacity)
@@ -145,18 +151,18 @@ def test_long_completions_outgrow_their_buffers(
 
 
 def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -> None:
-    for length in (shared.SHARED_FROM - 1, shared.SHARED_FROM):
+    for length in (SharedDecoder.shared_from - 1, SharedDecoder.shared_from):
         prompts = [[(3 * i) % 97 for i in range(length)], [4, 5]]
         expected = decoded(CachedDecoder, llama, prompts, [2, 2], [set(), {0}, {0}, set()])
         for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
             assert_same(decoded(kind, llama, prompts, [2, 2], [set(), {0}, {0}, set()]), expected)
         made = LeanDecoder(llama)
         made.start(prompts, [2, 2])
-        assert (made.state.copied == 0) == (length >= shared.SHARED_FROM)
+        assert (made.state.copied == 0) == (length >= SharedDecoder.shared_from)
 
 
 def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "SHARED_FROM", 0)
+    share_from(0, monkeypatch)
     made = SharedDecoder(llama)
     logits = made.start(UNEVEN, [5, 1, 2])
     assert logits.shape[0] == 8
@@ -266,7 +272,7 @@ def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
 def test_on_a_gpu_a_recorded_step_is_replayed(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, shared_from: int, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     monkeypatch.setattr(graph, "CAPACITY", 3)
     model = make_model("qwen2").to("cuda", dtype)
     assert fitting(model) is GraphDecoder
@@ -275,7 +281,7 @@ def test_on_a_gpu_a_recorded_step_is_replayed(
     with torch.device("cuda"):
         expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], gone)
         found = decoded(GraphDecoder, model, UNEVEN, [2, 1, 1], leaving)
-    assert_same(found, expected, atol=1e-4 if dtype == torch.float32 else 0.1)
+    assert_same(found, expected, atol=1e-4 if dtype == torch.float32 else 0.3)
 
 
 # ---- through the engine ----
