@@ -1,7 +1,8 @@
 """GRPO steps of r1 and of TRL's GRPOTrainer, taken in turn in one run: tokens/s, the step's parts, peak memory.
 
     python benchmarks/grpo_vs_trl.py [--workloads a,b,c,d] [--sizes 1M,6M] [--steps 15] [--budget 75] [--quick]
-                                     [--threads 2] [--device cpu|cuda] [--splits 4] [--r1 KEY=VALUE ...] [--json]
+                                     [--threads 2] [--device cpu|cuda] [--splits 4] [--cache dynamic|static]
+                                     [--lora RANK] [--r1 KEY=VALUE ...] [--json]
 
 Both sides train the same random model (Qwen2 shape, fp32; bf16 weights on a GPU) on the same prompts with the same
 group size, sampling, loss (dapo), AdamW and reward, each in its own process with the same threads. r1 is what
@@ -51,6 +52,8 @@ def job_of(workload: Workload, size: str, folder: Path, args: argparse.Namespace
         group=workload.group,
         limit=workload.limit,
         splits=args.splits,
+        cache=args.cache,
+        lora=args.lora,
         overrides=args.r1,
     )
 
@@ -85,6 +88,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--splits", type=int, default=4, help="TRL's micro-batches per step")
+    parser.add_argument("--cache", choices=["dynamic", "static"], default="dynamic", help="of TRL's generate")
+    parser.add_argument("--lora", type=int, default=0, metavar="RANK", help="train adapters on all linear layers")
     parser.add_argument("--r1", action="append", default=[], metavar="KEY=VALUE", help="a further override for r1")
     parser.add_argument("--json", action="store_true", help="one last line of JSON")
     if parser.parse_args().quick:

@@ -41,6 +41,8 @@ class Job:
         sequences: completions (GRPO), rows or packed blocks (SFT) per optimizer step.
         group, limit: GRPO's completions per prompt and tokens per completion.
         splits: the micro-batches that TRL makes of a step.
+        cache: how TRL's ``generate`` keeps keys and values: dynamic, or static (compiled on a GPU).
+        lora: the rank of the adapters that both sides train; 0: all weights.
         packing, packed_length: TRL's SFT strategy (none: padded batches of like lengths), tokens per block.
         overrides: r1's config besides what the job says.
     """
@@ -54,6 +56,8 @@ class Job:
     group: int = 1
     limit: int = 8
     splits: int = 1
+    cache: str = "dynamic"
+    lora: int = 0
     packing: str = "none"
     packed_length: int = 512
     overrides: list[str] = field(default_factory=list)

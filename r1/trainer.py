@@ -58,6 +58,7 @@ def trainer(
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
+        inference_mode=False,  # FSDP2 gathers weights on a GPU in a way that its tensors do not allow
     )
     # Lightning's own handler of SIGTERM would make all ranks meet wherever the signal finds them; r1 has its own
     made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]

@@ -9,6 +9,7 @@ from r1.stage.base import Stage
 
 
 def overrides(job: Job) -> list[str]:
+    adapters = ["+model/lora=default", f"model.lora.r={job.lora}", f"model.lora.alpha={2 * job.lora}"]
     return [
         "stage=grpo",
         "stage.lr=1e-7",  # completion lengths must not drift
@@ -18,6 +19,7 @@ def overrides(job: Job) -> list[str]:
         "~reward.terms.format",
         "extensions=[workloads]",
         "+reward.terms.digits={_target_: workloads.digits, weight: 1.0}",
+        *(adapters if job.lora else []),
     ]
 
 

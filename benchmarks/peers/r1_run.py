@@ -14,6 +14,7 @@ from r1.build import build
 from r1.check.config import check_config
 from r1.check.parts import check_parts
 from r1.compose import CONF
+from r1.ranks import Place
 from r1.stage.base import Stage
 
 FOREVER = 1_000_000  # steps; the parent says when to stop
@@ -38,7 +39,7 @@ def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, in
         return micro_batches(step)
 
     stage.micro_batches = gated  # type: ignore[method-assign]
-    fit.fit(cfg, experiment, overrides, "benchmark")
+    fit.fit(cfg, experiment, overrides, "benchmark", Place())
 
 
 def common(job: Job) -> list[str]:

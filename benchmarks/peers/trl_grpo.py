@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import load_dataset
 from pairs import Gate, started
+from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer
 from workloads import digits
 
@@ -40,9 +41,18 @@ def main() -> None:
         num_iterations=1,
         loss_type="dapo",
         scale_rewards="group",
+        cache_implementation=None if job.cache == "dynamic" else job.cache,
     )
+    adapters = LoraConfig(r=job.lora, lora_alpha=2 * job.lora, target_modules="all-linear", task_type="CAUSAL_LM")
     rows = load_dataset("json", data_files=job.data, cache_dir=f"{job.output}/cache", split="train")
-    trainer = GRPOTrainer(model=model, reward_funcs=digits, args=config, train_dataset=rows, processing_class=tokenizer)
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=digits,
+        args=config,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=adapters if job.lora else None,
+    )
     trainer._generate_single_turn = gate.timed("rollout", counted(trainer._generate_single_turn, gate))
     trainer._calculate_rewards = gate.timed("score", trainer._calculate_rewards)
     train(trainer, gate)

@@ -1,7 +1,8 @@
 """Decoding a batch of groups step by step: what a decoder does, and which one serves a model.
 
-Three of them, each held against the model's own log-probs before it is used: ``LeanDecoder`` (llama and its like),
-``SharedDecoder`` (whatever takes another attention function), and ``CachedDecoder``, transformers' forward and cache.
+Four of them, each held against the model's own log-probs before it is used: ``GraphDecoder`` (llama and its like, on a
+GPU), ``LeanDecoder`` (the same elsewhere), ``SharedDecoder`` (whatever takes another attention function), and
+``CachedDecoder``, transformers' forward and cache.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from r1.forward import PROBE, TOLERANCE, packs, plain
+from r1.rollout.graph import GraphDecoder
 from r1.rollout.lean import LeanDecoder, like_llama
 from r1.rollout.shared import SharedDecoder
 from r1.sequences import stack
@@ -25,7 +27,13 @@ _fitting: WeakKeyDictionary[Any, type[SharedDecoder] | None] = WeakKeyDictionary
 
 
 class Decoder(Protocol):
-    """B rows, one per completion; rows of a group lie side by side."""
+    """B rows, one per completion; rows of a group lie side by side.
+
+    Attributes:
+        compact_below: finished rows are worth dropping once fewer than this share of the rows is still alive.
+    """
+
+    compact_below: float
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         """Read the prompts; (B, V) logits of the first token of each completion."""
@@ -47,7 +55,9 @@ def decoder(model: PreTrainedModel, longest: int) -> Decoder:
 def fitting(model: PreTrainedModel) -> type[SharedDecoder] | None:
     """The fastest decoder that gives this model's own log-probs; tried once per model, on four short sequences."""
     if model not in _fitting:
-        kinds = [LeanDecoder, SharedDecoder] if like_llama(model.config) else [SharedDecoder]
+        kinds: list[type[SharedDecoder]] = [LeanDecoder, SharedDecoder] if like_llama(model.config) else [SharedDecoder]
+        if like_llama(model.config) and model.device.type == "cuda":
+            kinds = [GraphDecoder, *kinds]
         with torch.autocast(model.device.type, enabled=False):  # its rounding is larger than the tolerance
             fits = packs(model)
             _fitting[model] = next((kind for kind in kinds if fits and works(kind, model)), None)
@@ -82,6 +92,8 @@ def works(kind: type[SharedDecoder], model: PreTrainedModel) -> bool:
 
 class CachedDecoder:
     """transformers' forward and cache, prompts padded on the left and copied for every completion."""
+
+    compact_below = 0.8
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

@@ -66,13 +66,17 @@ class LeanDecoder(SharedDecoder):
 
     def turned(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, D) cosines, and sines with the sign of the half they are for."""
-        if self.longest_prompt + self.length >= len(self.turns):
-            ahead = torch.arange(len(self.turns) + self.longest_prompt + ROTATIONS, device=positions.device)
+        self.reach(self.longest_prompt + self.length + 1)
+        turns = self.turns[positions]
+        return turns[:, :1], turns[:, 1:]
+
+    def reach(self, length: int) -> None:
+        """Have the rotations of at least ``length`` positions ready."""
+        if length > len(self.turns):
+            ahead = torch.arange(length + ROTATIONS, device=self.embedding.device)
             cos, sin = self.rotation(self.embedding, position_ids=ahead[None])
             half = cos.shape[-1] // 2
             self.turns = torch.stack([cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)], dim=1)
-        turns = self.turns[positions]
-        return turns[:, :1], turns[:, 1:]
 
     def next_logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
         states = F.embedding(tokens, self.embedding)
@@ -91,7 +95,7 @@ class LeanDecoder(SharedDecoder):
             both = torch.cat([norm(part) for norm, part in zip(block.head_norms, parts, strict=True)], dim=1)
         both = torch.addcmul(both * turn[0], both.roll(block.head_dim // 2, dims=2), turn[1])
         layer = self.state.layers[number]
-        layer.append(both[:, block.query_heads :], value, self.state.filled)
+        layer.append(both[:, block.query_heads :], value, self.state)
         return attend(both[:, : block.query_heads], block.scaling, layer, self.state).flatten(1)
 
 
@@ -114,6 +118,8 @@ def _block(layer: Any) -> Block:
 def _norm(module: Any) -> Product:
     """RMSNorm (Zhang and Sennrich 2019) over the last dimension, worked out in float32."""
     weight, epsilon = module.weight, module.variance_epsilon
+    if weight.is_cuda:  # one kernel; on a CPU it is slower than what follows
+        return lambda states: F.rms_norm(states, weight.shape, weight, epsilon)
 
     def norm(states: Tensor) -> Tensor:
         wide = states.float()
@@ -125,7 +131,8 @@ def _norm(module: Any) -> Product:
 
 
 def _normed(norm: Any, *projections: nn.Module) -> Product:
-    """RMSNorm and the projections' outputs side by side; in float32 the norm's constants go into a copied weight."""
+    """RMSNorm and the projections' outputs side by side; in float32 on a CPU the norm's constants go into a copied
+    weight."""
     linear = [p for p in projections if type(p) is nn.Linear]
     biases: list[Tensor] = [p.bias for p in linear if p.bias is not None]
     plain = len(linear) == len(projections) and len(biases) in (0, len(linear))
@@ -134,7 +141,7 @@ def _normed(norm: Any, *projections: nn.Module) -> Product:
         return lambda states: _side_by_side(before(states), projections)
     weight = torch.cat([p.weight for p in linear])
     bias = torch.cat(biases) if biases else None
-    if weight.dtype != torch.float32:
+    if weight.dtype != torch.float32 or weight.is_cuda:
         before = _norm(norm)
         return lambda states: F.linear(before(states), weight, bias)
     width = weight.shape[1]

@@ -21,7 +21,6 @@ from r1.sequences import padded
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-SHARED_FROM = 64  # tokens; shorter prompts are copied
 FIRST_CAPACITY = 32  # completion tokens; buffers double when they are full
 
 
@@ -34,8 +33,9 @@ class Layer:
     keys: Tensor
     values: Tensor
 
-    def append(self, key: Tensor, value: Tensor, place: int) -> None:
-        """Write (B, K, D) keys and values as token ``place`` of each row."""
+    def append(self, key: Tensor, value: Tensor, state: State) -> None:
+        """Write (B, K, D) keys and values as the next token of each row."""
+        place = state.filled
         if place == self.keys.shape[2]:
             self.keys, self.values = (F.pad(b, (0, 0, 0, b.shape[2])) for b in (self.keys, self.values))
         self.keys[:, :, place], self.values[:, :, place] = key, value
@@ -54,6 +54,7 @@ class State:
         slots: (B,) each row's place in a (P x widest group) rectangle; None: the rows fill it in order.
         widest: rows of the largest group.
         filled: tokens in the rows' buffers; -1 while the prompts are read.
+        unseen: (1, 1, capacity) -inf at the places of the rows' buffers that are empty; None: ``seen`` cuts them off.
     """
 
     groups: Tensor
@@ -63,6 +64,12 @@ class State:
     slots: Tensor | None = None
     widest: int = 1
     filled: int = -1
+    unseen: Tensor | None = None
+
+    @property
+    def seen(self) -> int:
+        """Tokens of the rows' buffers that attention looks at, the one that is being decoded included."""
+        return self.filled + 1
 
     def place(self) -> None:
         """Work out ``slots`` and ``widest`` from ``groups``."""
@@ -90,6 +97,9 @@ class State:
 class SharedDecoder:
     """Prompts once per group; see the module."""
 
+    compact_below = 0.8
+    shared_from = 64  # tokens; shorter prompts are copied
+
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = inner(model)
         self.head = self.model.get_output_embeddings().weight
@@ -102,7 +112,7 @@ class SharedDecoder:
         columns = torch.arange(width, device=device)
         groups = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(group_sizes, device=device))
         self.lengths = lengths[groups]
-        copied = width if width < SHARED_FROM else 0
+        copied = width if width < self.shared_from else 0
         bias = None
         if min(map(len, prompts)) < width:
             bias = torch.zeros(len(prompts), width, device=device).masked_fill(columns >= lengths[:, None], -torch.inf)
@@ -165,7 +175,7 @@ def attention(
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=grouped)
         return out.transpose(1, 2), None
     layer = state.layers[module.layer_idx]
-    layer.append(key[:, :, 0], value[:, :, 0], state.filled)
+    layer.append(key[:, :, 0], value[:, :, 0], state)
     return attend(query[:, :, 0], scale, layer, state)[:, None], None
 
 
@@ -185,8 +195,8 @@ def attend(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
     their shares of the whole softmax, exp(lse) each (Milakov and Gimelshein 2018).
     """
     queries = query.unflatten(1, (layer.keys.shape[1], -1))  # (B, K, heads / K, D)
-    keys, values = (buffer.flatten(0, 1)[:, : state.filled + 1] for buffer in (layer.keys, layer.values))
-    scores = _scaled(queries.flatten(0, 1), keys, scale).unflatten(0, queries.shape[:2])
+    keys, values = (buffer.flatten(0, 1)[:, : state.seen] for buffer in (layer.keys, layer.values))
+    scores = _scaled(queries.flatten(0, 1), keys, scale, state.unseen).unflatten(0, queries.shape[:2])
     if state.copied:
         if state.bias is not None:
             scores[..., : state.copied] += state.bias
@@ -204,9 +214,11 @@ def attend(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
     return torch.lerp(of_own, of_prompt, weight).view(query.shape)
 
 
-def _scaled(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """(N, M, D) and (N, L, D) to (N, M, L) scores."""
-    return torch.baddbmm(queries.new_empty(1, 1, 1), queries, keys.mT, beta=0, alpha=scale)
+def _scaled(queries: Tensor, keys: Tensor, scale: float, bias: Tensor | None = None) -> Tensor:
+    """(N, M, D) and (N, L, D) to (N, M, L) scores, a (1, 1, L) bias added."""
+    if bias is None:
+        return torch.baddbmm(queries.new_empty(1, 1, 1), queries, keys.mT, beta=0, alpha=scale)
+    return torch.baddbmm(bias, queries, keys.mT, alpha=scale)
 
 
 def _part(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,8 @@ Each prompt is prefilled once for its whole group, and finished sequences leave 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
 import torch
@@ -19,8 +20,6 @@ from r1.ranks import Ranks
 from r1.rollout.base import ALONE, Rollout, carry_on
 from r1.rollout.decoder import decoder
 from r1.seeds import uniforms
-
-COMPACT_BELOW = 0.8  # drop finished rows once fewer than this share is still alive
 
 
 class Transformers:
@@ -78,9 +77,25 @@ class Transformers:
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
-        tokens, logps = _loop(self.model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids, poll)
+        sizes = [len(group) for group in seeds]
+        with _in_any_order(self.model.device):
+            tokens, logps = _loop(self.model, prompts, sizes, noise, self.temperature, stop_ids, poll)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
+
+
+@contextmanager
+def _in_any_order(device: torch.device) -> Iterator[None]:
+    """On a GPU, without the slower kernels of ``trainer.deterministic``: decoding never writes one place twice."""
+    asked, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(asked and device.type == "cpu", warn_only=warn_only)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(asked, warn_only=warn_only)
 
 
 def _loop(
@@ -109,7 +124,7 @@ def _loop(
         share = alive.float().mean().item()
         if t + 1 == max_length or share == 0:
             break
-        if share < COMPACT_BELOW:
+        if share < decode.compact_below:
             kept = alive.nonzero().squeeze(-1)
             rows, drawn, alive = rows[kept], drawn[kept], alive[kept]
             decode.keep(kept)

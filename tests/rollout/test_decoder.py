@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.model import Lora
-from r1.rollout import lean, shared
+from r1.rollout import graph, lean, shared
 from r1.rollout.decoder import CachedDecoder, Decoder, decoder, fitting
+from r1.rollout.graph import GraphDecoder
 from r1.rollout.lean import LIKE_LLAMA, LeanDecoder
 from r1.rollout.shared import SharedDecoder
 from r1.rollout.transformers import Transformers
@@ -30,6 +31,12 @@ UNEVEN = [[5], [7, 8, 9, 10, 11, 12], [3, 3, 3]]
 @pytest.fixture(scope="module")
 def models(make_model: Make) -> dict[str, PreTrainedModel]:
     return {name: make_model(name) for name in (*LEAN, *GENERAL)}
+
+
+def share_from(length: int, patch: pytest.MonkeyPatch) -> None:
+    """Prompts of so many tokens are kept once per group, shorter ones copied."""
+    for kind in (SharedDecoder, GraphDecoder):
+        patch.setattr(kind, "shared_from", length)
 
 
 @torch.no_grad()
@@ -72,22 +79,22 @@ def test_they_give_the_same_log_probs(
     shared_from: int,
 ) -> None:
     """Rows leave one by one, from the middle, and a whole group at once."""
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     model, sizes = models[architecture], [2, 3, 1]
     leaving = [set(), {1}, set(), {2, 3, 4}, set(), {0}, set()]
     expected = decoded(CachedDecoder, model, prompts, sizes, leaving)
     assert len(expected) == 6 + 6 + 5 + 5 + 2 + 2 + 1
-    for kind in [SharedDecoder, *([LeanDecoder] if architecture in LEAN else [])]:
+    for kind in [SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture in LEAN else [])]:
         assert_same(decoded(kind, model, prompts, sizes, leaving), expected)
 
 
-@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder])
+@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder, GraphDecoder])
 @pytest.mark.parametrize("shared_from", [0, 64])
 def test_they_equal_whole_sequences(
     llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: Kind, shared_from: int
 ) -> None:
     """No cache at all: each row's tokens from the start."""
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     found = decoded(kind, llama, UNEVEN, [1, 2, 2], [set()] * 6)
     groups = [0, 1, 1, 2, 2]
     for name, group in enumerate(groups):
@@ -102,7 +109,7 @@ def test_they_equal_whole_sequences(
 prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_size=1, max_size=4)
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(prompts=prompts_of, data=st.data())
 def test_whatever_leaves_changes_nothing_for_the_rest(
     llama: PreTrainedModel, prompts: list[list[int]], data: st.DataObject
@@ -112,9 +119,10 @@ def test_whatever_leaves_changes_nothing_for_the_rest(
     leaving = [data.draw(rows) if t % 2 else set() for t in range(6)]
     gone_before: list[set[int]] = [set().union(*leaving[: t + 1]) for t in range(6)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shared, "SHARED_FROM", data.draw(st.sampled_from([0, 4, 64])))
+        share_from(data.draw(st.sampled_from([0, 4, 64])), patch)
         patch.setattr(shared, "FIRST_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
-        for kind in (SharedDecoder, LeanDecoder):
+        patch.setattr(graph, "CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
+        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
             found = decoded(kind, llama, prompts, sizes, gone_before)
             assert_same(found, decoded(CachedDecoder, llama, prompts, sizes, gone_before))
 
@@ -129,30 +137,32 @@ def test_long_completions_outgrow_their_buffers(
     shared_from: int,
     capacity: int,
 ) -> None:
-    monkeypatch.setattr(shared, "SHARED_FROM", shared_from)
+    share_from(shared_from, monkeypatch)
     monkeypatch.setattr(shared, "FIRST_CAPACITY", capacity)
+    monkeypatch.setattr(graph, "CAPACITY", capacity)
     monkeypatch.setattr(lean, "ROTATIONS", capacity)
     model = models[architecture]
     leaving: list[set[int]] = [{2} if t == 20 else set() for t in range(70)]
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [{2} if t >= 20 else set() for t in range(70)])
     kind = fitting(model)
     assert kind is not None
-    assert_same(decoded(kind, model, UNEVEN, [2, 1, 1], leaving), expected, atol=3e-5)
+    for made in [kind, *([GraphDecoder] if kind is LeanDecoder else [])]:
+        assert_same(decoded(made, model, UNEVEN, [2, 1, 1], leaving), expected, atol=3e-5)
 
 
 def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -> None:
-    for length in (shared.SHARED_FROM - 1, shared.SHARED_FROM):
+    for length in (SharedDecoder.shared_from - 1, SharedDecoder.shared_from):
         prompts = [[(3 * i) % 97 for i in range(length)], [4, 5]]
         expected = decoded(CachedDecoder, llama, prompts, [2, 2], [set(), {0}, {0}, set()])
-        for kind in (SharedDecoder, LeanDecoder):
+        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
             assert_same(decoded(kind, llama, prompts, [2, 2], [set(), {0}, {0}, set()]), expected)
         made = LeanDecoder(llama)
         made.start(prompts, [2, 2])
-        assert (made.state.copied == 0) == (length >= shared.SHARED_FROM)
+        assert (made.state.copied == 0) == (length >= SharedDecoder.shared_from)
 
 
 def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared, "SHARED_FROM", 0)
+    share_from(0, monkeypatch)
     made = SharedDecoder(llama)
     logits = made.start(UNEVEN, [5, 1, 2])
     assert logits.shape[0] == 8
@@ -248,11 +258,30 @@ def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
             p += 0.3 * torch.randn(p.shape, generator=generator)
     assert fitting(model) is LeanDecoder
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
-    found = decoded(LeanDecoder, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
-    assert_same(found, expected)
+    for kind in (GraphDecoder, LeanDecoder):
+        found = decoded(kind, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
+        assert_same(found, expected)
     with model.disable_adapter():
         without = decoded(LeanDecoder, model, UNEVEN, [2, 1, 1], [set()] * 4)
     assert (found[2, 1] - without[2, 1]).abs().max() > 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are recorded on a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shared_from", [0, 64])
+def test_on_a_gpu_a_recorded_step_is_replayed(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, shared_from: int, dtype: torch.dtype
+) -> None:
+    share_from(shared_from, monkeypatch)
+    monkeypatch.setattr(graph, "CAPACITY", 3)
+    model = make_model("qwen2").to("cuda", dtype)
+    assert fitting(model) is GraphDecoder
+    leaving = [{2} if t == 4 else set() for t in range(12)]
+    gone = [{2} if t >= 4 else set() for t in range(12)]
+    with torch.device("cuda"):
+        expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], gone)
+        found = decoded(GraphDecoder, model, UNEVEN, [2, 1, 1], leaving)
+    assert_same(found, expected, atol=1e-4 if dtype == torch.float32 else 0.3)
 
 
 # ---- through the engine ----
@@ -267,7 +296,7 @@ def test_the_engine_draws_the_same_tokens_through_each(
     seeds = [[key("decoder", p, g) for g in range(p + 1)] for p in range(4)]
     engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64)
     stops = set(range(92, 97))
-    kinds: list[Any] = [CachedDecoder, SharedDecoder, *([LeanDecoder] if architecture == "llama" else [])]
+    kinds: list[Any] = [CachedDecoder, SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture == "llama" else [])]
     (expected, *others) = [rollouts(engine, model, prompts, seeds, stops, kind, monkeypatch) for kind in kinds]
     assert len({len(r.completion_ids) for r in expected}) > 3
     assert max(len(r.completion_ids) for r in expected) == 40  # past the first buffers

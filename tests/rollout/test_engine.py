@@ -12,7 +12,6 @@ from transformers import PreTrainedModel
 
 from r1.errors import Interrupted
 from r1.functional import sample
-from r1.rollout import transformers as module
 from r1.rollout.base import Rollout
 from r1.rollout.decoder import fitting
 from r1.rollout.shared import SharedDecoder
@@ -150,7 +149,7 @@ def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[R
 def test_compaction_does_not_matter(
     llama: PreTrainedModel, together: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(module, "COMPACT_BELOW", share)
+    monkeypatch.setattr(SharedDecoder, "compact_below", share)
     for a, b in zip(sampled(engine(), llama, PROMPTS, seeds_of(4), STOP), together, strict=True):
         assert_same(a, b)
 
