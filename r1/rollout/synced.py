@@ -22,7 +22,7 @@ from r1.rollout.base import ALONE, Rollout, carry_on
 from r1.sequences import stack
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 PROBE = ([3, 5, 7], [6, 2, 9, 8, 5, 4], [1] * 33)  # prompts; the last fills a block of the prefix cache
 PROBE_LENGTH = 4
@@ -102,6 +102,9 @@ class Synced:
         return [[Rollout(p, w.ids, w.logps, truncated=w.ids[-1] not in stop_ids) for p, w in g] for g in found]
 
     # ---- the two ways to reach vLLM ----
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Raises: UserError: what can be known without weights speaks against sampling with this architecture."""
 
     def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
         """Give vLLM the weights, with their version, and probe it."""
