@@ -66,3 +66,6 @@ class Engine(Protocol):
 
         ``poll`` is called at least once per token; it raises if the run is asked to stop.
         """
+
+    def close(self) -> None:
+        """Give back what it holds: the run is over."""

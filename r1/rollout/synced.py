@@ -101,6 +101,9 @@ class Synced:
         check_versions([one for group in found for _, one in group], self.copy.version)
         return [[Rollout(p, w.ids, w.logps, truncated=w.ids[-1] not in stop_ids) for p, w in g] for g in found]
 
+    def close(self) -> None:
+        """A server stays for the next run."""
+
     # ---- the two ways to reach vLLM ----
 
     def check(self, config: PretrainedConfig) -> None:

