@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from socket import SHUT_RDWR
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +37,8 @@ class Server:
             )
         self.url, self.timeout_s = url, timeout_s
         self.path = parts.path.rstrip("/").removesuffix("/v1")
+        self.open: set[HTTPConnection] = set()
+        self.hung_up = Event()
         self.connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
@@ -47,14 +52,19 @@ class Server:
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         connection = self.connection(self.host, self.port, timeout=self.timeout_s)
         try:
+            connection.connect()
+            self.open.add(connection)
+            if self.hung_up.is_set():  # before this one was among the open ones
+                raise OSError("hung up")
             connection.request(method, self.path + path, body, {"Content-Type": "application/json"})
-            reply = connection.getresponse()
-            text = reply.read(MAX_BYTES)
+            with connection.getresponse() as reply:
+                text = reply.read(MAX_BYTES)
         except (OSError, HTTPException) as error:
             do = f"{START}; a run that had begun goes on with resume=auto"
             what = f"the vLLM server does not answer {path}: {type(error).__name__} {error}"
             raise UserError(what, where="rollout.url", given=self.url, do=do, code=1) from None
         finally:
+            self.open.discard(connection)
             connection.close()
         if reply.status != 200:
             do = START if reply.status in (403, 404, 405) else "the server's own log says more"
@@ -62,8 +72,15 @@ class Server:
             raise UserError(what, where="rollout.url", given=self.url, do=do, code=1)
         try:
             return json.loads(text or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise unreadable(path, self.url, text) from None
+
+    def hang_up(self) -> None:
+        """Break off every request in flight: vLLM stops writing for those who have gone."""
+        self.hung_up.set()
+        for connection in list(self.open):
+            with suppress(OSError, AttributeError):  # it has just ended by itself
+                connection.sock.shutdown(SHUT_RDWR)
 
     def written(self, path: str, body: dict[str, Any]) -> Written:
         """One completion. Raises: UserError: as ``post``, and where it is incomplete."""
@@ -91,6 +108,6 @@ def excerpt(text: bytes) -> str:
     try:
         found = json.loads(text)
         said = str(found.get("error", found.get("detail", said)))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         pass
     return "".join(c if c.isprintable() else " " for c in said)[:200]

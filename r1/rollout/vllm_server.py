@@ -10,8 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from itertools import count
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +59,6 @@ class VLLMServer(Synced):
         super().__init__(temperature, max_completion_length, dtype)
         self.server, self.batch_size = Server(url, timeout_s), batch_size
         self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
-        self.numbers = count()
 
     def check(self, config: PretrainedConfig) -> None:
         """Raises: UserError: no server answers, it was not started for this, or it has another model."""
@@ -115,21 +113,19 @@ class VLLMServer(Synced):
             Path(name).unlink(missing_ok=True)
 
     def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = carry_on) -> list[Written]:
-        path, bodies = "/inference/v1/generate", [self._body(*one) for one in asked]
+        bodies = [{"token_ids": prompt, "sampling_params": knobs} for prompt, knobs in asked]
         with ThreadPoolExecutor(min(self.batch_size, len(bodies))) as pool:
-            futures = [pool.submit(self.server.written, path, body) for body in bodies]
+            futures = [pool.submit(self.server.written, "/inference/v1/generate", body) for body in bodies]
             try:
                 wait_for(futures, poll)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                with suppress(UserError):  # what the server still writes is for nobody
-                    self.server.post("/abort_requests", {"request_ids": [body["request_id"] for body in bodies]})
+                self.server.hang_up()
                 raise
+            finally:
+                pool.shutdown()
+                self.server.hung_up.clear()
         return [future.result() for future in futures]
-
-    def _body(self, prompt: list[int], knobs: Parameters) -> dict[str, Any]:
-        name = f"r1-{self.copy.run}-{os.getpid()}-{next(self.numbers)}"
-        return {"request_id": name, "token_ids": prompt, "sampling_params": knobs}
 
 
 def wait_for(futures: Sequence[Future[Any]], poll: Callable[[], None]) -> None:
