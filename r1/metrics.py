@@ -37,6 +37,7 @@ MEANING = {
     "train/entropy": "entropy of the next token, mean over tokens",
     "train/clip_frac": "share of tokens whose ratio is clipped",
     "train/logprob_gap": "distance of the engine's log-probabilities from the trainer's",
+    "train/weights_lag": "optimizer steps by which the weights that sampled the batch are older than those it trains",
     "train/grad_norm": "norm of the gradient before it is clipped",
     "train/lr": "learning rate",
     "train/divergence": "divergence of the student from its teacher, per token",

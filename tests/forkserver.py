@@ -53,6 +53,7 @@ KINDS = {  # the runs that are killed: six steps, a validation every two
         "stage.questions_at_once=4",
         *(f"~stage.filters.{name}" for name in ("finished", "verifier", "format", "language")),
     ],
+    "ahead": [*GRPO, "rollout.async_steps=1", "stage.lr=0.01"],
     "resample": [*GRPO, "stage.group_size=2", "stage.micro_batch_size=2", "stage.zero_variance=resample"],
 }
 

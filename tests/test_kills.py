@@ -115,6 +115,13 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
         Point("r1.stage.collect:Collector.resampled", "after"),
         Point("r1.stage.collect:Collector.chosen", call=2),
     ),
+    "the next batch on its way": (
+        "ahead",
+        Point("r1.stage.ahead:Ahead.take", call=2),
+        Point(RENAME, "after", match="step_000002"),
+        Point(f"{GRPO}.training_step", call=3),
+        Point("r1.rollout.beside:Beside.begin", "after", call=2),
+    ),
     "the student's questions": (
         "direct",
         Point("r1.stage.distill_direct:DistillDirect.write_questions"),

@@ -103,6 +103,22 @@ def policy_loss(cfg: Config) -> None:
         raise UserError(what, where="stage.kl_in", given="reward", do="set stage.kl_coef, or stage.kl_in=loss")
 
 
+def ahead(cfg: Config) -> None:
+    """Sampling the next batch while this one is learned from: only where there is a next one, and it is known which."""
+    if not cfg["rollout"].get("async_steps"):
+        return
+    stage, where = cfg["stage"], "rollout.async_steps"
+    if "num_iterations" not in stage:
+        raise UserError("this stage does not sample while it trains", where=where, given=1, do="stage=grpo")
+    if stage["zero_variance"] == "resample":
+        what = "which prompts are drawn again is known only when the batch is there"
+        raise UserError(what, where=where, given=1, do="zero_variance=drop, or rollout.async_steps=0")
+    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
+    if getattr(strategy, "sharded", False):
+        what = "the second process would need a whole copy of a model that is sharded"
+        raise UserError(what, where=where, given=1, do="strategy=ddp, or rollout.async_steps=0")
+
+
 def validation(cfg: Config) -> None:
     """pass@k and maj@k need k samples."""
     ks, num_samples = cfg["val"].get("ks", []), cfg["val"].get("num_samples", 1)
@@ -203,6 +219,7 @@ RULES = (
     group,
     rejection,
     policy_loss,
+    ahead,
     validation,
     shares,
     devices,

@@ -6,18 +6,20 @@ Each prompt is prefilled once for its whole group, and finished sequences leave 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, Interval
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1.functional import sample
 from r1.ranks import Ranks
 from r1.rollout.base import ALONE, Rollout, carry_on
+from r1.rollout.beside import Beside
 from r1.rollout.decoder import decoder
 from r1.seeds import uniforms
 
@@ -29,6 +31,7 @@ class Transformers:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, the closing one included.
         batch_size: sequences decoded at once; bounds the memory of the cache, cannot change the result.
+        async_steps: 1: a second process samples the next batch of stage=grpo during an update (r1.stage.ahead).
     """
 
     exact: ClassVar[bool] = True
@@ -40,16 +43,24 @@ class Transformers:
         temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
+        async_steps: Annotated[int, Interval(ge=0, le=1)] = 0,
     ) -> None:
         self.temperature = temperature
         self.max_completion_length = max_completion_length
-        self.batch_size = batch_size
+        self.batch_size, self.async_steps = batch_size, async_steps
+        self.beside: Beside | None = None
 
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
         self.model = model
 
+    def process_beside(self) -> Beside:
+        """This engine, in a process of its own."""
+        self.beside = Beside(copy.copy(self))
+        return self.beside
+
     def close(self) -> None:
-        """It holds nothing."""
+        if self.beside:
+            self.beside.close()
 
     def generate(
         self,

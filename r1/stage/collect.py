@@ -32,6 +32,7 @@ from r1.stage.experience import Experience, Group, select, terms, totals
 from r1.stage.loss.base import StepCounts
 
 if TYPE_CHECKING:
+    from r1.data.base import Row
     from r1.stage.grpo import Grpo
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ class Collector:
 
     def collect(self, step: int) -> Experience:
         """The rollout batch number ``step``, on this device."""
-        self.stage.update_engine()
+        if not self.stage.ahead:
+            self.stage.update_engine()
         groups = self.groups(step, self.stage.step_indices(step), attempt=0)
         self.stage.note(metrics(self.of_all(summaries(groups)), groups[0].scores.weights))
         if self.zero_variance == "resample":
@@ -72,10 +74,8 @@ class Collector:
     def groups(self, step: int, indices: Sequence[int], attempt: int) -> list[Group]:
         """Sample and score ``group_size`` completions for each of these training examples."""
         stage, started = self.stage, time.monotonic()
-        rows = [stage.data.train[i] for i in indices]
-        purpose: list[str | int] = ["rollout", step] if attempt == 0 else ["resample", attempt, step]
-        seeds = [[key(stage.seed, *purpose, i, g) for g in range(stage.group_size)] for i in indices]
-        rollouts = stage.sample(rows, seeds)
+        rows, seeds = self.asked(step, indices, attempt)
+        rollouts = stage.ahead.take(step) if stage.ahead else stage.sample(rows, seeds)
         self.num_tokens += sum(len(r.completion_ids) for group in rollouts for r in group)
         sampled = time.monotonic()
         texts, scores = stage.score(
@@ -88,6 +88,13 @@ class Collector:
             Group(row, group, [texts[b] for b in cut], scores.part(cut))
             for row, group, cut in zip(rows, rollouts, cuts, strict=True)
         ]
+
+    def asked(self, step: int, indices: Sequence[int], attempt: int = 0) -> tuple[list[Row], list[list[int]]]:
+        """The questions, and the seeds of the completions of each."""
+        stage = self.stage
+        purpose: list[str | int] = ["rollout", step] if attempt == 0 else ["resample", attempt, step]
+        seeds = [[key(stage.seed, *purpose, i, g) for g in range(stage.group_size)] for i in indices]
+        return [stage.data.train[i] for i in indices], seeds
 
     def pop_tokens(self) -> int:
         """Completion tokens sampled on this device since the last call."""

@@ -21,6 +21,7 @@ from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.sequences import Sequences, stack
 from r1.stage.advantage.base import Advantage
+from r1.stage.ahead import Ahead
 from r1.stage.base import Stage
 from r1.stage.collect import Collector, ZeroVariance
 from r1.stage.experience import Experience, from_state, joined, split, to_state
@@ -104,6 +105,10 @@ class Grpo(Stage):
         self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
         self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
         self.experience: Experience | None = None
+        self.ahead: Ahead | None = None
+        if getattr(engine, "async_steps", 0):
+            beside = engine.process_beside()  # type: ignore[attr-defined]  # such an engine has one
+            self.ahead = Ahead(self, beside, lambda number: self.collector.asked(number, self.step_indices(number)))
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -196,6 +201,7 @@ class Grpo(Stage):
             "num_tokens": self.num_tokens,
             "experience": to_state(self.experience) if self.experience and used_again else None,
             "reference": self.reference.state() if self.reference and self.ranks.first else None,
+            "ahead": self.ahead.state() if self.ahead and self.ranks.first else None,
         }
 
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
@@ -207,6 +213,8 @@ class Grpo(Stage):
             self.experience = split(joined(held), self.ranks.size)[self.ranks.rank]
         if self.reference:
             self.reference.load_state(states[0]["reference"])
+        if self.ahead:
+            self.ahead.load_state(states[0]["ahead"])
 
 
 def _mean(values: Tensor, batch: Experience) -> Tensor:

@@ -10,9 +10,16 @@ if TYPE_CHECKING:
 
 
 class Strategy:
-    """``several``: it takes more than one device; ``package``: what it needs besides r1's own dependencies."""
+    """What can be known of it without making it.
+
+    Attributes:
+        several: it takes more than one device.
+        sharded: no device holds the whole model while it trains.
+        package: what it needs besides r1's own dependencies.
+    """
 
     several: bool = True
+    sharded: bool = False
     package: str | None = None
 
     def lightning(self, timeout: timedelta) -> LightningStrategy | str:

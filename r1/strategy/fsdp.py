@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 class Fsdp(Strategy):
     """One shard of everything per device; each layer is gathered on its own."""
 
+    sharded = True
+
     def lightning(self, timeout: timedelta) -> FullyShard:
         return FullyShard(timeout)
 

@@ -1,0 +1,172 @@
+"""rollout.async_steps=1: which weights sample which batch, what corrects for it, and what becomes of the process."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forkserver import ForkServer, knobs, log
+
+from r1.check.rules import check_rules
+from r1.errors import UserErrors
+from r1.jsonl import read
+from r1.rollout.beside import Beside
+from r1.rollout.transformers import Transformers
+from r1.run import execute
+
+Config = dict[str, Any]
+SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
+STILL, BOLD = "stage.lr=1e-30", "stage.lr=0.05"
+
+
+@pytest.fixture(scope="module")
+def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    def runner(*overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("ahead") / "run"
+        more = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
+        execute(small("stage=grpo", *more, f"output_dir={folder}", *overrides), [])
+        return folder
+
+    return runner
+
+
+def written(folder: Path) -> dict[int, list[str]]:
+    """Step -> the completions of one group of its rollout batch."""
+    steps: dict[int, list[str]] = {}
+    for row in read(folder / "samples.jsonl"):
+        if row["split"] == "train":
+            steps.setdefault(row["step"], []).append(row["completion"])
+    return steps
+
+
+def metrics(folder: Path, name: str) -> list[float]:
+    return [row[name] for row in read(folder / "metrics.jsonl") if name in row]
+
+
+# ---- which weights ----
+
+
+def test_with_weights_that_stand_still_it_is_the_exact_run(run: Callable[..., Path]) -> None:
+    exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1")
+    assert written(ahead) == written(exact)
+    assert metrics(ahead, "train/reward") == metrics(exact, "train/reward")
+    assert metrics(ahead, "train/weights_lag") == [0, 1, 1]
+    assert metrics(exact, "train/weights_lag") == []
+
+
+def test_a_batch_is_sampled_before_the_update_that_it_follows(run: Callable[..., Path]) -> None:
+    still, exact, ahead = written(run(STILL)), written(run(BOLD)), run(BOLD, "rollout.async_steps=1")
+    assert written(ahead)[0] == exact[0] == still[0]
+    assert written(ahead)[1] == still[1] != exact[1], "with the weights from before the first update"
+    assert written(ahead)[2] not in (still[2], exact[2])
+    gaps = metrics(ahead, "train/logprob_gap")
+    assert gaps[0] < 1e-5 < gaps[1]
+
+
+def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
+    """In float32 the clip works on pi_now / pi_then: two tokens at ratios 1.5 and 0.5, advantage 1, clip 0.2."""
+    grpo = stage("stage=grpo", "rollout.async_steps=1", "stage.clip_low=0.2", "stage.clip_high=0.2")
+    old = torch.tensor([[-1.0, -2.0]])
+    now = old + torch.tensor([[1.5, 0.5]]).log()
+    per_token, clipped = grpo.loss.per_token(now, old, torch.ones(1, 1), torch.ones(1, 2), grpo.clip)
+    assert per_token.tolist() == [[pytest.approx(-1.2), pytest.approx(-0.5)]]
+    assert clipped.tolist() == [[1, 0]]
+    assert grpo.engine_is_exact
+    assert metrics(run(BOLD, "rollout.async_steps=1"), "train/clip_frac")[1] > 0
+
+
+# ---- the process ----
+
+
+@pytest.fixture
+def beside() -> Any:
+    made = Beside(Transformers(temperature=1.0, max_completion_length=6, batch_size=8))
+    yield made
+    made.close()
+
+
+def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[..., Any]) -> None:
+    model = make_model("llama")
+    other = {name: value + 0.1 for name, value in model.state_dict().items()}
+    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    first = beside.result()
+    beside.begin(model, other, PROMPTS, SEEDS, {96})
+    kept = beside.weights()
+    second = beside.result()
+    beside.engine.update(model, 0)
+    assert first == beside.engine.generate(PROMPTS, SEEDS, {96})
+    model.load_state_dict(other)
+    assert second == beside.engine.generate(PROMPTS, SEEDS, {96}) != first
+    assert all(torch.equal(kept[name], other[name]) for name in other)
+
+    beside.begin(model, None, [[5, 10**6]], [[1]], {96})
+    with pytest.raises(RuntimeError, match=r"has failed:(.|\n)*IndexError"):
+        beside.result()
+
+    calls: list[int] = []
+    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    os.kill(beside.process.pid, signal.SIGTERM)  # as a cluster sends it to all: it is for the run
+    assert beside.result(lambda: calls.append(1)) == second
+    assert calls
+
+    os.kill(beside.process.pid, signal.SIGKILL)
+    beside.process.join()
+    with pytest.raises((RuntimeError, OSError)):
+        again(beside, model)
+
+
+def again(beside: Beside, model: Any) -> None:
+    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    beside.result()
+
+
+def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
+    from killpoints import Point
+
+    def others() -> set[str]:
+        return {p.name for p in Path("/proc").glob("[0-9]*") if b"spawn_main" in _command(p)}
+
+    before = others()
+    ended = server.run(knobs("ahead"), folder, Point("r1.stage.grpo:Grpo.training_step", call=5))
+    assert ended.code == -signal.SIGKILL, log(folder)
+    deadline = time.monotonic() + 10
+    while others() - before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    stopped = server.run(knobs("ahead"), folder, Point("r1.stage.ahead:Ahead.take", number=signal.SIGTERM), resume=True)
+    assert stopped.code == 143, log(folder)
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    assert others() <= before
+    assert not multiprocessing.active_children()
+
+
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+# ---- what it does not go with ----
+
+
+@pytest.mark.parametrize(
+    ("overrides", "do"),
+    [
+        (["stage=sft"], "stage=grpo"),
+        (["stage=grpo", "stage.zero_variance=resample"], "zero_variance=drop"),
+        (["stage=grpo", "strategy=fsdp", "trainer.devices=2"], "strategy=ddp"),
+    ],
+)
+def test_where_it_is_refused(config: Callable[..., Config], overrides: list[str], do: str) -> None:
+    with pytest.raises(UserErrors, match=r"rollout\.async_steps") as raised:
+        check_rules(config(*overrides, "rollout.async_steps=1"))
+    assert do in str(raised.value)
