@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ from r1.progress import console
 from r1.ranks import Ranks
 
 KEEP = 2
+AT_ONCE_S = 1.0
 MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
 
 
@@ -43,6 +45,7 @@ class Checkpoints(Callback):
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.stop_signal: int | None = None
+        self.asked: tuple[int, float] | None = None  # the first signal to this process, and when
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -57,10 +60,15 @@ class Checkpoints(Callback):
             self._make_up_validation(trainer, module)
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        """A first signal asks for a stop after the step, a second one stops at once."""
-        if self.stop_signal is not None:
+        """A first signal asks for a stop after the step, a second one stops at once.
+
+        The same one within a second is the first: a cluster sends it to every process, and so does a launcher.
+        """
+        if self.asked is None:
+            self.asked = number, time.monotonic()
+            self.stop_signal = self.stop_signal or number  # another rank's may have come first
+        elif number != self.asked[0] or time.monotonic() - self.asked[1] > AT_ONCE_S:
             os._exit(128 + number)
-        self.stop_signal = number
 
     def poll(self) -> None:
         """Called wherever the run may be left at once: between two tokens of a rollout, after training.

@@ -1,0 +1,67 @@
+"""A run as a Slurm job: where its processes meet, and how the job is started again when it loses its machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from r1.ranks import Place, place
+from r1.stop import NOTICES, notices
+
+OWNER = "R1_SLURM_OWNER"  # job and process that has the job started again: those that it starts leave it to it
+FIRST_PORT, NUM_PORTS = 15000, 10000
+
+
+def meeting_point(env: Mapping[str, str]) -> dict[str, str]:
+    """``MASTER_ADDR`` and ``MASTER_PORT`` of a job step, alike for all its tasks; what is set already stays."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    if "SLURM_STEP_NODELIST" not in env:
+        return {}
+    number = 7 * int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"])
+    address = SLURMEnvironment.resolve_root_node_address(env["SLURM_STEP_NODELIST"])
+    found = {"MASTER_ADDR": address, "MASTER_PORT": str(FIRST_PORT + number % NUM_PORTS)}
+    return {name: value for name, value in found.items() if name not in env}
+
+
+@contextmanager
+def requeued() -> Iterator[None]:
+    """Around a command: a notice (SIGUSR1, SIGUSR2) stops it as SIGTERM does, and the job is queued once more.
+
+    What was stopped has been saved by then, and its records are closed.
+    """
+    if not (job := os.environ.get("SLURM_JOB_ID")):
+        yield
+        return
+    own = f"{job}.{os.getpid()}"
+    owner = os.environ.get(OWNER, "")
+    if owner != own and owner.startswith(f"{job}."):  # Slurm tells every process, and that one passes it on
+        for number in NOTICES:
+            signal.signal(number, signal.SIG_IGN)
+        yield
+        return
+    os.environ[OWNER] = own
+    for number in NOTICES:
+        signal.signal(number, _requeue)
+    with notices() as notice:
+        try:
+            yield
+        except SystemExit as end:
+            if end.code:
+                notice.pass_on()
+            raise
+
+
+def _requeue(number: int, frame: FrameType | None) -> None:
+    """One process asks for all of them: the one that has closed the record."""
+    if (place() or Place()).rank:
+        return
+    job = os.environ["SLURM_JOB_ID"]
+    asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    said = f"does not start it again: {asked.stderr.strip()}" if asked.returncode else "will start it again"
+    print(f"r1  job {job} was stopped by {signal.Signals(number).name}, and Slurm {said}", file=sys.stderr, flush=True)
