@@ -33,6 +33,7 @@ def meeting_point(env: Mapping[str, str]) -> dict[str, str]:
 def requeued() -> Iterator[None]:
     """Around a command: a notice (SIGUSR1, SIGUSR2) stops it as SIGTERM does, and the job is queued once more.
 
+    So it is where Slurm says that the SIGTERM was a preemption's; one of ``scancel`` or of the time limit is the end.
     What was stopped has been saved by then, and its records are closed.
     """
     if not (job := os.environ.get("SLURM_JOB_ID")):
@@ -52,9 +53,19 @@ def requeued() -> Iterator[None]:
         try:
             yield
         except SystemExit as end:
-            if end.code:
+            if end.code and notice.given:
                 notice.pass_on()
+            elif end.code == 128 + signal.SIGTERM and _preempted(job):  # Slurm starts no job again that ends in time
+                _requeue(signal.SIGTERM, None)
             raise
+
+
+def _preempted(job: str) -> bool:
+    """Whether another job takes the machines of this one away, since it was started last."""
+    shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False)
+    fields = dict(field.split("=", 1) for field in shown.stdout.split() if "=" in field)
+    when = fields.get("PreemptTime", "None")
+    return when != "None" and when >= fields["StartTime"]  # both as 2026-11-26T18:37:18
 
 
 def _requeue(number: int, frame: FrameType | None) -> None:
