@@ -148,7 +148,7 @@ def show(row: Figures) -> None:
     print(
         f"{row['stage']:5} {row['strategy']:7} {row['processes']} processes  {row['tokens_per_s']:8,.0f} tokens/s"
         f"  {row['step_s']:.3f} s/step  speed-up {row['speed_up']:.2f}  efficiency {row['efficiency']:.0%}"
-        f"  {row['bytes_per_step'] / 1e6:7.2f} MB/step = {row['model_sizes']:.2f} model sizes (ring: {row['theory']:g})",
+        f"  {row['bytes_per_step'] / 1e6:7.2f} MB/step = {row['model_sizes']:.2f} models (ring: {row['theory']:g})",
         flush=True,
     )
 

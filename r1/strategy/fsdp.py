@@ -19,6 +19,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
+from r1 import shards
 from r1.forward import inner
 from r1.shards import named
 from r1.strategy.base import Strategy
@@ -122,7 +123,28 @@ class FullyShard(ModelParallelStrategy):
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Shards of however many devices, or the one file of another strategy."""
         path = Path(checkpoint_path)
-        return super().load_checkpoint(path, weights_only) if path.is_dir() else self._load_whole(path)
+        return self._load_shards(path) if path.is_dir() else self._load_whole(path)
+
+    def _load_shards(self, folder: Path) -> dict[str, Any]:
+        """As Lightning does it, which reads them in a way that can run code."""
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            get_model_state_dict,
+            get_optimizer_state_dict,
+            set_optimizer_state_dict,
+        )
+
+        assert self.model
+        weights = {"state_dict": get_model_state_dict(self.model)}
+        shards.load(weights, folder)
+        self.model.load_state_dict(weights["state_dict"])
+        for number, optimizer in enumerate(self.optimizers):
+            state = {(name := f"optimizer_{number}"): get_optimizer_state_dict(self.model, optimizer)}
+            shards.load(state, folder)
+            options = StateDictOptions(cpu_offload=True)
+            set_optimizer_state_dict(self.model, optimizer, state[name], options=options)
+        held: dict[str, Any] = torch.load(folder / "meta.pt", weights_only=True)
+        return held
 
     def _load_whole(self, file: Path) -> dict[str, Any]:
         from torch.distributed.checkpoint.state_dict import (

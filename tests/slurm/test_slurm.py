@@ -72,7 +72,7 @@ def wait_for(found: Callable[[], object]) -> None:
 
 # ---- one run on two nodes ----
 
-RUN = ["trainer.max_steps=80", "val.every=40", "checkpoint_every=1000", "strategy=ddp"]
+RUN = ["trainer.max_steps=600", "val.every=200", "checkpoint_every=1000", "strategy=ddp"]
 NODES = ["--nodes=2", "--ntasks-per-node=1"]
 
 
