@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from r1.ranks import Place, place
-from r1.stop import NOTICES, notices
+from r1.stop import notices
+
+NOTICE = signal.SIGUSR2  # by which Slurm, asked with --signal, says that it will soon take the machines away
 
 OWNER = "R1_SLURM_OWNER"  # job and process that has the job started again: those that it starts leave it to it
 FIRST_PORT, NUM_PORTS = 15000, 10000
@@ -31,7 +33,7 @@ def meeting_point(env: Mapping[str, str]) -> dict[str, str]:
 
 @contextmanager
 def requeued() -> Iterator[None]:
-    """Around a command: a notice (SIGUSR1, SIGUSR2) stops it as SIGTERM does, and the job is queued once more.
+    """Around a command: a notice stops it as SIGTERM does, and the job is queued once more.
 
     So it is where Slurm says that the SIGTERM was a preemption's; one of ``scancel`` or of the time limit is the end.
     What was stopped has been saved by then, and its records are closed.
@@ -42,13 +44,11 @@ def requeued() -> Iterator[None]:
     own = f"{job}.{os.getpid()}"
     owner = os.environ.get(OWNER, "")
     if owner != own and owner.startswith(f"{job}."):  # Slurm tells every process, and that one passes it on
-        for number in NOTICES:
-            signal.signal(number, signal.SIG_IGN)
+        signal.signal(NOTICE, signal.SIG_IGN)
         yield
         return
     os.environ[OWNER] = own
-    for number in NOTICES:
-        signal.signal(number, _requeue)
+    signal.signal(NOTICE, _requeue)
     with notices() as notice:
         try:
             yield
