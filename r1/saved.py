@@ -1,4 +1,4 @@
-"""A run's checkpoints on the disk: the newest good one, and what makes one good."""
+"""A run's checkpoints on the disk: how they are written, what makes one good, and which is the newest good one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,88 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from r1 import shards
 from r1.errors import STORAGE, UserError
 from r1.progress import console
 
 KEEP = 2
+
+
+class Writing(Thread):
+    """The rest of a checkpoint once its state has been taken: at once, or as a thread beside training."""
+
+    def __init__(self, partial: Path, final: Path, first: bool) -> None:
+        super().__init__(daemon=True)
+        self.partial, self.final, self.first = partial, final, first
+        self.write: Callable[[], None] | None = None  # None: it is written already
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            if self.write:
+                self.write()
+            if self.first:
+                publish(self.partial, self.final)
+        except BaseException as error:  # raised again by whoever waits for it
+            self.error = error
+
+    def check(self) -> None:
+        if self.error:
+            raise self.error
+
+
+class InPlace(TorchCheckpointIO):
+    """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk.
+
+    Attributes:
+        error: why it could not be written; not raised, for the other ranks wait for this one behind it.
+        write: what is left to be done in the background.
+    """
+
+    error: OSError | None = None
+    write: Callable[[], None] | None = None
+
+    def __init__(self, in_background: bool = False) -> None:
+        self.in_background = in_background
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if self.in_background:
+            self.write = partial(_save, self.copied(checkpoint), Path(path))
+            return
+        try:
+            _save(checkpoint, Path(path))
+        except OSError as error:
+            self.error = error
+
+    def copied(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """On the CPU, so that training may change what it was made of."""
+        from torch.distributed.checkpoint._state_dict_stager import StateDictStager
+
+        held: dict[str, Any] = StateDictStager().stage(checkpoint)
+        return held
+
+    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """One file, or one of each device there was when it was saved."""
+        return shards.whole(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
+
+
+def _save(checkpoint: dict[str, Any], path: Path) -> None:
+    try:
+        with path.open("wb") as out:
+            torch.save(checkpoint, out)
+    except RuntimeError as error:  # torch hides it behind an error about its own format
+        if not isinstance(error.__context__, OSError):
+            raise
+        raise error.__context__ from None
 
 
 def publish(partial: Path, final: Path) -> None:
