@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test long lint bench clean
+.PHONY: run test long lint bench vllm-env clean
 
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
@@ -35,5 +35,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# vLLM pins other versions than constraints.txt: its tests and runs have an environment of their own.
+vllm-env:
+	tests/rollout/vllm_env.sh $(VENV)-vllm
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -96,7 +96,10 @@ def fit(
             share_start(held, ranks)
             experiment.stage.ranks = ranks
             experiment.stage.record = held if isinstance(held, Record) else None
-            _run(cfg, experiment, held, ranks)
+            try:
+                _run(cfg, experiment, held, ranks)
+            finally:
+                experiment.engine.close()
     if not ranks.first:
         return None
     console.print(Progress.closing(held))

@@ -208,6 +208,13 @@ def _load(load: Any, path: str, **kwargs: Any) -> Any:
         ) from None
 
 
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that close a completion: the generation config's (one, several or none) and the tokenizer's."""
+    listed = model.generation_config.eos_token_id if model.generation_config else None
+    several = listed if isinstance(listed, list) else [listed]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+
+
 def export(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

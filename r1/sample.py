@@ -49,6 +49,7 @@ def show(args: argparse.Namespace) -> None:
     experiment = build(cfg)
     stage = experiment.stage
     stage.configure_model()
+    stage.engine.update(stage.policy, 0)
     row = question(experiment.data, args.prompt, args.answer)
     rollouts = stage.sample([row], [[key(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
     rows = [row] * len(rollouts)

@@ -198,6 +198,7 @@ def stage(experiment: Callable[..., Experiment]) -> Callable[..., Any]:
             loggers=[],
             strategy=None,
         )
+        made.update_engine()
         return made
 
     return loaded

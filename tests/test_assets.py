@@ -30,6 +30,7 @@ def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[.
     experiment = build(config("stage=eval", f"model={model}"))
     stage = experiment.stage
     stage.configure_model()
+    stage.engine.update(stage.policy, 0)
     rows = experiment.data.val[:64]
     groups = stage.sample(rows, [[key("assets", i, g) for g in range(8)] for i in range(len(rows))])
     right: dict[str, list[bool]] = defaultdict(list)

@@ -274,7 +274,10 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data.verifier._partial_=false", ["does not fit `data.verifier`"]),
         ("stage._target_=r1.data.arithmetic.arithmetic", ["does not fit `stage`", "an object of class Stage"]),
         ("stage._target_=r1.stage.base.Stage", ["does not fit `stage`"]),
-        ("rollout._target_=r1.stage.loss.dapo.Dapo", ["does not fit `rollout`", "methods of Engine: generate"]),
+        (
+            "rollout._target_=r1.stage.loss.dapo.Dapo",
+            ["does not fit `rollout`", "methods of Engine: update, generate, close"],
+        ),
         ("stage.advantage._target_=r1.data.verifier.exact.exact", ["does not fit `stage.advantage`"]),
         ("trainer._target_=r1.logger.csv.csv", ["does not fit `trainer`"]),
         ("reward.terms.accuracy._target_=r1.completion.parse", ["does not fit `reward.terms.accuracy`"]),

@@ -125,9 +125,7 @@ def test_summary_of_two_prompts_by_hand() -> None:
 TOKENIZER = AutoTokenizer.from_pretrained(location("r1:tiny"))
 
 
-def canned(
-    self: Transformers, model: Any, prompts: Sequence[list[int]], seeds: Any, stop_ids: set[int], poll: Any
-) -> Any:
+def canned(self: Transformers, prompts: Sequence[list[int]], seeds: Any, stop_ids: set[int], poll: Any) -> Any:
     """An engine that answers sums in six ways, chosen by the seed."""
 
     def answer(prompt: list[int], seed: int) -> Rollout:

@@ -13,6 +13,7 @@ from r1.errors import DATA, MODEL, REWARD, UserError, nearest
 from r1.provenance import flat
 from r1.reward.base import RESERVED, Function, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
+from r1.rollout.synced import Synced
 from r1.stage.filters import Filters
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_rewards(experiment)
     _check_vocabulary(cfg, experiment)
     _check_lengths(experiment)
+    _check_engine(experiment)
 
 
 def _check_counts(cfg: Config, experiment: Experiment) -> None:
@@ -258,6 +260,12 @@ def _check_lengths(experiment: Experiment) -> None:
             what = "the longest training example does not fit into the model's context"
             do = "leave out such rows, or take a model with a longer context"
             raise UserError(what, where="data", given=longest, allowed=f"at most {context} tokens", do=do, code=DATA)
+
+
+def _check_engine(experiment: Experiment) -> None:
+    """A server that samples must be there now, with the architecture that is trained."""
+    if isinstance(experiment.engine, Synced):
+        experiment.engine.check(experiment.model.load_config())
 
 
 def _longest(rows: Iterable[Row], *columns: str) -> list[Row]:

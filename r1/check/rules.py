@@ -146,6 +146,9 @@ def packages(cfg: Config) -> None:
     """Optional packages that the config asks for."""
     logger = resolve(cfg["logger"]["_target_"], "logger", cfg["extensions"])
     strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
+    engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
+    if check := getattr(engine, "check_package", None):
+        check()
     wanted = []
     if package := getattr(strategy, "package", None):
         wanted.append((package, "strategy", f"pip install {package}"))

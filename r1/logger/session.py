@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import wandb
 
 from r1.logger.artifacts import log_model, use_parents
-from r1.logger.kept import is_whole
+from r1.logger.kept import becomes_whole
 from r1.logger.rows import Rows
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Session:
         if exit_code > 128:
             self.run.mark_preempting()  # stopped from outside: it can go on
         self.run.finish(exit_code=exit_code)
-        if not self.online and not is_whole(self.place_on_disk / f"run-{self.run.id}.wandb"):
+        if not self.online and not becomes_whole(self.place_on_disk / f"run-{self.run.id}.wandb"):
             raise OSError(f"{self.place_on_disk} could not take everything")
 
 

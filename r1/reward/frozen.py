@@ -38,5 +38,6 @@ class FrozenPolicy:
         self.model.to(self.policy.device)  # type: ignore[arg-type]  # transformers hides torch's signature
         chat = Chat(system=None, prefill="")
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
-        groups = engine.generate(self.model, ids, [[seed] for seed in seeds], self.stop_ids, self.poll)
+        engine.update(self.model, 0)
+        groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.poll)
         return [str(self.tokenizer.decode(group[0].completion_ids, skip_special_tokens=True)) for group in groups]

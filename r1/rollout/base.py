@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from r1.ranks import Ranks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,19 +29,34 @@ class Rollout:
     truncated: bool
 
 
+ALONE = Ranks()
+
+
 def carry_on() -> None:
     """The ``poll`` of those whom nobody asks to stop."""
 
 
 class Engine(Protocol):
-    """Anything that writes completions. ``seeds[p][g]`` decides sample g of prompt p, whatever the batch around it."""
+    """Anything that writes completions. ``seeds[p][g]`` decides sample g of prompt p, whatever the batch around it.
+
+    Attributes:
+        exact: the log-probs it keeps are the model's own up to rounding: a trainer in float32 need not ask again.
+    """
 
     temperature: float
     max_completion_length: int
+    exact: ClassVar[bool]
+
+    def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
+        """Sample with the weights that ``model`` has now, until the next update.
+
+        Args:
+            version: optimizer steps made: the same version is the same weights.
+            ranks: the processes of the run; every one of them comes here.
+        """
 
     def generate(
         self,
-        model: PreTrainedModel,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
@@ -49,3 +66,6 @@ class Engine(Protocol):
 
         ``poll`` is called at least once per token; it raises if the run is asked to stop.
         """
+
+    def close(self) -> None:
+        """Give back what it holds: the run is over."""

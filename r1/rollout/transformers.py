@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Ge
@@ -16,19 +16,23 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1.functional import sample
-from r1.rollout.base import Rollout, carry_on
+from r1.ranks import Ranks
+from r1.rollout.base import ALONE, Rollout, carry_on
 from r1.rollout.decoder import decoder
 from r1.seeds import uniforms
 
 
 class Transformers:
-    """Sample with ``model`` in this process.
+    """Sample with the policy itself, in this process.
 
     Args:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, the closing one included.
         batch_size: sequences decoded at once; bounds the memory of the cache, cannot change the result.
     """
+
+    exact: ClassVar[bool] = True
+    model: PreTrainedModel
 
     def __init__(
         self,
@@ -41,21 +45,27 @@ class Transformers:
         self.max_completion_length = max_completion_length
         self.batch_size = batch_size
 
+    def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
+        self.model = model
+
+    def close(self) -> None:
+        """It holds nothing."""
+
     def generate(
         self,
-        model: PreTrainedModel,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
         poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
+        model = self.model
         was_training = model.training
         model.eval()  # dropout would make the sampled log-probs someone else's
         try:
             return [
                 group
                 for chunk in _chunks([len(s) for s in seeds], self.batch_size)
-                for group in self._decode(model, prompts[chunk], seeds[chunk], stop_ids, poll)
+                for group in self._decode(prompts[chunk], seeds[chunk], stop_ids, poll)
             ]
         finally:
             model.train(was_training)
@@ -63,16 +73,16 @@ class Transformers:
     @torch.no_grad()
     def _decode(
         self,
-        model: PreTrainedModel,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
         poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
-        noise = uniforms(flat_seeds, self.max_completion_length).to(model.device)
-        with _in_any_order(model.device):
-            tokens, logps = _loop(model, prompts, [len(s) for s in seeds], noise, self.temperature, stop_ids, poll)
+        noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
+        sizes = [len(group) for group in seeds]
+        with _in_any_order(self.model.device):
+            tokens, logps = _loop(self.model, prompts, sizes, noise, self.temperature, stop_ids, poll)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
 

@@ -90,16 +90,14 @@ class Stage(L.LightningModule):
     @property
     def stop_ids(self) -> set[int]:
         """Tokens that close a completion: the templates', the tokenizer's and the generation config's."""
-        held = self.policy.generation_config.eos_token_id
-        ids = {self.tokenizer.eos_token_id, *(held if isinstance(held, list) else [held])}
-        for member in self.data.members:
-            ids.add(self.tokenizer.convert_tokens_to_ids(member.template.end(self.tokenizer)))
-        return {i for i in ids if i is not None}
+        ends = [member.template.end(self.tokenizer) for member in self.data.members]
+        ids: set[Any] = {*map(self.tokenizer.convert_tokens_to_ids, ends)}
+        return (models.stop_ids(self.policy, self.tokenizer) | ids) - {None}
 
     def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:
-        """``len(seeds[p])`` completions for each row p."""
+        """``len(seeds[p])`` completions for each row p, of the weights that the engine was last told of."""
         prompts = [self.data.prompt_ids(self.tokenizer, row) for row in rows]
-        return self.engine.generate(self.policy, prompts, seeds, self.stop_ids, self.poll)
+        return self.engine.generate(prompts, seeds, self.stop_ids, self.poll)
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """What the reader and the rewards see: the template's prefill and the completion without its closing token."""
@@ -130,21 +128,21 @@ class Stage(L.LightningModule):
         counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
         return {name: float(count) for name, count in counts.items()}
 
-    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
-        """The policy as a Hugging Face folder; with ``go_on`` it can be trained on afterwards."""
-        models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
-
     def publish(self, folder: Path, go_on: bool = False) -> None:
-        """``export`` by the first process, for all of them; every one must come here."""
+        """The first process exports the policy, with ``go_on`` to train on afterwards; every one must come here."""
         gathered = getattr(self.trainer.strategy, "gathered", None)
         policy = gathered() if gathered else self.policy
         if self.ranks.first:
-            self.export(policy, folder, go_on)
+            models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
 
     def whole_policy(self) -> AbstractContextManager[None]:
         """Inside, every device has all weights of the policy; every one must come here."""
         unsharded = getattr(self.trainer.strategy, "unsharded", None)
         return unsharded() if unsharded else nullcontext()  # type: ignore[no-any-return]
+
+    def update_engine(self) -> None:
+        """From here on the engine samples with the policy as it is now; every device must come here."""
+        self.engine.update(self.policy, self.trainer.global_step, self.ranks)
 
     # ---- validation ----
 
@@ -158,6 +156,7 @@ class Stage(L.LightningModule):
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         n = self.validation.num_samples
         with self.whole_policy():
+            self.update_engine()
             rows, samples, scores, counts = answers(self, indices)
         self.figures = figures(rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.figures |= readability.summarise([sample.completion for sample in samples], n, self.count_tokens)

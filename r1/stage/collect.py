@@ -48,6 +48,7 @@ class Collector:
 
     def collect(self, step: int) -> Experience:
         """The rollout batch number ``step``, on this device."""
+        self.stage.update_engine()
         groups = self.groups(step, self.stage.step_indices(step), attempt=0)
         self.stage.note(metrics(self.of_all(summaries(groups)), groups[0].scores.weights))
         if self.zero_variance == "resample":

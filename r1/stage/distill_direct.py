@@ -125,6 +125,7 @@ class DistillDirect(Distill):
 
     def write_questions(self) -> tuple[list[Row], dict[str, int]]:
         """``num_questions`` rows, and the sieve's counts. Raises: UserError: too few are taken in ``max_tries``."""
+        self.asking.update(self.policy, 0)
         opening = Opening(self.data, self.tokenizer, self.single_line)
         sieve = Sieve(self.data, self.min_question_length)
         limit = self.num_questions * self.max_tries
@@ -133,7 +134,7 @@ class DistillDirect(Distill):
             numbers = range(start, min(start + WRITTEN_AT_ONCE, limit))
             seeds = [[key(self.seed, "question", i)] for i in numbers]
             prompts = [opening.prompt_ids for _ in numbers]
-            for (rollout,) in self.asking.generate(self.policy, prompts, seeds, opening.stop_ids, self.poll):
+            for (rollout,) in self.asking.generate(prompts, seeds, opening.stop_ids, self.poll):
                 if len(sieve.rows) < self.num_questions:
                     sieve.see(opening.question(rollout))
         if len(sieve.rows) < self.num_questions:

@@ -85,6 +85,7 @@ class DistillOnPolicy(Stage):
 
     def rollouts(self, number: int) -> list[tuple[list[int], list[int]]]:
         """Sample the rollout batch ``number``, on this device: (prompt ids, completion ids) of each completion."""
+        self.update_engine()
         started, indices = time.monotonic(), self.step_indices(number)
         seeds = [[key(self.seed, "rollout", number, i, g) for g in range(self.group_size)] for i in indices]
         groups = self.sample([self.data.train[i] for i in indices], seeds)

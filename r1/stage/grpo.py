@@ -175,7 +175,7 @@ class Grpo(Stage):
     @property
     def engine_is_exact(self) -> bool:
         """Whether the log-probs kept while sampling are the trainer's: in half precision they are not."""
-        return self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
+        return self.engine.exact and self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
 
     @torch.no_grad()
     def logps_under(self, model: Any, batch: Sequences) -> Tensor:

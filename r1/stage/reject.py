@@ -95,6 +95,7 @@ class Reject(Stage):
             return self.batches[batch_idx]
         mine = share(indices, self.ranks.rank, self.ranks.size)
         with self.whole_policy():
+            self.update_engine()
             found = self.candidates(mine) if mine else []
         own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_scorer_counts()}
         parts = self.gather(own)

@@ -15,7 +15,7 @@ from annotated_types import Ge
 from r1.data.base import Row
 from r1.data.template.base import template_prefill
 from r1.errors import MODEL, UserError
-from r1.model import DType, Model, location
+from r1.model import DType, Model, location, stop_ids
 from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ class Transformers:
         groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._text(q.row))]
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
         seeds = [[question.seed for question in group] for _, group in groups]
-        rollouts = engine.generate(model, prompts, seeds, _stop_ids(model, tokenizer), poll)
+        engine.update(model, 0)
+        rollouts = engine.generate(prompts, seeds, stop_ids(model, tokenizer), poll)
         return [
             Reply(question, _answer(tokenizer, template_prefill(text), rollout))
             for (text, group), sampled in zip(groups, rollouts, strict=True)
@@ -155,13 +156,6 @@ def _blamed_on_the_teacher() -> Iterator[None]:
             do=error.do,
             code=error.code,
         ) from None
-
-
-def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that close a completion: the generation config's (one, several or none) and the tokenizer's."""
-    listed = model.generation_config.eos_token_id if model.generation_config else None
-    several = listed if isinstance(listed, list) else [listed]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, opening: str, rollout: Rollout) -> Answer:

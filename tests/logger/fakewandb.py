@@ -158,9 +158,9 @@ class Server(ThreadingHTTPServer):
         """The client drops connections as it likes."""
 
     def settled(self) -> None:
-        """Wait until no run is at work any more."""
+        """Wait until a run has come and none is at work any more."""
         deadline = time.monotonic() + 60
-        while any(run["state"] == "running" for run in self.state.runs.values()):
+        while not self.state.runs or any(run["state"] == "running" for run in self.state.runs.values()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
 

@@ -53,7 +53,8 @@ class Runs:
         entity = {"id": run["entity"], "name": run["entity"]}
         project = {"id": "p", "name": run["project"], "entity": entity}
         bucket = {name: run[name] for name in ("id", "name", "displayName", "config", "sweepName")}
-        bucket |= {"description": None, "project": project, "historyLineCount": len(run["history"])}
+        # no lines are counted: a history that is sent again without a resume replaces what there is
+        bucket |= {"description": None, "project": project, "historyLineCount": None}
         return {"upsertBucket": {"inserted": inserted, "bucket": bucket}}
 
     def RunResumeStatus(self, v: Held) -> Held:

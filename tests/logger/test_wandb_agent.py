@@ -16,7 +16,7 @@ import yaml
 from conftest import PIPELINE
 from fakewandb import Server
 from fakewandb_state import Held
-from wandbruns import KEY, TINY, check, history, metrics
+from wandbruns import KEY, TINY, check, metrics
 
 from r1.runs import read
 
@@ -165,4 +165,4 @@ def test_a_sweep_over_a_pipeline_sees_its_result_only(
     assert len(others) == 2
     folder = record(swept, tmp_path)
     assert read(str(folder)).config["stage"]["_target_"] == "r1.stage.eval.Eval"
-    assert history(swept) == metrics(folder)
+    check(wandb_server, swept, folder)

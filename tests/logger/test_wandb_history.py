@@ -46,11 +46,10 @@ def test_ended_and_resumed(wandb_server: Server, logged: Run, shell: Shell, fold
     point, _ = ENDS[end]
     asked = ["grpo", f"logger.mode={mode}", "checkpoint_every=2"]
     assert logged(*asked, point=point).code == {signal.SIGKILL: -9, TERM: 143}[point.number]
-    name = (folder / "wandb_id").read_text()
     assert logged(*asked, resume=True).code == 0
     if mode == "offline":
         sync(shell, folder)
-    assert only(wandb_server)["name"] == name
+    assert only(wandb_server)["name"] == (folder / "wandb_id").read_text()
     assert only(wandb_server)["state"] == "finished"
     check(wandb_server, only(wandb_server), folder)
     assert len(list(folder.glob("wandb/*run-*-*"))) == 1

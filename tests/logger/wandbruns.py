@@ -48,7 +48,8 @@ def only(service: Server) -> Held:
 def history(run: Held) -> Rows:
     """A run's rows in metrics.jsonl's terms: without W&B's own columns, timing and tables."""
     rows = [json.loads(row) for row in run["history"]]
-    assert [row["_step"] for row in rows] == list(range(len(rows)))
+    steps = [row["_step"] for row in rows]
+    assert steps == list(range(len(rows))), steps
     return [{k: v for k, v in row.items() if k[0] != "_" and not k.startswith("time/")} for row in rows]
 
 

@@ -308,4 +308,5 @@ def test_the_engine_draws_the_same_tokens_through_each(
 
 def rollouts(engine: Transformers, model: Any, prompts: Any, seeds: Any, stops: Any, kind: Any, patch: Any) -> Any:
     patch.setattr("r1.rollout.transformers.decoder", lambda model, longest: kind(model))
-    return [r for group in engine.generate(model, prompts, seeds, stops) for r in group]
+    engine.update(model, 0)
+    return [r for group in engine.generate(prompts, seeds, stops) for r in group]

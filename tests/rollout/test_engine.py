@@ -29,6 +29,11 @@ def engine(temperature: float = 1.0, max_completion_length: int = LENGTH, batch_
     return Transformers(temperature=temperature, max_completion_length=max_completion_length, batch_size=batch_size)
 
 
+def sampled(engine: Transformers, model: PreTrainedModel, *asked: Any) -> list[list[Rollout]]:
+    engine.update(model, 0)
+    return engine.generate(*asked)
+
+
 def seeds_of(num_samples: int, prompts: Sequence[Any] = PROMPTS) -> list[list[int]]:
     return [[key("test", p, g) for g in range(num_samples)] for p in range(len(prompts))]
 
@@ -58,7 +63,7 @@ def test_the_engine_equals_the_slow_decoder(
     make_model: Callable[..., PreTrainedModel], architecture: str, temperature: float
 ) -> None:
     model, seeds = make_model(architecture), seeds_of(3)
-    found = engine(temperature).generate(model, PROMPTS, seeds, STOP)
+    found = sampled(engine(temperature), model, PROMPTS, seeds, STOP)
     lengths = set()
     for prompt, group, group_seeds in zip(PROMPTS, found, seeds, strict=True):
         for rollout, seed in zip(group, group_seeds, strict=True):
@@ -78,7 +83,7 @@ def test_right_padded_sequences_have_the_sampled_logps(
 ) -> None:
     """What a trainer sees of a rollout, closing token included: the reason that the first ratio is 1."""
     model = make_model(architecture)
-    rollouts = [r for g in engine(temperature).generate(model, PROMPTS, seeds_of(3), STOP) for r in g]
+    rollouts = [r for g in sampled(engine(temperature), model, PROMPTS, seeds_of(3), STOP) for r in g]
     rows = [torch.tensor(r.prompt_ids + r.completion_ids) for r in rollouts]
     input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     with torch.no_grad():
@@ -96,7 +101,7 @@ def test_right_padded_sequences_have_the_sampled_logps(
 
 @pytest.fixture(scope="module")
 def together(llama: PreTrainedModel) -> list[list[Rollout]]:
-    return engine().generate(llama, PROMPTS, seeds_of(4), STOP)
+    return sampled(engine(), llama, PROMPTS, seeds_of(4), STOP)
 
 
 def assert_same(found: list[Rollout], expected: list[Rollout]) -> None:
@@ -107,7 +112,7 @@ def assert_same(found: list[Rollout], expected: list[Rollout]) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 8, 16])
 def test_the_batch_size_does_not_matter(llama: PreTrainedModel, together: list[list[Rollout]], batch_size: int) -> None:
-    found = engine(batch_size=batch_size).generate(llama, PROMPTS, seeds_of(4), STOP)
+    found = sampled(engine(batch_size=batch_size), llama, PROMPTS, seeds_of(4), STOP)
     for a, b in zip(found, together, strict=True):
         assert_same(a, b)
 
@@ -116,7 +121,7 @@ def test_the_order_of_prompts_and_samples_does_not_matter(
     llama: PreTrainedModel, together: list[list[Rollout]]
 ) -> None:
     seeds = [group[::-1] for group in seeds_of(4)[::-1]]
-    found = engine().generate(llama, PROMPTS[::-1], seeds, STOP)
+    found = sampled(engine(), llama, PROMPTS[::-1], seeds, STOP)
     for a, b in zip(found, together[::-1], strict=True):
         assert_same(a, b[::-1])
 
@@ -126,15 +131,15 @@ def test_the_other_prompts_and_their_padding_do_not_matter(
 ) -> None:
     for p, prompt in enumerate(PROMPTS):
         for g, seed in enumerate(seeds_of(4)[p]):
-            (alone,) = engine().generate(llama, [prompt], [[seed]], STOP)
+            (alone,) = sampled(engine(), llama, [prompt], [[seed]], STOP)
             assert_same(alone, together[p][g : g + 1])
-            far, _ = engine().generate(llama, [prompt, [1] * 40], [[seed], [1, 2]], STOP)
+            far, _ = sampled(engine(), llama, [prompt, [1] * 40], [[seed], [1, 2]], STOP)
             assert_same(far, together[p][g : g + 1])
 
 
 def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
     seeds = [group[: p + 1] for p, group in enumerate(seeds_of(4))]
-    found = engine(batch_size=4).generate(llama, PROMPTS, seeds, STOP)
+    found = sampled(engine(batch_size=4), llama, PROMPTS, seeds, STOP)
     assert [len(group) for group in found] == [1, 2, 3, 4]
     for a, b in zip(found, together, strict=True):
         assert_same(a, b[: len(a)])
@@ -145,7 +150,7 @@ def test_compaction_does_not_matter(
     llama: PreTrainedModel, together: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr(SharedDecoder, "compact_below", share)
-    for a, b in zip(engine().generate(llama, PROMPTS, seeds_of(4), STOP), together, strict=True):
+    for a, b in zip(sampled(engine(), llama, PROMPTS, seeds_of(4), STOP), together, strict=True):
         assert_same(a, b)
 
 
@@ -165,7 +170,7 @@ def test_finished_rows_leave_the_batch(llama: PreTrainedModel, monkeypatch: pyte
 
     monkeypatch.setattr(SharedDecoder, "start", starting)
     monkeypatch.setattr(SharedDecoder, "step", stepping)
-    rollouts = [r for g in engine().generate(llama, PROMPTS, seeds_of(4), STOP) for r in g]
+    rollouts = [r for g in sampled(engine(), llama, PROMPTS, seeds_of(4), STOP) for r in g]
     assert prefilled == [4]  # each prompt is read once
     assert widths[0] == 16
     assert widths[-1] < 16
@@ -183,23 +188,23 @@ def test_a_poll_that_raises_stops_between_two_tokens(llama: PreTrainedModel) -> 
 
     llama.train()
     with pytest.raises(Interrupted):
-        engine().generate(llama, PROMPTS, seeds_of(2), set(), poll)
+        sampled(engine(), llama, PROMPTS, seeds_of(2), set(), poll)
     assert len(asked) == 5
     assert llama.training  # the mode is put back
     llama.eval()
     asked.clear()
-    engine(max_completion_length=4).generate(llama, PROMPTS, seeds_of(2), set(), poll)
+    sampled(engine(max_completion_length=4), llama, PROMPTS, seeds_of(2), set(), poll)
     assert len(asked) == 4
 
 
 def test_a_longer_limit_only_continues(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
-    longer = engine(max_completion_length=2 * LENGTH).generate(llama, PROMPTS, seeds_of(4), STOP)
+    longer = sampled(engine(max_completion_length=2 * LENGTH), llama, PROMPTS, seeds_of(4), STOP)
     for a, b in zip(longer, together, strict=True):
         assert [r.completion_ids[:LENGTH] for r in a] == [r.completion_ids for r in b]
 
 
 def test_other_seeds_give_other_completions(llama: PreTrainedModel) -> None:
-    (group,) = engine().generate(llama, [PROMPTS[0]], [[key("other", g) for g in range(8)]], set())
+    (group,) = sampled(engine(), llama, [PROMPTS[0]], [[key("other", g) for g in range(8)]], set())
     assert len({tuple(r.completion_ids) for r in group}) == 8
 
 
@@ -216,8 +221,8 @@ def test_it_ends_with_its_first_stop_token_or_at_the_limit(together: list[list[R
 
 
 def test_a_limit_of_one_token(llama: PreTrainedModel) -> None:
-    everything = engine(max_completion_length=1).generate(llama, PROMPTS, seeds_of(1), set(range(97)))
-    nothing = engine(max_completion_length=1).generate(llama, PROMPTS, seeds_of(1), {96})
+    everything = sampled(engine(max_completion_length=1), llama, PROMPTS, seeds_of(1), set(range(97)))
+    nothing = sampled(engine(max_completion_length=1), llama, PROMPTS, seeds_of(1), {96})
     assert [[r.truncated for r in group] for group in everything] == [[False]] * 4
     assert {len(r.completion_ids) for group in nothing for r in group} == {1}
 
@@ -226,24 +231,24 @@ def test_dropout_is_off_while_sampling_and_the_mode_is_kept(
     make_model: Callable[..., PreTrainedModel],
 ) -> None:
     model = make_model("llama", attention_dropout=0.5)
-    expected = ids(engine().generate(model, PROMPTS, seeds_of(2), STOP))
+    expected = ids(sampled(engine(), model, PROMPTS, seeds_of(2), STOP))
     assert not model.training
     model.train()
-    assert ids(engine().generate(model, PROMPTS, seeds_of(2), STOP)) == expected
+    assert ids(sampled(engine(), model, PROMPTS, seeds_of(2), STOP)) == expected
     assert model.training
 
 
 def test_logps_keep_their_precision_in_half_precision(make_model: Callable[..., PreTrainedModel]) -> None:
     """Lightning changes torch's default type around a validation in half precision."""
     model = make_model("llama").to(torch.bfloat16)
-    expected = engine().generate(model, PROMPTS, seeds_of(2), STOP)
+    expected = sampled(engine(), model, PROMPTS, seeds_of(2), STOP)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        assert engine().generate(model, PROMPTS, seeds_of(2), STOP) == expected
+        assert sampled(engine(), model, PROMPTS, seeds_of(2), STOP) == expected
     finally:
         torch.set_default_dtype(torch.float32)
 
 
 def test_sampling_leaves_no_graph_and_no_gradient(llama: PreTrainedModel) -> None:
-    engine().generate(llama, PROMPTS, seeds_of(1), STOP)
+    sampled(engine(), llama, PROMPTS, seeds_of(1), STOP)
     assert all(p.grad is None for p in llama.parameters())

@@ -1,0 +1,138 @@
+"""vLLM as a server of its own, here or on another machine: ``python -m r1.serve MODEL`` starts it.
+
+The weights go through a file in a folder that both see, written and announced by the first process of the run; every
+process then asks for its own share of the completions.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Ge, Gt
+
+from r1.errors import STORAGE, UserError
+from r1.forward import inner
+from r1.model import DType
+from r1.ranks import Ranks
+from r1.rollout.base import carry_on
+from r1.rollout.synced import DTYPES, Parameters, Synced, Written, weights
+from r1.rollout.vllm_http import START, Server
+from r1.rollout.vllm_worker import SHAPE
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+POLL_EVERY_S = 0.02
+MEMORY = Path("/dev/shm")  # where the weights are handed over if no folder is named
+
+
+class VLLMServer(Synced):
+    """Any number of processes of the run may share the server; two runs may not, and are told so.
+
+    Args:
+        url: the server's address.
+        temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
+        max_completion_length: T, tokens, the closing one included.
+        batch_size: requests in flight at once, from each process of the run.
+        dtype: of the file that the weights go through; null: the policy's.
+        folder: where that file is written: the server must see it under the same name; null: this machine's memory.
+        timeout_s: seconds that one request may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        temperature: Annotated[float, Ge(0)],
+        max_completion_length: Annotated[int, Ge(1)],
+        batch_size: Annotated[int, Ge(1)],
+        dtype: DType | None,
+        folder: str | None,
+        timeout_s: Annotated[float, Gt(0)],
+    ) -> None:
+        super().__init__(temperature, max_completion_length, dtype)
+        self.server, self.batch_size = Server(url, timeout_s), batch_size
+        self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Raises: UserError: no server answers, it was not started for this, or it has another model."""
+        self.server.get("/weight_info")
+        found = self.server.post("/collective_rpc", {"method": "r1_about"})
+        about = found["results"][0] if isinstance(found, dict) and found.get("results") else None
+        if not isinstance(about, dict):
+            raise UserError("this server does not take a policy's weights", where="rollout.url", do=START)
+        ours = config.get_text_config()
+        for name in SHAPE:
+            if about.get(name) != getattr(ours, name, None):
+                what, do = f"the server has another model: its {name} differs", "restart it with this run's model"
+                given = f"{name}={about.get(name)}"
+                raise UserError(what, where="rollout.url", given=given, allowed=str(getattr(ours, name, None)), do=do)
+        if about.get("logprobs_mode") != "processed_logprobs":
+            what = "the server's log-probs are not those of the sampling distribution"
+            raise UserError(what, where="rollout.url", given=about.get("logprobs_mode"), do=START)
+
+    def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
+        ranks.from_first(lambda: self._send(model, version))
+
+    def _send(self, model: PreTrainedModel, version: str) -> None:
+        self.check(inner(model).config)
+        self.server.post("/update_weight_version", {"new_version": f"{version} on its way"})
+        with self._file(model) as file:
+            self.server.post("/collective_rpc", {"method": "r1_load", "args": [str(file)]})
+        if self.server.post("/reset_prefix_cache") != {"success": True}:
+            what = "the server keeps a prefix cache of older weights: somebody else is asking it"
+            raise UserError(what, where="rollout.url", given=self.server.url, do="one run to a server", code=1)
+        self.server.post("/update_weight_version", {"new_version": version})
+        self.probe(model, version)
+
+    @contextmanager
+    def _file(self, model: PreTrainedModel) -> Iterator[Path]:
+        """The weights as a safetensors file, for as long as the server needs it."""
+        from safetensors.torch import save_file
+
+        dtype = DTYPES[self.dtype] if self.dtype else model.dtype
+        try:
+            handle, name = tempfile.mkstemp(suffix=".safetensors", prefix="r1-weights-", dir=self.folder)
+            os.close(handle)
+        except OSError as error:
+            what = f"the weights cannot be handed over: {error}"
+            raise UserError(what, where="rollout.folder", given=str(self.folder), code=STORAGE) from None
+        try:
+            save_file({n: value.to("cpu", dtype).contiguous() for n, value in weights(model)}, name)
+            yield Path(name)
+        except OSError as error:
+            what = f"the weights cannot be handed over: {error}"
+            raise UserError(what, where="rollout.folder", given=str(self.folder), code=STORAGE) from None
+        finally:
+            Path(name).unlink(missing_ok=True)
+
+    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = carry_on) -> list[Written]:
+        bodies = [{"token_ids": prompt, "sampling_params": knobs} for prompt, knobs in asked]
+        with ThreadPoolExecutor(min(self.batch_size, len(bodies))) as pool:
+            futures = [pool.submit(self.server.written, "/inference/v1/generate", body) for body in bodies]
+            try:
+                wait_for(futures, poll)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.server.hang_up()
+                raise
+            finally:
+                pool.shutdown()
+                self.server.hung_up.clear()
+        return [future.result() for future in futures]
+
+
+def wait_for(futures: Sequence[Future[Any]], poll: Callable[[], None]) -> None:
+    """Until all are done; the first error, or what ``poll`` raises, is raised at once."""
+    waiting = set(futures)
+    while waiting:
+        poll()
+        done, waiting = wait(waiting, POLL_EVERY_S, FIRST_EXCEPTION)
+        for future in done:
+            future.result()

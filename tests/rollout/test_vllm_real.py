@@ -1,0 +1,100 @@
+"""vLLM itself, on a CPU, in an environment of its own: ``make vllm-env``, or R1_VLLM_ENV=FOLDER."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PYTHON = Path(os.environ.get("R1_VLLM_ENV", ROOT / ".venv-vllm")) / "bin" / "python"
+PORT = 8765
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not PYTHON.exists(), reason=f"there is no environment with vLLM at {PYTHON}: make vllm-env"),
+]
+SHORT = ["trainer.max_steps=4", "val.every=4", "val.num_prompts=16", "trainer.accelerator=cpu", "threads=1"]
+HERE = ["rollout=vllm", "rollout.cpu_cache_gib=0.25"]
+THERE = ["rollout=vllm_server", f"rollout.url=http://127.0.0.1:{PORT}"]
+TWO = ["strategy=ddp", "trainer.devices=2"]
+ENV = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}
+
+
+def rows(folder: Path, *overrides: str) -> list[dict[str, Any]]:
+    """What a run with vLLM's Python logs."""
+    words = [str(PYTHON), "-m", "r1.run", f"output_dir={folder}", *SHORT, *overrides]
+    done = subprocess.run(words, cwd=folder.parent, env=ENV, capture_output=True, text=True, timeout=560)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return rows(tmp_path_factory.mktemp("here") / "run", *HERE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    log = tmp_path_factory.mktemp("server") / "log"
+    words = ["-m", "r1.serve", "r1:tiny", "--port", str(PORT), "--enforce-eager", "--dtype", "float32"]
+    words += ["--kv-cache-memory-bytes", str(2**28)]
+    with log.open("w") as out:
+        process = subprocess.Popen([str(PYTHON), *words], env=ENV, stdout=out, stderr=out, start_new_session=True)
+    try:
+        for _ in range(240):
+            assert process.poll() is None, log.read_text()[-4000:]
+            try:
+                with urlopen(f"http://127.0.0.1:{PORT}/weight_info", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def gaps(found: list[dict[str, Any]]) -> list[float]:
+    return [row["train/logprob_gap"] for row in found if "train/logprob_gap" in row]
+
+
+def test_in_this_process(here: list[dict[str, Any]]) -> None:
+    assert len(gaps(here)) == 4
+    assert max(gaps(here)) < 1e-5  # nats per token, in float32
+    assert here[-1]["val/pass@1"] > here[0]["val/pass@1"]
+
+
+def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+def test_the_server_samples_what_the_process_does(here: list[dict[str, Any]], server: None, tmp_path: Path) -> None:
+    assert_same(rows(tmp_path / "run", *THERE), here)
+
+
+@pytest.mark.parametrize("where", [HERE, THERE])
+def test_two_processes_sample_what_one_does(
+    here: list[dict[str, Any]], server: None, tmp_path: Path, where: list[str]
+) -> None:
+    assert_same(rows(tmp_path / "run", *where, *TWO), here)
+
+
+def test_half_precision_is_logged_and_corrected(tmp_path: Path) -> None:
+    found = gaps(rows(tmp_path / "run", *HERE, "rollout.dtype=bfloat16", "stage.num_iterations=2"))
+    assert all(1e-4 < gap < 0.05 for gap in found)
+
+
+def test_adapters_and_an_evaluation(tmp_path: Path) -> None:
+    found = rows(tmp_path / "lora", *HERE, "+model/lora=default")
+    assert max(gaps(found)) < 1e-5
+    (evaluated,) = rows(tmp_path / "eval", *HERE, "stage=eval", f"model.path={tmp_path / 'lora'}")
+    assert evaluated["val/pass@1"] == pytest.approx(found[-1]["val/pass@1"], abs=0.02)

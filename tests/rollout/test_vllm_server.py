@@ -1,0 +1,219 @@
+"""A vLLM server, played on the loopback: what goes there, and everything that can come back instead of a completion."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakevllm import Server, garbage, hang_up, refuse, serving
+from test_synced import PROMPTS, SEEDS, STOP, assert_same, moved
+from transformers import PreTrainedModel
+
+from r1.errors import STORAGE, Interrupted, UserError
+from r1.ranks import Place, Ranks
+from r1.rollout.transformers import Transformers
+from r1.rollout.vllm_server import VLLMServer
+
+Make = Callable[..., PreTrainedModel]
+GENERATE = "/inference/v1/generate"
+
+
+@pytest.fixture
+def model(make_model: Make) -> PreTrainedModel:
+    return make_model("llama")
+
+
+@pytest.fixture
+def running(model: PreTrainedModel) -> Iterator[Server]:
+    with serving(model.config) as server:
+        yield server
+
+
+def engine(url: str, **changes: Any) -> VLLMServer:
+    knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 4, "dtype": None}
+    return VLLMServer(url=url, **knobs | {"folder": None, "timeout_s": 10.0} | changes)
+
+
+@pytest.fixture
+def made(running: Server, model: PreTrainedModel) -> VLLMServer:
+    """An engine whose server has the policy's weights."""
+    found = engine(running.url)
+    found.update(model, 0)
+    return found
+
+
+def test_completions_are_those_of_the_policy_at_every_version(running: Server, model: PreTrainedModel) -> None:
+    made, embedded = engine(f"{running.url}/v1"), Transformers(temperature=0.8, max_completion_length=12, batch_size=64)
+    for step in (0, 0, 1):
+        made.update(moved(model, step), step) if step else made.update(model, step)
+        embedded.update(model, step)
+        assert_same(made.generate(PROMPTS, SEEDS, STOP), embedded.generate(PROMPTS, SEEDS, STOP))
+    labels = [body["new_version"] for path, body in running.seen if path == "/update_weight_version"]
+    assert [label.partition("/")[2] for label in labels] == ["0 on its way", "0", "1 on its way", "1"]
+    assert sum(path == GENERATE for path, _ in running.seen) == 2 * 3 + 3 * 9
+    assert len(running.files) == 2
+    assert not any(Path(file).exists() for file in running.files)
+
+
+def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel, tmp_path: Path) -> None:
+    engine(running.url, folder=str(tmp_path)).update(model, 0)
+    assert Path(running.files[0]).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="the weights cannot be handed over") as caught:
+        engine(running.url, folder=str(tmp_path / "none")).update(model, 0)
+    assert (caught.value.where, caught.value.code) == ("rollout.folder", STORAGE)
+
+
+def test_another_run_at_the_same_server_is_found_out(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
+    made.generate(PROMPTS, SEEDS, STOP)
+    engine(running.url).update(model, 0)  # the same weights, even
+    with pytest.raises(UserError, match="vLLM sampled with other weights"):
+        made.generate(PROMPTS, SEEDS, STOP)
+
+
+def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made: VLLMServer) -> None:
+    def both(handler: Any, body: dict[str, Any]) -> Any:
+        found = running.generate(handler, body)
+        found["choices"][0]["weight_versions"].append({"version": "later", "start": 3, "end": 5})
+        return found
+
+    running.answers[GENERATE] = both
+    with pytest.raises(UserError, match="vLLM sampled with other weights") as caught:
+        made.generate(PROMPTS, SEEDS, STOP)
+    assert caught.value.given == f"{made.copy.version}, later"
+
+
+def test_a_server_that_does_not_load_what_it_is_sent(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
+    running.weighed.deaf = True
+    with pytest.raises(UserError, match="does not sample with them"):
+        made.update(moved(model, 1), 1)
+
+
+def test_a_server_that_dies_in_the_middle(running: Server, made: VLLMServer) -> None:
+    asked = threading.Event()
+
+    def dying(handler: Any, body: dict[str, Any]) -> Any:
+        if asked.is_set():
+            return hang_up(handler, body)
+        asked.set()
+        return running.generate(handler, body)
+
+    running.answers[GENERATE] = dying
+    with pytest.raises(UserError, match=f"the vLLM server does not answer {GENERATE}") as caught:
+        made.generate(PROMPTS, SEEDS, STOP)
+    assert "resume=auto" in caught.value.do
+    assert caught.value.code == 1
+
+
+def test_no_server_at_all() -> None:
+    with pytest.raises(UserError, match="does not answer /weight_info: ConnectionRefusedError") as caught:
+        engine("http://127.0.0.1:9").check(None)  # type: ignore[arg-type]
+    assert caught.value.do.startswith("python -m r1.serve MODEL")
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "said"),
+    [
+        (GENERATE, garbage(b"<html>"), "is no completion"),
+        (GENERATE, garbage(b"[" * 100_000), "is no completion"),
+        (GENERATE, garbage(b'{"choices": []}'), "is no completion"),
+        (GENERATE, garbage(b'{"choices": [{"token_ids": [1], "logprobs": null}]}'), "is no completion"),
+        (
+            GENERATE,
+            garbage(b'{"choices": [{"token_ids": [1, 2], "logprobs": {"content": [{"logprob": -1}]}, '
+                    b'"weight_versions": []}]}'),
+            "is no completion",
+        ),
+        (
+            GENERATE,
+            garbage(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": NaN}]}, '
+                    b'"weight_versions": []}]}'),
+            "is no completion",
+        ),
+        (
+            GENERATE,
+            garbage(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": -1}]}, '
+                    b'"weight_versions": null}]}'),
+            "other weights",
+        ),
+        (GENERATE, refuse(400, "prompt too long\x1b[0m"), "with 400: {'message': 'prompt too long"),
+        (GENERATE, refuse(403, "Scale-out endpoints are disabled"), "with 403"),
+    ],
+)  # fmt: skip
+def test_what_is_no_completion(running: Server, made: VLLMServer, path: str, answer: Any, said: str) -> None:
+    running.answers[path] = answer
+    with pytest.raises(UserError) as caught:
+        made.generate(PROMPTS, SEEDS, STOP)
+    assert said in caught.value.what
+    assert caught.value.what.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "said"),
+    [
+        ("/weight_info", refuse(404, "Not Found"), "answers /weight_info with 404"),
+        ("/collective_rpc", lambda handler, body: {"results": [None]}, "does not take a policy's weights"),
+        ("/collective_rpc", garbage(b"null"), "does not take a policy's weights"),
+        ("/reset_prefix_cache", lambda handler, body: {"success": False}, "prefix cache of older weights"),
+    ],
+)
+def test_a_server_that_was_not_started_for_this(
+    running: Server, model: PreTrainedModel, path: str, answer: Any, said: str
+) -> None:
+    running.answers[path] = answer
+    with pytest.raises(UserError, match=said):
+        engine(running.url).update(model, 0)
+
+
+def test_a_server_with_another_model(running: Server, model: PreTrainedModel) -> None:
+    running.about["hidden_size"] = 64
+    with pytest.raises(UserError, match="the server has another model: its hidden_size differs") as caught:
+        engine(running.url).check(model.config)
+    assert (caught.value.given, caught.value.allowed) == ("hidden_size=64", "32")
+    running.about |= {"hidden_size": 32, "logprobs_mode": "raw_logprobs"}
+    with pytest.raises(UserError, match="not those of the sampling distribution"):
+        engine(running.url).check(model.config)
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8000", "ftp://a/b", "http://u:p@host", "http://h:99999", "http://h?x=1"]
+)
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(UserError, match="no address of a server") as caught:
+        engine(url)
+    assert caught.value.where == "rollout.url"
+
+
+def test_a_stop_is_heard_while_the_server_says_nothing(running: Server, made: VLLMServer) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def silent(handler: Any, body: dict[str, Any]) -> Any:
+        asked.set()
+        over.wait(20)
+
+    def poll() -> None:
+        if asked.is_set():
+            raise Interrupted(signal.SIGTERM)
+
+    running.answers[GENERATE] = silent
+    started = time.monotonic()
+    with pytest.raises(Interrupted):
+        made.generate(PROMPTS, SEEDS, STOP, poll)
+    assert time.monotonic() - started < 5
+    over.set()
+
+
+def test_the_first_process_sends_for_all(running: Server, model: PreTrainedModel, monkeypatch: Any) -> None:
+    monkeypatch.setattr(Ranks, "gather", lambda self, value: ["0123abcd" if value is None else value])
+    second = engine(running.url)
+    second.update(model, 3, Ranks(Place(rank=1, size=2)))
+    assert running.seen == []
+    assert second.copy.version == "0123abcd/3"
+    running.weighed.load(model.named_parameters())
+    running.weighed.version = "0123abcd/3"
+    assert len(second.generate(PROMPTS, SEEDS, STOP)) == 3
