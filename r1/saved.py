@@ -90,12 +90,12 @@ def _save(checkpoint: dict[str, Any], path: Path) -> None:
         raise error.__context__ from None
 
 
-def publish(partial: Path, final: Path) -> None:
+def publish(aside: Path, final: Path) -> None:
     """Checksum, sync and name a checkpoint that has been written aside; older ones than the newest two go."""
-    (partial / "sha256").write_text(_digest(partial))
-    for path in (*_files(partial), partial / "sha256", partial / "state.ckpt", partial):
+    (aside / "sha256").write_text(_digest(aside))
+    for path in (*_files(aside), aside / "sha256", aside / "state.ckpt", aside):
         sync(path)
-    partial.rename(final)
+    aside.rename(final)
     sync(final.parent)
     for old in sorted(final.parent.glob("step_??????"))[:-KEEP]:
         shutil.rmtree(old)
@@ -107,8 +107,8 @@ def latest(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints and every one is damaged.
     """
-    for partial in folder.glob("*.tmp.*"):
-        shutil.rmtree(partial)
+    for left in folder.glob("*.tmp.*"):
+        shutil.rmtree(left)
     found = sorted(folder.glob("step_??????"), reverse=True)
     for i, checkpoint in enumerate(found):
         if _intact(checkpoint):
