@@ -6,10 +6,10 @@ finished is done again by the run that goes on, and comes out the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -18,16 +18,16 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1 import shards
 from r1.errors import STORAGE, Interrupted, UserError
-from r1.outcome import Outcome
+from r1.outcome import CLOSES_WITHIN_S, Outcome
 from r1.progress import console
 from r1.ranks import Ranks
+from r1.saved import InPlace, Writing, files_at, latest, sync
 
-KEEP = 2
+__all__ = ["Checkpoints", "InPlace", "Writing", "files_at", "latest"]
+AT_ONCE_S = 1.0
 MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
 
 
@@ -39,14 +39,25 @@ class Checkpoints(Callback):
     checkpoint: Lightning does not make it up on resume.
     """
 
-    def __init__(self, record: Outcome, ranks: Ranks, every: int, validate_every: int, keep_best: bool) -> None:
+    def __init__(
+        self,
+        record: Outcome,
+        ranks: Ranks,
+        every: int,
+        validate_every: int,
+        keep_best: bool,
+        in_background: bool,
+    ) -> None:
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
+        self.in_background = in_background
+        self.writing: Writing | None = None  # at most one checkpoint is on its way
         self.stop_signal: int | None = None
+        self.asked: tuple[int, float] | None = None  # the first signal to this process, and when
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = InPlace()
+        trainer.strategy.checkpoint_io = InPlace(self.in_background)
 
     def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
         self.record.best = module.best  # a run that was killed could not write it down
@@ -57,10 +68,15 @@ class Checkpoints(Callback):
             self._make_up_validation(trainer, module)
 
     def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        """A first signal asks for a stop after the step, a second one stops at once."""
-        if self.stop_signal is not None:
+        """A first signal asks for a stop after the step, a second one stops at once.
+
+        The same one within a second is the first: a cluster sends it to every process, and so does a launcher.
+        """
+        if self.asked is None:
+            self.asked = number, time.monotonic()
+            self.stop_signal = self.stop_signal or number  # another rank's may have come first
+        elif number != self.asked[0] or time.monotonic() - self.asked[1] > AT_ONCE_S:
             os._exit(128 + number)
-        self.stop_signal = number
 
     def poll(self) -> None:
         """Called wherever the run may be left at once: between two tokens of a rollout, after training.
@@ -83,6 +99,12 @@ class Checkpoints(Callback):
         if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()  # else Lightning too makes up for a validation
             self.save(trainer)
+            self.settle()
+        elif self.writing:
+            self.writing.join(CLOSES_WITHIN_S)
+
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.settle()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
@@ -118,13 +140,13 @@ class Checkpoints(Callback):
             return
         self.record.best = module.best
         final = self.record.dir / "best"
-        partial, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
-        module.publish(partial, go_on=True)
+        new, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
+        module.publish(new, go_on=True)
         if not self.ranks.first:
             return
         if final.exists():
             final.rename(old)
-        partial.rename(final)
+        new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
     def _step_done(self, trainer: L.Trainer) -> None:
@@ -141,21 +163,38 @@ class Checkpoints(Callback):
         Raises:
             UserError: it could not be done ``MAX_FAILURES`` times in a row.
         """
+        self.settle()
         final = self.folder / f"step_{trainer.global_step:06d}"
         if self.ranks.from_first(final.exists):
             return
-        partial = final.with_name(f"{final.name}.tmp.{self.ranks.from_first(os.getpid)}")
-        steps = (
-            lambda: self._prepare(partial),
-            lambda: self._write(trainer, partial / "state.ckpt"),
-            lambda: self._publish(partial, final),
-        )
-        if error := next(filter(None, map(self._tried, steps)), None):
-            if self.ranks.first:
-                shutil.rmtree(partial, ignore_errors=True)
-            self._failed(final, error)
+        aside = final.with_name(f"{final.name}.tmp.{self.ranks.from_first(os.getpid)}")
+        writing = Writing(aside, final, self.ranks.first)
+        begin = (lambda: self._prepare(aside), lambda: self._take(trainer, writing))
+        if error := next(filter(None, map(self._tried, begin)), None):
+            self._ended(writing, error)
+        elif self.in_background:
+            self.writing = writing
+            writing.start()
+        else:
+            writing.run()
+            self._ended(writing, self._tried(writing.check))
+
+    def settle(self) -> None:
+        """Wait until the checkpoint that is being written, if any, is on the disk, and say if it could not be."""
+        if writing := self.writing:
+            while writing.is_alive():
+                self.ranks.sign()
+                writing.join(0.05)
+            self.writing = None
+            self._ended(writing, self._tried(writing.check))
+
+    def _ended(self, writing: Writing, error: str | None) -> None:
+        if error is None:
+            self.failures = 0
             return
-        self.failures = 0
+        if self.ranks.first:
+            shutil.rmtree(writing.partial, ignore_errors=True)
+        self._failed(writing.final, error)
 
     def _tried(self, step: Callable[[], None]) -> str | None:
         """Why a step could not be done on one of the ranks, which all know afterwards."""
@@ -169,27 +208,19 @@ class Checkpoints(Callback):
     def _prepare(self, folder: Path) -> None:
         if self.ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in self.record.file_sizes():
-                _sync(self.record.dir / name)
+            sizes = self.record.file_sizes()
+            for name in sizes:
+                sync(self.record.dir / name)
+            (folder / "files.json").write_text(json.dumps(sizes))
 
-    def _write(self, trainer: L.Trainer, file: Path) -> None:
-        trainer.save_checkpoint(file)
+    def _take(self, trainer: L.Trainer, writing: Writing) -> None:
+        """Write the state, or take a copy of it that is written beside training."""
+        trainer.save_checkpoint(writing.partial / "state.ckpt")
         io: Any = trainer.strategy.checkpoint_io
         error, io.error = io.error, None
+        writing.write, io.write = io.write, None
         if error:
             raise error
-
-    def _publish(self, partial: Path, final: Path) -> None:
-        if not self.ranks.first:
-            return
-        (partial / "files.json").write_text(json.dumps(self.record.file_sizes()))
-        (partial / "sha256").write_text(_digest(partial))
-        for path in (*_files(partial), partial / "sha256", partial / "state.ckpt", partial):
-            _sync(path)
-        partial.rename(final)
-        _sync(self.folder)
-        for old in sorted(self.folder.glob("step_??????"))[:-KEEP]:
-            shutil.rmtree(old)
 
     def _failed(self, final: Path, error: str) -> None:
         self.failures += 1
@@ -204,95 +235,3 @@ class Checkpoints(Callback):
                 do="make room, then continue from the last good checkpoint with resume=auto",
                 code=STORAGE,
             ) from None
-
-
-class InPlace(TorchCheckpointIO):
-    """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk.
-
-    Attributes:
-        error: why it could not be written; not raised, for the other ranks wait for this one behind it.
-    """
-
-    error: OSError | None = None
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        try:
-            with Path(path).open("wb") as out:
-                torch.save(checkpoint, out)
-        except OSError as error:
-            self.error = error
-        except RuntimeError as error:  # torch hides it behind an error about its own format
-            if not isinstance(error.__context__, OSError):
-                raise
-            self.error = error.__context__
-
-    def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """One file, or one of each device there was when it was saved."""
-        return shards.whole(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
-
-
-def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a run, or None if it has not saved one yet; damaged newer ones are removed.
-
-    Raises:
-        UserError: there are checkpoints and every one is damaged.
-    """
-    for partial in folder.glob("*.tmp.*"):
-        shutil.rmtree(partial)
-    found = sorted(folder.glob("step_??????"), reverse=True)
-    for i, checkpoint in enumerate(found):
-        if _intact(checkpoint):
-            for damaged in found[:i]:
-                shutil.rmtree(damaged)  # their steps will be made and saved again
-            return checkpoint / "state.ckpt"
-        console.print(f"warning: {checkpoint} is damaged and passed over")
-    if found:
-        raise UserError(
-            "every checkpoint of this run is damaged",
-            where="resume",
-            given=str(folder),
-            allowed=", ".join(c.name for c in found),
-            do="take another output_dir to start again",
-            code=STORAGE,
-        )
-    return None
-
-
-def _intact(checkpoint: Path) -> bool:
-    try:
-        return _digest(checkpoint) == (checkpoint / "sha256").read_text()
-    except (OSError, ValueError):  # a file is missing, cannot be read, or is no text
-        return False
-
-
-def files_at(checkpoint: Path | None) -> dict[str, int]:
-    """How long the record's files were at the moment of ``checkpoint`` (None: before the first step)."""
-    if checkpoint is None:
-        return {}
-    sizes: dict[str, int] = json.loads((checkpoint.parent / "files.json").read_text())
-    return sizes
-
-
-def _digest(folder: Path) -> str:
-    """sha256 over the files of a checkpoint."""
-    digest = hashlib.sha256()
-    for path in _files(folder):
-        with path.open("rb") as source:
-            digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-            digest.update(hashlib.file_digest(source, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    """What a checkpoint consists of: the state, a file or one per device, and the sizes of the record's files."""
-    state = folder / "state.ckpt"
-    parts = sorted(path for path in state.rglob("*") if path.is_file()) if state.is_dir() else [state]
-    return [*parts, folder / "files.json"]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

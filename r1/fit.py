@@ -132,7 +132,8 @@ def _run(cfg: Config, experiment: Experiment, held: Outcome, ranks: Ranks) -> No
     stage, folder = experiment.stage, held.dir / "checkpoints"
     saved = ranks.from_first(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
     held.cut_files(checkpoint.files_at(Path(saved)) if saved else {})
-    checkpoints = Checkpoints(held, ranks, cfg["checkpoint_every"], experiment.validation.every, cfg["keep_best"])
+    every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
+    checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
     stage.poll = checkpoints.poll
     with stop_between_steps(checkpoints), loggers(cfg, held, ranks) as opened:
         trainer = make(

@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
-UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every")  # cannot change the result
+# what cannot change the result:
+UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every", "checkpoint_async")
 # a pipeline's own keys, null in every run:
 PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 DEVICES = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size")  # of a trainer and a stage

@@ -13,6 +13,7 @@ def main() -> int:
     """The exit code of the task on stdin."""
     from r1.errors import STOP_SIGNALS
 
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm tells every process: the one above passes it on
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run has a handler of its own
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep keeps some from its own process
     return ended(json.loads(sys.stdin.buffer.read()))

@@ -249,7 +249,10 @@ def joined(place: Place, backend: str, timeout_s: float) -> Iterator[Ranks]:
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
+    from r1.slurm import meeting_point
+
     os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.size)}  # srun has other names for them
+    os.environ |= meeting_point(os.environ)
     timeout = timedelta(seconds=timeout_s)
     store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
     both = backend if backend == "gloo" else f"cpu:gloo,cuda:{backend}"

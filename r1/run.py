@@ -43,15 +43,17 @@ def main() -> None:
     """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
     from r1.errors import Interrupted, UserError
     from r1.launch import launch
+    from r1.slurm import requeued
 
-    try:
-        code = launch(sys.argv[1:], execute)
-    except UserError as error:
-        code = fail(error)
-    except Interrupted as stop:
-        code = stop.code
-    if code:
-        sys.exit(code)
+    with requeued():
+        try:
+            code = launch(sys.argv[1:], execute)
+        except UserError as error:
+            code = fail(error)
+        except Interrupted as stop:
+            code = stop.code
+        if code:
+            sys.exit(code)
 
 
 def fail(error: Any) -> int:

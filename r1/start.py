@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1.errors import STOP_SIGNALS, Interrupted, RankFailed
-from r1.files import replace
+from r1.outcome import close
 from r1.process import die_with
 from r1.ranks import FAILED, Place, place
-from r1.secrets import redact
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
@@ -167,15 +166,3 @@ def listening() -> Iterator[tuple[TCPStore, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     yield TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach()), port
-
-
-def close(folder: Path, status: str, error: Exception) -> str:
-    """Write down how a run ended if the process that keeps its record could not; the status that stands there."""
-    manifest = folder / "manifest.json"
-    held = json.loads(manifest.read_bytes()) if manifest.is_file() else {}
-    if held.get("status", "running") != "running":
-        return str(held["status"])
-    if held:
-        held |= {"status": status, "error": redact(f"{type(error).__name__}: {error}")}
-        replace(manifest, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
-    return status

@@ -133,6 +133,8 @@ def notices() -> Iterator[Notice]:
 
     def keep(number: int, frame: FrameType | None) -> None:
         notice.given = lambda: theirs[signal.Signals(number)](number, frame)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # nothing has begun that could be saved
+            raise Interrupted(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
     with _handlers(theirs, keep):

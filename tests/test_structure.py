@@ -212,7 +212,16 @@ def extends_lightning(file: Path) -> bool:
 def test_no_pickle_and_no_remote_code() -> None:
     for file in CODE:
         tree = ast.parse(file.read_text())
-        assert not {"pickle", "cloudpickle", "dill", "joblib"} & imports(file, top=False), file
+        found = {"pickle", "cloudpickle", "dill", "joblib"} & imports(file, top=False)
+        if found == {"pickle"}:  # to read an index that torch writes: with an unpickler that finds what it is told
+            used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+            assert {name for name in used if name.startswith("pickle.")} == {
+                "pickle.Unpickler",
+                "pickle.UnpicklingError",
+            }
+            assert "def find_class" in file.read_text(), file
+        else:
+            assert not found, file
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         names = {ast.unparse(call.func) for call in calls}
         assert not names & {"eval", "exec", "os.system", "__import__"}, file

@@ -28,6 +28,7 @@ PLAIN: dict[str, Any] = {
     "dry_run": bool,
     "resume": Literal["auto"] | None,
     "checkpoint_every": Annotated[int, Ge(1)],
+    "checkpoint_async": bool,
     "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,
     "extensions": list[str],

@@ -24,7 +24,7 @@ from typing import Any
 from r1.secrets import redact
 
 NOTE, WARNING, TROUBLE = "note:", "warning:", "trouble:"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FOR_THE_RUN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # sent to every process
 POLL_S = 1.0
 KILLED = {"exit_code": 1, "error": "the run was killed"}
 
@@ -60,8 +60,8 @@ class Order:
 
 def main() -> None:
     keep_stdout()
-    for number in STOP_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # they are for the run, which says when it ends
+    for number in FOR_THE_RUN:
+        signal.signal(number, signal.SIG_IGN)  # it says when it ends
     order = Order(**json.loads(sys.stdin.readline()))
     try:
         carry(order)

@@ -12,6 +12,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
+from r1 import shards
 from r1.forward import inner
 from r1.shards import named
 from r1.strategy.base import Strategy
@@ -54,6 +56,7 @@ class FullyShard(ModelParallelStrategy):
     def __init__(self, timeout: timedelta) -> None:
         super().__init__(tensor_parallel_size=1, timeout=timeout)
         self.whole: Whole | None = None
+        self.beside: Any = None  # the processes once more, to write checkpoints in the background
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
@@ -116,15 +119,56 @@ class FullyShard(ModelParallelStrategy):
         """Every process its shards; an error is kept, not raised, for the other processes wait behind it."""
         from torch.distributed.checkpoint.api import CheckpointException
 
+        io: Any = self.checkpoint_io
+        if io.in_background:
+            self.beside = self.beside or torch.distributed.new_group(backend="gloo")
+            io.write = partial(self._write_shards, io.copied(checkpoint), Path(filepath))
+            return
         try:
             super().save_checkpoint(checkpoint, filepath, storage_options)
         except (OSError, CheckpointException) as error:
-            self.checkpoint_io.error = OSError(str(error))  # type: ignore[attr-defined]
+            io.error = OSError(str(error))
+
+    def _write_shards(self, held: dict[str, Any], folder: Path) -> None:
+        """In the background, where the processes tell each other nothing on the way that training takes."""
+        from torch.distributed.checkpoint.api import CheckpointException
+        from torch.distributed.checkpoint.state_dict_saver import save
+
+        folder.mkdir(exist_ok=True)
+        state = {"state_dict": held.pop("state_dict")}
+        state |= {f"optimizer_{i}": optimizer for i, optimizer in enumerate(held.pop("optimizer_states", []))}
+        try:
+            save(state, checkpoint_id=folder, process_group=self.beside)
+        except CheckpointException as error:
+            raise OSError(str(error)) from None
+        if self.global_rank == 0:
+            torch.save(held, folder / "meta.pt")
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Shards of however many devices, or the one file of another strategy."""
         path = Path(checkpoint_path)
-        return super().load_checkpoint(path, weights_only) if path.is_dir() else self._load_whole(path)
+        return self._load_shards(path) if path.is_dir() else self._load_whole(path)
+
+    def _load_shards(self, folder: Path) -> dict[str, Any]:
+        """As Lightning does it, which reads them in a way that can run code."""
+        from torch.distributed.checkpoint.state_dict import (
+            StateDictOptions,
+            get_model_state_dict,
+            get_optimizer_state_dict,
+            set_optimizer_state_dict,
+        )
+
+        assert self.model
+        weights = {"state_dict": get_model_state_dict(self.model)}
+        shards.load(weights, folder)
+        self.model.load_state_dict(weights["state_dict"])
+        for number, optimizer in enumerate(self.optimizers):
+            state = {(name := f"optimizer_{number}"): get_optimizer_state_dict(self.model, optimizer)}
+            shards.load(state, folder)
+            options = StateDictOptions(cpu_offload=True)
+            set_optimizer_state_dict(self.model, optimizer, state[name], options=options)
+        held: dict[str, Any] = torch.load(folder / "meta.pt", weights_only=True)
+        return held
 
     def _load_whole(self, file: Path) -> dict[str, Any]:
         from torch.distributed.checkpoint.state_dict import (

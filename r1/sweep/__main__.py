@@ -11,6 +11,7 @@ from pathlib import Path
 
 from r1.errors import UserError
 from r1.run import fail
+from r1.slurm import requeued
 from r1.sweep.file import Sweep, read
 
 EXIT = """Several of these commands may work on one sweep at the same time. Exit code: 0 if any point has finished,
@@ -19,11 +20,12 @@ EXIT = """Several of these commands may work on one sweep at the same time. Exit
 
 def main() -> None:
     args = _parser().parse_args()
-    try:
-        code = _run(args)
-    except UserError as error:
-        code = fail(error)
-    sys.exit(code)
+    with requeued():
+        try:
+            code = _run(args)
+        except UserError as error:
+            code = fail(error)
+        sys.exit(code)
 
 
 def _parser() -> argparse.ArgumentParser:

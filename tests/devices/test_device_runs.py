@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -290,3 +291,29 @@ def test_torchrun_starts_the_same_run(ended: Ended, folder: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
     assert_same_weights(ended("sft", 2), folder)
     assert done.stderr.count("validation at step 0") == 1
+
+
+@pytest.mark.long
+def test_a_first_rank_that_torchrun_has_lost_leaves_no_running_record(folder: Path) -> None:
+    """Nobody but another rank can write down that the process that keeps the record was killed."""
+    argv = on(2, "sft", "trainer.max_steps=100000", "val.every=100000", "checkpoint_every=100000")
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "r1.run", *argv]
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words, f"output_dir={folder}"]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
+        deadline = time.monotonic() + 120
+        while not (folder / "metrics.jsonl").is_file() or len(rows(folder)) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        os.kill(child(launcher.pid, b"RANK=0"), signal.SIGKILL)
+        launcher.communicate(timeout=120)
+    assert launcher.returncode != 0
+    assert manifest(folder)["status"] == "failed"
+    assert "rank 0" in manifest(folder)["error"]
+
+
+def child(parent: int, variable: bytes) -> int:
+    """The child process that has been given this variable."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return next(int(pid) for pid in children if variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))

@@ -138,9 +138,11 @@ def test_a_stop_in_the_last_step_is_made_up_for(
 def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), Ranks(), 1, 1, False)  # type: ignore[arg-type]
+    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), Ranks(), 1, 1, False, False)  # type: ignore[arg-type]
     checkpoints.ask_to_stop(signal.SIGTERM, None)
     assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
+    checkpoints.ask_to_stop(signal.SIGTERM, None)
+    assert codes == []  # at once: a cluster and a launcher have both sent it
     checkpoints.ask_to_stop(signal.SIGINT, None)
     assert codes == [130]
 

@@ -192,6 +192,8 @@ def differ(a: Any, b: Any) -> bool:
 
 
 def main(parent: int, make_judge: Callable[[], Judge] = math_judge) -> None:
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to every process, and means the trainer
+        signal.signal(number, signal.SIG_IGN)
     replies = private_pipe()
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
