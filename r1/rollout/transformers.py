@@ -43,7 +43,7 @@ class Transformers:
         temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
-        async_steps: Annotated[int, Interval(ge=0, le=1)] = 0,
+        async_steps: Annotated[int, Interval(ge=0, le=1)],
     ) -> None:
         self.temperature = temperature
         self.max_completion_length = max_completion_length

@@ -130,15 +130,17 @@ class Stage(L.LightningModule):
 
     def publish(self, folder: Path, go_on: bool = False) -> None:
         """The first process exports the policy, with ``go_on`` to train on afterwards; every one must come here."""
-        gathered = getattr(self.trainer.strategy, "gathered", None)
-        policy = gathered() if gathered else self.policy
+        policy = getattr(self.trainer.strategy, "gathered", lambda: self.policy)()
         if self.ranks.first:
-            models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
+            self.export(policy, folder, go_on)
+
+    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
+        """The policy as a Hugging Face folder."""
+        models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
 
     def whole_policy(self) -> AbstractContextManager[None]:
         """Inside, every device has all weights of the policy; every one must come here."""
-        unsharded = getattr(self.trainer.strategy, "unsharded", None)
-        return unsharded() if unsharded else nullcontext()  # type: ignore[no-any-return]
+        return getattr(self.trainer.strategy, "unsharded", nullcontext)()  # type: ignore[no-any-return]
 
     def update_engine(self) -> None:
         """From here on the engine samples with the policy as it is now; every device must come here."""

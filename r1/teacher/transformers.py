@@ -65,6 +65,7 @@ class Transformers:
             temperature=self.temperature,
             max_completion_length=self.max_completion_length,
             batch_size=self.batch_size,
+            async_steps=0,
         )
         for start in range(0, len(questions), self.batch_size):
             yield self._sampled(engine, questions[start : start + self.batch_size], poll)

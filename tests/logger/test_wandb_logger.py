@@ -137,6 +137,7 @@ def test_two_runs_of_a_process_are_two_wandb_runs_and_the_failed_one_failed(
         monkeypatch.setenv(name, value)
     short = ["logger=wandb", "trainer.max_steps=1"]
     good, bad = tmp_path / "good", tmp_path / "bad"
+    monkeypatch.delenv("WANDB_SERVICE", raising=False)
     execute(small("stage=sft", f"output_dir={good}", *short, "logger.project=mine"), [])
     monkeypatch.setattr("r1.stage.base.Stage.report_step", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -159,7 +159,7 @@ def test_an_endpoint_judges_the_rows_that_ask_for_it(
 
 
 def self_judge() -> SelfJudge:
-    engine = Transformers(temperature=1.0, max_completion_length=6, batch_size=4)
+    engine = Transformers(temperature=1.0, max_completion_length=6, batch_size=4, async_steps=0)
     return SelfJudge(engine=engine, **KNOBS)
 
 

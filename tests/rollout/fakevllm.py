@@ -35,7 +35,7 @@ class Weighed:
 
     def complete(self, prompt: list[int], knobs: dict[str, Any]) -> Rollout:
         engine = Transformers(
-            temperature=knobs["temperature"], max_completion_length=knobs["max_tokens"], batch_size=64
+            temperature=knobs["temperature"], max_completion_length=knobs["max_tokens"], batch_size=64, async_steps=0
         )
         engine.update(self.model, 0)
         return engine.generate([prompt], [[knobs["seed"]]], set(knobs["stop_token_ids"]))[0][0]

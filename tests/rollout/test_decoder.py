@@ -294,7 +294,7 @@ def test_the_engine_draws_the_same_tokens_through_each(
     model = make_model(architecture)
     prompts = [*UNEVEN, [(5 * i) % 97 for i in range(70)]]
     seeds = [[key("decoder", p, g) for g in range(p + 1)] for p in range(4)]
-    engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64)
+    engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64, async_steps=0)
     stops = set(range(92, 97))
     kinds: list[Any] = [CachedDecoder, SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture == "llama" else [])]
     (expected, *others) = [rollouts(engine, model, prompts, seeds, stops, kind, monkeypatch) for kind in kinds]

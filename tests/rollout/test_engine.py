@@ -26,7 +26,9 @@ LENGTH = 12
 
 
 def engine(temperature: float = 1.0, max_completion_length: int = LENGTH, batch_size: int = 64) -> Transformers:
-    return Transformers(temperature=temperature, max_completion_length=max_completion_length, batch_size=batch_size)
+    return Transformers(
+        temperature=temperature, max_completion_length=max_completion_length, batch_size=batch_size, async_steps=0
+    )
 
 
 def sampled(engine: Transformers, model: PreTrainedModel, *asked: Any) -> list[list[Rollout]]:

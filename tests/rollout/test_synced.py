@@ -65,7 +65,7 @@ def moved(model: PreTrainedModel, step: int) -> PreTrainedModel:
 
 def test_completions_are_those_of_the_policy_at_every_version(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
-    embedded = Transformers(temperature=0.8, max_completion_length=12, batch_size=64)
+    embedded = Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0)
     for step in range(3):
         made.update(moved(model, step), step)
         embedded.update(model, step)

@@ -48,7 +48,10 @@ def made(running: Server, model: PreTrainedModel) -> VLLMServer:
 
 
 def test_completions_are_those_of_the_policy_at_every_version(running: Server, model: PreTrainedModel) -> None:
-    made, embedded = engine(f"{running.url}/v1"), Transformers(temperature=0.8, max_completion_length=12, batch_size=64)
+    made, embedded = (
+        engine(f"{running.url}/v1"),
+        Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0),
+    )
     for step in (0, 0, 1):
         made.update(moved(model, step), step) if step else made.update(model, step)
         embedded.update(model, step)

@@ -88,7 +88,7 @@ def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage
 
 @pytest.fixture
 def beside() -> Any:
-    made = Beside(Transformers(temperature=1.0, max_completion_length=6, batch_size=8))
+    made = Beside(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
     yield made
     made.close()
 
@@ -164,6 +164,7 @@ def _command(process: Path) -> bytes:
         (["stage=sft"], "stage=grpo"),
         (["stage=grpo", "stage.zero_variance=resample"], "zero_variance=drop"),
         (["stage=grpo", "strategy=fsdp", "trainer.devices=2"], "strategy=ddp"),
+        (["stage=grpo", "stage.importance_cap=null", "model.dtype=bfloat16"], "a number"),
     ],
 )
 def test_where_it_is_refused(config: Callable[..., Config], overrides: list[str], do: str) -> None:
