@@ -281,7 +281,7 @@ def test_places_in_words() -> None:
 
 
 def node(**changes: Any) -> dict[str, Any]:
-    keys = {"temperature": 1.0, "max_completion_length": 8, "batch_size": 4}
+    keys = {"temperature": 1.0, "max_completion_length": 8, "batch_size": 4, "async_steps": 0}
     return {"_target_": "r1.rollout.transformers.Transformers"} | keys | changes
 
 

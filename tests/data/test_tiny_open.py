@@ -81,7 +81,7 @@ def test_the_same_rows_every_time_and_others_with_another_seed(build: Callable[.
 
 def test_too_many_held_out_questions_are_refused(build: Callable[..., Data]) -> None:
     with pytest.raises(UserError, match="not that many different questions") as caught:
-        build(num_val=5000)
+        build(num_val=800)
     assert caught.value.where == "data.num_val"
 
 
