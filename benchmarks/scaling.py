@@ -22,12 +22,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from report import print_header, where
+from watch import environment, watched
 from workloads import SIZES, save_model, save_texts
 
 ROWS, FIRST = 64, 3  # per step; the step from which on is measured
@@ -52,9 +52,7 @@ def measure(stage: str, strategy: str, processes: int, steps: int, model: Path, 
         argv += [f"strategy={strategy}", f"trainer.devices={processes}"] if processes > 1 else []
         own = ["unshare", "--net", *([] if os.getuid() == 0 else ["--map-root-user"])]
         inside = [*own, sys.executable, __file__, "--inside", str(folder), *argv]
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-        env = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": path}
-        done = subprocess.run(inside, env=env, capture_output=True, text=True)
+        done = subprocess.run(inside, env=environment(threads=1), capture_output=True, text=True)
         if done.returncode:
             sys.exit(f"{stage} on {processes} processes ({strategy}) failed:\n{done.stderr[-2000:]}")
         samples = json.loads(done.stdout.splitlines()[-1])
@@ -79,21 +77,7 @@ def tokens_of(stage: str, row: dict[str, float]) -> float:
 def inside(folder: Path, argv: list[str]) -> None:
     """In the namespace: run, and print when each step was seen to end, and what had been sent by then."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    log = folder.with_name("log")
-    with log.open("w") as out:
-        run = subprocess.Popen([sys.executable, "-m", "r1.run", *argv], stdout=out, stderr=out)
-        samples: list[tuple[float, int]] = []
-        while run.poll() is None:
-            time.sleep(0.002)
-            while len(samples) < num_steps(folder / "metrics.jsonl"):
-                samples.append((time.monotonic(), sent_bytes()))
-    if run.returncode:
-        sys.exit(log.read_text()[-2000:])
-    print(json.dumps(samples))
-
-
-def num_steps(file: Path) -> int:
-    return file.read_bytes().count(b'"train/loss"') if file.is_file() else 0
+    print(json.dumps(watched(argv, folder, 1, sent_bytes)))
 
 
 def sent_bytes() -> int:

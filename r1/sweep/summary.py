@@ -43,11 +43,14 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """The mean over seeds with its 95 % interval, or the one figure that there is."""
+        """The mean over seeds with its 95 % interval, or the one figure; where none has finished, how far they came."""
         figures = self.figures
         if len(figures) > 1:
             return interval(over_seeds(figures))
-        return f"{figures[0]:.4g}" if figures else ""
+        if figures:
+            return f"{figures[0]:.4g}"
+        last = [max(point.history.items()) for point in self.points if point.history]
+        return ", ".join(f"{value:.4g} at step {step}" for step, value in last)
 
     @property
     def status(self) -> str:

@@ -113,6 +113,8 @@ def test_hyperband_stops_a_hopeless_run(go: Go, tmp_path: Path, monkeypatch: pyt
     assert [point.status for point in found] == ["finished", "finished", "stopped early"]
     assert 2 <= len(found[2].history) < 6
     assert "0002  stopped early after 0:0" in said
+    step, value = max(found[2].history.items())
+    assert f"{value:.4g} at step {step}" in said
     assert '"interrupted"' in (found[2].folder / "manifest.json").read_text()
 
 
