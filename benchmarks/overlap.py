@@ -2,10 +2,10 @@
 
     python benchmarks/overlap.py [--workloads a,b] [--size 1M|6M] [--steps 24] [--rounds 3] [--json]
 
-Each case is a real ``python -m r1.run`` on the workloads of grpo_vs_trl.py. ``threads`` is per process, and with
-async_steps=1 there are two: the fair rival of two processes with one thread each is one process with two. The cases
-take turns for ``--rounds`` rounds. A run's time is the slope between its third step and its last, so the start, the
-first batch (which nothing can hide) and what is loaded lie outside; a case's figure is the median of its rounds.
+Each case is a real ``python -m r1.run`` on the workloads of grpo_vs_trl.py. With async_steps=1 ``threads`` are shared
+out: two threads are one for each process. The cases take turns for ``--rounds`` rounds. A run's time is the slope
+between its third step and its last, so the start, the first batch (which nothing can hide) and what is loaded lie
+outside; a case's figure is the median of its rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from watch import watched
 from workloads import SIZES, WORKLOADS, Workload, save_model, save_prompts
 
 FIRST = 3  # the step from which on is measured
-CASES = [(0, 1), (0, 2), (1, 1), (1, 2)]  # async_steps, threads per process
+CASES = [(0, 1), (0, 2), (1, 2)]  # async_steps, threads
 RIVAL = (0, 2)
 KNOBS = ["stage=grpo", "stage.lr=1e-7", "stage.schedule=constant", "stage.warmup_steps=0", "trainer.accelerator=cpu"]
 KNOBS += ["val.every=1000000", "val.num_prompts=1", "val.num_samples=1", "val.ks=[1]", "data.num_val=1"]

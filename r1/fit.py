@@ -92,7 +92,7 @@ def fit(
         held = outcome(place, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
         held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOST)}
-        with held, ranks.parting():
+        with held, ranks.parting(), threads_for(experiment.engine.num_processes):
             share_start(held, ranks)
             experiment.stage.ranks = ranks
             experiment.stage.record = held if isinstance(held, Record) else None
@@ -104,6 +104,17 @@ def fit(
         return None
     console.print(Progress.closing(held))
     return held.dir
+
+
+@contextmanager
+def threads_for(num_processes: int) -> Iterator[None]:
+    """Leave those that compute beside this process their share: two that both want every core are slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // num_processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def backend(cfg: Config) -> str:

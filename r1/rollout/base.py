@@ -41,11 +41,13 @@ class Engine(Protocol):
 
     Attributes:
         exact: the log-probs it keeps are the model's own up to rounding: a trainer in float32 need not ask again.
+        num_processes: that compute at once on this device's cores, this one included.
     """
 
     temperature: float
     max_completion_length: int
     exact: ClassVar[bool]
+    num_processes: int
 
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
         """Sample with the weights that ``model`` has now, until the next update.

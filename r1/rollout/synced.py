@@ -62,6 +62,7 @@ class Synced:
     """
 
     exact: ClassVar[bool] = False  # other kernels, another batch, perhaps another precision
+    num_processes: int = 1
 
     def __init__(self, temperature: float, max_completion_length: int, dtype: str | None) -> None:
         self.temperature, self.max_completion_length = temperature, max_completion_length

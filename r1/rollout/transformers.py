@@ -48,6 +48,7 @@ class Transformers:
         self.temperature = temperature
         self.max_completion_length = max_completion_length
         self.batch_size, self.async_steps = batch_size, async_steps
+        self.num_processes = 1 + async_steps
         self.beside: Beside | None = None
 
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:

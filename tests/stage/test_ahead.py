@@ -54,8 +54,20 @@ def metrics(folder: Path, name: str) -> list[float]:
 # ---- which weights ----
 
 
-def test_with_weights_that_stand_still_it_is_the_exact_run(run: Callable[..., Path]) -> None:
-    exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1")
+def test_with_weights_that_stand_still_it_is_the_exact_run(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    begin = Beside.begin
+
+    def begun(*args: Any) -> None:
+        threads.append(torch.get_num_threads())
+        begin(*args)
+
+    monkeypatch.setattr(Beside, "begin", begun)
+    exact, ahead = run(STILL, "threads=1"), run(STILL, "rollout.async_steps=1", "threads=2")
+    assert threads == [1] * 3, "the two processes share them"
+    torch.set_num_threads(1)
     assert written(ahead) == written(exact)
     assert metrics(ahead, "train/reward") == metrics(exact, "train/reward")
     assert metrics(ahead, "train/weights_lag") == [0, 1, 1]
