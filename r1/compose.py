@@ -122,9 +122,8 @@ def _check_choices(loader: Hydra, texts: list[str]) -> None:
     for text in texts:
         override = OverridesParser.create().parse_rule(text, "override")
         key, value = override.key_or_group, override.value()
-        options = options_of(loader, key)
-        several = isinstance(value, list) and key != "experiment"
-        if options and (several or str(value).startswith("_")):
+        odd = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
+        if odd and (options := options_of(loader, key)):  # they are found in the files, which takes its time
             raise _wrong_option(override, options, "")
 
 

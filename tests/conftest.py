@@ -6,8 +6,9 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,12 +146,12 @@ def loggers_speak() -> None:
 def config() -> Callable[..., Config]:
     """``config("stage=sft", ...)``: the default config with these overrides, resolved, as plain containers."""
 
-    def composed(*overrides: str) -> Config:
+    @cache
+    def composed(overrides: tuple[str, ...]) -> Any:
         with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-            container: Any = OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
-        return dict(container)
+            return OmegaConf.to_container(compose("config", overrides=list(overrides)), resolve=True)
 
-    return composed
+    return lambda *overrides: deepcopy(composed(overrides))
 
 
 @pytest.fixture(scope="session")

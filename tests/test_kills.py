@@ -118,7 +118,6 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
     "the next batch on its way": (
         "ahead",
         Point(RENAME, "after", match="step_000002"),
-        Point(f"{GRPO}.training_step", call=3),
         Point("r1.rollout.beside:Beside.begin", "after", call=2),
     ),
     "the student's questions": (

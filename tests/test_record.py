@@ -302,7 +302,7 @@ def test_sigterm_stops_after_the_step_and_the_run_goes_on_to_the_same_bits(
     assert same_weights(folder, finished)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("name", [pytest.param("SIGTERM", marks=pytest.mark.long), "SIGKILL"])
 def test_a_real_process_that_is_killed_goes_on_to_the_same_bits(
     happens: Callable[[str], None], config: Callable[..., Config], folder: Path, finished: Path, name: str
 ) -> None:

@@ -126,7 +126,7 @@ ENDLESS = [  # one token in 65 thousand closes a completion
 
 @pytest.mark.parametrize(
     ("kind", "number", "sweep", "code"),
-    [("grpo", TERM, "", 143), ("eval", INT, "", 130), ("sft", TERM, "abc", 0)],
+    [("grpo", TERM, "", 143), pytest.param("eval", INT, "", 130, marks=pytest.mark.long), ("sft", TERM, "abc", 0)],
 )
 def test_the_command_stops_in_a_rollout_without_end(
     folder: Path, kind: str, number: int, sweep: str, code: int

@@ -228,7 +228,7 @@ def test_a_fault_loses_nothing_and_is_asked_for_again(
     assert [[failure["kind"] for failure in row["failures"]] for row in refused] == [[kind]]
     requests(endpoint)
     endpoint.script = []
-    whole = asked(endpoint, file)
+    whole = asked(endpoint, file, timeout_s=30.0)
     assert not requests(endpoint).keys() & set(paid)
     assert len(whole.pairs) == len(answered(file)) == 12
 
@@ -241,7 +241,7 @@ def test_failures_that_may_be_are_left_out_and_counted(endpoint: Server, file: P
     assert found.counts == {"prompt_tokens": 45, "completion_tokens": 63, **expected}
     requests(endpoint)
     endpoint.script = []
-    assert len(asked(endpoint, file).pairs) == 12  # the next run asks for them again
+    assert len(asked(endpoint, file, timeout_s=30.0).pairs) == 12  # the next run asks for them again
     assert requests(endpoint).total() == 3
 
 
