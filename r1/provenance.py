@@ -20,7 +20,8 @@ PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "da
 UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every", "checkpoint_async")
 # a pipeline's own keys, null in every run:
 PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
-DEVICES = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size")  # of a trainer and a stage
+# of a trainer, a stage and an engine:
+DEVICES = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size", "url", "folder")
 SOURCES = (".py", ".yaml")
 ROOT = Path(__file__).parent.parent
 
@@ -38,10 +39,10 @@ def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]
 
 
 def on_devices_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """``config`` with the devices of another one: they decide how the work is shared, not what comes out of it."""
+    """``config`` with the devices and servers of another one: they decide who does the work, not what comes of it."""
     moved = {
         part: {key: other[part].get(key, value) if key in DEVICES else value for key, value in config[part].items()}
-        for part in ("trainer", "stage")
+        for part in ("trainer", "stage", "rollout")
     }
     return config | moved
 

@@ -113,13 +113,14 @@ def ahead(cfg: Config) -> None:
     if stage["zero_variance"] == "resample":
         what = "which prompts are drawn again is known only when the batch is there"
         raise UserError(what, where=where, given=1, do="zero_variance=drop, or rollout.async_steps=0")
-    exact = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
-    if stage["importance_cap"] is None and not exact:
-        what = "in half precision nothing else corrects for a batch of older weights"
+    engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
+    full = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
+    if stage["importance_cap"] is None and not (full and getattr(engine, "exact", False)):
+        what = f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
         raise UserError(what, where="stage.importance_cap", given="null", do="a number, or rollout.async_steps=0")
     strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     if getattr(strategy, "sharded", False):
-        what = "the second process would need a whole copy of a model that is sharded"
+        what = "the weights that sample the next batch are kept whole, and the model is sharded"
         raise UserError(what, where=where, given=1, do="strategy=ddp, or rollout.async_steps=0")
 
 

@@ -15,7 +15,8 @@ import torch
 
 from r1.errors import STOP_SIGNALS
 from r1.process import die_with
-from r1.rollout.base import Rollout, carry_on
+from r1.ranks import Ranks
+from r1.rollout.base import ALONE, Rollout, carry_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,22 +29,21 @@ CLOSES_WITHIN_S = 5.0
 
 
 class Beside:
-    """Started at the first ``begin``; the copy's weights lie in memory that both processes see."""
+    """Started at the first ``update``; the copy's weights lie in memory that both processes see."""
 
     def __init__(self, engine: Transformers) -> None:
         self.engine = engine
         self.copy: Any = None
         self.process: Any = None
 
-    def begin(
+    def update(
         self,
         model: PreTrainedModel,
-        weights: dict[str, torch.Tensor] | None,
-        prompts: Sequence[list[int]],
-        seeds: Sequence[Sequence[int]],
-        stop_ids: set[int],
+        version: int,  # noqa: ARG002  # no copy but this one has them
+        ranks: Ranks = ALONE,  # noqa: ARG002
+        weights: dict[str, torch.Tensor] | None = None,
     ) -> None:
-        """Start to sample with the weights that ``model`` has now, or with these ``weights``."""
+        """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
         if self.copy is None:
             self._start(model)
         with torch.no_grad():
@@ -52,7 +52,12 @@ class Beside:
                 held[name].copy_(value)
         if model.device.type == "cuda":
             torch.cuda.synchronize()  # another process cannot wait for this one's stream
+
+    def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
         self.pipe.send((prompts, seeds, stop_ids))
+
+    def settle(self, poll: Callable[[], None] = carry_on) -> None:
+        """Nothing waits for the batch: the copy is its alone."""
 
     def result(self, poll: Callable[[], None] = carry_on) -> Groups:
         """What it has sampled.

@@ -54,7 +54,7 @@ class Transformers:
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
         self.model = model
 
-    def process_beside(self) -> Beside:
+    def ahead(self) -> Beside:
         """This engine, in a process of its own."""
         self.beside = Beside(copy.copy(self))
         return self.beside

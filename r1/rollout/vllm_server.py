@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Interval
 
 from r1.errors import STORAGE, UserError
 from r1.forward import inner
@@ -27,6 +27,8 @@ from r1.rollout.vllm_worker import SHAPE
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from r1.rollout.inflight import InFlight
 
 POLL_EVERY_S = 0.02
 MEMORY = Path("/dev/shm")  # where the weights are handed over if no folder is named
@@ -43,6 +45,7 @@ class VLLMServer(Synced):
         dtype: of the file that the weights go through; null: the policy's.
         folder: where that file is written: the server must see it under the same name; null: this machine's memory.
         timeout_s: seconds that one request may take.
+        async_steps: 1: the server samples the next batch of stage=grpo during an update (r1.stage.ahead).
     """
 
     def __init__(
@@ -55,10 +58,24 @@ class VLLMServer(Synced):
         dtype: DType | None,
         folder: str | None,
         timeout_s: Annotated[float, Gt(0)],
+        async_steps: Annotated[int, Interval(ge=0, le=1)],
     ) -> None:
         super().__init__(temperature, max_completion_length, dtype)
-        self.server, self.batch_size = Server(url, timeout_s), batch_size
+        self.server, self.batch_size, self.async_steps = Server(url, timeout_s), batch_size, async_steps
+        self.in_flight: InFlight | None = None
         self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+
+    def ahead(self) -> InFlight:
+        """This engine, asked by a thread."""
+        from r1.rollout.inflight import InFlight
+
+        self.in_flight = InFlight(self)
+        return self.in_flight
+
+    def close(self) -> None:
+        """The server stays for the next run."""
+        if self.in_flight:
+            self.in_flight.close()
 
     def check(self, config: PretrainedConfig) -> None:
         """Raises: UserError: no server answers, it was not started for this, or it has another model."""

@@ -107,13 +107,18 @@ class Grpo(Stage):
         self.experience: Experience | None = None
         self.ahead: Ahead | None = None
         if getattr(engine, "async_steps", 0):
-            beside = engine.process_beside()  # type: ignore[attr-defined]  # such an engine has one
-            self.ahead = Ahead(self, beside, lambda number: self.collector.asked(number, self.step_indices(number)))
+            sampler = engine.ahead()  # type: ignore[attr-defined]  # such an engine has one
+            self.ahead = Ahead(self, sampler, lambda number: self.collector.asked(number, self.step_indices(number)))
 
     def configure_model(self) -> None:
         super().configure_model()
         if self.reference:
             self.reference.start_from(self.policy)
+
+    def update_engine(self) -> None:
+        if self.ahead:
+            self.ahead.settle()
+        super().update_engine()
 
     # ---- the loss ----
 

@@ -36,7 +36,7 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
 
 def engine(url: str, **changes: Any) -> VLLMServer:
     knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 4, "dtype": None}
-    return VLLMServer(url=url, **knobs | {"folder": None, "timeout_s": 10.0} | changes)
+    return VLLMServer(url=url, **knobs | {"folder": None, "timeout_s": 10.0, "async_steps": 0} | changes)
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def beside() -> Any:
 def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[..., Any]) -> None:
     model = make_model("llama")
     other = {name: value + 0.1 for name, value in model.state_dict().items()}
-    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    ask(beside, model)
     first = beside.result()
-    beside.begin(model, other, PROMPTS, SEEDS, {96})
+    ask(beside, model, other)
     kept = beside.weights()
     second = beside.result()
     beside.engine.update(model, 0)
@@ -119,12 +119,12 @@ def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[
     assert second == beside.engine.generate(PROMPTS, SEEDS, {96}) != first
     assert all(torch.equal(kept[name], other[name]) for name in other)
 
-    beside.begin(model, None, [[5, 10**6]], [[1]], {96})
+    beside.begin([[5, 10**6]], [[1]], {96})
     with pytest.raises(RuntimeError, match=r"has failed:(.|\n)*IndexError"):
         beside.result()
 
     calls: list[int] = []
-    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    ask(beside, model)
     os.kill(beside.process.pid, signal.SIGTERM)  # as a cluster sends it to all: it is for the run
     assert beside.result(lambda: calls.append(1)) == second
     assert calls
@@ -135,8 +135,13 @@ def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[
         again(beside, model)
 
 
+def ask(beside: Beside, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+    beside.update(model, 0, weights=weights)
+    beside.begin(PROMPTS, SEEDS, {96})
+
+
 def again(beside: Beside, model: Any) -> None:
-    beside.begin(model, None, PROMPTS, SEEDS, {96})
+    ask(beside, model)
     beside.result()
 
 
@@ -177,6 +182,7 @@ def _command(process: Path) -> bytes:
         (["stage=grpo", "stage.zero_variance=resample"], "zero_variance=drop"),
         (["stage=grpo", "strategy=fsdp", "trainer.devices=2"], "strategy=ddp"),
         (["stage=grpo", "stage.importance_cap=null", "model.dtype=bfloat16"], "a number"),
+        (["stage=grpo", "stage.importance_cap=null", "rollout=vllm_server"], "a number"),
     ],
 )
 def test_where_it_is_refused(config: Callable[..., Config], overrides: list[str], do: str) -> None:
