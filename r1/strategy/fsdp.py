@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +74,14 @@ class FullyShard(ModelParallelStrategy):
         self.empty = copy.deepcopy(policy).to("meta")  # type: ignore[arg-type]  # its shape alone, to export it by
         policy.to(self.root_device)  # type: ignore[arg-type]  # transformers hides torch's signature
         mesh, layers = self.device_mesh["data_parallel"], policy._no_split_modules or []
-        for layer in [module for module in policy.modules() if type(module).__name__ in layers]:
+        sharded: list[Any] = [module for module in policy.modules() if type(module).__name__ in layers]
+        for layer in sharded:
             fully_shard(layer, mesh=mesh)
         self.whole = Whole(policy)
         fully_shard(self.whole, mesh=mesh)
+        # said, not remembered from the forward passes: those of rollouts and validations are not as many on each device
+        for before, module in pairwise([self.whole, *sharded, self.whole]):
+            module.set_modules_to_backward_prefetch([before])  # type: ignore[operator]
         self.whole(lambda: None)  # the first call finds the root, and gathers what is its own
         self.whole.reshard()  # type: ignore[operator]
 
