@@ -88,6 +88,14 @@ def test_two_processes_sample_what_one_does(
     assert_same(rows(tmp_path / "run", *where, *TWO), here)
 
 
+def test_the_next_batch_is_sampled_during_the_update(server: None, tmp_path: Path) -> None:
+    ahead = [*THERE, "rollout.async_steps=1", "val.every=2"]
+    found = rows(tmp_path / "run", *ahead)
+    assert [row["train/weights_lag"] for row in found if "train/weights_lag" in row] == [0, 1, 1, 1]
+    assert gaps(found)[0] < 1e-5 < min(gaps(found)[1:])
+    assert_same(rows(tmp_path / "two", *ahead, *TWO), found)
+
+
 def test_half_precision_is_logged_and_corrected(tmp_path: Path) -> None:
     found = gaps(rows(tmp_path / "run", *HERE, "rollout.dtype=bfloat16", "stage.num_iterations=2"))
     assert all(1e-4 < gap < 0.05 for gap in found)
