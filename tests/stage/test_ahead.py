@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ STILL, BOLD = "stage.lr=1e-30", "stage.lr=0.05"
 
 @pytest.fixture(scope="module")
 def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    @cache
     def runner(*overrides: str) -> Path:
         folder = tmp_path_factory.mktemp("ahead") / "run"
         more = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
@@ -65,7 +67,7 @@ def test_with_weights_that_stand_still_it_is_the_exact_run(
         begin(*args)
 
     monkeypatch.setattr(Beside, "begin", begun)
-    exact, ahead = run(STILL, "threads=1"), run(STILL, "rollout.async_steps=1", "threads=2")
+    exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1", "threads=2")
     assert threads == [1] * 3, "the two processes share them"
     torch.set_num_threads(1)
     assert written(ahead) == written(exact)
