@@ -29,8 +29,9 @@ ENV = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HF_HUB
 
 
 def rows(folder: Path, *overrides: str) -> list[dict[str, Any]]:
-    """What a run with vLLM's Python logs."""
-    words = [str(PYTHON), "-m", "r1.run", f"output_dir={folder}", *SHORT, *overrides]
+    """What a run with vLLM's Python logs; of an option that is there twice, the last counts."""
+    options = {option.partition("=")[0]: option for option in (*SHORT, *overrides)}
+    words = [str(PYTHON), "-m", "r1.run", f"output_dir={folder}", *options.values()]
     done = subprocess.run(words, cwd=folder.parent, env=ENV, capture_output=True, text=True, timeout=560)
     assert done.returncode == 0, done.stderr[-4000:]
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
