@@ -1,0 +1,50 @@
+"""The benchmarks start, and print what they promise; what they measure is for a quiet machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.long
+
+
+def printed(*argv: str) -> dict[str, Any]:
+    """The last line of a benchmark, which is JSON."""
+    command = [sys.executable, *argv, "--json"]
+    done = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "argv"), [("grpo", ["--workloads", "a", "--sizes", "1M"]), ("sft", ["--sizes", "1M"])]
+)
+def test_steps_of_both_sides_are_taken_in_turn(name: str, argv: list[str]) -> None:
+    found = printed(f"{name}_vs_trl.py", "--steps", "2", "--budget", "1", "--threads", "1", *argv)
+    results = [result for sizes in found["workloads"].values() for result in sizes.values()]
+    for result in results:
+        ratio = result["ratio"]
+        assert ratio["tokens_per_s_min"] <= ratio["tokens_per_s"] <= ratio["tokens_per_s_max"]
+        assert ratio["memory"] > 0
+    assert results
+
+
+def test_every_case_of_the_overlap_has_its_rate() -> None:
+    rows = printed("overlap.py", "--workloads", "a", "--steps", "5", "--rounds", "1")["rows"]
+    assert [(row["async_steps"], row["threads"]) for row in rows] == [(0, 1), (0, 2), (1, 2)]
+    assert all(row["tokens_per_s"] > 0 for row in rows)
+    assert rows[1]["ratio"] == 1
+
+
+def test_processes_and_what_they_tell_each_other() -> None:
+    alone, two = printed("scaling.py", "--stages", "sft", "--strategies", "ddp", "--processes", "1,2", "--steps", "6")[
+        "rows"
+    ]
+    assert alone["bytes_per_step"] < 1000 < two["bytes_per_step"]
+    assert two["model_sizes"] == pytest.approx(2, rel=0.1)  # a ring of two sends 2 (n - 1) model sizes
