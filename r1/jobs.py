@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1.errors import Interrupted, UserError, one_line
 from r1.process import shared_cores
-from r1.screen import console
 from r1.secrets import redact
 from r1.stop import Notice, Stop, notices
 
@@ -107,6 +106,8 @@ def attempt(execute: Execute, config: dict[str, Any], overrides: list[str]) -> E
     try:
         folder = execute(config, overrides)
     except UserError as error:
+        from r1.screen import console  # which takes its time
+
         if not console.quiet:
             print(f"r1: {error}", file=sys.stderr)
         return Ended(error.code, error=one_line(str(error)))
