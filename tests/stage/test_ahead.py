@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,28 +151,41 @@ def again(beside: Beside, model: Any) -> None:
 def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
     from killpoints import Point
 
-    def others() -> set[str]:
-        return {p.name for p in Path("/proc").glob("[0-9]*") if b"spawn_main" in _command(p)}
+    env = {"R1_TEST_RUN": str(folder)}  # its own processes are known by it
+    seen: set[str] = set()
 
-    before = others()
-    ended = server.run(knobs("ahead"), folder, Point("r1.stage.grpo:Grpo.training_step", call=5))
+    def look() -> None:
+        while not done.wait(0.05):
+            seen.update(processes(folder))
+
+    done = threading.Event()
+    looking = threading.Thread(target=look)
+    looking.start()
+    ended = server.run(knobs("ahead"), folder, Point("r1.stage.grpo:Grpo.training_step", call=5), env=env)
+    done.set()
+    looking.join()
     assert ended.code == -signal.SIGKILL, log(folder)
+    assert seen
     deadline = time.monotonic() + 10
-    while others() - before:
+    while processes(folder):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    stopped = server.run(knobs("ahead"), folder, Point("r1.stage.ahead:Ahead.take", number=signal.SIGTERM), resume=True)
+    point = Point("r1.stage.ahead:Ahead.take", number=signal.SIGTERM)
+    stopped = server.run(knobs("ahead"), folder, point, resume=True, env=env)
     assert stopped.code == 143, log(folder)
     assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
-    assert others() <= before
-    assert not multiprocessing.active_children()
+    assert not processes(folder)
 
 
-def _command(process: Path) -> bytes:
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
+def processes(folder: Path) -> set[str]:
+    """The second processes of runs that were started with this folder in their environment."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            own = f"R1_TEST_RUN={folder}\0".encode() in (process / "environ").read_bytes()
+            if own and b"spawn_main" in (process / "cmdline").read_bytes():
+                found.add(process.name)
+    return found
 
 
 # ---- what it does not go with ----
