@@ -108,7 +108,7 @@ def ahead(cfg: Config) -> None:
     if not cfg["rollout"].get("async_steps"):
         return
     stage, where = cfg["stage"], "rollout.async_steps"
-    if "num_iterations" not in stage:
+    if "zero_variance" not in stage:
         raise UserError("this stage does not sample while it trains", where=where, given=1, do="stage=grpo")
     if stage["zero_variance"] == "resample":
         what = "which prompts are drawn again is known only when the batch is there"

@@ -195,6 +195,7 @@ def processes(folder: Path) -> set[str]:
     ("overrides", "do"),
     [
         (["stage=sft"], "stage=grpo"),
+        (["stage=distill_on_policy", "teacher=transformers"], "stage=grpo"),
         (["stage=grpo", "stage.zero_variance=resample"], "zero_variance=drop"),
         (["stage=grpo", "strategy=fsdp", "trainer.devices=2"], "strategy=ddp"),
         (["stage=grpo", "stage.importance_cap=null", "model.dtype=bfloat16"], "a number"),
