@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from r1.ranks import Ranks
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
+
+Weights = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,29 @@ class Engine(Protocol):
         ``poll`` is called at least once per token; it raises if the run is asked to stop.
         """
 
+    def ahead(self) -> Sampler | None:
+        """What samples a batch while the policy is trained; None: it does not."""
+
     def close(self) -> None:
         """Give back what it holds: the run is over."""
+
+
+class Sampler(Protocol):
+    """An engine that is asked for one batch at a time, and not waited for."""
+
+    def update(
+        self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE, weights: Weights | None = None
+    ) -> None:
+        """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
+
+    def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
+        """Ask for a batch, as ``Engine.generate``."""
+
+    def settle(self, poll: Callable[[], None] = carry_on) -> None:
+        """Until the batch that was begun needs this device's engine no more."""
+
+    def result(self, poll: Callable[[], None] = carry_on) -> list[list[Rollout]]:
+        """The batch that was begun."""
+
+    def weights(self) -> Weights:
+        """Those that it is sampled with; of the first process of a run alone."""

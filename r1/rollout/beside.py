@@ -16,7 +16,7 @@ import torch
 from r1.errors import STOP_SIGNALS
 from r1.process import die_with
 from r1.ranks import Ranks
-from r1.rollout.base import ALONE, Rollout, carry_on
+from r1.rollout.base import ALONE, Rollout, Weights, carry_on
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,7 +41,7 @@ class Beside:
         model: PreTrainedModel,
         version: int,  # noqa: ARG002  # no copy but this one has them
         ranks: Ranks = ALONE,  # noqa: ARG002
-        weights: dict[str, torch.Tensor] | None = None,
+        weights: Weights | None = None,
     ) -> None:
         """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
         if self.copy is None:
@@ -65,6 +65,7 @@ class Beside:
         Raises:
             RuntimeError: it failed, or is gone.
         """
+        poll()
         while not self.pipe.poll(POLL_S):
             poll()
             if not self.process.is_alive() and not self.pipe.poll():
@@ -74,7 +75,7 @@ class Beside:
             raise RuntimeError(f"the process that samples ahead has failed:\n{found}")
         return found
 
-    def weights(self) -> dict[str, torch.Tensor]:
+    def weights(self) -> Weights:
         """Those that it samples with."""
         return {name: value.cpu().clone() for name, value in self.copy.state_dict().items()}
 

@@ -8,18 +8,14 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-import torch
-
 from r1.ranks import Ranks
-from r1.rollout.base import ALONE, Rollout, carry_on
+from r1.rollout.base import ALONE, Rollout, Weights, carry_on
 from r1.rollout.vllm_server import wait_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from r1.rollout.vllm_server import VLLMServer
-
-Weights = dict[str, torch.Tensor]
 
 
 class Closed(Exception):
@@ -46,7 +42,7 @@ class InFlight:
                 self.held = copied(model)
 
     def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
-        self.batch = self.pool.submit(self.engine.generate, prompts, seeds, stop_ids, self._poll)
+        self.batch = self.pool.submit(self.engine.order(prompts, seeds, stop_ids), self._poll)
 
     def settle(self, poll: Callable[[], None] = carry_on) -> None:
         """Until the batch is there: the server may then have other weights.

@@ -18,7 +18,7 @@ from torch import Tensor
 from r1.errors import UserError
 from r1.forward import TOLERANCE, inner, plain
 from r1.ranks import Ranks
-from r1.rollout.base import ALONE, Rollout, carry_on
+from r1.rollout.base import ALONE, Rollout, Sampler, carry_on
 from r1.sequences import stack
 
 if TYPE_CHECKING:
@@ -91,16 +91,32 @@ class Synced:
         poll: Callable[[], None] = carry_on,
     ) -> list[list[Rollout]]:
         """Raises: UserError: vLLM cannot be asked, or sampled with other weights than those of the last update."""
-        length = self.max_completion_length
+        return self.order(prompts, seeds, stop_ids)(poll)
+
+    def order(
+        self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]
+    ) -> Callable[[Callable[[], None]], list[list[Rollout]]]:
+        """``generate`` for later: what comes then must be of the weights that vLLM has now."""
+        length, version = self.max_completion_length, self.copy.version
         asked = [
             (prompt, parameters(self.temperature, length, seed, stop_ids))
             for prompt, group in zip(prompts, seeds, strict=True)
             for seed in group
         ]
-        written = iter(self.ask(asked, poll))
-        found = [[(prompt, next(written)) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
-        check_versions([one for group in found for _, one in group], self.copy.version)
-        return [[Rollout(p, w.ids, w.logps, truncated=w.ids[-1] not in stop_ids) for p, w in g] for g in found]
+
+        def made(poll: Callable[[], None]) -> list[list[Rollout]]:
+            written = self.ask(asked, poll)
+            check_versions(written, version)
+            rollouts = iter(
+                Rollout(prompt, one.ids, one.logps, truncated=one.ids[-1] not in stop_ids)
+                for (prompt, _), one in zip(asked, written, strict=True)
+            )
+            return [[next(rollouts) for _ in group] for group in seeds]
+
+        return made
+
+    def ahead(self) -> Sampler | None:
+        return None
 
     def close(self) -> None:
         """A server stays for the next run."""

@@ -54,9 +54,9 @@ class Transformers:
     def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
         self.model = model
 
-    def ahead(self) -> Beside:
+    def ahead(self) -> Beside | None:
         """This engine, in a process of its own."""
-        self.beside = Beside(copy.copy(self))
+        self.beside = Beside(copy.copy(self)) if self.async_steps else None
         return self.beside
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from r1.errors import UserError
 from r1.rollout.synced import Written
 
 START = "python -m r1.serve MODEL starts one that fits"
+CONNECT_S = 10.0  # a host that has not answered by then is not there; a run that is stopped waits no longer
 MAX_BYTES = 1 << 28  # a longer body is no answer of vLLM's
 
 
@@ -50,9 +51,10 @@ class Server:
         return self._ask("GET", path, None)
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = self.connection(self.host, self.port, timeout=self.timeout_s)
+        connection = self.connection(self.host, self.port, timeout=min(self.timeout_s, CONNECT_S))
         try:
             connection.connect()
+            connection.sock.settimeout(self.timeout_s)
             self.open.add(connection)
             if self.hung_up.is_set():  # before this one was among the open ones
                 raise OSError("hung up")

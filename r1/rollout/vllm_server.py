@@ -65,11 +65,11 @@ class VLLMServer(Synced):
         self.in_flight: InFlight | None = None
         self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
 
-    def ahead(self) -> InFlight:
+    def ahead(self) -> InFlight | None:
         """This engine, asked by a thread."""
         from r1.rollout.inflight import InFlight
 
-        self.in_flight = InFlight(self)
+        self.in_flight = InFlight(self) if self.async_steps else None
         return self.in_flight
 
     def close(self) -> None:

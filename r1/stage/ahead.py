@@ -9,18 +9,28 @@ how far the policy has moved, besides the engine's rounding.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from r1.rollout.base import Rollout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from r1.data.base import Row
-    from r1.rollout.base import Rollout
-    from r1.rollout.beside import Beside
-    from r1.rollout.inflight import InFlight
+    from r1.rollout.base import Sampler
     from r1.stage.grpo import Grpo
 
 Asked = tuple[list["Row"], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A rollout batch that is there: this device's groups, and the optimizer steps that its weights had seen."""
+
+    number: int
+    version: int
+    groups: list[list[Rollout]]
 
 
 class Ahead:
@@ -31,44 +41,64 @@ class Ahead:
         asked: number of a rollout batch -> the rows and the seeds of its completions, on this device.
     """
 
-    def __init__(self, stage: Grpo, sampler: Beside | InFlight, asked: Callable[[int], Asked]) -> None:
+    def __init__(self, stage: Grpo, sampler: Sampler, asked: Callable[[int], Asked]) -> None:
         self.stage, self.sampler, self.asked = stage, sampler, asked
         self.pending: int | None = None
         self.version = 0  # optimizer steps that the weights had seen which the pending batch is sampled with
-        self.held: dict[str, Any] | None = None  # of a run that goes on
+        self.taken: Taken | None = None  # the newest batch that every device has
+        self.held: dict[str, Any] | None = None  # the pending one of a run that goes on
 
     def take(self, number: int) -> list[list[Rollout]]:
         """Rollout batch ``number``; the next one is on its way."""
-        if self.pending != number:
-            self._begin(number)
-        found = self.sampler.result(self.stage.poll)
-        self.pending = None
-        self.stage.note({"train/weights_lag": float(self.stage.trainer.global_step - self.version)})
+        if self.taken is None or self.taken.number != number:
+            self.taken = self._result(number)
+            self.pending = None
         if (number + 1) * self.stage.num_iterations < self.stage.trainer.max_steps:
             self._begin(number + 1)
-        return found
+        self.stage.note({"train/weights_lag": float(self.stage.trainer.global_step - self.taken.version)})
+        return self.taken.groups
 
     def settle(self) -> None:
-        """Whoever gives the engine other weights waits until those of the pending batch are no longer needed."""
+        """Whoever gives the engine other weights waits until no device needs those of its pending batch any more."""
         self.sampler.settle(self.stage.poll)
+        self.stage.gather(None)
+
+    def _result(self, number: int) -> Taken:
+        if self.pending != number:
+            self._begin(number)
+        groups = self.sampler.result(self.stage.poll)
+        self.stage.gather(None)  # until then another device may be stopped, and need the weights that it is made with
+        return Taken(number, self.version, groups)
 
     def _begin(self, number: int) -> None:
-        stage, weights = self.stage, None
-        self.version = stage.trainer.global_step
-        if self.held and self.held["pending"] == number:
-            weights, self.version = self.held["weights"], self.held["version"]
-        self.held = None
+        stage, weights, version = self.stage, None, self.stage.trainer.global_step
+        if self.held and self.held["number"] == number:
+            weights, version = self.held["weights"], self.held["version"]
         rows, seeds = self.asked(number)
         prompts = [stage.data.prompt_ids(stage.tokenizer, row) for row in rows]
-        self.sampler.update(stage.policy, self.version, stage.ranks, weights)
+        self.sampler.update(stage.policy, version, stage.ranks, weights)
         self.sampler.begin(prompts, seeds, stage.stop_ids)
-        self.pending = number
+        self.pending, self.version, self.held = number, version, None
 
-    def state(self) -> dict[str, Any] | None:
-        """The weights that the pending batch is sampled with, by which it is made again."""
-        if self.pending is None:
-            return None
-        return {"pending": self.pending, "version": self.version, "weights": self.sampler.weights()}
+    def state(self, step: int) -> dict[str, Any]:
+        """What makes the same batches again before ``step``: of one that ``step`` is about, the completions; of one
+        that is pending, the weights, which are the first device's to keep.
+        """
+        taken = pending = None
+        if self.taken and self.taken.number * self.stage.num_iterations == step:
+            taken = vars(self.taken) | {"groups": [[vars(r) for r in group] for group in self.taken.groups]}
+        elif self.stage.ranks.first:
+            pending = self.held  # it may not have been begun again yet
+            if self.pending is not None:
+                pending = {"number": self.pending, "version": self.version, "weights": self.sampler.weights()}
+        return {"taken": taken, "pending": pending}
 
-    def load_state(self, state: dict[str, Any] | None) -> None:
-        self.held = state
+    def load_state(self, states: list[dict[str, Any]]) -> None:
+        """Those of all devices that there were then; each takes its share of the groups."""
+        self.held = states[0]["pending"]
+        if not states[0]["taken"]:
+            return
+        groups = [[Rollout(**r) for r in group] for state in states for group in state["taken"]["groups"]]
+        share = len(groups) // self.stage.ranks.size
+        first = self.stage.ranks.rank * share
+        self.taken = Taken(**states[0]["taken"] | {"groups": groups[first : first + share]})

@@ -105,10 +105,8 @@ class Grpo(Stage):
         self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
         self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
         self.experience: Experience | None = None
-        self.ahead: Ahead | None = None
-        if getattr(engine, "async_steps", 0):
-            sampler = engine.ahead()  # type: ignore[attr-defined]  # such an engine has one
-            self.ahead = Ahead(self, sampler, lambda number: self.collector.asked(number, self.step_indices(number)))
+        sampler, asked = engine.ahead(), lambda number: self.collector.asked(number, self.step_indices(number))
+        self.ahead = Ahead(self, sampler, asked) if sampler else None
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -206,7 +204,7 @@ class Grpo(Stage):
             "num_tokens": self.num_tokens,
             "experience": to_state(self.experience) if self.experience and used_again else None,
             "reference": self.reference.state() if self.reference and self.ranks.first else None,
-            "ahead": self.ahead.state() if self.ahead and self.ranks.first else None,
+            "ahead": self.ahead.state(step) if self.ahead else None,
         }
 
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
@@ -219,7 +217,7 @@ class Grpo(Stage):
         if self.reference:
             self.reference.load_state(states[0]["reference"])
         if self.ahead:
-            self.ahead.load_state(states[0]["ahead"])
+            self.ahead.load_state([state["ahead"] for state in states])
 
 
 def _mean(values: Tensor, batch: Experience) -> Tensor:

@@ -181,6 +181,8 @@ STOPS = [
     pytest.param("grpo", Point(STEP, call=3, number=signal.SIGTERM), 0, marks=LONG),
     pytest.param("sft", Point(STEP, call=3, number=signal.SIGINT), 1, marks=LONG),
     pytest.param("resample", Point("r1.stage.collect:Collector.groups", call=2, number=15), 0, marks=LONG),
+    pytest.param("ahead", Point("r1.rollout.beside:Beside.result", call=3, number=15), 1, marks=LONG),
+    pytest.param("ahead", Point("r1.stage.ahead:Ahead._begin", call=3, number=15), 1, marks=LONG),
 ]
 
 

@@ -144,6 +144,7 @@ class Server(ThreadingHTTPServer):
     """Each path has its answer, which a test may replace."""
 
     request_queue_size = 64
+    daemon_threads = False  # none outlives the server
 
     def __init__(self, config: Any) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -40,7 +40,8 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
 
 @pytest.fixture
 def sampler(running: Server) -> Iterator[InFlight]:
-    made = engine(running.url).ahead()
+    made = engine(running.url, async_steps=1).ahead()
+    assert made
     yield made
     made.close()
 
@@ -98,6 +99,19 @@ def test_other_weights_in_the_middle_are_an_error(running: Server, sampler: InFl
     sampler.begin(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
     running.weighed.version = "another run's/3"
+    slow.go.set()
+    with pytest.raises(UserError, match="vLLM sampled with other weights"):
+        sampler.settle()
+
+
+def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
+    running: Server, sampler: InFlight, model: PreTrainedModel
+) -> None:
+    slow = Slow(running)
+    sampler.update(model, 0)
+    sampler.begin(PROMPTS, SEEDS, STOP)
+    assert slow.asked.wait(10)
+    running.weighed.version = sampler.engine.copy.version = f"{sampler.engine.copy.run}/1"  # sent too early
     slow.go.set()
     with pytest.raises(UserError, match="vLLM sampled with other weights"):
         sampler.settle()

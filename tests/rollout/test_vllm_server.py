@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,28 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
     with pytest.raises(UserError, match="the weights cannot be handed over") as caught:
         engine(running.url, folder=str(tmp_path / "none")).update(model, 0)
     assert (caught.value.where, caught.value.code) == ("rollout.folder", STORAGE)
+
+
+def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
+    running: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1.rollout.vllm_http.CONNECT_S", 0.3)
+
+    def late(handler: Any, body: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.6)
+        return {}
+
+    running.answers["/weight_info"] = late
+    assert engine(running.url).server.get("/weight_info") == {}
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(4):  # it takes no more
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        started = time.monotonic()
+        with pytest.raises(UserError, match="does not answer /weight_info: TimeoutError"):
+            engine(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=60.0).server.get("/weight_info")
+        assert time.monotonic() - started < 5
 
 
 def test_another_run_at_the_same_server_is_found_out(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:

@@ -8,9 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,11 +21,14 @@ import torch
 from forkserver import ForkServer, knobs, log
 
 from r1.check.rules import check_rules
-from r1.errors import UserErrors
+from r1.errors import Interrupted, UserErrors
 from r1.jsonl import read
+from r1.rollout.base import Rollout
 from r1.rollout.beside import Beside
 from r1.rollout.transformers import Transformers
 from r1.run import execute
+from r1.stage.ahead import Ahead, Taken
+from r1.stage.base import Stage
 
 Config = dict[str, Any]
 SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
@@ -96,6 +102,108 @@ def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage
     assert clipped.tolist() == [[1, 0]]
     assert grpo.engine_is_exact
     assert metrics(run(BOLD, "rollout.async_steps=1"), "train/clip_frac")[1] > 0
+
+
+def test_a_batch_that_was_there_at_the_stop_is_not_made_again(
+    run: Callable[..., Path], small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are gone: they have made place for those of the next one, which is on its way already."""
+    whole, cut, score = run(BOLD, "rollout.async_steps=1"), tmp_path / "run", Stage.score
+    more = ["trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false", "checkpoint_every=9"]
+    cfg = small("stage=grpo", *more, BOLD, "rollout.async_steps=1", f"output_dir={cut}")
+
+    def stopping(self: Stage, *args: Any) -> Any:
+        if self.trainer.training and self.trainer.global_step == 2:
+            raise Interrupted(signal.SIGTERM)
+        return score(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "score", stopping)
+        with pytest.raises(Interrupted):
+            execute(cfg, [])
+    kept = torch.load(cut / "checkpoints/step_000002/state.ckpt", weights_only=True)
+    (ahead,) = (state["ahead"] for state in kept["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["stage"])
+    assert (ahead["taken"]["number"], ahead["taken"]["version"], ahead["pending"]) == (2, 1, None)
+    execute(cfg | {"resume": "auto"}, [])
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert (cut / file).read_text() == (whole / file).read_text()
+    assert (cut / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+
+
+@dataclass
+class Late:
+    """One of two devices, whose batch comes late; ``log`` is what both do."""
+
+    log: list[str]
+    meet: threading.Barrier
+    name: str
+    rank: int
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        self.num_iterations, self.policy, self.ranks, self.tokenizer, self.stop_ids = 1, None, self, None, set[int]()
+        self.trainer = SimpleNamespace(max_steps=9, global_step=0)
+        self.first = self.rank == 0
+
+    def poll(self) -> None: ...
+    def note(self, metrics: dict[str, float]) -> None: ...
+    def begin(self, *asked: Any) -> None: ...
+
+    def gather(self, value: Any) -> list[Any]:
+        self.meet.wait(10)
+        return [value] * self.size
+
+    def update(self, *given: Any) -> None:
+        self.log.append(f"update {self.trainer.global_step}")
+        self.gather(None)  # as those do who wait for the first one to send them
+
+    def result(self, poll: Any) -> list[Any]:
+        time.sleep(0.2 * self.rank)
+        self.log.append(f"{self.name} has it")
+        return []
+
+    def settle(self, poll: Any) -> None:
+        self.result(poll)
+
+
+def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> None:
+    log: list[str] = []
+    meet = threading.Barrier(2)
+
+    def device(rank: int) -> None:
+        played: Any = Late(log, meet, f"device {rank}", rank)
+        ahead = Ahead(played, played, lambda number: ([], []))
+        ahead.take(0)
+        played.trainer.global_step = 1
+        ahead.take(1)
+        ahead.settle()
+        log.append("validation")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(device, (0, 1)))
+    has_it = ["device 0 has it", "device 1 has it"]
+    assert log[:2] == ["update 0"] * 2
+    assert log[2:] == [*has_it, *["update 0"] * 2, *has_it, *["update 1"] * 2, *has_it, *["validation"] * 2]
+
+
+@pytest.mark.parametrize(("then", "now"), [(2, 2), (2, 1), (1, 2)])
+def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: int) -> None:
+    def device(rank: int, size: int) -> Any:
+        played: Any = Late([], threading.Barrier(1), "", rank, size)
+        return Ahead(played, played, lambda number: ([], []))
+
+    groups = [[Rollout([i], [i, 7], [-0.1, -0.2], False)] for i in range(4)]
+    states = []
+    for rank in range(then):
+        made = device(rank, then)
+        made.taken = Taken(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
+        states.append(made.state(3))
+    found = [device(rank, now) for rank in range(now)]
+    for one in found:
+        one.load_state(states)
+    assert [group for one in found for group in one.taken.groups] == groups
+    assert len({len(one.taken.groups) for one in found}) == 1
+    assert {one.state(4)["taken"] for one in found} == {None}, "its step has been made"
 
 
 # ---- the process ----
