@@ -172,7 +172,7 @@ def packages(cfg: Config) -> None:
         check()
     wanted = []
     if package := getattr(strategy, "package", None):
-        wanted.append((package, "strategy", f"pip install {package}"))
+        wanted.append((package, "strategy", f"pip install 'r1[{package}]'"))
     if extra := getattr(logger, "extra", None):
         wanted.append((extra, "logger", f"pip install 'r1[{extra}]'"))
     if cfg["model"].get("lora") is not None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -268,7 +269,8 @@ class Stage(L.LightningModule):
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         limit = self.optimization["max_grad_norm"] or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
+        whole = partial(torch.nn.utils.clip_grad_norm_, list(self.policy.parameters()))
+        norm = getattr(self.trainer.strategy, "clip_grad_norm", whole)(limit)
         norm = getattr(norm, "full_tensor", lambda: norm)()  # of shards
         if not norm.isfinite():  # the weights are still those of the last good step
             raise Halted("the loss or its gradient is not finite", float(norm))
