@@ -42,7 +42,7 @@ NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}
 PLACES = NAMED | {"strategy": "trainer.strategy"}  # where an option's node lies, if not under the group's own name
 LOGGERS = {f"logger/{name}" for name in ("base", "csv", "tensorboard", "wandb")}
 LIGHTNING = {  # modules that extend it
-    *("checkpoint", "progress", "record", "saved", "stage/base", "strategy/fsdp", "trainer"),
+    *("checkpoint", "progress", "record", "saved", "stage/base", "strategy/deepspeed", "strategy/fsdp", "trainer"),
     *LOGGERS,
 }
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target

@@ -124,6 +124,14 @@ def ahead(cfg: Config) -> None:
         raise UserError(what, where=where, given=1, do="strategy=ddp, or rollout.async_steps=0")
 
 
+def precision(cfg: Config) -> None:
+    """What the strategy can train."""
+    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
+    if getattr(strategy, "float32", False) and cfg["stage"].get("lr") and cfg["model"]["dtype"] != "float32":
+        what, do = "this strategy trains weights in float32", "model.dtype=float32 trainer.precision=bf16-mixed"
+        raise UserError(what, where="model.dtype", given=cfg["model"]["dtype"], allowed="float32", do=do)
+
+
 def validation(cfg: Config) -> None:
     """pass@k and maj@k need k samples."""
     ks, num_samples = cfg["val"].get("ks", []), cfg["val"].get("num_samples", 1)
@@ -225,6 +233,7 @@ RULES = (
     rejection,
     policy_loss,
     ahead,
+    precision,
     validation,
     shares,
     devices,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -30,7 +28,7 @@ from r1.sequences import Sequences
 from r1.stage.figures import figures
 from r1.stage.heldout import answers
 from r1.stage.loader import Once, StepLoader, recount
-from r1.stage.optimization import Optimization, adamw, lr_factor
+from r1.stage.optimization import Optimization, adamw, clip_grad_norm, lr_factor
 from r1.stage.row import StepRow
 
 if TYPE_CHECKING:
@@ -268,10 +266,7 @@ class Stage(L.LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
-        limit = self.optimization["max_grad_norm"] or math.inf
-        whole = partial(torch.nn.utils.clip_grad_norm_, list(self.policy.parameters()))
-        norm = getattr(self.trainer.strategy, "clip_grad_norm", whole)(limit)
-        norm = getattr(norm, "full_tensor", lambda: norm)()  # of shards
+        norm = clip_grad_norm(self.trainer.strategy, self.policy, self.optimization["max_grad_norm"])
         if not norm.isfinite():  # the weights are still those of the last good step
             raise Halted("the loss or its gradient is not finite", float(norm))
         self.note({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})

@@ -31,12 +31,20 @@ def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
     vectors = [p for p in parameters if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        groups,
+        [group for group in groups if group["params"]],  # adapters have matrices alone
         lr=knobs["lr"],
         betas=(knobs["beta1"], knobs["beta2"]),
         weight_decay=knobs["weight_decay"],
         fused=True,
     )
+
+
+def clip_grad_norm(strategy: Any, policy: torch.nn.Module, limit: float | None) -> torch.Tensor:
+    """The norm of the whole gradient, which is scaled down to ``limit`` where it is longer; None: never."""
+    own = getattr(strategy, "clip_grad_norm", None)  # of a gradient that is not where the weights are
+    limit = limit or math.inf
+    norm = own(limit) if own else torch.nn.utils.clip_grad_norm_(policy.parameters(), limit)
+    return getattr(norm, "full_tensor", lambda: norm)()  # type: ignore[no-any-return]  # of shards
 
 
 def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:

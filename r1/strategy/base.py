@@ -15,11 +15,13 @@ class Strategy:
     Attributes:
         several: it takes more than one device.
         sharded: no device holds the whole model while it trains.
+        float32: it trains weights in float32 alone.
         package: what it needs besides r1's own dependencies.
     """
 
     several: bool = True
     sharded: bool = False
+    float32: bool = False
     package: str | None = None
 
     def lightning(self, timeout: timedelta) -> LightningStrategy | str:

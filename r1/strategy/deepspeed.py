@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from datetime import timedelta
@@ -33,6 +34,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight
 class DeepSpeed(Strategy):
     """Args: stage: 1 shards the optimizer's state, 2 the gradients, too."""
 
+    float32 = True  # the weights of half precision have masters, which no checkpoint of the others holds
     package = "deepspeed"
 
     def __init__(self, *, stage: Annotated[int, Interval(ge=1, le=2)]) -> None:
@@ -61,6 +63,8 @@ class Zero(DDPStrategy):
 
     def _start(self) -> None:
         os.environ.setdefault("DS_ACCELERATOR", self.root_device.type)
+        os.environ.setdefault("LOCAL_RANK", str(self.local_rank))
+        warnings.filterwarnings("ignore", message="`torch.distributed.all_gather_into_tensor`", category=FutureWarning)
         import deepspeed
 
         config = {
@@ -119,6 +123,7 @@ class Zero(DDPStrategy):
         return zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Whole on the first process, which saves it."""
         adamw = self.engine.optimizer.optimizer
         states: dict[int, dict[str, Tensor]] = {}
         groups = []
@@ -126,16 +131,20 @@ class Zero(DDPStrategy):
             groups.append(knobs | {"params": list(range(len(states), len(states) + len(weights)))})
             whole = {name: self._gathered(adamw.state[flat][name]) for name in MOMENTS}
             ends = list(accumulate(weight.numel() for weight in weights))
-            for weight, end in zip(weights, ends, strict=True):
+            for weight, end in zip(weights, ends, strict=True) if self.global_rank == 0 else ():
                 part = slice(end - weight.numel(), end)
                 moments = {name: value[part].view_as(weight).clone() for name, value in whole.items()}
-                states[len(states)] = {"step": adamw.state[flat]["step"].clone(), **moments}
+                states[len(states)] = {"step": adamw.state[flat]["step"].cpu().clone(), **moments}
         return {"state": states, "param_groups": groups}
 
     def _gathered(self, part: Tensor) -> Tensor:
-        parts = [torch.empty_like(part) for _ in range(self.world_size)]
-        torch.distributed.all_gather(parts, part)
-        return torch.cat(parts)
+        """(n,) in the first process's own memory: it need not fit on a device."""
+        mine = part.cpu()
+        if self.world_size == 1:
+            return mine
+        parts = [torch.empty_like(mine) for _ in range(self.world_size)] if self.global_rank == 0 else None
+        torch.distributed.gather(mine, parts)
+        return torch.cat(parts) if parts else mine
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         (held,) = checkpoint["optimizer_states"]

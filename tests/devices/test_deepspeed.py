@@ -34,12 +34,20 @@ def test_it_is_missed_before_anything_is_loaded(config: Callable[..., dict[str, 
     assert "pip install 'r1[deepspeed]'" in str(raised.value)
 
 
+def test_half_precision_is_that_of_the_products(config: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(UserErrors, match=r"model\.dtype") as raised:
+        check_rules(config("stage=sft", "strategy=deepspeed", "model.dtype=bfloat16"))
+    assert "trainer.precision=bf16-mixed" in str(raised.value)
+
+
 CASES = [
     *((kind, 2, []) for kind in ("sft", "grpo", "kl", "resample", "distill", "on_policy", "logits")),
     *((kind, 4, []) for kind in ("sft", "grpo", "on_policy")),
     ("sft", 2, LORA),
     ("resample", 4, ["stage.max_resamples=1"]),  # micro-batches of nothing
     ("grpo", 2, [CLIPPED]),
+    ("sft", 2, ["checkpoint_async=true"]),
+    ("ahead", 2, []),
 ]
 
 
@@ -48,6 +56,14 @@ CASES = [
 @pytest.mark.parametrize(("kind", "size", "more"), CASES)
 def test_the_state_is_sharded_and_the_mathematics_is_not(ended: Ended, kind: str, size: int, more: list[str]) -> None:
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more, strategy="deepspeed"))
+
+
+@LONG
+@NEEDED
+def test_one_device_is_enough(server: ForkServer, ended: Ended, folder: Path) -> None:
+    argv = [*on(1, "sft", *TEN), "strategy=deepspeed"]
+    assert server.run(argv, folder).code == 0, log(folder)
+    assert_same(ended("sft", 1, *TEN), folder)
 
 
 @LONG
