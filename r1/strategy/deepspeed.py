@@ -157,5 +157,4 @@ class Zero(DDPStrategy):
                 whole = torch.cat([state[name].flatten() for state in states])
                 mine = whole[start : start + flat.numel()]
                 adamw.state[flat][name] = torch.nn.functional.pad(mine, (0, flat.numel() - mine.numel())).to(flat)
-            if states:
-                adamw.state[flat]["step"] = states[0]["step"].clone()
+            adamw.state[flat]["step"] = states[0]["step"].clone()

@@ -12,7 +12,7 @@ import pytest
 from forkserver import ForkServer, log
 from killpoints import Point
 from samerun import assert_same_run, files, manifest
-from test_device_runs import DECODE, LORA, STEP, TEN, Ended, assert_same, command, ended, on, orphans
+from test_device_runs import DECODE, LORA, STEP, TEN, Ended, assert_same, command, ended, on, orphans, stop_and_move
 
 from r1.check.rules import check_rules
 from r1.errors import UserErrors
@@ -116,10 +116,7 @@ MOVES = [
 def test_any_strategy_goes_on_from_its_checkpoint_and_it_from_theirs(
     server: ForkServer, ended: Ended, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]
 ) -> None:
-    point = Point(STEP, call=3, number=signal.SIGTERM)
-    first = server.run(on(then[1], kind, strategy=then[0]), folder, point, rank=0 if then[1] > 1 else None)
-    assert first.code == 143, log(folder)
-    assert server.run(on(now[1], kind, strategy=now[0]), folder, resume=True).code == 0, log(folder)
+    stop_and_move(server, folder, kind, then, now)
     assert_same(ended(kind, 1), folder)
 
 

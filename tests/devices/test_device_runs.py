@@ -237,11 +237,16 @@ SHARDS = [  # strategy and devices at the stop and after it
 def test_any_strategy_goes_on_from_the_checkpoint_of_another(
     server: ForkServer, ended: Ended, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]
 ) -> None:
+    stop_and_move(server, folder, kind, then, now)
+    assert_same(ended(kind, 1), folder)
+
+
+def stop_and_move(server: ForkServer, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]) -> None:
+    """Stop a run of one strategy and number of devices after its third step; go on with others."""
     point = Point(STEP, call=3, number=signal.SIGTERM)
     first = server.run(on(then[1], kind, strategy=then[0]), folder, point, rank=0 if then[1] > 1 else None)
     assert first.code == 143, log(folder)
     assert server.run(on(now[1], kind, strategy=now[0]), folder, resume=True).code == 0, log(folder)
-    assert_same(ended(kind, 1), folder)
 
 
 @pytest.mark.long
