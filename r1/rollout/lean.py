@@ -8,7 +8,7 @@ precision, cannot tell (a layer without rotation, a factor on the residuals, ano
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1.linear import AddedProduct, Product, added, product
 from r1.rollout.shared import SharedDecoder, attend
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 BY_LENGTH = ("dynamic", "longrope")  # rotations that depend on the longest sequence so far
 FUSED_BELOW = 2**22  # weights; projections of the same states become one product, at the price of a copy
 ROTATIONS = 256  # positions whose rotation is worked out at once
-Product = Callable[[Tensor], Tensor]
-AddedProduct = Callable[[Tensor, Tensor], Tensor]  # of states, added to the residual stream
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,7 @@ class LeanDecoder(SharedDecoder):
         body: Any = self.model.base_model
         self.embedding, self.rotation, self.norm = body.embed_tokens.weight, body.rotary_emb, _norm(body.norm)
         self.blocks = [_block(layer) for layer in body.layers]
+        self.last = product(self.head)
         self.turns = self.embedding.new_empty(0)
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
@@ -85,7 +85,7 @@ class LeanDecoder(SharedDecoder):
             states = block.output(self._attention(number, block, states, turn), states)
             gate, up = block.gate_up(states).chunk(2, dim=1)
             states = block.down(block.activation(gate) * up, states)
-        return F.linear(self.norm(states), self.head)
+        return self.last(self.norm(states))
 
     def _attention(self, number: int, block: Block, states: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
         heads = block.query_key_value(states).view(len(states), -1, block.head_dim)
@@ -145,10 +145,9 @@ def _normed(norm: Any, *projections: nn.Module) -> Product:
         before = _norm(norm)
         return lambda states: F.linear(before(states), weight, bias)
     width = weight.shape[1]
-    weight, floor = weight * norm.weight * width**0.5, width * norm.variance_epsilon
-    if bias is None:
-        return lambda states: F.linear(states * _inverse_norm(states, floor), weight)
-    return lambda states: F.linear(states * _inverse_norm(states, floor), weight, bias)
+    multiply = product(weight * norm.weight * width**0.5, bias)
+    floor = width * norm.variance_epsilon
+    return lambda states: multiply(states * _inverse_norm(states, floor))
 
 
 def _inverse_norm(states: Tensor, floor: float) -> Tensor:
@@ -165,7 +164,7 @@ def _side_by_side(states: Tensor, projections: tuple[nn.Module, ...]) -> Tensor:
 def _added(projection: nn.Module) -> AddedProduct:
     """The projection's output added to the residual stream, in one product where that loses no precision."""
     if type(projection) is nn.Linear and projection.bias is None:
-        transposed: Tensor = projection.weight.T
-        if not torch.is_autocast_enabled(transposed.device.type):
-            return lambda states, residual: torch.addmm(residual, states, transposed)
+        weight = projection.weight
+        if not torch.is_autocast_enabled(weight.device.type):
+            return added(weight)
     return lambda states, residual: residual + projection(states)
