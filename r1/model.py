@@ -172,7 +172,7 @@ class Model:
                 model = auto.from_config(config or self.load_config(), **knobs)
             if self.gradient_checkpointing:
                 enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-                how = {"use_reentrant": False, "context_fn": partial(recomputing, model)}
+                how = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
                 (enable or model.gradient_checkpointing_enable)(how)
             model = self.lora.wrap(model) if self.lora else model
         model.train()

@@ -19,13 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1.linear import multiplying
 from r1.sequences import Sequences
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-OURS = "r1_"  # how the names of our attentions begin
 FULL_ENOUGH = 0.8  # rows shorter than this share of a segment's width go into a segment of their own
 
 
@@ -198,24 +196,22 @@ def attending(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[
     """Inside, the model's attention is ``function``, which also gets what is handed to the model's forward by name."""
     from transformers import AttentionInterface
 
-    name = f"{OURS}{function.__module__}"
+    name = f"r1_{function.__module__}"
     AttentionInterface.register(name, function)
-    with _applied(model, name):
+    with _attention_named(model.config, name):
         yield
 
 
 @contextmanager
-def _applied(model: PreTrainedModel, attention_name: str) -> Iterator[None]:
-    config: PretrainedConfig = model.config
+def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
     before = config._attn_implementation
-    config._attn_implementation = attention_name
+    config._attn_implementation = name
     try:
-        with multiplying(model) if attention_name.startswith(OURS) else nullcontext():
-            yield
+        yield
     finally:
         config._attn_implementation = before
 
 
-def recomputing(model: PreTrainedModel) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def recomputing(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """For gradient checkpointing: contexts of a layer's forward and of its recomputation, after ``attending``."""
-    return nullcontext(), _applied(model, model.config._attn_implementation)
+    return nullcontext(), _attention_named(config, config._attn_implementation)

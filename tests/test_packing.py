@@ -150,7 +150,7 @@ def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
 def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
     with attending(llama, attention):
-        forward, again = recomputing(llama)
+        forward, again = recomputing(llama.config)
     with forward:
         assert llama.config._attn_implementation == before
     with again:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1.linear import AddedProduct, Product, added, product
+from r1.rollout.products import AddedProduct, Product, added, product
 from r1.rollout.shared import SharedDecoder, attend
 
 if TYPE_CHECKING:

@@ -1,0 +1,48 @@
+"""The products of decoding in float32 on a CPU: by oneDNN, with weights that are arranged once.
+
+torch multiplies float32 with MKL, which arranges the weight anew each time: with the few rows of decoding that takes as
+long as the product. oneDNN, torch's library for the other types, takes a weight that was arranged before, as
+``torch.compile`` does for a frozen layer. Half precision and GPUs are left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Product = Callable[[Tensor], Tensor]
+AddedProduct = Callable[[Tensor, Tensor], Tensor]
+ARRANGED = range(2**17, 2**22)  # weights: with fewer, MKL is there before oneDNN has begun; what is arranged is a copy
+
+
+def product(weight: Tensor, bias: Tensor | None = None) -> Product:
+    """(B, K) states to (B, M), by a (M, K) weight that stays as it is."""
+    if not by_onednn(weight):
+        return lambda states: F.linear(states, weight, bias)
+    held, multiply = arranged(weight), torch.ops.mkldnn._linear_pointwise.default
+    return lambda states: multiply(states, held, bias, "none", [], "")
+
+
+def added(weight: Tensor) -> AddedProduct:
+    """(B, K) states and a (B, M) residual stream to the stream with the product added."""
+    if not by_onednn(weight):
+        transposed: Tensor = weight.T
+        return lambda states, residual: torch.addmm(residual, states, transposed)
+    held, multiply = arranged(weight), torch.ops.mkldnn._linear_pointwise.binary
+    return lambda states, residual: multiply(states, residual, held, None, "add")
+
+
+def arranged(weight: Tensor) -> Tensor:
+    """The weight as oneDNN likes it; a large one as it is, which costs a third more."""
+    held: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if weight.numel() < ARRANGED.stop else weight
+    return held
+
+
+def by_onednn(weight: Tensor) -> bool:
+    """Whether this weight is multiplied here; one that is split over devices is not."""
+    whole = type(weight) in (Tensor, nn.Parameter) and weight.numel() >= ARRANGED.start
+    plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return whole and plain and torch.backends.mkldnn.is_available()
