@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1.rollout.products import AddedProduct, Product, added, product
+from r1.rollout.products import COPIED_BELOW, AddedProduct, Product, added, product
 from r1.rollout.shared import SharedDecoder, attend
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 LIKE_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
 BY_LENGTH = ("dynamic", "longrope")  # rotations that depend on the longest sequence so far
-FUSED_BELOW = 2**22  # weights; projections of the same states become one product, at the price of a copy
 ROTATIONS = 256  # positions whose rotation is worked out at once
 
 
@@ -136,9 +135,9 @@ def _normed(norm: Any, *projections: nn.Module) -> Product:
     linear = [p for p in projections if type(p) is nn.Linear]
     biases: list[Tensor] = [p.bias for p in linear if p.bias is not None]
     plain = len(linear) == len(projections) and len(biases) in (0, len(linear))
-    if not plain or sum(p.weight.numel() for p in linear) >= FUSED_BELOW:
-        before = _norm(norm)
-        return lambda states: _side_by_side(before(states), projections)
+    if not plain or sum(p.weight.numel() for p in linear) >= COPIED_BELOW:
+        before, parts = _norm(norm), [product(p.weight, p.bias) if type(p) is nn.Linear else p for p in projections]
+        return lambda states: _side_by_side(before(states), parts)
     weight = torch.cat([p.weight for p in linear])
     bias = torch.cat(biases) if biases else None
     if weight.dtype != torch.float32 or weight.is_cuda:
@@ -156,9 +155,9 @@ def _inverse_norm(states: Tensor, floor: float) -> Tensor:
     return inverse
 
 
-def _side_by_side(states: Tensor, projections: tuple[nn.Module, ...]) -> Tensor:
-    """Adapters and quantised layers are asked as they are, and so are large ones."""
-    return torch.cat([projection(states) for projection in projections], dim=-1)
+def _side_by_side(states: Tensor, parts: Sequence[Product | nn.Module]) -> Tensor:
+    """Adapters and quantised layers are asked as they are, and large ones one by one."""
+    return torch.cat([part(states) for part in parts], dim=-1)
 
 
 def _added(projection: nn.Module) -> AddedProduct:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 Product = Callable[[Tensor], Tensor]
 AddedProduct = Callable[[Tensor, Tensor], Tensor]
-ARRANGED = range(2**17, 2**22)  # weights: with fewer, MKL is there before oneDNN has begun; what is arranged is a copy
+WORTH_A_CALL = 2**17  # weights; with fewer, MKL is there before oneDNN has begun
+COPIED_BELOW = 2**22  # weights; of larger ones no second copy is made
 
 
 def product(weight: Tensor, bias: Tensor | None = None) -> Product:
@@ -37,12 +38,12 @@ def added(weight: Tensor) -> AddedProduct:
 
 def arranged(weight: Tensor) -> Tensor:
     """The weight as oneDNN likes it; a large one as it is, which costs a third more."""
-    held: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if weight.numel() < ARRANGED.stop else weight
+    held: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if weight.numel() < COPIED_BELOW else weight
     return held
 
 
 def by_onednn(weight: Tensor) -> bool:
     """Whether this weight is multiplied here; one that is split over devices is not."""
-    whole = type(weight) in (Tensor, nn.Parameter) and weight.numel() >= ARRANGED.start
+    whole = type(weight) in (Tensor, nn.Parameter) and weight.numel() >= WORTH_A_CALL
     plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return whole and plain and torch.backends.mkldnn.is_available()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.rollout import products
+from r1.rollout import lean, products
 from r1.rollout.lean import LeanDecoder
 from r1.rollout.products import added, arranged, by_onednn, product
 
@@ -48,13 +48,6 @@ def test_the_shapes_go_different_ways() -> None:
     assert arranged(large) is large, "no copy of a large one"
 
 
-def test_a_rows_product_does_not_depend_on_the_rows_beside_it() -> None:
-    multiply, states = product(random(*SHAPES["arranged"])), random(64, SHAPES["arranged"][1])
-    whole = multiply(states)
-    for rows in (1, 2, 5, 33):
-        assert off(multiply(states[:rows]), whole[:rows]) < ONCE
-
-
 def test_half_precision_and_autocast_are_left_alone() -> None:
     weight, states = random(*SHAPES["arranged"]), random(3, SHAPES["arranged"][1])
     half = weight.bfloat16()
@@ -65,12 +58,15 @@ def test_half_precision_and_autocast_are_left_alone() -> None:
         assert product(weight)(states).dtype == torch.bfloat16
 
 
+@pytest.mark.parametrize(("copied_below", "per_layer"), [(2**22, 4), (0, 7)])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
 def test_a_new_decoder_has_the_new_weights(
-    make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str, copied_below: int, per_layer: int
 ) -> None:
-    """What is arranged is a copy: of the weights as they are when a rollout begins."""
-    monkeypatch.setattr(products, "ARRANGED", range(1, 2**22))  # as if the test's models were large
+    """What is arranged is a copy: of the weights as they are when a rollout begins. Large ones are no copies."""
+    monkeypatch.setattr(products, "WORTH_A_CALL", 1)  # as if the test's models were large
+    for module in (products, lean):
+        monkeypatch.setattr(module, "COPIED_BELOW", copied_below)
     asked: list[bool] = []
     monkeypatch.setattr(products, "by_onednn", lambda weight: asked.append(by_onednn(weight)) or asked[-1])
     model, prompts = make_model(architecture), [[5, 7, 2, 9], [30, 31]]
@@ -84,4 +80,4 @@ def test_a_new_decoder_has_the_new_weights(
                 assert off(found[row], expected) < MANY
             for weight in model.parameters():
                 weight.mul_(1.1)
-    assert asked == [True] * 2 * (4 * model.config.num_hidden_layers + 1)
+    assert asked == [True] * 2 * (per_layer * model.config.num_hidden_layers + 1)
