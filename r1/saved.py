@@ -102,7 +102,9 @@ def publish(aside: Path, final: Path) -> None:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest undamaged checkpoint of a run, or None if it has not saved one yet; damaged newer ones are removed.
+    """The newest undamaged checkpoint of a run, or None if it has not saved one yet.
+
+    Damaged newer ones are removed, and what is older than the newest two.
 
     Raises:
         UserError: there are checkpoints and every one is damaged.
@@ -114,6 +116,8 @@ def latest(folder: Path) -> Path | None:
         if _intact(checkpoint):
             for damaged in found[:i]:
                 shutil.rmtree(damaged)  # their steps will be made and saved again
+            for old in found[i + KEEP :]:
+                shutil.rmtree(old)  # it was to go when the run was killed
             return checkpoint / "state.ckpt"
         console.print(f"warning: {checkpoint} is damaged and passed over")
     if found:

@@ -178,6 +178,15 @@ def test_the_newest_two_checkpoints_are_kept(whole: Runner) -> None:
     assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
 
 
+def test_one_that_a_kill_saved_from_removal_goes_when_the_run_goes_on(whole: Runner, tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(whole("sft", 2) / "checkpoints", folder)
+    shutil.copytree(folder / "step_000005", folder / "step_000004")
+    (folder / "step_000003").mkdir()  # its files are gone already
+    assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
+    assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
+
+
 @pytest.mark.parametrize("file", ["state.ckpt", "files.json", "sha256"])
 def test_a_damaged_checkpoint_is_passed_over(
     whole: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
