@@ -14,10 +14,10 @@ from pathlib import Path
 
 import matplotlib
 
-from r1.claims.claims import LANGUAGE, PASS, THINKING
-from r1.claims.effect import Runs, curve
-from r1.claims.findings import finished, manifest_of
-from r1.evaluate import over_seeds
+from examples.claims.claims import LANGUAGE, PASS, THINKING
+from examples.claims.effect import Runs, curve
+from examples.claims.findings import finished, manifest_of
+from r1.core.statistics import over_seeds
 
 HERE = Path(__file__).parent
 BLUE, ORANGE = "#2b6cb0", "#d2691e"

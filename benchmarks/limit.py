@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from workloads import Size, Workload
 
-from r1.rollout.products import product
+from r1.rollout.decoding.onednn import product
 
 MAX_ROWS = 1024
 REPEATS, MIN_S = 5, 0.05

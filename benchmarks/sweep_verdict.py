@@ -16,13 +16,13 @@ from pathlib import Path
 
 import matplotlib
 
-from r1.errors import UserError
-from r1.report.gather import gather
-from r1.report.sweep.analysis import Analysis, analyse
-from r1.report.sweep.effects import Response, order
-from r1.report.sweep.points import labels, shown
-from r1.report.sweep.verdict import markdown
-from r1.run import fail
+from r1.core.cli import fail
+from r1.core.errors import UserError
+from r1.experiment.report.gather import gather
+from r1.experiment.report.sweep.analysis import Analysis, analyse
+from r1.experiment.report.sweep.conclusions import markdown
+from r1.experiment.report.sweep.effects import Response, order
+from r1.experiment.report.sweep.points import labels, shown
 
 BLUE, GREY = "#2b6cb0", "#8a9099"
 WIDTH, HEIGHT, MAX_CELLS = 3.4, 2.9, 100  # inches of a panel; points of a map

@@ -6,10 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from r1.errors import UserError
-from r1.provenance import differences
-from r1.run import fail
-from r1.runs import Run, read
+from r1.core.cli import fail
+from r1.core.errors import UserError
+from r1.core.provenance import differences
+from r1.core.runs import Run, read
 
 PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
 

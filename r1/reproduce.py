@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
-from r1 import provenance
-from r1.errors import Interrupted, UserError
-from r1.run import execute, fail
-from r1.runs import Run, read
-from r1.secrets import HIDDEN
+from r1.core import provenance
+from r1.core.cli import fail
+from r1.core.errors import Interrupted, UserError
+from r1.core.runs import Run, read
+from r1.core.secrets import HIDDEN
+from r1.run import execute
 
 
 def reproduce(run: Run, output_dir: str) -> bool:

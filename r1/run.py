@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,12 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     Raises:
         UserError: before anything heavy is loaded, with everything that is wrong.
     """
-    from r1 import fit
-    from r1.build import build
-    from r1.check.config import check_config
-    from r1.check.parts import check_parts
-    from r1.start import start
+    from r1.config.build import build
+    from r1.config.check.components import check_parts
+    from r1.config.check.config import check_config
+    from r1.core.cli import command
+    from r1.train import fit
+    from r1.train.start import start
 
     check_config(cfg, overrides)
     fit.quiet()
@@ -34,16 +34,12 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     return start(cfg, experiment, overrides, command(module))
 
 
-def command(module: str) -> str:
-    """The command line as the user would type it again."""
-    return shlex.join(["python", "-m", module, *sys.argv[1:]])
-
-
 def main() -> None:
     """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
-    from r1.errors import Interrupted, UserError
-    from r1.launch import launch
-    from r1.slurm import requeued
+    from r1.core.cli import fail
+    from r1.core.errors import Interrupted, UserError
+    from r1.distributed.slurm import requeued
+    from r1.experiment.launch import launch
 
     with requeued():
         try:
@@ -54,14 +50,6 @@ def main() -> None:
             code = stop.code
         if code:
             sys.exit(code)
-
-
-def fail(error: Any) -> int:
-    from r1.screen import console
-
-    if not console.quiet:
-        print(f"r1: {error}", file=sys.stderr)
-    return int(error.code)
 
 
 if __name__ == "__main__":

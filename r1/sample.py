@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from r1.core.cli import fail
+from r1.core.errors import UserError
 from r1.data.base import Row
-from r1.errors import UserError
 from r1.reward.base import Term, required_columns
-from r1.run import fail
 
 
 def main() -> None:
@@ -35,11 +35,11 @@ def show(args: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from r1.build import build
-    from r1.check.config import check_schema
-    from r1.fit import quiet
-    from r1.progress import printable
-    from r1.seeds import key
+    from r1.config.build import build
+    from r1.config.check.config import check_schema
+    from r1.core.console import printable
+    from r1.core.seeds import key
+    from r1.train.fit import quiet
 
     cfg = config_for(args.model)
     if args.temperature is not None:
@@ -67,7 +67,7 @@ def config_for(model: str) -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from r1.compose import CONF
+    from r1.core.paths import CONF
 
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         container = OmegaConf.to_container(compose("config", overrides=["stage=eval"]), resolve=True)

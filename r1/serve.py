@@ -6,15 +6,15 @@ import argparse
 import os
 import sys
 
-from r1.errors import UserError
+from r1.core.errors import UserError
 
 SETTINGS = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the first opens the way for weights
 
 
 def arguments(words: list[str]) -> list[str]:
     """The command line of vLLM's own server."""
-    from r1.model import location
-    from r1.rollout.vllm_worker import EXTENSION
+    from r1.model.loading import location
+    from r1.rollout.serving.vllm_worker import EXTENSION
 
     parser = argparse.ArgumentParser(prog="python -m r1.serve", description=__doc__)
     parser.add_argument("model", help="a model's folder, a run's, a hub id, or r1:<name>; its weights are not read")

@@ -21,16 +21,16 @@ from lightning.pytorch.plugins.precision import Precision
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from r1.build import Experiment, build
-from r1.check.config import check_schema
-from r1.compose import CONF
+from r1.config.build import Experiment, build
+from r1.config.check.config import check_schema
+from r1.config.overrides import read
+from r1.core.paths import CONF
 from r1.data.arithmetic import arithmetic, row, worked
 from r1.data.base import Data, Row
-from r1.overrides import read
-from r1.pipeline.asked import peel, pipelines
-from r1.pipeline.node import Plan
-from r1.pipeline.plan import plan
-from r1.pipeline.steps import Pipeline
+from r1.experiment.pipeline.node import Plan
+from r1.experiment.pipeline.parse import peel, pipelines
+from r1.experiment.pipeline.plan import plan
+from r1.experiment.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
@@ -160,7 +160,7 @@ def small(config: Callable[..., Config]) -> Callable[..., Config]:
 
     def composed(stage: str, *overrides: str) -> Config:
         group = ["stage.group_size=4"] if stage == "stage=grpo" else []
-        batch = [] if stage in ("stage=eval", "stage=reject") else ["stage.micro_batch_size=4"]
+        batch = [] if stage in ("stage=eval", "stage=rejection_sampling") else ["stage.micro_batch_size=4"]
         knobs = [o for o in SMALL if batch or not o.startswith("stage.")]
         knobs = [o for o in knobs if "data=mixture" not in overrides or not o.startswith("data.")]  # its parts' keys
         return config(stage, *knobs, *batch, *group, *DENSE, *overrides)

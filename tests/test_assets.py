@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from r1.build import build
-from r1.completion import parse
-from r1.model import SHIPPED
-from r1.seeds import key
+from r1.config.build import build
+from r1.core.paths import ASSETS
+from r1.core.seeds import key
+from r1.data.completion import parse
 
 LIMIT_BYTES = 5_000_000
 
 
 def test_they_fit_into_the_package() -> None:
-    assert sum(file.stat().st_size for file in SHIPPED.rglob("*")) <= LIMIT_BYTES
+    assert sum(file.stat().st_size for file in ASSETS.rglob("*")) <= LIMIT_BYTES
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny_xs"])

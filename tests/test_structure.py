@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from r1.check.config import check_schema
-from r1.check.schema import META, resolve, signature
-from r1.compose import CONF
-from r1.overrides import read
-from r1.pipeline.asked import pipelines
-from r1.pipeline.plan import plan
+from r1.config.check.config import check_schema
+from r1.config.check.schema import META, resolve, signature
+from r1.config.overrides import read
+from r1.core.paths import CONF
+from r1.experiment.pipeline.parse import pipelines
+from r1.experiment.pipeline.plan import plan
 
 ROOT = CONF.parent
 CODE = sorted((ROOT / "r1").rglob("*.py"))
@@ -42,7 +42,8 @@ NAMED = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}
 PLACES = NAMED | {"strategy": "trainer.strategy"}  # where an option's node lies, if not under the group's own name
 LOGGERS = {f"logger/{name}" for name in ("base", "csv", "tensorboard", "wandb")}
 LIGHTNING = {  # modules that extend it
-    *("checkpoint", "progress", "record", "saved", "stage/base", "strategy/deepspeed", "strategy/fsdp", "trainer"),
+    *(f"train/{name}" for name in ("checkpoint", "checkpoint_files", "progress", "record", "trainer")),
+    *("stage/base", "strategy/deepspeed", "strategy/fsdp"),
     *LOGGERS,
 }
 EXTRA = {r"reward\.terms\.\w+": ("weight",), r"stage\.filters\.\w+": ("min", "max")}  # what is no knob of the target
@@ -197,7 +198,7 @@ def test_one_file_builds_objects_from_a_config() -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "instantiate"
     }
-    assert callers == {"r1/build.py"}
+    assert callers == {"r1/config/build.py"}
 
 
 def test_lightning_is_imported_where_it_is_extended_and_nowhere_else() -> None:

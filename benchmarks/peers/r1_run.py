@@ -9,13 +9,13 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from pairs import Gate, Job
 
-from r1 import fit
-from r1.build import build
-from r1.check.config import check_config
-from r1.check.parts import check_parts
-from r1.compose import CONF
-from r1.ranks import Place
+from r1.config.build import build
+from r1.config.check.components import check_parts
+from r1.config.check.config import check_config
+from r1.core.paths import CONF
+from r1.core.rank_info import Place
 from r1.stage.base import Stage
+from r1.train import fit
 
 FOREVER = 1_000_000  # steps; the parent says when to stop
 

@@ -14,8 +14,8 @@ from typing import Annotated, Literal, Unpack
 
 from annotated_types import Ge
 
+from r1.core.errors import DATA, UserError
 from r1.data.base import Data, Row, Shared
-from r1.errors import DATA, UserError
 
 Language = Literal["en", "zh"]
 PLUS = {"en": "plus", "zh": "加"}

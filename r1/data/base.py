@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from annotated_types import Gt
 
-from r1.completion import parse
+from r1.data.completion import parse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,9 +16,9 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge
 
+from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import tagged
 from r1.data.base import Data, Row, Shared
-from r1.errors import DATA, UserError
 
 TRIES = 1000  # per wanted problem
 OPERATIONS: dict[str, Callable[[int, int], int]] = {

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
+from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import tagged
 from r1.data.base import Data, Row, Shared
 from r1.data.hub import splits, text
-from r1.errors import DATA, UserError
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: a tool's notes, not part of the text
 

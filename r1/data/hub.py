@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1.core.errors import DATA, UserError, nearest
 from r1.data.base import Row
 from r1.data.split import apart, hold_out, need_num_val, some
-from r1.errors import DATA, UserError, nearest
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Unpack
 
 from annotated_types import Ge, Interval
 
+from r1.core.errors import DATA, UserError, nearest
 from r1.data.base import Data, Row, Shared
 from r1.data.split import apart, hold_out, need_num_val, some
-from r1.errors import DATA, UserError, nearest
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
@@ -71,7 +71,7 @@ def neither_easy_nor_hard(rows: list[Row], least: float | None, most: float | No
     where = "data.max_pass_rate" if least is None else "data.min_pass_rate"
     if lacking := sum("pass_rate" not in row for row in rows):
         what = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
-        raise UserError(what, where=where, do="stage=reject writes it: traces/questions.jsonl", code=DATA)
+        raise UserError(what, where=where, do="stage=rejection_sampling writes it: traces/questions.jsonl", code=DATA)
     low, high = least or 0.0, 1.0 if most is None else most
     kept = [row for row in rows if row["pass_rate"] is None or low <= row["pass_rate"] <= high]
     if not kept:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
-from r1.completion import boxed
+from r1.core.errors import UserError
 from r1.data.arithmetic import tagged
 from r1.data.base import Data, Row, Shared
+from r1.data.completion import boxed
 from r1.data.hub import kept, splits, text
-from r1.errors import UserError
 
 
 def math(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from r1.core.errors import UserError, null
 from r1.data.base import Data, Row, pop_counts, verified
-from r1.errors import UserError, null
 
 
 def mixture(*, parts: dict[str, Data]) -> Data:

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
-from r1.completion import boxed
 from r1.data.base import Data, Row, Shared
+from r1.data.completion import boxed
 from r1.data.hub import kept, splits
 
 NO_ANSWER = {"", "proof", "notfound", "not found"}  # NuminaMath's words where there is no gold answer

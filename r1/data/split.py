@@ -9,7 +9,7 @@ import hashlib
 import logging
 from collections.abc import Sequence
 
-from r1.errors import DATA, UserError
+from r1.core.errors import DATA, UserError
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
-from r1.completion import parse
+from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import Language, near, tagged, worked
 from r1.data.base import Data, Row, Shared
-from r1.errors import DATA, UserError
-from r1.reward.terms.language import language_share
+from r1.data.completion import parse
+from r1.data.text import language_share
 
 QUESTION = re.compile(r"((?:\d{1,2}\+)+)\?=\?")
 STEP = re.compile(r"(?:plus|加) (\d{1,3}) (?:is|得) (\d{1,3})")

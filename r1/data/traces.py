@@ -1,4 +1,4 @@
-"""What an earlier run wrote to learn from: a teacher's answers (stage=distill), or its own (stage=reject)."""
+"""Traces written by an earlier run: a teacher's answers (stage=distill) or the policy's (stage=rejection_sampling)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
+from r1.core.errors import DATA, UserError
 from r1.data.base import Data, Shared
 from r1.data.jsonl import prompts, read
 from r1.data.split import hold_out
-from r1.errors import DATA, UserError
 
 COLUMNS = {name: name for name in ("prompt", "completion")}
 
@@ -40,7 +40,7 @@ def find(path: str) -> Path:
         if place.is_file():
             return place
     raise UserError(
-        "no traces here: a run writes them with stage=distill or stage=reject",
+        "no traces here: a run writes them with stage=distill or stage=rejection_sampling",
         where="data.path",
         given=path,
         allowed="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from lightning.pytorch.loggers import Logger
 
-from r1.errors import Interrupted
+from r1.core.errors import Interrupted
 
 
 class Closable(Logger):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from r1 import jsonl
+from r1.core import jsonl
 
 
 def csv(folder: Path, config: dict[str, Any], *, flush_every: Annotated[int, Ge(1)]) -> Logger:

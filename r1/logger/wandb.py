@@ -1,7 +1,7 @@
 """Weights & Biases, at a distance: a process beside the run tells it what the record holds.
 
-Whatever W&B does (does not answer, breaks, fills its disk), it does to that process (r1.logger.courier), never to the
-run: the run waits for it at its end only, and not for long.
+Whatever W&B does (does not answer, breaks, fills its disk), it does to that process (r1.logger.wandb_run.worker), never
+to the run: the run waits for it at its end only, and not for long.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from annotated_types import Gt
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from r1.errors import one_line
-from r1.logger import courier
+from r1.core.console import console, sentence
+from r1.core.errors import one_line
+from r1.core.provenance import flat
+from r1.core.secrets import redact
 from r1.logger.base import Closable
-from r1.logger.courier import Order
-from r1.progress import console, sentence
-from r1.provenance import flat
-from r1.secrets import redact
+from r1.logger.wandb_run import worker as courier
+from r1.logger.wandb_run.worker import Order
 
 OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
 OLD_MODES = {"dryrun": "offline", "run": "online"}  # as WANDB_MODE may still have them

@@ -10,9 +10,9 @@ from functools import partial
 from numbers import Real
 from typing import Any
 
+from r1.core.errors import DATA, REWARD, Interrupted, UserError
 from r1.data.base import Row, Verifier
-from r1.errors import DATA, REWARD, Interrupted, UserError
-from r1.reward.frozen import FrozenPolicy
+from r1.reward.initial_policy import FrozenPolicy
 from r1.rollout.base import carry_on
 
 Function = Callable[..., list[float | None]]

@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from r1.completion import normalise, spoken
+from r1.data.completion import normalise, spoken
 
 BRACKETS = str.maketrans("<>", "‹›")  # no tag survives, and a comparison can still be read
 MARK = re.compile(r"[‹\[({⟨《〈]+\W*score[^‹›\[\](){}⟨⟩《》〈〉]{0,12}[›\])}⟩》〉]+", re.IGNORECASE)

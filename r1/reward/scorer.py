@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from r1.completion import spoken
+from r1.data.completion import spoken
 
 CACHED = 65_536  # scores
 Pair = tuple[str, str]  # prompt, text

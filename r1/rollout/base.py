@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from r1.ranks import Ranks
+from r1.distributed.collectives import Ranks
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,12 +16,12 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.functional import sample
-from r1.ranks import Ranks
+from r1.core.seeds import uniforms
+from r1.distributed.collectives import Ranks
+from r1.model.functional import sample
 from r1.rollout.base import ALONE, Rollout, carry_on
-from r1.rollout.beside import Beside
-from r1.rollout.decoder import decoder
-from r1.seeds import uniforms
+from r1.rollout.decoding.decoder import decoder
+from r1.rollout.serving.subprocess_sampler import Beside
 
 
 class Transformers:
@@ -31,7 +31,7 @@ class Transformers:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, the closing one included.
         batch_size: sequences decoded at once; bounds the memory of the cache, cannot change the result.
-        async_steps: 1: a second process samples the next batch of stage=grpo during an update (r1.stage.ahead).
+        async_steps: 1: a second process samples the next batch of stage=grpo during an update.
     """
 
     exact: ClassVar[bool] = True

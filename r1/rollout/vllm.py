@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from annotated_types import Ge, Gt, Interval
 
-from r1.errors import UserError
-from r1.forward import inner
-from r1.model import DType
-from r1.ranks import Ranks
+from r1.core.errors import UserError
+from r1.distributed.collectives import Ranks
+from r1.model.forward import inner
+from r1.model.loading import DType
 from r1.rollout.base import Rollout, carry_on
-from r1.rollout.synced import Parameters, Synced, Written, weights
-from r1.rollout.vllm_worker import EXTENSION
+from r1.rollout.serving.vllm_worker import EXTENSION
+from r1.rollout.serving.weight_sync import Parameters, Synced, Written, weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

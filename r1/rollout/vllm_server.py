@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Gt, Interval
 
-from r1.errors import STORAGE, UserError
-from r1.forward import inner
-from r1.model import DType
-from r1.ranks import Ranks
+from r1.core.errors import STORAGE, UserError
+from r1.distributed.collectives import Ranks
+from r1.model.forward import inner
+from r1.model.loading import DType
 from r1.rollout.base import carry_on
-from r1.rollout.synced import DTYPES, Parameters, Synced, Written, weights
-from r1.rollout.vllm_http import START, Server
-from r1.rollout.vllm_worker import SHAPE
+from r1.rollout.serving.vllm_client import START, Server
+from r1.rollout.serving.vllm_worker import SHAPE
+from r1.rollout.serving.weight_sync import DTYPES, Parameters, Synced, Written, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from r1.rollout.inflight import InFlight
+    from r1.rollout.serving.async_server import InFlight
 
 POLL_EVERY_S = 0.02
 MEMORY = Path("/dev/shm")  # where the weights are handed over if no folder is named
@@ -45,7 +45,7 @@ class VLLMServer(Synced):
         dtype: of the file that the weights go through; null: the policy's.
         folder: where that file is written: the server must see it under the same name; null: this machine's memory.
         timeout_s: seconds that one request may take.
-        async_steps: 1: the server samples the next batch of stage=grpo during an update (r1.stage.ahead).
+        async_steps: 1: the server samples the next batch of stage=grpo during an update (r1.stage.rl.async_rollouts).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class VLLMServer(Synced):
 
     def ahead(self) -> InFlight | None:
         """This engine, asked by a thread."""
-        from r1.rollout.inflight import InFlight
+        from r1.rollout.serving.async_server import InFlight
 
         self.in_flight = InFlight(self) if self.async_steps else None
         return self.in_flight

@@ -11,32 +11,34 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from r1 import evaluate, readability
-from r1 import model as models
-from r1.batch import BatchPlan
+from r1.core import statistics
+from r1.core.batch import BatchPlan
+from r1.core.errors import Halted
+from r1.core.seeds import batch_indices, key
+from r1.core.statistics import Estimate
 from r1.data.base import Data, Row
-from r1.errors import Halted
-from r1.evaluate import Estimate, Sample, Validation
-from r1.forward import Forward
-from r1.model import Model
-from r1.ranks import Ranks
+from r1.distributed.collectives import Ranks
+from r1.model import loading as models
+from r1.model.forward import Forward
+from r1.model.loading import Model
+from r1.model.sequences import Sequences
 from r1.reward.base import Rewards, Scores
-from r1.reward.frozen import FrozenPolicy
+from r1.reward.initial_policy import FrozenPolicy
 from r1.rollout.base import Engine, Rollout, carry_on
-from r1.seeds import batch_indices, key
-from r1.sequences import Sequences
-from r1.stage.figures import figures
-from r1.stage.heldout import answers
-from r1.stage.loader import Once, StepLoader, recount
-from r1.stage.optimization import Optimization, adamw, clip_grad_norm, lr_factor
-from r1.stage.row import StepRow
+from r1.stage.training.loader import Once, StepLoader, recount
+from r1.stage.training.optimization import Optimization, adamw, clip_grad_norm, lr_factor
+from r1.stage.training.step_metrics import StepRow
+from r1.stage.validation import readability
+from r1.stage.validation.metrics import Sample, Validation
+from r1.stage.validation.sampling import answers
+from r1.stage.validation.summary import figures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedModel
 
-    from r1.record import Record
+    from r1.stage.recorder import Recorder
 
 
 class Stage(L.LightningModule):
@@ -68,7 +70,7 @@ class Stage(L.LightningModule):
         self.model_source, self.data, self.rewards, self.engine = model, data, rewards, engine
         self.validation, self.seed = validation, seed
         self.tokenizer = model.load_tokenizer()
-        self.record: Record | None = None  # of the first process alone
+        self.record: Recorder | None = None  # of the first process alone
         self.ranks = Ranks()
         self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
         self.frozen_policy: FrozenPolicy | None = None
@@ -173,7 +175,7 @@ class Stage(L.LightningModule):
 
     def improved(self, start: dict[str, Estimate]) -> bool:
         """Whether this validation's headline is the best so far, the run's start included; ``best`` remembers it."""
-        name = evaluate.headline(self.figures)
+        name = statistics.headline(self.figures)
         value = self.figures[name].value
         if value <= (self.best or {name: start[name].value})[name]:
             return False

@@ -10,19 +10,19 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge
 
-from r1 import jsonl
+from r1.core import jsonl
+from r1.core.errors import DATA, UserError
 from r1.data.base import Data, Row
-from r1.errors import DATA, UserError
-from r1.evaluate import Validation
-from r1.model import Model
+from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.asking import Asked, ModelChange, ask
-from r1.stage.filters import Filters
-from r1.stage.optimization import Optimization
+from r1.stage.distillation.answer_cache import Store
+from r1.stage.distillation.filters import Filters
+from r1.stage.distillation.teacher_queries import Asked, ModelChange, ask
+from r1.stage.distillation.traces import write_traces
 from r1.stage.sft import Sft
-from r1.stage.traces import write_traces
-from r1.store import Store
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 from r1.teacher.base import Answer, Teacher, questions
 
 

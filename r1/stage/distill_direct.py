@@ -12,21 +12,21 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge, Gt
 
-from r1 import jsonl
+from r1.core import jsonl
+from r1.core.console import console, sentence
+from r1.core.errors import DATA, UserError
+from r1.core.seeds import key
 from r1.data.base import Data, Row
-from r1.errors import DATA, UserError
-from r1.evaluate import Validation
-from r1.model import Model
-from r1.progress import console, sentence
+from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.seeds import key
-from r1.stage.asking import ModelChange
 from r1.stage.distill import Distill
-from r1.stage.filters import Filters
-from r1.stage.optimization import Optimization
-from r1.stage.questions import REASONS, Opening, Sieve
-from r1.stage.traces import write_traces
+from r1.stage.distillation.filters import Filters
+from r1.stage.distillation.question_generation import REASONS, Opening, Sieve
+from r1.stage.distillation.teacher_queries import ModelChange
+from r1.stage.distillation.traces import write_traces
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 from r1.teacher.base import Teacher
 
 WRITTEN_AT_ONCE = 256  # between two looks at whether there are enough

@@ -12,14 +12,14 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 
 from r1.data.base import Data
-from r1.divergence import Divergence
-from r1.evaluate import Validation
-from r1.model import Model
+from r1.model.fused_divergence import Divergence
+from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.frozen import FrozenTeacher
-from r1.stage.optimization import Optimization
+from r1.stage.distillation.local_teacher import FrozenTeacher
 from r1.stage.sft import Sft, SftBatch
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 from r1.teacher.base import Teacher
 
 

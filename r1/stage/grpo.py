@@ -12,22 +12,22 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
+from r1.core.errors import Halted
 from r1.data.base import Data
-from r1.errors import Halted
-from r1.evaluate import Validation
-from r1.functional import KL_ESTIMATORS
-from r1.model import Model
+from r1.model.functional import KL_ESTIMATORS
+from r1.model.loading import Model
+from r1.model.sequences import Sequences, stack
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.sequences import Sequences, stack
 from r1.stage.advantage.base import Advantage
-from r1.stage.ahead import Ahead
 from r1.stage.base import Stage
-from r1.stage.collect import Collector, ZeroVariance
-from r1.stage.experience import Experience, from_state, joined, split, to_state
 from r1.stage.loss.base import Clip, Loss
-from r1.stage.optimization import Optimization
-from r1.stage.reference import Reference
+from r1.stage.rl.async_rollouts import Ahead
+from r1.stage.rl.collector import Collector, ZeroVariance
+from r1.stage.rl.experience import Experience, from_state, joined, split, to_state
+from r1.stage.rl.reference import Reference
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 
 
 class Grpo(Stage):
@@ -49,7 +49,7 @@ class Grpo(Stage):
         entropy_coef: weight of the mean token entropy, which the loss is lowered by.
         importance_cap: truncated importance sampling: min(pi_trainer / pi_engine, cap) weighs each token where the
             engine's log-probs are not the trainer's; null: no correction.
-        zero_variance: what becomes of groups whose rewards are all equal; see ``r1.stage.collect``.
+        zero_variance: what becomes of groups whose rewards are all equal; see ``r1.stage.rl.collector``.
         max_resamples: how often at most such groups are drawn again.
         mask_truncated: learn nothing from completions that ran into the length limit.
         share_prompts: each prompt goes through the model once for all of its completions.

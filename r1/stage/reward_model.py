@@ -10,16 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from r1.core.errors import UserError
+from r1.core.seeds import key
+from r1.core.statistics import mean, proportion
 from r1.data.base import Data, Row
-from r1.errors import UserError
-from r1.evaluate import Validation, mean, proportion
-from r1.model import Model
+from r1.model.loading import Model
 from r1.reward.base import Rewards
-from r1.reward.scalar import chat_ids, check_chat, padded, scalars
+from r1.reward.reward_model_io import chat_ids, check_chat, padded, scalars
 from r1.rollout.base import Engine
-from r1.seeds import key
 from r1.stage.base import Stage
-from r1.stage.optimization import Optimization
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,13 +8,13 @@ from typing import Unpack
 from torch import Tensor
 
 from r1.data.base import Data, Row
-from r1.evaluate import Validation
-from r1.model import Model
+from r1.model.loading import Model
+from r1.model.sequences import Sequences, stack
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.sequences import Sequences, stack
 from r1.stage.base import Stage
-from r1.stage.optimization import Optimization
+from r1.stage.training.optimization import Optimization
+from r1.stage.validation.metrics import Validation
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
-from r1 import shards
-from r1.forward import inner
-from r1.shards import named
+from r1.model.forward import inner
+from r1.strategy import shards
 from r1.strategy.base import Strategy
+from r1.strategy.shards import named
 
 if TYPE_CHECKING:
     import lightning as L

@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from r1.core.seeds import key
 from r1.data.base import Row
-from r1.seeds import key
 
 
 @dataclass(frozen=True)

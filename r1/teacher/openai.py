@@ -31,13 +31,13 @@ from urllib.request import (
 
 from annotated_types import Ge, Gt
 
+from r1.core.errors import MODEL, UserError
+from r1.core.secrets import redact
 from r1.data.base import Row
-from r1.errors import MODEL, UserError
-from r1.secrets import redact
+from r1.teacher.api.openai_response import excerpt, read_answer, read_body, retry_after
+from r1.teacher.api.rate_limiter import Pace
+from r1.teacher.api.request_pool import Crew
 from r1.teacher.base import Answer, Failure, Question, Reply
-from r1.teacher.crew import Crew
-from r1.teacher.pace import Pace
-from r1.teacher.wire import excerpt, read_answer, read_body, retry_after
 
 PATH = "/chat/completions"
 FIRST_WAIT_S = 0.5  # doubled after every failure

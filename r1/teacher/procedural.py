@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 from annotated_types import Interval
 
-from r1.completion import parse
+from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import Language, tagged, worked
 from r1.data.base import Row
-from r1.errors import DATA, UserError
+from r1.data.completion import parse
 from r1.teacher.base import Answer, Question, Reply
 
 BATCH_SIZE = 64  # questions between two looks at whether the run is to stop

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from r1.core.errors import MODEL, UserError
 from r1.data.base import Row
 from r1.data.template.base import template_prefill
-from r1.errors import MODEL, UserError
-from r1.model import DType, Model, location, stop_ids
+from r1.model.loading import DType, Model, location, stop_ids
 from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:

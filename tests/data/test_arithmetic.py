@@ -2,11 +2,11 @@ import random
 
 import pytest
 
-from r1.completion import parse
+from r1.core.errors import UserError
 from r1.data.arithmetic import arithmetic, near, question, row, split_of, worked
+from r1.data.completion import parse
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
-from r1.errors import UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 KNOBS = {"min_terms": 3, "max_terms": 5, "max_term": 9, "language": "en", "seed": 0}

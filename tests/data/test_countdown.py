@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.completion import parse
+from r1.core.errors import UserError
+from r1.data.completion import parse
 from r1.data.countdown import countdown, play, question, row, split_of
 from r1.data.template.chat import Chat
 from r1.data.verifier.countdown import countdown as verifier
-from r1.errors import UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": verifier}
 KNOBS = {"min_numbers": 3, "max_numbers": 4, "max_number": 99, "seed": 0}

@@ -7,7 +7,8 @@ import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
 
-from r1.completion import parse
+from r1.core.errors import DATA, UserError
+from r1.data.completion import parse
 from r1.data.gsm8k import gsm8k
 from r1.data.hub import kept, splits
 from r1.data.math import math
@@ -16,7 +17,6 @@ from r1.data.split import apart, hold_out, some
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 from r1.data.verifier.math import math as verify_math
-from r1.errors import DATA, UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 COLUMNS = {"prompt_column": "question", "answer_column": "answer"}

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from r1.core.errors import DATA, UserError
 from r1.data.jsonl import decoded, jsonl
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
-from r1.errors import DATA, UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 KNOBS = {

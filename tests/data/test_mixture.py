@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.build import Experiment, build, make
-from r1.check.config import check_config
-from r1.check.parts import check_parts
+from r1.config.build import Experiment, build, make
+from r1.config.check.components import check_parts
+from r1.config.check.config import check_config
+from r1.core.errors import UserError
+from r1.core.jsonl import read
 from r1.data.base import Data
 from r1.data.mixture import interleaved, mixture, shares
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.countdown import countdown
 from r1.data.verifier.exact import exact
-from r1.errors import UserError
-from r1.jsonl import read
 from r1.run import execute
 
 Config = dict[str, Any]

@@ -2,12 +2,12 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from r1.core.errors import MODEL, UserError
 from r1.data.base import Data
 from r1.data.template.base import template_prefill, with_prefill
 from r1.data.template.chat import Chat
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
-from r1.errors import MODEL, UserError
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

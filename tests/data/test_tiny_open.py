@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.build import make
+from r1.config.build import make
+from r1.core.errors import UserError
 from r1.data.base import Data
 from r1.data.tiny_open import ask, quality, question, working
-from r1.errors import UserError
 from r1.reward.terms.tiny_open import tiny_open
 
 

@@ -3,10 +3,10 @@ import json
 
 import pytest
 
+from r1.core.errors import DATA, UserError
 from r1.data.template.chat import Chat
 from r1.data.traces import traces
 from r1.data.verifier.exact import exact
-from r1.errors import DATA, UserError
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 ROWS = [

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1.core.errors import UserError
 from r1.data.verifier import math as math_module
 from r1.data.verifier import worker
 from r1.data.verifier.guard import guard
 from r1.data.verifier.math import math, pop_counts
 from r1.data.verifier.pool import Job, Pool
-from r1.errors import UserError
 
 PAYLOADS = str(Path(__file__).with_name("payloads.py"))
 SLOW = r"\left(\sqrt{2}+\sqrt{3}+\sqrt{%d}\right)^{999}"  # passes the guard

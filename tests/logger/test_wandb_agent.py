@@ -18,7 +18,7 @@ from fakewandb import Server
 from fakewandb_state import Held
 from wandbruns import KEY, TINY, check, metrics
 
-from r1.runs import read
+from r1.core.runs import read
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ["${env}", "${interpreter}", "-m", "r1.run"]

@@ -10,7 +10,7 @@ import pytest
 from fakewandb import Server
 from forkserver import Ended, ForkServer, knobs, log
 
-from r1.runs import read
+from r1.core.runs import read
 
 Run = Callable[..., Ended]
 Shell = Callable[..., subprocess.CompletedProcess[str]]

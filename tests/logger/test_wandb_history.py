@@ -18,7 +18,10 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 TERM = signal.SIGTERM
 STEP, VALIDATION = "r1.stage.grpo:Grpo.micro_batches", "r1.stage.base:Stage.validation_step"
 ENDS = {
-    "killed": (Point("r1.jsonl:append", match="metrics.jsonl", call=8), "failed"),  # after the checkpoint of step 4
+    "killed": (
+        Point("r1.core.jsonl:append", match="metrics.jsonl", call=8),
+        "failed",
+    ),  # after the checkpoint of step 4
     "stopped": (Point(STEP, call=4, number=TERM), "preempted"),
     "stopped in a validation": (Point(VALIDATION, call=3, number=TERM), "preempted"),
     "killed at once": (Point(STEP), "failed"),

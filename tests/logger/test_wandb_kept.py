@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wandb.proto.wandb_internal_pb2 import Record
 
-from r1.logger.kept import BLOCK, HEADER, PART, is_whole, records
+from r1.logger.wandb_run.run_file import BLOCK, HEADER, PART, is_whole, records
 
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 

@@ -15,12 +15,12 @@ from fakewandb import Server
 from lightning.pytorch.loggers.logger import DummyLogger
 from wandbruns import check
 
-from r1 import jsonl
-from r1.build import Config
-from r1.logger import courier
-from r1.logger.courier import Order, identity, news, say
-from r1.logger.rows import Rows
+from r1.config.build import Config
+from r1.core import jsonl
 from r1.logger.wandb import Wandb, claim, wandb
+from r1.logger.wandb_run import worker as courier
+from r1.logger.wandb_run.history import Rows
+from r1.logger.wandb_run.worker import Order, identity, news, say
 from r1.run import execute
 
 KNOBS: dict[str, Any] = {"project": "p", "entity": None, "group": "g", "name": "n", "tags": ["t"], "log_model": False}

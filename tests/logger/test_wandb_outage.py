@@ -17,7 +17,7 @@ from fakewandb import Server
 from forkserver import Ended, Whole, log
 from wandbruns import check, only
 
-from r1.runs import read
+from r1.core.runs import read
 
 Run = Callable[..., Ended]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -93,7 +93,7 @@ TROUBLES: dict[str, Callable[[Server], None]] = {
     "silent": fall_silent,
     "failing": fail,
     "core": lambda server: kill(server, "wandb-core"),
-    "courier": lambda server: kill(server, "r1.logger.courier"),
+    "courier": lambda server: kill(server, "r1.logger.wandb_run.worker"),
 }
 
 

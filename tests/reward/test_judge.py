@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from r1.build import rewards
-from r1.check.config import check_schema
-from r1.errors import MODEL, REWARD, UserError
+from r1.config.build import rewards
+from r1.config.check.config import check_schema
+from r1.core.errors import MODEL, REWARD, UserError
 from r1.reward import scorer
-from r1.reward.frozen import FrozenPolicy
+from r1.reward.initial_policy import FrozenPolicy
 from r1.reward.terms.judge import Judge
 from r1.reward.terms.self_judge import SelfJudge
 from r1.rollout.transformers import Transformers

@@ -10,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from r1.check.config import check_config
-from r1.errors import MODEL, UserError
-from r1.model import location
+from r1.config.check.config import check_config
+from r1.core.errors import MODEL, UserError
+from r1.model.loading import location
 from r1.reward.terms.preference import Preference
 
 KNOBS: dict[str, Any] = {

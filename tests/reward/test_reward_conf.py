@@ -9,12 +9,12 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from r1.build import rewards
-from r1.check.schema import problems
+from r1.config.build import rewards
+from r1.config.check.schema import problems
+from r1.core.paths import CONF
 from r1.data.base import Row
 from r1.reward.base import Function, Rewards
 
-CONF = Path(__file__).parents[2] / "conf"
 TERMS = sorted(path.stem for path in (CONF / "reward" / "terms").glob("*.yaml"))
 
 

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from r1.core.errors import DATA, REWARD, UserError
 from r1.data.base import Row
-from r1.errors import DATA, REWARD, UserError
 from r1.reward.base import Function, Rewards, Scores, Term, required_columns
 from r1.rollout.base import carry_on
 

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1.completion import TAGS
+from r1.core.errors import UserError
 from r1.data.base import Row
-from r1.errors import UserError
+from r1.data.completion import TAGS
+from r1.data.text import language_share
 from r1.reward.terms.accuracy import accuracy
 from r1.reward.terms.duplicates import duplicates
 from r1.reward.terms.finished import finished
 from r1.reward.terms.format import format as format_term
-from r1.reward.terms.language import language, language_share
+from r1.reward.terms.language import language
 from r1.reward.terms.length import length
 from r1.reward.terms.num_tokens import num_tokens
 from r1.reward.terms.repetition import repetition

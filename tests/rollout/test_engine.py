@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from r1.errors import Interrupted
-from r1.functional import sample
+from r1.core.errors import Interrupted
+from r1.core.seeds import key, uniforms
+from r1.model.functional import sample
 from r1.rollout.base import Rollout
-from r1.rollout.decoder import fitting
-from r1.rollout.shared import SharedDecoder
+from r1.rollout.decoding.decoder import fitting
+from r1.rollout.decoding.shared_prefix import SharedDecoder
 from r1.rollout.transformers import Transformers
-from r1.seeds import key, uniforms
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gpt2", "gemma2"]  # one for each decoder, and two more
 TEMPERATURES = [0.6, 1.0, 1.3]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from r1 import serve
-from r1.check.config import check_config
-from r1.errors import UserError
+from r1.config.check.config import check_config
+from r1.core.errors import UserError
 from r1.rollout import vllm as module
 
 Config = dict[str, Any]
@@ -69,7 +69,10 @@ def test_the_servers_command() -> None:
     said = dict(zip(words[2::2], words[3::2], strict=False))
     assert said["--model"].endswith("assets/tiny")
     expected = {"--host": "127.0.0.1", "--port": "8123", "--load-format": "dummy"}
-    expected |= {"--logprobs-mode": "processed_logprobs", "--worker-extension-cls": "r1.rollout.vllm_worker.Weights"}
+    expected |= {
+        "--logprobs-mode": "processed_logprobs",
+        "--worker-extension-cls": "r1.rollout.serving.vllm_worker.Weights",
+    }
     assert said.items() >= expected.items()
     assert words[-2:] == ["--dtype", "bfloat16"]
     assert serve.SETTINGS["VLLM_SERVER_DEV_MODE"] == "1"

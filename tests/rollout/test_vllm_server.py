@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 from fakevllm import Server, garbage, hang_up, refuse, serving
-from test_synced import PROMPTS, SEEDS, STOP, assert_same, moved
+from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
-from r1.errors import STORAGE, Interrupted, UserError
-from r1.ranks import Place, Ranks
+from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.core.rank_info import Place
+from r1.distributed.collectives import Ranks
 from r1.rollout.transformers import Transformers
 from r1.rollout.vllm_server import VLLMServer
 
@@ -77,7 +78,7 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
 def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
     running: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r1.rollout.vllm_http.CONNECT_S", 0.3)
+    monkeypatch.setattr("r1.rollout.serving.vllm_client.CONNECT_S", 0.3)
 
     def late(handler: Any, body: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.6)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from r1 import jsonl
-from r1.build import Config
+from r1.config.build import Config
+from r1.core import jsonl
+from r1.core.errors import DATA, UserError
+from r1.core.runs import read
 from r1.data.arithmetic import held_out
-from r1.errors import DATA, UserError
 from r1.run import execute
-from r1.runs import read
-from r1.stage.questions import REASONS
+from r1.stage.distillation.question_generation import REASONS
 
 ENDS = [  # a question goes to the next 1, which random weights soon write
     "stage.single_line=false",

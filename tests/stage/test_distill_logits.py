@@ -13,13 +13,13 @@ from slow import assert_same, collected, gradient
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from r1.build import Config
+from r1.config.build import Config
+from r1.core.errors import MODEL, UserError
+from r1.core.runs import read
 from r1.data.base import Row
-from r1.errors import MODEL, UserError
-from r1.forward import Forward
-from r1.model import Model, location
+from r1.model.forward import Forward
+from r1.model.loading import Model, location
 from r1.run import execute
-from r1.runs import read
 
 Stages = Callable[..., Any]
 TEACHER = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32"]

@@ -29,11 +29,11 @@ from slow import (
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from r1.model.sequences import Sequences
 from r1.run import execute
-from r1.sequences import Sequences
 from r1.stage.base import Stage
-from r1.stage.experience import Experience, split
 from r1.stage.grpo import Grpo
+from r1.stage.rl.experience import Experience, split
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from r1 import run as command
-from r1.errors import HALTED, Halted
-from r1.evaluate import Estimate
+from r1.core.errors import HALTED, Halted
+from r1.core.runs import read
+from r1.core.statistics import Estimate
 from r1.run import execute
-from r1.runs import read
 from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
 from r1.stage.sft import Sft

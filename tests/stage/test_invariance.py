@@ -10,11 +10,11 @@ import torch
 from slow import LOSSES, STOPS, Ranks, assert_same, chosen, collected, gradient, groups_of, in_parts, move
 from torch import Tensor
 
-from r1 import head
-from r1.forward import Forward
+from r1.model import fused_logprobs as head
+from r1.model.forward import Forward
 from r1.stage.base import Stage
-from r1.stage.experience import Experience, select, split
 from r1.stage.grpo import Grpo
+from r1.stage.rl.experience import Experience, select, split
 
 Stages = Callable[..., Grpo]
 KNOBS = [

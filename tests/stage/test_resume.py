@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from r1 import checkpoint
-from r1.errors import STORAGE, Interrupted, UserError
-from r1.ranks import Ranks
+from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.distributed.collectives import Ranks
 from r1.run import execute
 from r1.stage.base import Stage
+from r1.train import checkpoint
 
 Runner = Callable[..., Path]
 MIXTURE = [

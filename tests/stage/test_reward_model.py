@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from r1.build import build
-from r1.check.config import check_config
-from r1.check.parts import check_parts
-from r1.errors import UserError
-from r1.jsonl import read
+from r1.config.build import build
+from r1.config.check.components import check_parts
+from r1.config.check.config import check_config
+from r1.core.errors import UserError
+from r1.core.jsonl import read
 from r1.reward.terms.preference import Preference
 from r1.run import execute
 from r1.stage.reward_model import preferred

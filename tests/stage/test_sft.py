@@ -17,7 +17,7 @@ from slow import Ranks
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.forward import Forward
+from r1.model.forward import Forward
 from r1.rollout.base import Rollout
 from r1.run import execute
 from r1.stage.base import StepLoader

@@ -17,7 +17,7 @@ from slow import LIMIT, STOPS, assert_same, collected, flat, gradient, groups_of
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from r1.model import location
+from r1.model.loading import location
 from r1.rollout.base import Rollout
 from r1.stage.advantage.base import Advantage
 from r1.stage.advantage.batch import batch
@@ -25,8 +25,8 @@ from r1.stage.advantage.center import center
 from r1.stage.advantage.gdpo import gdpo
 from r1.stage.advantage.group import group
 from r1.stage.base import Stage
-from r1.stage.experience import Experience, Group, split
 from r1.stage.grpo import Grpo
+from r1.stage.rl.experience import Experience, Group, split
 
 Stages = Callable[..., Grpo]
 TrlOf = Callable[[float], Any]

@@ -28,12 +28,12 @@ from badserver import (
 )
 from replies import ask_all, replies
 
+from r1.core.errors import CONFIG, MODEL, Interrupted, UserError
 from r1.data.base import Row
-from r1.errors import CONFIG, MODEL, Interrupted, UserError
 from r1.rollout.base import carry_on
+from r1.teacher.api.openai_response import MAX_BYTES, read_answer, retry_after
 from r1.teacher.base import Answer, Failure, Reply, questions, sample_seed
 from r1.teacher.openai import OpenAI, backoff, endpoint
-from r1.teacher.wire import MAX_BYTES, read_answer, retry_after
 
 KEY = "sk-canary-0123456789abcdef"
 ROWS: list[Row] = [{"prompt": f"{i}+5=?"} for i in range(4)]
@@ -483,6 +483,6 @@ def test_backoff_doubles_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_body_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES > 1 << 24
-    monkeypatch.setattr("r1.teacher.wire.MAX_BYTES", 1000)
+    monkeypatch.setattr("r1.teacher.api.openai_response.MAX_BYTES", 1000)
     server.otherwise = garbage(b"x" * 200_000)
     assert "more than 1000 bytes" in refused(server, max_retries=0).do

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replies import ask_all
 
-from r1.completion import parse
+from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import question, tagged, worked
 from r1.data.base import Row
+from r1.data.completion import parse
+from r1.data.text import language_share
 from r1.data.verifier.countdown import countdown
-from r1.errors import DATA, UserError
-from r1.reward.terms.language import language_share
 from r1.teacher.base import Answer
 from r1.teacher.procedural import Procedural
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-from r1.check.schema import problems
+from r1.config.check.schema import problems
+from r1.core.paths import CONF
 
-CONF = Path(__file__).parents[2] / "conf" / "teacher"
+TEACHERS = CONF / "teacher"
 OPTIONS = {"procedural": "Procedural", "transformers": "Transformers", "openai": "OpenAI"}
 
 
 def node(option: str) -> dict[str, Any]:
-    loaded = OmegaConf.to_container(OmegaConf.load(CONF / f"{option}.yaml"))
+    loaded = OmegaConf.to_container(OmegaConf.load(TEACHERS / f"{option}.yaml"))
     assert isinstance(loaded, dict)
     return {str(key): value for key, value in loaded.items()}
 
 
 def test_every_file_is_a_known_option() -> None:
-    assert {path.stem for path in CONF.glob("*.yaml")} == set(OPTIONS)
+    assert {path.stem for path in TEACHERS.glob("*.yaml")} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -13,8 +13,8 @@ from replies import ask_all
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
+from r1.core.errors import MODEL, UserError
 from r1.data.base import Row
-from r1.errors import MODEL, UserError
 from r1.teacher.transformers import Transformers
 
 CHAT = (

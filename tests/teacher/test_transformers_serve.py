@@ -14,10 +14,10 @@ from urllib.request import urlopen
 import pytest
 
 from r1.data.base import Row
-from r1.model import location
+from r1.model.loading import location
 from r1.rollout.base import carry_on
-from r1.stage.asking import Asked, ask
-from r1.store import Store
+from r1.stage.distillation.answer_cache import Store
+from r1.stage.distillation.teacher_queries import Asked, ask
 from r1.teacher.base import Teacher, questions
 from r1.teacher.openai import OpenAI
 from r1.teacher.transformers import Transformers

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from r1.core.errors import MODEL, UserError
 from r1.data.template.base import MARKER, with_prefill
-from r1.errors import MODEL, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

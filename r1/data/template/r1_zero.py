@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from r1.core.errors import UserError
 from r1.data.template.base import with_prefill
 from r1.data.template.chat import eos
-from r1.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1.completion import normalise
 from r1.data.base import Row
+from r1.data.completion import normalise
 
 MAX_CHARS = 1000
 MAX_DEPTH = 50

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1.completion import normalise
 from r1.data.base import Row
+from r1.data.completion import normalise
 
 MAX_CHARS = 400  # longer texts are compared as text: no conversion of huge numbers
 WRAPS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))

@@ -25,8 +25,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from r1.core.errors import REWARD, UserError
 from r1.data.verifier import worker
-from r1.errors import REWARD, UserError
 
 NUM_WORKERS = min(4, os.cpu_count() or 1)
 START_SECONDS = 120.0  # for one process to import sympy, on the slowest file system

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1.completion import parse
 from r1.data.base import Row, Verifier, verdicts
+from r1.data.completion import parse
 
 
 def accuracy(

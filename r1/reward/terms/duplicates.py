@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from r1.completion import normalise
+from r1.data.completion import normalise
 from r1.reward.terms.repetition import UNIT
 
 NGram = tuple[str, ...]

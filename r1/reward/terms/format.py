@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1.completion import TAGS, Parsed, parse
+from r1.data.completion import TAGS, Parsed, parse
 
 PARTIAL = 0.5  # the most that a completion without the strict form can earn
 

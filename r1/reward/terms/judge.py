@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
-from r1.errors import REWARD, UserError
+from r1.core.errors import REWARD, UserError
 from r1.reward.rubric import Rubric
 from r1.reward.scorer import Outcome, Pair, Scorer
 from r1.rollout.base import carry_on

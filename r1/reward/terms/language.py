@@ -1,45 +1,16 @@
-"""How much of the thinking is in one language: the language-consistency reward of DeepSeek-R1 (2.3.2).
+"""The language-consistency reward of DeepSeek-R1 (2.3.2): how much of the thinking is in one language.
 
-The paper takes the share of target-language words. Here words are told apart by script: a run of Latin
-letters is one word, a Han character is one word, a run of letters of any other script is one word of a third
-language. Script cannot tell English from French. LaTeX, code, tags, digits and single letters (variables) are
-no language.
+The paper takes the share of target-language words; ``r1.data.text`` says what a word of a language is.
 """
 
 from __future__ import annotations
 
-import re
-from typing import Any, Literal
+from typing import Any
 
-from r1.completion import parse
-
-Language = Literal["en", "zh"]
-HAN = "\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
-LATIN = "A-Za-z\u00aa\u00ba\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff"
-WORD = re.compile(f"(?P<zh>[{HAN}])|(?P<en>[{LATIN}]+)|(?P<other>[^\\W\\d_{HAN}{LATIN}]+)")
-
-# Every alternative stops at the next delimiter of its own kind, so no text makes the search quadratic.
-NOT_LANGUAGE = re.compile(
-    r"```(?:(?!```).)*```|`[^`\n]*`"  # code
-    r"|\$\$[^$]*\$\$|\$[^$\n]*\$|\\\[(?:(?!\\[\[\]]).)*\\\]|\\\((?:(?!\\[()]).)*\\\)"  # LaTeX formulas
-    r"|\\(?:begin|end)\{\w*\*?\}|\\[A-Za-z]+"  # LaTeX commands
-    r"|</?[A-Za-z]\w*>",  # tags
-    re.DOTALL,
-)
+from r1.data.completion import parse
+from r1.data.text import Language, language_share
 
 
 def language(prompts: list[str], completions: list[str], *, target: Language, **columns: Any) -> list[float | None]:
     """Share of ``target`` words in the thinking, 0 to 1; 0 where there is no thinking; (B,)."""
     return [language_share(parse(completion).thinking or "", target) for completion in completions]
-
-
-def language_share(text: str, target: Language) -> float:
-    """Words of ``target`` over all words of ``text``; 0 if it has none. Linear time."""
-    found = words(text)
-    return found.count(target) / len(found) if found else 0.0
-
-
-def words(text: str) -> list[str]:
-    """The language (``en``, ``zh`` or ``other``) of each word of ``text``. Linear time."""
-    found = WORD.finditer(NOT_LANGUAGE.sub(" ", text))
-    return [str(m.lastgroup) for m in found if m.lastgroup == "zh" or len(m[0]) > 1]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 
-from r1.errors import UserError
+from r1.core.errors import UserError
 
 
 def length(

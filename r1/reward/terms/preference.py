@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 from annotated_types import Ge, Gt
 
-from r1.errors import MODEL, UserError
-from r1.model import DType, Model
-from r1.reward.scalar import chat_ids, check_chat, padded, scalars
+from r1.core.errors import MODEL, UserError
+from r1.model.loading import DType, Model
+from r1.reward.reward_model_io import chat_ids, check_chat, padded, scalars
 from r1.reward.scorer import Outcome, Pair, Scorer
 
 if TYPE_CHECKING:

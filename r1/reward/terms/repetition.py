@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from r1.reward.terms.language import HAN
+from r1.data.text import HAN
 
 UNIT = re.compile(f"[{HAN}]|[^\\s{HAN}]+")
 

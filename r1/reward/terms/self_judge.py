@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
-from r1.reward.frozen import FrozenPolicy
+from r1.core.seeds import key
+from r1.reward.initial_policy import FrozenPolicy
 from r1.reward.scorer import Scorer
 from r1.reward.terms.judge import checked, judged
 from r1.rollout.base import Engine
-from r1.seeds import key
 
 
 class SelfJudge(Scorer):

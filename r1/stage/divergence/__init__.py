@@ -1,1 +1,1 @@
-"""How far the student is from the teacher, elementwise (see ``r1.divergence.Divergence``). One file per option."""
+"""How far the student is from the teacher, elementwise (``r1.model.fused_divergence``). One file per option."""

@@ -1,0 +1,153 @@
+"""From runs to verdicts: a reading of one run, an effect between readings, and what its interval over seeds says.
+
+An effect is worked out within each seed, so that its interval is that of paired differences (or ratios).
+"""
+
+from __future__ import annotations
+
+import operator
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+from r1.core.runs import Run
+from r1.core.statistics import over_seeds
+from r1.experiment.report.variants import Figure
+
+REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
+Runs = Mapping[str, Mapping[Any, Run]]  # step -> seed -> the run that has finished
+
+
+@dataclass(frozen=True)
+class At:
+    """A figure of a run's ``start``, its ``final``, or the validation after so many optimizer steps."""
+
+    step: str
+    metric: str
+    when: Literal["start", "final"] | int = "final"
+
+    def __call__(self, run: Run) -> float:
+        if isinstance(self.when, int):
+            return dict(curve(run, self.metric))[self.when]
+        return float(run.manifest["metrics"][self.when][self.metric]["value"])
+
+
+@dataclass(frozen=True)
+class StepsTo:
+    """Optimizer steps until a metric reaches a level, linear between validations; the last one if it never does."""
+
+    step: str
+    metric: str
+    level: float
+
+    def __call__(self, run: Run) -> float:
+        points = curve(run, self.metric)
+        if points[0][1] >= self.level:
+            return float(points[0][0])
+        for (before, low), (after, high) in pairwise(points):
+            if high >= self.level:
+                return before + (after - before) * (self.level - low) / (high - low)
+        return float(points[-1][0])
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of a metric over all steps that have it."""
+
+    step: str
+    metric: str
+
+    def __call__(self, run: Run) -> float:
+        return statistics.fmean(value for _, value in curve(run, self.metric))
+
+
+Reading = At | StepsTo | Mean
+
+
+def curve(run: Run, metric: str) -> list[tuple[int, float]]:
+    """(step, value), in order; of a run that went on after a stop, the later of two values for a step."""
+    return sorted({int(row["step"]): row[metric] for row in run.metrics if metric in row}.items())
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What is measured for a claim, and on which side of which bound its interval must lie.
+
+    Attributes:
+        of: what it is about.
+        to: what that is compared with; None: it stands alone.
+        by: how: the difference, or the ratio.
+        above: the claim says that it lies above this; with ``below`` None as well, it is only reported.
+    """
+
+    what: str
+    of: Reading
+    to: Reading | None = None
+    by: Callable[[float, float], float] = operator.sub
+    above: float | None = None
+    below: float | None = None
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        return (self.of,) if self.to is None else (self.of, self.to)
+
+    @property
+    def decides(self) -> bool:
+        return self.above is not None or self.below is not None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An effect with its figures over seeds: None where no seed has them."""
+
+    effect: Effect
+    value: Figure | None
+    sides: tuple[Figure | None, ...]  # of its readings
+
+    @property
+    def verdict(self) -> str:
+        return UNDECIDED if self.value is None else verdict(self.value, self.effect)
+
+
+def measured(effect: Effect, runs: Runs) -> Measured:
+    """An effect over the seeds under which all runs that it reads have finished."""
+    sides = [_by_seed(reading, runs) for reading in effect.readings]
+    seeds = [seed for seed in sides[0] if all(seed in side for side in sides)]
+    values = [sides[0][seed] if len(sides) == 1 else effect.by(*(side[seed] for side in sides)) for seed in seeds]
+    return Measured(effect, figure(values), tuple(figure(list(side.values())) for side in sides))
+
+
+def reading(of: Reading, runs: Runs) -> Figure | None:
+    return figure(list(_by_seed(of, runs).values()))
+
+
+def _by_seed(of: Reading, runs: Runs) -> dict[Any, float]:
+    return {seed: of(run) for seed, run in runs.get(of.step, {}).items()}
+
+
+def figure(values: Sequence[float]) -> Figure | None:
+    """The mean over seeds with its 95 % interval (Student's t); one seed has none, and decides nothing."""
+    if len(values) < 2:
+        return Figure(values[0], None, None, 1) if values else None
+    return Figure(**asdict(over_seeds(list(values))))
+
+
+def verdict(value: Figure, effect: Effect) -> str:
+    """Reproduced: the whole interval lies on the side that is claimed; not: on the other; else undecided."""
+    if value.low is None or value.high is None:
+        return UNDECIDED
+    if effect.above is not None:
+        right, wrong = value.low > effect.above, value.high < effect.above
+    elif effect.below is not None:
+        right, wrong = value.high < effect.below, value.low > effect.below
+    else:
+        return UNDECIDED
+    return REPRODUCED if right else NOT if wrong else UNDECIDED
+
+
+def overall(found: Sequence[Measured]) -> str:
+    """The verdict on a claim: reproduced if each of its deciding effects is, not reproduced if one of them is not."""
+    verdicts = {one.verdict for one in found if one.effect.decides}
+    return NOT if NOT in verdicts else REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED

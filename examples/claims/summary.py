@@ -1,0 +1,88 @@
+"""What became of the claims as a table for people (Markdown) and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from examples.claims.effect import Measured, Runs
+from examples.claims.findings import Finding, Record
+from r1.core.console import duration
+from r1.experiment.report.variants import Figure
+
+
+def text(value: Figure | None) -> str:
+    """``0.905 (0.882 to 0.923)``."""
+    return f"{value.text} ({value.interval or 'one seed'})" if value else "not measured"
+
+
+def ours(one: Measured) -> str:
+    """An effect with its figures; of two that are compared, each with its interval."""
+    sides = [text(side) for side in one.sides] if len(one.sides) > 1 and one.value else []
+    return f"{one.effect.what}: {text(one.value)}" + (f"; {' against '.join(sides)}" if sides else "")
+
+
+def bound(one: Measured) -> str:
+    """What the claim asks of an effect."""
+    effect = one.effect
+    if effect.above is not None:
+        return f"above {effect.above:g}"
+    return f"below {effect.below:g}" if effect.below is not None else "reported"
+
+
+def stamp(manifest: Record, runs: Runs) -> str:
+    """When, from which code and from how much it was made."""
+    git, seeds = manifest["git"], list(dict.fromkeys(step["seed"] for step in manifest["steps"]))
+    commit = (git["commit"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
+    took = [run.manifest["wall_s"] for by_seed in runs.values() for run in by_seed.values()]
+    return (
+        f"Made on {manifest['ended'][:10]} at commit {commit} in {duration(manifest['wall_s'])} min: "
+        f"{len(took)} runs, together {duration(sum(took))} min, with the seeds {', '.join(map(str, seeds))}. "
+        "Means over seeds with their 95 % intervals (Student's t)."
+    )
+
+
+def markdown(found: Sequence[Finding], command: str, stamped: str) -> str:
+    rows = [
+        f"| {f.number} | {f.claim.says} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
+        for f in found
+    ]
+    head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
+    return "\n".join([f"    {command}", "", stamped, "", *head, *rows]) + "\n"
+
+
+def plain(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:
+    """What claims.json holds."""
+    return {
+        "command": manifest["command"],
+        "commit": manifest["git"]["commit"],
+        "dirty": manifest["git"]["dirty"],
+        "date": manifest["ended"],
+        "wall_s": manifest["wall_s"],
+        "claims": [_plain(finding) for finding in found],
+    }
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    claim = finding.claim
+    return {
+        "number": finding.number,
+        "claim": claim.says,
+        "paper": claim.paper,
+        "about": claim.about,
+        "verdict": finding.verdict,
+        "missing": finding.missing,
+        "effects": [
+            {
+                "what": one.effect.what,
+                "above": one.effect.above,
+                "below": one.effect.below,
+                "verdict": one.verdict if one.effect.decides else None,
+                "value": asdict(one.value) if one.value else None,
+                "compared": [asdict(side) if side else None for side in one.sides],
+            }
+            for one in finding.measured
+        ],
+        "commands": finding.commands,
+    }

@@ -1,0 +1,132 @@
+"""From a checked config to objects. The only place in r1 that instantiates anything from a config.
+
+A target's positional parameters are runtime objects and are handed over by their names; its knobs come from YAML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from r1.config.check.schema import home, resolve, signature
+from r1.core.errors import UserError
+
+if TYPE_CHECKING:
+    from r1.data.base import Data
+    from r1.model.loading import Model
+    from r1.reward.base import Function, Rewards
+    from r1.rollout.base import Engine
+    from r1.stage.base import Stage
+    from r1.stage.distillation.filters import Filters
+    from r1.stage.validation.metrics import Validation
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything a run needs, built but not loaded: no weights, no network."""
+
+    stage: Stage
+    model: Model
+    data: Data
+    rewards: Rewards
+    engine: Engine
+    validation: Validation
+
+
+def build(cfg: Config) -> Experiment:
+    """Build all parts of a run that its stage asks for; ``cfg`` has passed ``check.check_schema``."""
+    parts: dict[str, Any] = {
+        "seed": cfg["seed"],
+        "num_devices": cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
+        "model": make(cfg["model"], "model", cfg),
+        "data": make(cfg["data"], "data", cfg),
+        "rewards": rewards(cfg),
+        "engine": make(cfg["rollout"], "rollout", cfg),
+        "validation": make(cfg["val"], "val", cfg),
+    }
+    if "teacher" in used_parts(cfg):
+        parts["teacher"] = make(cfg["teacher"], "teacher", cfg)
+    if takes_filters(cfg):
+        parts["filters"] = filters(cfg)
+    stage = make(own_keys(cfg), "stage", cfg, **parts)
+    return Experiment(stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation")))
+
+
+def used_parts(cfg: Config) -> list[str]:
+    """The runtime objects that the chosen stage takes, by name."""
+    return list(signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime)
+
+
+def takes_filters(cfg: Config) -> bool:
+    return "filters" in used_parts(cfg)
+
+
+def own_keys(cfg: Config) -> Config:
+    """The stage's node without its filters, which are built apart, as the reward's terms are."""
+    return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
+
+
+def nodes_of(config: Config) -> Iterator[tuple[str, Config]]:
+    """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
+    skipped = "" if "stage" not in config or "teacher" in used_parts(config) else "teacher"
+    for part, node in config.items():
+        if part != skipped:
+            yield from _nodes(node, part)
+
+
+def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield where, node
+        for key, inner in node.items():
+            yield from _nodes(inner, f"{where}.{key}")
+
+
+def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
+    """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
+
+    Raises:
+        UserError: what the target says is wrong with its values (a ValueError becomes one); from a user's own code,
+            whatever it raises.
+    """
+    target = resolve(node["_target_"], where, cfg["extensions"])
+    wanted = signature(target).runtime
+    try:
+        return instantiate(node, *(runtime[name] for name in wanted if name in runtime), _convert_="all")
+    except InstantiationException as error:  # hydra wraps what a target raises
+        cause = error.__cause__ or error
+        if isinstance(cause, ValueError):
+            raise UserError(str(cause), where=where) from None
+        if isinstance(cause, UserError) or home(target).startswith("r1."):
+            raise cause from None
+        what = f"{node['_target_']} raised {type(cause).__name__}: {cause}"
+        raise UserError(what, where=where, do="mend it, or set the keys that it needs") from None
+
+
+def rewards(cfg: Config) -> Rewards:
+    from r1.reward.base import Rewards, Term
+
+    nodes = cfg["reward"]["terms"]
+    functions = {name: _function(node, f"reward.terms.{name}", cfg, "weight") for name, node in nodes.items()}
+    return Rewards({name: Term(name, functions[name], node["weight"]) for name, node in nodes.items()})
+
+
+def filters(cfg: Config) -> Filters:
+    from r1.stage.distillation.filters import Filter, Filters
+
+    nodes = cfg["stage"]["filters"]
+    functions = {name: _function(node, f"stage.filters.{name}", cfg, "min", "max") for name, node in nodes.items()}
+    return Filters([Filter(name, functions[name], node["min"], node["max"]) for name, node in nodes.items()])
+
+
+def _function(node: Config, where: str, cfg: Config, *others: str) -> Function:
+    """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
+    knobs = {key: value for key, value in node.items() if key not in others}
+    function: Function = make({"_partial_": True} | knobs, where, cfg)
+    return function

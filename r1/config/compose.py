@@ -1,0 +1,301 @@
+"""From a command line to composed configs; what Hydra could not compose, in a user's words: which override is at fault,
+what is allowed, and the nearest valid name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import warnings
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_automatic_config_search_path
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from r1.config.overrides import name
+from r1.core import budget
+from r1.core.errors import NO_KEY, UserError, UserErrors, elsewhere, nearest, null
+from r1.core.paths import CONF, EXAMPLE_CONFS
+
+FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
+LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
+Config = dict[str, Any]
+budget.register()
+
+
+class ExampleConfigs(SearchPathPlugin):
+    """The config folders of examples/, behind r1's own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in EXAMPLE_CONFS:
+            search_path.append(f"examples/{folder.parent.name}", f"file://{folder}")
+
+
+Plugins.instance().register(ExampleConfigs)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run that a command line asks for: its overrides and its composed, resolved config."""
+
+    overrides: list[str]
+    config: Config
+
+
+def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
+    """The runs that a command line asks for: one, or every point of a grid (-m).
+
+    A sweeper plugin chooses its points later, so what does not vary is composed once.
+
+    Raises:
+        UserError: an override does not compose.
+    """
+    with hydra(args) as loader:
+        if args.multirun and any(name(override).startswith("hydra/sweeper") for override in overrides):
+            asked = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
+        else:
+            asked = grid(loader, args, overrides)
+        return [point(loader, args, texts, number) for number, texts in enumerate(asked)]
+
+
+def grid(loader: Hydra, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
+    """For each run that is asked for the text of every override, in order; without -m there is one.
+
+    Raises:
+        UserError: a sweep that is no grid.
+    """
+    return [list(texts) for texts in itertools.product(*(_choices(loader, args, override) for override in overrides))]
+
+
+def _choices(loader: Hydra, args: Namespace, override: Override) -> list[str]:
+    if not (args.multirun and override.is_sweep_override()):
+        return [str(override.input_line)]
+    override.config_loader = loader.config_loader
+    try:
+        return [text for (text,) in BasicSweeper.split_arguments([override], None)[0]]
+    except HydraException as error:
+        do = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
+        raise UserError(str(error), where="-m", do=do) from None
+
+
+@contextmanager
+def hydra(args: Namespace) -> Iterator[Hydra]:
+    """Hydra as its own main() would set it up, with r1's config folder and the user's --config-dir."""
+    path = create_automatic_config_search_path(None, None, str(CONF))
+    if args.config_dir is not None:
+        folder = Path(args.config_dir).absolute()
+        if not folder.is_dir():
+            do = f"looked in {folder}"
+            raise UserError("there is no such folder", where="--config-dir", given=args.config_dir, do=do)
+        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
+    GlobalHydra.instance().clear()
+    version.setbase("1.3")  # a run stays in the working directory
+    try:
+        yield Hydra.create_main_hydra2("run", path)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def point(loader: Hydra, args: Namespace, texts: list[str], number: int = 0) -> Point:
+    """One run, composed.
+
+    Raises:
+        UserError: which of its overrides does not compose, and why.
+    """
+    job = [f"hydra.job.num={number}", f"++hydra.job.id={number}"] if args.multirun else []
+    _check_choices(loader, texts)
+    try:
+        return Point([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, args, texts + job))
+    except UserError:
+        raise
+    except Exception as error:  # Hydra, OmegaConf and YAML raise many kinds
+        raise UserErrors(list(_blame(loader, args, texts, error)) or [_broken(error)]) from None
+
+
+def _check_choices(loader: Hydra, texts: list[str]) -> None:
+    """What Hydra would compose and nobody means: several options of one group, and the files that options share."""
+    for text in texts:
+        override = OverridesParser.create().parse_rule(text, "override")
+        key, value = override.key_or_group, override.value()
+        odd = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
+        if odd and (options := options_of(loader, key)):  # they are found in the files, which takes its time
+            raise _wrong_option(override, options, "")
+
+
+def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cfg = loader.compose_config(args.config_name or "config", texts, RunMode.RUN, from_shell=False)
+    if caught:
+        raise UserError(str(caught[0].message), where="hydra.searchpath", do="file://FOLDER, with its whole path")
+    _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
+    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
+    parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
+    return {
+        key: OmegaConf.to_container(part, resolve=key not in FOR_STEPS) if OmegaConf.is_config(part) else part
+        for key, part in parts.items()
+    }
+
+
+def _check_hydra(node: Any, where: str = "hydra") -> None:
+    """Hydra builds its launcher, sweeper and callbacks itself, whatever config file names them."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if key == "_target_" and not str(value).startswith(("hydra.", "hydra_plugins.")):
+            allowed = "objects of hydra and hydra_plugins"
+            raise UserError("a config may not build this object", where=f"{where}.{key}", given=value, allowed=allowed)
+        _check_hydra(value, f"{where}.{key}")
+
+
+def _blame(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -> Iterator[UserError]:
+    """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
+    parsed = {text: OverridesParser.create().parse_rule(text, "override") for text in texts}
+    groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
+    named = [text for text in texts if parsed[text].key_or_group in " ".join(_said(error))]
+    good = [text for text in texts if text not in named]
+    try:
+        before = _compose(loader, args, good)
+    except Exception:  # several are at fault, or none
+        good, named = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
+        before = _base(loader, args)
+    for text in named:
+        try:
+            before = _compose(loader, args, [*good, text])
+            good.append(text)
+        except UserError as wrong:
+            yield wrong
+        except Exception as wrong:
+            yield _explained(parsed[text], groups[text], before, _reason(wrong))
+
+
+def _base(loader: Hydra, args: Namespace) -> Config:
+    """The config without any override."""
+    try:
+        return _compose(loader, args, [])
+    except UserError:
+        raise
+    except Exception as error:
+        raise _broken(error) from None
+
+
+def _explained(override: Override, options: list[str], before: Config, reason: str) -> UserError:
+    key, form = override.key_or_group, override.type.name
+    value = override.value() if form == "DEL" else null(override.value())
+    if options:
+        return _wrong_option(override, options, reason)
+    if form == "ADD" and _at(before, key) is not None:
+        return UserError(f"`{key}` is there already", where=key, given=value, do=f"leave out the +: {key}={value}")
+    *above, last = key.split(".")
+    parent = _at(before, ".".join(above)) if above else before
+    if parent is None and above and above[-1] in (_at(before, ".".join(above[:-1])) or {}):
+        group = "/".join(above)
+        do = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
+        return UserError(f"`{'.'.join(above)}` is null and has no keys", where=key, given=value, do=do)
+    if parent is not None and not isinstance(parent, dict | list):
+        what = f"`{'.'.join(above)}` is a value and has no keys"
+        return UserError(what, where=key, given=value, do=f"it is now {parent!r}")
+    if form in ("CHANGE", "DEL") and not (isinstance(parent, dict) and last in parent):
+        return unknown_key(key, value, before)
+    if "${" in str(value):
+        return UserError("this interpolation leads nowhere", where=key, given=value, do=reason)
+    return UserError("this override does not compose", where=key, given=value, do=reason)
+
+
+def _wrong_option(override: Override, options: list[str], reason: str) -> UserError:
+    key, value = name(override), null(override.value())
+    if value not in options:
+        named = bool(value) and isinstance(value, str)
+        what = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
+        do = nearest(str(value), options)
+        if isinstance(value, dict):
+            do = f"set its keys one by one: {key}.KEY=VALUE"
+        if str(value).startswith("_"):
+            do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
+        if key.startswith("hydra/") and not do:
+            extra = str(value).partition("_")[0]
+            do = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
+        return UserError(what, where=key, given=value, allowed=options, do=do)
+    if override.type.name == "ADD":
+        return UserError(f"`{key}` is chosen already", where=key, given=value, do=f"leave out the +: {key}={value}")
+    if override.type.name == "DEL":
+        return UserError(f"`{key}={value}` is not what is chosen", where=key, given=value, do=f"~{key} leaves it out")
+    if "No match in the defaults list" in reason:
+        return UserError(f"`{key}` is not chosen by default", where=key, given=value, do=f"add it: +{key}={value}")
+    return UserError("this option does not compose", where=key, given=value, do=reason)
+
+
+def unknown_key(key: str, value: Any, config: Config) -> UserError:
+    """An error with the keys that stand beside ``key``: those under the deepest parent that exists."""
+    parts = key.split(".")
+    depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_at(config, ".".join(parts[:d])), dict))
+    node, prefix = _at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
+    known = sorted(str(other) for other in node if not str(other).startswith("_"))
+    if not prefix:
+        known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
+    do = readers(key) or nearest(parts[depth], known, prefix) or elsewhere(key, config)
+    if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
+        do = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
+    what = f"unknown key `{key}`: nothing reads it"
+    return UserError(what, where=key, given=value, allowed=known or NO_KEY, do=do)
+
+
+def readers(key: str) -> str:
+    """``stage=grpo reads it``: the other options of the same group that have this key."""
+    group, _, last = key.rpartition(".")
+    files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else []
+    found = sorted(
+        file.stem
+        for file in files
+        if re.search(rf"^({re.escape(last)}:|  - {re.escape(last)}@)", file.read_text(), re.M)
+    )
+    if any(name.startswith("_") for name in found):
+        return f"other options of `{group}` read it"
+    return f"{group.replace('.', '/')}={' or '.join(found)} reads it" if found else ""
+
+
+def _at(config: Any, key: str) -> Any:
+    for part in key.split(".") if key else ():
+        config = config.get(part) if isinstance(config, dict) else None
+    return config
+
+
+def options_of(loader: Hydra, group: str) -> list[str]:
+    """The options of a group, wherever they come from; none if there is no such group."""
+    return [option for option in loader.config_loader.get_group_options(group) if not option.startswith("_")]
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message, without Hydra's own advice."""
+    lines = [line.strip() for line in _said(error)[-1].splitlines() if line.strip()]
+    noise = r"full_key:|object_type=|Available options|Config search path|provider="
+    return " ".join(itertools.takewhile(lambda line: not re.match(noise, line), lines))
+
+
+def _said(error: BaseException | None) -> list[str]:
+    """The messages of an error and of its causes, the innermost last."""
+    return [] if error is None else [str(error), *_said(error.__cause__)]
+
+
+def _broken(error: BaseException) -> UserError:
+    """The config files themselves are at fault."""
+    mark = getattr(error, "problem_mark", None) if isinstance(error, YAMLError) else None
+    where = f"{mark.name}:{mark.line + 1}" if mark else "config files"
+    return UserError("the config cannot be composed", where=where, do=_reason(error))

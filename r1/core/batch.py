@@ -1,0 +1,71 @@
+"""The batch arithmetic, in one place: what is set, what follows from it, and one sentence that explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from r1.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """How one optimizer step is cut up.
+
+    Args:
+        examples_per_step: P, examples (prompts) per optimizer step over all devices.
+        group_size: G, sequences per example (1 where the stage has no groups).
+        micro_batch_size: sequences per forward/backward on one device; cannot change the result.
+        num_devices: devices over all nodes.
+        unit: what goes through the model.
+
+    Raises:
+        UserError: the numbers do not divide.
+    """
+
+    examples_per_step: int
+    group_size: int
+    micro_batch_size: int
+    num_devices: int
+    unit: str = "sequences"
+
+    def __post_init__(self) -> None:
+        if self.examples_per_step % self.num_devices:
+            raise UserError(
+                "the examples of a step do not divide over the devices",
+                where="stage.examples_per_step",
+                given=self.examples_per_step,
+                allowed=f"multiples of {self.num_devices} (trainer.devices x trainer.num_nodes)",
+            )
+        if self.sequences_per_device % self.micro_batch_size:
+            raise UserError(
+                f"{self.sequences_per_device} sequences per step and device do not divide into micro-batches",
+                where="stage.micro_batch_size",
+                given=self.micro_batch_size,
+                allowed=", ".join(str(d) for d in self._divisors()),
+                do="change stage.micro_batch_size; it cannot change the result",
+            )
+
+    @property
+    def sequences_per_step(self) -> int:
+        return self.examples_per_step * self.group_size
+
+    @property
+    def sequences_per_device(self) -> int:
+        return self.sequences_per_step // self.num_devices
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Forward/backward passes per optimizer step on one device: Lightning's ``accumulate_grad_batches``."""
+        return self.sequences_per_device // self.micro_batch_size
+
+    def _divisors(self) -> list[int]:
+        return [d for d in range(1, self.sequences_per_device + 1) if self.sequences_per_device % d == 0]
+
+    def __str__(self) -> str:
+        devices = f"{self.num_devices} device{'s' if self.num_devices > 1 else ''}"
+        made_of = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
+        plural = "es" if self.num_micro_batches > 1 else ""
+        return (
+            f"{made_of}{self.sequences_per_step} {self.unit} per step = "
+            f"{self.num_micro_batches} micro-batch{plural} of {self.micro_batch_size} on {devices}"
+        )

@@ -1,0 +1,176 @@
+"""The one way r1 tells a user that something is wrong: what, where, what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from r1.core.secrets import HIDDEN, SECRET_KEY, redact
+
+CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # ask a run to save and end
+SWEEPS = ("WANDB_SWEEP_ID", "R1_SWEEP")  # in the environment of a run that a sweep has started
+MAX_CHARS = 400  # of one line of a message: an error fits on one screen
+MAX_ERRORS = 4  # shown at once
+NO_KEY = "no key at all"
+MAYBE_SECRET = re.compile(r"key(?!\w*_env)|token(?!iz)|secret|passw|auth|cred", re.IGNORECASE)
+ALIASES = {  # other frameworks' words
+    "num_generations": "group_size",
+    "beta": "kl_coef",
+    "learning_rate": "lr",
+    "max_new_tokens": "max_completion_length",
+    "max_tokens": "max_completion_length",
+    "batch_size": "examples_per_step",
+    "num_steps": "max_steps",
+    "gradient_clip_val": "max_grad_norm",
+}
+
+
+class UserError(Exception):
+    """An error the user caused and can mend; printed on one screen without a traceback.
+
+    Args:
+        what: what is wrong, one sentence.
+        where: the config key (``stage.group_size``) or ``file:line``.
+        given: the offending value, hidden if the key or the value looks like a secret; None: there is none to show
+            (``null(value)`` for a value that may be None).
+        allowed: what would have been accepted, in words or as a list of names.
+        do: the next thing to try.
+        code: the exit code, one of the constants above.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: str = "",
+        given: object = None,
+        allowed: str | Iterable[str] = "",
+        do: str = "",
+        code: int = CONFIG,
+    ) -> None:
+        self.what, self.where, self.given, self.do, self.code = what, where, given, do, code
+        self.allowed = allowed if isinstance(allowed, str) else ", ".join(allowed)
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        given = "" if self.given is None else shown(self.given, self.where)
+        lines = [("where", self.where), ("given", given), ("allowed", self.allowed), ("do", self.do)]
+        return "\n".join([one_line(self.what), *(f"  {name:8} {one_line(text)}" for name, text in lines if text)])
+
+
+class UserErrors(UserError):
+    """Several errors at once, printed below each other; the first decides the exit code."""
+
+    def __init__(self, errors: Sequence[UserError]) -> None:
+        self.errors = errors
+        super().__init__(errors[0].what, where=errors[0].where, given=errors[0].given, code=errors[0].code)
+
+    def __str__(self) -> str:
+        texts = [str(error) for error in self.errors[:MAX_ERRORS]]
+        rest = len(self.errors) - len(texts)
+        return "\n\n".join(texts + ([f"and {rest} more"] if rest else []))
+
+
+class Interrupted(Exception):
+    """The run was asked to stop by a signal, and did so after finishing and saving its step.
+
+    Attributes:
+        folder: the record that it can go on in.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.folder: str | None = None
+
+    @property
+    def code(self) -> int:
+        """128 + signal, as a shell reports it; 0 where a sweep asked: a run that it stops early has not failed."""
+        return 0 if any(map(os.environ.get, SWEEPS)) else 128 + self.number
+
+
+class Halted(UserError):
+    """A guard stopped the run: going on would have trained a model that nobody wants."""
+
+    def __init__(self, what: str, given: float) -> None:
+        do = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
+        super().__init__(f"the run was stopped: {what}", given=given, do=do, code=HALTED)
+
+
+class RankFailed(UserError):
+    """A process of a run on several devices has ended, and with it the run.
+
+    Args:
+        what: what became of it, in its own words or in those of the process that waited for it.
+        rank: which one; None: all, for the same reason.
+        code: the run's exit code.
+        host: its machine.
+        rest: as UserError's.
+    """
+
+    def __init__(self, what: str, rank: int | None, code: int, host: str = "", **rest: Any) -> None:
+        self.fields = {"what": what, "rank": rank, "code": code, "host": host, **rest}
+        who = "" if rank is None else f"rank {rank}{f' on {host}' if host else ''}: "
+        super().__init__(f"{who}{what}", code=code, **rest)
+
+    @classmethod
+    def of(cls, error: BaseException, rank: int | None, host: str) -> RankFailed:
+        """Another error, as that of this rank."""
+        if not isinstance(error, UserError):
+            return cls(one_line(f"{type(error).__name__}: {error}"), rank, 1, host)
+        rest = {"where": error.where, "given": redact(error.given), "allowed": error.allowed, "do": error.do}
+        return cls(error.what, rank, error.code, host, **rest)
+
+
+class Null:
+    """The value None of a config, which is written null."""
+
+    def __repr__(self) -> str:
+        return "null"
+
+
+def null(value: object) -> object:
+    """``value`` as what was given, also where it is None."""
+    return Null() if value is None else value
+
+
+def shown(value: object, where: str = "") -> str:
+    """A value as it would be written in YAML, never a secret."""
+    if SECRET_KEY.search(where) or (isinstance(value, str) and MAYBE_SECRET.search(where.rpartition(".")[2])):
+        return HIDDEN
+    text = repr(redact(value))
+    return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
+
+
+def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
+    """Printable, without secrets, on one line and not too long: what is shown may come from anywhere."""
+    line = "".join(c if c.isprintable() else " " for c in " ".join(redact(text).split()))
+    return line if len(line) <= max_chars else f"{line[: max_chars - 4]} ..."
+
+
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """``did you mean `x`?`` for the closest of ``names``, or an empty string; ``prefix`` is put before it."""
+    known = {known.lower(): known for known in names}
+    word = ALIASES.get(name, name).lower()
+    close = [word] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close = close or [other for other in known if word and other.startswith(word)]
+    return f"did you mean `{prefix}{known[close[0]]}`?" if close else ""
+
+
+def elsewhere(key: str, config: object) -> str:
+    """``did you mean `stage.lr`?`` for ``lr`` or ``trainer.lr``: a key of that name in another part of the config."""
+    last = key.rpartition(".")[2]
+    found = [leaf for leaf in _dotted(config) if leaf.rpartition(".")[2] == ALIASES.get(last, last) and leaf != key]
+    return f"did you mean `{found[0]}`?" if found else ""
+
+
+def _dotted(node: object, prefix: str = "") -> list[str]:
+    if not isinstance(node, dict):
+        return []
+    own = [f"{prefix}{name}" for name in node]
+    return own + [leaf for name, part in node.items() for leaf in _dotted(part, f"{prefix}{name}.")]

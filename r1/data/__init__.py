@@ -1,0 +1,1 @@
+"""Datasets: rows, prompt templates, verifiers. One file per option."""

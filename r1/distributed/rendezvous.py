@@ -1,0 +1,19 @@
+"""The address at which the processes of a Slurm job step meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FIRST_PORT, NUM_PORTS = 15000, 10000
+
+
+def meeting_point(env: Mapping[str, str]) -> dict[str, str]:
+    """``MASTER_ADDR`` and ``MASTER_PORT`` of a job step, alike for all its tasks; what is set already stays."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+
+    if "SLURM_STEP_NODELIST" not in env:
+        return {}
+    number = 7 * int(env["SLURM_JOB_ID"]) + int(env["SLURM_STEP_ID"])
+    address = SLURMEnvironment.resolve_root_node_address(env["SLURM_STEP_NODELIST"])
+    found = {"MASTER_ADDR": address, "MASTER_PORT": str(FIRST_PORT + number % NUM_PORTS)}
+    return {name: value for name, value in found.items() if name not in env}

@@ -1,0 +1,1 @@
+"""More than one run: pipelines, sweeps, grids and reports."""

@@ -1,0 +1,88 @@
+"""Pipelines from a command line to their records: plan all of them, then run one after the other."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from r1.config.build import make
+from r1.config.compose import Config
+from r1.core.budget import check_points
+from r1.core.cli import command, fail
+from r1.core.errors import UserError, UserErrors
+from r1.experiment.pipeline.steps import Pipeline
+
+if TYPE_CHECKING:
+    from r1.experiment.pipeline.node import Plan
+
+
+def run(args: Namespace, asked: list[Pipeline]) -> int:
+    """The exit code: of several pipelines (-m) the highest; a signal ends them all.
+
+    Raises:
+        UserError: one of them cannot run, so none is started.
+        Interrupted: by a signal.
+    """
+    from r1.experiment.pipeline.explain import show
+    from r1.experiment.pipeline.plan import plan
+
+    plans, digests = [], dict[str, str]()
+    for number, pipeline in enumerate(asked, 1):
+        try:
+            plans.append(plan(args, pipeline, digests))
+        except UserError as error:
+            if len(asked) == 1:
+                raise
+            what = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
+            raise UserErrors([UserError(what, code=error.code), error]) from None
+    for step in asked[0].steps:
+        check_points([node.config for made in plans for node in made.nodes if node.step == step])
+    if all(pipeline.config["dry_run"] for pipeline in asked):
+        for made in plans:
+            show(made)
+        return 0
+    codes = []
+    for made in plans:
+        try:
+            print(start(args, made))
+        except UserError as error:
+            if len(asked) == 1:
+                raise
+            codes.append(fail(error))
+    return max(codes, default=0)
+
+
+def start(args: Namespace, plan: Plan) -> Path:
+    """Run one plan into its record's folder."""
+    from r1.core.console import console
+    from r1.experiment.pipeline.record import PipelineRecord
+    from r1.experiment.pipeline.scheduler import Steps
+
+    flags = ["--config-dir", args.config_dir] if args.config_dir else []
+    record = PipelineRecord(plan, command("r1.run"))
+    try:
+        with record:
+            Steps(record, flags).run()
+    finally:
+        if hasattr(record, "dir"):
+            console.print(record.table())
+            page(plan.pipeline.config, record.dir)
+    return record.dir
+
+
+def page(cfg: Config, folder: Path) -> None:
+    """Make what the pipeline names as its ``page``, of whatever steps have finished, and say where it is."""
+    from r1.core.console import console, sentence
+
+    if cfg["page"]:
+        console.print(sentence(f"page: {make(cfg['page'], 'page', cfg, folder=folder)}"))
+
+
+def print_steps(asked: list[Pipeline]) -> int:
+    """``--cfg job``: what each step is started with."""
+    for pipeline in asked:
+        print(OmegaConf.to_yaml(OmegaConf.create(pipeline.written())).rstrip())
+    return 0

@@ -1,0 +1,108 @@
+"""From metrics.jsonl to what the page draws: means over seeds, their range, few enough points."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from r1.core.metrics import meaning
+from r1.core.runs import Run
+from r1.experiment.report.variants import Variant
+
+MAIN = (  # drawn at once; the rest is folded
+    *("val/pass@1", "val/maj@*", "val/thinking_length", "val/format", "val/language", "val/reflection"),
+    *("train/reward", "train/entropy", "train/frac_zero_std", "train/kl", "train/loss"),
+)
+SHARES = ("val/pass@", "val/maj@", "val/format", "val/language", "val/truncated", "train/frac_zero_std")
+MAX_POINTS, MIN_POINTS = 300, 20  # of one curve
+Series = dict[str, Any]
+
+
+def charts(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
+    """Every metric as ``{name, meaning, main, share, series: [{v, x, y, lo, hi, ci}]}``; ``v`` is the variant's place.
+
+    Args:
+        budget: points over all curves of the page, about.
+    """
+    rows = [by_metric(variant.runs) for variant in variants]
+    names = sorted({name for held in rows for name in held if not name.endswith("_weighted")}, key=_rank)
+    points = min(MAX_POINTS, max(MIN_POINTS, budget // max(1, len(names) * len(variants))))
+    return [
+        {
+            "name": name,
+            "meaning": meaning(name),
+            "main": _rank(name)[0] < len(MAIN),
+            "share": name.startswith(SHARES),
+            "smooth": not name.startswith("val/"),
+            "series": [
+                {"v": v, **series(held[name], points)} | {"ci": _intervals(variants[v], name)}
+                for v, held in enumerate(rows)
+                if name in held
+            ],
+        }
+        for name in names
+    ]
+
+
+def stacks(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
+    """The weighted reward terms of each variant: ``{v, terms: {name: {x, y}}}``."""
+    found = []
+    for v, variant in enumerate(variants):
+        held = by_metric(variant.runs)
+        terms = [name for name in held if name.startswith("reward/") and name.endswith("_weighted")]
+        points = min(MAX_POINTS, max(MIN_POINTS, budget // max(1, len(terms) * len(variants))))
+        if terms:
+            parts = {name[len("reward/") : -len("_weighted")]: series(held[name], points) for name in terms}
+            found.append({"v": v, "terms": {term: {"x": s["x"], "y": s["y"]} for term, s in parts.items()}})
+    return found
+
+
+def by_metric(runs: Sequence[Run]) -> dict[str, dict[int, list[float]]]:
+    """metric -> step -> the values of the runs that have it there; what is not finite is left out."""
+    found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        for row in run.metrics:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                    found[name][int(row.get("step") or 0)].append(float(value))
+    return found
+
+
+def series(values: dict[int, list[float]], points: int) -> Series:
+    """Mean and range over seeds at each step; where there are more than ``points`` steps, neighbours become one."""
+    steps = sorted(values)
+    size = math.ceil(len(steps) / points)
+    bins = [steps[i : i + size] for i in range(0, len(steps), size)]
+    means = {step: statistics.fmean(values[step]) for step in steps}
+    made: Series = {
+        "x": [_round(statistics.fmean(b)) for b in bins],
+        "y": [_round(statistics.fmean(means[step] for step in b)) for b in bins],
+    }
+    if max(map(len, values.values())) > 1:
+        made["lo"] = [_round(min(min(values[step]) for step in b)) for b in bins]
+        made["hi"] = [_round(max(max(values[step]) for step in b)) for b in bins]
+    return made
+
+
+def _intervals(variant: Variant, name: str) -> list[tuple[float, float, float]]:
+    """(step, low, high) of a single run's first and last validation."""
+    if len(variant.runs) > 1:
+        return []
+    steps = [int(row["step"]) for row in variant.runs[0].metrics if name in row]
+    ends = [(steps[0], variant.start.get(name)), (steps[-1], variant.final.get(name))] if steps else []
+    return [(step, _round(f.low), _round(f.high)) for step, f in ends if f and f.low is not None and f.high is not None]
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.4g}") if abs(value) < 1e4 else round(value, 1)
+
+
+def _rank(name: str) -> tuple[int, int, str]:
+    kinds = ("val/", "train/", "reward/", "scorer/")
+    kind = next((i for i, start in enumerate(kinds) if name.startswith(start)), len(kinds))
+    place = next((i for i, main in enumerate(MAIN) if fnmatchcase(name, main)), len(MAIN))
+    return place, kind, name

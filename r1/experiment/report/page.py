@@ -1,0 +1,146 @@
+"""The report's page: what of the records it shows, with less detail where it would be too large otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from r1.core.metrics import meaning
+from r1.core.provenance import flat
+from r1.core.runs import Run
+from r1.experiment.report.curves import charts, stacks
+from r1.experiment.report.gather import Gathered, Node
+from r1.experiment.report.html import HERE, html
+from r1.experiment.report.samples import samples
+from r1.experiment.report.sweep.analysis import Analysis, analyse
+from r1.experiment.report.sweep.section import drawing, section
+from r1.experiment.report.variants import Variant, variants
+
+MAX_BYTES = 3_000_000
+MAX_DRAWN, MAX_STACKS, MAX_ROWS = 10, 6, 400  # variants with curves, with stacked rewards, and in tables
+POINTS, CHARS = 40_000, 1_000_000  # curve points and characters of completions
+ROW_PX, ARC_PX = 36, 10  # of the lineage graph
+TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
+
+
+def page(found: Gathered) -> str:
+    """The HTML; with less detail where it would be too large otherwise."""
+    made = variants(found.runs, found.names)
+    sweep = None if found.names else analyse(found.runs, found.folder)
+    for share in (1, 4, 16):
+        text = _render(found, made, sweep, share)
+        if len(text.encode()) < MAX_BYTES:
+            break
+    return text
+
+
+def _render(found: Gathered, made: Sequence[Variant], sweep: Analysis | None, share: int) -> str:
+    drawn, rows = made[:MAX_DRAWN], made[: MAX_ROWS // share]
+    shown, total = samples(drawn, CHARS // share)
+    data = {
+        "names": [variant.name for variant in drawn],
+        "charts": (curves := charts(drawn, POINTS // share)),
+        "stacks": stacks(drawn[:MAX_STACKS], POINTS // share // 4),
+        "samples": shown,
+        "ranking": ranking(drawn),
+        "sweep": drawing(sweep) if sweep else None,
+    }
+    runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
+    return html(
+        HERE,
+        data,
+        ["sweep/sweep.js"] if sweep else [],
+        found=found,
+        sweep=section(sweep, MAX_ROWS // share) if sweep else None,
+        variants=rows,
+        drawn=drawn,
+        columns=_columns(made),
+        tiles=_tiles(made),
+        runs=runs,
+        total_runs=len(found.runs),
+        total_variants=len(made),
+        num_samples=(len(shown), total),
+        graph=graph(found.nodes),
+        environment=facts(found.runs),
+        config=_yaml(found.runs[0]) if len(found.runs) == 1 else "",
+        differing=sorted({key for variant in rows for key in variant.differing}),
+        meaning=meaning,
+        about=about,
+        has_curves=bool(curves),
+    )
+
+
+def about(run: Run) -> str:
+    """``grpo on arithmetic from r1:tiny``: stage, data and model of a run."""
+    config = run.config
+    stage, data = (str(config.get(part, {}).get("_target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
+    model = config.get("model", {}).get("path") or "random weights"
+    return f"{stage.rpartition('.')[2]} on {data.rpartition('.')[2]} from {model}"
+
+
+def ranking(made: Sequence[Variant]) -> list[dict[str, Any]]:
+    """The final pass@1 of each variant."""
+    figures = [
+        (i, variant.name, variant.final["val/pass@1"])
+        for i, variant in enumerate(made)
+        if "val/pass@1" in variant.final
+    ]
+    return [
+        {"i": i, "name": name, "value": figure.value, "low": figure.low, "high": figure.high}
+        for i, name, figure in figures
+    ]
+
+
+def _columns(made: Sequence[Variant]) -> list[str]:
+    """The final figures in the order they are looked at, each once."""
+    names: dict[str, None] = {}
+    for variant in made:
+        names |= dict.fromkeys(variant.final or variant.start)
+    return list(names)
+
+
+def _tiles(made: Sequence[Variant]) -> list[str]:
+    """The few figures of a single variant that are shown large."""
+    if len(made) != 1:
+        return []
+    found = [next((name for name in reversed(made[0].final) if name.startswith(tile)), None) for tile in TILES]
+    return [name for name in found if name]
+
+
+def _yaml(run: Run) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(run.config))
+
+
+def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Environment and origin: fact -> its different values over all runs."""
+    keys = ("git", "code", "data", "packages", "hardware")
+    held = [flat({key: run.manifest.get(key) for key in keys}) | {"code.diff": _diff(run)} for run in runs]
+    names = {name: None for facts in held for name in facts}
+    return {name: list(dict.fromkeys(str(facts.get(name, "-")) for facts in held)) for name in names}
+
+
+def _diff(run: Run) -> str:
+    file = run.dir / "code.diff"
+    size = file.stat().st_size if file.is_file() else 0
+    return f"{size} bytes: the run's code is not its commit's" if size else "empty: the code is the commit's"
+
+
+def graph(nodes: Sequence[Node]) -> dict[str, Any]:
+    """The lineage as a list with an arc from every node to those that need it, in pixels."""
+    places = {node.name: i for i, node in enumerate(nodes)}
+    arcs, widest = [], 0
+    for node in nodes:
+        for need in node.needs:
+            a, b = places[need], places[node.name]
+            reach = ARC_PX + min(ARC_PX * abs(b - a), 6 * ARC_PX)
+            widest = max(widest, reach)
+            arcs.append((_middle(a), _middle(b), reach))
+    paths = [f"M{widest},{a} C{widest - reach},{a} {widest - reach},{b} {widest},{b}" for a, b, reach in arcs]
+    return {"nodes": nodes, "paths": paths, "width": widest + 8, "height": ROW_PX * len(nodes), "row": ROW_PX,
+            "dots": [(widest, _middle(i), node.status) for i, node in enumerate(nodes)]}  # fmt: skip
+
+
+def _middle(row: int) -> int:
+    return row * ROW_PX + ROW_PX // 2

@@ -1,0 +1,160 @@
+"""One run of a sweep: the values that it was given, what it measured, what that cost, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from r1.core.provenance import UNTRACED, flat
+from r1.core.runs import Run
+from r1.core.statistics import HEADLINES
+from r1.experiment.report.variants import IGNORED, Figure, differing_keys
+
+Value = bool | int | float | str | None
+Values = dict[str, Value]  # parameter -> value
+SEEDS = ("seed", "seeds")
+ENDED = {"finished": "finished", "interrupted": "stopped", "running": "running"}  # any other status: failed
+MAX_PARAMETERS = 8  # runs that differ in more are no sweep
+
+
+@dataclass(frozen=True)
+class Compute:
+    """What a run has used; None where its record does not say.
+
+    Attributes:
+        per_step: sequences per optimizer step.
+        sequences: in total: completions where the stage samples them, else examples.
+        tokens: of all completions, or target tokens.
+        wall_s: seconds.
+    """
+
+    per_step: float | None
+    sequences: float | None
+    tokens: float | None
+    wall_s: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run with its place in the sweep.
+
+    Attributes:
+        ended: finished, stopped (early), failed or running.
+        figure: the metric at the end; of a run that did not come to its end its last validation.
+    """
+
+    run: Run
+    values: Values
+    seed: Any
+    ended: str
+    figure: Figure | None
+    compute: Compute
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is in the means: what was stopped early is not measured where the others are."""
+        return self.ended == "finished" and self.figure is not None
+
+
+def trials(runs: Sequence[Run], names: Sequence[str], metric: str) -> list[Trial]:
+    return [_trial(run, names, metric) for run in runs]
+
+
+def _trial(run: Run, names: Sequence[str], metric: str) -> Trial:
+    leaves, typed = flat(run.config), overrides(run)
+    values = {name: _value(name, leaves, typed) for name in names}
+    seed = run.manifest.get("seed")
+    seed = next((typed[name] for name in SEEDS if name in typed), "default") if seed is None else seed
+    ended = ENDED.get(str(run.manifest.get("status")), "failed")
+    return Trial(run, values, seed, ended, _figure(run, metric), compute(run))
+
+
+def overrides(run: Run) -> dict[str, str]:
+    """What was typed for a run: key -> text."""
+    pairs = (text.lstrip("+~").partition("=") for text in run.manifest.get("overrides") or [])
+    return {key: value for key, _, value in pairs}
+
+
+def _value(name: str, leaves: Mapping[str, Any], typed: Mapping[str, str]) -> Value:
+    """A parameter's value: the config's; the word on the command line for a group, or for a pipeline's step."""
+    return plain(leaves[name]) if name in leaves else plain(typed.get(name, "default"))
+
+
+def plain(value: Any) -> Value:
+    """A value that equals what means the same: 1 for ``1.0`` and ``"1"``, None for ``"null"``."""
+    if isinstance(value, str):
+        word = {"null": None, "none": None, "true": True, "false": False}.get(value.lower(), value)
+        return _number(value) if word is value else word
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
+    return value if value is None or isinstance(value, bool | int) else json.dumps(value, default=str)
+
+
+def _number(text: str) -> Value:
+    try:
+        value = float(text)
+    except ValueError:
+        return text
+    return plain(value) if math.isfinite(value) else text
+
+
+def _figure(run: Run, metric: str) -> Figure | None:
+    final = (run.manifest["metrics"].get("final") or {}).get(metric)
+    if final:
+        return Figure(final["value"], final["low"], final["high"], final["n"])
+    last = [row[metric] for row in run.metrics if isinstance(row.get(metric), int | float)]
+    return Figure(last[-1], None, None, 0) if last and math.isfinite(last[-1]) else None
+
+
+def compute(run: Run) -> Compute:
+    stage, wall_s = run.config.get("stage") or {}, run.manifest.get("wall_s")
+    steps = max((int(row.get("step") or 0) for row in run.metrics), default=0)
+    if not stage.get("examples_per_step"):
+        return Compute(None, None, None, wall_s)
+    size = stage.get("sequences_per_step") or stage["examples_per_step"] * (stage.get("group_size") or 1)
+    lengths = [row["train/completion_length"] for row in run.metrics if "train/completion_length" in row]
+    targets = [row["train/num_tokens"] for row in run.metrics if "train/num_tokens" in row]
+    sampled = [row["train/total_tokens"] for row in run.metrics if "train/total_tokens" in row]
+    tokens = max(sampled) if sampled else size * sum(lengths) if lengths else sum(targets) if targets else None
+    return Compute(size, size * (len(lengths) or steps), tokens, wall_s)
+
+
+def budget(run: Run) -> str | None:
+    """What the run's config keeps the same when the group size changes; None: its stage samples no groups."""
+    return run.config.get("budget") if "group_size" in (run.config.get("stage") or {}) else None
+
+
+def mean_compute(made: Sequence[Trial]) -> Compute:
+    """Of several seeds the mean."""
+    held = [[getattr(trial.compute, name) for trial in made] for name in Compute.__annotations__]
+    known = [[value for value in values if value is not None] for values in held]
+    return Compute(*(statistics.fmean(values) if values else None for values in known))
+
+
+def parameters(runs: Sequence[Run]) -> list[str]:
+    """What varies over runs that no sweep file describes: the overrides that differ, else the keys of the config.
+
+    Empty where nothing does, or too much: such runs are no sweep.
+    """
+    typed = [overrides(run) for run in runs]
+    names = [name for name in dict.fromkeys(name for one in typed for name in one) if _varies(name)]
+    found = [name for name in names if len({one.get(name) for one in typed}) > 1]
+    if not found:
+        found = [name for name in differing_keys([flat(run.config) for run in runs]) if _varies(name)]
+    return found if len(found) <= MAX_PARAMETERS else []
+
+
+def _varies(name: str) -> bool:
+    first = name.partition(".")[0]
+    return first not in {*IGNORED, *UNTRACED, *SEEDS} and not first.startswith("hydra")
+
+
+def headline(runs: Sequence[Run]) -> str:
+    """The metric of runs that no sweep file names one for."""
+    held = {name for run in runs for name in [*(run.manifest["metrics"].get("final") or {})]}
+    held = held or {name for run in runs for row in run.metrics for name in row}
+    return next((name for name in HEADLINES if name in held), HEADLINES[0])

@@ -1,0 +1,79 @@
+"""The metric of a sweep: whether its runs log it, whether points can be compared by it, and which way is better."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from r1.core.errors import UserError, nearest
+from r1.core.metrics import MEANING, meaning
+
+Config = dict[str, Any]
+OPEN = ("val/scorer/*", "rejection/*", "questions/*", "distill/*", "scorer/*", "time/*")  # names that the data decides
+SCALED = ("train/reward*", "val/reward", "val/*/reward", "reward/*_weighted", "train/loss")  # by the reward's weights
+HIGHER = (
+    "val/pass@*", "val/maj@*", "val/*/pass@1", "val/reward", "val/reward/accuracy", "val/*/reward", "train/reward",
+    "val/pair_accuracy", "train/pair_accuracy", "val/margin", "rejection/pass_rate",
+)  # fmt: skip
+LOWER = ("val/loss", "train/loss", "train/divergence", "rejection/frac_unsolved")
+OF_REWARD = re.compile(r"(^|[.+])reward([./@]|$)")
+
+
+def names(cfg: Config) -> list[str]:
+    """The metrics that a run of this config may log, apart from ``OPEN``."""
+    found = [name for name in MEANING if "*" not in name]
+    found += [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
+    terms = cfg["reward"]["terms"]
+    found += [name for term in terms for name in (f"val/reward/{term}", f"reward/{term}", f"reward/{term}_weighted")]
+    families = [name.rpartition("/")[2] for name in MEANING if name.startswith("val/*/")]
+    return found + [f"val/{part}/{last}" for part in cfg["data"].get("parts", {}) for last in families]
+
+
+def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
+    """Everything wrong with the metric of a sweep over some parameters.
+
+    Args:
+        goal: empty: what is wrong with it is said already.
+        results: the configs of the runs that are to log the metric.
+    """
+    where = "metric.name"
+    logged = [set(names(cfg)) for cfg in results]
+    known = set[str].intersection(*logged) if logged else {metric}
+    if metric not in known and not any(fnmatchcase(metric, pattern) for pattern in OPEN):
+        what = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
+        of_k = re.match(r"val/(pass|maj)@\d", metric)
+        allowed = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
+        do = "val.ks says which k there are" if of_k else nearest(metric, sorted(known))
+        yield UserError(what, where=where, given=metric, allowed=allowed, do=do)
+        return
+    weights = [name for name in swept if OF_REWARD.search(name)]
+    if weights and _is(metric, SCALED):
+        what = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
+        yield UserError(what, where=where, given=metric, do="val/pass@1, which no weight changes")
+    better = "maximize" if _is(metric, HIGHER) else "minimize" if _is(metric, LOWER) else goal
+    if goal and goal != better:
+        what = f"the sweep would look for the worst: {meaning(metric)}"
+        yield UserError(what, where="metric.goal", given=goal, do=f"goal: {better}")
+
+
+def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserError]:
+    """Early stopping that comes too late: a band counts values of the metric, of which a run has few."""
+    if not metric.startswith("val/"):
+        return
+    steps, every = cfg["trainer"]["max_steps"], cfg["val"]["every"]
+    count = 1 + -(-steps // every) if "examples_per_step" in cfg["stage"] else 1
+    key = "min_iter" if "min_iter" in spec else "max_iter"
+    first = spec[key]
+    if key == "max_iter":
+        brackets = min(spec["s"], int(math.log(spec[key], spec.get("eta", 3)) + 1e-9))
+        first = int(spec[key] / spec.get("eta", 3) ** brackets + 1e-9)
+    if first >= count:
+        what = f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
+        yield UserError(what, where=f"early_terminate.{key}", given=spec[key], do="lower it, or lower val.every")
+
+
+def _is(metric: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(metric, pattern) for pattern in patterns)

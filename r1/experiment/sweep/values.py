@@ -1,0 +1,87 @@
+"""One value of a sweep file on its way to the config: ``wandb agent`` writes it as Python's ``str()``, unquoted, and
+Hydra reads that text. Most values arrive as they were meant; what would arrive as something else is refused here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from r1.core.errors import UserError, null, shown
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+QUOTED = re.compile(r"'(.*)'|\"(.*)\"", re.DOTALL)
+UNREADABLE = object()
+
+
+def read_by_hydra(value: Any) -> Any:
+    """What Hydra makes of a value that ``wandb agent`` hands over; ``UNREADABLE``: nothing, or several values."""
+    try:
+        override = OverridesParser.create().parse_rule(f"x={value}", "override")
+        return UNREADABLE if override.is_sweep_override() else override.value()
+    except Exception:  # the grammar raises many kinds
+        return UNREADABLE
+
+
+def meant(value: Any) -> Any:
+    """What a value of the file stands for: the text ``null`` for None, a text in quotes of its own for the text."""
+    if not isinstance(value, str):
+        return value
+    quoted = QUOTED.fullmatch(value)
+    return None if value == "null" else (quoted[1] or quoted[2] or "") if quoted else value
+
+
+def problem(value: Any, where: str) -> UserError | None:
+    """Why a value would not arrive in the config as it stands in the file, and how to write it."""
+    if value is None:
+        what, do = "W&B hands null over as the text None", 'write "null", in quotes'
+    elif isinstance(value, dict):
+        key = next(iter(value), "KEY")
+        what, do = "a mapping cannot be handed over", f"a parameter for each of its keys: {_name(where)}.{key}"
+    elif not isinstance(value, bool | int | float | str | list):
+        what, do = f"YAML reads this as a {type(value).__name__}", 'write it in quotes if it is text: "..."'
+    elif _same(read_by_hydra(value), meant(value)):
+        return None
+    else:
+        what, do = _misread(value)
+    return UserError(what, where=where, given=null(value), do=do)
+
+
+def dotted(text: str) -> str:
+    """A number that YAML reads as one: ``1e-5`` -> ``1.0e-05``."""
+    return str(yaml.safe_dump(float(text))).partition("\n")[0]
+
+
+def _name(where: str) -> str:
+    return re.sub(r"^parameters\.|\.values?(\[\d+\])?$", "", where)
+
+
+def _misread(value: Any) -> tuple[str, str]:
+    got = read_by_hydra(value)
+    if isinstance(value, list):
+        return "this list does not arrive as it is", "plain numbers and texts only"
+    if NUMBER.fullmatch(value):
+        return "YAML reads this as text, and Hydra as a number", f"write {_number(value)}"
+    if isinstance(got, bool | list):
+        return f"this is text, and Hydra reads {shown(got)}", f"write {value} without the quotes"
+    twice = json.dumps(f"'{value}'", ensure_ascii=False)
+    do = f"quote it twice if it is text: {twice}" if "'" not in value else "leave out what Hydra cannot read"
+    if got is UNREADABLE:
+        return "Hydra cannot read this as one value", do
+    return f"Hydra reads this as {shown(null(got))}", do
+
+
+def _number(text: str) -> str:
+    return text if re.fullmatch(r"[+-]?\d+", text) else dotted(text)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal values of equal types, also deep inside."""
+    try:
+        return json.dumps(one) == json.dumps(other)
+    except TypeError:
+        return False

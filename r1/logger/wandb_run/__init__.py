@@ -1,0 +1,1 @@
+"""The process that sends a run's record to Weights & Biases."""

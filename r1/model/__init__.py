@@ -1,0 +1,1 @@
+"""The policy: loading, forward passes, packing, fused log-probabilities."""

@@ -1,0 +1,237 @@
+"""The policy and its tokenizer: any causal LM in the transformers format, local, on the hub, or shipped with r1."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from r1.core.errors import MODEL, UserError
+from r1.core.paths import ASSETS
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+SPLIT_PROBE = "<think> 3 plus 15 is 1234, it's 等等。</think>\n<answer>3.14</answer>"
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class Lora:
+    """Low-rank adapters (Hu et al. 2021) through peft; merged into the weights when the model is exported."""
+
+    def __init__(
+        self,
+        *,
+        r: Annotated[int, Ge(1)],
+        alpha: Annotated[float, Gt(0)],
+        dropout: Annotated[float, Interval(ge=0, lt=1)],
+        target_modules: str | list[str],
+    ) -> None:
+        self.knobs: dict[str, Any] = {
+            "r": r,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "target_modules": target_modules,
+        }
+
+    def wrap(self, model: PreTrainedModel) -> PreTrainedModel:
+        try:
+            from peft import LoraConfig, get_peft_model
+        except ImportError:
+            raise UserError("LoRA needs the extra `peft`", where="model.lora", do="pip install 'r1[peft]'") from None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
+            wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
+        return wrapped  # type: ignore[no-any-return]
+
+
+class Model:
+    """Where the policy comes from; nothing is loaded before it is asked for.
+
+    Args:
+        path: a hub id, a local folder, a run's folder, or ``r1:<name>`` for a model shipped with r1; null: random
+            weights from ``config``.
+        config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
+        tokenizer: where the tokenizer comes from; null: from ``path``.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | None,
+        config: dict[str, Any] | None,
+        tokenizer: str | None,
+        dtype: DType,
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"],
+        gradient_checkpointing: bool,
+        lora: Lora | None,
+    ) -> None:
+        if (path is None) == (config is None):
+            raise UserError(
+                "a model is either loaded (`path`) or made (`config`)",
+                where="model.path",
+                given=path,
+                do="set exactly one of model.path and model.config",
+            )
+        self.path, self.tokenizer_path = path, tokenizer or path
+        self.config_fields = config
+        self.dtype, self.attn_implementation = dtype, attn_implementation
+        self.gradient_checkpointing, self.lora = gradient_checkpointing, lora
+
+    def load_tokenizer(self) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        if self.tokenizer_path is None:
+            raise UserError("random weights need a tokenizer", where="model.tokenizer", do="model.tokenizer=r1:tiny")
+        tokenizer = _load(AutoTokenizer.from_pretrained, self.tokenizer_path)
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        if self.config_fields is not None:
+            self._check_exportable(tokenizer)
+        return tokenizer  # type: ignore[no-any-return]
+
+    def _check_exportable(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """transformers picks the tokenizer's class by ``model_type``, and for some types rewrites how it splits text:
+        a tokenizer that is borrowed for random weights must come back from ``model/`` as it went in."""
+        from transformers import AutoTokenizer
+
+        with TemporaryDirectory() as folder:
+            self._architecture(tokenizer).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            again = AutoTokenizer.from_pretrained(folder)
+        if again(SPLIT_PROBE).input_ids != tokenizer(SPLIT_PROBE).input_ids:
+            model_type = (self.config_fields or {}).get("model_type")
+            raise UserError(
+                f"transformers reads this tokenizer back differently beside a {model_type} model, so the exported "
+                "model would not be the trained one",
+                where="model.config.model_type",
+                given=model_type,
+                do="model.config.model_type=llama keeps a tokenizer as it is",
+                code=MODEL,
+            )
+
+    def load_config(self) -> PretrainedConfig:
+        """The architecture alone: a few kilobytes, enough to check lengths before any weight is read."""
+        from transformers import AutoConfig
+
+        if self.path is not None:
+            return _load(AutoConfig.from_pretrained, self.path)  # type: ignore[no-any-return]
+        return self._architecture(self.load_tokenizer())
+
+    def _architecture(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
+        from transformers import AutoConfig
+
+        ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
+        fields: dict[str, Any] = {"vocab_size": len(tokenizer)} | ids | (self.config_fields or {})
+        try:
+            return AutoConfig.for_model(**fields)  # type: ignore[no-any-return]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                "transformers cannot make this config", where="model.config", given=self.config_fields, do=str(error)
+            ) from None
+
+    def load(self, seed: int) -> PreTrainedModel:
+        """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
+        from transformers import AutoModelForCausalLM
+
+        return self._made(AutoModelForCausalLM, seed)
+
+    def load_classifier(self, seed: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """The same weights with one output per sequence in place of the language-model head.
+
+        Args:
+            seed: keys the output layer where the weights have none.
+            tokenizer: its padding token is how the model finds the end of a padded sequence.
+        """
+        from transformers import AutoModelForSequenceClassification
+
+        config = self.load_config()
+        config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
+        return self._made(AutoModelForSequenceClassification, seed, config)
+
+    def _made(self, auto: Any, seed: int, config: PretrainedConfig | None = None) -> PreTrainedModel:
+        import torch
+
+        from r1.model.packing import recomputing
+
+        knobs: dict[str, Any] = {
+            "dtype": getattr(torch, self.dtype),
+            "attn_implementation": self.attn_implementation,
+        }
+        model: PreTrainedModel
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if self.path is not None:
+                model = _load(auto.from_pretrained, self.path, **knobs, **({"config": config} if config else {}))
+            else:
+                model = auto.from_config(config or self.load_config(), **knobs)
+            if self.gradient_checkpointing:
+                enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
+                how = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
+                (enable or model.gradient_checkpointing_enable)(how)
+            model = self.lora.wrap(model) if self.lora else model
+        model.train()
+        return model
+
+
+def location(path: str) -> str:
+    """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else as it is."""
+    if path.startswith("r1:"):
+        folder = ASSETS / path.removeprefix("r1:")
+        if not folder.is_dir():
+            names = sorted(f"r1:{p.name}" for p in ASSETS.iterdir() if p.is_dir())
+            raise UserError("r1 ships no such model", where="model.path", given=path, allowed=names, code=MODEL)
+        return str(folder)
+    inside = Path(path) / "model"
+    return str(inside) if (inside / "config.json").is_file() else path
+
+
+def _load(load: Any, path: str, **kwargs: Any) -> Any:
+    from safetensors import SafetensorError
+
+    where = location(path)
+    try:
+        return load(where, **kwargs)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(
+            "the model cannot be loaded",
+            where="model.path",
+            given=path,
+            allowed="a local folder in the transformers format, a run's folder, a hub id, or r1:<name>",
+            do=str(error).strip().splitlines()[0],
+            code=MODEL,
+        ) from None
+
+
+def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that close a completion: the generation config's (one, several or none) and the tokenizer's."""
+    listed = model.generation_config.eos_token_id if model.generation_config else None
+    several = listed if isinstance(listed, list) else [listed]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+
+
+def export(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: set[int],
+    folder: Path,
+    go_on: bool = False,
+) -> None:
+    """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers.
+
+    Its generation config stops where training stopped: at ``stop_ids``. With ``go_on``, ``model`` stays as it is.
+    """
+    if go_on and hasattr(model, "merge_and_unload"):  # merging takes the adapters away
+        model = copy.deepcopy(model)
+    merge = getattr(model, "merge_and_unload", None)
+    whole: PreTrainedModel = merge() if merge else model
+    whole.generation_config.eos_token_id = sorted(stop_ids)
+    whole.save_pretrained(folder)
+    for name in ("is_local", "local_files_only"):  # how it was loaded is no property of the tokenizer
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,50 @@
+"""python -m r1.report RUN...: one HTML page about a run, several runs, a folder of runs (a sweep) or a pipeline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from r1.core.cli import fail
+from r1.core.errors import STORAGE, UserError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m r1.report", description=__doc__)
+    parser.add_argument(
+        "paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, help="default: report.html in RUN, where there is one RUN"
+    )
+    args = parser.parse_args()
+    try:
+        print(report(args.paths, args.output))
+    except UserError as error:
+        sys.exit(fail(error))
+
+
+def report(paths: list[str], output: Path | None) -> Path:
+    """Write the page; returns its path.
+
+    Raises:
+        UserError: a path holds no run, there is no telling where to write, or writing fails.
+    """
+    from r1.experiment.report.gather import gather
+    from r1.experiment.report.page import page
+
+    if output is None and len(paths) > 1:
+        raise UserError("several runs need a place for their page", where="--output", do="add --output report.html")
+    file = (output or Path(paths[0]) / "report.html").absolute()
+    text = page(gather(paths))
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        what = f"the page cannot be written: {error.strerror}"
+        raise UserError(what, where="--output", given=str(file), code=STORAGE) from None
+    return file
+
+
+if __name__ == "__main__":
+    main()

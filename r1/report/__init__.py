@@ -1,1 +1,0 @@
-"""One self-contained HTML page about a run, several runs, a sweep or a pipeline; see ``r1.report.__main__``."""

@@ -1,0 +1,45 @@
+"""Reward models: a sequence-classification model with one output reads a whole chat and gives one number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from r1.core.errors import MODEL, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[int]:
+    """A question and its answer as the model's own chat template writes them."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def check_chat(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+    """Raises: UserError: the tokenizer has no chat template."""
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "a reward model reads a chat, and this one's tokenizer has no chat template",
+            where=where,
+            given=tokenizer.name_or_path or None,
+            code=MODEL,
+        )
+
+
+def padded(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """(B, L) token ids, padded on the right, and the mask of what is no padding."""
+    ids = [torch.tensor(row) for row in rows]
+    masks = [torch.ones(len(row), dtype=torch.long) for row in rows]
+    pad = nn.utils.rnn.pad_sequence
+    return pad(ids, batch_first=True, padding_value=pad_id), pad(masks, batch_first=True)
+
+
+def scalars(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """(B,) float32."""
+    return model(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].float()  # type: ignore[no-any-return]

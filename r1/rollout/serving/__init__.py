@@ -1,0 +1,1 @@
+"""Engines in other processes: vLLM's client, weight synchronisation, asynchronous sampling."""

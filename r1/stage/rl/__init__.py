@@ -1,0 +1,1 @@
+"""One GRPO step: rollout batch, experience, reference model, asynchronous rollouts."""

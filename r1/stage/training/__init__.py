@@ -1,0 +1,1 @@
+"""Optimizer, step loader and the metrics of a step."""

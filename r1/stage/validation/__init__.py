@@ -1,0 +1,1 @@
+"""Validation by sampling: completions, metrics, intervals."""

@@ -1,0 +1,118 @@
+"""Evaluation: pass@1, unbiased pass@k, maj@k, each with a 95 % interval and its sample count.
+
+The same code serves validation inside every stage and ``stage=eval``. Per-prompt scores are lists over prompts (P),
+each computed from n samples; the prompt, not the sample, is the unit of the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
+
+from r1.core.statistics import Estimate, mean, proportion
+from r1.data.completion import normalise, parse
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One validation completion: its text (prefill included), its length in tokens, and whether its answer is right.
+
+    ``correct`` is None where the question has no gold answer.
+    """
+
+    completion: str
+    length: int
+    truncated: bool
+    correct: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """When and how much to validate (config node ``val``).
+
+    Args:
+        every: optimizer steps between validations; the start and the end are always validated.
+        num_prompts: P, held-out prompts, the first of the split.
+        num_samples: n, completions per prompt.
+        ks: the k of pass@k and maj@k, each <= n.
+    """
+
+    every: Annotated[int, Ge(1)]
+    num_prompts: Annotated[int, Ge(1)]
+    num_samples: Annotated[int, Ge(1)]
+    ks: list[int]
+
+
+def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
+    """Probability that at least one of k samples is right, unbiased (Chen et al. 2021, eq. 1)."""
+    if num_samples - num_correct < k:
+        return 1.0
+    return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+
+
+def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+    """Probability that the majority answer of k samples is right, averaged over consecutive blocks of k.
+
+    Samples without an answer do not vote; a tie is broken at random, so it earns its expected value.
+    """
+    blocks = [slice(i, i + k) for i in range(0, len(answers) - k + 1, k)]
+    return sum(_vote(answers[b], correct[b]) for b in blocks) / len(blocks)
+
+
+def _vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+    votes = Counter(answer for answer in answers if answer is not None)
+    if not votes:
+        return 0.0
+    top = max(votes.values())
+    winners = [answer for answer, count in votes.items() if count == top]
+    right = {answer for answer, ok in zip(answers, correct, strict=True) if ok}
+    return sum(answer in right for answer in winners) / len(winners)
+
+
+def summarise(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+    """Figures of P prompts with n samples each: ``val/pass@1``, ``val/pass@k``, ``val/maj@k``, lengths and form.
+
+    What is right or wrong is counted over the prompts with a gold answer; where there is none, there is no such figure.
+    """
+    n = len(groups[0])
+    figures = _correctness([group for group in groups if group[0].correct is not None], ks)
+    figures["val/completion_length"] = mean([_average(g, "length") for g in groups], n)
+    figures["val/truncated"] = proportion([_average(g, "truncated") for g in groups], n)
+    figures["val/format"] = proportion([sum(parse(s.completion).strict for s in g) / n for g in groups], n)
+    return figures
+
+
+def _correctness(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+    if not groups:
+        return {}
+    n = len(groups[0])
+    counts = [sum(bool(s.correct) for s in group) for group in groups]
+    figures = {"val/pass@1": proportion([c / n for c in counts], n)}
+    for k in sorted(k for k in set(ks) if k > 1):
+        figures[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
+        figures[f"val/maj@{k}"] = proportion([_maj(group, k) for group in groups], n)
+    return figures
+
+
+def reward(values: Sequence[float], num_samples: int) -> Estimate | None:
+    """Mean of P * n rewards, NaN where one does not apply, over the prompts where one does; None where none does."""
+    groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
+    known = [[value for value in group if not math.isnan(value)] for group in groups]
+    means = [sum(group) / len(group) for group in known if group]
+    return mean(means, num_samples) if means else None
+
+
+def _maj(group: Sequence[Sample], k: int) -> float:
+    answers = [parse(s.completion).answer for s in group]
+    votes = [normalise(a).replace(" ", "") if a else None for a in answers]
+    return maj_at_k(votes, [bool(s.correct) for s in group], k)
+
+
+def _average(group: Sequence[Sample], field: str) -> float:
+    values: list[float] = [getattr(s, field) for s in group]
+    return sum(values) / len(group)

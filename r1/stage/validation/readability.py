@@ -1,0 +1,135 @@
+"""Can a person read the thinking, and does the model look at it again itself? Figures of every stage, over text alone.
+
+``val/language``: how consistent the thinking is with itself: the share of its most frequent language's words. It needs
+no target, so runs with and without a language reward can be compared; the share of a reward's own target is
+``val/reward/language``. Thinking without a word has no language and is left out; ``n`` says how many are left.
+``val/reflection``: the share of completions that re-check or correct themselves, see ``reflects``.
+``val/thinking_length``: tokens between the think tags, 0 where there are none; the text is tokenized again for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TypeVar
+
+from r1.core.statistics import Estimate, mean, proportion
+from r1.data.completion import MAX_CHARS, parse
+from r1.data.text import words
+
+T = TypeVar("T")
+SPACED = (  # markers of languages that put spaces between words: whole words
+    # English
+    *("wait", "hold on", "let me check", "let me double-check", "let me recheck", "let me re-check", "let me verify"),
+    *("let's check", "let's double-check", "let's verify", "on second thought", "i made a mistake", "that's wrong"),
+    *("that's not right", "that is wrong", "that is not right"),
+    # German, French, Spanish
+    *("moment mal", "warte", "ich prüfe das", "attends", "attendez", "vérifions", "je me suis trompé"),
+    *("espera", "verifiquemos", "comprobemos", "me equivoqué"),
+)
+UNSPACED = (  # of languages that do not, or that add endings: from the start of a word (香蕉等等 means "and so on")
+    # Chinese
+    *(
+        "等等",
+        "等一下",
+        "不对",
+        "不對",
+        "让我检查",
+        "讓我檢查",
+        "让我验证",
+        "让我再",
+        "重新检查",
+        "再检查",
+        "验算",
+        "我错了",
+    ),
+    # Japanese, Korean
+    *("待って", "待てよ", "確認しよう", "잠깐", "다시 확인", "다시 계산", "검산"),
+)
+MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(SPACED)})(?!\\w)|{'|'.join(UNSPACED)})", re.IGNORECASE)
+
+# "is 15, is 16": a result that is stated again at once, and differently.
+RESTATED = re.compile(
+    r"(?:=|\bis|得|为) {0,2}(\d+)[,;，；。.…—] ?(?:no,? ?)?(?:=|is\b|得|为) {0,2}(\d+)", re.IGNORECASE
+)
+FORMULA = "0123456789.+-*/×÷^() "
+OPERATION = re.compile(r"\d[-+*/×÷^(]+\d")
+RESULT = re.compile(r" ?(-?\d[\d.]*) ?([-+*/×÷^]?)")
+
+
+def summarise(
+    completions: Sequence[str], num_samples: int, count_tokens: Callable[[list[str]], list[int]]
+) -> dict[str, Estimate]:
+    """The three figures of P prompts with ``num_samples`` completions each, one prompt after the other.
+
+    Args:
+        count_tokens: the lengths of texts in tokens.
+    """
+    thinking = list(map(_thinking, completions))
+    lengths = _grouped(count_tokens(thinking), num_samples)
+    reflecting = _grouped([reflects(completion) for completion in completions], num_samples)
+    shares = [[s for s in group if s is not None] for group in _grouped(list(map(consistency, thinking)), num_samples)]
+    figures = {
+        "val/reflection": proportion([sum(g) / num_samples for g in reflecting], num_samples),
+        "val/thinking_length": mean([sum(g) / num_samples for g in lengths], num_samples),
+    }
+    if count := sum(map(len, shares)):
+        means = [sum(group) / len(group) for group in shares if group]
+        language = proportion(means, max(1, count // len(means)))
+        figures = {"val/language": replace(language, n=count)} | figures
+    return figures
+
+
+def look(completion: str) -> tuple[float | None, bool]:
+    """How consistent its thinking's language is, None without a word, and whether it reflects."""
+    return consistency(_thinking(completion)), reflects(completion)
+
+
+def training(looks: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
+    """``train/language`` and ``train/reflection`` of one batch; no language where nothing is thought in words."""
+    shares = [share for share, _ in looks if share is not None]
+    figures = {"train/reflection": sum(reflecting for _, reflecting in looks) / len(looks)}
+    return figures | ({"train/language": sum(shares) / len(shares)} if shares else {})
+
+
+def consistency(text: str) -> float | None:
+    """Share of the words that are in the text's most frequent language, above 0 to 1; None if there is no word."""
+    counts = Counter(words(text))
+    return max(counts.values()) / counts.total() if counts else None
+
+
+def reflects(text: str) -> bool:
+    """Whether a text re-checks or corrects itself: by a marker, or by two different results of the same step.
+
+    It counts words, so it is an upper limit where a question is about waiting, and it does not see a correction that
+    announces itself in no word of the list. Linear time; text beyond ``MAX_CHARS`` is not read.
+    """
+    text = text[:MAX_CHARS]
+    restated = any(first != second for first, second in RESTATED.findall(text))
+    return restated or bool(MARKER.search(text)) or _recalculates(text)
+
+
+def _recalculates(text: str) -> bool:
+    """Whether the same formula has two results: ``3+5=7 ... 3 + 5 = 8``."""
+    results: dict[str, str] = {}
+    for line in text.split("\n"):
+        sides = line.split("=")
+        for left, right in pairwise(sides):
+            formula = "".join(left[len(left.rstrip(FORMULA)) :].split()).lstrip(".")
+            found = RESULT.match(right)
+            if found and not found[2] and OPERATION.search(formula):
+                value = found[1].rstrip(".")
+                if results.setdefault(formula, value) != value:
+                    return True
+    return False
+
+
+def _thinking(completion: str) -> str:
+    return parse(completion).thinking or ""
+
+
+def _grouped(values: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [values[i : i + size] for i in range(0, len(values), size)]

@@ -1,0 +1,38 @@
+"""The figures of one validation: of all its completions, and of each part of a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from r1.core.statistics import Estimate
+from r1.data.base import Row
+from r1.reward.base import Scores
+from r1.stage.validation.metrics import Sample, reward, summarise
+
+OF_A_PART = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
+
+
+def figures(
+    rows: Sequence[Row],
+    samples: Sequence[Sample],
+    scores: Scores,
+    parts: Iterable[str],
+    num_samples: int,
+    ks: Sequence[int],
+) -> dict[str, Estimate]:
+    """Of completions that stand ``num_samples`` in a row for each prompt; ``val/<part>/pass@1`` for a part's own."""
+    found = whole(samples, scores, num_samples, ks)
+    for part in parts:
+        if mine := [b for b, row in enumerate(rows) if row["part"] == part]:
+            own = whole([samples[b] for b in mine], scores.part(mine), num_samples, ks)
+            found |= {f"val/{part}/{name.removeprefix('val/')}": own[name] for name in OF_A_PART if name in own}
+    return found
+
+
+def whole(samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]) -> dict[str, Estimate]:
+    """What is right, the form, and each reward term; the reward itself where some question has no gold answer."""
+    found = summarise([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
+    values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
+    values |= {"val/reward": scores.total} if any(sample.correct is None for sample in samples) else {}
+    rewards = {name: reward(given, num_samples) for name, given in values.items()}
+    return found | {name: figure for name, figure in rewards.items() if figure}

@@ -1,0 +1,1 @@
+"""HTTP teachers: concurrent requests, rate limit, replies."""

@@ -1,0 +1,1 @@
+"""One run: Lightning's trainer, checkpoints, progress, and the record around it."""

@@ -1,0 +1,207 @@
+"""One run from its first validation to its last: the Trainer, the record around it, and how it ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from r1.config.build import Experiment, make
+from r1.core import budget, provenance
+from r1.core.console import console, sentence
+from r1.core.errors import STOP_SIGNALS
+from r1.core.malloc import keep_freed_memory
+from r1.core.rank_info import Place
+from r1.core.runs import new_folder
+from r1.core.secrets import redact
+from r1.core.statistics import Estimate
+from r1.distributed.collectives import HOST, Ranks, joined
+from r1.logger.base import closing
+from r1.stage.advantage.base import expected_frac_zero_std
+from r1.stage.base import Stage
+from r1.train import checkpoint
+from r1.train.checkpoint import Checkpoints
+from r1.train.progress import Progress
+from r1.train.record import MetricsFile, Record
+from r1.train.run_state import Outcome
+
+if TYPE_CHECKING:
+    import lightning as L
+    from lightning.pytorch.loggers import Logger
+
+Config = dict[str, Any]
+TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
+
+
+def announce(cfg: Config, experiment: Experiment) -> None:
+    """Say what will happen: the stage, the parts, the batch arithmetic."""
+    stage = experiment.stage
+    if stage.trains:
+        console.print(sentence(str(stage.plan)))
+    data = experiment.data
+    counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    console.print(sentence(f"{counts}; validation: {stage.validation_plan}"))
+    width = getattr(experiment.model.load_config(), "hidden_size", 0)
+    if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
+        usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
+        console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
+    if "advantage" in cfg["stage"] and stage.group_size > 1 and cfg["dry_run"]:
+        shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
+        what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
+        console.print(sentence(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
+    if cfg["dry_run"]:
+        if compute := budget.compute(cfg):
+            console.print(sentence(str(compute)))
+        console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
+
+
+def quiet() -> None:
+    """Leave the screen to r1: other libraries' tips, bars and advice to their own developers are not for the user."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run need not be Slurm's
+
+
+def fit(
+    cfg: Config, experiment: Experiment, overrides: list[str], command: str, where: Place, folder: Path | None = None
+) -> Path | None:
+    """Validate, train, validate, export; everything inside the record, however it ends.
+
+    Args:
+        where: the place of this process among those of the run; the first one keeps the record.
+        folder: the record's; None: as the config says.
+
+    Returns:
+        The record's folder; None where another process keeps it.
+    """
+    if cfg["threads"]:
+        torch.set_num_threads(cfg["threads"])
+    keep_freed_memory()
+    with joined(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
+        console.quiet = not ranks.first
+        place = Path(ranks.from_first(lambda: str(folder or folder_of(cfg))))
+        held = outcome(place, cfg, experiment, overrides, command, ranks)
+        strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
+        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOST)}
+        with held, ranks.parting(), threads_for(experiment.engine.num_processes):
+            share_start(held, ranks)
+            experiment.stage.ranks = ranks
+            experiment.stage.record = held if isinstance(held, Record) else None
+            try:
+                _run(cfg, experiment, held, ranks)
+            finally:
+                experiment.engine.close()
+    if not ranks.first:
+        return None
+    console.print(Progress.closing(held))
+    return held.dir
+
+
+@contextmanager
+def threads_for(num_processes: int) -> Iterator[None]:
+    """Leave those that compute beside this process their share: two that both want every core are slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // num_processes))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def backend(cfg: Config) -> str:
+    on_gpus = cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
+    return "nccl" if on_gpus else "gloo"
+
+
+def outcome(
+    folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: Ranks
+) -> Outcome:
+    """The record, kept by the first process."""
+    if not ranks.first:
+        return Outcome(folder)
+    data = provenance.rows_hash(experiment.data.train, experiment.data.val)
+    parents = provenance.parents(provenance.paths(cfg))
+    return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
+
+
+def share_start(held: Outcome, ranks: Ranks) -> None:
+    """What the record of a resumed run knows of its start."""
+    start = ranks.from_first(lambda: {name: asdict(figure) for name, figure in held.start.items()})
+    held.start = {name: Estimate(**figure) for name, figure in start.items()}
+
+
+def _run(cfg: Config, experiment: Experiment, held: Outcome, ranks: Ranks) -> None:
+    stage, folder = experiment.stage, held.dir / "checkpoints"
+    saved = ranks.from_first(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
+    held.cut_files(checkpoint.files_at(Path(saved)) if saved else {})
+    every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
+    checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
+    stage.poll = checkpoints.poll
+    with stop_between_steps(checkpoints), loggers(cfg, held, ranks) as opened:
+        trainer = make(
+            cfg["trainer"],
+            "trainer",
+            cfg,
+            loggers=opened,
+            callbacks=[checkpoints, Progress()],
+            num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
+            validate_every=experiment.validation.every,
+            root=held.dir,
+            place=ranks.place,
+        )
+        _train(stage, trainer, Path(saved) if saved else None, held)
+
+
+@contextmanager
+def loggers(cfg: Config, held: Outcome, ranks: Ranks) -> Iterator[list[Logger]]:
+    """Where the metrics go: the first process sends them, for all."""
+    if not ranks.first:
+        yield []
+        return
+    extra = make(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
+    with closing(extra):
+        yield [MetricsFile(held.dir), extra]
+
+
+def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Outcome) -> None:
+    if saved is None:
+        trainer.validate(stage, verbose=False)
+        record.start = stage.figures
+        record.write_manifest("running")  # a resumed run does not validate its start again
+    if stage.trains:
+        trainer.fit(stage, ckpt_path=saved, weights_only=True)
+        stage.poll()
+        if stage.validated_at != trainer.global_step:
+            trainer.validate(stage, verbose=False)
+        stage.publish(record.dir / "model")
+    if stage.predicts:
+        trainer.predict(stage, return_predictions=False)
+    record.final = stage.figures
+
+
+def folder_of(cfg: Config) -> Path:
+    """The record's folder; a new one where none is named."""
+    return Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
+
+
+@contextmanager
+def stop_between_steps(checkpoints: Checkpoints) -> Iterator[None]:
+    """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step, from here to the end of the block."""
+    before = {number: signal.signal(number, checkpoints.ask_to_stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

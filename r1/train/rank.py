@@ -1,0 +1,45 @@
+"""python -m r1.train.rank: one process of a run on several devices. The launcher starts it and sends the config."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def main() -> int:
+    """The exit code of the task on stdin."""
+    from r1.core.errors import STOP_SIGNALS
+
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm tells every process: the one above passes it on
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run has a handler of its own
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep keeps some from its own process
+    return ended(json.loads(sys.stdin.buffer.read()))
+
+
+def ended(task: dict[str, Any]) -> int:
+    """Run it; what went wrong is told to the process that started this one, which says it."""
+    from r1.core.errors import Interrupted, UserError
+
+    try:
+        run(**task)
+    except UserError as error:
+        return error.code
+    except Interrupted as stop:
+        return stop.code
+    return 0
+
+
+def run(config: dict[str, Any], overrides: list[str], command: str, folder: str) -> None:
+    from r1.config.build import build
+    from r1.core.rank_info import Place, place
+    from r1.train import fit
+
+    fit.quiet()
+    fit.fit(config, build(config), overrides, command, place() or Place(), Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

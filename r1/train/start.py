@@ -1,0 +1,34 @@
+"""Start a checked config: in this process, or as one process per device.
+
+The ranks receive the composed config itself, not the command line.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1.core.rank_info import Place, place
+from r1.distributed.launcher import Crew, environment, listening, process
+from r1.train import fit
+from r1.train.run_state import close
+
+if TYPE_CHECKING:
+    from r1.config.build import Experiment
+
+Config = dict[str, Any]
+
+
+def start(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path | None:
+    """Run on all devices; the record's folder, None where another process keeps it."""
+    where, size = place() or Place(), cfg["trainer"]["devices"]
+    if where.size > 1 or size == 1:
+        return fit.fit(cfg, experiment, overrides, command, where)
+    folder = fit.folder_of(cfg).absolute()
+    task = {"config": cfg, "overrides": overrides, "command": command, "folder": str(folder)}
+    with listening() as (store, port):
+        Crew(folder, store, close).run(
+            [process(json.dumps(task), environment(cfg, rank, port)) for rank in range(size)]
+        )
+    return folder

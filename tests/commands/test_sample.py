@@ -1,0 +1,116 @@
+"""python -m r1.sample: completions of a model with their rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from r1 import sample
+from r1.config.build import Config, rewards
+from r1.core.errors import MODEL
+from r1.run import execute
+
+KNOWN = "2+3+4=?"  # data=arithmetic can work it out
+
+
+def asked(completions: list[str], difficulty: list[str]) -> list[float]:
+    """A reward that needs a column which a typed question does not have."""
+    return [0.5] * len(completions)
+
+
+@pytest.fixture(scope="module")
+def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with the default rewards, and one more."""
+    folder = tmp_path_factory.mktemp("sample") / "run"
+    terms = [
+        "+reward.terms.accuracy={_target_: r1.reward.terms.accuracy.accuracy, weight: 1.0}",
+        "+reward.terms.format={_target_: r1.reward.terms.format.format, weight: 0.2, graded: true}",
+    ]
+    execute(small("stage=sft", f"output_dir={folder}", "trainer.max_steps=1", "threads=1", *terms), [])
+    return folder
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``cli(run, "1+2=?")``: exit code, stdout and stderr of ``python -m r1.sample``."""
+
+    def command(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["r1.sample", *map(str, args)])
+        code = 0
+        try:
+            sample.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capfd.readouterr()
+
+    return command
+
+
+def test_a_run_and_a_question_it_can_answer(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    code, out, _ = cli(run, KNOWN, "-n", 3)
+    assert code == 0
+    heads = out.splitlines()[::2]
+    assert len(heads) == 3
+    for head in heads:
+        total, *terms = head.split()
+        named = dict(zip(terms[::2], map(float, terms[1::2]), strict=True))
+        assert named.keys() == {"low_ids", "accuracy", "format"}
+        assert float(total) == pytest.approx(named["low_ids"] + named["accuracy"] + 0.2 * named["format"], abs=0.02)
+
+
+def test_a_question_without_a_gold_answer_shows_the_other_terms(
+    run: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, _ = cli(run, "Why is the sky blue?", "-n", 2)
+    assert code == 0
+    assert out.count("low_ids") == out.count("format") == 2
+    assert "accuracy" not in out
+    assert cli(run, "Why is the sky blue?", "--answer", "air")[1].count("accuracy") == 4
+
+
+def test_the_model_folder_works_like_the_run(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    """The default config then: its rewards, and its longer completions."""
+    code, out, _ = cli(run / "model", KNOWN, "-n", 1)
+    assert code == 0
+    assert {"accuracy", "format"} <= set(out.split())
+
+
+def test_the_seed_decides(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    first, again, other = (cli(run, KNOWN, "-n", 2, "--seed", seed)[1] for seed in (0, 0, 1))
+    assert first == again != other
+    assert first.startswith(cli(run, KNOWN, "-n", 1)[1])
+
+
+def test_greedy_samples_are_alike(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    lines = cli(run, KNOWN, "--temperature", 0)[1].splitlines()
+    assert len(lines) == 8
+    assert len(set(lines)) == 2
+
+
+@pytest.mark.parametrize("temperature", ["-1", "nan"])
+def test_a_temperature_out_of_range(run: Path, cli: Callable[..., tuple[int, str, str]], temperature: str) -> None:
+    code, _, err = cli(run, KNOWN, f"--temperature={temperature}")
+    assert code == 2
+    assert "rollout.temperature" in err
+
+
+def test_no_samples(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    assert cli(run, KNOWN, "-n", 0)[0] == 2
+
+
+@pytest.mark.parametrize("model", ["r1:nothing", "./nothing-here"])
+def test_no_model(cli: Callable[..., tuple[int, str, str]], model: str) -> None:
+    code, _, err = cli(model, KNOWN)
+    assert code == MODEL
+    assert "model.path" in err
+
+
+def test_only_terms_that_the_row_serves(small: Callable[..., Config]) -> None:
+    mine = f"+reward.terms.asked={{_target_: {__name__}.asked, weight: 1.0}}"
+    cfg = small("stage=sft", mine)
+    cfg["extensions"].append(__name__)
+    terms = rewards(cfg).terms
+    assert sample.scorable(terms, {"prompt": "a"}).keys() == {"low_ids"}
+    assert sample.scorable(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "asked"}

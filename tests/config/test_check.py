@@ -1,0 +1,676 @@
+"""Check before anything heavy: what a user can get wrong is one screen, an exit code, and nothing on the disk.
+
+Every case goes through the command line's own ``main()``; a model that is loaded, or a file that is written, fails it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1 import run
+from r1.config.check.rules import check_rules, hub_data
+from r1.core.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE, Interrupted, UserError
+from r1.core.paths import ASSETS, CONF
+from r1.experiment.launch import launch
+from r1.model.loading import Model
+
+MY_REWARDS = '''
+from os import system
+
+def trl(prompts, completions, **kwargs):
+    """A reward as TRL takes it."""
+    return [float(len(c)) for c in completions]
+
+def knobs(completions, *, strength: float, **kwargs):
+    return [strength for _ in completions]
+
+def by_level(completions, level, **kwargs):
+    return [float(one) for one in level]
+
+def raises(completions, **kwargs):
+    raise RuntimeError("boom")
+
+def nothing(completions, **kwargs):
+    return None
+
+def data(*, terms, weight):
+    return 1 / 0
+
+class Teacher:
+    """Has no method `answer`."""
+'''
+EXPERIMENTS = {
+    "mine": "stage: {group_size: many}",
+    "broken": "stage: {lr: [",
+    "evil": "hydra:\n  callbacks:\n    x: {_target_: os.system}",
+    "missing": "defaults:\n  - override /data: nope",
+}
+MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
+ARITHMETIC = "template verifier num_train num_val min_terms max_terms max_term language seed"
+BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
+BASE = ("model=scratch", "dry_run=true")
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[[str], Result]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file, rows, tokenizers, a user's rewards and configs, and a run."""
+    folder = tmp_path_factory.mktemp("world")
+    (folder / "file").write_text("")
+    (folder / "empty").mkdir()
+    (folder / "held").mkdir()
+    (folder / "held" / "manifest.json").write_text("{}")
+    (folder / "my_rewards.py").write_text(MY_REWARDS)
+    (folder / "needs_more.py").write_text("import no_such_dependency\n")
+    rows = [{"prompt": f"{i}+1=?", "answer": str(i + 1)} for i in range(40)]
+    long = {"prompt": "x " * 2000, "answer": "1"}
+    kinds = {
+        "rows": rows,
+        "gap": [row | ({"level": 3} if i != 7 else {}) for i, row in enumerate(rows)],
+        "long": [*rows, long],
+        "long_answer": [{**row, "completion": "x " * 2000} for row in rows],
+        "taken": [{**row, "verifier": 1} for row in rows],
+        "none": [],
+    }
+    for name, lines in kinds.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "bad.jsonl").write_text('{"prompt": "a", "answer": "b"}\n{"prompt": \n')
+    for name, opened in (("think", "Assistant:<think>\n"), ("no_template", None)):
+        shutil.copytree(ASSETS / "tiny", folder / name, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+        template = folder / name / "chat_template.jinja"
+        if opened is None:
+            template.unlink()
+        else:
+            template.write_text(template.read_text().replace("%}Assistant:{% endif", f"%}}{opened}{{% endif"))
+    (folder / "cfg" / "experiment").mkdir(parents=True)
+    for name, text in EXPERIMENTS.items():
+        (folder / "cfg" / "experiment" / f"{name}.yaml").write_text(f"# @package _global_\n{text}\n")
+    return folder
+
+
+@pytest.fixture
+def cli(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """``cli("stage.lr=abc")``: that command line, in ``world``, as a dry run; no weights, files, network or GPU."""
+
+    def no_weights(*_: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    def no_network(*_: object, **__: object) -> None:
+        raise ConnectionError("no network here")
+
+    monkeypatch.chdir(world)
+    monkeypatch.syspath_prepend(world)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(Model, "load", no_weights)
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", no_network)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    for name in ("NOT_SET_KEY", "MASTER_ADDR", "SLURM_JOB_ID", "LSB_JOBID"):
+        monkeypatch.delenv(name, raising=False)
+
+    def call(command: str) -> Result:
+        words = shlex.split(command)
+        keys = [word.partition("=")[0].lstrip("+~") for word in words]
+        words += [word for word in BASE if word.partition("=")[0] not in keys]
+        monkeypatch.setattr(sys, "argv", ["r1.run", *words])
+        before = listing(world)
+        code: object = 0
+        try:
+            run.main()
+        except SystemExit as end:
+            code = end.code
+        assert listing(world) == before
+        assert isinstance(code, int)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+def listing(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def assert_one_screen(result: Result) -> None:
+    assert result.out == ""
+    assert result.err.startswith("r1: ")
+    assert "Traceback" not in result.err
+    assert "Error executing job" not in result.err
+    assert "Warning" not in result.err
+    lines = result.err.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 420
+
+
+# command, words that the message must hold; the exit code is the heading's
+CASES: dict[int, list[tuple[str, list[str]]]] = {
+    CONFIG: [
+        # unknown groups, options and keys
+        ("rewrd=math", ["unknown key `rewrd`", "did you mean `reward`"]),
+        ("+rewrd=math", ["unknown key `rewrd`", "'math'", "did you mean `reward`"]),
+        ("strategi=ddp", ["unknown key `strategi`", "did you mean `strategy`"]),
+        ("reward=mat", ["no option `mat`", "math, r1, r1_zero", "did you mean `math`"]),
+        ("stage=GRPO", ["no option `GRPO`", "did you mean `grpo`"]),
+        ("stage/loss=dap", ["no option `dap`", "cispo, dapo, dr_grpo, grpo, gspo", "did you mean `dapo`"]),
+        ("data/template=foo", ["no option `foo`", "chat, r1_zero"]),
+        ("strategy=foo", ["no option `foo`", "ddp, deepspeed, fsdp, single"]),
+        ("experiment=tiny_bas", ["no option `tiny_bas`", "did you mean `tiny_base`"]),
+        ("stage=_base", ["no option `_base`"]),
+        ("stage.group_siz=8", ["stage.group_siz", "given    8", "did you mean `stage.group_size`"]),
+        ("+stage.group_siz=8", ["stage.group_siz", "given    8", "did you mean `stage.group_size`"]),
+        ("++stage.group_siz=8", ["stage.group_siz", "did you mean `stage.group_size`"]),
+        ("+reward.terms.format.strictt=1", ["reward.terms.format.strictt", "graded, weight"]),
+        ("+reward.terms.fromat.weight=1", ["no reward term", "did you mean `reward.terms.format`"]),
+        ("reward.terms.language.weight=1", ["+reward/terms@reward.terms.language=language"]),
+        ("+reward/terms=length", ["a reward term needs a name", "+reward/terms@reward.terms.NAME=OPTION"]),
+        ("+reward.foo=1", ["unknown key `reward.foo`", "reward.terms.foo"]),
+        ("logger=wandb +logger.foo=1", ["unknown key `logger.foo`", "entity, finish_timeout, group, log_model, mode"]),
+        ("+trainer.foo=1", ["unknown key `trainer.foo`", "max_steps"]),
+        ("+foo=1", ["unknown key `foo`"]),
+        ("+foo.bar.baz=1", ["unknown key `foo`", "{'bar': {'baz': 1}}"]),
+        ("+data@extra=countdown", ["unknown key `extra`"]),
+        ("lr=1e-4", ["unknown key `lr`", "did you mean `stage.lr`"]),
+        ("+trainer.lr=1e-4", ["unknown key `trainer.lr`", "did you mean `stage.lr`"]),
+        ("stage.num_generations=8", ["did you mean `stage.group_size`"]),
+        ("stage=sft stage.group_size=4", ["unknown key `stage.group_size`", "grpo reads it"]),
+        ("stage=eval stage.lr=1", ["unknown key `stage.lr`", "no key at all"]),
+        ("stage/advantage=center +stage.advantage.epsilon=1", ["unknown key `stage.advantage.epsilon`"]),
+        ("data.template.text=x", ["unknown key `data.template.text`", "data/template=r1_zero reads it"]),
+        ("data.path=rows.jsonl", ["unknown key `data.path`", "jsonl"]),
+        ("experiment=tiny_base stage=grpo", ["stage.loss_on_prompt", "experiment=tiny_base sets it"]),
+        ("stage.group_siz=8 rewrd=math data.foo=3", ["stage.group_siz", "rewrd", "data.foo"]),
+        # wrong types and ranges
+        ("stage.lr=abc", ["wrong value for `stage.lr`", "'abc'", "number > 0"]),
+        ("stage.lr=1e-4x", ["'1e-4x'", "number > 0"]),
+        ("stage.lr=true", ["given    true", "number > 0"]),
+        ("stage.lr=[1e-4]", ["[0.0001]", "number > 0"]),
+        ("stage.lr=nan", ["given    nan", "finite number > 0"]),
+        ("stage.lr=inf", ["given    inf", "finite number > 0"]),
+        ("stage.kl_coef=nan", ["given    nan", "finite number >= 0"]),
+        ("reward.terms.format.weight=nan", ["given    nan", "finite number or null"]),
+        ("stage.lr=0", ["given    0", "number > 0"]),
+        ("stage.beta1=1.0", ["number >= 0 and < 1"]),
+        ("stage.group_size=1.5", ["given    1.5", "whole number >= 1"]),
+        ("stage.group_size=8.0", ["given    8.0", "do       stage.group_size=8"]),
+        ("stage.group_size=\"'8'\"", ["given    '8'", "stage.group_size=8"]),
+        ("stage.group_size=true", ["given    true", "whole number >= 1"]),
+        ("stage.group_size=0", ["given    0", "whole number >= 1"]),
+        ("seed=-1", ["given    -1", "whole number >= 0"]),
+        ("seed=null", ["given    null", "whole number >= 0"]),
+        ("trainer.max_steps=01", ["given    '01'", "trainer.max_steps=1"]),
+        ("stage.clip_low=", ["given    ''", "number > 0"]),
+        ("stage.schedule=cosin", ["one of: constant, linear, cosine", "did you mean `cosine`"]),
+        ("trainer.precision=bf16", ["one of: 32-true", "did you mean `bf16-"]),
+        ("trainer.accelerator=tpu", ["one of: auto, cpu, gpu, cuda, mps"]),
+        ("trainer.strategy=dpp", ["an option of this group", "strategy=dpp"]),
+        ("reward.terms.format.graded=1", ["given    1", "true or false"]),
+        ("dry_run=yes", ["given    'yes'", "true or false"]),
+        ("resume=maybe", ["given    'maybe'", "auto or null"]),
+        ("stage.max_grad_norm=None", ["given    'None'", "do       stage.max_grad_norm=null"]),
+        ("name=5", ["given    5", "name=\"'5'\""]),
+        ("val.ks=8", ["given    8", "val.ks=[8]"]),
+        ("extensions=mine", ["given    'mine'", "extensions=[mine]"]),
+        ("++stage.lr=abc stage.group_size=x seed=-5", ["`stage.lr`", "`stage.group_size`", "`seed`"]),
+        # keys that are gone, nodes that became values
+        ("~stage.lr", ["`stage.lr` is missing", "leave out `~stage.lr`"]),
+        ("~stage", ["`stage` is missing"]),
+        ("~stage/loss", ["`stage.loss` is missing"]),
+        ("~seed", ["`seed` is missing"]),
+        ("~trainer", ["`trainer` is missing"]),
+        ("~teacher", ["`teacher` is missing"]),
+        ("~data.verifier", ["`data.verifier` is missing"]),
+        ("~reward.terms", ["there is no reward term"]),
+        ("~stage.foo", ["unknown key `stage.foo`"]),
+        ("reward.terms={}", ["an empty mapping changes nothing"]),
+        ("stage=", ["takes the name of one option", "distill, distill_direct, distill_logits"]),
+        ("stage=null", ["given    null", "distill, distill_direct, distill_logits"]),
+        ("stage=[grpo,sft]", ["takes the name of one option"]),
+        ("data={path:x}", ["set its keys one by one: data.KEY=VALUE"]),
+        ("data.template=5", ["wrong value for `data.template`", "data/template=NAME"]),
+        ("data.template=chat", ["data/template=chat"]),
+        ("reward.terms.format=3", ["`reward.terms.format` is no reward term", "given    3"]),
+        ("val=5", ["`val` must stay a mapping", "val.KEY=VALUE"]),
+        ("model.lora=5", ["wrong value for `model.lora`", "model/lora=NAME"]),
+        ("model.lora.r=5", ["`model.lora` is null", "+model/lora=NAME"]),
+        ("model/lora=default", ["add it: +model/lora=default"]),
+        ("stage.lr.foo=1", ["`stage.lr` is a value and has no keys"]),
+        ("data=jsonl", ["`data.path` has no value yet", "data.path=..."]),
+        # objects that a config may not build
+        ("reward.terms.accuracy._target_=os.system", ["may not build", "'os.system'", "objects of r1"]),
+        ("reward.terms.accuracy._target_=builtins.open", ["may not build", "'builtins.open'"]),
+        ("reward.terms.accuracy._target_=r1.run.shlex.join", ["may not build", "belongs to shlex"]),
+        ("reward.terms.accuracy._target_=r1.no.such", ["no such object", "No module named 'r1.no'"]),
+        ("reward.terms.accuracy._target_=", ["a target is a dotted path"]),
+        ("+reward.terms.x._target_=subprocess.run", ["may not build", "'subprocess.run'"]),
+        ("+model.config.x._target_=os.system", ["no object is built here", "model.config.x._target_"]),
+        ("+model.config._target_=r1.run.main", ["does not fit `model.config`"]),
+        ("+model.config.x=[{_target_:os.system}]", ["no object is built here", "model.config.x[0]._target_"]),
+        ("val.ks=[{_target_:os.system}]", ["no object is built here"]),
+        ("+stage._args_=[1]", ["unknown key `stage._args_`"]),
+        ("+stage._recursive_=false", ["unknown key `stage._recursive_`"]),
+        ("+stage._convert_=all", ["unknown key `stage._convert_`"]),
+        ("+model.config._convert_=all", ["model.config._convert_"]),
+        ("+stage._partial_=true", ["does not fit `stage`"]),
+        ("reward.terms.format._partial_=false", ["does not fit `reward.terms.format`"]),
+        ("data.verifier._partial_=false", ["does not fit `data.verifier`"]),
+        ("stage._target_=r1.data.arithmetic.arithmetic", ["does not fit `stage`", "an object of class Stage"]),
+        ("stage._target_=r1.stage.base.Stage", ["does not fit `stage`"]),
+        (
+            "rollout._target_=r1.stage.loss.dapo.Dapo",
+            ["does not fit `rollout`", "methods of Engine: update, generate, ahead, close"],
+        ),
+        ("stage.advantage._target_=r1.data.verifier.exact.exact", ["does not fit `stage.advantage`"]),
+        ("trainer._target_=r1.logger.csv.csv", ["does not fit `trainer`"]),
+        ("reward.terms.accuracy._target_=r1.data.completion.parse", ["does not fit `reward.terms.accuracy`"]),
+        (MINE % ("system", ""), ["may not build", "belongs to posix"]),
+        (MINE % ("nosuch", ""), ["no such object", "my_rewards.nosuch"]),
+        (MINE % ("trl", ",foo:1"), ["unknown key `reward.terms.mine.foo`"]),
+        (MINE % ("trl", ",prompts:1"), ["unknown key `reward.terms.mine.prompts`"]),
+        (MINE % ("knobs", ""), ["`reward.terms.mine.strength` is missing"]),
+        (MINE % ("knobs", ",strength:abc"), ["wrong value for `reward.terms.mine.strength`"]),
+        ("'+reward.terms.x={_target_:my_rewards.trl,weight:1}'", ["extensions=[my_rewards]"]),
+        ("extensions=[my_rewards] '+reward.terms.x={_target_:my_rewards.trl}'", ["reward.terms.x.weight"]),
+        (
+            "extensions=[my_rewards] stage=distill teacher._target_=my_rewards.Teacher",
+            ["methods of Teacher: identity, answer"],
+        ),
+        (
+            f"extensions=[my_rewards] data._target_=my_rewards.data {BARE_DATA}",
+            ["my_rewards.data raised ZeroDivisionError"],
+        ),
+        ("extensions=[needs_more] '+reward.terms.x={_target_:needs_more.f,weight:1}'", ["no_such_dependency"]),
+        ("extensions=[nonexistent]", ["no Python package `nonexistent`", "looked from"]),
+        ("extensions=[../x]", ["no Python package `../x`"]),
+        # Hydra's own settings
+        ("hydra.foo=1", ["hydra.foo", "Hydra's own settings stay as they are"]),
+        ("+hydra.foo=1", ["hydra.foo", "Hydra's own settings stay as they are"]),
+        ("hydra=5", ["Hydra's own settings stay as they are"]),
+        ("hydra.run.dir=elsewhere", ["output_dir=..."]),
+        ("hydra.output_subdir=.hydra", ["Hydra's own settings stay as they are"]),
+        ("+hydra.callbacks.x._target_=os.system", ["may not choose what Hydra builds"]),
+        ("'+hydra.callbacks={x:{_target_:os.system}}'", ["may not choose what Hydra builds"]),
+        ("-m hydra.launcher._target_=os.system", ["may not choose what Hydra builds"]),
+        ("-m hydra/launcher=submitit", ["no option `submitit`", "did you mean `submitit_"]),
+        ("-m hydra/launcher=rq", ["no option `rq`", "pip install hydra-rq-launcher"]),
+        ("hydra/launcher=basic", ["only a sweep reads this"]),
+        ("hydra.searchpath=[file:///nonexistent]", ["/nonexistent is not available"]),
+        ("--config-dir=/nonexistent", ["no such folder"]),
+        ("--config-dir=cfg experiment=mine", ["wrong value for `stage.group_size`", "'many'"]),
+        ("--config-dir=cfg experiment=broken", ["broken.yaml", "line 3"]),
+        ("--config-dir=cfg experiment=evil", ["may not build", "hydra.callbacks.x._target_"]),
+        ("--config-dir=cfg experiment=missing", ["Could not find 'data/nope'"]),
+        ("--config-name=foo", ["r1 composes from its own conf/", "foo"]),
+        ("--config-path=/tmp", ["r1 composes from its own conf/", "r1.reproduce"]),
+        ("--experimental-rerun=job.pickle", ["does not rerun pickled jobs"]),
+        ("--cfg job stage.group_siz=8", ["did you mean `stage.group_size`"]),
+        # the command line itself
+        ("stage.lr=1 stage.lr=2", ["`stage.lr` is given twice"]),
+        ("stage=sft stage=grpo", ["`stage` is given twice"]),
+        ("stage.lr=1 ++stage.lr=2", ["`stage.lr` is given twice"]),
+        ("+stage.lr=1", ["`stage.lr` is there already"]),
+        ("+stage=grpo", ["`stage` is chosen already"]),
+        ("''", ["an empty override"]),
+        ("=5", ["an override needs a key"]),
+        ("grpo", ["an override needs a value"]),
+        ("data.template.prefill=<think>", ["cannot be read", "\"data.template.prefill='<think>'\""]),
+        ("--dry-run", ["unknown flag", "'--dry-run'", "without dashes"]),
+        ("stage=grpo -m stage.lr=1,2", ["flags stand before"]),
+        ("stage.lr=1,2", ["several values", "-m"]),
+        ("'stage.lr=${foo.bar}'", ["leads nowhere", "'foo.bar' not found"]),
+        ("'stage.lr=${stage.lr}'", ["leads nowhere", "Recursive"]),
+        ("'stage.lr=${oc.env:NOT_SET_KEY}'", ["leads nowhere", "NOT_SET_KEY"]),
+        ("'stage.lr=${'", ["cannot be read"]),
+        ("'name=\\${foo}'", ["interpolation of its own"]),
+        # sweeps
+        ("-m stage.lr=1e-4,abc", ["point 2 of 2", "stage.lr=abc", "number > 0"]),
+        ("-m stage.group_size=8,1", ["point 2 of 2", "compares the completions of a group"]),
+        ("-m stage=grpo,spo", ["no option `spo`"]),
+        ("-m stage=grpo,sft stage.group_size=8", ["unknown key `stage.group_size`"]),
+        ("-m 'stage.lr=interval(1,2)'", ["interval needs a sweeper plugin"]),
+        ("-m seed=1,2 output_dir=x", ["a folder of its own", "${hydra:job.num}"]),
+        # what one key means for another
+        ("stage.group_size=1", ["stage/advantage=group", "whole number >= 2"]),
+        ("stage.group_size=1 stage/advantage=center", ["stage/advantage=center", "whole number >= 2"]),
+        ("stage.clip_dual=1.2", ["stage.clip_dual", "given    1.2", "number > 1.2"]),
+        ("stage.clip_dual=3 stage/loss=cispo", ["stage.clip_dual", "would do nothing", "null"]),
+        ("stage.clip_dual=1.25 stage.clip_high=0.28", ["stage.clip_dual", "number > 1.28"]),
+        ("stage.ref_sync_every=4", ["stage.ref_sync_every", "no reference that could move", "set stage.kl_coef"]),
+        ("stage.kl_in=reward", ["stage.kl_in", "weight 0", "stage.kl_in=loss"]),
+        ("stage.micro_batch_size=48", ["do not divide", "1, 2, 4, 8, 16, 32, 64, 128"]),
+        ("stage.group_size=999999999", ["stage.group_size", "do not divide", "1, 2, 4, 8, 16"]),
+        ("stage.examples_per_step=999999999", ["7999999992 sequences", "10000000 in all"]),
+        ("stage.examples_per_step=15 strategy=ddp trainer.devices=2", ["do not divide over", "multiples of 2"]),
+        ("trainer.devices=2", ["for one device", "strategy=ddp"]),
+        ("strategy=ddp trainer.accelerator=gpu trainer.devices=8", ["has 0 device(s)", "trainer.accelerator=cpu"]),
+        ("trainer.accelerator=mps", ["this machine has 0 device(s)"]),
+        ("trainer.precision=16-mixed", ["trainer.precision", "one of: 32-true, bf16-mixed"]),
+        ("strategy=ddp trainer.num_nodes=2", ["need a launcher", "torchrun"]),
+        ("rollout.temperature=0", ["greedy rollouts are all alike", "number > 0"]),
+        ("rollout.max_completion_length=5000", ["does not fit into the context of 1024", "at most 10"]),
+        ("reward.terms.format.weight=0", ["never learned from", "weight=null"]),
+        ("reward.terms.format.weight=null reward.terms.accuracy.weight=null", ["nothing to learn from"]),
+        (
+            "+reward/terms@reward.terms.length=length reward.terms.length.buffer=100",
+            ["reward.terms.length.buffer", "1 to 64"],
+        ),
+        ("val.ks=[1,16]", ["pass@16", "1 to 8 (val.num_samples)"]),
+        ("val.ks=[0]", ["pass@0"]),
+        ("val.num_prompts=257", ["the held-out split has 256 rows", "at most 256"]),
+        ("stage.examples_per_step=8192", ["at most 4096"]),
+        (
+            "+stage/filters@stage.filters.x=length",
+            ["unknown key `stage.filters`", "stage=distill or rejection_sampling reads it"],
+        ),
+        ("stage=distill stage.filters.verifer.min=1", ["did you mean `stage.filters.verifier"]),
+        ("stage=distill +stage.filters.verifer.min=1", ["is no filter", "did you mean `stage.filters.verifier`"]),
+        ("stage=distill +stage.filters.x=5", ["`stage.filters.x` is no filter", "~stage.filters.x"]),
+        ("stage=distill +stage/filters=length", ["by their names", "+stage/filters@stage.filters.NAME=OPTION"]),
+        ("stage=distill ~stage.filters", ["by their names"]),
+        ("stage=distill stage.filters.verifier.min=high", ["wrong value", "finite number or null"]),
+        ("stage=distill stage.filters.verifier.min=null", ["without a bound", "~stage.filters.verifier"]),
+        ("stage=distill stage.filters.verifier.max=0.5", ["no value lies within", "stage.filters.verifier.min"]),
+        ("stage=distill ~stage.filters.verifier.min", ["`stage.filters.verifier.min` is missing"]),
+        ("stage=distill +stage.filters.verifier.weight=1", ["unknown key `stage.filters.verifier.weight`"]),
+        (
+            "stage=rejection_sampling stage.filters.language.target=xx",
+            ["stage.filters.language.target", "one of: en, zh"],
+        ),
+        ("stage=rejection_sampling stage.filters.format._target_=os.system", ["may not build", "'os.system'"]),
+        (
+            "stage=rejection_sampling stage.filters.format._target_=r1.data.completion.parse",
+            ["does not fit `stage.filters.format`"],
+        ),
+        ("stage=rejection_sampling stage.num_questions=10000", ["4096 questions"]),
+        ("stage=rejection_sampling stage.select=some", ["one of: all, best"]),
+        ("stage=rejection_sampling rollout.temperature=0", ["greedy answers", "all alike"]),
+        (
+            "stage=rejection_sampling stage.min_pass_rate=0.6 stage.max_pass_rate=0.4",
+            ["at most stage.max_pass_rate=0.4"],
+        ),
+        ("stage=distill_logits", ["log-probability of every token", "teacher=transformers"]),
+        ("stage=distill_on_policy", ["log-probability of every token", "stage=distill, which needs"]),
+        ("stage=distill stage.num_questions=10000", ["4096 questions", "stage.num_questions=4096"]),
+        ("stage=distill stage.num_questions=10", ["the 10 there are to learn from"]),
+        ("teacher.error_rate=0.5 stage=grpo", ["stage=grpo has no teacher", "'0.5'", "stage=distill"]),
+        ("teacher=openai", ["stage=grpo has no teacher"]),
+        ("resume=auto", ["output_dir, which is not set"]),
+        ("output_dir=held", ["already holds a run", "resume=auto"]),
+        ("name=../../x", ["must stay inside outputs/"]),
+        ("data.min_terms=7", ["no sum has so few terms", ">= 7"]),
+        ("data/template=r1_zero 'data.template.text=\"no question\"'", ["never shows the question", "{prompt}"]),
+        ("model.tokenizer=think", ["ends with <think>", """data.template.prefill="'<think>'\"""", "count as part"]),
+        ("data=jsonl data.path=long.jsonl data.num_val=8 val.num_prompts=8", ["the prompt alone is too long"]),
+        ("model=tiny model.config.model_type=llama", ["`model.config` is null"]),
+        ("model.config=null", ["either loaded (`path`) or made (`config`)"]),
+        ("model.tokenizer=null", ["random weights need a tokenizer"]),
+        ("model.config.model_type=lama", ["no such causal language model", "did you mean `llama`"]),
+        ("+model.config.hidden_siz=5", ["a llama model does not read it", "did you mean `model.config.hidden_size`"]),
+        ("model.config.num_hidden_layers=-1", ["whole number >= 1"]),
+        ("model.config.num_key_value_heads=3", ["4 query heads do not divide"]),
+        ("model.attn_implementation=flash_attention_2", ["`flash_attn`, which is not installed"]),
+        # secrets
+        ("stage=distill teacher=openai teacher.api_key_env=NOT_SET_KEY", ["holds no key", "export NOT_SET_KEY"]),
+        ("stage=distill teacher=openai teacher.url=http://host/v1", ["travel encrypted", "https://"]),
+    ],
+    DATA: [
+        ("data=jsonl data.path=missing.jsonl", ["data file not found", "'missing.jsonl'", "looked in /"]),
+        ("data=jsonl data.path=rows.jsonl data.num_val=8 data.val_path=no.jsonl", ["data.val_path", "'no.jsonl'"]),
+        ("data=jsonl data.path=bad.jsonl", ["bad.jsonl:2", "invalid JSON at column 11"]),
+        ("data=jsonl data.path=none.jsonl", ["no rows"]),
+        ("data=jsonl data.path=file", [".jsonl, .parquet"]),
+        ("data=jsonl data.path=rows.jsonl data.answer_column=anser", ["no column `anser`", "did you mean `answer`"]),
+        ("data=jsonl data.path=rows.jsonl data.num_val=40", ["leaves none of the 40"]),
+        (
+            "data=jsonl data.path=taken.jsonl data.num_val=8 val.num_prompts=8",
+            ["column name is reserved", "'verifier'"],
+        ),
+        (
+            "stage=sft data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "
+            "stage.examples_per_step=8 stage.micro_batch_size=8",
+            ["learns the column `completion`", "32 of 32", "stage=distill"],
+        ),
+        (
+            "stage=sft data=jsonl data.path=long_answer.jsonl data.num_val=8 val.num_prompts=8 "
+            "stage.examples_per_step=8 stage.micro_batch_size=8",
+            ["does not fit into the model's context", "at most 1024 tokens"],
+        ),
+        ("data=traces data.path=empty", ["no traces here", "stage=distill"]),
+        ("data=gsm8k", ["the hub cannot be asked", "'openai/gsm8k'"]),
+        ("data=math data.path=/nowhere", ["no such file or folder", "'/nowhere'"]),
+        ("data/verifier=countdown", ["the verifier cannot read these rows", "data/verifier=exact"]),
+    ],
+    MODEL: [
+        ("model=tiny model.path=/nowhere", ["no such folder", "'/nowhere'", "hub id"]),
+        ("model=tiny model.path=nobody/nothing", ["the hub cannot be asked", "looked in", "nobody/nothing"]),
+        ("model=tiny model.path=r1:tny", ["r1 ships no such model", "did you mean `r1:tiny`"]),
+        ("model=tiny model.path=held", ["holds no model", "config.json", "it holds manifest.json"]),
+        ("model.tokenizer=/nowhere", ["no such folder", "model.tokenizer"]),
+        ("model.tokenizer=no_template", ["no chat template", "data/template=r1_zero"]),
+        ("+model.config.vocab_size=10", ["the tokenizer has", "only 10"]),
+        ("model.config.hidden_size=abc", ["expected int, got str"]),
+        ("model.config.hidden_size=100 model.config.num_attention_heads=6", ["not a multiple"]),
+    ],
+    REWARD: [
+        (MINE % ("by_level", ""), ["needs the dataset column `level`, which no row has", "answer, completion, prompt"]),
+        (
+            MINE % ("by_level", "") + " data=jsonl data.path=gap.jsonl data.num_val=8 val.num_prompts=8",
+            ["needs the dataset column `level`, which 1 of 40 rows lack"],
+        ),
+        (MINE % ("raises", ""), ["my_rewards.raises", "RuntimeError: boom"]),
+        (MINE % ("nothing", ""), ["returned NoneType", "a list of numbers"]),
+    ],
+    STORAGE: [
+        ("output_dir=file", ["is a file", "'file'"]),
+        ("output_dir=file/x", ["is a file", "'file/x'"]),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "command", "words"),
+    [(code, command, words) for code, cases in CASES.items() for command, words in cases],
+)
+def test_a_mistake_is_one_screen(cli: Cli, code: int, command: str, words: list[str]) -> None:
+    result = cli(command)
+    assert_one_screen(result)
+    assert [word for word in words if word not in result.err] == []
+    assert result.code == code, result.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "stage=sft",
+        "stage=sft data=countdown",
+        "stage=distill",
+        "stage=eval",
+        "stage.clip_dual=1.3 stage.clip_high=0.28",
+        "stage.ref_sync_every=4 stage.max_kl=1",
+        "stage.kl_in=reward stage.kl_coef=0.1",
+        "rollout.temperature=0 stage=eval",
+        "reward=r1 +reward/terms@reward.terms.length=length reward.terms.length.weight=0.1",
+        "+model/lora=default",
+        "strategy=ddp trainer.devices=2",
+        "logger=wandb",
+        "data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8",
+        "model.tokenizer=think \"data.template.prefill='<think>'\"",
+        "model.tokenizer=no_template data/template=r1_zero",
+        MINE % ("trl", ""),
+        MINE % ("knobs", ",strength:0.5"),
+        "output_dir=new/folder",
+        "output_dir=empty resume=auto",
+        "-m seed=0,1 'output_dir=new/${hydra:job.num}'",
+        "-m stage=grpo,sft hydra.sweep.dir=new",
+    ],
+)
+def test_what_is_right_passes_and_leaves_no_trace(cli: Cli, command: str) -> None:
+    result = cli(command)
+    assert (result.code, result.out) == (0, ""), result.err
+    assert result.err.count("the config is valid") == (2 if command.startswith("-m") else 1)
+    assert all(line.startswith("r1  ") for line in result.err.splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "+logger.api_key=hunter2",
+        "+logger.api_key=hunter2x",
+        "+wandb_token=hunter2",
+        "'+logger={api_key:hunter2}'",
+        "+stage.password=hunter2",
+        "'+logger.api_key=hunter2 <'",
+        "stage=distill teacher=openai teacher.url=https://me:hunter2@host/v1",
+        "stage=distill teacher=openai teacher.api_key_env=hunter2",
+        "logger=wandb logger.entity=sk-hunter2hunter2hunter2",
+        "data=jsonl data.path=sk-hunter2hunter2hunter2",
+        "-m logger=wandb logger.name=sk-hunter2hunter2hunter2,b",
+    ],
+)
+def test_a_secret_on_the_command_line_is_refused_and_never_repeated(cli: Cli, command: str) -> None:
+    result = cli(command)
+    assert_one_screen(result)
+    assert result.code == CONFIG
+    assert "hunter2" not in result.err
+
+
+def test_a_path_with_a_commit_in_it_is_no_secret(cli: Cli) -> None:
+    result = cli(f"data=jsonl data.path=hub/snapshots/{'0123456789' * 4}/rows.jsonl")
+    assert result.code == DATA
+    assert "data file not found" in result.err
+
+
+def test_a_dataset_in_the_local_cache_needs_no_network(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    data = {"_target_": "r1.data.math.math", "path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
+    with pytest.raises(UserError, match="the hub cannot be asked"):
+        hub_data({"data": data})
+    (tmp_path / "DigitalLearningGmbH___math-lighteval").mkdir()
+    hub_data({"data": data})
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("+model/lora=default", "peft"), ("logger=tensorboard", "tensorboard")],
+)
+def test_an_extra_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, package: str) -> None:
+    monkeypatch.setattr("r1.config.check.rules.find_spec", lambda name: None)
+    result = cli(command)
+    assert_one_screen(result)
+    assert result.code == CONFIG
+    assert f"the package `{package}`" in result.err
+    assert f"pip install 'r1[{package}]'" in result.err
+
+
+def test_a_folder_that_cannot_be_written(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    result = cli("output_dir=new")
+    assert_one_screen(result)
+    assert result.code == STORAGE
+    assert "cannot be written" in result.err
+
+
+def test_a_folder_that_another_process_writes(cli: Cli, world: Path) -> None:
+    (world / "held" / ".lock").touch()
+    with (world / "held" / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = cli("output_dir=held resume=auto")
+    (world / "held" / ".lock").unlink()
+    assert_one_screen(result)
+    assert result.code == LOCKED
+    assert "another process is writing this run" in result.err
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], object]], int]:
+    """A sweep over two seeds in an empty folder, with something else in the place of the runs; its exit code."""
+
+    def started(job: Callable[[int], object]) -> int:
+        argv = ["-m", "seed=0,1", "model=scratch"]
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["r1.run", *argv])
+        return launch(argv, lambda cfg, overrides: job(cfg["seed"]))
+
+    return started
+
+
+def test_a_run_that_fails_does_not_keep_a_sweep_from_the_others(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job(seed: int) -> Path:
+        if seed == 0:
+            raise UserError("the teacher is gone", where="teacher.url", code=MODEL)
+        return Path("outputs/second")
+
+    assert sweep(job) == MODEL
+    out, err = capsys.readouterr()
+    assert out == "outputs/second\n"
+    assert err == "r1: the teacher is gone\n  where    teacher.url\n"
+
+
+def test_a_bug_is_a_traceback_without_hydras_line(
+    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sweep(lambda seed: 1 // seed) == 1
+    err = capsys.readouterr().err
+    assert err.count("ZeroDivisionError") == 1
+    assert "Error executing job" not in err
+
+
+def test_a_signal_ends_the_whole_sweep(sweep: Callable[..., int]) -> None:
+    seen: list[int] = []
+
+    def job(seed: int) -> None:
+        seen.append(seed)
+        raise Interrupted(15)
+
+    with pytest.raises(SystemExit) as end:
+        sweep(job)
+    assert (seen, end.value.code) == ([0], 143)
+
+
+def test_the_real_command_line_says_it_without_loading_torch(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "r1.run", "stage.group_siz=8"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT})
+    imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    message = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert not any(line.rpartition("|")[2].strip() == "torch" for line in imported)
+    assert message[0] == "r1: unknown key `stage.group_siz`: nothing reads it"
+    assert message[-1].split(None, 1) == ["do", "did you mean `stage.group_size`?"]
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (CONFIG, "", [])
+
+
+ROOT = str(CONF.parent)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("seeds", [1]), ("workers", 2), ("shared", ["seed=1"]), ("result", "rl"), ("steps", {"a": ["seed=1"]})],
+)
+def test_a_run_reads_nothing_of_a_pipeline(config: Callable[..., dict[str, Any]], key: str, value: Any) -> None:
+    cfg = config() | {key: value}
+    with pytest.raises(UserError, match="pipeline") as caught:
+        check_rules(cfg)
+    assert caught.value.where == key

@@ -1,0 +1,355 @@
+"""The schema is read off the code: signatures, types in words, the allow-list, and what fits where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypedDict, Unpack
+
+import pytest
+from annotated_types import Ge, Gt, Interval, Le, MinLen
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1.config.check.schema import check_value, describe, problems, resolve, signature, value_problems
+from r1.config.check.types import allowed_here, fits, is_place
+from r1.core.errors import UserError, elsewhere, nearest, one_line, shown
+from r1.data.base import Data, Verifier
+from r1.reward.base import Function
+from r1.rollout.base import Engine
+from r1.rollout.transformers import Transformers
+from r1.stage.advantage.base import Advantage
+
+
+class Shared(TypedDict):
+    lr: Annotated[float, Gt(0)]
+    schedule: Literal["constant", "linear"]
+
+
+class Thing(Protocol):
+    def make(self, size: int) -> str: ...
+
+
+class Maker:
+    """Fits ``Thing``."""
+
+    def __init__(self, model: str, seed: int, *, size: Annotated[int, Ge(1)], **shared: Unpack[Shared]) -> None: ...
+
+    def make(self, size: int) -> str:
+        return "x" * size
+
+
+def free(rows: list[str], *, limit: int = 3, **columns: Any) -> list[float]:
+    return []
+
+
+def unannotated(a, *, b, **rest):  # type: ignore[no-untyped-def]
+    return a
+
+
+def as_data(*, path: str) -> Data:
+    raise NotImplementedError
+
+
+def is_right(answer: str, row: dict[str, Any]) -> bool:
+    return answer == row["answer"]
+
+
+# ---- signatures ----
+
+
+def test_runtime_objects_are_positional_and_knobs_are_keyword_only() -> None:
+    found = signature(Maker)
+    assert found.runtime == {"model": str, "seed": int}
+    assert found.knobs == {
+        "size": Annotated[int, Ge(1)],
+        "lr": Annotated[float, Gt(0)],
+        "schedule": Literal["constant", "linear"],
+    }
+    assert found.required == {"size", "lr", "schedule"}
+
+
+def test_a_knob_with_a_default_is_not_required_and_plain_kwargs_are_no_knobs() -> None:
+    found = signature(free)
+    assert (list(found.runtime), found.knobs, found.required) == (["rows"], {"limit": int}, set())
+
+
+def test_code_without_annotations_takes_anything() -> None:
+    found = signature(unannotated)
+    assert (found.runtime, found.knobs, found.required) == ({"a": Any}, {"b": Any}, {"b"})
+
+
+# ---- types in words ----
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (int, "whole number"),
+        (float, "finite number"),
+        (bool, "true or false"),
+        (str | None, "text or null"),
+        (Annotated[int, Ge(2)], "whole number >= 2"),
+        (Annotated[float, Gt(0)] | None, "finite number > 0 or null"),
+        (Annotated[float, Le(0)], "finite number <= 0"),
+        (Annotated[float, Interval(ge=0, lt=1)], "finite number >= 0 and < 1"),
+        (Annotated[str, MinLen(1)], "text (not empty)"),
+        (Literal["en", "zh"], "one of: en, zh"),
+        (list[int], "a list, each item whole number"),
+        (dict[str, Any], "a mapping"),
+        (Engine, "an option of this group"),
+    ],
+)
+def test_a_type_in_a_users_words(hint: Any, words: str) -> None:
+    assert describe(hint) == words
+
+
+# ---- values ----
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (1, float),
+        (0.5, Annotated[float, Interval(ge=0, lt=1)]),
+        (None, Annotated[int, Ge(1)] | None),
+        ("en", Literal["en", "zh"]),
+        ([1, 8], list[int]),
+        ([], list[str]),
+        ({"a": {"b": 1}}, dict[str, Any]),
+        (object(), Any),
+        (None, Engine | None),
+    ],
+)
+def test_a_value_that_fits(value: object, hint: Any) -> None:
+    assert check_value(value, hint, "a.b") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "advice"),
+    [
+        ("1.5", float, "a.b=1.5"),
+        ("01", int, "a.b=1"),
+        (8.0, int, "a.b=8"),
+        (8.5, int, ""),
+        (True, int, ""),
+        (True, float, ""),
+        (1, bool, ""),
+        (5, str, """quote it twice: a.b="'5'" """),
+        ("ens", Literal["en", "zh"], "did you mean `en`?"),
+        (8, list[int], "a.b=[8]"),
+        ("[1,8]", list[int], "a.b=[1,8]"),
+        ([1.5], list[int], ""),
+        (float("nan"), float, ""),
+        (float("inf"), Annotated[float, Ge(0)], ""),
+        ("chat", Engine, "choose an option: a/b=chat"),
+        (None, Engine, "choose an option: a/b=NAME"),
+        (5, Engine | None, "choose an option: a/b=NAME"),
+    ],
+)
+def test_a_value_that_does_not_fit_and_what_was_meant(value: object, hint: Any, advice: str) -> None:
+    (problem,) = check_value(value, hint, "a.b")
+    assert problem.where == "a.b"
+    assert problem.allowed == describe(hint)
+    assert advice in problem.do
+    assert bool(problem.do) == bool(advice)
+
+
+@given(st.one_of(st.booleans(), st.text(), st.floats(), st.none(), st.lists(st.integers())))
+def test_only_whole_numbers_are_whole_numbers(value: object) -> None:
+    assert len(check_value(value, int, "a")) == 1
+
+
+@given(st.integers(min_value=3))
+def test_a_range_holds_what_it_says(value: int) -> None:
+    assert check_value(value, Annotated[int, Ge(3)], "a") == []
+    assert len(check_value(2 - value, Annotated[int, Ge(3)], "a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "where"),
+    [
+        ({"x": {"_target_": "os.system"}}, "a.x._target_"),
+        ([{"_target_": "os.system"}], "a[0]._target_"),
+        ({"_convert_": "all"}, "a._convert_"),
+        ({"x": ["${b}"]}, "a.x[0]"),
+    ],
+)
+def test_no_node_hides_in_a_plain_value(value: object, where: str) -> None:
+    for hint in (Any, dict[str, Any], list[Any]):
+        assert [problem.where for problem in value_problems(value, hint, "a")] == [where]
+
+
+def test_a_missing_value_is_asked_for() -> None:
+    (problem,) = value_problems("???", str, "data.path")
+    assert (problem.what, problem.do) == ("`data.path` has no value yet", "set it: data.path=...")
+
+
+# ---- the allow-list ----
+
+
+def test_r1s_own_objects_may_be_built() -> None:
+    assert resolve("r1.rollout.transformers.Transformers", "rollout") is Transformers
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "os.system",
+        "builtins.open",
+        "builtins.eval",
+        "pathlib.Path.write_text",
+        "r1",
+        "r1.run",
+        "r1.model.loading.Path",
+        "r1.config.check.schema.importlib.import_module",
+        "r1.core.errors.difflib.get_close_matches",
+        "r1.nothing",
+        "r1.model.loading.Nothing",
+        "r1..model",
+        "r1x.model",
+        "",
+        5,
+        None,
+    ],
+)
+def test_nothing_else_may_be_built(path: object) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(path, "rollout")
+    assert error.value.where == "rollout._target_"
+
+
+def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_pkg.py").write_text("from os import system\nfrom json import dumps\ndef mine(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert resolve("my_pkg.mine", "x", ["my_pkg"]).__name__ == "mine"
+    assert resolve("my_pkg.dumps", "x", ["my_pkg", "json"]).__name__ == "dumps"
+    for path, extensions in [("my_pkg.mine", []), ("my_pkg.system", ["my_pkg"]), ("my_pkgs.x", ["my_pkg"])]:
+        with pytest.raises(UserError, match="may not build"):
+            resolve(path, "x", extensions)
+
+
+# ---- what fits where ----
+
+
+@pytest.mark.parametrize(
+    ("target", "hint", "partial", "expected"),
+    [
+        (Maker, Maker, False, True),
+        (Maker, Thing, False, True),
+        (Maker, Maker | None, False, True),
+        (Maker, Thing, True, False),
+        (Maker, Data, False, False),
+        (Maker, Engine, False, False),
+        (Transformers, Engine, False, True),
+        (as_data, Data, False, True),
+        (as_data, Maker, False, False),
+        (is_right, Verifier, True, True),
+        (is_right, Verifier, False, False),
+        (is_right, Advantage, True, False),
+        (is_right, Function, True, False),
+        (Maker, Verifier, True, False),
+        (Maker, dict[str, Any] | None, False, False),
+        (as_data, Any, False, True),
+    ],
+)
+def test_what_r1s_own_code_fits(target: Callable[..., Any], hint: Any, partial: bool, expected: bool) -> None:
+    assert fits(target, hint, partial, own=True) is expected
+
+
+def test_a_users_code_need_not_say_what_it_returns() -> None:
+    assert fits(unannotated, Data, False, own=False)
+    assert fits(free, Function, True, own=False)
+    assert not fits(unannotated, Data, False, own=True)
+    assert not fits(free, Function, False, own=False)
+
+
+def test_places_in_words() -> None:
+    assert [is_place(hint) for hint in (Engine, Maker | None, Verifier, int, dict[str, Any], str | None)] == [
+        *[True] * 3,
+        *[False] * 3,
+    ]
+    assert allowed_here(Maker | None) == "an object of class Maker"
+    assert allowed_here(Thing) == "an object with the methods of Thing: make"
+    assert allowed_here(Verifier) == "a function, with _partial_: true, that returns bool"
+    assert allowed_here(int) == "a plain value; no object is built here"
+
+
+# ---- nodes ----
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    keys = {"temperature": 1.0, "max_completion_length": 8, "batch_size": 4, "async_steps": 0}
+    return {"_target_": "r1.rollout.transformers.Transformers"} | keys | changes
+
+
+def test_a_node_that_fits() -> None:
+    assert problems(node(), "rollout", hint=Engine) == []
+
+
+def test_everything_wrong_with_a_node_is_said_at_once() -> None:
+    wrong = node(temperature=-1.0, batch_siz=4, _args_=[1])
+    del wrong["batch_size"]
+    found = {problem.where: problem for problem in problems(wrong, "rollout", hint=Engine)}
+    assert set(found) == {"rollout.temperature", "rollout.batch_siz", "rollout._args_", "rollout.batch_size"}
+    assert found["rollout.batch_siz"].do == "did you mean `rollout.batch_size`?"
+    assert found["rollout.batch_size"].what == "`rollout.batch_size` is missing"
+
+
+def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
+    assert [p.where for p in problems(node(weight=1.0), "x")] == ["x.weight"]
+    assert problems(node(weight=1.0), "x", extra={"weight": float | None}) == []
+    assert [p.where for p in problems(node(), "x", extra={"weight": float | None})] == ["x.weight"]
+
+
+# ---- the voice of an error ----
+
+
+def test_an_error_is_one_screen() -> None:
+    error = UserError("a\nb\x1b[2J", where="x", given="y" * 1000, allowed=["b", "c"], do="d")
+    lines = str(error).splitlines()
+    assert [line.split()[0] for line in lines] == ["a", "where", "given", "allowed", "do"]
+    assert lines[0] == "a b [2J"
+    assert len(lines[2]) < 220
+    assert lines[3] == "  allowed  b, c"
+
+
+@pytest.mark.parametrize(
+    ("value", "where", "text"),
+    [
+        (True, "a", "true"),
+        (5, "a.num_rows", "5"),
+        ("x", "model.tokenizer", "'x'"),
+        ("x", "teacher.api_key_env", "'x'"),
+        ("x", "logger.api_key", "<redacted>"),
+        (12345, "logger.api_key", "<redacted>"),
+        ("x", "logger.my_password", "<redacted>"),
+    ],
+)
+def test_a_value_is_shown_and_a_secret_is_not(value: object, where: str, text: str) -> None:
+    assert shown(value, where) == text
+
+
+def test_a_secret_inside_a_value_is_hidden() -> None:
+    for value in ({"api_key": "hunter2"}, "sk-hunter2hunter2hunter2", ["https://me:hunter2@host"]):
+        assert "hunter2" not in shown(value, "logger")
+
+
+def test_names_that_were_meant() -> None:
+    names = ["group_size", "lr", "kl_coef"]
+    assert nearest("group_siz", names, "stage.") == "did you mean `stage.group_size`?"
+    assert nearest("LR", names) == "did you mean `lr`?"
+    assert nearest("num_generations", names) == "did you mean `group_size`?"
+    assert nearest("zzz", names) == ""
+    assert elsewhere("trainer.lr", {"stage": {"lr": 1, "loss": {"x": 2}}, "trainer": {}}) == "did you mean `stage.lr`?"
+    assert elsewhere("beta", {"stage": {"kl_coef": 1}}) == "did you mean `stage.kl_coef`?"
+    assert elsewhere("x", {"stage": {"lr": 1}}) == ""
+
+
+@given(st.text())
+def test_any_text_becomes_one_printable_line(text: str) -> None:
+    line = one_line(text)
+    assert line.isprintable()
+    assert len(line) <= 400

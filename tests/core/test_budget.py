@@ -1,0 +1,128 @@
+"""Equal compute: what follows from the group size, what is refused, and a run that ends with its tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1.core import budget
+from r1.core.errors import UserError
+from r1.experiment.launch import launch
+from r1.run import execute
+
+Config = dict[str, Any]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "prompts", "sequences"),
+    [
+        ([], 16, 128),
+        (["stage.group_size=4"], 32, 128),
+        (["stage.group_size=32"], 4, 128),
+        (["stage.group_size=32", "budget=tokens"], 4, 128),
+        (["stage.group_size=4", "budget=prompts"], 16, 64),
+        (["stage.group_size=4", "budget=steps"], 16, 64),
+        (["stage.group_size=4", "stage.examples_per_step=5"], 5, 20),
+        (["stage.group_size=4", "stage.examples_per_step=5", "budget=prompts"], 5, 20),
+        (["stage.group_size=4", "stage.sequences_per_step=64"], 16, 64),
+        (["stage.group_size=2", "stage.sequences_per_step=64", "budget=steps"], 32, 64),
+        (["stage=distill_on_policy", "stage.group_size=4"], 16, 64),
+    ],
+)
+def test_prompts_or_completions_follow(
+    config: Callable[..., Config], overrides: list[str], prompts: int, sequences: int
+) -> None:
+    cfg = config(*overrides)
+    assert (cfg["stage"]["examples_per_step"], cfg["stage"]["sequences_per_step"]) == (prompts, sequences)
+    budget.check(cfg)
+
+
+def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
+    found = budget.compute(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
+    assert found == budget.Compute("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
+    assert budget.compute(config("stage=sft")) is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "said"),
+    [
+        (["stage.group_size=3"], "stage.group_size", "allowed  1, 2, 4, 8, 16, 32, 64, 128"),
+        (["stage.examples_per_step=4", "stage.sequences_per_step=64"], "stage.sequences_per_step", "4 prompts x 8"),
+        (["stage=sft", "budget=steps"], "budget", "no groups"),
+        (["stage=distill_on_policy", "budget=tokens"], "budget", "does not count its tokens"),
+        (["stage.total_tokens=500"], "stage.total_tokens", "given    500"),
+        (["budget=tokens", "stage.total_tokens=null"], "stage.total_tokens", "given    null"),
+        (["budget=tokens", "trainer.max_steps=2"], "stage.total_tokens", "24,576 completion tokens at most"),
+    ],
+)
+def test_what_does_not_come_out(config: Callable[..., Config], overrides: list[str], where: str, said: str) -> None:
+    cfg = config(*overrides, "rollout.max_completion_length=96")
+    with pytest.raises(UserError) as caught:
+        budget.check(cfg)
+    assert caught.value.where == where
+    assert said in str(caught.value)
+
+
+SIZES = [["stage.group_size=4"], ["stage.group_size=8"]]
+
+
+@pytest.mark.parametrize("common", [[], ["budget=prompts"], ["budget=steps"], ["stage.sequences_per_step=256"]])
+def test_points_of_equal_compute(config: Callable[..., Config], common: list[str]) -> None:
+    budget.check_points([config(*size, *common) for size in SIZES])
+
+
+@pytest.mark.parametrize(
+    ("common", "others"),
+    [
+        (["stage.examples_per_step=16"], [[], []]),
+        ([], [["stage.examples_per_step=16"], []]),
+        (["budget=tokens"], [["stage.sequences_per_step=64"], []]),
+        (["budget=prompts"], [["stage.examples_per_step=8"], []]),
+    ],
+)
+def test_points_of_unequal_compute(config: Callable[..., Config], common: list[str], others: list[list[str]]) -> None:
+    points = [config(*size, *common, *other) for size, other in zip(SIZES, others, strict=True)]
+    with pytest.raises(UserError, match="do not have equal compute"):
+        budget.check_points(points)
+
+
+def test_what_does_not_vary_the_group_size_may_vary_all_else(config: Callable[..., Config]) -> None:
+    budget.check_points([config(f"stage.examples_per_step={p}") for p in (8, 16)])
+    by_steps = [config(*size, f"trainer.max_steps={steps}") for size in SIZES for steps in (50, 100)]
+    budget.check_points(by_steps)
+
+
+def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    argv = ["-m", "stage.group_size=4,8", "stage.examples_per_step=16"]
+    with pytest.raises(UserError, match="64, 128"):
+        launch(argv, lambda *_: pytest.fail("a run was started"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_says_it_for_every_point(capsys: pytest.CaptureFixture[str]) -> None:
+    assert launch(["-m", "stage.group_size=4,16", "dry_run=true"], execute) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "budget=sequences: 32 prompts x 4 = 128 completions per step, in total 3,200 prompts and 12,800" in said
+    assert "budget=sequences: 8 prompts x 16 = 128 completions per step, in total 800 prompts and 12,800" in said
+
+
+def test_a_run_ends_with_its_tokens(small: Callable[..., Config], folder: Path) -> None:
+    execute(small("stage=grpo", "budget=tokens", "stage.total_tokens=300", f"output_dir={folder}"), [])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    tokens = [row["train/total_tokens"] for row in rows if "train/total_tokens" in row]
+    lengths = [16 * row["train/completion_length"] for row in rows if "train/completion_length" in row]
+    assert tokens == pytest.approx([sum(lengths[: i + 1]) for i in range(len(lengths))])
+    assert tokens[-2] < 300 <= tokens[-1]
+    assert len(tokens) < 6  # of trainer.max_steps
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["compute"] == {
+        **{"budget": "tokens", "prompts_per_step": 4, "group_size": 4, "sequences_per_step": 16},
+        **{"steps": 6, "prompts": 24, "sequences": 96, "tokens": 300},
+    }
+    assert rows[-1]["step"] == len(tokens)
+    assert "val/pass@1" in rows[-1]

@@ -1,0 +1,231 @@
+"""What a fingerprint covers, what code.diff holds, and which runs a run comes from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from r1.config.build import Config
+from r1.core import provenance
+
+NESTED = st.recursive(
+    st.integers() | st.text(),
+    lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1),
+    max_leaves=8,
+)
+TREES = st.dictionaries(st.text("abc", min_size=1), NESTED)
+
+
+@pytest.fixture
+def fresh_hash() -> Iterator[None]:
+    """Let the code's hash be worked out anew, and forget it afterwards."""
+    provenance.code_hash.cache_clear()
+    yield
+    provenance.code_hash.cache_clear()
+
+
+# ---- the fingerprint ----
+
+
+def test_every_key_that_decides_the_result_changes_the_fingerprint(config: Callable[..., Config]) -> None:
+    cfg = config()
+    before = provenance.fingerprint(cfg, "data", [])
+    assert provenance.fingerprint(config(), "data", []) == before
+    for key in cfg.keys() - {"extensions", *provenance.UNTRACED, *provenance.PIPELINE}:
+        assert provenance.fingerprint(cfg | {key: "changed"}, "data", []) != before, key
+    assert provenance.fingerprint(config("stage.lr=1.0e-5"), "data", []) != before
+
+
+@pytest.mark.parametrize(
+    "override", ["output_dir=elsewhere", "name=other", "logger=tensorboard", "resume=auto", "checkpoint_every=7"]
+)
+def test_where_a_run_goes_does_not(config: Callable[..., Config], override: str) -> None:
+    assert provenance.fingerprint(config(override), "data", []) == provenance.fingerprint(config(), "data", [])
+
+
+def test_data_and_parents_and_code_do(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg, parent = config(), {"path": "a", "fingerprint": "x"}
+    seen = {
+        provenance.fingerprint(cfg, "data", []),
+        provenance.fingerprint(cfg, "other data", []),
+        provenance.fingerprint(cfg, "data", [parent]),
+        provenance.fingerprint(cfg, "data", [parent | {"fingerprint": "y"}]),
+    }
+    moved = provenance.fingerprint(cfg, "data", [parent | {"path": "b"}])
+    assert moved in seen
+    monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
+    assert provenance.fingerprint(cfg, "data", []) not in seen
+    assert len(seen) == 4
+
+
+def test_a_parent_counts_as_what_it_is_and_not_where_it_lies(config: Callable[..., Config], tmp_path: Path) -> None:
+    def found(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
+        cfg = config("data=traces", f"data.path={tmp_path}/{folder}{tail}", f"model.path={tmp_path}/{folder}")
+        return provenance.fingerprint(cfg, data, [{"path": str(tmp_path / folder), "fingerprint": fingerprint}])
+
+    assert found("here") == found("there")
+    assert found("here") == found("here", data="other rows"), "they come from the parent, which decides them"
+    assert found("here") != found("here", "y")
+    assert found("here") != found("here", tail="/traces")
+
+
+def test_files_beside_the_data_of_a_parent_count_by_their_content(tmp_path: Path) -> None:
+    (tmp_path / "general.jsonl").write_text("1")
+    parts = {"kept": {"path": f"{tmp_path}/run"}, "general": {"path": f"{tmp_path}/general.jsonl"}}
+    cfg = {"extensions": [], "data": parts}
+    parents = [{"path": f"{tmp_path}/run", "fingerprint": "x"}]
+    before = provenance.fingerprint(cfg, "", parents)
+    (tmp_path / "general.jsonl").write_text("2")
+    assert provenance.fingerprint(cfg, "", parents) != before
+
+
+def test_runs_yet_to_come_are_parents_too(tmp_path: Path) -> None:
+    paths = provenance.paths(
+        {"model": {"path": f"{tmp_path}/a/best", "tokenizer": None}, "teacher": {"path": "r1:tiny"}}
+    )
+    assert paths == [f"{tmp_path}/a/best", "r1:tiny"]
+    expected = [{"path": f"{tmp_path}/a", "fingerprint": "x"}]
+    assert provenance.parents(paths, {f"{tmp_path}/a": "x"}) == expected
+    assert provenance.parents(paths) == []
+
+
+@pytest.mark.usefixtures("fresh_hash")
+@pytest.mark.parametrize("file", ["mine.py", "mine/__init__.py", "mine/deep/rewards.py"])
+def test_the_code_of_extensions_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    source = tmp_path / file
+    source.parent.mkdir(parents=True, exist_ok=True)
+    if source.parent != tmp_path:
+        (tmp_path / "mine" / "__init__.py").touch()
+    source.write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = provenance.code_hash("mine")
+    assert before != provenance.code_hash()
+    source.write_text("x = 2\n")
+    provenance.code_hash.cache_clear()
+    assert provenance.code_hash("mine") != before
+
+
+def test_rows_hash_sees_every_value() -> None:
+    rows = [{"prompt": "a", "answer": "1"}, {"prompt": "b", "answer": "2"}]
+    hashes = {
+        provenance.rows_hash(rows, []),
+        provenance.rows_hash([], rows),
+        provenance.rows_hash(rows[:1], rows[1:]),
+        provenance.rows_hash(rows[::-1], []),
+        provenance.rows_hash([rows[0], rows[1] | {"answer": "3"}], []),
+    }
+    assert len(hashes) == 5
+    assert provenance.rows_hash([{"answer": "1", "prompt": "a"}, rows[1]], []) in hashes  # the order of keys is nothing
+
+
+@settings(max_examples=40)
+@given(TREES)
+def test_a_tree_does_not_differ_from_itself(tree: dict[str, Any]) -> None:
+    assert provenance.differences(tree, tree) == []
+    changed = tree | {"new": 1}
+    assert provenance.differences(tree, changed) == [("new", "-", 1)]
+
+
+def test_differences_name_the_leaves() -> None:
+    then, now = {"stage": {"lr": 1, "mu": 2}, "seed": 0}, {"stage": {"lr": 3, "mu": 2}, "name": "x"}
+    assert provenance.differences(then, now) == [("name", "-", "x"), ("seed", 0, "-"), ("stage.lr", 1, 3)]
+
+
+def test_changes_say_what_bits_may_depend_on(config: Callable[..., Config]) -> None:
+    now = provenance.surroundings(config("threads=3"))
+    assert provenance.changes(now, now) == []
+    then = json.loads(json.dumps(now))
+    then["packages"]["torch"] = "1.0"
+    then["hardware"]["threads"] = 4
+    then["code"] = ""
+    assert provenance.changes(then, now) == [
+        "the code has changed since",
+        f"torch was 1.0 and is {now['packages']['torch']}",
+        "threads was 4 and is 3",
+    ]
+
+
+# ---- code.diff ----
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with one commit, in r1's place."""
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1" / "a.py").write_text("old = 1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for args in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["config", "color.ui", "always"]):
+        subprocess.run([*git, *args], check=True, capture_output=True)
+    return tmp_path
+
+
+def test_a_clean_tree(repository: Path) -> None:
+    assert provenance.git()["dirty"] is False
+    assert len(provenance.git()["commit"]) == 40
+    assert provenance.diff() == ""
+
+
+def test_code_diff_rebuilds_the_tree(repository: Path) -> None:
+    (repository / "r1" / "a.py").write_text("new = 2\n")
+    (repository / "r1" / "b c.py").write_text("added = 3\n")
+    (repository / "r1" / "note.txt").write_text("no source\n")
+    assert provenance.git()["dirty"] is True
+    diff = provenance.diff()
+    assert "no source" not in diff
+    assert "\x1b" not in diff
+    (repository / "r1" / "b c.py").unlink()
+    subprocess.run(["git", "-C", str(repository), "checkout", "-q", "."], check=True)
+    subprocess.run(["git", "-C", str(repository), "apply"], input=diff.encode(), check=True)
+    assert (repository / "r1" / "a.py").read_text() == "new = 2\n"
+    assert (repository / "r1" / "b c.py").read_text() == "added = 3\n"
+
+
+def test_text_that_is_not_utf8_does_not_stop_a_run(repository: Path) -> None:
+    (repository / "r1" / "a.py").write_bytes("# café\n".encode("latin-1"))
+    assert "caf" in provenance.diff()
+
+
+def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance.git() == {"commit": None, "dirty": False}
+    assert provenance.diff() == ""
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git() == {"commit": None, "dirty": False}
+
+
+# ---- lineage ----
+
+
+@pytest.mark.parametrize("inside", [".", "model", "traces", "traces/traces.jsonl"])
+def test_a_run_is_found_from_what_it_wrote(tmp_path: Path, inside: str) -> None:
+    (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
+    found = provenance.parents([str(tmp_path / inside)])
+    assert found == [{"path": str(tmp_path), "fingerprint": "f"}]
+
+
+@pytest.mark.parametrize("text", ['{"name": "a browser extension"}', '["fingerprint"]', "{", '{"fingerprint": ""}'])
+def test_a_manifest_that_is_not_a_runs_is_no_parent(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    assert provenance.parents([str(tmp_path / "data.jsonl")]) == []
+
+
+def test_a_hub_id_has_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert provenance.parents(["Qwen/Qwen2.5-0.5B", "r1:tiny"]) == []
+
+
+def test_a_config_is_written_as_it_is(config: Callable[..., Config], tmp_path: Path) -> None:
+    cfg = config("stage.lr=1.0e-6", "name='等等'")
+    provenance.write_config(tmp_path, cfg, ["stage.lr=1.0e-6", "name=等等"])
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == cfg
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "overrides.yaml")) == ["stage.lr=1.0e-6", "name=等等"]

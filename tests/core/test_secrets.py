@@ -1,0 +1,156 @@
+"""No secret reaches a disk or a log, wherever it is planted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1.config.build import Config
+from r1.core.errors import UserError
+from r1.core.secrets import HIDDEN, redact, redact_values
+from r1.run import execute
+
+CANARY = "canary7Zq9"  # a part of every secret below
+ENV = f"{CANARY}-environment"
+
+
+def keyed(completion_ids: list[list[int]], *, api_key: str, url: str, fails: bool) -> list[float]:
+    """A user's reward that is handed secrets, and tells them all when it fails, in training."""
+    if fails and len(completion_ids) == 16:
+        raise RuntimeError(f"POST {url} with api_key={api_key} or {os.environ['PLANTED_API_KEY']}: 500")
+    return [float(ids[0] % 2) for ids in completion_ids]
+
+
+PLANTED = [
+    f"+reward.terms.keyed={{_target_: {__name__}.keyed, weight: 1.0, fails: false}}",
+    f"+reward.terms.keyed.api_key='a long {CANARY}-key'",
+    f"+reward.terms.keyed.url='https://me:{CANARY}@host.org/v1'",
+    f"extensions=[{__name__}]",
+    "~reward.terms.low_ids",
+    f"name={ENV}",
+]
+
+
+@pytest.fixture
+def run(
+    small: Callable[..., Config], folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """``run("logger=csv")``: a run with secrets everywhere; the text of all it wrote."""
+    monkeypatch.setenv("PLANTED_API_KEY", ENV)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setattr("r1.core.provenance.diff", lambda: f"+url = 'https://me:{CANARY}@host.org'  # or {ENV}\n")
+
+    def everything(*overrides: str) -> str:
+        typed = [*PLANTED, f"output_dir={folder}", "trainer.max_steps=2", "checkpoint_every=1", *overrides]
+        monkeypatch.setattr("sys.argv", ["r1.run", "stage=grpo", *typed])
+        try:
+            execute(small("stage=grpo", *typed), typed)
+        except UserError as error:
+            print(error)
+        out, err = capfd.readouterr()
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        assert len(files) > 6
+        return "".join([out, err, *(file.read_bytes().decode("latin-1") for file in files)])
+
+    return everything
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard", "wandb"])
+def test_nothing_that_a_run_writes_or_prints_holds_a_secret(run: Callable[..., str], logger: str) -> None:
+    text = run(f"logger={logger}")
+    assert HIDDEN in text
+    assert CANARY not in text
+
+
+def test_neither_does_a_run_that_fails(run: Callable[..., str], folder: Path) -> None:
+    text = run("reward.terms.keyed.fails=true")
+    assert '"status": "failed"' in text
+    assert "500" in (folder / "manifest.json").read_text()
+    assert CANARY not in text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"api_key": "abc"},
+        {"teacher": {"HF_TOKEN": "abc"}},
+        {"x-api-key": "abc"},
+        {"db_password": "abc"},
+        [{"secret": "abc"}],
+        "teacher.api_key=abc",
+        "+teacher.api_key=a b abc",
+        "teacher={url: x, api_key: abc}",
+        'teacher={"token": "abc", url: x}',
+        "GET /v1?api_key=abc&n=1 failed",
+        "failed with token=abc, and gave up",
+        "Authorization: Bearer abc",
+        "https://me:abc@host/x",
+        "https://me:p@abc@host/x",
+        "https://abc@host/x",
+    ],
+)
+def test_hidden_by_its_name_or_its_place(value: Any) -> None:
+    assert "abc" not in str(redact(value))
+    assert HIDDEN in str(redact(value))
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["sk-" + "a1" * 10, "hf_" + "x" * 20, "ghp_" + "y" * 30, "github_pat_" + "y" * 30, "AKIA" + "A" * 16, "0f" * 20],
+)
+def test_hidden_by_its_looks(secret: str) -> None:
+    for text in (secret, f"a {secret} b", f"key='{secret}'"):
+        assert secret not in redact(text)
+        assert secret not in redact_values(text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"num_tokens": 5, "eos_token": "<|eos|>", "use_cls_token": True, "tokenizer": "r1:tiny", "api_key": None},
+        {"api_key_env": "OPENAI_API_KEY"},
+        "rollout.max_tokens=100",
+        "use_token=true",
+        "teacher.api_key=null",
+        "stage.lr=1.0e-4",
+        "data.path=s3://bucket/a@b.jsonl",
+        "3+5+8=?",
+        "mask-aaaaaaaaaaaaaaaaaaaaaaaaaa",
+    ],
+)
+def test_what_only_sounds_like_a_secret_stays(value: Any) -> None:
+    assert redact(value) == value
+
+
+def test_source_code_is_searched_for_values_only() -> None:
+    line = "+    token: str = tokens[0]  # api_key=None"
+    assert redact_values(line) == line
+
+
+@given(st.text(), st.text())
+def test_what_the_environment_holds_is_found_anywhere(before: str, after: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MY_SERVICE_TOKEN", ENV)
+        assert CANARY not in str(redact({"a": [f"{before}{ENV}{after}"]}))
+
+
+def test_what_was_hidden_once_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1.core.secrets.SEEN", set())
+    assert redact("two words of it") == "two words of it"
+    redact({"teacher": {"api_key": "two words"}})
+    assert redact("two words of it") == f"{HIDDEN} of it"
+    redact("other.api_key='more words'")
+    assert redact(["says more words"]) == [f"says {HIDDEN}"]
+    redact({"token": "short"})
+    assert redact("a short text") == "a short text"
+
+
+@given(st.text())
+def test_redaction_is_done_once(text: str) -> None:
+    assert redact(redact(text)) == redact(text)

@@ -1,0 +1,150 @@
+"""What devices share and how it is cut up, without any of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from r1.config.check.devices import check_devices
+from r1.core.errors import Interrupted, RankFailed, UserError
+from r1.core.rank_info import Place, place
+from r1.distributed.collectives import Ranks
+from r1.distributed.launcher import close, environment
+from r1.experiment.launch import launch
+from r1.stage.grpo import Grpo
+from r1.stage.rl.experience import joined, split
+from r1.stage.training.loader import recount
+from r1.stage.training.step_metrics import StepRow, together
+from r1.stage.validation.sampling import share
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 7))
+def test_a_share_is_every_prompt_once_in_order(items: list[int], size: int) -> None:
+    parts = [share(items, rank, size) for rank in range(size)]
+    assert [item for part in parts for item in part] == items
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_row_adds_up_over_devices_but_for_times_and_what_all_find_alike() -> None:
+    one, other = StepRow(), StepRow()
+    one.add({"train/loss": 0.25, "time/rollout": 2.0})
+    one.add({"train/loss": 0.5})
+    other.add({"train/loss": 1.0, "time/rollout": 3.0, "train/kl": 0.125})
+    for row in (one, other):
+        row.note({"train/lr": 0.1})
+    found = one.close(lambda own: [own, {name: value for name, value in other.items() if name != "train/lr"}])
+    assert found == {"train/loss": 1.75, "time/rollout": 3.0, "train/kl": 0.125, "train/lr": 0.1}
+    assert one == {}
+    assert together([{}, {}]) == {}
+
+
+def test_what_two_devices_sampled_can_be_cut_up_for_three(stage: Callable[..., Grpo]) -> None:
+    whole = stage("stage=grpo", "stage.kl_coef=0.1").collector.collect(0)
+    again = joined(split(whole, 2))
+    for name in ("advantages", "completion_ids", "engine_logps", "old_logps", "ref_logps"):
+        assert torch.equal(getattr(again, name), getattr(whole, name)), name
+    assert again.lengths == whole.lengths
+    for b in range(len(whole)):
+        p, q = (e.prompt_ids[e.prompt_index[b], : e.prompt_lengths[e.prompt_index[b]]].tolist() for e in (whole, again))
+        assert p == q
+    assert sum(len(part) for part in split(again, 3)) == len(whole)
+
+
+def test_lightnings_counts_follow_the_size_of_a_step() -> None:
+    counts = {"ready": 12, "completed": 12}
+    checkpoint: dict[str, Any] = {
+        "num_micro_batches": 4,
+        "loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": counts, "current": dict(counts)}}},
+    }
+    recount(checkpoint, 2)
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"] == {"ready": 6, "completed": 6}
+    assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"] == {"ready": 6, "completed": 6}
+
+
+# ---- who is who ----
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_a_place_comes_from_torchrun_or_srun_or_nobody(alone: pytest.MonkeyPatch) -> None:
+    assert place() is None
+    for name, value in {"PROCID": 5, "STEP_NUM_TASKS": 8, "LOCALID": 1, "NODEID": 2}.items():
+        alone.setenv(f"SLURM_{name}", str(value))
+    assert place() == Place(rank=5, size=8, local_rank=1, node=2)
+    for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 3}.items():  # torchrun inside of a Slurm job
+        alone.setenv(name, str(value))
+    assert place() == Place(rank=3, size=4, local_rank=3, node=0)
+
+
+def test_a_launcher_must_start_what_the_config_asks_for(alone: pytest.MonkeyPatch) -> None:
+    check_devices("cpu", 2, 1, several=True)
+    for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0}.items():
+        alone.setenv(name, str(value))
+    check_devices("cpu", 4, 1, several=True)
+    check_devices("cpu", 2, 2, several=True)
+    for devices in (1, 2):
+        with pytest.raises(UserError, match="has started 4 processes, and the config asks for"):
+            check_devices("cpu", devices, 1, several=True)
+
+
+@pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["experiment=r1"]])
+def test_several_runs_are_not_started_once_per_device(alone: pytest.MonkeyPatch, words: list[str]) -> None:
+    for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}.items():
+        alone.setenv(name, str(value))
+    with pytest.raises(UserError, match="start the processes of each themselves"):
+        launch(words, lambda *_: pytest.fail("started"))
+
+
+def test_a_rank_is_told_what_torchrun_would_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    told = environment({"trainer": {"devices": 2}, "threads": None}, 1, 4711)
+    assert told.items() >= {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "4711"}.items()
+    assert "OMP_NUM_THREADS" not in told  # the user's stays
+
+
+def test_alone_a_rank_meets_nobody() -> None:
+    ranks = Ranks()
+    assert ranks.gather("x") == ["x"]
+    assert ranks.from_first(lambda: 3) == 3
+    ranks.sign()
+    with pytest.raises(KeyError), ranks.parting():
+        raise KeyError
+
+
+# ---- how one ends ----
+
+
+def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
+    error = UserError("no such column", where="reward.terms.x", given=3, allowed="y", do="mend it", code=5)
+    failed = RankFailed(**json.loads(json.dumps(RankFailed.of(error, 1, "here").fields)))
+    assert failed.code == 5
+    assert str(failed).splitlines() == [
+        "rank 1 on here: no such column",
+        "  where    reward.terms.x",
+        "  given    3",
+        "  allowed  y",
+        "  do       mend it",
+    ]
+    bug = RankFailed.of(KeyError("x"), 2, "there")
+    assert (str(bug), bug.code) == ("rank 2 on there: KeyError: 'x'", 1)
+
+
+def test_a_record_is_closed_for_a_process_that_could_not(tmp_path: Path) -> None:
+    assert close(tmp_path, "failed", KeyError("x")) == "failed"  # there is none
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"status": "running", "error": None, "seed": 1}))
+    assert close(tmp_path, "interrupted", Interrupted(15)) == "interrupted"
+    assert json.loads(manifest.read_text()) == {"status": "interrupted", "error": "Interrupted: SIGTERM", "seed": 1}
+    assert close(tmp_path, "failed", KeyError("x")) == "interrupted"  # it has said so itself

@@ -1,0 +1,147 @@
+"""The fingerprint that each step will have, what is checked before anything starts, and why a step is not cached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import PIPELINE
+
+from r1.core import provenance
+from r1.core.errors import UserError
+from r1.experiment.pipeline.explain import reasons, standing
+from r1.experiment.pipeline.node import Node, Plan
+from r1.model.loading import location
+
+Planned = Callable[..., Plan]
+STEPS: dict[str, list[str]] = PIPELINE["steps"]
+
+
+def prints(plan: Plan) -> dict[str, str]:
+    return {str(node): node.fingerprint for node in plan.nodes}
+
+
+def finish(node: Node, status: str = "finished") -> None:
+    """The record of a run that was not made."""
+    node.folder.mkdir(parents=True, exist_ok=True)
+    provenance.write_config(node.folder, node.config, node.overrides)
+    held = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
+    code = provenance.code_hash(*node.config["extensions"])
+    figures: dict[str, Any] = {"start": {}, "final": {}}
+    (node.folder / "model").symlink_to(location("r1:tiny"))
+    (node.folder / "manifest.json").write_text(json.dumps(held | {"code": code, "metrics": figures}))
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    then, now = prints(before), prints(after)
+    return {name for name in now if now[name] != then.get(name)}
+
+
+def test_a_change_redoes_a_step_and_what_depends_on_it(planned: Planned) -> None:
+    base = planned()
+    assert changed(base, planned("output_dir=elsewhere", "workers=3")) == set()
+    assert changed(base, planned("steps.sft.stage.lr=0.5")) == {"sft", "test"}
+    assert changed(base, planned("steps.answers.teacher.error_rate=0.5")) == {"answers", "sft", "test"}
+
+
+def test_the_code_counts(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = planned()
+    monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
+    assert changed(base, planned()) == {"answers", "sft", "test"}
+
+
+def test_data_from_outside_count_by_their_content(planned: Planned, tmp_path: Path) -> None:
+    def rows(last: int) -> None:
+        lines = [json.dumps({"prompt": f"{i}+1=?", "answer": str(i + 1 + (i == last))}) for i in range(20)]
+        (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+
+    steps = STEPS | {"test": ["stage=eval", "model.path=${step:sft}", "data=jsonl", "data.path=mine.jsonl"]}
+    rows(99)
+    base = planned(steps=steps)
+    rows(7)
+    assert changed(base, planned(steps=steps)) == {"test"}
+
+
+def test_a_step_with_its_own_seed_is_run_once_for_all_seeds(planned: Planned) -> None:
+    plan = planned("steps.answers.seed=0", "seeds=[0,1]", "result=sft")
+    assert list(prints(plan)) == ["answers", "sft[0]", "test[0]", "sft[1]", "test[1]"]
+    assert list(map(str, plan.results)) == ["sft[0]", "sft[1]"]
+    assert plan.nodes[3].needs == [plan.nodes[0]]
+    one = planned("seed=1", "steps.answers.seed=0")
+    assert prints(one) == {
+        "answers": prints(plan)["answers"],
+        "sft": prints(plan)["sft[1]"],
+        "test": prints(plan)["test[1]"],
+    }
+
+
+def test_a_command_names_the_folders_of_the_steps_that_it_needs(planned: Planned) -> None:
+    answers, sft, test = planned().nodes
+    assert sft.folder == Path("outputs/mine/steps/sft", sft.fingerprint[:12])
+    assert f"data.path={answers.folder}" in sft.overrides
+    assert f"model.path={sft.folder}" in test.overrides
+    assert (answers.needs, sft.needs, test.needs) == ([], [answers], [sft])
+
+
+@pytest.mark.parametrize(
+    ("argv", "steps", "where", "said"),
+    [
+        (["stage.lr=0.1"], {}, "steps.test.stage.lr", "for one step alone: steps.NAME.stage.lr=0.1"),
+        (["steps.sft.stage.group_size=4"], {}, "steps.sft.stage.group_size", "unknown key"),
+        (["steps.sft.stage.lrr=4"], {}, "steps.sft.stage.lrr", "did you mean `stage.lr`?"),
+        (["steps.sft.stage.lr=fast"], {}, "steps.sft.stage.lr", "number > 0"),
+        (["steps.test.val.ks=[4]"], {}, "steps.test.val.ks", "cannot be worked out"),
+        (["steps.test.val.num_prompts=9"], {}, "steps.test.val.num_prompts", "at most 8"),  # its model is not there yet
+        (["steps.test.rollout.max_completion_length=4000"], {}, "steps.test.rollout.max_completion_length", "context"),
+        (["steps.test.model.path=/nowhere/at/all"], {}, "steps.test.model.path", "no such folder"),
+        (["steps.answers.stage=nothing"], {}, "steps.answers.stage", "no option `nothing`"),
+        ([], {"test": ["experiment=mine"]}, "steps.test.experiment", "not a pipeline"),
+        (["output_dir='~/x'"], {}, "output_dir", "does not expand"),
+    ],
+)
+def test_what_is_wrong_is_found_before_anything_starts(
+    planned: Planned, tmp_path: Path, argv: list[str], steps: dict[str, list[str]], where: str, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        planned(*argv, steps=STEPS | steps)
+    assert f"  where    {where}" in str(caught.value).splitlines()
+    assert said in str(caught.value)
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_every_step_is_looked_at(planned: Planned) -> None:
+    with pytest.raises(UserError) as caught:
+        planned("steps.answers.stage.lrr=1", "+steps.more=['stage=sft','stage.lrrr=1']")
+    assert "steps.answers.stage.lrr\n" in str(caught.value)
+    assert "steps.more.stage.lrrr\n" in str(caught.value)
+
+
+def test_a_folder_that_holds_a_run(planned: Planned) -> None:
+    node = planned().nodes[0]
+    finish(node)
+    with pytest.raises(UserError, match="no pipeline"):
+        planned(f"output_dir={node.folder}")
+
+
+def test_why_a_step_is_not_cached(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    sft = ["stage=sft", "data.num_train=64", "data.num_val=8"]
+    steps = {"sft": sft, "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"]}
+    first, second = planned(steps=steps).nodes
+    assert (standing(first), reasons(first)) == ("will run", ["there is no record of this step"])
+    finish(first)
+    finish(second, "interrupted")
+    assert (standing(first), standing(second)) == ("cached", "will continue")
+    assert reasons(second) == ["its record is interrupted"]
+    first, second = planned("steps.sft.stage.lr=0.5", steps=steps).nodes
+    assert (standing(first), standing(second)) == ("will run", "will run")
+    assert reasons(first) == ["stage.lr: 0.001 -> 0.5"]
+    assert reasons(second) == ["model.path: sft is not the run that it was"]
+    finish(first)
+    first, _ = planned("steps.sft.stage.lr=0.5", "steps.sft.stage.beta1=0.8", steps=steps).nodes
+    assert reasons(first) == ["stage.beta1: 0.9 -> 0.8"]  # the nearest of two
+    monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
+    first, _ = planned("steps.sft.data.seed=1", steps=steps).nodes
+    assert reasons(first) == ["data.seed: 0 -> 1", "the code has changed", "the data have changed"]

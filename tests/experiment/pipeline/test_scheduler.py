@@ -1,0 +1,204 @@
+"""What is started when, and what becomes of the others when a step fails; the steps' processes are stand-ins."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_plan import finish
+
+from r1.core.errors import LOCKED, Interrupted, UserError
+from r1.core.files import lock
+from r1.core.statistics import over_seeds
+from r1.distributed.process import last_words
+from r1.experiment.pipeline import scheduler as execute
+from r1.experiment.pipeline.node import Node, Plan
+from r1.experiment.pipeline.record import PipelineRecord
+from r1.experiment.pipeline.scheduler import Steps
+
+Planned = Callable[..., Plan]
+EVAL = ["stage=eval", "data.num_train=64"]
+GRAPH = {  # two arms and what joins them; nothing is built for it but four evaluations
+    "a": EVAL,
+    "b": [*EVAL, "seed=1"],
+    "after_a": [*EVAL, "model.path=${step:a}"],
+    "last": [*EVAL, "model.path=${step:after_a}", "model.tokenizer=${step:b}"],
+}
+
+
+class Stage:
+    """Stands in for ``start``: every run ends at the second look; those named in ``failing`` fail."""
+
+    def __init__(self, *failing: str) -> None:
+        self.failing, self.log, self.alive, self.most = failing, list[str](), 0, 0
+
+    def __call__(self, node: Node, flags: list[str], is_result: bool) -> Any:
+        self.log.append(f"{node}{' *' if is_result else ''}")
+        self.alive += 1
+        self.most = max(self.most, self.alive)
+        return Run(self, node)
+
+
+class Run:
+    wall_s = 1.5
+    code = 5
+
+    def __init__(self, stage: Stage, node: Node) -> None:
+        self.stage, self.node, self.looks, self.signals = stage, node, 0, list[int]()
+
+    @property
+    def ended(self) -> bool:
+        self.looks += 1
+        if self.looks == 2:
+            self.stage.alive -= 1
+            if self.node.step not in self.stage.failing and not self.signals:
+                finish(self.node)
+        return self.looks >= 2
+
+    def send(self, number: int) -> None:
+        self.signals.append(number)
+
+    def last_words(self) -> str:
+        return "it broke"
+
+
+@pytest.fixture
+def go(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Stage, dict[str, Any], Any]]:
+    """``go("b", workers=2)``: run the graph; how it was started, the pipeline's manifest, and what was raised."""
+
+    def ran(*failing: str, argv: tuple[str, ...] = (), **keys: Any) -> tuple[Stage, dict[str, Any], Any]:
+        stage, raised = Stage(*failing), None
+        monkeypatch.setattr(execute, "start", stage)
+        monkeypatch.setattr(execute, "POLL_S", 0.0)
+        record = PipelineRecord(planned("output_dir=here", *argv, **({"steps": GRAPH} | keys)), "python -m r1.run x")
+        try:
+            with record:
+                Steps(record, []).run()
+        except (UserError, Interrupted) as error:
+            raised = error
+        return stage, json.loads(Path("here/manifest.json").read_text()), raised
+
+    return ran
+
+
+def statuses(manifest: dict[str, Any]) -> dict[str, str]:
+    return {step["name"]: step["status"] for step in manifest["steps"]}
+
+
+def test_steps_run_in_order_and_once(go: Any) -> None:
+    stage, manifest, raised = go()
+    assert (stage.log, stage.most, raised) == (["a", "b", "after_a", "last *"], 1, None)
+    assert (manifest["status"], set(statuses(manifest).values())) == ("finished", {"finished"})
+    assert manifest["steps"][3]["needs"] == ["after_a", "b"]
+    stage, manifest, _ = go()
+    assert stage.log == []
+    assert set(statuses(manifest).values()) == {"cached"}
+    stage, manifest, _ = go(argv=("steps.after_a.val.num_samples=4",))
+    assert stage.log == ["after_a", "last *"]
+
+
+def test_one_run_is_the_agent_s_also_of_several_seeds(go: Any) -> None:
+    stage, _, _ = go(seeds=[0, 1])
+    assert [line for line in stage.log if "last" in line] == ["last[0] *", "last[1]"]
+
+
+def test_as_many_at_once_as_there_are_workers(go: Any) -> None:
+    stage, _, _ = go(workers=2)
+    assert stage.most == 2
+    assert stage.log == ["a", "b", "after_a", "last *"]
+
+
+def test_a_failed_step_blocks_what_needs_it_and_nothing_else(go: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    stage, manifest, raised = go("a")
+    assert stage.log == ["a", "b"]
+    assert statuses(manifest) == {"a": "failed", "b": "finished", "after_a": "blocked", "last": "blocked"}
+    assert manifest["status"] == "failed"
+    assert [step["error"] for step in manifest["steps"]] == ["it broke", None, *["it needs a, which failed"] * 2]
+    assert raised.code == 5
+    assert "step `a` failed, so after_a, last could not run" in str(raised)
+    assert "blocked: it needs a" in capsys.readouterr().err
+    stage, manifest, raised = go()
+    assert (stage.log, raised) == (["a", "after_a", "last *"], None)
+
+
+def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Stage.__call__
+
+    def stopped(self: Stage, node: Node, *rest: Any) -> Any:
+        if node.step == "b":
+            signal.raise_signal(signal.SIGTERM)
+        return started(self, node, *rest)
+
+    monkeypatch.setattr(Stage, "__call__", stopped)
+    stage, manifest, raised = go()
+    assert stage.log == ["a", "b"]
+    assert (manifest["status"], raised.code) == ("interrupted", 143)
+    assert statuses(manifest) == {"a": "finished", "b": "interrupted", "after_a": "waiting", "last": "waiting"}
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")
+    assert raised.code == 0
+
+
+def test_one_process_at_a_time(go: Any) -> None:
+    with lock(Path("here").absolute()), pytest.raises(UserError, match="another process") as caught:
+        go()
+    assert caught.value.code == 75
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+def test_a_step_that_another_pipeline_runs_is_waited_for_or_taken_over(
+    go: Any, planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finishes: bool
+) -> None:
+    node = planned("output_dir=other", "steps_dir=common", steps=GRAPH).nodes[0]
+    held = lock(node.folder.absolute())
+
+    def let_go(_: float) -> None:
+        if finishes and not held.closed:
+            finish(node)
+        held.close()
+
+    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
+    stage, manifest, raised = go(argv=("steps_dir=common",))
+    assert stage.log == (["b", "after_a", "last *"] if finishes else ["b", "a", "after_a", "last *"])
+    assert (raised, statuses(manifest)["a"]) == (None, "cached" if finishes else "finished")
+    assert manifest["results"] == [manifest["steps"][3]["path"]]
+    assert capsys.readouterr().err.count("waits: another pipeline is making it") == 1
+
+
+def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Stage.__call__
+
+    def second_time_lucky(self: Stage, node: Node, *rest: Any) -> Any:
+        self.failing = () if "a" in self.log else ("a",)
+        return started(self, node, *rest)
+
+    monkeypatch.setattr(Stage, "__call__", second_time_lucky)
+    monkeypatch.setattr(Run, "code", LOCKED)
+    stage, manifest, raised = go()
+    assert (stage.log, raised) == (["a", "a", "b", "after_a", "last *"], None)
+    assert set(statuses(manifest).values()) == {"finished"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("r1  16 prompts\nr1: wrong value\n  where    x\n", "wrong value"),
+        ("r1: an older one\nr1: no such folder\n  given    1", "no such folder"),
+        ("Traceback\n  File x\nValueError: no\n", "ValueError: no"),
+        ("", ""),
+    ],
+)
+def test_last_words(text: str, words: str) -> None:
+    assert last_words(text) == words
+
+
+def test_figures_over_seeds() -> None:
+    figure = over_seeds([0.5, 0.6, 0.7])
+    assert (round(figure.value, 6), figure.n) == (0.6, 3)
+    assert round(figure.high - figure.value, 4) == 0.2484  # 4.303 * 0.1 / sqrt(3)
+    wide = over_seeds([0.0, 1.0] * 10)  # 19 degrees of freedom: t is 2.0930
+    assert (wide.high - wide.value) / (0.512989 / 20**0.5) == pytest.approx(2.093, abs=0.01)

@@ -1,0 +1,39 @@
+"""Overrides in layers, and steps in an order in which they can run."""
+
+from __future__ import annotations
+
+import pytest
+
+from r1.config.overrides import parsed
+from r1.distributed.process import escaped
+from r1.experiment.pipeline.steps import Step, merged, ordered
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "both"),
+    [
+        ("a.b=1", "a.b=2", ["a.b=2"]),
+        ("+a.b=1", "a.b=2", ["+a.b=2"]),
+        ("+a.b=1", "++a.b=2", ["++a.b=2"]),
+        ("++a.b=1", "a.b=2", ["a.b=2"]),
+        ("+a.b=1", "~a.b", []),
+        ("a.b=1", "~a.b", ["~a.b"]),
+        ("stage=sft", "stage=eval", ["stage=eval"]),
+        ("+g@x.y=1", "g@x.y=2", ["+g@x.y=2"]),
+        ("+g@x.y=1", "+g@x.z=2", ["+g@x.y=1", "+g@x.z=2"]),
+    ],
+)
+def test_of_one_key_the_later_override_counts(earlier: str, later: str, both: list[str]) -> None:
+    assert merged([earlier], [], [later]) == both
+
+
+def test_a_step_comes_behind_what_it_needs_and_else_stays_where_it_is() -> None:
+    texts = {"d": ["x=${step:b}/best", "y='${step:c}'"], "a": ["x=1"], "b": ["x=${step:a}"], "c": ["x=1"]}
+    found = ordered({name: Step([], [overrides]) for name, overrides in texts.items()})
+    assert list(found) == ["a", "b", "c", "d"]
+    assert {name: step.needs for name, step in found.items()} == {"a": [], "b": ["a"], "c": [], "d": ["b", "c"]}
+
+
+@pytest.mark.parametrize("path", ["outputs/a/steps", "/tmp/a b/c,d=(e)", r"x\y [1]{2}:3"])
+def test_a_path_is_read_back_as_it_was(path: str) -> None:
+    assert parsed([f"output_dir={escaped(path)}"])[0].value() == path

@@ -1,0 +1,96 @@
+"""What is found under the paths that a user gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from r1.core.errors import UserError
+from r1.experiment.report.gather import Node, gather, ordered
+
+MakeRecord = Callable[..., Path]
+
+
+def test_a_folder_of_runs_is_all_of_its_runs(record: MakeRecord, tmp_path: Path) -> None:
+    folders = [record("sweep/b"), record("sweep/a"), record("sweep/deep/c")]
+    (folders[0] / "model").mkdir()
+    (folders[0] / "model" / "manifest.json").write_text("{}")  # what lies inside a record is no record
+    found = gather([str(tmp_path / "sweep"), str(folders[0])])
+    assert sorted(run.dir.name for run in found.runs) == ["a", "b", "c"]
+    assert found.unreadable == []
+    assert found.nodes == []
+
+
+def test_damaged_records_are_named_and_the_rest_is_shown(record: MakeRecord, tmp_path: Path) -> None:
+    record("good")
+    (record("cut") / "manifest.json").write_text('{"status": ')
+    (record("strange") / "manifest.json").write_text("[1]")
+    (record("bare") / "config.yaml").unlink()
+    (record("torn") / "metrics.jsonl").write_text('{"a"\n{}\n')
+    found = gather([str(tmp_path)])
+    assert [run.dir.name for run in found.runs] == ["good"]
+    assert len(found.unreadable) == 4
+    with pytest.raises(UserError, match="no run here can be read"):
+        gather([str(tmp_path / "torn")])
+
+
+def test_nothing_to_show(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        gather([str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="no run here"):
+        gather([str(tmp_path)])
+
+
+def test_the_steps_of_a_pipeline(record: MakeRecord, tmp_path: Path) -> None:
+    run = record("pipe/steps/rl")
+    gone = str(tmp_path / "removed")
+    figures = {"start": {}, "final": {"val/pass@1": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 8}}}
+    steps = [
+        {
+            "name": "rl",
+            "seed": 1,
+            "status": "finished",
+            "needs": ["cold"],
+            "path": str(run),
+            "wall_s": 3.0,
+            "metrics": {},
+        },
+        {
+            "name": "cold",
+            "seed": None,
+            "status": "cached",
+            "needs": [],
+            "path": gone,
+            "wall_s": 0.0,
+            "metrics": figures,
+        },
+        {"name": "later", "seed": 1, "status": "waiting", "needs": [], "path": gone, "wall_s": 0.0, "metrics": None},
+    ]
+    (tmp_path / "pipe" / "manifest.json").write_text(json.dumps({"steps": steps}))
+    found = gather([str(tmp_path / "pipe")])
+    assert found.nodes == [
+        Node("cold", "cached", [], figures["final"]),
+        Node("later[1]", "waiting", [], {}),
+        Node("rl[1]", "finished", ["cold"], {}, 3.0),
+    ]
+    assert [r.dir for r in found.runs] == [run]
+    assert found.names == {run: "rl[1]"}
+
+
+def test_lineage_goes_back_as_far_as_there_are_records(record: MakeRecord, tmp_path: Path) -> None:
+    first = record("x/first", parents=[{"path": str(tmp_path / "x/gone"), "fingerprint": "f"}])
+    second = record("x/second", parents=[{"path": str(first), "fingerprint": "first"}])
+    found = gather([str(second)])
+    assert [(n.name, n.status, n.needs) for n in found.nodes] == [
+        ("x/gone", "not here any more", []),
+        ("x/first", "finished", ["x/gone"]),
+        ("x/second", "finished", ["x/first"]),
+    ]
+
+
+def test_a_circle_does_not_hang() -> None:
+    nodes = {name: Node(name, "", [need], {}) for name, need in (("a", "b"), ("b", "a"), ("c", "a"))}
+    assert [node.name for node in ordered(nodes)] == ["a", "b", "c"]

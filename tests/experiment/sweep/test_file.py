@@ -1,0 +1,326 @@
+"""A sweep file says everything that is wrong with it at once, and what it lets through arrives as it was meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from r1.core.errors import CONFIG, UserError, UserErrors
+from r1.experiment.sweep.file import read
+from r1.experiment.sweep.parameters import DISTRIBUTIONS, NUMBERS
+from r1.experiment.sweep.points import checked, grid, levels, number
+from r1.experiment.sweep.schema import problems
+from r1.experiment.sweep.values import meant, problem
+
+GOOD: dict[str, Any] = {
+    "method": "grid",
+    "metric": {"name": "val/pass@1", "goal": "maximize"},
+    "parameters": {"stage.lr": {"values": [1.0e-4, 3.0e-4]}, "seed": {"values": [0, 1, 2]}},
+    "command": ["${env}", "${interpreter}", "-m", "r1.run", "stage=grpo", "logger=wandb", "${args_no_hyphens}"],
+}
+RUN = GOOD["command"][:4]
+Write = Callable[[dict[str, Any]], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(held: dict[str, Any]) -> str:
+        file = tmp_path / "mine.yaml"
+        file.write_text(yaml.safe_dump(held, sort_keys=False))
+        return str(file)
+
+    return written
+
+
+def wrong(path: str) -> list[UserError]:
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert caught.value.code == CONFIG
+    return list(caught.value.errors) if isinstance(caught.value, UserErrors) else [caught.value]
+
+
+def changed(changes: dict[str, Any]) -> dict[str, Any]:
+    """The good file with some keys set; None: left out."""
+    held = deepcopy(GOOD) | {key: value for key, value in changes.items() if value is not None}
+    return {key: value for key, value in held.items() if changes.get(key, value) is not None}
+
+
+def test_a_good_file_is_read_as_it_stands(write: Write) -> None:
+    sweep = read(write(GOOD))
+    assert (sweep.name, sweep.method, sweep.metric, sweep.goal) == ("mine", "grid", "val/pass@1", "maximize")
+    assert sweep.overrides({"stage.lr": 1e-4, "seed": 2}) == ["stage=grpo", "logger=wandb", "stage.lr=0.0001", "seed=2"]
+    assert number(sweep) == 6
+    assert checked(sweep) == [{"stage.lr": 1e-4, "seed": 0}, {"stage.lr": 3e-4, "seed": 0}]
+
+
+TOP = [
+    ({"method": None}, "method", "grid, random or bayes"),
+    ({"method": "gird"}, "method", "did you mean `grid`?"),
+    ({"method": "custom"}, "method", ""),
+    ({"metric": None}, "metric", "val/pass@1"),
+    ({"metric": "val/pass@1"}, "metric", "goal: maximize"),
+    ({"metric": {"name": "val/pass@1"}}, "metric.goal", "without it W&B minimises"),
+    ({"metric": {"name": "val/pass@1", "goal": "maximise"}}, "metric.goal", "did you mean `maximize`?"),
+    ({"metric": {"name": "val/pass@1", "goal": "maximize", "target": 0.9}}, "metric.target", ""),
+    ({"parameters": None}, "parameters", "values: [4, 8]"),
+    ({"parameters": {}}, "parameters", "values: [4, 8]"),
+    ({"paramters": {}}, "paramters", "did you mean `parameters`?"),
+    ({"program": "train.py"}, "program", "command says what is run"),
+    ({"scheduler": {"engine": "optuna"}}, "scheduler", "r1.sweep"),
+    ({"name": 7}, "name", ""),
+    ({"run_cap": 0}, "run_cap", ""),
+    ({"run_cap": True}, "run_cap", ""),
+    ({"early_terminate": "hyperband"}, "early_terminate", "type: hyperband"),
+    ({"early_terminate": {"type": "hyperband"}}, "early_terminate", "min_iter: 3"),
+    ({"early_terminate": {"type": "envelope", "min_iter": 2}}, "early_terminate.type", ""),
+    (
+        {"early_terminate": {"type": "hyperband", "min_iters": 2, "min_iter": 1}},
+        "early_terminate.min_iters",
+        "min_iter",
+    ),
+    ({"early_terminate": {"type": "hyperband", "max_iter": 9}}, "early_terminate.max_iter", "min_iter alone"),
+    ({"early_terminate": {"type": "hyperband", "min_iter": 0}}, "early_terminate.min_iter", ""),
+    ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1}}, "early_terminate.eta", ""),
+    ({"early_terminate": {"type": "hyperband", "min_iter": 1, "strict": "yes"}}, "early_terminate.strict", ""),
+    ({"command": None}, "command", "--KEY=VALUE"),
+    ({"command": "python -m r1.run"}, "command", "${args_no_hyphens}"),
+    ({"command": [*RUN, {"logger": "wandb"}, "${args_no_hyphens}"]}, "command", "logger=wandb"),
+    ({"command": ["${env}", "python", "train.py", "${args_no_hyphens}"]}, "command", "r1.run"),
+    ({"command": [*RUN, "logger=wandb"]}, "command", "behind the overrides"),
+    ({"command": [*RUN, "${args_no_hyphens}", "${args_no_hyphens}"]}, "command", "leave one"),
+    ({"command": [*RUN, "${args}", "${args_no_hyphens}"]}, "command", "write ${args_no_hyphens}"),
+    ({"command": [*RUN, "${arg_no_hyphens}", "${args_no_hyphens}"]}, "command", "did you mean `${args_no_hyphens}`?"),
+    ({"command": [*RUN, "${prgram}", "${args_no_hyphens}"]}, "command", ""),
+    ({"command": [*RUN, "-m", "${args_no_hyphens}"]}, "command", "leave out the -m"),
+]
+
+
+@pytest.mark.parametrize(("changes", "where", "do"), TOP, ids=[f"{where}-{i}" for i, (_, where, _) in enumerate(TOP)])
+def test_a_file_that_wandb_would_misread(write: Write, changes: dict[str, Any], where: str, do: str) -> None:
+    found = wrong(write(changed(changes)))
+    assert where in [error.where for error in found]
+    assert do in " ".join(error.do for error in found if error.where == where)
+
+
+PARAMETERS = [
+    ([1, 2], "", "values: [1, 2]"),
+    (3, "", "value: 3"),
+    ({"parameters": {"lr": {"value": 1}}}, "", "stage.lr.lr"),
+    ({"value": None}, ".value", 'write "null"'),
+    ({"values": [1, None]}, ".values[1]", 'write "null"'),
+    ({"value": {"a": 1}}, ".value", "stage.lr.a"),
+    ({"values": "1, 2"}, ".values", "values: [1, 2]"),
+    ({"values": []}, ".values", ""),
+    ({"values": [1, 1]}, ".values[1]", "leave one out"),
+    ({"values": ["1e-5", 1.0e-4]}, ".values[0]", "write 1.0e-05"),
+    ({"value": "5"}, ".value", "write 5"),
+    ({"value": "true"}, ".value", "without the quotes"),
+    ({"value": "a,b"}, ".value", "\"'a,b'\""),
+    ({"value": "[1, 2]"}, ".value", "without the quotes"),
+    ({"value": "it's"}, ".value", ""),
+    ({"value": [True, None]}, ".value", "plain numbers"),
+    ({"valeu": 1}, ".valeu", "did you mean `value`?"),
+    ({"min": 1}, "", "min: X and max: Y"),
+    ({"min": 1, "max": 3, "distribution": "log_unifrom_values"}, ".distribution", "log_uniform_values"),
+    ({"min": 1, "max": 3, "q": 2}, ".q", "leave out q"),
+    ({"min": 1.0, "max": 3.0, "q": 2}, ".q", "distribution: q_uniform"),
+    ({"value": 1, "values": [1]}, ".values", "leave out values"),
+    ({"distribution": "uniform", "min": 0.1}, ".max", "max: ..."),
+    ({"distribution": "log_uniform_values", "min": "1e-6", "max": 0.1}, ".min", "write 1.0e-06"),
+    ({"distribution": "uniform", "min": True, "max": 2}, ".min", ""),
+    ({"min": 0.3, "max": 0.1}, ".min", "swap them"),
+    ({"min": 2, "max": 2}, ".min", "value: 2"),
+    ({"distribution": "int_uniform", "min": 0.5, "max": 2}, ".min", "distribution: uniform"),
+    ({"distribution": "log_uniform_values", "min": 0.0, "max": 1.0}, ".min", ""),
+    ({"distribution": "log_uniform", "min": 1.0e-5, "max": 1.0e-3}, ".min", "distribution: log_uniform_values"),
+    ({"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0}, ".q", ""),
+    ({"distribution": "normal", "mu": 0.0, "sigma": -1}, ".sigma", ""),
+    ({"values": [1, 2], "probabilities": [0.5, 0.6]}, ".probabilities", ""),
+    ({"values": [1, 2], "probabilities": [1.0]}, ".probabilities", ""),
+]
+
+
+@pytest.mark.parametrize(("spec", "where", "do"), PARAMETERS, ids=[json.dumps(spec) for spec, _, _ in PARAMETERS])
+def test_a_parameter_that_would_arrive_as_something_else(write: Write, spec: Any, where: str, do: str) -> None:
+    (error,) = wrong(write(changed({"method": "random", "parameters": {"stage.lr": spec}})))
+    assert error.where == f"parameters.stage.lr{where}"
+    assert do in error.do
+
+
+@pytest.mark.parametrize("spec", [{"min": 0.1, "max": 0.3}, {"distribution": "normal"}])
+def test_a_grid_has_no_ranges(write: Write, spec: dict[str, Any]) -> None:
+    (error,) = wrong(write(changed({"parameters": {"stage.lr": spec}})))
+    assert (error.what, error.do) == ("a grid needs a list of values", "values: [...], or method: random")
+
+
+def test_everything_is_said_at_once(write: Write) -> None:
+    specs = {"stage.lr": {"value": None}, "seed": {"min": 3, "max": 1}}
+    found = wrong(write(changed({"method": "gird", "metric": {"name": "x"}, "parameters": specs})))
+    assert [e.where for e in found] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "do"),
+    [
+        ("method: grid\nmetric: {name: [\n", 3, "expected"),
+        ("method: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n", 4, "`seed` stands twice"),
+        ("method: grid\n\tmetric: x\n", 2, "\\t"),
+    ],
+)
+def test_what_is_no_yaml_is_said_with_its_line(tmp_path: Path, text: str, line: int, do: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text)
+    (error,) = wrong(str(file))
+    assert (error.what, error.where) == ("this is not YAML", f"{file}:{line}")
+    assert do in error.do
+
+
+def test_what_is_no_sweep_file(tmp_path: Path) -> None:
+    (gone,) = wrong(str(tmp_path / "none.yaml"))
+    assert (gone.where, gone.given) == ("FILE", str(tmp_path / "none.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    assert wrong(str(tmp_path / "list.yaml"))[0].where == "file"
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfa")
+    assert wrong(str(tmp_path / "binary.yaml"))[0].what == "the sweep file is not text"
+
+
+PLAIN = st.one_of(st.integers(), st.floats(), st.booleans(), st.none())
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.text("0123456789.eE+-_ \\'\"[]{}(),:=$#", max_size=8),
+    st.sampled_from(["null", "None", "true", "FALSE", "1e-5", "07", "inf", "nan", "'a b'", '"x"', "${seed}", "a:b"]),
+)
+SCALARS = st.one_of(PLAIN, TEXTS)
+VALUES = st.one_of(
+    SCALARS, st.lists(SCALARS, max_size=3), st.lists(st.lists(SCALARS, max_size=2), max_size=2),
+    st.dictionaries(st.text("ab", min_size=1), PLAIN, max_size=2),
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(VALUES)
+def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -> None:
+    if problem(value, "parameters.x.value") is None:
+        override = OverridesParser.create().parse_rule(f"x={value}", "override")
+        assert not override.is_sweep_override()
+        assert json.dumps(override.value()) == json.dumps(meant(value))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.one_of(st.integers(), st.floats(), st.booleans(), st.from_regex(r"[a-z][a-z0-9_/.-]{0,9}", fullmatch=True)))
+def test_plain_values_are_let_through(value: Any) -> None:
+    if value not in ("null", "true", "false", "inf", "nan"):
+        assert meant(value) is value
+        assert problem(value, "parameters.x.value") is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_that_is_text_is_mended_by_its_advice(value: float) -> None:
+    error = problem(str(value), "parameters.x.value")
+    assert error is not None
+    assert yaml.safe_load(error.do.removeprefix("write ")) == value
+
+
+def test_the_values_of_a_grid_are_those_of_wandb() -> None:
+    """W&B's engine leaves out the upper end of q_uniform, as numpy's arange does."""
+    assert grid({"value": "a"}) == ["a"]
+    assert grid({"min": 2, "max": 5}) == [2, 3, 4, 5]
+    assert grid({"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}) == [0.0, 0.1, 0.2]
+    assert grid({"distribution": "q_uniform", "min": 0, "max": 10, "q": 4}) == [0, 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ({"min": 1, "max": 9}, [5, 1, 9]),
+        ({"min": 0.5, "max": 1.5}, [1.0, 0.5, 1.5]),
+        ({"distribution": "log_uniform_values", "min": 1.0e-4, "max": 1.0e-2}, [1e-3, 1e-4, 1e-2]),
+        ({"distribution": "inv_log_uniform_values", "min": 1.0e-4, "max": 1.0e-2}, [1e-3, 1e-4, 1e-2]),
+        ({"distribution": "log_uniform", "min": 0, "max": 2}, [2.718281828, 1.0, 7.389056099]),
+        ({"distribution": "inv_log_uniform", "min": 0, "max": 2}, [0.367879441, 0.135335283, 1.0]),
+        ({"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 8}, [64, 8, 512]),
+        ({"distribution": "normal", "mu": 1.0, "sigma": 2.0}, [1.0, -5.0, 7.0]),
+        ({"distribution": "q_normal", "mu": 10, "sigma": 3, "q": 2}, [10, 0, 20]),
+        ({"distribution": "log_normal"}, [1.0, 0.049787068, 20.085536923]),
+        ({"distribution": "beta", "a": 1, "b": 3}, [0.25, 0.0, 1.0]),
+        ({"values": [3, 1, 2], "probabilities": [0.5, 0.25, 0.25]}, [3, 1, 2]),
+    ],
+)
+def test_a_range_is_looked_at_in_its_middle_and_at_its_ends(spec: dict[str, Any], expected: list[float]) -> None:
+    assert levels(spec) == pytest.approx(expected, rel=1e-8)
+
+
+def test_a_large_grid_is_looked_at_in_part_and_every_value_is_seen(write: Write) -> None:
+    specs = {"a": {"min": 1, "max": 50}, "b": {"values": list("xyz")}, "seed": {"min": 0, "max": 99}}
+    sweep = read(write(changed({"parameters": specs})))
+    points = checked(sweep)
+    assert number(sweep) == 50 * 3 * 100
+    assert {1, 50} <= {point["a"] for point in points[:40]}
+    assert len({point["a"] for point in points[:40]}) == 40
+    assert {point["b"] for point in points} == set("xyz")
+    assert {point["seed"] for point in points} == {0}
+    assert 42 < len(points) <= 42 + 40
+    assert points == checked(sweep)
+
+
+def test_a_range_without_end_costs_nothing(write: Write) -> None:
+    specs = {
+        "seed": {"min": 0, "max": 10**12},
+        "stage.lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1e-9},
+    }
+    sweep = read(write(changed({"parameters": specs})))
+    assert number(sweep) == (10**12 + 1) * 10**9
+    assert [point["stage.lr"] for point in checked(sweep)][:2] == [0.0, 0.025641025]
+
+
+def test_the_agents_environment_variables_are_set(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM", "red")
+    command = [*RUN, "logger.group=${envvar:TEAM}-1", "${envvar:NONE}", "${args_no_hyphens}"]
+    assert read(write(changed({"command": command}))).overrides({"seed": 1}) == ["logger.group=red-1", "NONE", "seed=1"]
+
+
+KEYS = [
+    "value",
+    "values",
+    "distribution",
+    "min",
+    "max",
+    "q",
+    "mu",
+    "sigma",
+    "a",
+    "b",
+    "probabilities",
+    "parameters",
+    "x",
+]
+NUMBER = st.one_of(st.integers(-9, 9), st.floats(), st.sampled_from([10**400, True, "1e-3"]))
+SPECS = st.one_of(
+    VALUES,
+    st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3),
+    st.fixed_dictionaries(
+        {"distribution": st.sampled_from(sorted(DISTRIBUTIONS))},
+        optional=dict.fromkeys(NUMBERS, NUMBER) | {"value": SCALARS, "values": st.lists(SCALARS, max_size=3)},
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(SPECS, st.booleans())
+def test_no_parameter_is_too_odd_to_be_looked_at(spec: Any, in_grid: bool) -> None:
+    held = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
+    found = problems(held)
+    assert all(error.where.startswith("parameters.stage.lr") for error in found)
+    if not found:
+        values = grid(spec, 5) if in_grid else levels(spec)
+        assert 1 <= len(values) <= 5 or "values" in spec

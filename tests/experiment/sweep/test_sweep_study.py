@@ -1,0 +1,181 @@
+"""Who runs which point: limits, locks, what was left, what is retried, and what a folder holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TextIO
+
+import pytest
+import swept
+from optuna.trial import TrialState
+from swept import study, write
+
+from r1.core.errors import STORAGE, UserError
+from r1.experiment.sweep import storage
+from r1.experiment.sweep.file import read
+from r1.experiment.sweep.study import Point, Study
+
+UNIFORM = {"x": {"min": 0.0, "max": 1.0}}
+SECRET = "sk-" + "a1b2c3d4" * 4
+
+
+JOURNAL = "journal.log"  # faster than SQLite
+
+
+@pytest.fixture(autouse=True)
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TextIO]]:
+    """The locks of the points that are taken, open until the test has ended."""
+    monkeypatch.chdir(tmp_path)
+    files: list[TextIO] = []
+    monkeypatch.setattr(swept, "HELD", files)
+    yield files
+    for file in files:
+        file.close()
+
+
+def take(study: Study) -> Point:
+    taken = study.take()
+    assert taken
+    swept.HELD.append(taken[1])
+    return taken[0]
+
+
+@pytest.mark.parametrize("place", [None, JOURNAL])
+def test_points_are_taken_in_order_by_whoever_comes(tmp_path: Path, place: str | None) -> None:
+    one, two = (study(tmp_path, place=place) for _ in range(2))
+    taken = [take(one), take(two), take(one)]
+    assert [point.values["x"] for point in taken] == [1, 2, 3]
+    assert [point.folder.name for point in taken] == ["0000", "0001", "0002"]
+    assert two.take() is None
+    assert not two.is_complete()
+    for point in taken:
+        one.finish(point, 0.5)
+    assert two.is_complete()
+    assert [(point.status, point.value) for point in two.points()] == [("finished", 0.5)] * 3
+
+
+def test_what_a_killed_worker_left_is_taken_up_again(tmp_path: Path, held: list[TextIO]) -> None:
+    one, two = study(tmp_path, place=JOURNAL), study(tmp_path, place=JOURNAL)
+    first = take(one)
+    assert take(two).number == 1
+    held[0].close()  # as the kernel does for a process that has died
+    again = take(two)
+    assert (again.number, again.folder) == (0, first.folder)
+    assert take(one).number == 2
+
+
+def test_limits(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a random search does not end by itself"):
+        study(tmp_path, method="random", parameters=UNIFORM)
+    assert study(tmp_path, method="random", parameters=UNIFORM, run_cap=7, place=JOURNAL).limit == 7
+    assert study(tmp_path, 5, method="random", parameters=UNIFORM, run_cap=7, place=JOURNAL).limit == 5
+    assert study(tmp_path / "outputs", 5, place="b.log").limit == 3, "the grid's"
+
+
+def test_a_failed_point_is_retried_once_and_only_if_asked(tmp_path: Path, held: list[TextIO]) -> None:
+    one = study(tmp_path, 1, place=JOURNAL)
+    one.fail(take(one), "it broke", 3)
+    held[0].close()
+    (point,) = one.points()
+    assert (point.status, point.error, point.code) == ("failed", "it broke", 3)
+    assert one.is_complete()
+    again = study(tmp_path, 1, retry=True, place=JOURNAL)
+    assert not again.is_complete()
+    retried = take(again)
+    assert (retried.number, retried.folder, retried.values) == (1, point.folder, point.values)
+    again.fail(retried, "again", 3)
+    assert again.take() is None
+    assert [(point.number, point.error) for point in again.points()] == [(1, "again")]
+    assert [trial.state for trial in again.optuna.trials] == [TrialState.FAIL] * 2
+
+
+def test_random_search_does_not_depend_on_who_draws(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"method": "random", "parameters": UNIFORM}
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    alone = study(tmp_path / "a", 4, place="a.log", **keys)
+    expected = [take(alone).values["x"] for _ in range(4)]
+    pair = [study(tmp_path / "b", 4, place="b.log", **keys) for _ in range(2)]
+    assert [take(pair[i % 2]).values["x"] for i in range(4)] == expected
+    assert len(set(expected)) == 4
+
+
+def test_bayes_learns_where_the_best_is(tmp_path: Path) -> None:
+    """The best x is 0.7: after ten draws at random the proposals lie near it, and history alone decides them."""
+    made = study(tmp_path, 24, method="bayes", parameters=UNIFORM, place=JOURNAL)
+    xs = []
+    for _ in range(24):
+        point = take(made)
+        xs.append(point.values["x"])
+        made.finish(point, -abs(xs[-1] - 0.7))
+    early, late = (fmean(abs(x - 0.7) for x in part) for part in (xs[:10], xs[16:]))
+    assert late < 0.7 * early
+    assert [study(tmp_path, 25, method="bayes", parameters=UNIFORM, place=JOURNAL)._choose(24) for _ in range(2)] == [
+        made._choose(24)
+    ] * 2
+
+
+def test_metrics_are_reported_once(tmp_path: Path) -> None:
+    made = study(tmp_path, place=JOURNAL)
+    point = take(made)
+    made.report(point, {0: 0.1, 5: 0.2})
+    made.report(point, {0: 0.1, 5: 0.2, 10: 0.4})
+    assert made.points()[0].history == {0: 0.1, 5: 0.2, 10: 0.4}
+    made.stop(point)
+    (trial,) = made.optuna.trials
+    assert (trial.state, trial.value) == (TrialState.PRUNED, 0.4)
+    assert (made.points()[0].status, made.points()[0].value) == ("stopped early", None)
+
+
+def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"method": "random", "parameters": UNIFORM}
+    study(tmp_path, run_cap=2, **keys)
+    assert study(tmp_path, run_cap=4, **keys).limit == 4
+    copy = tmp_path / "outputs" / "sweeps" / "tried" / "sweep.yaml"
+    assert "run_cap: 4" in copy.read_text()
+    with pytest.raises(UserError, match="begun with another file") as caught:
+        study(tmp_path, run_cap=4, method="random", parameters={"x": {"min": 0.0, "max": 2.0}})
+    assert "parameters.x.max: 1.0 -> 2.0" in str(caught.value)
+    assert "--name" in str(caught.value)
+
+
+def test_a_lost_study_is_not_begun_anew(tmp_path: Path) -> None:
+    place = f"sqlite:///{tmp_path}/mine.db"
+    take(study(tmp_path, place=place))
+    with pytest.raises(UserError, match="study is not there"):
+        study(tmp_path)
+    assert len(study(tmp_path, place=place).points()) == 1
+
+
+def test_only_storages_that_workers_can_share(tmp_path: Path) -> None:
+    for given in ("mysql://root@host/x", "redis://x.log", "study.db"):
+        with pytest.raises(UserError, match="SQLite or in a journal"):
+            storage.url(tmp_path, given)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"parameters": {"x": {"value": SECRET}, "y": {"values": [1]}}},
+        {"command": ["python", "-m", "r1.run", f"teacher.api_key={SECRET}", "${args_no_hyphens}"]},
+        {"description": f"see https://me:{SECRET}@host"},
+    ],
+)
+def test_a_file_with_a_secret_is_refused_and_not_copied(tmp_path: Path, keys: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="must hold no secret") as caught:
+        study(tmp_path, **keys)
+    assert SECRET not in str(caught.value)
+    assert not (tmp_path / "outputs").exists()
+    file = write(tmp_path)
+    file.write_text(f"{file.read_text()}# my key: {SECRET}\n")
+    with pytest.raises(UserError, match="must hold no secret"):
+        storage.begin(read(str(file)), tmp_path / "x", storage.url(tmp_path / "x", None))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file")
+    with pytest.raises(UserError, match="cannot be written") as caught:
+        study(tmp_path)
+    assert caught.value.code == STORAGE

@@ -1,0 +1,314 @@
+"""Three ways to decode: the same logits from each, whatever leaves the batch, and each for the models that it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from r1.core.seeds import key
+from r1.model.loading import Lora
+from r1.rollout.decoding import cuda_graph as graph
+from r1.rollout.decoding import llama_decoder as lean
+from r1.rollout.decoding import shared_prefix as shared
+from r1.rollout.decoding.cuda_graph import GraphDecoder
+from r1.rollout.decoding.decoder import CachedDecoder, Decoder, decoder, fitting
+from r1.rollout.decoding.llama_decoder import LIKE_LLAMA, LeanDecoder
+from r1.rollout.decoding.shared_prefix import SharedDecoder
+from r1.rollout.transformers import Transformers
+
+Make = Callable[..., PreTrainedModel]
+Kind = Callable[[PreTrainedModel], Decoder]
+LEAN, GENERAL = ["llama", "qwen2", "qwen3", "mistral"], ["gpt2", "gemma3_text", "gpt_neox", "olmo2"]
+EVEN = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
+UNEVEN = [[5], [7, 8, 9, 10, 11, 12], [3, 3, 3]]
+
+
+@pytest.fixture(scope="module")
+def models(make_model: Make) -> dict[str, PreTrainedModel]:
+    return {name: make_model(name) for name in (*LEAN, *GENERAL)}
+
+
+def share_from(length: int, patch: pytest.MonkeyPatch) -> None:
+    """Prompts of so many tokens are kept once per group, shorter ones copied."""
+    for kind in (SharedDecoder, GraphDecoder):
+        patch.setattr(kind, "shared_from", length)
+
+
+@torch.no_grad()
+def decoded(kind: Kind, model: PreTrainedModel, prompts: list[list[int]], sizes: list[int], leaving: list[Any]) -> Any:
+    """Log-probs of every step; ``leaving`` says after which step which rows go. Rows are named by their first place."""
+    made, found = kind(model), {}
+    names = list(range(sum(sizes)))
+    logits = made.start(prompts, sizes)
+    for t, gone in enumerate(leaving):
+        for name, row in zip(names, logits.float().log_softmax(-1), strict=True):
+            found[t, name] = row
+        kept = [i for i, name in enumerate(names) if name not in gone]
+        if not kept:
+            break
+        tokens = torch.tensor([(7 * name + 13 * t + 1) % 97 for name in names])
+        if len(kept) < len(names):
+            made.keep(torch.tensor(kept))
+            names, tokens = [names[i] for i in kept], tokens[kept]
+        logits = made.step(tokens)
+    return found
+
+
+def assert_same(found: dict[Any, Tensor], expected: dict[Any, Tensor], atol: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for place, row in expected.items():
+        assert (found[place] - row).abs().max() < atol, place
+
+
+# ---- the same logits ----
+
+
+@pytest.mark.parametrize("shared_from", [0, 64])  # prompts are shared, prompts are copied
+@pytest.mark.parametrize("prompts", [EVEN, UNEVEN], ids=["even", "uneven"])
+@pytest.mark.parametrize("architecture", [*LEAN, *GENERAL])
+def test_they_give_the_same_log_probs(
+    models: dict[str, PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    prompts: list[list[int]],
+    shared_from: int,
+) -> None:
+    """Rows leave one by one, from the middle, and a whole group at once."""
+    share_from(shared_from, monkeypatch)
+    model, sizes = models[architecture], [2, 3, 1]
+    leaving = [set(), {1}, set(), {2, 3, 4}, set(), {0}, set()]
+    expected = decoded(CachedDecoder, model, prompts, sizes, leaving)
+    assert len(expected) == 6 + 6 + 5 + 5 + 2 + 2 + 1
+    for kind in [SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture in LEAN else [])]:
+        assert_same(decoded(kind, model, prompts, sizes, leaving), expected)
+
+
+@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder, GraphDecoder])
+@pytest.mark.parametrize("shared_from", [0, 64])
+def test_they_equal_whole_sequences(
+    llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: Kind, shared_from: int
+) -> None:
+    """No cache at all: each row's tokens from the start."""
+    share_from(shared_from, monkeypatch)
+    found = decoded(kind, llama, UNEVEN, [1, 2, 2], [set()] * 6)
+    groups = [0, 1, 1, 2, 2]
+    for name, group in enumerate(groups):
+        tokens = [(7 * name + 13 * t + 1) % 97 for t in range(5)]
+        with torch.no_grad():
+            logits = llama(input_ids=torch.tensor([UNEVEN[group] + tokens])).logits[0]
+        rows = logits.log_softmax(-1)[len(UNEVEN[group]) - 1 :]
+        for t, row in enumerate(rows):
+            assert (found[t, name] - row).abs().max() < 1e-5
+
+
+prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_size=1, max_size=4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(prompts=prompts_of, data=st.data())
+def test_whatever_leaves_changes_nothing_for_the_rest(
+    llama: PreTrainedModel, prompts: list[list[int]], data: st.DataObject
+) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 4), min_size=len(prompts), max_size=len(prompts)))
+    rows = st.sets(st.integers(0, sum(sizes) - 1))
+    leaving = [data.draw(rows) if t % 2 else set() for t in range(6)]
+    gone_before: list[set[int]] = [set().union(*leaving[: t + 1]) for t in range(6)]
+    with pytest.MonkeyPatch.context() as patch:
+        share_from(data.draw(st.sampled_from([0, 4, 64])), patch)
+        patch.setattr(shared, "FIRST_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
+        patch.setattr(graph, "CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
+        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
+            found = decoded(kind, llama, prompts, sizes, gone_before)
+            assert_same(found, decoded(CachedDecoder, llama, prompts, sizes, gone_before))
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 32])
+@pytest.mark.parametrize("shared_from", [0, 64])
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_long_completions_outgrow_their_buffers(
+    models: dict[str, PreTrainedModel],
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    shared_from: int,
+    capacity: int,
+) -> None:
+    share_from(shared_from, monkeypatch)
+    monkeypatch.setattr(shared, "FIRST_CAPACITY", capacity)
+    monkeypatch.setattr(graph, "CAPACITY", capacity)
+    monkeypatch.setattr(lean, "ROTATIONS", capacity)
+    model = models[architecture]
+    leaving: list[set[int]] = [{2} if t == 20 else set() for t in range(70)]
+    expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [{2} if t >= 20 else set() for t in range(70)])
+    kind = fitting(model)
+    assert kind is not None
+    for made in [kind, *([GraphDecoder] if kind is LeanDecoder else [])]:
+        assert_same(decoded(made, model, UNEVEN, [2, 1, 1], leaving), expected, atol=3e-5)
+
+
+def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -> None:
+    for length in (SharedDecoder.shared_from - 1, SharedDecoder.shared_from):
+        prompts = [[(3 * i) % 97 for i in range(length)], [4, 5]]
+        expected = decoded(CachedDecoder, llama, prompts, [2, 2], [set(), {0}, {0}, set()])
+        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
+            assert_same(decoded(kind, llama, prompts, [2, 2], [set(), {0}, {0}, set()]), expected)
+        made = LeanDecoder(llama)
+        made.start(prompts, [2, 2])
+        assert (made.state.copied == 0) == (length >= SharedDecoder.shared_from)
+
+
+def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    share_from(0, monkeypatch)
+    made = SharedDecoder(llama)
+    logits = made.start(UNEVEN, [5, 1, 2])
+    assert logits.shape[0] == 8
+    assert {tuple(layer.prompt_keys.shape) for layer in made.state.layers} == {(3, 1, 6, 16)}
+    assert {layer.keys.shape[0] for layer in made.state.layers} == {8}
+    made.keep(torch.tensor([0, 1, 7]))  # the second prompt has no row left
+    assert {len(layer.prompt_keys) for layer in made.state.layers} == {2}
+
+
+# ---- which model is served by which ----
+
+
+@pytest.mark.parametrize("architecture", LEAN)
+def test_llama_and_its_like_are_served_by_the_lean_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
+    assert architecture in LIKE_LLAMA
+    assert fitting(models[architecture]) is LeanDecoder
+
+
+def test_a_rotation_that_depends_on_the_length_is_left_to_the_model(make_model: Make) -> None:
+    scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    assert fitting(make_model("llama", rope_parameters=scaled)) is SharedDecoder
+    assert fitting(make_model("llama", rope_parameters=scaled | {"rope_type": "linear"})) is LeanDecoder
+
+
+@pytest.mark.parametrize("architecture", GENERAL)
+def test_others_are_served_by_the_general_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
+    assert fitting(models[architecture]) is SharedDecoder
+
+
+RELATIVES: list[tuple[str, dict[str, Any]]] = [
+    ("smollm3", {"no_rope_layers": [1, 0], "pad_token_id": 0}),  # a layer without rotation
+    ("ernie4_5", {}),  # another pairing of the dimensions
+    ("granite", {"residual_multiplier": 0.22}),
+    ("hunyuan_v1_dense", {"head_dim": 16, "pad_token_id": 0}),  # norms behind the rotation
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("architecture", "fields"), RELATIVES)
+def test_a_relative_of_llama_is_never_served_by_the_lean_one(
+    make_model: Make, architecture: str, fields: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Near zero, where a new model's weights are, or in half precision, no probe tells the difference."""
+    model = make_model(architecture, initializer_range=0.02, **fields)
+    assert fitting(model.to(dtype)) is SharedDecoder
+    if dtype == torch.float32:
+        with torch.no_grad():
+            for p in model.parameters():
+                p *= 8 if p.ndim > 1 else 1  # what training makes of it
+        expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5)
+        assert_same(decoded(SharedDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5), expected, atol=3e-5)
+
+
+def test_what_does_not_pack_is_served_by_transformers(make_model: Make) -> None:
+    for model in (make_model("gemma2"), make_model("lfm2", layer_types=["conv", "full_attention"])):
+        assert fitting(model) is None
+        assert type(decoder(model, 8)) is CachedDecoder
+
+
+def test_an_output_layer_with_a_bias_is_served_by_transformers(make_model: Make) -> None:
+    model = make_model("llama")
+    model.lm_head.bias = nn.Parameter(torch.randn(97))
+    assert type(decoder(model, 8)) is CachedDecoder
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
+def test_beyond_its_window_a_model_is_served_by_transformers(make_model: Make, architecture: str) -> None:
+    fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
+    model = make_model(architecture, sliding_window=12, **fields)
+    assert type(decoder(model, 12)) in (LeanDecoder, SharedDecoder)
+    assert type(decoder(model, 13)) is CachedDecoder
+
+
+def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Make) -> None:
+    assert fitting(make_model("llama").to(torch.bfloat16)) is LeanDecoder
+    model = make_model("llama", hidden_size=64)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fitting(model) is LeanDecoder
+        rounded = [decoded(kind, model, UNEVEN, [1, 1, 1], [set()] * 6) for kind in (LeanDecoder, SharedDecoder)]
+    exact = decoded(CachedDecoder, model, UNEVEN, [1, 1, 1], [set()] * 6)
+    lean_error, shared_error = (sum(float((r[place] - exact[place]).abs().mean()) for place in exact) for r in rounded)
+    assert lean_error < 1.3 * shared_error, "the residual stream stays in float32"
+
+
+@pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])
+def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=targets).wrap(make_model("llama")).eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for p in (p for p in model.parameters() if p.requires_grad):
+            p += 0.3 * torch.randn(p.shape, generator=generator)
+    assert fitting(model) is LeanDecoder
+    expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
+    for kind in (GraphDecoder, LeanDecoder):
+        found = decoded(kind, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
+        assert_same(found, expected)
+    with model.disable_adapter():
+        without = decoded(LeanDecoder, model, UNEVEN, [2, 1, 1], [set()] * 4)
+    assert (found[2, 1] - without[2, 1]).abs().max() > 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are recorded on a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shared_from", [0, 64])
+def test_on_a_gpu_a_recorded_step_is_replayed(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, shared_from: int, dtype: torch.dtype
+) -> None:
+    share_from(shared_from, monkeypatch)
+    monkeypatch.setattr(graph, "CAPACITY", 3)
+    model = make_model("qwen2").to("cuda", dtype)
+    assert fitting(model) is GraphDecoder
+    leaving = [{2} if t == 4 else set() for t in range(12)]
+    gone = [{2} if t >= 4 else set() for t in range(12)]
+    with torch.device("cuda"):
+        expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], gone)
+        found = decoded(GraphDecoder, model, UNEVEN, [2, 1, 1], leaving)
+    assert_same(found, expected, atol=1e-4 if dtype == torch.float32 else 0.3)
+
+
+# ---- through the engine ----
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
+def test_the_engine_draws_the_same_tokens_through_each(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    model = make_model(architecture)
+    prompts = [*UNEVEN, [(5 * i) % 97 for i in range(70)]]
+    seeds = [[key("decoder", p, g) for g in range(p + 1)] for p in range(4)]
+    engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64, async_steps=0)
+    stops = set(range(92, 97))
+    kinds: list[Any] = [CachedDecoder, SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture == "llama" else [])]
+    (expected, *others) = [rollouts(engine, model, prompts, seeds, stops, kind, monkeypatch) for kind in kinds]
+    assert len({len(r.completion_ids) for r in expected}) > 3
+    assert max(len(r.completion_ids) for r in expected) == 40  # past the first buffers
+    for found in others:
+        for a, b in zip(found, expected, strict=True):
+            assert (a.completion_ids, a.truncated) == (b.completion_ids, b.truncated)
+            assert a.logps == pytest.approx(b.logps, abs=1e-5)
+
+
+def rollouts(engine: Transformers, model: Any, prompts: Any, seeds: Any, stops: Any, kind: Any, patch: Any) -> Any:
+    patch.setattr("r1.rollout.transformers.decoder", lambda model, longest: kind(model))
+    engine.update(model, 0)
+    return [r for group in engine.generate(prompts, seeds, stops) for r in group]

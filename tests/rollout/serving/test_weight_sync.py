@@ -1,0 +1,209 @@
+"""vLLM in this process, played by a transformers model: what it is told, what it must say, what is found out."""
+
+from __future__ import annotations
+
+import copy
+import random
+import signal
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from fakevllm import LLM, SamplingParams, Weighed
+from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
+from transformers import PreTrainedModel
+
+from r1.core.errors import Interrupted, UserError
+from r1.model.forward import inner
+from r1.model.loading import Lora
+from r1.rollout import vllm as module
+from r1.rollout.serving.weight_sync import parameters, weights
+from r1.rollout.transformers import Transformers
+from r1.rollout.vllm import VLLM
+
+Make = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(autouse=True)
+def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    played = ModuleType("vllm")
+    played.LLM, played.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", played)
+    monkeypatch.setattr(module, "SETTINGS", {})
+    LLM.made.clear()
+    return played
+
+
+def engine(**changes: Any) -> VLLM:
+    knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 64, "dtype": None}
+    knobs |= {"context": None, "gpu_memory": 0.3, "cpu_cache_gib": 1.5, "sleep": False}
+    return VLLM(**knobs | changes)
+
+
+def test_completions_are_those_of_the_policy_at_every_version(make_model: Make) -> None:
+    model, made = make_model("llama"), engine()
+    embedded = Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0)
+    for step in range(3):
+        made.update(moved(model, step), step)
+        embedded.update(model, step)
+        found = made.generate(PROMPTS, SEEDS, STOP)
+        assert_same(found, embedded.generate(PROMPTS, SEEDS, STOP))
+    assert {r.truncated for group in found for r in group} == {True, False}
+    (llm,) = LLM.made
+    assert llm.weighed.loads == 3
+
+
+def test_weights_are_sent_once_for_each_version(make_model: Make) -> None:
+    model, made = make_model("llama"), engine()
+    for step in (0, 0, 1, 1, 1):
+        made.update(model, step)
+    assert LLM.made[0].weighed.loads == 2
+    assert LLM.made[0].calls == ["r1_load", "reset"] * 2
+
+
+def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
+    made = engine(batch_size=7, context=64, sleep=True)
+    made.update(make_model("llama"), 0)
+    expected = {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32", "max_model_len": 64}
+    expected |= {"max_num_seqs": 7, "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs"}
+    expected |= {"kv_cache_memory_bytes": 3 * 2**29, "enable_sleep_mode": False, "enforce_eager": True}
+    assert LLM.made[0].settings.items() >= expected.items()
+    assert LLM.made[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.Weights"
+
+
+def test_nothing_is_left_to_defaults() -> None:
+    found = parameters(0.7, 5, 11, {3, 1})
+    assert (found["temperature"], found["max_tokens"], found["seed"], found["stop_token_ids"]) == (0.7, 5, 11, [1, 3])
+    assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
+    assert (found["n"], found["logprobs"], found["ignore_eos"], found["detokenize"]) == (1, 0, True, False)
+
+
+def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) -> None:
+    model, made = make_model("llama"), engine()
+    made.update(model, 0)
+    LLM.made[0].weighed.deaf = True
+    with pytest.raises(UserError, match=r"does not sample with them: log-probs are off by \d") as caught:
+        made.update(moved(model, 1), 1)
+    assert caught.value.allowed == "at most 0.001"
+    with pytest.raises(UserError, match="other weights"):
+        made.generate(PROMPTS, SEEDS, STOP)
+
+
+def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
+    made = engine()
+    made.update(make_model("llama"), 4)
+    LLM.made[0].weighed.version = "0badcafe/4"
+    with pytest.raises(UserError, match="vLLM sampled with other weights than those of the last update") as caught:
+        made.generate(PROMPTS, SEEDS, STOP)
+    assert (caught.value.given, caught.value.allowed, caught.value.code) == ("0badcafe/4", made.copy.version, 1)
+    assert made.copy.version.endswith("/4")
+
+
+def test_two_runs_never_share_a_version(make_model: Make) -> None:
+    one, other = engine(), engine()
+    for made in (one, other):
+        made.update(make_model("llama"), 0)
+    assert one.copy.version != other.copy.version
+
+
+def test_weights_it_does_not_take(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Weighed, "load", lambda self, weights: {}["lm_head.weight"])
+    with pytest.raises(UserError, match=r"vLLM does not take the policy's weights: KeyError: 'lm_head.weight'"):
+        engine().update(make_model("llama"), 0)
+
+
+def test_it_does_not_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: LLM, model: str, **settings: Any) -> None:
+        random.seed(0)
+        torch.set_num_threads = None  # type: ignore[assignment]
+        raise ValueError("No available memory for the cache blocks")
+
+    monkeypatch.setattr(LLM, "__init__", broken)
+    before, threads, drawn = random.getstate(), torch.set_num_threads, torch.random.get_rng_state()
+    with pytest.raises(UserError, match="vLLM does not start: ValueError: No available memory") as caught:
+        engine().update(make_model("llama"), 0)
+    assert "rollout.cpu_cache_gib" in caught.value.do
+    assert (random.getstate(), torch.set_num_threads) == (before, threads)
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model: Make) -> None:
+    made, asked = engine(), []
+
+    def poll() -> None:
+        asked.append(1)
+        if len(asked) == 3:
+            raise Interrupted(signal.SIGTERM)
+
+    made.update(make_model("llama"), 0)
+    with pytest.raises(Interrupted):
+        made.generate(PROMPTS, SEEDS, STOP, poll)
+    inside = LLM.made[0].llm_engine
+    assert inside.aborted == [f"{n}-inside" for n in range(9)]
+    assert not inside.has_unfinished_requests()
+
+
+def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = VLLM.settings
+    monkeypatch.setattr(VLLM, "settings", lambda *a: settings(*a) | {"enable_sleep_mode": True})  # as on a GPU
+    model, made = make_model("llama"), engine(sleep=True)
+    made.update(model, 0)
+    first = made.generate(PROMPTS, SEEDS, STOP)
+    assert made.generate(PROMPTS, SEEDS, STOP) == first  # groups drawn again: no new weights
+    made.update(moved(model, 1), 1)
+    made.generate(PROMPTS, SEEDS, STOP)
+    made.close()
+    sent = ["r1_load", "reset"]
+    assert LLM.made[0].calls == [*sent, "sleep 1", "wake", "sleep 1", "wake", *sent, "sleep 1", "shutdown"]
+
+
+def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
+    """``stage=distill_direct`` asks for questions with another temperature and another length."""
+    made = engine()
+    asking = copy.copy(made)
+    asking.max_completion_length = 2
+    asking.update(make_model("llama"), 0)
+    made.update(make_model("llama"), 0)
+    assert max(len(r.completion_ids) for group in asking.generate(PROMPTS, SEEDS, set()) for r in group) == 2
+    assert {len(r.completion_ids) for group in made.generate(PROMPTS, SEEDS, set()) for r in group} == {12}
+    assert LLM.made[0].weighed.loads == 1
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_weights_are_those_of_a_checkpoint(make_model: Make, tied: bool) -> None:
+    model = make_model("llama", tie_word_embeddings=tied)
+    found = dict(weights(model))
+    assert ("lm_head.weight" in found) is not tied
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.items())
+
+
+def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
+    wrapped: Any = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
+    with torch.no_grad():
+        for name, parameter in wrapped.named_parameters():
+            parameter += 0.1 if "lora_" in name else 0.0
+    before = {name: value.clone() for name, value in inner(wrapped).state_dict().items()}
+    found = {name: value.clone() for name, value in weights(wrapped)}
+    assert all(torch.equal(value, before[name]) for name, value in inner(wrapped).state_dict().items())
+    merged = dict(copy.deepcopy(wrapped).merge_and_unload().named_parameters())
+    assert found.keys() == merged.keys()
+    for name, value in found.items():
+        torch.testing.assert_close(value, merged[name])
+    assert any(not torch.equal(value, before.get(name, value)) or name not in before for name, value in found.items())
+
+
+def test_grpo_does_not_take_its_log_probs_for_the_trainers(
+    stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (VLLM.exact, Transformers.exact) == (False, True)
+    once, twice = stage("stage=grpo"), stage("stage=grpo", "stage.num_iterations=2")
+    assert once.collector.collect(0).old_logps is not None
+    monkeypatch.setattr(Transformers, "exact", False)
+    assert once.collector.collect(0).old_logps is None
+    assert once.importance_cap == 2.0  # corrected unless it is switched off
+    again = twice.collector.collect(0)
+    assert again.old_logps is not again.engine_logps
+    torch.testing.assert_close(again.old_logps, again.engine_logps, atol=1e-5, rtol=0)

@@ -1,0 +1,135 @@
+"""Questions of the policy's own: where its template lets one begin and end, and which are taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from r1.data import arithmetic
+from r1.data.base import Data
+from r1.data.template.base import around_question
+from r1.data.template.chat import Chat
+from r1.data.template.r1_zero import R1Zero
+from r1.data.verifier.exact import exact
+from r1.model.loading import location
+from r1.rollout.base import Rollout
+from r1.stage.distillation.question_generation import REASONS, Opening, Sieve
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CHAT = Chat(system=None, prefill="")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Any:
+    return AutoTokenizer.from_pretrained(location("r1:tiny"))
+
+
+@pytest.fixture(scope="module")
+def chatml() -> PreTrainedTokenizerFast:
+    """Bytes, and a token that is a question mark with the line break behind it, as Qwen's has."""
+    names = ["<|im_start|>", "<|im_end|>", "?Ċ", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    core = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(names)}, merges=[("?", "Ċ")]))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(names[:2])
+    made = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    made.chat_template = CHATML
+    return made
+
+
+def data(template: Any = CHAT, **more: Any) -> Data:
+    return Data(train=[], val=[{"prompt": "1+2+3=?", "answer": "6"}], template=template, verifier=exact, **more)
+
+
+def asked(opening: Opening, text: str, truncated: bool = False) -> str | None:
+    ids = opening.tokenizer(text, add_special_tokens=False).input_ids
+    return opening.question(Rollout(opening.prompt_ids, ids, [0.0] * len(ids), truncated))
+
+
+# ---- the opening ----
+
+
+def test_around_a_question() -> None:
+    zero = R1Zero(text="Q {prompt}. A:", prefill="<think>")
+    names = AutoTokenizer.from_pretrained(location("r1:tiny"))
+    assert around_question(CHAT, names) == ("User: ", "\nAssistant:")
+    assert around_question(zero, names) == ("Q ", ". A:<think>")
+
+
+def test_a_space_before_the_question_is_left_to_the_model(tiny: Any) -> None:
+    """The tokenizer puts it into the question's first token: " 3" is one."""
+    opening = Opening(data(), tiny, single_line=True)
+    assert tiny.decode(opening.prompt_ids) == "User:"
+    assert opening.prompt_ids == tiny("User: 3+5=?").input_ids[: len(opening.prompt_ids)]
+
+
+def test_one_line(tiny: Any) -> None:
+    opening = Opening(data(), tiny, single_line=True)
+    assert opening.stop_ids == {tiny.pad_token_id, tiny.eos_token_id, *tiny("\n").input_ids}
+    assert asked(opening, " 3+5=?\n") == "3+5=?"
+    assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
+    assert asked(opening, " 3+5=?\nAssistant: 8\n", truncated=True) == "3+5=?"
+    assert asked(opening, " 3+5", truncated=True) is None
+
+
+def test_a_chat_model_marks_the_end_of_a_turn(chatml: Any) -> None:
+    opening = Opening(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
+    start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
+    assert chatml.decode(opening.prompt_ids) == start
+    assert opening.stop_ids == {0, 1}
+    assert asked(opening, "Two lines:\n3+5=?<|im_end|>") == "Two lines:\n3+5=?"
+    assert asked(opening, "Two lines:\n3+5=?\n", truncated=True) is None
+
+
+def test_a_token_may_hold_more_than_the_line_break(chatml: Any) -> None:
+    opening = Opening(data(), chatml, single_line=True)
+    assert {chatml.decode([i]) for i in opening.stop_ids - {0, 1}} == {"\n", "?\n"}
+    assert asked(opening, "How?\n") == "How?"
+
+
+def test_the_text_behind_a_question_ends_it(tiny: Any) -> None:
+    opening = Opening(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
+    assert asked(opening, "1. Add\n2. Go. A: 3", truncated=True) == "1. Add\n2. Go"
+
+
+def test_nothing_behind_a_question(tiny: Any) -> None:
+    opening = Opening(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
+    assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
+    assert asked(opening, " 3+5=?", truncated=True) is None
+
+
+# ---- the sieve ----
+
+
+def test_every_reason_is_counted() -> None:
+    """Held out are what ``val`` holds, and what a question itself says."""
+    sieve = Sieve(data(ask=arithmetic.ask, held_out=arithmetic.held_out), min_length=5)
+    held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if arithmetic.held_out(q))
+    new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not arithmetic.held_out(q)]
+    for question in [None, "1+=?", "one and two?", "1+2+3=?", held, new[0], new[0], new[1], f"{new[1]} "]:
+        sieve.see(question)
+    assert [row["prompt"] for row in sieve.rows] == new[:2]
+    assert set(sieve.counts) == {"written", *REASONS}
+    assert sieve.counts["written"] == 9 == len(sieve.rows) + sum(sieve.counts[reason] for reason in REASONS)
+    assert [sieve.counts[reason] for reason in REASONS] == [1, 1, 2, 2, 1]
+
+
+def test_the_answer_is_the_datasets_and_the_working_is_not() -> None:
+    sieve = Sieve(data(ask=arithmetic.ask), min_length=1)
+    sieve.see("4+4+4=?")
+    assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
+
+
+def test_questions_that_no_code_can_answer() -> None:
+    """Neither case nor spaces make a question new, or another than a held-out one."""
+    sieve = Sieve(data(), min_length=3)
+    for question in ["Why  is that?", "why is That?", " 1+2+3=?", "Who?", ""]:
+        sieve.see(question)
+    assert sieve.rows == [{"prompt": "Why  is that?"}, {"prompt": "Who?"}]
+    assert [sieve.counts[reason] for reason in REASONS] == [0, 1, 0, 1, 1]

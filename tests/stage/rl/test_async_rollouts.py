@@ -1,0 +1,316 @@
+"""rollout.async_steps=1: which weights sample which batch, what corrects for it, and what becomes of the process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from forkserver import ForkServer, knobs, log
+
+from r1.config.check.rules import check_rules
+from r1.core.errors import Interrupted, UserErrors
+from r1.core.jsonl import read
+from r1.rollout.base import Rollout
+from r1.rollout.serving.subprocess_sampler import Beside
+from r1.rollout.transformers import Transformers
+from r1.run import execute
+from r1.stage.base import Stage
+from r1.stage.rl.async_rollouts import Ahead, Taken
+
+Config = dict[str, Any]
+SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
+STILL, BOLD = "stage.lr=1e-30", "stage.lr=0.05"
+
+
+@pytest.fixture(scope="module")
+def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    @cache
+    def runner(*overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("ahead") / "run"
+        more = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
+        execute(small("stage=grpo", *more, f"output_dir={folder}", *overrides), [])
+        return folder
+
+    return runner
+
+
+def written(folder: Path) -> dict[int, list[str]]:
+    """Step -> the completions of one group of its rollout batch."""
+    steps: dict[int, list[str]] = {}
+    for row in read(folder / "samples.jsonl"):
+        if row["split"] == "train":
+            steps.setdefault(row["step"], []).append(row["completion"])
+    return steps
+
+
+def metrics(folder: Path, name: str) -> list[float]:
+    return [row[name] for row in read(folder / "metrics.jsonl") if name in row]
+
+
+# ---- which weights ----
+
+
+def test_with_weights_that_stand_still_it_is_the_exact_run(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    begin = Beside.begin
+
+    def begun(*args: Any) -> None:
+        threads.append(torch.get_num_threads())
+        begin(*args)
+
+    monkeypatch.setattr(Beside, "begin", begun)
+    exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1", "threads=2")
+    assert threads == [1] * 3, "the two processes share them"
+    torch.set_num_threads(1)
+    assert written(ahead) == written(exact)
+    assert metrics(ahead, "train/reward") == metrics(exact, "train/reward")
+    assert metrics(ahead, "train/weights_lag") == [0, 1, 1]
+    assert metrics(exact, "train/weights_lag") == []
+
+
+def test_a_batch_is_sampled_before_the_update_that_it_follows(run: Callable[..., Path]) -> None:
+    still, exact, ahead = written(run(STILL)), written(run(BOLD)), run(BOLD, "rollout.async_steps=1")
+    assert written(ahead)[0] == exact[0] == still[0]
+    assert written(ahead)[1] == still[1] != exact[1], "with the weights from before the first update"
+    assert written(ahead)[2] not in (still[2], exact[2])
+    gaps = metrics(ahead, "train/logprob_gap")
+    assert gaps[0] < 1e-5 < gaps[1]
+
+
+def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
+    """In float32 the clip works on pi_now / pi_then: two tokens at ratios 1.5 and 0.5, advantage 1, clip 0.2."""
+    grpo = stage("stage=grpo", "rollout.async_steps=1", "stage.clip_low=0.2", "stage.clip_high=0.2")
+    old = torch.tensor([[-1.0, -2.0]])
+    now = old + torch.tensor([[1.5, 0.5]]).log()
+    per_token, clipped = grpo.loss.per_token(now, old, torch.ones(1, 1), torch.ones(1, 2), grpo.clip)
+    assert per_token.tolist() == [[pytest.approx(-1.2), pytest.approx(-0.5)]]
+    assert clipped.tolist() == [[1, 0]]
+    assert grpo.engine_is_exact
+    assert metrics(run(BOLD, "rollout.async_steps=1"), "train/clip_frac")[1] > 0
+
+
+def test_a_batch_that_was_there_at_the_stop_is_not_made_again(
+    run: Callable[..., Path], small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its weights are gone: they have made place for those of the next one, which is on its way already."""
+    whole, cut, score = run(BOLD, "rollout.async_steps=1"), tmp_path / "run", Stage.score
+    more = ["trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false", "checkpoint_every=9"]
+    cfg = small("stage=grpo", *more, BOLD, "rollout.async_steps=1", f"output_dir={cut}")
+
+    def stopping(self: Stage, *args: Any) -> Any:
+        if self.trainer.training and self.trainer.global_step == 2:
+            raise Interrupted(signal.SIGTERM)
+        return score(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Stage, "score", stopping)
+        with pytest.raises(Interrupted):
+            execute(cfg, [])
+    kept = torch.load(cut / "checkpoints/step_000002/state.ckpt", weights_only=True)
+    (ahead,) = (state["ahead"] for state in kept["loops"]["fit_loop"]["state_dict"]["combined_loader"][0]["stage"])
+    assert (ahead["taken"]["number"], ahead["taken"]["version"], ahead["pending"]) == (2, 1, None)
+    execute(cfg | {"resume": "auto"}, [])
+    for file in ("metrics.jsonl", "samples.jsonl"):
+        assert (cut / file).read_text() == (whole / file).read_text()
+    assert (cut / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
+
+
+@dataclass
+class Late:
+    """One of two devices, whose batch comes late; ``log`` is what both do."""
+
+    log: list[str]
+    meet: threading.Barrier
+    name: str
+    rank: int
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        self.num_iterations, self.policy, self.ranks, self.tokenizer, self.stop_ids = 1, None, self, None, set[int]()
+        self.trainer = SimpleNamespace(max_steps=9, global_step=0)
+        self.first = self.rank == 0
+
+    def poll(self) -> None: ...
+    def note(self, metrics: dict[str, float]) -> None: ...
+    def begin(self, *asked: Any) -> None: ...
+
+    def gather(self, value: Any) -> list[Any]:
+        self.meet.wait(10)
+        return [value] * self.size
+
+    def update(self, *given: Any) -> None:
+        self.log.append(f"update {self.trainer.global_step}")
+        self.gather(None)  # as those do who wait for the first one to send them
+
+    def result(self, poll: Any) -> list[Any]:
+        time.sleep(0.2 * self.rank)
+        self.log.append(f"{self.name} has it")
+        return []
+
+    def settle(self, poll: Any) -> None:
+        self.result(poll)
+
+
+def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> None:
+    log: list[str] = []
+    meet = threading.Barrier(2)
+
+    def device(rank: int) -> None:
+        played: Any = Late(log, meet, f"device {rank}", rank)
+        ahead = Ahead(played, played, lambda number: ([], []))
+        ahead.take(0)
+        played.trainer.global_step = 1
+        ahead.take(1)
+        ahead.settle()
+        log.append("validation")
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(device, (0, 1)))
+    has_it = ["device 0 has it", "device 1 has it"]
+    assert log[:2] == ["update 0"] * 2
+    assert log[2:] == [*has_it, *["update 0"] * 2, *has_it, *["update 1"] * 2, *has_it, *["validation"] * 2]
+
+
+@pytest.mark.parametrize(("then", "now"), [(2, 2), (2, 1), (1, 2)])
+def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: int) -> None:
+    def device(rank: int, size: int) -> Any:
+        played: Any = Late([], threading.Barrier(1), "", rank, size)
+        return Ahead(played, played, lambda number: ([], []))
+
+    groups = [[Rollout([i], [i, 7], [-0.1, -0.2], False)] for i in range(4)]
+    states = []
+    for rank in range(then):
+        made = device(rank, then)
+        made.taken = Taken(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
+        states.append(made.state(3))
+    found = [device(rank, now) for rank in range(now)]
+    for one in found:
+        one.load_state(states)
+    assert [group for one in found for group in one.taken.groups] == groups
+    assert len({len(one.taken.groups) for one in found}) == 1
+    assert {one.state(4)["taken"] for one in found} == {None}, "its step has been made"
+
+
+# ---- the process ----
+
+
+@pytest.fixture
+def beside() -> Any:
+    made = Beside(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
+    yield made
+    made.close()
+
+
+def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[..., Any]) -> None:
+    model = make_model("llama")
+    other = {name: value + 0.1 for name, value in model.state_dict().items()}
+    ask(beside, model)
+    first = beside.result()
+    ask(beside, model, other)
+    kept = beside.weights()
+    second = beside.result()
+    beside.engine.update(model, 0)
+    assert first == beside.engine.generate(PROMPTS, SEEDS, {96})
+    model.load_state_dict(other)
+    assert second == beside.engine.generate(PROMPTS, SEEDS, {96}) != first
+    assert all(torch.equal(kept[name], other[name]) for name in other)
+
+    beside.begin([[5, 10**6]], [[1]], {96})
+    with pytest.raises(RuntimeError, match=r"has failed:(.|\n)*IndexError"):
+        beside.result()
+
+    calls: list[int] = []
+    ask(beside, model)
+    os.kill(beside.process.pid, signal.SIGTERM)  # as a cluster sends it to all: it is for the run
+    assert beside.result(lambda: calls.append(1)) == second
+    assert calls
+
+    os.kill(beside.process.pid, signal.SIGKILL)
+    beside.process.join()
+    with pytest.raises((RuntimeError, OSError)):
+        again(beside, model)
+
+
+def ask(beside: Beside, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+    beside.update(model, 0, weights=weights)
+    beside.begin(PROMPTS, SEEDS, {96})
+
+
+def again(beside: Beside, model: Any) -> None:
+    ask(beside, model)
+    beside.result()
+
+
+def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
+    from killpoints import Point
+
+    env = {"R1_TEST_RUN": str(folder)}  # its own processes are known by it
+    seen: set[str] = set()
+
+    def look() -> None:
+        while not done.wait(0.05):
+            seen.update(processes(folder))
+
+    done = threading.Event()
+    looking = threading.Thread(target=look)
+    looking.start()
+    ended = server.run(knobs("ahead"), folder, Point("r1.stage.grpo:Grpo.training_step", call=5), env=env)
+    done.set()
+    looking.join()
+    assert ended.code == -signal.SIGKILL, log(folder)
+    assert seen
+    deadline = time.monotonic() + 10
+    while processes(folder):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    point = Point("r1.stage.rl.async_rollouts:Ahead.take", number=signal.SIGTERM)
+    stopped = server.run(knobs("ahead"), folder, point, resume=True, env=env)
+    assert stopped.code == 143, log(folder)
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+    assert not processes(folder)
+
+
+def processes(folder: Path) -> set[str]:
+    """The second processes of runs that were started with this folder in their environment."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            own = f"R1_TEST_RUN={folder}\0".encode() in (process / "environ").read_bytes()
+            if own and b"spawn_main" in (process / "cmdline").read_bytes():
+                found.add(process.name)
+    return found
+
+
+# ---- what it does not go with ----
+
+
+@pytest.mark.parametrize(
+    ("overrides", "do"),
+    [
+        (["stage=sft"], "stage=grpo"),
+        (["stage=distill_on_policy", "teacher=transformers"], "stage=grpo"),
+        (["stage=grpo", "stage.zero_variance=resample"], "zero_variance=drop"),
+        (["stage=grpo", "strategy=fsdp", "trainer.devices=2"], "strategy=ddp"),
+        (["stage=grpo", "stage.importance_cap=null", "model.dtype=bfloat16"], "a number"),
+        (["stage=grpo", "stage.importance_cap=null", "rollout=vllm_server"], "a number"),
+    ],
+)
+def test_where_it_is_refused(config: Callable[..., Config], overrides: list[str], do: str) -> None:
+    with pytest.raises(UserErrors, match=r"rollout\.async_steps") as raised:
+        check_rules(config(*overrides, "rollout.async_steps=1"))
+    assert do in str(raised.value)

@@ -1,0 +1,232 @@
+"""The figures against numbers worked out by hand, brute force, and a run's own samples."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from r1.core.statistics import headline, mean, proportion
+from r1.model.loading import location
+from r1.rollout.base import Rollout
+from r1.rollout.transformers import Transformers
+from r1.run import execute
+from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward, summarise
+
+
+def test_pass_at_k_by_hand() -> None:
+    assert [pass_at_k(1, 4, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
+    assert pass_at_k(2, 4, 2) == pytest.approx(1 - 1 / 6)
+    assert [pass_at_k(0, 8, k) for k in (1, 8)] == [0.0, 0.0]
+    assert [pass_at_k(8, 8, k) for k in (1, 8)] == [1.0, 1.0]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 7))
+def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples(correct: list[bool], k: int) -> None:
+    k = min(k, len(correct))
+    by_force = fmean(any(chosen) for chosen in combinations(correct, k))
+    assert pass_at_k(sum(correct), len(correct), k) == pytest.approx(by_force)
+
+
+def test_maj_at_k_by_hand() -> None:
+    answers, correct = ["8", "8", "9", None], [True, True, False, False]
+    assert maj_at_k(answers, correct, 4) == 1.0
+    assert maj_at_k(answers, correct, 2) == 0.5  # (8, 8) is right, (9, nothing) is wrong
+    assert maj_at_k(answers, correct, 3) == 1.0  # one whole block
+    assert maj_at_k(["9", "9", "8"], [False, False, True], 3) == 0.0
+
+
+def test_a_tied_vote_earns_its_expected_value() -> None:
+    assert maj_at_k(["8", "9"], [True, False], 2) == 0.5
+    assert maj_at_k(["7", "8", "9"], [False, True, False], 3) == pytest.approx(1 / 3)
+
+
+def test_samples_without_an_answer_do_not_vote() -> None:
+    assert maj_at_k([None, None, "8"], [False, False, True], 3) == 1.0
+    assert maj_at_k([None, None], [False, False], 2) == 0.0
+
+
+def test_majority_of_one_is_the_plain_accuracy() -> None:
+    assert maj_at_k(["8", "9", None, "8"], [True, False, False, True], 1) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("scores", "num_samples", "low", "high"),
+    [
+        ([1.0] * 5 + [0.0] * 5, 1, 0.23659, 0.76341),  # Wilson, 5 of 10
+        ([0.0] * 10, 1, 0.0, 0.27753),  # z^2 / (n + z^2)
+        ([1.0] * 10, 8, 0.72247, 1.0),  # all right: the size is P, not P n
+        ([1.0, 0.0, 0.5, 0.5], 2, 0.18762, 0.81238),  # effective size 0.25 / (0.5 / 3 / 4) = 6
+        ([1.0, 0.0, 1.0, 0.0], 8, 0.15004, 0.84996),  # samples of a prompt all alike: size P = 4
+        ([0.5, 0.5, 0.4, 0.6], 2, 0.21521, 0.78479),  # prompts all alike: size P n = 8
+        ([0.5], 2, 0.05462, 0.94538),  # one prompt: size 1
+    ],
+)
+def test_wilson_intervals_by_hand(scores: list[float], num_samples: int, low: float, high: float) -> None:
+    found = proportion(scores, num_samples)
+    assert found.value == pytest.approx(fmean(scores))
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
+    assert found.n == len(scores) * num_samples
+
+
+@given(st.lists(st.integers(0, 4).map(lambda c: c / 4), min_size=1, max_size=30))
+def test_an_interval_lies_in_0_to_1_around_its_value_and_is_never_a_point(scores: list[float]) -> None:
+    found = proportion(scores, 4)
+    assert 0 <= found.low <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.high <= 1
+    assert found.high - found.low > 0.01
+
+
+def test_the_interval_of_a_mean_by_hand() -> None:
+    found = mean([10.0, 12.0, 17.0], 4)
+    half = 1.959964 * stdev([10, 12, 17]) / math.sqrt(3)
+    assert (found.value, found.n) == (13.0, 12)
+    assert (found.low, found.high) == (pytest.approx(13 - half), pytest.approx(13 + half))
+
+
+def test_summary_of_two_prompts_by_hand() -> None:
+    good, bare, bad = "<think>a</think><answer>8</answer>", "<answer> 8</answer>", "<answer>9</answer>"
+    groups = [
+        [
+            Sample(good, 10, False, True),
+            Sample(bare, 4, False, True),
+            Sample(bad, 4, False, False),
+            Sample("", 2, True, False),
+        ],
+        [Sample(bad, 6, False, False)] * 4,
+    ]
+    figures = {name: figure.value for name, figure in summarise(groups, [1, 2, 4]).items()}
+    assert figures == pytest.approx(
+        {
+            "val/pass@1": 0.25,
+            "val/pass@2": (5 / 6 + 0) / 2,
+            "val/maj@2": (0.5 + 0) / 2,  # (8, 8) right, (9, nothing) wrong
+            "val/pass@4": 0.5,
+            "val/maj@4": 0.5,
+            "val/completion_length": (5 + 6) / 2,
+            "val/truncated": 0.125,
+            "val/format": 0.125,
+        }
+    )
+
+
+# ---- a whole evaluation, recomputed from its samples ----
+
+TOKENIZER = AutoTokenizer.from_pretrained(location("r1:tiny"))
+
+
+def canned(self: Transformers, prompts: Sequence[list[int]], seeds: Any, stop_ids: set[int], poll: Any) -> Any:
+    """An engine that answers sums in six ways, chosen by the seed."""
+
+    def answer(prompt: list[int], seed: int) -> Rollout:
+        total = sum(map(int, re.findall(r"\d+", TOKENIZER.decode(prompt))))
+        text, closed = [
+            (f"<think> so</think>\n<answer>{total}</answer>", True),
+            (f"<answer>{total}</answer>", True),
+            (f"<answer> {total + 1}</answer>", True),
+            (f"<answer>{total}</answer><answer>{total}</answer>", True),
+            ("<think> hm", False),
+            (f"<think> so so</think><answer>{total - 1}</answer>", True),
+        ][seed % 6]
+        ids = TOKENIZER(text).input_ids + [TOKENIZER.eos_token_id] * closed
+        return Rollout(prompt, ids, [-1.0] * len(ids), truncated=not closed)
+
+    return [[answer(prompt, seed) for seed in group] for prompt, group in zip(prompts, seeds, strict=True)]
+
+
+def voted(answers: list[str | None], gold: str) -> float:
+    votes = Counter(a for a in answers if a).most_common()
+    winners = [answer for answer, count in votes if count == votes[0][1]]
+    return winners.count(gold) / len(winners) if winners else 0.0
+
+
+def by_hand(lines: list[dict[str, Any]], n: int, k: int) -> dict[str, float]:
+    """The figures of a validation from the lines of samples.jsonl, without r1."""
+    groups = [lines[i : i + n] for i in range(0, len(lines), n)]
+    found = {"pass@1": [], "pass@k": [], "maj@k": [], "format": [], "accuracy": []}
+    for group in groups:
+        gold = group[0]["answer"]
+        tagged = [re.findall(r"<answer>\s*(\d+)</answer>", line["completion"]) for line in group]
+        answers = [found[0] if len(found) == 1 else None for found in tagged]
+        right = [answer == gold for answer in answers]
+        assert right == [line["correct"] for line in group]
+        strict = [bool(re.fullmatch(r"<think>[^<]+</think>\s*<answer>[^<]+</answer>", x["completion"])) for x in group]
+        found["pass@1"].append(fmean(right))
+        found["accuracy"].append(fmean(line["rewards"]["accuracy"] for line in group))
+        found["format"].append(fmean(strict))
+        found["pass@k"].append(fmean(any(chosen) for chosen in combinations(right, k)))
+        found["maj@k"].append(fmean(voted(answers[i : i + k], gold) for i in range(0, n, k)))
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def test_an_evaluation_equals_its_samples_recounted(
+    config: Callable[..., dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transformers, "generate", canned)
+    knobs = ["val.num_prompts=8", "val.num_samples=6", "val.ks=[1,3]", "model.config.hidden_size=32"]
+    execute(config("stage=eval", "model=scratch", "trainer.accelerator=cpu", f"output_dir={folder}", *knobs), [])
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    (row,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 * 6
+    assert len({line["prompt"] for line in lines}) == 8
+    hand = by_hand(lines, n=6, k=3)
+    assert 0 < hand["pass@1"] < hand["pass@k"] <= 1
+    assert 0 < hand["maj@k"] < 1
+    assert row["val/pass@1"] == pytest.approx(hand["pass@1"])
+    assert row["val/reward/accuracy"] == pytest.approx(hand["accuracy"])
+    assert row["val/pass@3"] == pytest.approx(hand["pass@k"])
+    assert row["val/maj@3"] == pytest.approx(hand["maj@k"])
+    assert row["val/format"] == row["val/reward/format"] == pytest.approx(hand["format"])
+    assert row["val/truncated"] == pytest.approx(fmean(line["completion"] == "<think> hm" for line in lines))
+    assert row["val/completion_length"] == pytest.approx(
+        fmean(len(TOKENIZER(line["completion"]).input_ids) + (not line["truncated"]) for line in lines)
+    )
+    manifest = json.loads((folder / "manifest.json").read_text())["metrics"]["final"]
+    assert {name: figure["value"] for name, figure in manifest.items()} == {k: v for k, v in row.items() if k != "step"}
+    thought = sum("<think>" in line["completion"] for line in lines)
+    assert {name: figure["n"] for name, figure in manifest.items() if figure["n"] != 48} == {"val/language": thought}
+    thinking = [line["completion"].partition("<think>")[2].partition("</think>")[0] for line in lines]
+    assert row["val/thinking_length"] == pytest.approx(fmean(len(TOKENIZER(text).input_ids) for text in thinking))
+
+
+def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(stage: Callable[..., Any]) -> None:
+    made = stage("stage=eval")
+    made.validation_step([0, 1], 0)
+    first = made.figures
+    made.trainer.global_step = 50
+    made.validation_step([0, 1], 0)
+    assert made.figures == first
+    reported = made.trainer.callback_metrics["val/reward/low_ids"].item()
+    assert reported == pytest.approx(first["val/reward/low_ids"].value)
+
+
+def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
+    """pass@1 of the two prompts with an answer: (1 + 0.5) / 2; the third counts for lengths and form only."""
+    right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct) for correct in (True, False, None))
+    groups = [[right, right], [right, wrong], [free, free]]
+    figures = summarise(groups, [2])
+    assert (figures["val/pass@1"].value, figures["val/pass@1"].n) == (0.75, 4)
+    assert figures["val/pass@2"].n == 4
+    assert figures["val/completion_length"].n == 6
+    assert not {"val/pass@1", "val/pass@2", "val/maj@2"} & summarise(groups[2:], [2]).keys()
+    assert headline(figures) == "val/pass@1"
+    assert headline(summarise(groups[2:], [2])) == "val/format"
+
+
+def test_a_reward_is_averaged_over_the_prompts_that_it_applies_to() -> None:
+    """Prompts: (1 + 0) / 2, 1 (the other sample has none), none: the mean of 0.5 and 1, of 4 samples."""
+    figure = reward([1.0, 0.0, math.nan, 1.0, math.nan, math.nan], 2)
+    assert figure is not None
+    assert (figure.value, figure.n) == (0.75, 4)
+    assert reward([math.nan, math.nan], 2) is None

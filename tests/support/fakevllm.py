@@ -1,0 +1,212 @@
+"""What of vLLM r1 uses, around a transformers model: in process, and behind HTTP on the loopback."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+
+from r1.rollout.base import Rollout
+from r1.rollout.serving.vllm_worker import SHAPE
+from r1.rollout.transformers import Transformers
+
+
+class Weighed:
+    """A model that takes weights by their names, and samples with them as r1's own engine does."""
+
+    def __init__(self, config: Any) -> None:
+        self.model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
+        self.version, self.deaf, self.loads = "default", False, 0
+
+    @torch.no_grad()
+    def load(self, weights: Any) -> None:
+        self.loads += 1
+        own = dict(self.model.named_parameters())
+        for name, value in weights:
+            own[name].copy_(own[name] if self.deaf else value)
+
+    def complete(self, prompt: list[int], knobs: dict[str, Any]) -> Rollout:
+        engine = Transformers(
+            temperature=knobs["temperature"], max_completion_length=knobs["max_tokens"], batch_size=64, async_steps=0
+        )
+        engine.update(self.model, 0)
+        return engine.generate([prompt], [[knobs["seed"]]], set(knobs["stop_token_ids"]))[0][0]
+
+
+# ---- in process ----
+
+
+class LLM:
+    made: ClassVar[list[LLM]] = []
+
+    def __init__(self, model: str, **settings: Any) -> None:
+        self.settings, self.weighed = settings, Weighed(AutoConfig.from_pretrained(model))
+        self.llm_engine, self.calls, self.asleep = Engine(self), [], False
+        LLM.made.append(self)
+
+    def collective_rpc(self, method: str, args: tuple[Any, ...]) -> None:
+        assert not self.asleep
+        self.calls.append(method)
+        self.weighed.load(*args)
+
+    def reset_prefix_cache(self) -> bool:
+        self.calls.append("reset")
+        return True
+
+    def sleep(self, level: int) -> None:
+        self.calls.append(f"sleep {level}")
+        self.asleep = True
+
+    def wake_up(self) -> None:
+        self.calls.append("wake")
+        self.asleep = False
+
+
+class Engine:
+    def __init__(self, llm: LLM) -> None:
+        self.llm, self.waiting, self.aborted = llm, {}, []
+        self.model_config = SimpleNamespace(enable_sleep_mode=llm.settings["enable_sleep_mode"])
+        self.engine_core = SimpleNamespace(shutdown=lambda: llm.calls.append("shutdown"))
+
+    def is_sleeping(self) -> bool:
+        return self.llm.asleep
+
+    def set_weight_version(self, version: str) -> None:
+        self.llm.weighed.version = version
+
+    def add_request(self, name: str, prompt: dict[str, Any], knobs: Any) -> str:
+        assert not self.llm.asleep
+        self.waiting[name] = prompt["prompt_token_ids"], vars(knobs)
+        return f"{name}-inside"
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.waiting)
+
+    def step(self) -> list[Any]:
+        """One request at a time, the last one first."""
+        name, (prompt, knobs) = self.waiting.popitem()
+        made = self.llm.weighed.complete(prompt, knobs)
+        logprobs = [{i: SimpleNamespace(logprob=logp)} for i, logp in zip(made.completion_ids, made.logps, strict=True)]
+        spans = [SimpleNamespace(version=self.llm.weighed.version)]
+        out = SimpleNamespace(token_ids=made.completion_ids, logprobs=logprobs, weight_versions=spans)
+        return [SimpleNamespace(request_id=name, finished=True, outputs=[out])]
+
+    def abort_request(self, names: list[str], internal: bool) -> None:
+        assert internal
+        self.aborted += names
+        self.waiting.clear()
+
+
+class SamplingParams(SimpleNamespace):
+    """Its fields are its arguments."""
+
+
+# ---- behind HTTP ----
+
+Answer = Callable[["Handler", dict[str, Any]], Any]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.answer({})
+
+    def do_POST(self) -> None:
+        self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def answer(self, body: dict[str, Any]) -> None:
+        with self.server.lock:
+            self.server.seen.append((self.path, body))
+            found = self.server.answers[self.path](self, body)
+        if found is not None:
+            self.send(200, json.dumps(found).encode())
+
+    def send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """Each path has its answer, which a test may replace."""
+
+    request_queue_size = 64
+    daemon_threads = False  # none outlives the server
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.weighed, self.lock = Weighed(config), threading.Lock()
+        self.seen: list[tuple[str, dict[str, Any]]] = []
+        self.files: list[str] = []
+        self.about = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
+        self.answers: dict[str, Answer] = {
+            "/weight_info": lambda handler, body: {"weight_version": self.weighed.version},
+            "/update_weight_version": self.label,
+            "/collective_rpc": lambda handler, body: getattr(self, body["method"])(*body.get("args", ())),
+            "/reset_prefix_cache": lambda handler, body: {"success": True},
+            "/inference/v1/generate": self.generate,
+        }
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that has hung up is part of the test
+
+    def label(self, handler: Handler, body: dict[str, Any]) -> Any:
+        self.weighed.version = body["new_version"]
+        return {"success": True}
+
+    def r1_about(self) -> Any:
+        return {"results": [self.about]}
+
+    def r1_load(self, file: str) -> Any:
+        self.files.append(file)
+        self.weighed.load(load_file(file).items())
+        return {"results": [None]}
+
+    def generate(self, handler: Handler, body: dict[str, Any]) -> Any:
+        made = self.weighed.complete(body["token_ids"], body["sampling_params"])
+        content = [{"logprob": logp} for logp in made.logps]
+        spans = [{"version": self.weighed.version, "start": 0, "end": len(content)}]
+        return {
+            "choices": [{"token_ids": made.completion_ids, "logprobs": {"content": content}, "weight_versions": spans}]
+        }
+
+
+def hang_up(handler: Handler, body: dict[str, Any]) -> None:
+    handler.connection.close()
+
+
+def refuse(status: int, message: str) -> Answer:
+    return lambda handler, body: handler.send(status, json.dumps({"error": {"message": message}}).encode())
+
+
+def garbage(text: bytes) -> Answer:
+    return lambda handler, body: handler.send(200, text)
+
+
+@contextmanager
+def serving(config: Any) -> Iterator[Server]:
+    with Server(config) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield running
+        finally:
+            running.shutdown()
+            thread.join()

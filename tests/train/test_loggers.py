@@ -1,0 +1,127 @@
+"""Metrics besides the record: what each logger leaves on the disk, also when a run fails or goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.pytorch.loggers import Logger
+
+from r1.config.build import Config
+from r1.core.errors import Interrupted
+from r1.core.runs import read
+from r1.logger.base import Closable, closing
+from r1.run import execute
+from r1.stage.sft import Sft
+
+
+@pytest.fixture
+def run(small: Callable[..., Config], folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """``run("logger=csv", ...)``: a short run; ``crash=2`` makes its second step fail."""
+
+    def done(*overrides: str, crash: int | None = None, to: Path = folder) -> Path:
+        def crashing(self: Sft, step: int) -> Any:
+            if step + 1 == crash:
+                raise RuntimeError("crash")
+            return original(self, step)
+
+        original = Sft.micro_batches
+        with monkeypatch.context() as patch:
+            patch.setattr(Sft, "micro_batches", crashing)
+            execute(small("stage=sft", f"output_dir={to}", "checkpoint_every=1", *overrides), [])
+        return to
+
+    return done
+
+
+# ---- csv ----
+
+
+def csv_rows(folder: Path) -> list[dict[str, float]]:
+    """Rows of metrics.csv without their empty cells."""
+    with (folder / "csv" / "metrics.csv").open() as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def recorded(folder: Path) -> list[dict[str, float]]:
+    return [{name: float(value) for name, value in row.items()} for row in read(str(folder)).metrics]
+
+
+def test_csv_holds_what_the_record_holds(run: Callable[..., Path]) -> None:
+    folder = run("logger=csv", "logger.flush_every=1000")
+    assert csv_rows(folder) == recorded(folder)
+
+
+def test_csv_of_a_run_that_failed_and_went_on(run: Callable[..., Path], folder: Path) -> None:
+    with pytest.raises(RuntimeError, match="crash"):
+        run("logger=csv", crash=4)
+    assert {row["step"] for row in csv_rows(folder)} == {0, 1, 2, 3}
+    run("logger=csv", "resume=auto")
+    assert csv_rows(folder) == recorded(folder)
+    assert {row["step"] for row in csv_rows(folder)} == {0, 1, 2, 3, 4, 5, 6}
+
+
+# ---- tensorboard ----
+
+
+def test_tensorboard_events_can_be_read(run: Callable[..., Path]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run("logger=tensorboard", "trainer.max_steps=3")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    losses = [row["train/loss"] for row in read(str(folder)).metrics if "train/loss" in row]
+    assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3]
+    assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses)
+    assert "val/pass@1" in events.Tags()["scalars"]
+
+
+# ---- how a run ended ----
+
+
+class Mine(Logger):
+    name, version = "mine", "0"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def log_metrics(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def finalize(self, status: str) -> None:
+        self.told.append(status)
+
+
+class Open(Mine, Closable):
+    def close(self, exit_code: int, error: BaseException | None) -> None:
+        self.told.append((exit_code, error))
+
+
+def test_any_logger_is_told_how_the_run_ended() -> None:
+    mine = Mine()
+    with closing(mine):
+        pass
+    with pytest.raises(RuntimeError), closing(mine):
+        raise RuntimeError
+    assert mine.told == ["success", "failed"]
+
+
+def test_one_with_a_run_of_its_own_gets_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
+    mine = Open()
+    errors = Interrupted(15), RuntimeError(), KeyboardInterrupt()
+    for error in errors:
+        with pytest.raises(type(error)), closing(mine):
+            raise error
+    with closing(mine):
+        pass
+    monkeypatch.setenv("WANDB_SWEEP_ID", "x")
+    with pytest.raises(Interrupted), closing(mine):
+        raise errors[0]
+    codes = [told for told in mine.told if not isinstance(told, str)]
+    assert codes == [(143, errors[0]), (1, errors[1]), (1, errors[2]), (0, None), (0, errors[0])]

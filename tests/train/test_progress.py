@@ -1,0 +1,193 @@
+"""What a person sees: plain lines in a pipe, one moving line in a terminal, never a control character of a model's."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import pty
+import re
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from r1.core.console import interval, printable, sentence
+from r1.core.progress_counter import Counting
+from r1.core.statistics import Estimate
+from r1.stage.validation.metrics import Sample
+from r1.train import progress
+from r1.train.progress import Progress
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x08\x9b31m[red]markup[/nothing] :smile: \u202eevil\u2028\\等等"
+FIGURES = {"val/pass@1": Estimate(0.5, 0.25, 0.75, 32), "val/completion_length": Estimate(123.456, 100.0, 150.0, 32)}
+ESCAPE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
+
+
+def trainer(step: int, **metrics: float) -> Any:
+    held = {name.replace("__", "/"): torch.tensor(value) for name, value in metrics.items()}
+    return SimpleNamespace(
+        global_step=step, max_steps=6, world_size=1, accumulate_grad_batches=2, callback_metrics=held
+    )
+
+
+def stage(*completions: str, correct: bool = False) -> Any:
+    samples = [Sample(text, 3, False, correct) for text in completions]
+    return SimpleNamespace(figures=FIGURES, shown_samples=samples)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal would be sent."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    sent = io.StringIO()
+    fake = Console(file=sent, force_terminal=True, width=100, color_system="truecolor", highlight=False, emoji=False)
+    monkeypatch.setattr(progress, "console", fake)
+    return sent
+
+
+@given(st.text())
+def test_printable_text_is_one_line_of_printable_characters(text: str) -> None:
+    assert printable(text).isprintable()
+    assert len(printable(text)) == len(text)
+    assert text.isprintable() == (printable(text) == text)
+
+
+def test_a_pipe_gets_plain_text_whatever_a_model_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().on_validation_end(trainer(3), stage(HOSTILE))
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == ("validation at step 3: pass@1 0.500 (0.250 to 0.750), n=32, mean length 123.5 tokens")
+    assert lines[1].rstrip().endswith("[2J ]0;owned     31m[red]markup[/nothing] :smile:  evil \\等等")
+    assert lines[1].startswith("   wrong  ")
+
+
+def test_a_terminal_gets_no_control_characters_of_a_model(terminal: io.StringIO) -> None:
+    Progress().on_validation_end(trainer(3), stage(HOSTILE, correct=True))
+    sent = terminal.getvalue()
+    assert "\x1b[32mright" in sent  # its own colours
+    rest = ESCAPE.sub("", sent)
+    assert all(c.isprintable() or c == "\n" for c in rest)
+    assert "[red]markup[/nothing] :smile:" in rest
+
+
+def test_long_completions_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    Progress().on_validation_end(trainer(0), stage("x" * 1000, "y"))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1] == "   wrong  " + "x" * 160
+    assert lines[2] == "   wrong  y"
+
+
+def test_a_pipe_gets_a_line_now_and_then_and_the_last_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    callback = Progress()
+    callback.on_train_start(trainer(0), stage())
+    for step in range(1, 7):
+        now[0] += 4.0
+        callback.on_train_batch_end(trainer(step), None, None, SimpleNamespace(num_tokens=20), 2 * step - 2)
+        done = trainer(step, train__reward=0.25, train__loss=1.0)
+        callback.on_train_batch_end(done, None, None, SimpleNamespace(num_tokens=20), 2 * step - 1)
+    callback.on_train_end(trainer(6), stage())
+    assert capsys.readouterr().err.splitlines() == [
+        "step 1/6  reward 0.250  loss 1.000  10 tok/s",
+        "step 4/6  reward 0.250  loss 1.000  10 tok/s",
+        "step 6/6  reward 0.250  loss 1.000  10 tok/s",
+    ]
+
+
+@pytest.mark.parametrize("ends", ["on_train_end", "on_exception"])
+def test_a_terminal_gets_one_line_that_moves(terminal: io.StringIO, ends: str) -> None:
+    callback = Progress()
+    callback.on_train_start(trainer(2), stage())
+    callback.on_train_batch_end(trainer(3, train__loss=1.0), None, None, SimpleNamespace(num_tokens=40), 1)
+    getattr(callback, ends)(trainer(3), stage(), *([RuntimeError()] if ends == "on_exception" else []))
+    text = ESCAPE.sub("", terminal.getvalue())
+    assert "3/6" in text
+    assert "loss 1.000" in text
+    assert terminal.getvalue().endswith("\x1b[?25h")  # the cursor is back
+
+
+@pytest.mark.parametrize(
+    ("figure", "text"),
+    [
+        (Estimate(0.5, 0.25, 0.75, 4), "0.500 (0.250 to 0.750)"),
+        (Estimate(-0.5, -0.75, 0.0, 4), "-0.500 (-0.750 to 0.000)"),
+        (Estimate(123.45, 100.0, 150.0, 4), "123.5 (100.0 to 150.0)"),
+    ],
+)
+def test_figures_come_with_their_interval(figure: Estimate, text: str) -> None:
+    assert interval(figure) == text
+
+
+def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
+    final = FIGURES | {"val/reward/[b]odd[/x]": Estimate(1.0, 0.0, 2.0, 8)}
+    record: Any = SimpleNamespace(start=FIGURES, final=final, dir="/runs/[red]odd")
+    progress.console.print(Progress.closing(record))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
+    assert "metric before after n" in lines
+    assert "val/pass@1 0.500 (0.250 to 0.750) 0.500 (0.250 to 0.750) 32" in lines
+    assert "val/reward/[b]odd[/x] 1.000 (0.000 to 2.000) 8" in lines
+    assert lines[-1] == "r1 record: /runs/[red]odd"
+
+
+def test_a_sentence_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.console.print(sentence("16 prompts [/x] [red]"))
+    assert capsys.readouterr().err == "r1  16 prompts [/x] [red]\n"
+
+
+@pytest.mark.parametrize("no_color", [True, False])
+def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    if no_color:
+        monkeypatch.setenv("NO_COLOR", "1")
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as seen:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        spec = importlib.util.find_spec("r1.core.console")
+        assert spec
+        assert spec.loader
+        fresh = importlib.util.module_from_spec(spec)  # the console looks around when it is made
+        spec.loader.exec_module(fresh)
+        fresh.console.print("[red]wrong[/]  [green]right[/]")
+        terminal.flush()
+        text = seen.read(4096).decode()
+    assert ESCAPE.sub("", text) == "wrong  right\r\n"
+    assert (ESCAPE.search(text) is None) == no_color
+
+
+def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    progress.console.print("anything")
+    assert capsys.readouterr() == ("", "anything\n")
+
+
+def test_counting_in_a_pipe_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Counting("asking", 9) as counting:
+        counting.show(1, "too soon")
+        monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
+        counting.show(5, "a [model]")
+    assert capsys.readouterr().err == "asking 5/9  a [model]\n"
+
+
+def test_counting_in_a_terminal_is_a_line_that_goes_away(terminal: io.StringIO) -> None:
+    with Counting("asking", 9) as counting:
+        counting.show(5, "a [model]")
+        counting.bar.refresh()
+    assert "asking" in ESCAPE.sub("", terminal.getvalue())
+    assert "5/9" in ESCAPE.sub("", terminal.getvalue())
+    assert "a [model]" in ESCAPE.sub("", terminal.getvalue())
+    assert terminal.getvalue().endswith("\x1b[1A\x1b[2K")  # up, and cleared
