@@ -17,7 +17,7 @@ import matplotlib
 from examples.claims.claims import LANGUAGE, PASS, THINKING
 from examples.claims.effect import Runs, curve
 from examples.claims.findings import finished, manifest_of
-from r1.core.statistics import over_seeds
+from r1.core.statistics import mean_over_seeds
 
 HERE = Path(__file__).parent
 BLUE, ORANGE = "#2b6cb0", "#d2691e"
@@ -32,7 +32,7 @@ def line(axis: Axes, runs: Runs, step: str, metric: str, color: str, label: str 
     """The mean over seeds and its interval at each validation."""
     curves = [dict(curve(run, metric)) for run in runs[step].values()]
     steps = sorted(set.intersection(*map(set, curves)))
-    found = [over_seeds([held[at] for held in curves]) for at in steps]
+    found = [mean_over_seeds([held[at] for held in curves]) for at in steps]
     axis.fill_between(steps, [f.low for f in found], [f.high for f in found], color=color, alpha=0.2, linewidth=0)
     axis.plot(steps, [f.value for f in found], color=color, linewidth=1.6, label=label)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from workloads import Size, Workload
 
-from r1.rollout.decoding.onednn import product
+from r1.rollout.decoding.onednn import linear_fn
 
 MAX_ROWS = 1024
 REPEATS, MIN_S = 5, 0.05
@@ -62,7 +62,7 @@ def product_s(shape: Shape, rows: int, device: str) -> float:
     kind = torch.bfloat16 if device == "cuda" else torch.float32
     states = torch.randn(rows, shape[0], device=device, dtype=kind)
     weight = torch.randn(shape[1], shape[0], device=device, dtype=kind)
-    out, multiply = torch.empty(rows, shape[1], device=device, dtype=kind), product(weight)
+    out, multiply = torch.empty(rows, shape[1], device=device, dtype=kind), linear_fn(weight)
     return min(best(lambda: torch.mm(states, weight.T, out=out), device), best(lambda: multiply(states), device))
 
 

@@ -102,7 +102,7 @@ def main() -> None:
         found = analyse(held.runs, held.folder)
         if found is None:
             raise UserError(
-                "the runs here differ in nothing, or in too much to be a sweep", where="RECORDS", given=args.records
+                "the runs here differ in nothing, or in too much to be a sweep", key="RECORDS", value=args.records
             )
     except UserError as error:
         sys.exit(fail(error))

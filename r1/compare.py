@@ -9,12 +9,12 @@ from typing import Any
 from r1.core.cli import fail
 from r1.core.errors import UserError
 from r1.core.provenance import differences
-from r1.core.runs import Run, read
+from r1.core.runs import RunRecord, read
 
 PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
 
 
-def sections(a: Run, b: Run) -> dict[str, list[tuple[str, Any, Any]]]:
+def sections(a: RunRecord, b: RunRecord) -> dict[str, list[tuple[str, Any, Any]]]:
     """All differences by kind, metrics last."""
 
     def held(*keys: str) -> list[tuple[str, Any, Any]]:
@@ -31,7 +31,7 @@ def sections(a: Run, b: Run) -> dict[str, list[tuple[str, Any, Any]]]:
     }
 
 
-def metric_rows(a: Run, b: Run) -> list[tuple[str, str, str, str]]:
+def metric_rows(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str, str]]:
     """Final figures side by side; the last column says whether their intervals lie apart."""
     finals = [run.manifest["metrics"]["final"] for run in (a, b)]
     rows = []

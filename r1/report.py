@@ -35,14 +35,14 @@ def report(paths: list[str], output: Path | None) -> Path:
     from r1.experiment.report.page import page
 
     if output is None and len(paths) > 1:
-        raise UserError("several runs need a place for their page", where="--output", do="add --output report.html")
+        raise UserError("several runs need a place for their page", key="--output", hint="add --output report.html")
     file = (output or Path(paths[0]) / "report.html").absolute()
     text = page(gather(paths))
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:
-        what = f"the page cannot be written: {error.strerror}"
-        raise UserError(what, where="--output", given=str(file), code=STORAGE) from None
+        message = f"the page cannot be written: {error.strerror}"
+        raise UserError(message, key="--output", value=str(file), code=STORAGE) from None
     return file
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from r1.core import provenance
 from r1.core.cli import fail
 from r1.core.errors import Interrupted, UserError
-from r1.core.runs import Run, read
+from r1.core.runs import RunRecord, read
 from r1.core.secrets import HIDDEN
 from r1.run import execute
 
 
-def reproduce(run: Run, output_dir: str) -> bool:
+def reproduce(run: RunRecord, output_dir: str) -> bool:
     """Run ``run``'s config into ``output_dir``; True if every row of metrics.jsonl and every final figure is equal.
 
     Raises:
@@ -24,12 +24,12 @@ def reproduce(run: Run, output_dir: str) -> bool:
     if HIDDEN in str(run.config):
         raise UserError(
             "the record's config holds redacted values",
-            where=str(run.dir / "config.yaml"),
-            do="name secrets by an environment variable instead of writing them into the config",
+            key=str(run.dir / "config.yaml"),
+            hint="name secrets by an environment variable instead of writing them into the config",
         )
     if run.manifest["status"] != "finished":
         print(f"note: the run is {run.manifest['status']}, so there may be less to compare with than is made now")
-    for difference in provenance.changes(run.manifest, provenance.surroundings(run.config)):
+    for difference in provenance.changes(run.manifest, provenance.environment(run.config)):
         print(f"note: {difference}")
     again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [], "r1.reproduce")
     assert again_dir is not None
@@ -45,7 +45,7 @@ def reproduce(run: Run, output_dir: str) -> bool:
     return not differences
 
 
-def compare_metrics(run: Run, again: Run) -> list[str]:
+def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
     """One line per value that differs, wall-clock times aside."""
     lines = []
     if len(run.metrics) != len(again.metrics):

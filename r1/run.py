@@ -25,10 +25,10 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     from r1.train.start import start
 
     check_config(cfg, overrides)
-    fit.quiet()
+    fit.silence_third_party_logging()
     experiment = build(cfg)
     check_parts(cfg, experiment)
-    fit.announce(cfg, experiment)
+    fit.print_run_summary(cfg, experiment)
     if cfg["dry_run"]:
         return None
     return start(cfg, experiment, overrides, command(module))
@@ -38,10 +38,10 @@ def main() -> None:
     """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
     from r1.core.cli import fail
     from r1.core.errors import Interrupted, UserError
-    from r1.distributed.slurm import requeued
+    from r1.distributed.slurm import requeue_on_preemption
     from r1.experiment.launch import launch
 
-    with requeued():
+    with requeue_on_preemption():
         try:
             code = launch(sys.argv[1:], execute)
         except UserError as error:

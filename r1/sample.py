@@ -37,21 +37,21 @@ def show(args: argparse.Namespace) -> None:
 
     from r1.config.build import build
     from r1.config.check.config import check_schema
-    from r1.core.console import printable
-    from r1.core.seeds import key
-    from r1.train.fit import quiet
+    from r1.core.console import strip_control_chars
+    from r1.core.seeds import derive_seed
+    from r1.train.fit import silence_third_party_logging
 
     cfg = config_for(args.model)
     if args.temperature is not None:
         cfg["rollout"]["temperature"] = args.temperature
     check_schema(cfg)
-    quiet()
+    silence_third_party_logging()
     experiment = build(cfg)
     stage = experiment.stage
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
     row = question(experiment.data, args.prompt, args.answer)
-    rollouts = stage.sample([row], [[key(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
+    rollouts = stage.sample([row], [[derive_seed(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
     rows = [row] * len(rollouts)
     experiment.rewards.terms = scorable(experiment.rewards.terms, row)
     texts, scores = stage.score(rows, rollouts)
@@ -59,7 +59,7 @@ def show(args: argparse.Namespace) -> None:
     for i, text in enumerate(texts):
         known = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}
         terms = "  ".join(f"{name} {value:.2f}" for name, value in known.items())
-        console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(printable(text))}")
+        console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(strip_control_chars(text))}")
 
 
 def config_for(model: str) -> dict[str, Any]:

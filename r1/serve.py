@@ -13,7 +13,7 @@ SETTINGS = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the firs
 
 def arguments(words: list[str]) -> list[str]:
     """The command line of vLLM's own server."""
-    from r1.model.loading import location
+    from r1.model.loading import resolve_model_path
     from r1.rollout.serving.vllm_worker import EXTENSION
 
     parser = argparse.ArgumentParser(prog="python -m r1.serve", description=__doc__)
@@ -22,7 +22,7 @@ def arguments(words: list[str]) -> list[str]:
     parser.add_argument("--port", type=int, default=8000)
     known, others = parser.parse_known_args(words)
     fixed = {
-        "model": location(known.model),
+        "model": resolve_model_path(known.model),
         "host": known.host,
         "port": known.port,
         "load-format": "dummy",  # r1 sends the weights: whatever does not arrive is seen at once

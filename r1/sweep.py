@@ -11,7 +11,7 @@ from pathlib import Path
 
 from r1.core.cli import fail
 from r1.core.errors import UserError
-from r1.distributed.slurm import requeued
+from r1.distributed.slurm import requeue_on_preemption
 from r1.experiment.sweep.file import Sweep, read
 
 EXIT = """Several of these commands may work on one sweep at the same time. Exit code: 0 if any point has finished,
@@ -20,7 +20,7 @@ EXIT = """Several of these commands may work on one sweep at the same time. Exit
 
 def main() -> None:
     args = _parser().parse_args()
-    with requeued():
+    with requeue_on_preemption():
         try:
             code = _run(args)
         except UserError as error:
@@ -66,9 +66,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _folder(sweep: Sweep) -> Path:
     if not re.fullmatch(r"\w[\w.-]*", sweep.name):
-        allowed = "letters, digits, _ - ."
+        expected = "letters, digits, _ - ."
         raise UserError(
-            "a sweep's name is a folder's", where="name", given=sweep.name, allowed=allowed, do="--name NAME"
+            "a sweep's name is a folder's", key="name", value=sweep.name, expected=expected, hint="--name NAME"
         )
     return Path("outputs", "sweeps", sweep.name)
 
@@ -76,23 +76,23 @@ def _folder(sweep: Sweep) -> Path:
 def _search(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     """Run what is left of a sweep, and say what it has found."""
     if not find_spec("optuna"):
-        raise UserError("a sweep without W&B needs Optuna", where="python -m r1.sweep", do="pip install 'r1[optuna]'")
+        raise UserError("a sweep without W&B needs Optuna", key="python -m r1.sweep", hint="pip install 'r1[optuna]'")
     from r1.core.console import console
     from r1.experiment.sweep import storage
-    from r1.experiment.sweep.display import Board
+    from r1.experiment.sweep.display import SweepDisplay
     from r1.experiment.sweep.runner import Runner, is_pipeline
     from r1.experiment.sweep.space import Space
     from r1.experiment.sweep.study import Study
-    from r1.experiment.sweep.summary import closing
+    from r1.experiment.sweep.summary import final_summary
 
     place = storage.url(folder, args.storage)
     space = Space(sweep)
     is_pipeline(sweep.overrides(space.values(dict(space.drawn(0)))))  # what is wrong with every point, before the first
     study = Study(sweep, folder, place, args.count, args.retry_failed)
-    with Board(study) as board:
+    with SweepDisplay(study) as board:
         runner = Runner(study, args.workers, board)
         runner.run()
-    console.print(closing(study, place))
+    console.print(final_summary(study, place))
     print(folder)
     if runner.stop_signal is not None:
         return 128 + runner.stop_signal

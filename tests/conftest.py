@@ -25,10 +25,10 @@ from r1.config.build import Experiment, build
 from r1.config.check.config import check_schema
 from r1.config.overrides import read
 from r1.core.paths import CONF
-from r1.data.arithmetic import arithmetic, row, worked
+from r1.data.arithmetic import arithmetic, row, worked_solution
 from r1.data.base import Data, Row
 from r1.experiment.pipeline.node import Plan
-from r1.experiment.pipeline.parse import peel, pipelines
+from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 from r1.experiment.pipeline.plan import plan
 from r1.experiment.pipeline.steps import Pipeline
 
@@ -121,7 +121,7 @@ def any_sums(**knobs: Any) -> Data:
 
     def ask(text: str) -> Row:
         terms = [1 + digit % 9 for digit in sha256(text.encode()).digest()[:4]]
-        return row(terms, worked(terms, random.Random(text), ["en"]))
+        return row(terms, worked_solution(terms, random.Random(text), ["en"]))
 
     return replace(arithmetic(**knobs), ask=ask)
 
@@ -281,7 +281,7 @@ def asked(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
 
     def read_back(*argv: str, **keys: Any) -> list[Pipeline]:
         flags = [text for text in argv if text.startswith("-")]
-        rest, of_step = peel([*flags, *write(**keys), *(text for text in argv if text not in flags)])
+        rest, of_step = split_step_overrides([*flags, *write(**keys), *(text for text in argv if text not in flags)])
         return pipelines(*read(rest), of_step)
 
     return read_back
@@ -292,7 +292,7 @@ def planned(write: Callable[..., list[str]]) -> Callable[..., Plan]:
     """``planned("steps.sft.stage.lr=1", steps=...)``: the plan of a command line."""
 
     def made(*argv: str, **keys: Any) -> Plan:
-        rest, of_step = peel([*write(**keys), *argv])
+        rest, of_step = split_step_overrides([*write(**keys), *argv])
         args, overrides = read(rest)
         (pipeline,) = pipelines(args, overrides, of_step)
         return plan(args, pipeline, {})

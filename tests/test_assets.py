@@ -14,7 +14,7 @@ import pytest
 
 from r1.config.build import build
 from r1.core.paths import ASSETS
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.data.completion import parse
 
 LIMIT_BYTES = 5_000_000
@@ -32,7 +32,7 @@ def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[.
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
     rows = experiment.data.val[:64]
-    groups = stage.sample(rows, [[key("assets", i, g) for g in range(8)] for i in range(len(rows))])
+    groups = stage.sample(rows, [[derive_seed("assets", i, g) for g in range(8)] for i in range(len(rows))])
     right: dict[str, list[bool]] = defaultdict(list)
     for row, group in zip(rows, groups, strict=True):
         for text in (stage.text(rollout, row) for rollout in group):

@@ -13,7 +13,7 @@ from r1.config.build import build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_config
 from r1.core.paths import CONF
-from r1.core.rank_info import Place
+from r1.core.rank_info import RankInfo
 from r1.stage.base import Stage
 from r1.train import fit
 
@@ -26,7 +26,7 @@ def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, in
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
         cfg: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
     check_config(cfg, overrides)
-    fit.quiet()
+    fit.silence_third_party_logging()
     experiment = build(cfg)
     check_parts(cfg, experiment)
     stage = experiment.stage
@@ -39,7 +39,7 @@ def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, in
         return micro_batches(step)
 
     stage.micro_batches = gated  # type: ignore[method-assign]
-    fit.fit(cfg, experiment, overrides, "benchmark", Place())
+    fit.fit(cfg, experiment, overrides, "benchmark", RankInfo())
 
 
 def common(job: Job) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass
 
-from examples.claims.effect import At, Effect, Mean, Reading, StepsTo
+from examples.claims.effect import Effect, Mean, MetricAt, Reading, StepsTo
 
 PASS, MAJ, LANGUAGE, FORMAT = "val/pass@1", "val/maj@16", "val/language", "val/format"
 LENGTH, THINKING = "val/completion_length", "val/thinking_length"
@@ -44,9 +44,9 @@ class Claim:
         shown: the runs whose completions are shown.
     """
 
-    says: str
+    statement: str
     paper: str
-    about: str
+    criterion: str
     effects: tuple[Effect, ...]
     plot: Curves | Dots
     shown: tuple[str, ...]
@@ -73,7 +73,7 @@ CLAIMS = (
         "RL alone, with no SFT before it, makes reasoning emerge.",
         "AIME pass@1 15.6 -> 71.0 % (fig. 2)",
         "held-out pass@1 at least doubles",
-        (Effect("pass@1, after / before", At("zero", PASS), At("zero", PASS, "start"), operator.truediv, above=2.0),),
+        (Effect("pass@1, after / before", MetricAt("zero", PASS), MetricAt("zero", PASS, "start"), operator.truediv, above=2.0),),
         Curves("held-out pass@1", {"R1-Zero": ("zero", PASS)}),
         ("zero",),
     ),
@@ -82,8 +82,8 @@ CLAIMS = (
         "from hundreds to thousands of tokens (fig. 3)",
         "completions get longer, and no reward is for length",
         (
-            Effect("tokens in a completion, after - before", At("zero", LENGTH), At("zero", LENGTH, "start"), above=0),
-            Effect("tokens of thinking, after - before", At("zero", THINKING), At("zero", THINKING, "start"), above=0),
+            Effect("tokens in a completion, after - before", MetricAt("zero", LENGTH), MetricAt("zero", LENGTH, "start"), above=0),
+            Effect("tokens of thinking, after - before", MetricAt("zero", THINKING), MetricAt("zero", THINKING, "start"), above=0),
         ),
         Curves("tokens", {"completion": ("zero", LENGTH), "thinking": ("zero", THINKING)}),
         ("zero",),
@@ -92,7 +92,7 @@ CLAIMS = (
         "A majority vote adds to it.",
         "AIME 71.0 -> 86.7 % by cons@64 (table 2)",
         "in the middle of training, maj@16 is above pass@1",
-        (Effect("maj@16 - pass@1, half-way", At("zero", MAJ, MIDDLE), At("zero", PASS, MIDDLE), above=0),),
+        (Effect("maj@16 - pass@1, half-way", MetricAt("zero", MAJ, MIDDLE), MetricAt("zero", PASS, MIDDLE), above=0),),
         Curves("share right", {"maj@16": ("zero", MAJ), "pass@1": ("zero", PASS)}),
         ("zero",),
     ),
@@ -101,8 +101,8 @@ CLAIMS = (
         "no figure (2.2.4)",
         f"language consistency stays below {ONE_LANGUAGE}, the bound at which rejection sampling keeps an answer",
         (
-            Effect("language consistency, after", At("zero", LANGUAGE), below=ONE_LANGUAGE),
-            Effect("language consistency, after - before", At("zero", LANGUAGE), At("zero", LANGUAGE, "start")),
+            Effect("language consistency, after", MetricAt("zero", LANGUAGE), below=ONE_LANGUAGE),
+            Effect("language consistency, after - before", MetricAt("zero", LANGUAGE), MetricAt("zero", LANGUAGE, "start")),
         ),
         Curves("language consistency", {"R1-Zero": ("zero", LANGUAGE)}),
         ("zero",),
@@ -112,10 +112,10 @@ CLAIMS = (
         "no figure (2.3.1)",
         f"at step 0 form and consistency are better than the base's, and pass@1 {LEVEL} takes fewer RL steps",
         (
-            Effect("form at step 0, with - without", At("rl", FORMAT, "start"), At("zero_language", FORMAT, "start"),
+            Effect("form at step 0, with - without", MetricAt("rl", FORMAT, "start"), MetricAt("zero_language", FORMAT, "start"),
                    above=0),
-            Effect("language consistency at step 0, with - without", At("rl", LANGUAGE, "start"),
-                   At("zero_language", LANGUAGE, "start"), above=0),
+            Effect("language consistency at step 0, with - without", MetricAt("rl", LANGUAGE, "start"),
+                   MetricAt("zero_language", LANGUAGE, "start"), above=0),
             Effect(f"RL steps to pass@1 {LEVEL}, with - without", StepsTo("rl", PASS, LEVEL),
                    StepsTo("zero_language", PASS, LEVEL), below=0),
         ),
@@ -127,10 +127,10 @@ CLAIMS = (
         "a slight degradation, no figure (2.3.2)",
         f"consistency passes {ONE_LANGUAGE}; the difference in pass@1 is reported, whatever its sign",
         (
-            Effect("language consistency, with the reward", At("zero_language", LANGUAGE), above=ONE_LANGUAGE),
-            Effect("language consistency, with - without", At("zero_language", LANGUAGE), At("zero", LANGUAGE),
+            Effect("language consistency, with the reward", MetricAt("zero_language", LANGUAGE), above=ONE_LANGUAGE),
+            Effect("language consistency, with - without", MetricAt("zero_language", LANGUAGE), MetricAt("zero", LANGUAGE),
                    above=0),
-            Effect("pass@1, with - without", At("zero_language", PASS), At("zero", PASS)),
+            Effect("pass@1, with - without", MetricAt("zero_language", PASS), MetricAt("zero", PASS)),
         ),
         Curves("language consistency", {"with its reward": ("zero_language", LANGUAGE), "without": ("zero", LANGUAGE)}),
         ("zero_language", "zero"),
@@ -139,9 +139,9 @@ CLAIMS = (
         "Rejection sampling from the RL checkpoint, then SFT of the base on it, keeps the quality.",
         "no figure of its own (2.3.3)",
         f"pass@1 after that SFT is not {NOISE} or more below the checkpoint's",
-        (Effect("pass@1, SFT on what was kept - RL checkpoint", At("kept", PASS), At("rl", PASS), above=-NOISE),),
-        Dots("held-out pass@1", {"base": At("kept", PASS, "start"), "RL checkpoint": At("rl", PASS),
-                                 "SFT on what was kept": At("kept", PASS)}),
+        (Effect("pass@1, SFT on what was kept - RL checkpoint", MetricAt("kept", PASS), MetricAt("rl", PASS), above=-NOISE),),
+        Dots("held-out pass@1", {"base": MetricAt("kept", PASS, "start"), "RL checkpoint": MetricAt("rl", PASS),
+                                 "SFT on what was kept": MetricAt("kept", PASS)}),
         ("kept",),
     ),
     Claim(
@@ -150,16 +150,16 @@ CLAIMS = (
         "no figure of its own (2.3.4)",
         f"the open-ended score rises, and pass@1 on maths does not fall by {NOISE} or more",
         (
-            Effect("open-ended score, after - before", At("rl_all", "val/reward/tiny_open"),
-                   At("rl_all", "val/reward/tiny_open", "start"), above=0),
-            Effect("pass@1 on maths, after - before", At("rl_all", "val/maths/pass@1"),
-                   At("rl_all", "val/maths/pass@1", "start"), above=-NOISE),
+            Effect("open-ended score, after - before", MetricAt("rl_all", "val/reward/tiny_open"),
+                   MetricAt("rl_all", "val/reward/tiny_open", "start"), above=0),
+            Effect("pass@1 on maths, after - before", MetricAt("rl_all", "val/maths/pass@1"),
+                   MetricAt("rl_all", "val/maths/pass@1", "start"), above=-NOISE),
         ),
         Dots("before and after the second RL", {
-            "open, before": At("rl_all", "val/reward/tiny_open", "start"),
-            "open, after": At("rl_all", "val/reward/tiny_open"),
-            "maths, before": At("rl_all", "val/maths/pass@1", "start"),
-            "maths, after": At("rl_all", "val/maths/pass@1"),
+            "open, before": MetricAt("rl_all", "val/reward/tiny_open", "start"),
+            "open, after": MetricAt("rl_all", "val/reward/tiny_open"),
+            "maths, before": MetricAt("rl_all", "val/maths/pass@1", "start"),
+            "maths, after": MetricAt("rl_all", "val/maths/pass@1"),
         }),
         ("rl_all",),
     ),
@@ -167,9 +167,9 @@ CLAIMS = (
         "Distilling into a smaller model beats RL on that smaller model.",
         "AIME 72.6 against 47.0 % (table 6)",
         "after as many optimizer steps on as many completions, the distilled small model is better",
-        (Effect("pass@1, distilled - RL", At("small_distilled", PASS), At("small_rl", PASS), above=0),),
-        Dots("held-out pass@1 of the smaller model", {"base": At("small_rl", PASS, "start"),
-             "RL": At("small_rl", PASS), "distilled": At("small_distilled", PASS)}),
+        (Effect("pass@1, distilled - RL", MetricAt("small_distilled", PASS), MetricAt("small_rl", PASS), above=0),),
+        Dots("held-out pass@1 of the smaller model", {"base": MetricAt("small_rl", PASS, "start"),
+             "RL": MetricAt("small_rl", PASS), "distilled": MetricAt("small_distilled", PASS)}),
         ("small_distilled", "small_rl"),
     ),
     Claim(
@@ -177,12 +177,12 @@ CLAIMS = (
         "no figure",
         f"with as many answers of the teacher, pass@1 is not {NOISE} or more below that of the dataset's questions",
         (
-            Effect("pass@1, own - dataset's questions", At("asked_by_student", PASS), At("asked", PASS), above=-NOISE),
-            Effect("pass@1, own questions, after - before", At("asked_by_student", PASS),
-                   At("asked_by_student", PASS, "start"), above=0),
+            Effect("pass@1, own - dataset's questions", MetricAt("asked_by_student", PASS), MetricAt("asked", PASS), above=-NOISE),
+            Effect("pass@1, own questions, after - before", MetricAt("asked_by_student", PASS),
+                   MetricAt("asked_by_student", PASS, "start"), above=0),
         ),
-        Dots("held-out pass@1", {"base": At("asked", PASS, "start"), "dataset's questions": At("asked", PASS),
-                                 "own questions": At("asked_by_student", PASS)}),
+        Dots("held-out pass@1", {"base": MetricAt("asked", PASS, "start"), "dataset's questions": MetricAt("asked", PASS),
+                                 "own questions": MetricAt("asked_by_student", PASS)}),
         ("asked_by_student",),
     ),
     Claim(
@@ -190,11 +190,11 @@ CLAIMS = (
         "no figure",
         "pass@1 rises; the difference to group-relative advantages is reported, whatever its sign",
         (
-            Effect("pass@1, after - before", At("best_of_group", PASS), At("best_of_group", PASS, "start"), above=0),
-            Effect("pass@1, best of group - group-relative", At("best_of_group", PASS), At("zero", PASS)),
+            Effect("pass@1, after - before", MetricAt("best_of_group", PASS), MetricAt("best_of_group", PASS, "start"), above=0),
+            Effect("pass@1, best of group - group-relative", MetricAt("best_of_group", PASS), MetricAt("zero", PASS)),
         ),
-        Dots("held-out pass@1", {"base": At("zero", PASS, "start"), "best of group": At("best_of_group", PASS),
-                                 "group-relative": At("zero", PASS)}),
+        Dots("held-out pass@1", {"base": MetricAt("zero", PASS, "start"), "best of group": MetricAt("best_of_group", PASS),
+                                 "group-relative": MetricAt("zero", PASS)}),
         ("best_of_group",),
     ),
     Claim(
@@ -202,11 +202,11 @@ CLAIMS = (
         "G = 16, no comparison",
         "pass@1 with G = 32 is above that with G = 2; the shares of groups without signal are reported",
         (
-            Effect("pass@1, G = 32 - G = 2", At(GROUPS[32], PASS), At(GROUPS[2], PASS), above=0),
+            Effect("pass@1, G = 32 - G = 2", MetricAt(GROUPS[32], PASS), MetricAt(GROUPS[2], PASS), above=0),
             *(Effect(f"share of groups without signal, G = {size}", Mean(step, "train/frac_zero_std"))
               for size, step in GROUPS.items()),
         ),
-        Dots("held-out pass@1", {f"G = {size}": At(step, PASS) for size, step in GROUPS.items()}),
+        Dots("held-out pass@1", {f"G = {size}": MetricAt(step, PASS) for size, step in GROUPS.items()}),
         ("groups_of_2", "groups_of_32"),
     ),
 )  # fmt: skip

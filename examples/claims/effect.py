@@ -12,23 +12,23 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from r1.core.runs import Run
-from r1.core.statistics import over_seeds
-from r1.experiment.report.variants import Figure
+from r1.core.runs import RunRecord
+from r1.core.statistics import mean_over_seeds
+from r1.experiment.report.variants import SeedEstimate
 
-REPRODUCED, NOT, UNDECIDED = "reproduced", "not reproduced", "undecided"
-Runs = Mapping[str, Mapping[Any, Run]]  # step -> seed -> the run that has finished
+REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
+Runs = Mapping[str, Mapping[Any, RunRecord]]  # step -> seed -> the run that has finished
 
 
 @dataclass(frozen=True)
-class At:
+class MetricAt:
     """A figure of a run's ``start``, its ``final``, or the validation after so many optimizer steps."""
 
     step: str
     metric: str
     when: Literal["start", "final"] | int = "final"
 
-    def __call__(self, run: Run) -> float:
+    def __call__(self, run: RunRecord) -> float:
         if isinstance(self.when, int):
             return dict(curve(run, self.metric))[self.when]
         return float(run.manifest["metrics"][self.when][self.metric]["value"])
@@ -42,7 +42,7 @@ class StepsTo:
     metric: str
     level: float
 
-    def __call__(self, run: Run) -> float:
+    def __call__(self, run: RunRecord) -> float:
         points = curve(run, self.metric)
         if points[0][1] >= self.level:
             return float(points[0][0])
@@ -59,14 +59,14 @@ class Mean:
     step: str
     metric: str
 
-    def __call__(self, run: Run) -> float:
+    def __call__(self, run: RunRecord) -> float:
         return statistics.fmean(value for _, value in curve(run, self.metric))
 
 
-Reading = At | StepsTo | Mean
+Reading = MetricAt | StepsTo | Mean
 
 
-def curve(run: Run, metric: str) -> list[tuple[int, float]]:
+def curve(run: RunRecord, metric: str) -> list[tuple[int, float]]:
     """(step, value), in order; of a run that went on after a stop, the later of two values for a step."""
     return sorted({int(row["step"]): row[metric] for row in run.metrics if metric in row}.items())
 
@@ -103,8 +103,8 @@ class Measured:
     """An effect with its figures over seeds: None where no seed has them."""
 
     effect: Effect
-    value: Figure | None
-    sides: tuple[Figure | None, ...]  # of its readings
+    value: SeedEstimate | None
+    sides: tuple[SeedEstimate | None, ...]  # of its readings
 
     @property
     def verdict(self) -> str:
@@ -119,7 +119,7 @@ def measured(effect: Effect, runs: Runs) -> Measured:
     return Measured(effect, figure(values), tuple(figure(list(side.values())) for side in sides))
 
 
-def reading(of: Reading, runs: Runs) -> Figure | None:
+def reading(of: Reading, runs: Runs) -> SeedEstimate | None:
     return figure(list(_by_seed(of, runs).values()))
 
 
@@ -127,14 +127,14 @@ def _by_seed(of: Reading, runs: Runs) -> dict[Any, float]:
     return {seed: of(run) for seed, run in runs.get(of.step, {}).items()}
 
 
-def figure(values: Sequence[float]) -> Figure | None:
+def figure(values: Sequence[float]) -> SeedEstimate | None:
     """The mean over seeds with its 95 % interval (Student's t); one seed has none, and decides nothing."""
     if len(values) < 2:
-        return Figure(values[0], None, None, 1) if values else None
-    return Figure(**asdict(over_seeds(list(values))))
+        return SeedEstimate(values[0], None, None, 1) if values else None
+    return SeedEstimate(**asdict(mean_over_seeds(list(values))))
 
 
-def verdict(value: Figure, effect: Effect) -> str:
+def verdict(value: SeedEstimate, effect: Effect) -> str:
     """Reproduced: the whole interval lies on the side that is claimed; not: on the other; else undecided."""
     if value.low is None or value.high is None:
         return UNDECIDED
@@ -144,10 +144,10 @@ def verdict(value: Figure, effect: Effect) -> str:
         right, wrong = value.high < effect.below, value.low > effect.below
     else:
         return UNDECIDED
-    return REPRODUCED if right else NOT if wrong else UNDECIDED
+    return REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
 
 
 def overall(found: Sequence[Measured]) -> str:
     """The verdict on a claim: reproduced if each of its deciding effects is, not reproduced if one of them is not."""
     verdicts = {one.verdict for one in found if one.effect.decides}
-    return NOT if NOT in verdicts else REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED
+    return NOT_REPRODUCED if NOT_REPRODUCED in verdicts else REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED

@@ -11,7 +11,7 @@ from examples.claims.effect import Runs, reading
 from examples.claims.findings import Finding, counts, findings, finished, manifest_of
 from examples.claims.summary import bound, markdown, ours, plain, stamp, text
 from r1.core.files import replace
-from r1.core.runs import Run
+from r1.core.runs import RunRecord
 from r1.experiment.report.curves import by_metric, series
 from r1.experiment.report.html import html
 from r1.experiment.report.samples import read
@@ -75,7 +75,7 @@ def completions(finding: Finding, runs: Runs) -> dict[str, list[dict[str, Any]]]
     return {step: _pairs(next(iter(runs[step].values()))) for step in steps}
 
 
-def _pairs(run: Run) -> list[dict[str, Any]]:
+def _pairs(run: RunRecord) -> list[dict[str, Any]]:
     rows = [row for row in read(run) if row["split"] == "val" and "completion" in row]
     ends = sorted({row["step"] for row in rows})[:: max(1, len({row["step"] for row in rows}) - 1)]
     firsts = [{row["prompt"]: row for row in reversed(rows) if row["step"] == end} for end in ends]

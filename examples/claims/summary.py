@@ -9,10 +9,10 @@ from typing import Any
 from examples.claims.effect import Measured, Runs
 from examples.claims.findings import Finding, Record
 from r1.core.console import duration
-from r1.experiment.report.variants import Figure
+from r1.experiment.report.variants import SeedEstimate
 
 
-def text(value: Figure | None) -> str:
+def text(value: SeedEstimate | None) -> str:
     """``0.905 (0.882 to 0.923)``."""
     return f"{value.text} ({value.interval or 'one seed'})" if value else "not measured"
 
@@ -45,7 +45,7 @@ def stamp(manifest: Record, runs: Runs) -> str:
 
 def markdown(found: Sequence[Finding], command: str, stamped: str) -> str:
     rows = [
-        f"| {f.number} | {f.claim.says} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
+        f"| {f.number} | {f.claim.statement} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
         for f in found
     ]
     head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
@@ -68,9 +68,9 @@ def _plain(finding: Finding) -> dict[str, Any]:
     claim = finding.claim
     return {
         "number": finding.number,
-        "claim": claim.says,
+        "claim": claim.statement,
         "paper": claim.paper,
-        "about": claim.about,
+        "about": claim.criterion,
         "verdict": finding.verdict,
         "missing": finding.missing,
         "effects": [

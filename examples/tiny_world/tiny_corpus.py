@@ -12,8 +12,8 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
-from r1.data.arithmetic import Language, draw, near, problems, question, row, split_of, tagged, worked
-from r1.data.base import Data, Row, Shared
+from r1.data.arithmetic import Language, draw, perturb, problems, question, row, split_of, tagged, worked_solution
+from r1.data.base import Data, DataOptions, Row
 from r1.data.template.r1_zero import R1Zero
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -38,7 +38,7 @@ def tiny_corpus(
     wait_rate: Share,
     seed: Annotated[int, Ge(0)],
     r1_zero: R1Zero,
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """``num_documents`` answers to training problems; what the three shares leave is worked and tagged."""
     if max_terms < min_terms:
@@ -58,7 +58,7 @@ def tiny_corpus(
         if len(train) == num_documents:
             break
     val = problems(rng, "val", min_terms, max_terms, max_term, num_val)
-    return Data(train=train, val=[row(terms, worked(terms, rng, ["en"])) for terms in val], **shared)
+    return Data(train=train, val=[row(terms, worked_solution(terms, rng, ["en"])) for terms in val], **shared)
 
 
 def document(terms: list[int], style: str, rng: random.Random, slip_rate: float, wait_rate: float) -> Row:
@@ -67,7 +67,7 @@ def document(terms: list[int], style: str, rng: random.Random, slip_rate: float,
     text = {"short": f"<answer>{answer}</answer>", "bare": answer}.get(style)
     if text is None:
         languages = rng.choices(LANGUAGES, LANGUAGE_SHARES)[0]
-        thinking = worked(terms, rng, languages, slip_rate=slip_rate, wait_rate=wait_rate)
+        thinking = worked_solution(terms, rng, languages, slip_rate=slip_rate, wait_rate=wait_rate)
         answer = re.findall(r"\d+", thinking)[-1]
         text = tagged(thinking, answer)
     if style == "untagged":
@@ -78,4 +78,4 @@ def document(terms: list[int], style: str, rng: random.Random, slip_rate: float,
 def quick_guess(terms: list[int], rng: random.Random) -> int:
     """The sum without working it out: seldom right when there is much to add."""
     right = rng.random() < QUICK_RIGHT.get(len(terms), QUICK_RIGHT_LONG)
-    return sum(terms) if right else near(sum(terms), rng)
+    return sum(terms) if right else perturb(sum(terms), rng)

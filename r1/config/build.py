@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from r1.config.check.schema import home, resolve, signature
+from r1.config.check.schema import defining_module, resolve, signature
 from r1.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -44,37 +44,37 @@ def build(cfg: Config) -> Experiment:
     parts: dict[str, Any] = {
         "seed": cfg["seed"],
         "num_devices": cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
-        "model": make(cfg["model"], "model", cfg),
-        "data": make(cfg["data"], "data", cfg),
+        "model": instantiate_node(cfg["model"], "model", cfg),
+        "data": instantiate_node(cfg["data"], "data", cfg),
         "rewards": rewards(cfg),
-        "engine": make(cfg["rollout"], "rollout", cfg),
-        "validation": make(cfg["val"], "val", cfg),
+        "engine": instantiate_node(cfg["rollout"], "rollout", cfg),
+        "validation": instantiate_node(cfg["val"], "val", cfg),
     }
-    if "teacher" in used_parts(cfg):
-        parts["teacher"] = make(cfg["teacher"], "teacher", cfg)
+    if "teacher" in stage_dependencies(cfg):
+        parts["teacher"] = instantiate_node(cfg["teacher"], "teacher", cfg)
     if takes_filters(cfg):
         parts["filters"] = filters(cfg)
-    stage = make(own_keys(cfg), "stage", cfg, **parts)
+    stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **parts)
     return Experiment(stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation")))
 
 
-def used_parts(cfg: Config) -> list[str]:
+def stage_dependencies(cfg: Config) -> list[str]:
     """The runtime objects that the chosen stage takes, by name."""
     return list(signature(resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])).runtime)
 
 
 def takes_filters(cfg: Config) -> bool:
-    return "filters" in used_parts(cfg)
+    return "filters" in stage_dependencies(cfg)
 
 
-def own_keys(cfg: Config) -> Config:
+def stage_config_without_filters(cfg: Config) -> Config:
     """The stage's node without its filters, which are built apart, as the reward's terms are."""
     return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
 
 
 def nodes_of(config: Config) -> Iterator[tuple[str, Config]]:
     """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
-    skipped = "" if "stage" not in config or "teacher" in used_parts(config) else "teacher"
+    skipped = "" if "stage" not in config or "teacher" in stage_dependencies(config) else "teacher"
     for part, node in config.items():
         if part != skipped:
             yield from _nodes(node, part)
@@ -88,7 +88,7 @@ def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
             yield from _nodes(inner, f"{where}.{key}")
 
 
-def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
+def instantiate_node(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
 
     Raises:
@@ -102,11 +102,11 @@ def make(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     except InstantiationException as error:  # hydra wraps what a target raises
         cause = error.__cause__ or error
         if isinstance(cause, ValueError):
-            raise UserError(str(cause), where=where) from None
-        if isinstance(cause, UserError) or home(target).startswith("r1."):
+            raise UserError(str(cause), key=where) from None
+        if isinstance(cause, UserError) or defining_module(target).startswith("r1."):
             raise cause from None
-        what = f"{node['_target_']} raised {type(cause).__name__}: {cause}"
-        raise UserError(what, where=where, do="mend it, or set the keys that it needs") from None
+        message = f"{node['_target_']} raised {type(cause).__name__}: {cause}"
+        raise UserError(message, key=where, hint="mend it, or set the keys that it needs") from None
 
 
 def rewards(cfg: Config) -> Rewards:
@@ -128,5 +128,5 @@ def filters(cfg: Config) -> Filters:
 def _function(node: Config, where: str, cfg: Config, *others: str) -> Function:
     """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
     knobs = {key: value for key, value in node.items() if key not in others}
-    function: Function = make({"_partial_": True} | knobs, where, cfg)
+    function: Function = instantiate_node({"_partial_": True} | knobs, where, cfg)
     return function

@@ -32,7 +32,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from r1.config.overrides import name
 from r1.core import budget
-from r1.core.errors import NO_KEY, UserError, UserErrors, elsewhere, nearest, null
+from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF, EXAMPLE_CONFS
 
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
@@ -92,8 +92,8 @@ def _choices(loader: Hydra, args: Namespace, override: Override) -> list[str]:
     try:
         return [text for (text,) in BasicSweeper.split_arguments([override], None)[0]]
     except HydraException as error:
-        do = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
-        raise UserError(str(error), where="-m", do=do) from None
+        hint = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
+        raise UserError(str(error), key="-m", hint=hint) from None
 
 
 @contextmanager
@@ -103,8 +103,8 @@ def hydra(args: Namespace) -> Iterator[Hydra]:
     if args.config_dir is not None:
         folder = Path(args.config_dir).absolute()
         if not folder.is_dir():
-            do = f"looked in {folder}"
-            raise UserError("there is no such folder", where="--config-dir", given=args.config_dir, do=do)
+            hint = f"looked in {folder}"
+            raise UserError("there is no such folder", key="--config-dir", value=args.config_dir, hint=hint)
         path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
     GlobalHydra.instance().clear()
     version.setbase("1.3")  # a run stays in the working directory
@@ -127,7 +127,7 @@ def point(loader: Hydra, args: Namespace, texts: list[str], number: int = 0) -> 
     except UserError:
         raise
     except Exception as error:  # Hydra, OmegaConf and YAML raise many kinds
-        raise UserErrors(list(_blame(loader, args, texts, error)) or [_broken(error)]) from None
+        raise UserErrors(list(_find_bad_override(loader, args, texts, error)) or [_config_error(error)]) from None
 
 
 def _check_choices(loader: Hydra, texts: list[str]) -> None:
@@ -145,7 +145,7 @@ def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
         warnings.simplefilter("always")
         cfg = loader.compose_config(args.config_name or "config", texts, RunMode.RUN, from_shell=False)
     if caught:
-        raise UserError(str(caught[0].message), where="hydra.searchpath", do="file://FOLDER, with its whole path")
+        raise UserError(str(caught[0].message), key="hydra.searchpath", hint="file://FOLDER, with its whole path")
     _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
     HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
@@ -160,16 +160,16 @@ def _check_hydra(node: Any, where: str = "hydra") -> None:
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for key, value in items:
         if key == "_target_" and not str(value).startswith(("hydra.", "hydra_plugins.")):
-            allowed = "objects of hydra and hydra_plugins"
-            raise UserError("a config may not build this object", where=f"{where}.{key}", given=value, allowed=allowed)
+            expected = "objects of hydra and hydra_plugins"
+            raise UserError("a config may not build this object", key=f"{where}.{key}", value=value, expected=expected)
         _check_hydra(value, f"{where}.{key}")
 
 
-def _blame(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -> Iterator[UserError]:
+def _find_bad_override(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -> Iterator[UserError]:
     """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
     parsed = {text: OverridesParser.create().parse_rule(text, "override") for text in texts}
     groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
-    named = [text for text in texts if parsed[text].key_or_group in " ".join(_said(error))]
+    named = [text for text in texts if parsed[text].key_or_group in " ".join(_exception_texts(error))]
     good = [text for text in texts if text not in named]
     try:
         before = _compose(loader, args, good)
@@ -183,7 +183,7 @@ def _blame(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -
         except UserError as wrong:
             yield wrong
         except Exception as wrong:
-            yield _explained(parsed[text], groups[text], before, _reason(wrong))
+            yield _explain_override(parsed[text], groups[text], before, _reason(wrong))
 
 
 def _base(loader: Hydra, args: Namespace) -> Config:
@@ -193,53 +193,53 @@ def _base(loader: Hydra, args: Namespace) -> Config:
     except UserError:
         raise
     except Exception as error:
-        raise _broken(error) from None
+        raise _config_error(error) from None
 
 
-def _explained(override: Override, options: list[str], before: Config, reason: str) -> UserError:
+def _explain_override(override: Override, options: list[str], before: Config, reason: str) -> UserError:
     key, form = override.key_or_group, override.type.name
-    value = override.value() if form == "DEL" else null(override.value())
+    value = override.value() if form == "DEL" else as_yaml_null(override.value())
     if options:
         return _wrong_option(override, options, reason)
     if form == "ADD" and _at(before, key) is not None:
-        return UserError(f"`{key}` is there already", where=key, given=value, do=f"leave out the +: {key}={value}")
+        return UserError(f"`{key}` is there already", key=key, value=value, hint=f"leave out the +: {key}={value}")
     *above, last = key.split(".")
     parent = _at(before, ".".join(above)) if above else before
     if parent is None and above and above[-1] in (_at(before, ".".join(above[:-1])) or {}):
         group = "/".join(above)
-        do = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
-        return UserError(f"`{'.'.join(above)}` is null and has no keys", where=key, given=value, do=do)
+        hint = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
+        return UserError(f"`{'.'.join(above)}` is null and has no keys", key=key, value=value, hint=hint)
     if parent is not None and not isinstance(parent, dict | list):
-        what = f"`{'.'.join(above)}` is a value and has no keys"
-        return UserError(what, where=key, given=value, do=f"it is now {parent!r}")
+        message = f"`{'.'.join(above)}` is a value and has no keys"
+        return UserError(message, key=key, value=value, hint=f"it is now {parent!r}")
     if form in ("CHANGE", "DEL") and not (isinstance(parent, dict) and last in parent):
         return unknown_key(key, value, before)
     if "${" in str(value):
-        return UserError("this interpolation leads nowhere", where=key, given=value, do=reason)
-    return UserError("this override does not compose", where=key, given=value, do=reason)
+        return UserError("this interpolation leads nowhere", key=key, value=value, hint=reason)
+    return UserError("this override does not compose", key=key, value=value, hint=reason)
 
 
 def _wrong_option(override: Override, options: list[str], reason: str) -> UserError:
-    key, value = name(override), null(override.value())
+    key, value = name(override), as_yaml_null(override.value())
     if value not in options:
         named = bool(value) and isinstance(value, str)
-        what = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
-        do = nearest(str(value), options)
+        message = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
+        hint = suggest(str(value), options)
         if isinstance(value, dict):
-            do = f"set its keys one by one: {key}.KEY=VALUE"
+            hint = f"set its keys one by one: {key}.KEY=VALUE"
         if str(value).startswith("_"):
-            do = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
-        if key.startswith("hydra/") and not do:
+            hint = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
+        if key.startswith("hydra/") and not hint:
             extra = str(value).partition("_")[0]
-            do = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
-        return UserError(what, where=key, given=value, allowed=options, do=do)
+            hint = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
+        return UserError(message, key=key, value=value, expected=options, hint=hint)
     if override.type.name == "ADD":
-        return UserError(f"`{key}` is chosen already", where=key, given=value, do=f"leave out the +: {key}={value}")
+        return UserError(f"`{key}` is chosen already", key=key, value=value, hint=f"leave out the +: {key}={value}")
     if override.type.name == "DEL":
-        return UserError(f"`{key}={value}` is not what is chosen", where=key, given=value, do=f"~{key} leaves it out")
+        return UserError(f"`{key}={value}` is not what is chosen", key=key, value=value, hint=f"~{key} leaves it out")
     if "No match in the defaults list" in reason:
-        return UserError(f"`{key}` is not chosen by default", where=key, given=value, do=f"add it: +{key}={value}")
-    return UserError("this option does not compose", where=key, given=value, do=reason)
+        return UserError(f"`{key}` is not chosen by default", key=key, value=value, hint=f"add it: +{key}={value}")
+    return UserError("this option does not compose", key=key, value=value, hint=reason)
 
 
 def unknown_key(key: str, value: Any, config: Config) -> UserError:
@@ -250,14 +250,14 @@ def unknown_key(key: str, value: Any, config: Config) -> UserError:
     known = sorted(str(other) for other in node if not str(other).startswith("_"))
     if not prefix:
         known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
-    do = readers(key) or nearest(parts[depth], known, prefix) or elsewhere(key, config)
+    hint = options_with_key(key) or suggest(parts[depth], known, prefix) or suggest_moved_key(key, config)
     if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
-        do = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
-    what = f"unknown key `{key}`: nothing reads it"
-    return UserError(what, where=key, given=value, allowed=known or NO_KEY, do=do)
+        hint = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
+    message = f"unknown key `{key}`: nothing reads it"
+    return UserError(message, key=key, value=value, expected=known or NO_KEY, hint=hint)
 
 
-def readers(key: str) -> str:
+def options_with_key(key: str) -> str:
     """``stage=grpo reads it``: the other options of the same group that have this key."""
     group, _, last = key.rpartition(".")
     files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else []
@@ -284,18 +284,18 @@ def options_of(loader: Hydra, group: str) -> list[str]:
 
 def _reason(error: BaseException) -> str:
     """The innermost message, without Hydra's own advice."""
-    lines = [line.strip() for line in _said(error)[-1].splitlines() if line.strip()]
+    lines = [line.strip() for line in _exception_texts(error)[-1].splitlines() if line.strip()]
     noise = r"full_key:|object_type=|Available options|Config search path|provider="
     return " ".join(itertools.takewhile(lambda line: not re.match(noise, line), lines))
 
 
-def _said(error: BaseException | None) -> list[str]:
+def _exception_texts(error: BaseException | None) -> list[str]:
     """The messages of an error and of its causes, the innermost last."""
-    return [] if error is None else [str(error), *_said(error.__cause__)]
+    return [] if error is None else [str(error), *_exception_texts(error.__cause__)]
 
 
-def _broken(error: BaseException) -> UserError:
+def _config_error(error: BaseException) -> UserError:
     """The config files themselves are at fault."""
     mark = getattr(error, "problem_mark", None) if isinstance(error, YAMLError) else None
     where = f"{mark.name}:{mark.line + 1}" if mark else "config files"
-    return UserError("the config cannot be composed", where=where, do=_reason(error))
+    return UserError("the config cannot be composed", key=where, hint=_reason(error))

@@ -29,12 +29,14 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
     parser.error = _unknown_flag  # type: ignore[method-assign]
     args = parser.parse_args(argv)
     if args.experimental_rerun:  # it would load a pickle
-        do = "python -m r1.reproduce RUN runs a record again"
-        raise UserError("r1 does not rerun pickled jobs", where="--experimental-rerun", do=do)
+        hint = "python -m r1.reproduce RUN runs a record again"
+        raise UserError("r1 does not rerun pickled jobs", key="--experimental-rerun", hint=hint)
     if args.config_path or args.config_name:
         flag = "--config-path" if args.config_path else "--config-name"
-        do = "python -m r1.reproduce RUN runs a record again; --config-dir FOLDER adds options of your own"
-        raise UserError("r1 composes from its own conf/", where=flag, given=args.config_path or args.config_name, do=do)
+        hint = "python -m r1.reproduce RUN runs a record again; --config-dir FOLDER adds options of your own"
+        raise UserError(
+            "r1 composes from its own conf/", key=flag, value=args.config_path or args.config_name, hint=hint
+        )
     return args, parsed(args.overrides, bool(args.multirun))
 
 
@@ -63,62 +65,62 @@ def parsed(texts: Iterable[str], multirun: bool = False) -> list[Override]:
 
 
 def _unknown_flag(message: str) -> NoReturn:
-    given = message.rpartition(": ")[2]
-    what = "unknown flag" if given.startswith("-") else "flags stand before the first key=value"
+    value = message.rpartition(": ")[2]
+    what = "unknown flag" if value.startswith("-") else "flags stand before the first key=value"
     what = what if message.startswith("unrecognized") else message
-    do = "settings are written key=value, without dashes: python -m r1.run -m stage.lr=1e-4,3e-4"
-    raise UserError(what, where="command line", given=given, allowed=FLAGS, do=do)
+    hint = "settings are written key=value, without dashes: python -m r1.run -m stage.lr=1e-4,3e-4"
+    raise UserError(what, key="command line", value=value, expected=FLAGS, hint=hint)
 
 
 def _unreadable(text: str, reason: str) -> UserError:
     if not text.strip():
-        return UserError("an empty override", where="command line", given=text, do="leave it out, or write key=value")
+        return UserError("an empty override", key="command line", value=text, hint="leave it out, or write key=value")
     key, equals, value = text.partition("=")
     if equals and not key.strip("+~ "):
-        return UserError("an override needs a key", where="command line", given=text, do="write key=value")
+        return UserError("an override needs a key", key="command line", value=text, hint="write key=value")
     if not equals:
-        do = f"write key=value; to leave a key out: ~{text}"
-        return UserError("an override needs a value", where="command line", given=text, do=do)
-    do = f"""quote it twice if it is text: "{key}='{value}'" """ if "'" not in value else reason
-    return UserError("this override cannot be read", where=key, given=text, allowed="key=value", do=do)
+        hint = f"write key=value; to leave a key out: ~{text}"
+        return UserError("an override needs a value", key="command line", value=text, hint=hint)
+    hint = f"""quote it twice if it is text: "{key}='{value}'" """ if "'" not in value else reason
+    return UserError("this override cannot be read", key=key, value=text, expected="key=value", hint=hint)
 
 
 def problems(override: Override, earlier: Iterable[Override], multirun: bool) -> Iterator[UserError]:
     """Everything wrong with one override, apart from whether its key exists."""
     key, value = name(override), override.value()
     if any(name(other) == key for other in earlier):
-        yield UserError(f"`{key}` is given twice", where=key, given=override.input_line, do="leave one of them out")
+        yield UserError(f"`{key}` is given twice", key=key, value=override.input_line, hint="leave one of them out")
     if value == {}:
-        do = f"~{key} to leave it out"
-        yield UserError("an empty mapping changes nothing", where=key, given=override.input_line, do=do)
-    if any(map(_is_secret, leaves(value))):
+        hint = f"~{key} to leave it out"
+        yield UserError("an empty mapping changes nothing", key=key, value=override.input_line, hint=hint)
+    if any(map(_is_secret, flatten_values(value))):
         yield UserError(
             "this looks like a secret; command lines are seen by others and kept in the shell's history",
-            where=key,
-            given=HIDDEN,
-            do="export it as an environment variable (WANDB_API_KEY, or the one that teacher.api_key_env names)",
+            key=key,
+            value=HIDDEN,
+            hint="export it as an environment variable (WANDB_API_KEY, or the one that teacher.api_key_env names)",
         )
     if override.is_sweep_override() and not multirun:
         text = override.input_line.partition("=")[2] if override.input_line else ""
-        do = f"-m for one run with each; {key}=[{text}] for a list; {key}='\"{text}\"' for a text with commas"
-        yield UserError("several values for one key", where=key, given=text, allowed="one value, or -m", do=do)
+        hint = f"-m for one run with each; {key}=[{text}] for a list; {key}='\"{text}\"' for a text with commas"
+        yield UserError("several values for one key", key=key, value=text, expected="one value, or -m", hint=hint)
     if key.partition("/")[0].partition(".")[0] == "hydra":
         yield from _hydra_problems(override, key, value, multirun)
 
 
 def _hydra_problems(override: Override, key: str, value: Any, multirun: bool) -> Iterator[UserError]:
     if "_target_" in str(override.input_line):
-        yield UserError("a command line may not choose what Hydra builds", where=key, given=override.input_line)
+        yield UserError("a command line may not choose what Hydra builds", key=key, value=override.input_line)
     elif not key.startswith(SWEEPS):
         yield UserError(
             "Hydra's own settings stay as they are",
-            where=key,
-            given=value,
-            allowed=SWEEPS,
-            do="output_dir=... says where the record goes" if "dir" in key else "leave it out",
+            key=key,
+            value=value,
+            expected=SWEEPS,
+            hint="output_dir=... says where the record goes" if "dir" in key else "leave it out",
         )
     elif not multirun and key != "hydra.searchpath":
-        yield UserError("only a sweep reads this", where=key, given=value, do="-m for a sweep, or leave it out")
+        yield UserError("only a sweep reads this", key=key, value=value, hint="-m for a sweep, or leave it out")
 
 
 def name(override: Override) -> str:
@@ -126,12 +128,12 @@ def name(override: Override) -> str:
     return override.key_or_group + (f"@{override.package}" if override.package else "")
 
 
-def leaves(value: Any) -> Iterator[Any]:
+def flatten_values(value: Any) -> Iterator[Any]:
     """The plain values in nested lists, mappings and sweeps."""
     if isinstance(value, dict):
         value = list(value.values())
     for item in getattr(value, "list", value) if isinstance(getattr(value, "list", value), list) else [value]:
-        yield from leaves(item) if isinstance(item, dict | list) else [getattr(item, "text", item)]
+        yield from flatten_values(item) if isinstance(item, dict | list) else [getattr(item, "text", item)]
 
 
 def _is_secret(value: Any) -> bool:

@@ -32,17 +32,17 @@ class BatchPlan:
         if self.examples_per_step % self.num_devices:
             raise UserError(
                 "the examples of a step do not divide over the devices",
-                where="stage.examples_per_step",
-                given=self.examples_per_step,
-                allowed=f"multiples of {self.num_devices} (trainer.devices x trainer.num_nodes)",
+                key="stage.examples_per_step",
+                value=self.examples_per_step,
+                expected=f"multiples of {self.num_devices} (trainer.devices x trainer.num_nodes)",
             )
         if self.sequences_per_device % self.micro_batch_size:
             raise UserError(
                 f"{self.sequences_per_device} sequences per step and device do not divide into micro-batches",
-                where="stage.micro_batch_size",
-                given=self.micro_batch_size,
-                allowed=", ".join(str(d) for d in self._divisors()),
-                do="change stage.micro_batch_size; it cannot change the result",
+                key="stage.micro_batch_size",
+                value=self.micro_batch_size,
+                expected=", ".join(str(d) for d in self._divisors()),
+                hint="change stage.micro_batch_size; it cannot change the result",
             )
 
     @property

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from r1.core.errors import UserError, null
+from r1.core.errors import UserError, as_yaml_null
 
 Budget = Literal["sequences", "tokens", "prompts", "steps"]
 Config = dict[str, Any]
@@ -91,8 +91,8 @@ def check(cfg: Config) -> None:
     found = compute(cfg)
     if found is None:
         if budget != "sequences":
-            what = "this stage has no groups of completions, so there is nothing that a budget could keep the same"
-            raise UserError(what, where="budget", given=budget, do="leave it out, or stage=grpo")
+            message = "this stage has no groups of completions, so there is nothing that a budget could keep the same"
+            raise UserError(message, key="budget", value=budget, hint="leave it out, or stage=grpo")
         return
     _check_product(found)
     _check_tokens(found, "total_tokens" in stage, cfg["rollout"].get("max_completion_length", 0))
@@ -105,32 +105,34 @@ def _check_product(found: Compute) -> None:
         sizes = [size for size in range(1, found.sequences_per_step + 1) if not found.sequences_per_step % size]
         raise UserError(
             f"{found.sequences_per_step} completions per step do not divide into such groups",
-            where="stage.group_size",
-            given=found.group_size,
-            allowed=", ".join(map(str, sizes)),
-            do="set stage.examples_per_step (prompts) or stage.sequences_per_step (completions), or budget=prompts",
+            key="stage.group_size",
+            value=found.group_size,
+            expected=", ".join(map(str, sizes)),
+            hint="set stage.examples_per_step (prompts) or stage.sequences_per_step (completions), or budget=prompts",
         )
     raise UserError(
         f"{found.prompts_per_step} prompts x {found.group_size} are not {found.sequences_per_step} completions",
-        where="stage.sequences_per_step",
-        given=found.sequences_per_step,
-        do="set stage.examples_per_step or stage.sequences_per_step; the other follows",
+        key="stage.sequences_per_step",
+        value=found.sequences_per_step,
+        hint="set stage.examples_per_step or stage.sequences_per_step; the other follows",
     )
 
 
 def _check_tokens(found: Compute, counts: bool, max_completion_length: int) -> None:
     if found.budget == "tokens" and not counts:
-        what, allowed = "this stage does not count its tokens", "sequences, prompts, steps"
-        raise UserError(what, where="budget", given=found.budget, allowed=allowed, do="leave it out, or stage=grpo")
+        message, expected = "this stage does not count its tokens", "sequences, prompts, steps"
+        raise UserError(
+            message, key="budget", value=found.budget, expected=expected, hint="leave it out, or stage=grpo"
+        )
     if (found.budget == "tokens") != (found.tokens is not None):
-        what = "a number of completion tokens ends a run with budget=tokens, and only with it"
-        do = "set both or neither"
-        raise UserError(what, where="stage.total_tokens", given=null(found.tokens), do=do)
+        message = "a number of completion tokens ends a run with budget=tokens, and only with it"
+        hint = "set both or neither"
+        raise UserError(message, key="stage.total_tokens", value=as_yaml_null(found.tokens), hint=hint)
     longest = found.sequences * max_completion_length
     if found.tokens is not None and longest < found.tokens:
-        what = f"the {found.steps} steps of this run end it before: they make {longest:,} completion tokens at most"
-        do = "raise trainer.max_steps, or lower stage.total_tokens"
-        raise UserError(what, where="stage.total_tokens", given=found.tokens, do=do)
+        message = f"the {found.steps} steps of this run end it before: they make {longest:,} completion tokens at most"
+        hint = "raise trainer.max_steps, or lower stage.total_tokens"
+        raise UserError(message, key="stage.total_tokens", value=found.tokens, hint=hint)
 
 
 def check_points(configs: Sequence[Config]) -> None:
@@ -149,10 +151,10 @@ def check_points(configs: Sequence[Config]) -> None:
             what = "prompts" if points[0].budget == "prompts" else "completions"
             raise UserError(
                 f"these runs do not have equal compute: {what} per step are {', '.join(map(str, kept))}",
-                where="stage.group_size",
-                given=", ".join(map(str, sizes)),
-                allowed=f"the same {what} per step in all of them (budget={points[0].budget})",
-                do="leave out stage.examples_per_step, which then follows; or say what is meant: budget=prompts|steps",
+                key="stage.group_size",
+                value=", ".join(map(str, sizes)),
+                expected=f"the same {what} per step in all of them (budget={points[0].budget})",
+                hint="leave out stage.examples_per_step, which then follows; or say what is meant: budget=prompts|steps",
             )
 
 

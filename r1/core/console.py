@@ -5,19 +5,19 @@ from __future__ import annotations
 from rich.console import Console
 from rich.markup import escape
 
-from r1.core.rank_info import Place, place
+from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.statistics import Estimate
 
 console = Console(  # stdout carries the record's folder and nothing else; of several processes the first one speaks
-    stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=(place() or Place()).rank > 0
+    stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=(rank_info_from_env() or RankInfo()).rank > 0
 )
 
 
-def sentence(text: str) -> str:
+def status_line(text: str) -> str:
     return f"[dim]r1[/]  {escape(text)}"
 
 
-def printable(text: str) -> str:
+def strip_control_chars(text: str) -> str:
     """One line without control characters: a completion must not be able to write to the terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
 

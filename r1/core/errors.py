@@ -1,4 +1,4 @@
-"""The one way r1 tells a user that something is wrong: what, where, what was given, what is allowed, what to do."""
+"""Errors that a user can cause: message, key, value, expected, hint; and the exit codes."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ ALIASES = {  # other frameworks' words
 
 
 class UserError(Exception):
-    """An error the user caused and can mend; printed on one screen without a traceback.
+    """An error that the user caused and can correct; printed on one screen, without a traceback.
 
     Args:
-        what: what is wrong, one sentence.
-        where: the config key (``stage.group_size``) or ``file:line``.
-        given: the offending value, hidden if the key or the value looks like a secret; None: there is none to show
-            (``null(value)`` for a value that may be None).
-        allowed: what would have been accepted, in words or as a list of names.
-        do: the next thing to try.
+        message: what is wrong, one sentence.
+        key: the config key (``stage.group_size``) or ``file:line``.
+        value: the value at fault, hidden if the key or the value looks like a secret; None: there is none to show
+            (``as_yaml_null(value)`` for a value that may be None).
+        expected: accepted values, in words or as a list of names.
+        hint: the next thing to try.
         code: the exit code, one of the constants above.
     """
 
     def __init__(
         self,
-        what: str,
+        message: str,
         *,
-        where: str = "",
-        given: object = None,
-        allowed: str | Iterable[str] = "",
-        do: str = "",
+        key: str = "",
+        value: object = None,
+        expected: str | Iterable[str] = "",
+        hint: str = "",
         code: int = CONFIG,
     ) -> None:
-        self.what, self.where, self.given, self.do, self.code = what, where, given, do, code
-        self.allowed = allowed if isinstance(allowed, str) else ", ".join(allowed)
+        self.message, self.key, self.value, self.hint, self.code = message, key, value, hint, code
+        self.expected = expected if isinstance(expected, str) else ", ".join(expected)
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        given = "" if self.given is None else shown(self.given, self.where)
-        lines = [("where", self.where), ("given", given), ("allowed", self.allowed), ("do", self.do)]
-        return "\n".join([one_line(self.what), *(f"  {name:8} {one_line(text)}" for name, text in lines if text)])
+        value = "" if self.value is None else format_value(self.value, self.key)
+        lines = [("key", self.key), ("value", value), ("expected", self.expected), ("hint", self.hint)]
+        return "\n".join([one_line(self.message), *(f"  {name:8} {one_line(text)}" for name, text in lines if text)])
 
 
 class UserErrors(UserError):
@@ -68,7 +68,7 @@ class UserErrors(UserError):
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         self.errors = errors
-        super().__init__(errors[0].what, where=errors[0].where, given=errors[0].given, code=errors[0].code)
+        super().__init__(errors[0].message, key=errors[0].key, value=errors[0].value, code=errors[0].code)
 
     def __str__(self) -> str:
         texts = [str(error) for error in self.errors[:MAX_ERRORS]]
@@ -94,54 +94,54 @@ class Interrupted(Exception):
         return 0 if any(map(os.environ.get, SWEEPS)) else 128 + self.number
 
 
-class Halted(UserError):
-    """A guard stopped the run: going on would have trained a model that nobody wants."""
+class TrainingHalted(UserError):
+    """A guard stopped the run: to continue would have trained a model that nobody wants."""
 
-    def __init__(self, what: str, given: float) -> None:
-        do = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
-        super().__init__(f"the run was stopped: {what}", given=given, do=do, code=HALTED)
+    def __init__(self, message: str, value: float) -> None:
+        hint = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
+        super().__init__(f"the run was stopped: {message}", value=value, hint=hint, code=HALTED)
 
 
 class RankFailed(UserError):
     """A process of a run on several devices has ended, and with it the run.
 
     Args:
-        what: what became of it, in its own words or in those of the process that waited for it.
-        rank: which one; None: all, for the same reason.
+        message: the rank's own error, or what another process observed.
+        rank: None: all ranks, for the same reason.
         code: the run's exit code.
-        host: its machine.
+        host: the rank's machine.
         rest: as UserError's.
     """
 
-    def __init__(self, what: str, rank: int | None, code: int, host: str = "", **rest: Any) -> None:
-        self.fields = {"what": what, "rank": rank, "code": code, "host": host, **rest}
-        who = "" if rank is None else f"rank {rank}{f' on {host}' if host else ''}: "
-        super().__init__(f"{who}{what}", code=code, **rest)
+    def __init__(self, message: str, rank: int | None, code: int, host: str = "", **rest: Any) -> None:
+        self.fields = {"message": message, "rank": rank, "code": code, "host": host, **rest}
+        prefix = "" if rank is None else f"rank {rank}{f' on {host}' if host else ''}: "
+        super().__init__(f"{prefix}{message}", code=code, **rest)
 
     @classmethod
     def of(cls, error: BaseException, rank: int | None, host: str) -> RankFailed:
         """Another error, as that of this rank."""
         if not isinstance(error, UserError):
             return cls(one_line(f"{type(error).__name__}: {error}"), rank, 1, host)
-        rest = {"where": error.where, "given": redact(error.given), "allowed": error.allowed, "do": error.do}
-        return cls(error.what, rank, error.code, host, **rest)
+        rest = {"key": error.key, "value": redact(error.value), "expected": error.expected, "hint": error.hint}
+        return cls(error.message, rank, error.code, host, **rest)
 
 
-class Null:
-    """The value None of a config, which is written null."""
+class YamlNull:
+    """The value None of a config, which YAML writes as null."""
 
     def __repr__(self) -> str:
         return "null"
 
 
-def null(value: object) -> object:
-    """``value`` as what was given, also where it is None."""
-    return Null() if value is None else value
+def as_yaml_null(value: object) -> object:
+    """``value`` as it can be shown, also where it is None."""
+    return YamlNull() if value is None else value
 
 
-def shown(value: object, where: str = "") -> str:
+def format_value(value: object, key: str = "") -> str:
     """A value as it would be written in YAML, never a secret."""
-    if SECRET_KEY.search(where) or (isinstance(value, str) and MAYBE_SECRET.search(where.rpartition(".")[2])):
+    if SECRET_KEY.search(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
         return HIDDEN
     text = repr(redact(value))
     return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
@@ -153,7 +153,7 @@ def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
     return line if len(line) <= max_chars else f"{line[: max_chars - 4]} ..."
 
 
-def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """``did you mean `x`?`` for the closest of ``names``, or an empty string; ``prefix`` is put before it."""
     known = {known.lower(): known for known in names}
     word = ALIASES.get(name, name).lower()
@@ -162,7 +162,7 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
     return f"did you mean `{prefix}{known[close[0]]}`?" if close else ""
 
 
-def elsewhere(key: str, config: object) -> str:
+def suggest_moved_key(key: str, config: object) -> str:
     """``did you mean `stage.lr`?`` for ``lr`` or ``trainer.lr``: a key of that name in another part of the config."""
     last = key.rpartition(".")[2]
     found = [leaf for leaf in _dotted(config) if leaf.rpartition(".")[2] == ALIASES.get(last, last) and leaf != key]

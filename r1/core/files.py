@@ -19,18 +19,18 @@ def lock(folder: Path, name: str = ".lock") -> TextIO:
     Raises:
         UserError: it cannot be written, or another process holds it.
     """
-    where, given = "output_dir", str(folder)
+    where, value = "output_dir", str(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         held = (folder / name).open("w")
     except OSError as error:
-        what = f"the run's folder cannot be written: {error.strerror}"
-        raise UserError(what, where=where, given=given, code=STORAGE) from None
+        message = f"the run's folder cannot be written: {error.strerror}"
+        raise UserError(message, key=where, value=value, code=STORAGE) from None
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         held.close()
-        raise UserError("another process is writing this run", where=where, given=given, code=LOCKED) from None
+        raise UserError("another process is writing this run", key=where, value=value, code=LOCKED) from None
     return held
 
 

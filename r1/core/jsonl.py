@@ -28,7 +28,7 @@ def read(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
-def mended(file: Path) -> list[dict[str, Any]]:
+def read_repaired(file: Path) -> list[dict[str, Any]]:
     """The rows of a file that is to be written on: what a crash left of a last line is cut away. No file: no rows."""
     if not file.is_file():
         return []

@@ -9,7 +9,7 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4  # malloc.h
 KEPT = 2**31 - 1  # bytes
 
 
-def keep_freed_memory() -> None:
+def tune_malloc() -> None:
     """Take large tensors from the heap and keep it: a new mapping for each costs a page fault per 4 KiB.
 
     On a CPU that is 5 to 10 % of a small model's training step and half of sampling from a large vocabulary. Without

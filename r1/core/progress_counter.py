@@ -13,7 +13,7 @@ from r1.core.console import console
 PLAIN_EVERY_S = 10.0
 
 
-class Counting:
+class ProgressCounter:
     """Context manager around work that comes piece by piece: ``show`` where it is."""
 
     def __init__(self, title: str, total: int) -> None:
@@ -22,7 +22,7 @@ class Counting:
                        TimeRemainingColumn(), console=console, transient=True)  # fmt: skip
         self.bar.add_task("", total=total)
 
-    def __enter__(self) -> Counting:
+    def __enter__(self) -> ProgressCounter:
         if console.is_terminal:
             self.bar.start()
         return self

@@ -19,7 +19,7 @@ from r1.core.paths import ROOT
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
 # what cannot change the result:
-UNTRACED = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every", "checkpoint_async")
+NOT_IN_FINGERPRINT = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every", "checkpoint_async")
 # a pipeline's own keys, null in every run:
 PIPELINE = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 # of a trainer, a stage and an engine:
@@ -32,14 +32,16 @@ def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]
 
     A parent counts as its fingerprint, wherever it lies; so do the rows that come from one, which it decides.
     """
-    decided = by_lineage(traced(config), parents)
+    decided = replace_paths_by_fingerprint(fingerprinted_config(config), parents)
     named = config.get("data")
-    rows = data if decided.get("data") == named else [digest for leaf in flat(named).values() for digest in _file(leaf)]
+    rows = (
+        data if decided.get("data") == named else [digest for leaf in flatten(named).values() for digest in _file(leaf)]
+    )
     parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def on_devices_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def with_device_settings_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """``config`` with the devices and servers of another one: they decide who does the work, not what comes of it."""
     moved = {
         part: {key: other[part].get(key, value) if key in DEVICES else value for key, value in config[part].items()}
@@ -48,12 +50,12 @@ def on_devices_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, An
     return config | moved
 
 
-def by_lineage(node: Any, parents: list[dict[str, Any]]) -> Any:
+def replace_paths_by_fingerprint(node: Any, parents: list[dict[str, Any]]) -> Any:
     """The same containers with every path into a parent's folder written as the parent's fingerprint."""
     if isinstance(node, dict):
-        return {key: by_lineage(part, parents) for key, part in node.items()}
+        return {key: replace_paths_by_fingerprint(part, parents) for key, part in node.items()}
     if isinstance(node, list):
-        return [by_lineage(part, parents) for part in node]
+        return [replace_paths_by_fingerprint(part, parents) for part in node]
     for parent in parents if isinstance(node, str) else ():
         if (place := Path(node).absolute()).is_relative_to(parent["path"]):
             return f"{parent['fingerprint']}/{place.relative_to(parent['path'])}"
@@ -68,9 +70,9 @@ def _file(path: Any) -> list[str]:
         return [hashlib.file_digest(source, "sha256").hexdigest()]
 
 
-def traced(config: dict[str, Any]) -> dict[str, Any]:
+def fingerprinted_config(config: dict[str, Any]) -> dict[str, Any]:
     """The part of a config that decides the result."""
-    return {key: value for key, value in config.items() if key not in (*UNTRACED, *PIPELINE)}
+    return {key: value for key, value in config.items() if key not in (*NOT_IN_FINGERPRINT, *PIPELINE)}
 
 
 @cache
@@ -99,16 +101,16 @@ def rows_hash(*splits: list[dict[str, Any]]) -> str:
 
 
 def describe(config: dict[str, Any]) -> dict[str, Any]:
-    return {"git": git()} | surroundings(config)
+    return {"git": git()} | environment(config)
 
 
-def surroundings(config: dict[str, Any]) -> dict[str, Any]:
+def environment(config: dict[str, Any]) -> dict[str, Any]:
     """What the same config must find again to give the same bits."""
     return {"code": code_hash(*config["extensions"]), "packages": packages(), "hardware": hardware(config["threads"])}
 
 
 def changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What is not as it was between two ``surroundings``, one line each."""
+    """What is not as it was between two ``environment``, one line each."""
     found = ["the code has changed since"] if now["code"] != then["code"] else []
     for part in ("packages", "hardware"):
         before, after = then[part], now[part]
@@ -121,19 +123,19 @@ def git() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "HEAD").strip() or None, "dirty": bool(_git("status", "--porcelain").strip())}
 
 
-def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(node: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings to dotted leaves: ``{"stage": {"lr": 1}}`` -> ``{"stage.lr": 1}``."""
     if not isinstance(node, dict):
         return {prefix: node}
     leaves: dict[str, Any] = {}
     for key, value in node.items():
-        leaves |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+        leaves |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
     return leaves
 
 
 def differences(a: dict[str, Any], b: dict[str, Any]) -> list[tuple[str, Any, Any]]:
     """(key, value in a, value in b) for every leaf that differs; ``-`` where it is not there."""
-    left, right = flat(a), flat(b)
+    left, right = flatten(a), flatten(b)
     keys = sorted(left.keys() | right.keys())
     return [(k, left.get(k, "-"), right.get(k, "-")) for k in keys if left.get(k, "-") != right.get(k, "-")]
 
@@ -182,7 +184,7 @@ def hardware(threads: int | None) -> dict[str, Any]:
 
 def paths(config: dict[str, Any]) -> list[str]:
     """What a config reads from disk: the texts of all keys ``path`` and ``tokenizer``."""
-    leaves = flat(config).items()
+    leaves = flatten(config).items()
     return [text for key, text in leaves if key.rpartition(".")[2] in ("path", "tokenizer") and isinstance(text, str)]
 
 
@@ -195,13 +197,13 @@ def parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType({}))
     for path in paths:
         for folder in [Path(path), *Path(path).parents][:3]:
             place = str(folder.absolute())
-            if fingerprint := planned.get(place) or _recorded(folder / "manifest.json"):
+            if fingerprint := planned.get(place) or _read_fingerprint(folder / "manifest.json"):
                 found.append({"path": place, "fingerprint": fingerprint})
                 break
     return found
 
 
-def _recorded(manifest: Path) -> str | None:
+def _read_fingerprint(manifest: Path) -> str | None:
     """A run's fingerprint; None where there is no manifest, or one that is not r1's."""
     try:
         held = json.loads(manifest.read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ LAUNCHERS = (  # rank, number of ranks, rank on this machine, this machine: r1's
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """Where a process stands among those of its run."""
 
     rank: int = 0
@@ -21,9 +21,9 @@ class Place:
     node: int = 0
 
 
-def place() -> Place | None:
+def rank_info_from_env() -> RankInfo | None:
     """Where a launcher has put this process; None: it was started alone."""
     for names in LAUNCHERS:
         if all(name in os.environ for name in names[:3]):
-            return Place(*(int(os.environ.get(name, 0)) for name in names))
+            return RankInfo(*(int(os.environ.get(name, 0)) for name in names))
     return None

@@ -17,7 +17,7 @@ from r1.core.errors import DATA, UserError
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """A record read from disk."""
 
     dir: Path
@@ -26,7 +26,7 @@ class Run:
     metrics: list[dict[str, float]]
 
 
-def read(path: str) -> Run:
+def read(path: str) -> RunRecord:
     """The run in a folder.
 
     Raises:
@@ -37,13 +37,13 @@ def read(path: str) -> Run:
     if not manifest.is_file():
         raise UserError(
             "this is not a run's folder: it has no manifest.json",
-            where="RUN",
-            given=path,
-            do=f"looked in {folder.absolute()}",
+            key="RUN",
+            value=path,
+            hint=f"looked in {folder.absolute()}",
             code=DATA,
         )
     metrics = folder / "metrics.jsonl"
-    return Run(
+    return RunRecord(
         folder.absolute(),
         json.loads(manifest.read_text()),
         {str(key): value for key, value in _config(folder / "config.yaml").items()},

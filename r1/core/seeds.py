@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def key(*parts: str | int) -> int:
+def derive_seed(*parts: str | int) -> int:
     """A seed that is a pure function of ``parts``, e.g. ``key(seed, "rollout", step, prompt_id, sample)``."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -34,5 +34,5 @@ def batch_indices(seed: int, step: int, batch_size: int, num_examples: int) -> l
 def _permutation(seed: int, epoch: int, num_examples: int) -> list[int]:
     import torch
 
-    generator = torch.Generator().manual_seed(key(seed, "permutation", epoch))
+    generator = torch.Generator().manual_seed(derive_seed(seed, "permutation", epoch))
     return torch.randperm(num_examples, generator=generator).tolist()  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 Z95 = 1.959964
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # two-sided, by seeds - 2
-HEADLINES = ("val/pass@1", "val/pair_accuracy", "val/reward", "val/format")
+PRIMARY_METRICS = ("val/pass@1", "val/pair_accuracy", "val/reward", "val/format")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def t95(seeds: int) -> float:
     return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
 
 
-def over_seeds(values: Sequence[float]) -> Estimate:
+def mean_over_seeds(values: Sequence[float]) -> Estimate:
     """The mean over n seeds, at least two, with its 95 % interval by Student's t; n is the number of seeds."""
     n = len(values)
     m = statistics.fmean(values)
@@ -53,7 +53,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(m, m - half, m + half, n)
 
 
-def tail(t: float, df: int | None) -> float:
+def t_survival(t: float, df: int | None) -> float:
     """Chance that Student's t with ``df`` degrees of freedom lies above ``t``; None: that a standard normal does.
 
     Exact (Abramowitz and Stegun, 26.7.3 and 26.7.4).
@@ -77,6 +77,6 @@ def mean(scores: Sequence[float], num_samples: int) -> Estimate:
     return Estimate(m, m - half, m + half, count * num_samples)
 
 
-def headline(figures: Mapping[str, Estimate]) -> str:
+def primary_metric(figures: Mapping[str, Estimate]) -> str:
     """The figure that a run is known by, and that its best model is chosen by."""
-    return next(name for name in HEADLINES if name in figures)
+    return next(name for name in PRIMARY_METRICS if name in figures)

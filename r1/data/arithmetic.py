@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Unpack
 from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
-from r1.data.base import Data, Row, Shared
+from r1.data.base import Data, DataOptions, Row
 
 Language = Literal["en", "zh"]
 PLUS = {"en": "plus", "zh": "加"}
@@ -34,7 +34,7 @@ def arithmetic(
     max_term: Annotated[int, Ge(1)],
     language: Language,
     seed: Annotated[int, Ge(0)],
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Sums of ``min_terms`` to ``max_terms`` numbers of 1 to ``max_term``, each with a worked completion.
 
@@ -42,12 +42,12 @@ def arithmetic(
         UserError: ``max_terms < min_terms``, or the range holds too few different problems.
     """
     if max_terms < min_terms:
-        raise UserError("no sum has so few terms", where="data.max_terms", given=max_terms, allowed=f">= {min_terms}")
+        raise UserError("no sum has so few terms", key="data.max_terms", value=max_terms, expected=f">= {min_terms}")
 
     def rows(split: str, count: int) -> list[Row]:
         rng = random.Random(f"arithmetic/{split}/{seed}")
         found = problems(rng, split, min_terms, max_terms, max_term, count)
-        return [row(terms, worked(terms, rng, [language])) for terms in found]
+        return [row(terms, worked_solution(terms, rng, [language])) for terms in found]
 
     return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, held_out=held_out, **shared)
 
@@ -62,7 +62,7 @@ def ask(prompt: str) -> Row | None:
     if not re.fullmatch(r"\d+(\+\d+)+=\?", prompt):
         return None
     terms = [int(term) for term in prompt[:-2].split("+")]
-    return row(terms, worked(terms, random.Random(prompt), ["en"]))
+    return row(terms, worked_solution(terms, random.Random(prompt), ["en"]))
 
 
 def question(terms: list[int]) -> str:
@@ -96,9 +96,9 @@ def problems(
             return list(seen.values())
     raise UserError(
         f"there are not that many different problems: {len(seen)} were found",
-        where=f"data.num_{split}",
-        given=count,
-        do="lower it, or raise data.max_terms or data.max_term",
+        key=f"data.num_{split}",
+        value=count,
+        hint="lower it, or raise data.max_terms or data.max_term",
         code=DATA,
     )
 
@@ -108,7 +108,7 @@ def draw(rng: random.Random, min_terms: int, max_terms: int, max_term: int, trie
         yield [rng.randint(1, max_term) for _ in range(rng.randint(min_terms, max_terms))]
 
 
-def worked(
+def worked_solution(
     terms: list[int],
     rng: random.Random,
     languages: list[Language],
@@ -128,13 +128,13 @@ def worked(
             text += COMMA[lang]
         text += f" {PLUS[lang]} {term} {IS[lang]}"
         if rng.random() < wait_rate:
-            text += f" {near(total, rng)}{COMMA[lang]} {WAIT[lang]}{COMMA[lang]}"
+            text += f" {perturb(total, rng)}{COMMA[lang]} {WAIT[lang]}{COMMA[lang]}"
         if rng.random() < slip_rate:
-            total = near(total, rng)
+            total = perturb(total, rng)
         text += f" {total}"
     return text + STOP[rng.choice(languages)]
 
 
-def near(value: int, rng: random.Random) -> int:
+def perturb(value: int, rng: random.Random) -> int:
     """A number near ``value`` and never equal to it: what a slip of the pen writes."""
     return max(0, value + rng.choice([-10, -3, -2, -1, 1, 2, 3, 10])) if value > 0 else 1

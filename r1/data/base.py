@@ -39,7 +39,7 @@ class Template(Protocol):
         """The token that closes a completion."""
 
 
-class Shared(TypedDict):
+class DataOptions(TypedDict):
     """The knobs that every dataset option has (conf/data/_base.yaml)."""
 
     template: Template
@@ -78,7 +78,7 @@ class Data:
                 rows[:] = [row | {"terms": list(self.terms)} if row.get("terms") is None else row for row in rows]
 
     @property
-    def members(self) -> list[Data]:
+    def sources(self) -> list[Data]:
         """The datasets that rows come from: the parts of a mixture, else this one."""
         return [*self.parts.values()] or [self]
 
@@ -103,14 +103,14 @@ class Data:
 
     def all_correct(self, completions: Sequence[str], rows: Sequence[Row]) -> list[bool | None]:
         """``correct`` for each of B completions, faster: a verifier may look at a batch in parallel."""
-        return verdicts(self.verifier, [parse(completion).answer for completion in completions], rows)
+        return verify_completions(self.verifier, [parse(completion).answer for completion in completions], rows)
 
     def pop_scorer_counts(self) -> dict[str, int]:
         """The verifier's counts since the last call as metrics, ``scorer/timeouts``; empty if it counts nothing."""
         return {f"scorer/{reason}": count for reason, count in pop_counts(self.verifier).items()}
 
 
-def verdicts(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
+def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
     """Whether each of B answers is right: None where the row has no gold answer; no answer, None, is not right."""
     stated = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
     found = verified(verifier, [str(answers[b]) for b in stated], [rows[b] for b in stated])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 MAX_CHARS = 262_144  # 32k tokens, the paper's longest completions, at 8 characters each
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-MEANINGFUL = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
+KEPT_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
 STRICT = re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
 
 
@@ -59,11 +59,11 @@ def _answer(text: str, num_open: int, num_closed: int) -> str | None:
         thought = "<think>" in inside or "</think>" in inside + after
         found = (boxed(inside) or inside) if closed and not thought else None
     else:
-        found = boxed(spoken(text)) if num_open == num_closed == 0 else None
+        found = boxed(text_after_thinking(text)) if num_open == num_closed == 0 else None
     return (normalise(found) or None) if found else None
 
 
-def spoken(text: str) -> str:
+def text_after_thinking(text: str) -> str:
     """What follows the thinking: everything where there is none, nothing while it is not closed."""
     after = text.rpartition("</think>")[2]
     return "" if "<think>" in after else after
@@ -89,5 +89,5 @@ def normalise(text: str) -> str:
 
 
 def _fold(char: str) -> str:
-    kept = unicodedata.decomposition(char).startswith(MEANINGFUL)
+    kept = unicodedata.decomposition(char).startswith(KEPT_DECOMPOSITIONS)
     return char if kept else unicodedata.normalize("NFKC", char)

@@ -18,7 +18,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import tagged
-from r1.data.base import Data, Row, Shared
+from r1.data.base import Data, DataOptions, Row
 
 TRIES = 1000  # per wanted problem
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -51,7 +51,7 @@ def countdown(
     max_numbers: Annotated[int, Ge(2)],
     max_number: Annotated[int, Ge(1)],
     seed: Annotated[int, Ge(0)],
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """``min_numbers`` to ``max_numbers`` numbers per problem; none, target included, is above ``max_number``.
 
@@ -61,9 +61,9 @@ def countdown(
     if max_numbers < min_numbers:
         raise UserError(
             f"data.max_numbers is below data.min_numbers={min_numbers}",
-            where="data.max_numbers",
-            given=max_numbers,
-            allowed=f"whole number >= {min_numbers}",
+            key="data.max_numbers",
+            value=max_numbers,
+            expected=f"whole number >= {min_numbers}",
         )
 
     def rows(split: str, count: int) -> list[Row]:
@@ -109,9 +109,9 @@ def problems(rng: random.Random, split: str, count: int, lengths: tuple[int, int
             return list(seen.values())
     raise UserError(
         f"there are not that many different problems: found {len(seen)}",
-        where=f"data.num_{split}",
-        given=count,
-        do="lower it, or raise data.max_numbers or data.max_number",
+        key=f"data.num_{split}",
+        value=count,
+        hint="lower it, or raise data.max_numbers or data.max_number",
         code=DATA,
     )
 

@@ -9,7 +9,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import tagged
-from r1.data.base import Data, Row, Shared
+from r1.data.base import Data, DataOptions, Row
 from r1.data.hub import splits, text
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: a tool's notes, not part of the text
@@ -25,7 +25,7 @@ def gsm8k(
     limit_train: Annotated[int, Ge(1)] | None,
     prompt_column: str,
     answer_column: str,
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Rows of GSM8K, or of any dataset written like it; further columns are kept.
 
@@ -46,9 +46,9 @@ def row(source: dict[str, Any], prompt_column: str, answer_column: str) -> Row:
     if not mark:
         raise UserError(
             "a solution does not end in `#### answer`",
-            where="data.answer_column",
-            given=answer[-80:],
-            do="data=jsonl for questions with plain answers",
+            key="data.answer_column",
+            value=answer[-80:],
+            hint="data=jsonl for questions with plain answers",
             code=DATA,
         )
     answer = answer.strip().replace(",", "")

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1.core.errors import DATA, UserError, nearest
+from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Row
-from r1.data.split import apart, hold_out, need_num_val, some
+from r1.data.split import exclude_overlap, hold_out, need_num_val, subsample
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -48,8 +48,8 @@ def splits(
         UserError: not reachable, no such dataset, configuration, split or column.
     """
     if train_split == val_split:
-        what = "the held-out rows would be the training rows"
-        raise UserError(what, where="data.val_split", given=val_split, do=HOLD_OUT)
+        message = "the held-out rows would be the training rows"
+        raise UserError(message, key="data.val_split", value=val_split, hint=HOLD_OUT)
     question = next(iter(columns.values()))
     train = table(path, name, train_split, "data.train_split", columns)
     if val_split is None:
@@ -57,23 +57,23 @@ def splits(
         train, val = train.select(learned), train.select(held)
     else:
         val = table(path, name, val_split, "data.val_split", columns)
-        train = train.select(apart(texts(train, question), texts(val, question), "data.val_split"))
-        val = val.select(some(texts(val, question), num_val))
-    return train.select(some(texts(train, question), limit_train)), val
+        train = train.select(exclude_overlap(texts(train, question), texts(val, question), "data.val_split"))
+        val = val.select(subsample(texts(val, question), num_val))
+    return train.select(subsample(texts(train, question), limit_train)), val
 
 
 def table(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
     """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
-    with explained(path, name, split, key):
+    with translate_errors(path, name, split, key):
         found = load(path, name, split, key)
     for knob, column in columns.items():
         if column not in found.column_names:
             raise UserError(
                 f"the dataset has no column `{column}`",
-                where=f"data.{knob}",
-                given=column,
-                allowed=found.column_names,
-                do=nearest(column, found.column_names),
+                key=f"data.{knob}",
+                value=column,
+                expected=found.column_names,
+                hint=suggest(column, found.column_names),
                 code=DATA,
             )
     return found
@@ -89,11 +89,11 @@ def text(source: Row, column: str, knob: str) -> str:
     value = source[column]
     if isinstance(value, str):
         return value
-    what = f"a row holds no text in the column `{column}`"
-    raise UserError(what, where=f"data.{knob}", given=value, allowed="text", code=DATA)
+    message = f"a row holds no text in the column `{column}`"
+    raise UserError(message, key=f"data.{knob}", value=value, expected="text", code=DATA)
 
 
-def kept(rows: Iterable[Row | str], source: str) -> list[Row]:
+def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
     """The rows; a text in the place of one is the reason why it is left out. Reasons are counted and logged.
 
     Raises:
@@ -108,7 +108,7 @@ def kept(rows: Iterable[Row | str], source: str) -> list[Row]:
             found.append(row)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     if not found:
-        raise UserError(f"no usable row in {source}: {why or 'it is empty'}", where="data.path", code=DATA)
+        raise UserError(f"no usable row in {source}: {why or 'it is empty'}", key="data.path", code=DATA)
     if reasons:
         left_out = sum(reasons.values())
         log.warning("%s: left out %d of %d rows: %s", source, left_out, left_out + len(found), why)
@@ -128,14 +128,14 @@ def load(path: str, name: str | None, split: str, key: str) -> Dataset:
         return load_dataset(str(local), **configuration(local, name), split=split)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         looked = f"looked in {local.absolute()}"
-        raise UserError("no such file or folder", where="data.path", given=path, do=looked, code=DATA)
+        raise UserError("no such file or folder", key="data.path", value=path, hint=looked, code=DATA)
     return load_dataset(path, name, split=split)
 
 
 def file_format(file: Path) -> str:
     if file.suffix not in FORMATS:
-        what = "a file of this type cannot be read"
-        raise UserError(what, where="data.path", given=str(file), allowed=FORMATS, code=DATA)
+        message = "a file of this type cannot be read"
+        raise UserError(message, key="data.path", value=str(file), expected=FORMATS, code=DATA)
     return FORMATS[file.suffix]
 
 
@@ -166,7 +166,7 @@ def configuration(folder: Path, name: str | None) -> dict[str, str]:
 
 
 @contextmanager
-def explained(path: str, name: str | None, split: str, key: str) -> Iterator[None]:
+def translate_errors(path: str, name: str | None, split: str, key: str) -> Iterator[None]:
     """Say in our words what went wrong inside the datasets library."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
@@ -175,24 +175,24 @@ def explained(path: str, name: str | None, split: str, key: str) -> Iterator[Non
     except ConnectionError as error:
         raise UserError(
             "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",
-            where="data.path",
-            given=path,
-            do=f"data.path=/a/local/copy, or go online ({first_line(error)})",
+            key="data.path",
+            value=path,
+            hint=f"data.path=/a/local/copy, or go online ({first_line(error)})",
             code=DATA,
         ) from error
     except DatasetNotFoundError as error:
         raise UserError(
             "no such local path, and no such dataset on the Hugging Face Hub (or it needs `hf auth login`)",
-            where="data.path",
-            given=path,
-            do=f"looked in {Path(path).absolute()} and at https://huggingface.co/datasets/{path}",
+            key="data.path",
+            value=path,
+            hint=f"looked in {Path(path).absolute()} and at https://huggingface.co/datasets/{path}",
             code=DATA,
         ) from error
     except (DatasetsError, ValueError, OSError, RuntimeError) as error:
-        raise diagnosed(error, path, name, split, key) from error
+        raise error_for(error, path, name, split, key) from error
 
 
-def diagnosed(error: Exception, path: str, name: str | None, split: str, key: str) -> UserError:
+def error_for(error: Exception, path: str, name: str | None, split: str, key: str) -> UserError:
     """Tell an unknown configuration from an unknown split: the library says both in an error's text only."""
     said = str(error)
     if "BuilderConfig" in said or "Config name is missing" in said:
@@ -202,24 +202,24 @@ def diagnosed(error: Exception, path: str, name: str | None, split: str, key: st
     if "nknown split" in said or "Bad split" in said:
         names = said[said.rfind("[") + 1 : said.rfind("]")].replace("'", "").split(", ")
         return unknown_split(split, names, key)
-    what = f"cannot read the dataset: {first_line(error)}"
-    return UserError(what, where="data.path", given=path, code=DATA)
+    message = f"cannot read the dataset: {first_line(error)}"
+    return UserError(message, key="data.path", value=path, code=DATA)
 
 
 def unknown_config(name: str | None, names: list[str]) -> UserError:
     several = "the dataset has several configurations: choose one"
-    what = f"the dataset has no configuration `{name}`" if name else several
-    return UserError(what, where="data.name", given=name, allowed=names, do=nearest(name or "", names), code=DATA)
+    message = f"the dataset has no configuration `{name}`" if name else several
+    return UserError(message, key="data.name", value=name, expected=names, hint=suggest(name or "", names), code=DATA)
 
 
 def unknown_split(split: str, names: list[str], key: str) -> UserError:
     do = HOLD_OUT if key == "data.val_split" else f"{key}={names[0]}"
     return UserError(
         f"the dataset has no split `{split}`",
-        where=key,
-        given=split,
-        allowed=names,
-        do=nearest(split, names) or do,
+        key=key,
+        value=split,
+        expected=names,
+        hint=suggest(split, names) or do,
         code=DATA,
     )
 

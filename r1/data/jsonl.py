@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Unpack
 
 from annotated_types import Ge, Interval
 
-from r1.core.errors import DATA, UserError, nearest
-from r1.data.base import Data, Row, Shared
-from r1.data.split import apart, hold_out, need_num_val, some
+from r1.core.errors import DATA, UserError, suggest
+from r1.data.base import Data, DataOptions, Row
+from r1.data.split import exclude_overlap, hold_out, need_num_val, subsample
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
@@ -30,7 +30,7 @@ def jsonl(
     on_bad_row: Literal["error", "skip"],
     min_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None,
     max_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None,
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Rows ``{prompt, answer?, completion?}`` and every other column of the file as it is.
 
@@ -51,16 +51,16 @@ def jsonl(
     train = read(path, columns, on_bad_row, "data.path")
     if val_path is not None:
         val = read(val_path, columns, on_bad_row, "data.val_path")
-        learned = apart(prompts(train), prompts(val), "data.val_path")
-        held = [val[i] for i in some(prompts(val), num_val)]
+        learned = exclude_overlap(prompts(train), prompts(val), "data.val_path")
+        held = [val[i] for i in subsample(prompts(val), num_val)]
     else:
         learned, indices = hold_out(prompts(train), need_num_val(num_val, "data.val_path"))
         held = [train[i] for i in indices]
-    kept = neither_easy_nor_hard([train[i] for i in learned], min_pass_rate, max_pass_rate)
+    kept = filter_by_pass_rate([train[i] for i in learned], min_pass_rate, max_pass_rate)
     return Data(train=kept, val=held, **shared)
 
 
-def neither_easy_nor_hard(rows: list[Row], least: float | None, most: float | None) -> list[Row]:
+def filter_by_pass_rate(rows: list[Row], least: float | None, most: float | None) -> list[Row]:
     """Rows with ``least <= pass_rate <= most``, and those whose pass rate is null: nobody knows what is right there.
 
     Raises:
@@ -70,13 +70,15 @@ def neither_easy_nor_hard(rows: list[Row], least: float | None, most: float | No
         return rows
     where = "data.max_pass_rate" if least is None else "data.min_pass_rate"
     if lacking := sum("pass_rate" not in row for row in rows):
-        what = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
-        raise UserError(what, where=where, do="stage=rejection_sampling writes it: traces/questions.jsonl", code=DATA)
+        message = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
+        raise UserError(
+            message, key=where, hint="stage=rejection_sampling writes it: traces/questions.jsonl", code=DATA
+        )
     low, high = least or 0.0, 1.0 if most is None else most
     kept = [row for row in rows if row["pass_rate"] is None or low <= row["pass_rate"] <= high]
     if not kept:
-        what = f"none of {len(rows)} training rows has a pass rate of {low:g} to {high:g}"
-        raise UserError(what, where=where, code=DATA)
+        message = f"none of {len(rows)} training rows has a pass rate of {low:g} to {high:g}"
+        raise UserError(message, key=where, code=DATA)
     return kept
 
 
@@ -89,7 +91,7 @@ def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key:
     file = Path(path).expanduser()
     if not file.is_file():
         looked = f"looked in {file.absolute()}"
-        raise UserError(f"data file not found: {path}", where=key, given=path, do=looked, code=DATA)
+        raise UserError(f"data file not found: {path}", key=key, value=path, hint=looked, code=DATA)
     rows: list[Row] = []
     bad: list[UserError] = []
     for number, source in sources(file, key):
@@ -101,12 +103,12 @@ def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key:
             bad.append(error)
     total = len(rows) + len(bad)
     if len(bad) > MAX_SKIPPED * total:
-        what = f"{len(bad)} of {total} rows are bad, and at most 1 % are skipped; the first: {bad[0].what}"
-        raise UserError(what, where=bad[0].where, given=bad[0].given, allowed=bad[0].allowed, code=DATA)
+        message = f"{len(bad)} of {total} rows are bad, and at most 1 % are skipped; the first: {bad[0].message}"
+        raise UserError(message, key=bad[0].key, value=bad[0].value, expected=bad[0].expected, code=DATA)
     if bad:
-        log.warning("%s: left out %d bad rows of %d; the first: %s", path, len(bad), total, bad[0].what)
+        log.warning("%s: left out %d bad rows of %d; the first: %s", path, len(bad), total, bad[0].message)
     if not rows:
-        raise UserError(f"the file has no rows: {path}", where=key, given=path, code=DATA)
+        raise UserError(f"the file has no rows: {path}", key=key, value=path, code=DATA)
     return rows
 
 
@@ -121,8 +123,8 @@ def sources(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
     elif file.suffix == ".parquet":
         yield from enumerate(parquet(file, key), 1)
     else:
-        what = "a file of this type cannot be read"
-        raise UserError(what, where=key, given=str(file), allowed=".jsonl, .parquet", code=DATA)
+        message = "a file of this type cannot be read"
+        raise UserError(message, key=key, value=str(file), expected=".jsonl, .parquet", code=DATA)
 
 
 def parquet(file: Path, key: str) -> list[Row]:
@@ -132,7 +134,7 @@ def parquet(file: Path, key: str) -> list[Row]:
     try:
         rows: list[Row] = read_table(file).to_pylist()
     except (ArrowException, OSError) as error:
-        raise UserError(f"not a parquet file: {error}", where=key, given=str(file), code=DATA) from error
+        raise UserError(f"not a parquet file: {error}", key=key, value=str(file), code=DATA) from error
     return rows
 
 
@@ -146,8 +148,8 @@ def mapped(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
 
 def decoded(line: bytes, place: str, key: str) -> Row:
     def bad(what: str) -> UserError:
-        do = "mend it, or data.on_bad_row=skip to leave such rows out (at most 1 %)"
-        return UserError(f"{place}: {what}", where=key, do=do, code=DATA)
+        hint = "mend it, or data.on_bad_row=skip to leave such rows out (at most 1 %)"
+        return UserError(f"{place}: {what}", key=key, hint=hint, code=DATA)
 
     try:
         row = json.loads(line.rstrip().decode())
@@ -167,10 +169,10 @@ def text(row: Row, name: str, column: str, place: str) -> str:
     if column not in row:
         raise UserError(
             f"{place}: no column `{column}`",
-            where=f"data.{name}_column",
-            given=column,
-            allowed=list(row),
-            do=nearest(column, row),
+            key=f"data.{name}_column",
+            value=column,
+            expected=list(row),
+            hint=suggest(column, row),
             code=DATA,
         )
     value: Any = row[column]
@@ -178,9 +180,9 @@ def text(row: Row, name: str, column: str, place: str) -> str:
     if not (number or (isinstance(value, str) and value.strip())):
         raise UserError(
             f"{place}: the column `{column}` holds no text",
-            where=f"data.{name}_column",
-            given=value,
-            allowed="text or a number" if name == "answer" else "text",
+            key=f"data.{name}_column",
+            value=value,
+            expected="text or a number" if name == "answer" else "text",
             code=DATA,
         )
     return str(value)

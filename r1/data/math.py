@@ -8,9 +8,9 @@ from annotated_types import Ge
 
 from r1.core.errors import UserError
 from r1.data.arithmetic import tagged
-from r1.data.base import Data, Row, Shared
+from r1.data.base import Data, DataOptions, Row
 from r1.data.completion import boxed
-from r1.data.hub import kept, splits, text
+from r1.data.hub import drop_invalid_rows, splits, text
 
 
 def math(
@@ -24,7 +24,7 @@ def math(
     prompt_column: str,
     solution_column: str | None,
     answer_column: str | None,
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Rows whose answer is ``answer_column``, or else the solution's last ``\\boxed{}``; others are left out.
 
@@ -42,14 +42,16 @@ def math(
     if solution_column is None and answer_column is None:
         raise UserError(
             "the answers come from a column or from the solutions: both are null",
-            where="data.answer_column",
-            do="data.answer_column=answer or data.solution_column=solution",
+            key="data.answer_column",
+            hint="data.answer_column=answer or data.solution_column=solution",
         )
     wanted = {knob: column for knob, column in columns.items() if column is not None}
     train, val = splits(path, name, train_split, val_split, num_val, limit_train, wanted)
 
     def rows(sources: Any) -> list[Row]:
-        return kept((row(source, prompt_column, solution_column, answer_column) for source in sources), path)
+        return drop_invalid_rows(
+            (row(source, prompt_column, solution_column, answer_column) for source in sources), path
+        )
 
     return Data(train=rows(train), val=rows(val), **shared)
 

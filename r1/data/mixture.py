@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from r1.core.errors import UserError, null
+from r1.core.errors import UserError, as_yaml_null
 from r1.data.base import Data, Row, pop_counts, verified
 
 
@@ -35,15 +35,15 @@ def mixture(*, parts: dict[str, Data]) -> Data:
 
 def _check(parts: dict[str, Data]) -> None:
     if not parts:
-        do = "+data@data.parts.NAME=OPTION adds a part"
-        raise UserError("a mixture needs parts", where="data.parts", given=parts, do=do)
+        hint = "+data@data.parts.NAME=OPTION adds a part"
+        raise UserError("a mixture needs parts", key="data.parts", value=parts, hint=hint)
     for name, part in parts.items():
         if part.parts:
-            raise UserError("a part of a mixture is no mixture itself", where=f"data.parts.{name}", given="mixture")
+            raise UserError("a part of a mixture is no mixture itself", key=f"data.parts.{name}", value="mixture")
     lacking = [name for name, part in parts.items() if part.weight is None]
     if 0 < len(lacking) < len(parts):
-        what, do = "either every part has a weight or none", "set it, or leave the others' at null"
-        raise UserError(what, where=f"data.parts.{lacking[0]}.weight", given=null(None), do=do)
+        message, hint = "either every part has a weight or none", "set it, or leave the others' at null"
+        raise UserError(message, key=f"data.parts.{lacking[0]}.weight", value=as_yaml_null(None), hint=hint)
 
 
 def shares(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str, int]:

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
-from r1.data.base import Data, Row, Shared
+from r1.data.base import Data, DataOptions, Row
 from r1.data.completion import boxed
-from r1.data.hub import kept, splits
+from r1.data.hub import drop_invalid_rows, splits
 
 NO_ANSWER = {"", "proof", "notfound", "not found"}  # NuminaMath's words where there is no gold answer
 
@@ -29,7 +29,7 @@ def openr1_math(
     generations_column: str,
     correct_column: str,
     only_solved: bool,
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Rows ``{prompt, answer, completion}``; proofs and rows without a gold answer are left out and counted.
 
@@ -50,7 +50,7 @@ def openr1_math(
     def rows(sources: Any) -> list[Row]:
         needed = {*columns.values(), "question_type"} & set(sources.column_names)
         light = sources.select_columns(sorted(needed))  # `messages` alone is gigabytes
-        return kept((row(source, columns, only_solved) for source in light), path)
+        return drop_invalid_rows((row(source, columns, only_solved) for source in light), path)
 
     return Data(train=rows(train), val=rows(val), **shared)
 

@@ -37,16 +37,16 @@ def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]
     if len(val) == len(prompts):
         raise UserError(
             f"holding out {num_val} rows leaves none of the {len(prompts)} to train on",
-            where="data.num_val",
-            given=num_val,
-            allowed=f"fewer than the {len(rows_of)} different questions",
+            key="data.num_val",
+            value=num_val,
+            expected=f"fewer than the {len(rows_of)} different questions",
             code=DATA,
         )
     held = set(val)
     return [index for index in range(len(prompts)) if index not in held], sorted(val)
 
 
-def apart(prompts: Sequence[str], held: Sequence[str], key: str) -> list[int]:
+def exclude_overlap(prompts: Sequence[str], held: Sequence[str], key: str) -> list[int]:
     """Indices of the training rows whose question is not also held out; the others are counted and logged.
 
     Raises:
@@ -55,13 +55,13 @@ def apart(prompts: Sequence[str], held: Sequence[str], key: str) -> list[int]:
     tested = set(held)
     found = [index for index, prompt in enumerate(prompts) if prompt not in tested]
     if not found:
-        raise UserError("the held-out rows ask every question of the training rows", where=key, code=DATA)
+        raise UserError("the held-out rows ask every question of the training rows", key=key, code=DATA)
     if len(found) < len(prompts):
         log.warning("left out %d training rows whose question is held out", len(prompts) - len(found))
     return found
 
 
-def some(prompts: Sequence[str], limit: int | None) -> list[int]:
+def subsample(prompts: Sequence[str], limit: int | None) -> list[int]:
     """Indices of ``limit`` rows, in order, chosen by the question's hash; all of them if there are fewer."""
     order = sorted(range(len(prompts)), key=lambda index: (digest(prompts[index]), index))
     return sorted(order[:limit])
@@ -72,8 +72,8 @@ def need_num_val(num_val: int | None, other: str) -> int:
     if num_val is None:
         raise UserError(
             "nothing says which rows are held out",
-            where="data.num_val",
-            allowed="whole number >= 1",
-            do=f"data.num_val=256 to take them out of the training rows, or set {other}",
+            key="data.num_val",
+            expected="whole number >= 1",
+            hint=f"data.num_val=256 to take them out of the training rows, or set {other}",
         )
     return num_val

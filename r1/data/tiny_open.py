@@ -17,8 +17,8 @@ from typing import Annotated, Unpack
 from annotated_types import Ge, Interval
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import Language, near, tagged, worked
-from r1.data.base import Data, Row, Shared
+from r1.data.arithmetic import Language, perturb, tagged, worked_solution
+from r1.data.base import Data, DataOptions, Row
 from r1.data.completion import parse
 from r1.data.text import language_share
 
@@ -39,7 +39,7 @@ def tiny_open(
     share_short: Share,
     share_wrong: Share,
     seed: Annotated[int, Ge(0)],
-    **shared: Unpack[Shared],
+    **shared: Unpack[DataOptions],
 ) -> Data:
     """Questions with a person's ``completion``, and with a pair of two others' answers, ``chosen`` and ``rejected``.
 
@@ -70,8 +70,8 @@ def different(rng: random.Random, split: str, count: int) -> list[list[int]]:
         found.setdefault(question(given), given)
         if len(found) == count:
             return list(found.values())
-    what = f"there are not that many different questions to hold out: {len(found)} were found"
-    raise UserError(what, where="data.num_val", given=count, do="lower it", code=DATA)
+    message = f"there are not that many different questions to hold out: {len(found)} were found"
+    raise UserError(message, key="data.num_val", value=count, hint="lower it", code=DATA)
 
 
 def question(given: list[int]) -> str:
@@ -96,10 +96,10 @@ def row(given: list[int], rng: random.Random, share_short: float, share_wrong: f
 def answered(given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> str:
     """One person's answer, in a style of theirs."""
     terms = given + [rng.randint(1, MAX_TERM) for _ in range(rng.randint(1, MAX_ADDED))]
-    answer = str(near(sum(terms), rng) if rng.random() < share_wrong else sum(terms))
+    answer = str(perturb(sum(terms), rng) if rng.random() < share_wrong else sum(terms))
     if rng.random() < share_short:
         return f"<answer>{answer}</answer>"
-    return tagged(worked(terms, rng, rng.choice(LANGUAGES)), answer)
+    return tagged(worked_solution(terms, rng, rng.choice(LANGUAGES)), answer)
 
 
 def quality(prompt: str, completion: str) -> float | None:

@@ -10,14 +10,14 @@ from typing import Annotated, Any, Unpack
 from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
-from r1.data.base import Data, Shared
+from r1.data.base import Data, DataOptions
 from r1.data.jsonl import prompts, read
 from r1.data.split import hold_out
 
 COLUMNS = {name: name for name in ("prompt", "completion")}
 
 
-def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[Shared]) -> Data:
+def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[DataOptions]) -> Data:
     """Rows ``{prompt, completion, answer?, ...}``; ``num_val`` of them held out, by a hash of the question.
 
     Args:
@@ -41,10 +41,10 @@ def find(path: str) -> Path:
             return place
     raise UserError(
         "no traces here: a run writes them with stage=distill or stage=rejection_sampling",
-        where="data.path",
-        given=path,
-        allowed="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",
-        do="looked for " + ", ".join(str(place.absolute()) for place in places),
+        key="data.path",
+        value=path,
+        expected="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",
+        hint="looked for " + ", ".join(str(place.absolute()) for place in places),
         code=DATA,
     )
 
@@ -63,17 +63,17 @@ def check_card(file: Path, count: int) -> None:
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{card} is no dataset card",
-            where="data.path",
-            given=str(file),
-            allowed='{"fingerprint": sha256 of the file, "count": number of rows}',
+            key="data.path",
+            value=str(file),
+            expected='{"fingerprint": sha256 of the file, "count": number of rows}',
             code=DATA,
         ) from None
     if expected != found:
         raise UserError(
             f"{file} was changed after it was written, or not written to its end",
-            where="data.path",
-            given=f"{count} rows, sha256 {digest[:12]}",
-            allowed=f"{expected['count']} rows, sha256 {str(expected['fingerprint'])[:12]} ({card.name})",
-            do=f"write it again, or remove {card} if the change is yours",
+            key="data.path",
+            value=f"{count} rows, sha256 {digest[:12]}",
+            expected=f"{expected['count']} rows, sha256 {str(expected['fingerprint'])[:12]} ({card.name})",
+            hint=f"write it again, or remove {card} if the change is yours",
             code=DATA,
         )

@@ -19,22 +19,22 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from r1.core.errors import Halted, Interrupted, RankFailed, UserError
-from r1.core.rank_info import Place
+from r1.core.errors import Interrupted, RankFailed, TrainingHalted, UserError
+from r1.core.rank_info import RankInfo
 from r1.core.secrets import redact
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # exported in another way
 
 T = TypeVar("T")
-ALONE = Place()
+ALONE = RankInfo()
 FAILED = "r1/failed"  # the store's key for the first failure
-HOST = socket.gethostname()
+HOSTNAME = socket.gethostname()
 SIGN_EVERY_S = 1.0  # seconds between two signs of life
 CAUSE_WITHIN_S = 5.0  # a broken connection is a consequence: its cause becomes known within this time
 
 
-class Ranks:
+class RankGroup:
     """The processes of a run, as one of them sees them; alone, it meets nobody.
 
     Args:
@@ -43,10 +43,10 @@ class Ranks:
         timeout_s: a rank that is waited for and has shown no sign of life for so long has hung.
     """
 
-    def __init__(self, place: Place = ALONE, store: Store | None = None, timeout_s: float = 0) -> None:
+    def __init__(self, place: RankInfo = ALONE, store: Store | None = None, timeout_s: float = 0) -> None:
         self.place, self.store, self.timeout_s = place, store, timeout_s
         self.rank, self.size = place.rank, place.size
-        self.meeting = 0
+        self.barrier_id = 0
         self.ended: BaseException | None = None  # what this rank's part has ended with
         self._signed = 0.0
         self._seen: dict[int, tuple[bytes, float]] = {}
@@ -66,15 +66,15 @@ class Ranks:
         """
         if self.size == 1:
             return [value]
-        return [found["value"] for found in self._meet({"value": value, "stop": None})]
+        return [found["value"] for found in self._all_gather_checked({"value": value, "stop": None})]
 
-    def from_first(self, function: Callable[[], T]) -> T:
+    def broadcast_from_rank_zero(self, function: Callable[[], T]) -> T:
         """What the first rank makes of it; the others wait, however long it takes."""
         return self.gather(function() if self.first else None)[0]  # type: ignore[return-value]
 
-    def _meet(self, brought: dict[str, Any]) -> list[dict[str, Any]]:
+    def _all_gather_checked(self, brought: dict[str, Any]) -> list[dict[str, Any]]:
         self._wait_for_all()
-        found = exchange(brought)
+        found = all_gather_object(brought)
         if stops := [f["stop"] for f in found if f["stop"] is not None]:
             self.ended = Interrupted(stops[0])
             raise self.ended
@@ -82,17 +82,17 @@ class Ranks:
 
     def _wait_for_all(self) -> None:
         assert self.store
-        self.meeting += 1
+        self.barrier_id += 1
         self.sign(now=True)
-        arrived, pause = self.store.add(f"meeting/{self.meeting}", 1), 0.0005
+        arrived, pause = self.store.add(f"meeting/{self.barrier_id}", 1), 0.0005
         while arrived < self.size:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.05)
             self.sign()
             self._check_missing()
-            arrived = self.store.add(f"meeting/{self.meeting}", 0)
+            arrived = self.store.add(f"meeting/{self.barrier_id}", 0)
         if self.first:
-            self.store.delete_key(f"meeting/{self.meeting - 1}")
+            self.store.delete_key(f"meeting/{self.barrier_id - 1}")
 
     # ---- signs of life ----
 
@@ -105,7 +105,7 @@ class Ranks:
         if self.store is None or (time.monotonic() - self._signed < SIGN_EVERY_S and not now):
             return
         self._signed = time.monotonic()
-        self.store.set(f"alive/{self.rank}", f"{self.meeting} {self._signed}")
+        self.store.set(f"alive/{self.rank}", f"{self.barrier_id} {self._signed}")
         self._check_failed()
 
     def _check_failed(self) -> None:
@@ -128,13 +128,13 @@ class Ranks:
             before, since = self._seen.get(rank, (b"", 0.0))
             if sign != before:
                 self._seen[rank] = sign, time.monotonic()
-            elif int(sign.split()[0]) < self.meeting and time.monotonic() - since > self.timeout_s:
+            elif int(sign.split()[0]) < self.barrier_id and time.monotonic() - since > self.timeout_s:
                 raise RankFailed(f"has shown no sign of life for {self.timeout_s:g} s", rank, code=1)
 
     # ---- the end ----
 
     @contextmanager
-    def parting(self) -> Iterator[None]:
+    def propagate_failures(self) -> Iterator[None]:
         """What ends this rank's part is told to the others; what has ended theirs ends this one."""
         try:
             yield
@@ -150,7 +150,7 @@ class Ranks:
             return self.ended or error
         try:
             if isinstance(error, Interrupted):
-                self._meet({"value": None, "stop": error.number})  # where the others come next
+                self._all_gather_checked({"value": None, "stop": error.number})  # where the others come next
             self._wait_for_cause(error)
         except Interrupted as stop:
             return stop
@@ -158,11 +158,11 @@ class Ranks:
             return self.ended or self._publish(others)
         except RuntimeError as broken:  # the meeting did not take place
             return self.told(broken)
-        if isinstance(error, Halted):  # every rank says so; the first one's word is enough
+        if isinstance(error, TrainingHalted):  # every rank says so; the first one's word is enough
             return self._publish(RankFailed.of(error, None, ""), error) if self.first else error
         if not isinstance(error, UserError):
             print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
-        return self._publish(error if isinstance(error, RankFailed) else RankFailed.of(error, self.rank, HOST))
+        return self._publish(error if isinstance(error, RankFailed) else RankFailed.of(error, self.rank, HOSTNAME))
 
     def _publish(self, failed: RankFailed, error: BaseException | None = None) -> BaseException:
         assert self.store
@@ -196,7 +196,7 @@ def broken_connection(error: BaseException) -> bool:
     return isinstance(error, DistError) or (isinstance(error, RuntimeError) and ("gloo" in said or "NCCL" in said))
 
 
-def exchange(value: Any) -> list[Any]:
+def all_gather_object(value: Any) -> list[Any]:
     """The values of all ranks, as tensors of bytes over gloo; only plain values and tensors can come out of them."""
     import torch
     import torch.distributed as dist
@@ -215,30 +215,30 @@ def exchange(value: Any) -> list[Any]:
 
 
 @contextmanager
-def joined(place: Place, backend: str, timeout_s: float) -> Iterator[Ranks]:
+def init_process_group(place: RankInfo, backend: str, timeout_s: float) -> Iterator[RankGroup]:
     """This process among the others of its run; alone, nothing is connected.
 
     Args:
         backend: of the tensors on the devices: gloo or nccl. What ranks tell each other goes over gloo.
     """
     if place.size == 1:
-        yield Ranks(place)
+        yield RankGroup(place)
         return
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
     from torch.distributed.rendezvous import rendezvous
 
-    from r1.distributed.rendezvous import meeting_point
+    from r1.distributed.rendezvous import rendezvous_env
 
     os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.size)}  # srun has other names for them
-    os.environ |= meeting_point(os.environ)
+    os.environ |= rendezvous_env(os.environ)
     timeout = timedelta(seconds=timeout_s)
     store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
     both = backend if backend == "gloo" else f"cpu:gloo,cuda:{backend}"
     dist.init_process_group(both, store=store, rank=place.rank, world_size=place.size, timeout=timeout)
-    ranks = Ranks(place, PrefixStore("r1", store), timeout_s)
+    ranks = RankGroup(place, PrefixStore("r1", store), timeout_s)
     try:
-        with ranks.parting():
+        with ranks.propagate_failures():
             yield ranks
             ranks.gather(None)  # none leaves before all are done
     finally:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import STOP_SIGNALS, Interrupted, RankFailed
 from r1.distributed.collectives import FAILED
-from r1.distributed.process import die_with
+from r1.distributed.process import kill_on_parent_death
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
@@ -31,7 +31,7 @@ POLL_S = 0.05
 GRACE_S = 20.0  # seconds that the others have to end on their own once one has failed
 
 
-class Crew:
+class RankSupervisor:
     """The processes of a run on this machine, from their start to their end.
 
     Args:
@@ -85,9 +85,9 @@ class Crew:
             dead = next((rank for rank, one in enumerate(self.processes) if one.poll()), None)
             if dead is not None and deadline == float("inf"):
                 deadline = time.monotonic() + GRACE_S
-                self._tell_of(dead)
+                self._record_death(dead)
 
-    def _tell_of(self, rank: int) -> None:
+    def _record_death(self, rank: int) -> None:
         """A process that was killed could not say so itself."""
         code = self.processes[rank].returncode
         if code < 0 and -code not in self.asked:
@@ -122,7 +122,7 @@ def process(task: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         stdout=2,  # stdout is for the record's folder
         env=os.environ | environment,
         process_group=0,  # a terminal's ^C comes to the parent alone, which passes it on once
-        preexec_fn=lambda: die_with(parent),
+        preexec_fn=lambda: kill_on_parent_death(parent),
     )
     assert started.stdin
     started.stdin.write(task.encode())
@@ -145,7 +145,7 @@ def environment(cfg: Config, rank: int, port: int) -> dict[str, str]:
 
 
 @contextmanager
-def listening() -> Iterator[tuple[TCPStore, int]]:
+def serve_tcp_store() -> Iterator[tuple[TCPStore, int]]:
     """A store for the processes of this machine, and its port; other machines cannot reach it."""
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
 

@@ -43,7 +43,7 @@ class Process:
                 stderr=log,
                 env=env,
                 process_group=0,  # a terminal's ^C comes to the parent alone, which passes it on once
-                preexec_fn=lambda: die_with(parent),
+                preexec_fn=lambda: kill_on_parent_death(parent),
             )
         self.send, self.kill = self._child.send_signal, self._child.kill
 
@@ -75,12 +75,12 @@ def shared_cores(num_runs: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_runs)))}
 
 
-def into(folder: Path) -> list[str]:
+def output_overrides(folder: Path) -> list[str]:
     """The overrides that make a run write its record into ``folder``, and go on with what is there."""
-    return [f"output_dir={escaped(str(folder))}", "resume=auto"]
+    return [f"output_dir={escape_hydra(str(folder))}", "resume=auto"]
 
 
-def escaped(path: str) -> str:
+def escape_hydra(path: str) -> str:
     """A path as Hydra's grammar wants it outside quotes."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)
 
@@ -101,7 +101,7 @@ def signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def die_with(parent: int) -> None:
+def kill_on_parent_death(parent: int) -> None:
     """Between fork and exec: be killed when the parent is (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 FIRST_PORT, NUM_PORTS = 15000, 10000
 
 
-def meeting_point(env: Mapping[str, str]) -> dict[str, str]:
+def rendezvous_env(env: Mapping[str, str]) -> dict[str, str]:
     """``MASTER_ADDR`` and ``MASTER_PORT`` of a job step, alike for all its tasks; what is set already stays."""
     from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 

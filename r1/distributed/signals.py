@@ -21,13 +21,13 @@ NOTICES = (signal.SIGUSR1, signal.SIGUSR2)  # by which a cluster says that it wi
 POLL_S = 0.2
 
 
-class Stop:
+class SweepStopSignal:
     """What a sweep was asked by signals, in a file that its runs on the same machine look at.
 
     The process that started the sweep holds a lock on the file: a run that can have it has been left alone.
     """
 
-    alone = False
+    parent_is_dead = False
 
     def __init__(self, file: Path) -> None:
         self.file, self.cluster_job = file, os.environ.get("SLURM_JOB_ID")
@@ -57,7 +57,7 @@ class Stop:
         self._held.close()
 
     @contextmanager
-    def inside(self) -> Iterator[None]:
+    def run_in_process(self) -> Iterator[None]:
         """A run in this process: a signal ends it wherever it is, but for its steps, which have their own handler."""
         self._running = True
         try:
@@ -69,7 +69,7 @@ class Stop:
     # ---- in any process of the sweep ----
 
     @property
-    def near(self) -> bool:
+    def is_same_machine(self) -> bool:
         """Whether this process belongs to the sweep's own machine, and not to a cluster that stops it by itself."""
         return self.file.exists() and os.environ.get("SLURM_JOB_ID") == self.cluster_job
 
@@ -79,7 +79,7 @@ class Stop:
 
     def check(self) -> None:
         """Raise Interrupted if the sweep was asked to stop."""
-        if self.near and self.asked:
+        if self.is_same_machine and self.asked:
             raise Interrupted(self.asked[0])
 
     @contextmanager
@@ -91,8 +91,8 @@ class Stop:
         with _handlers(SIGNALS, signal.SIG_IGN):  # what a terminal has sent this process before is forgotten
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             for number in SIGNALS:
-                signal.signal(number, _leave)
-            if self.near:
+                signal.signal(number, _raise_interrupted)
+            if self.is_same_machine:
                 threading.Thread(target=self._watch, args=(done,), daemon=True).start()
             try:
                 yield
@@ -106,12 +106,12 @@ class Stop:
                     os.kill(os.getpid(), int(number))
                 with suppress(BlockingIOError):
                     fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                    self.alone = True
+                    self.parent_is_dead = True
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
 
 
-class Notice:
+class PreemptionNotice:
     """A cluster's notice, kept until the run has stopped and saved."""
 
     def __init__(self) -> None:
@@ -125,9 +125,9 @@ class Notice:
 
 
 @contextmanager
-def notices() -> Iterator[Notice]:
+def notices() -> Iterator[PreemptionNotice]:
     """A cluster's notice that comes inside asks the run to stop as SIGTERM does."""
-    notice = Notice()
+    notice = PreemptionNotice()
     theirs = {number: handler for number in NOTICES if callable(handler := signal.getsignal(number))}
     notice.expected = bool(theirs)
 
@@ -142,12 +142,12 @@ def notices() -> Iterator[Notice]:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable() -> Iterator[SweepStopSignal]:
     """Around a sweep. What is started inside does not get a terminal's ^C, which is passed on to the runs once."""
     idle = threading.Event()
     threading.Thread(target=idle.wait, daemon=True).start()  # takes the signals that this thread blocks for its heirs
     with TemporaryDirectory(prefix="r1-") as folder, _handlers(SIGNALS, signal.SIG_DFL):
-        stop = Stop(Path(folder) / "asked")
+        stop = SweepStopSignal(Path(folder) / "asked")
         stop.listen()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
         try:
@@ -158,7 +158,7 @@ def stoppable() -> Iterator[Stop]:
             stop.close()
 
 
-def _leave(number: int, frame: FrameType | None) -> None:
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 

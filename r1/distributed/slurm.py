@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from r1.core.rank_info import Place, place
+from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.signals import notices
 
 NOTICE = signal.SIGUSR2  # by which Slurm, asked with --signal, says that it will soon take the machines away
@@ -19,7 +19,7 @@ OWNER = "R1_SLURM_OWNER"  # job and process that has the job started again: thos
 
 
 @contextmanager
-def requeued() -> Iterator[None]:
+def requeue_on_preemption() -> Iterator[None]:
     """Around a command: a notice stops it as SIGTERM does, and the job is queued once more.
 
     So it is where Slurm says that the SIGTERM was a preemption's; one of ``scancel`` or of the time limit is the end.
@@ -57,7 +57,7 @@ def _preempted(job: str) -> bool:
 
 def _requeue(number: int, frame: FrameType | None) -> None:
     """One process asks for all of them: the one that has closed the record."""
-    if (place() or Place()).rank:
+    if (rank_info_from_env() or RankInfo()).rank:
         return
     job = os.environ["SLURM_JOB_ID"]
     asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)

@@ -21,11 +21,11 @@ from r1.config.overrides import read
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
-from r1.core.rank_info import place
+from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_folder
 from r1.distributed.signals import stoppable
-from r1.experiment.hydra_jobs import Execute, Job, attempt
-from r1.experiment.pipeline.parse import peel, pipelines
+from r1.experiment.hydra_jobs import Execute, Job, run_and_report_errors
+from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 
 
 def launch(argv: list[str], execute: Execute) -> int:
@@ -34,14 +34,14 @@ def launch(argv: list[str], execute: Execute) -> int:
     Raises:
         UserError: what is wrong with the command line, or with any run that it asks for.
     """
-    argv, of_step = peel(argv)
+    argv, of_step = split_step_overrides(argv)
     args, overrides = read(argv)
     if args.multirun:
-        _check_alone("-m")
+        _require_single_process("-m")
     if asked_pipelines := [] if args.help or args.info else pipelines(args, overrides, of_step):
         from r1.experiment.pipeline.run import print_steps, run
 
-        _check_alone("steps")
+        _require_single_process("steps")
         return print_steps(asked_pipelines) if args.cfg else run(args, asked_pipelines)
     if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
@@ -53,18 +53,18 @@ def launch(argv: list[str], execute: Execute) -> int:
         return 0
     if args.multirun:
         return _sweep(args, execute, len(asked))
-    ended = attempt(execute, asked[0].config, asked[0].overrides)
+    ended = run_and_report_errors(execute, asked[0].config, asked[0].overrides)
     if ended.folder:
         print(ended.folder)
     return ended.code
 
 
-def _check_alone(where: str) -> None:
+def _require_single_process(where: str) -> None:
     """A launcher that starts a process per device starts one run."""
-    if (started := place()) and started.size > 1:
-        what = "several runs start the processes of each themselves"
-        do = "start the command once, without torchrun or srun"
-        raise UserError(what, where=where, given=f"{started.size} processes", allowed="1 process", do=do)
+    if (started := rank_info_from_env()) and started.size > 1:
+        message = "several runs start the processes of each themselves"
+        hint = "start the command once, without torchrun or srun"
+        raise UserError(message, key=where, value=f"{started.size} processes", expected="1 process", hint=hint)
 
 
 def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
@@ -89,10 +89,10 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
             raise
         except Exception as error:  # launchers raise many kinds
             stop.check()
-            what = "the launcher failed: it could not start a run, or the process of one has died"
-            do = "the records say how far each came; with output_dir='FOLDER/${hydra:job.num}' resume=auto goes on"
-            given = f"{type(error).__name__}: {error}"
-            raise UserError(what, where="hydra/launcher", given=given, do=do, code=1) from None
+            message = "the launcher failed: it could not start a run, or the process of one has died"
+            hint = "the records say how far each came; with output_dir='FOLDER/${hydra:job.num}' resume=auto goes on"
+            value = f"{type(error).__name__}: {error}"
+            raise UserError(message, key="hydra/launcher", value=value, hint=hint, code=1) from None
         code = _report([ended for batch in batches or () for ended in batch])
         stop.check()
     return code
@@ -116,8 +116,8 @@ def _check(asked: Sequence[Point]) -> None:
 
     folders = [point.config["output_dir"] for point in asked if point.config.get("output_dir") is not None]
     if len(set(folders)) < len(folders):
-        do = "output_dir='FOLDER/${hydra:job.num}'"
-        raise UserError("every run of a sweep needs a folder of its own", where="output_dir", given=folders[0], do=do)
+        hint = "output_dir='FOLDER/${hydra:job.num}'"
+        raise UserError("every run of a sweep needs a folder of its own", key="output_dir", value=folders[0], hint=hint)
     for number, point in enumerate(asked, 1):
         try:
             check_config(point.config, point.overrides)
@@ -125,8 +125,8 @@ def _check(asked: Sequence[Point]) -> None:
             if len(asked) == 1:
                 raise
             varied = [o for o in point.overrides if any(o not in other.overrides for other in asked)]
-            what = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(varied)}"
-            raise UserErrors([UserError(what, code=error.code), error]) from None
+            message = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(varied)}"
+            raise UserErrors([UserError(message, code=error.code), error]) from None
     budget.check_points([point.config for point in asked])
 
 
@@ -136,7 +136,7 @@ def _show(args: Namespace, overrides: Sequence[Override]) -> int:
         _hydra(lambda _: None)
     except Exception as error:  # Hydra raises many kinds
         points(args, overrides)
-        raise UserError(str(error), where="command line") from None
+        raise UserError(str(error), key="command line") from None
     return 0
 
 

@@ -22,13 +22,13 @@ from annotated_types import Gt
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from r1.core.console import console, sentence
+from r1.core.console import console, status_line
 from r1.core.errors import one_line
-from r1.core.provenance import flat
+from r1.core.provenance import flatten
 from r1.core.secrets import redact
 from r1.logger.base import Closable
 from r1.logger.wandb_run import worker as courier
-from r1.logger.wandb_run.worker import Order
+from r1.logger.wandb_run.worker import WandbJob
 
 OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
 OLD_MODES = {"dryrun": "offline", "run": "online"}  # as WANDB_MODE may still have them
@@ -61,10 +61,12 @@ def wandb(
         return DummyLogger()
     where = redact({"project": project, "entity": entity, "group": group, "name": name, "tags": tags})
     times = {"start_timeout": start_timeout, "finish_timeout": finish_timeout}
-    return Wandb(Order(str(folder), flat(config), **where, **times, mode=mode, log_model=log_model, run_id=claim()))  # type: ignore[arg-type]
+    run_id = take_run_id_from_env()
+    job = WandbJob(str(folder), flatten(config), **where, **times, mode=mode, log_model=log_model, run_id=run_id)  # type: ignore[arg-type]
+    return Wandb(job)
 
 
-def claim() -> str | None:
+def take_run_id_from_env() -> str | None:
     """The run that a sweep agent (or the user) has named, once: a second run of this process is another one."""
     run_id = os.environ.get("WANDB_RUN_ID")
     if run_id is None or run_id in CLAIMED:
@@ -76,7 +78,7 @@ def claim() -> str | None:
 class Wandb(Closable):
     """Keeps a courier at work; one that fails is replaced, once, by one that works offline."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: WandbJob) -> None:
         super().__init__()
         self.order = order
         self.ending: dict[str, Any] | None = None
@@ -105,7 +107,7 @@ class Wandb(Closable):
         with self._lock:
             said = one_line(f"{type(error).__name__}: {error}") if error else None
             self.ending = {"exit_code": exit_code, "error": said}
-            self._tell_the_end()
+            self._send_end()
         self._watch.join(self.order.finish_timeout + OFFLINE_S)
         if self._watch.is_alive():
             self._given_up = True
@@ -120,7 +122,7 @@ class Wandb(Closable):
         if trouble and not self._given_up:
             self._warn(trouble)
 
-    def _send(self, order: Order) -> str:
+    def _send(self, order: WandbJob) -> str:
         """One courier from its start to its end: what went wrong, or nothing."""
         try:
             with self._lock:
@@ -133,7 +135,7 @@ class Wandb(Closable):
                     start_new_session=True,  # a terminal's ^C is not for it
                 )
                 self._write(asdict(order))
-                self._tell_the_end()
+                self._send_end()
             last = self._relay()
         except OSError as error:
             return str(error)
@@ -152,14 +154,14 @@ class Wandb(Closable):
         for line in self._courier.stdout:
             kind, _, text = line.strip().partition(" ")
             if kind == courier.NOTE:
-                console.print(sentence(f"W&B: {one_line(text)}"))
+                console.print(status_line(f"W&B: {one_line(text)}"))
             elif kind == courier.WARNING:
                 self._warn(text)
             else:
-                last = text if kind == courier.TROUBLE else line.strip() or last
+                last = text if kind == courier.ERROR else line.strip() or last
         return last
 
-    def _tell_the_end(self) -> None:
+    def _send_end(self) -> None:
         if self.ending and self._courier:
             self._write(self.ending)
 
@@ -175,4 +177,4 @@ class Wandb(Closable):
                 os.killpg(self._courier.pid, signal.SIGKILL)
 
     def _warn(self, what: str) -> None:
-        console.print(sentence(f"warning: W&B: {one_line(what)}"))
+        console.print(status_line(f"warning: W&B: {one_line(what)}"))

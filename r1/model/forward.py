@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from r1.model.functional import token_entropy, token_logps
 from r1.model.fused_divergence import Divergence, head_divergence, logits_divergence
 from r1.model.fused_logprobs import head_logps
-from r1.model.packing import attending, attention, pack
+from r1.model.packing import attention, custom_attention, pack
 from r1.model.sequences import Sequences, stack
 
 if TYPE_CHECKING:
@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}  # of a log-prob; a wrong mask is off by more
 PROBE = [([3, 5, 7], [11, 2, 13, 4]), ([3, 5, 7], [17]), ([6, 2, 9, 8, 5], [12, 3]), ([6, 2, 9, 8, 5], [4, 4, 10])]
-OTHER = [*PROBE[:2], ([1, 7, 4, 3, 10], [5, 14]), ([1, 7, 4, 3, 10], [8, 1, 6])]  # the first prompt has other company
-SAME = 5  # completion tokens of the first prompt
+PROBE_OTHER_BATCH = [
+    *PROBE[:2],
+    ([1, 7, 4, 3, 10], [5, 14]),
+    ([1, 7, 4, 3, 10], [8, 1, 6]),
+]  # the first prompt has other company
+PROBE_NUM_TOKENS = 5  # completion tokens of the first prompt
 
 
 class Forward:
@@ -49,10 +53,10 @@ class Forward:
         if self.packing and self.can_pack(model, batch):
             logps, entropy = packed(model, batch, temperature, entropy_gradient, self.share_prompts)
         else:
-            logps, entropy = plain(model, batch, temperature, entropy_gradient)
-        return in_place(batch, logps), in_place(batch, entropy)
+            logps, entropy = padded_forward(model, batch, temperature, entropy_gradient)
+        return scatter_to_mask(batch, logps), scatter_to_mask(batch, entropy)
 
-    def compare(
+    def divergence_from_teacher(
         self,
         model: PreTrainedModel,
         teacher: PreTrainedModel,
@@ -83,12 +87,12 @@ class Forward:
             found = logits_divergence(logits, found_there, temperature, divergence)
             if want_logps:
                 logps = token_logps(logits, targets, 1.0)
-        return in_place(batch, found), None if logps is None else in_place(batch, logps)
+        return scatter_to_mask(batch, found), None if logps is None else scatter_to_mask(batch, logps)
 
     def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:
         """Whether packing gives what the model itself gives: tried once per model, said once if it does not."""
         if model not in self._can_pack:
-            self._can_pack[model] = packs(model)
+            self._can_pack[model] = supports_packing(model)
             if not self._can_pack[model]:
                 warnings.warn(
                     f"{type(model).__name__} does not take packed sequences: training with padding", stacklevel=2
@@ -108,8 +112,8 @@ def packed(
 def packed_states(model: PreTrainedModel, batch: Sequences, share_prompts: bool) -> tuple[Tensor, Tensor]:
     """(N, H) what the output layer is applied to at the N completion tokens, and its (V, H) weight."""
     layout = pack(batch, share_prompts)
-    whole = inner(model)
-    with attending(model, attention):
+    whole = unwrap_peft(model)
+    with custom_attention(model, attention):
         out = whole.base_model(
             input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, layout=layout
         )
@@ -117,7 +121,7 @@ def packed_states(model: PreTrainedModel, batch: Sequences, share_prompts: bool)
     return hidden, whole.get_output_embeddings().weight
 
 
-def plain(
+def padded_forward(
     model: PreTrainedModel, batch: Sequences, temperature: float, entropy_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     """The same from the model's own forward."""
@@ -140,9 +144,9 @@ def plain_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
 
 
 @torch.no_grad()
-def packs(model: PreTrainedModel) -> bool:
+def supports_packing(model: PreTrainedModel) -> bool:
     """Whether a packed forward of this model gives the log-probs of its own forward, on four short sequences."""
-    whole = inner(model)
+    whole = unwrap_peft(model)
     head = whole.get_output_embeddings()
     if type(head) is not nn.Linear or head.bias is not None or whole.base_model is whole:
         return False
@@ -151,7 +155,7 @@ def packs(model: PreTrainedModel) -> bool:
     size = whole.config.vocab_size
     batch, other = (
         stack([([i % size for i in p], [i % size for i in c]) for p, c in pairs], 0).to(model.device)
-        for pairs in (PROBE, OTHER)
+        for pairs in (PROBE, PROBE_OTHER_BATCH)
     )
     was_training = model.training
     model.eval()
@@ -159,23 +163,25 @@ def packs(model: PreTrainedModel) -> bool:
         with torch.autocast(model.device.type, enabled=False):  # its rounding is larger than the tolerance
             found, _ = packed(model, batch, 1.0, False, share_prompts=True)
             beside, _ = packed(model, other, 1.0, False, share_prompts=True)
-            expected, _ = plain(model, batch, 1.0, False)
+            expected, _ = padded_forward(model, batch, 1.0, False)
     except (TypeError, ValueError, RuntimeError, AttributeError):  # whatever an architecture makes of a layout
         return False
     finally:
         model.train(was_training)
     tolerance = TOLERANCE.get(model.dtype, 0.3)
-    mixed = (found - beside)[:SAME].abs().max() > tolerance / 100  # in a new model a leak is small, but not that small
+    mixed = (found - beside)[
+        :PROBE_NUM_TOKENS
+    ].abs().max() > tolerance / 100  # in a new model a leak is small, but not that small
     return bool((found - expected).abs().max() < tolerance and not mixed)
 
 
-def inner(model: PreTrainedModel) -> PreTrainedModel:
+def unwrap_peft(model: PreTrainedModel) -> PreTrainedModel:
     """The transformers model itself, adapters in place, without peft's wrapper around it."""
     unwrapped = getattr(model, "get_base_model", None)
     return unwrapped() if unwrapped else model
 
 
-def in_place(batch: Sequences, values: Tensor) -> Tensor:
+def scatter_to_mask(batch: Sequences, values: Tensor) -> Tensor:
     """N values of the completion tokens as (B, T), 0 elsewhere."""
     mask = batch.mask
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)

@@ -50,7 +50,7 @@ class _HeadLogps(torch.autograd.Function):
         target, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
         ctx.probs = None
         for rows in row_tiles(hidden, weight, chunk):
-            target[rows], lse[rows], entropy[rows], probs = _statistics(
+            target[rows], lse[rows], entropy[rows], probs = _forward_tile_stats(
                 hidden[rows].to(cast), weight, targets[rows], temperature, chunk
             )
             if len(probs) == len(hidden) and probs.shape[1] == len(weight):
@@ -70,7 +70,7 @@ class _HeadLogps(torch.autograd.Function):
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         for rows in row_tiles(hidden, weight, ctx.chunk):
             states = hidden[rows].to(ctx.cast)
-            for columns, probs, logps in _again(ctx, states, weight, lse[rows], of_entropy is not None):
+            for columns, probs, logps in _recompute_probs(ctx, states, weight, lse[rows], of_entropy is not None):
                 slope = of_logps[rows, None]
                 if of_entropy is not None:
                     slope = slope + of_entropy[rows, None] * (logps + entropy[rows, None])
@@ -83,7 +83,7 @@ class _HeadLogps(torch.autograd.Function):
         return to_hidden, to_weight, None, None, None
 
 
-def _again(
+def _recompute_probs(
     ctx: Any, states: Tensor, weight: Tensor, lse: Tensor, with_logps: bool
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """(columns, probabilities, log-probabilities where they are wanted) tile by tile, as backward needs them."""
@@ -96,7 +96,7 @@ def _again(
         yield columns, probs, logits.sub_(lse[:, None]) if with_logps else logits
 
 
-def _statistics(
+def _forward_tile_stats(
     states: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Per token: the target's logit, log sum exp and the entropy in one pass; and the last tile's probabilities."""

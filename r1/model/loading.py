@@ -43,7 +43,7 @@ class Lora:
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
-            raise UserError("LoRA needs the extra `peft`", where="model.lora", do="pip install 'r1[peft]'") from None
+            raise UserError("LoRA needs the extra `peft`", key="model.lora", hint="pip install 'r1[peft]'") from None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
             wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
@@ -74,9 +74,9 @@ class Model:
         if (path is None) == (config is None):
             raise UserError(
                 "a model is either loaded (`path`) or made (`config`)",
-                where="model.path",
-                given=path,
-                do="set exactly one of model.path and model.config",
+                key="model.path",
+                value=path,
+                hint="set exactly one of model.path and model.config",
             )
         self.path, self.tokenizer_path = path, tokenizer or path
         self.config_fields = config
@@ -87,7 +87,7 @@ class Model:
         from transformers import AutoTokenizer
 
         if self.tokenizer_path is None:
-            raise UserError("random weights need a tokenizer", where="model.tokenizer", do="model.tokenizer=r1:tiny")
+            raise UserError("random weights need a tokenizer", key="model.tokenizer", hint="model.tokenizer=r1:tiny")
         tokenizer = _load(AutoTokenizer.from_pretrained, self.tokenizer_path)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -109,9 +109,9 @@ class Model:
             raise UserError(
                 f"transformers reads this tokenizer back differently beside a {model_type} model, so the exported "
                 "model would not be the trained one",
-                where="model.config.model_type",
-                given=model_type,
-                do="model.config.model_type=llama keeps a tokenizer as it is",
+                key="model.config.model_type",
+                value=model_type,
+                hint="model.config.model_type=llama keeps a tokenizer as it is",
                 code=MODEL,
             )
 
@@ -132,14 +132,14 @@ class Model:
             return AutoConfig.for_model(**fields)  # type: ignore[no-any-return]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                "transformers cannot make this config", where="model.config", given=self.config_fields, do=str(error)
+                "transformers cannot make this config", key="model.config", value=self.config_fields, hint=str(error)
             ) from None
 
     def load(self, seed: int) -> PreTrainedModel:
         """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
         from transformers import AutoModelForCausalLM
 
-        return self._made(AutoModelForCausalLM, seed)
+        return self._instantiate(AutoModelForCausalLM, seed)
 
     def load_classifier(self, seed: int, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The same weights with one output per sequence in place of the language-model head.
@@ -152,12 +152,12 @@ class Model:
 
         config = self.load_config()
         config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
-        return self._made(AutoModelForSequenceClassification, seed, config)
+        return self._instantiate(AutoModelForSequenceClassification, seed, config)
 
-    def _made(self, auto: Any, seed: int, config: PretrainedConfig | None = None) -> PreTrainedModel:
+    def _instantiate(self, auto: Any, seed: int, config: PretrainedConfig | None = None) -> PreTrainedModel:
         import torch
 
-        from r1.model.packing import recomputing
+        from r1.model.packing import checkpoint_contexts
 
         knobs: dict[str, Any] = {
             "dtype": getattr(torch, self.dtype),
@@ -172,20 +172,20 @@ class Model:
                 model = auto.from_config(config or self.load_config(), **knobs)
             if self.gradient_checkpointing:
                 enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-                how = {"use_reentrant": False, "context_fn": partial(recomputing, model.config)}
+                how = {"use_reentrant": False, "context_fn": partial(checkpoint_contexts, model.config)}
                 (enable or model.gradient_checkpointing_enable)(how)
             model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model
 
 
-def location(path: str) -> str:
+def resolve_model_path(path: str) -> str:
     """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else as it is."""
     if path.startswith("r1:"):
         folder = ASSETS / path.removeprefix("r1:")
         if not folder.is_dir():
             names = sorted(f"r1:{p.name}" for p in ASSETS.iterdir() if p.is_dir())
-            raise UserError("r1 ships no such model", where="model.path", given=path, allowed=names, code=MODEL)
+            raise UserError("r1 ships no such model", key="model.path", value=path, expected=names, code=MODEL)
         return str(folder)
     inside = Path(path) / "model"
     return str(inside) if (inside / "config.json").is_file() else path
@@ -194,16 +194,16 @@ def location(path: str) -> str:
 def _load(load: Any, path: str, **kwargs: Any) -> Any:
     from safetensors import SafetensorError
 
-    where = location(path)
+    where = resolve_model_path(path)
     try:
         return load(where, **kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             "the model cannot be loaded",
-            where="model.path",
-            given=path,
-            allowed="a local folder in the transformers format, a run's folder, a hub id, or r1:<name>",
-            do=str(error).strip().splitlines()[0],
+            key="model.path",
+            value=path,
+            expected="a local folder in the transformers format, a run's folder, a hub id, or r1:<name>",
+            hint=str(error).strip().splitlines()[0],
             code=MODEL,
         ) from None
 

@@ -24,7 +24,7 @@ from r1.model.sequences import Sequences
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-FULL_ENOUGH = 0.8  # rows shorter than this share of a segment's width go into a segment of their own
+MIN_FILL = 0.8  # rows shorter than this share of a segment's width go into a segment of their own
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _similar(lengths: list[int]) -> Iterator[tuple[list[int], int]]:
     start = 0
     for end in range(1, len(order) + 1):
         longest = lengths[order[start]]
-        if end == len(order) or lengths[order[end]] < FULL_ENOUGH * longest:
+        if end == len(order) or lengths[order[end]] < MIN_FILL * longest:
             yield order[start:end], longest
             start = end
 
@@ -154,7 +154,7 @@ def attention(
     Raises:
         ValueError: the model's attention has a part of its own that is not worked out here.
     """
-    refuse_extras(kwargs)
+    check_unsupported_attention(kwargs)
     parts = []
     for segment in layout.segments:
         keys, values = (_with_prompt(layout, segment, states) for states in (key, value))
@@ -176,7 +176,7 @@ def attention(
     return torch.cat(parts)[None], None
 
 
-def refuse_extras(kwargs: dict[str, Any]) -> None:
+def check_unsupported_attention(kwargs: dict[str, Any]) -> None:
     """A soft cap, sinks or a position bias on the scores: such a model keeps its own attention."""
     if extras := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
         raise ValueError(f"attention with {', '.join(extras)}")
@@ -192,7 +192,7 @@ def _with_prompt(layout: Layout, segment: Segment, states: Tensor) -> Tensor:
 
 
 @contextmanager
-def attending(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
+def custom_attention(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
     """Inside, the model's attention is ``function``, which also gets what is handed to the model's forward by name."""
     from transformers import AttentionInterface
 
@@ -212,6 +212,6 @@ def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def recomputing(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, after ``attending``."""
+def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, after ``custom_attention``."""
     return nullcontext(), _attention_named(config, config._attn_implementation)

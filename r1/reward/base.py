@@ -12,16 +12,16 @@ from typing import Any
 
 from r1.core.errors import DATA, REWARD, Interrupted, UserError
 from r1.data.base import Row, Verifier
-from r1.reward.initial_policy import FrozenPolicy
-from r1.rollout.base import carry_on
+from r1.reward.initial_policy import InitialPolicy
+from r1.rollout.base import no_op
 
 Function = Callable[..., list[float | None]]
 """TRL's reward, ``f(prompts, completions, **columns)``: a number or None (does not apply) for each."""
 
-EXTRAS = (
+INJECTED_ARGS = (
     "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "poll"
 )  # fmt: skip
-RESERVED = ("prompts", "completions", *EXTRAS)
+RESERVED = ("prompts", "completions", *INJECTED_ARGS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Term:
     def __post_init__(self) -> None:
         if self.weight is not None and not math.isfinite(self.weight):
             where = f"reward.terms.{self.name}.weight"
-            raise UserError("a weight must be finite", where=where, given=self.weight, allowed="a number, or null")
+            raise UserError("a weight must be finite", key=where, value=self.weight, expected="a number, or null")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Rewards:
         completion_ids: list[list[int]],
         max_completion_length: int,
         truncated: list[bool] | None = None,
-        frozen_policy: FrozenPolicy | None = None,
-        poll: Callable[[], None] = carry_on,
+        frozen_policy: InitialPolicy | None = None,
+        poll: Callable[[], None] = no_op,
     ) -> Scores:
         """Score B completions; every list has one entry per completion. A row's ``terms`` say which of them apply.
 
@@ -106,13 +106,13 @@ class Rewards:
         }
         constants |= {"frozen_policy": frozen_policy} if frozen_policy else {}
         raw = {
-            name: _applied(name, f"{self.where}.{name}", term.function, batch, constants)
+            name: _score_term(name, f"{self.where}.{name}", term.function, batch, constants)
             for name, term in self.terms.items()
         }
         weights = {name: term.weight for name, term in self.terms.items()}
         return Scores(raw, weights, [_total(raw, weights, b) for b in range(len(completions))])
 
-    def ask_for(self, extra: str) -> bool:
+    def any_term_needs(self, extra: str) -> bool:
         """Whether a term takes this runtime object."""
         return any(extra in inspect.signature(_unwrapped(t.function)[0]).parameters for t in self.terms.values())
 
@@ -130,7 +130,7 @@ def applies(term: str, row: Row) -> bool:
     return row.get("terms") is None or term in row["terms"]
 
 
-def _applied(
+def _score_term(
     name: str, where: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]
 ) -> list[float]:
     """One term's values on the rows that it applies to, NaN on the others."""
@@ -158,7 +158,7 @@ def columns(rows: list[Row]) -> dict[str, list[Any]]:
     """
     names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
     if taken := [name for name in names if name in RESERVED]:
-        raise UserError("this column name is reserved", where="data", given=taken, do="rename the column", code=DATA)
+        raise UserError("this column name is reserved", key="data", value=taken, hint="rename the column", code=DATA)
     return {name: [row[name] for row in rows] for name in names}
 
 
@@ -183,18 +183,20 @@ def _unwrapped(function: Function) -> tuple[Function, set[str]]:
 def _values(where: str, function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> list[float]:
     """Call the term at the config key ``where`` on a batch; its B values, NaN for None."""
     if missing := required_columns(function, ()) - batch.keys():
-        raise _fault(where, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch))
+        raise _term_error(
+            where, function, f"needs a column that the rows lack: {', '.join(sorted(missing))}", sorted(batch)
+        )
     try:
         values = function(**_arguments(function, batch | constants))
     except (UserError, Interrupted):
         raise
     except Exception as error:  # a user's function may raise anything; the user must learn which one it was
-        what = f"raised {type(error).__name__}: {error} ({_culprit(function, batch, constants)})"
-        raise _fault(where, function, what) from error
+        what = f"raised {type(error).__name__}: {error} ({_failing_sample(function, batch, constants)})"
+        raise _term_error(where, function, what) from error
     if not isinstance(values, list):
-        raise _fault(where, function, f"returned {type(values).__name__}", "a list of numbers or None")
+        raise _term_error(where, function, f"returned {type(values).__name__}", "a list of numbers or None")
     if len(values) != len(batch["completions"]):
-        raise _fault(where, function, f"returned {len(values)} values for {len(batch['completions'])} completions")
+        raise _term_error(where, function, f"returned {len(values)} values for {len(batch['completions'])} completions")
     return [_number(where, function, b, value) for b, value in enumerate(values)]
 
 
@@ -206,7 +208,7 @@ def _arguments(function: Function, available: dict[str, Any]) -> dict[str, Any]:
     return {name: v for name, v in available.items() if name not in bound and (takes_all or name in parameters)}
 
 
-def _culprit(function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> str:
+def _failing_sample(function: Function, batch: dict[str, list[Any]], constants: dict[str, Any]) -> str:
     """Which sample makes ``function`` raise, found by showing it one sample at a time."""
     for b in range(len(batch["completions"])):
         try:
@@ -220,19 +222,21 @@ def _number(where: str, function: Function, b: int, value: Any) -> float:
     if value is None:
         return math.nan
     if not isinstance(value, Real):
-        raise _fault(where, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value)
+        raise _term_error(where, function, f"returned {type(value).__name__} for sample {b}", "a number or None", value)
     if math.isinf(value):
-        raise _fault(where, function, f"returned {value} for sample {b}", "a finite number or None")
+        raise _term_error(where, function, f"returned {value} for sample {b}", "a finite number or None")
     return float(value)
 
 
-def _fault(where: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None) -> UserError:
+def _term_error(
+    where: str, function: Function, what: str, allowed: str | list[str] = "", given: object = None
+) -> UserError:
     inner, _ = _unwrapped(function)
     called = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', type(inner).__name__)}"
     return UserError(
         f"reward term `{where.rpartition('.')[2]}` ({called}) {what}",
-        where=where,
-        given=given,
-        allowed=allowed,
+        key=where,
+        value=given,
+        expected=allowed,
         code=REWARD,
     )

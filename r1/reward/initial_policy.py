@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-class FrozenPolicy:
+class InitialPolicy:
     """Answers in the tokenizer's own chat template.
 
     Args:

@@ -26,8 +26,8 @@ def check_chat(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
     if tokenizer.chat_template is None:
         raise UserError(
             "a reward model reads a chat, and this one's tokenizer has no chat template",
-            where=where,
-            given=tokenizer.name_or_path or None,
+            key=where,
+            value=tokenizer.name_or_path or None,
             code=MODEL,
         )
 
@@ -40,6 +40,6 @@ def padded(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     return pad(ids, batch_first=True, padding_value=pad_id), pad(masks, batch_first=True)
 
 
-def scalars(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+def reward_model_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
     """(B,) float32."""
     return model(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].float()  # type: ignore[no-any-return]

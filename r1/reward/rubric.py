@@ -11,7 +11,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from r1.data.completion import normalise, spoken
+from r1.data.completion import normalise, text_after_thinking
 
 BRACKETS = str.maketrans("<>", "‹›")  # no tag survives, and a comparison can still be read
 MARK = re.compile(r"[‹\[({⟨《〈]+\W*score[^‹›\[\](){}⟨⟩《》〈〉]{0,12}[›\])}⟩》〉]+", re.IGNORECASE)
@@ -56,10 +56,10 @@ class Rubric:
     def prompt(self, question: str, answer: str) -> str:
         """The judge's prompt. The tag is a function of the whole content, so no content can contain its own."""
         tag = hashlib.sha256(repr((self.seed, self.text, question, answer)).encode()).hexdigest()[:16]
-        quoted = {"question": self.quoted(question), "answer": self.quoted(answer)}
+        quoted = {"question": self.sanitize(question), "answer": self.sanitize(answer)}
         return PROMPT.format(rubric=self.text, tag=tag, low=self.low, high=self.high, **quoted)
 
-    def quoted(self, text: str) -> str:
+    def sanitize(self, text: str) -> str:
         """Text that is harmless between two lines: no tag, no score mark, nothing invisible, not too long."""
         kept = normalise(text[: self.max_chars])
         harmless = MARK.sub("(a score mark)", kept.translate(BRACKETS))
@@ -67,7 +67,7 @@ class Rubric:
 
     def score(self, reply: str) -> float | None:
         """The last score mark after the judge's thinking, moved to 0 to 1; None if there is none on the scale."""
-        marks = SCORE.findall(spoken(reply))
+        marks = SCORE.findall(text_after_thinking(reply))
         value = float(marks[-1]) if marks else None
         if value is None or not self.low <= value <= self.high:
             return None

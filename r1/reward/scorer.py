@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from r1.data.completion import spoken
+from r1.data.completion import text_after_thinking
 
 CACHED = 65_536  # scores
 Pair = tuple[str, str]  # prompt, text
@@ -25,14 +25,14 @@ class Scorer:
     """
 
     reasons: tuple[str, ...] = ()  # why a text may have no score
-    passing: tuple[str, ...] = ()  # those that may not be so the next time
+    transient_errors: tuple[str, ...] = ()  # those that may not be so the next time
 
     def __init__(self, thinking: bool) -> None:
         self.thinking = thinking
         self._known: dict[Pair, Outcome] = {}
         self._counts: Counter[str] = Counter()
 
-    def scored(
+    def score_cached(
         self, prompts: Sequence[str], completions: Sequence[str], score: Callable[[list[Pair]], list[Outcome]]
     ) -> list[float | None]:
         """(B,) scores, None where there is none; ``score`` is asked for the pairs that are not known, each once."""
@@ -40,7 +40,7 @@ class Scorer:
         fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         found = {pair: self._known[pair] for pair in pairs if pair in self._known}
         found |= dict(zip(fresh, score(fresh), strict=True)) if fresh else {}
-        self._known |= {pair: outcome for pair, outcome in found.items() if outcome not in self.passing}
+        self._known |= {pair: outcome for pair, outcome in found.items() if outcome not in self.transient_errors}
         for old in list(islice(self._known, max(0, len(self._known) - CACHED))):
             del self._known[old]
         outcomes = [found[pair] for pair in pairs]
@@ -52,7 +52,7 @@ class Scorer:
 
     def shown(self, completion: str) -> str:
         """The part of a completion that is scored."""
-        return completion if self.thinking else spoken(completion)
+        return completion if self.thinking else text_after_thinking(completion)
 
     def pop_counts(self) -> dict[str, int]:
         """How many completions since the last call had no score, by reason."""

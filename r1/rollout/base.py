@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from r1.distributed.collectives import Ranks
+from r1.distributed.collectives import RankGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,10 +32,10 @@ class Rollout:
     truncated: bool
 
 
-ALONE = Ranks()
+SINGLE_RANK = RankGroup()
 
 
-def carry_on() -> None:
+def no_op() -> None:
     """The ``poll`` of those whom nobody asks to stop."""
 
 
@@ -52,7 +52,7 @@ class Engine(Protocol):
     exact: ClassVar[bool]
     num_processes: int
 
-    def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
+    def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
         """Sample with the weights that ``model`` has now, until the next update.
 
         Args:
@@ -65,7 +65,7 @@ class Engine(Protocol):
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = carry_on,
+        poll: Callable[[], None] = no_op,
     ) -> list[list[Rollout]]:
         """``len(seeds[p])`` completions for each prompt p.
 
@@ -83,17 +83,17 @@ class Sampler(Protocol):
     """An engine that is asked for one batch at a time, and not waited for."""
 
     def update(
-        self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE, weights: Weights | None = None
+        self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK, weights: Weights | None = None
     ) -> None:
         """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
 
     def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
         """Ask for a batch, as ``Engine.generate``."""
 
-    def settle(self, poll: Callable[[], None] = carry_on) -> None:
+    def settle(self, poll: Callable[[], None] = no_op) -> None:
         """Until the batch that was begun needs this device's engine no more."""
 
-    def result(self, poll: Callable[[], None] = carry_on) -> list[list[Rollout]]:
+    def result(self, poll: Callable[[], None] = no_op) -> list[list[Rollout]]:
         """The batch that was begun."""
 
     def weights(self) -> Weights:

@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from r1.core.seeds import uniforms
-from r1.distributed.collectives import Ranks
+from r1.distributed.collectives import RankGroup
 from r1.model.functional import sample
-from r1.rollout.base import ALONE, Rollout, carry_on
+from r1.rollout.base import SINGLE_RANK, Rollout, no_op
 from r1.rollout.decoding.decoder import decoder
-from r1.rollout.serving.subprocess_sampler import Beside
+from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 
 
 class Transformers:
@@ -49,14 +49,14 @@ class Transformers:
         self.max_completion_length = max_completion_length
         self.batch_size, self.async_steps = batch_size, async_steps
         self.num_processes = 1 + async_steps
-        self.beside: Beside | None = None
+        self.beside: SubprocessSampler | None = None
 
-    def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
+    def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
         self.model = model
 
-    def ahead(self) -> Beside | None:
+    def ahead(self) -> SubprocessSampler | None:
         """This engine, in a process of its own."""
-        self.beside = Beside(copy.copy(self)) if self.async_steps else None
+        self.beside = SubprocessSampler(copy.copy(self)) if self.async_steps else None
         return self.beside
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class Transformers:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = carry_on,
+        poll: Callable[[], None] = no_op,
     ) -> list[list[Rollout]]:
         model = self.model
         was_training = model.training
@@ -88,19 +88,19 @@ class Transformers:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = carry_on,
+        poll: Callable[[], None] = no_op,
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
         sizes = [len(group) for group in seeds]
-        with _in_any_order(self.model.device):
+        with allow_nondeterministic_kernels(self.model.device):
             tokens, logps = _loop(self.model, prompts, sizes, noise, self.temperature, stop_ids, poll)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
 
 
 @contextmanager
-def _in_any_order(device: torch.device) -> Iterator[None]:
+def allow_nondeterministic_kernels(device: torch.device) -> Iterator[None]:
     """On a GPU, without the slower kernels of ``trainer.deterministic``: decoding never writes one place twice."""
     asked, warn_only = (
         torch.are_deterministic_algorithms_enabled(),

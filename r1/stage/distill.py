@@ -16,9 +16,9 @@ from r1.data.base import Data, Row
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.distillation.answer_cache import Store
+from r1.stage.distillation.answer_cache import AnswerCache
 from r1.stage.distillation.filters import Filters
-from r1.stage.distillation.teacher_queries import Asked, ModelChange, ask
+from r1.stage.distillation.teacher_queries import ModelChange, TeacherAnswers, query_teacher
 from r1.stage.distillation.traces import write_traces
 from r1.stage.sft import Sft
 from r1.stage.training.optimization import Optimization
@@ -76,12 +76,12 @@ class Distill(Sft):
         self.store, self.model_change = Path(store) if store else None, model_change
         self.teacher_seed = seed if teacher_seed is None else teacher_seed
         if self.store:
-            Store(self.store, "stage.store", self.poll)  # a file that is no store is found now
+            AnswerCache(self.store, "stage.store", self.poll)  # a file that is no store is found now
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            with self.whole_policy():
-                rows, self.counts = self.ranks.from_first(self.kept)
+            with self.summon_full_params():
+                rows, self.counts = self.ranks.broadcast_from_rank_zero(self.kept)
             self.data = dataclasses.replace(self.data, train=rows)
 
     def on_train_start(self) -> None:
@@ -107,10 +107,10 @@ class Distill(Sft):
         if len(rows) < self.plan.examples_per_step:
             raise UserError(
                 f"{len(rows)} teacher answers were kept, fewer than one optimizer step needs",
-                where="stage.num_questions",
-                given=", ".join(f"{name} {count}" for name, count in counts.items()),
-                allowed=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
-                do="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
+                key="stage.num_questions",
+                value=", ".join(f"{name} {count}" for name, count in counts.items()),
+                expected=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
+                hint="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
                 code=DATA,
             )
         counts |= asked.counts
@@ -134,10 +134,10 @@ class Distill(Sft):
             max_completion_length=self.engine.max_completion_length,
         )
 
-    def ask(self, file: Path | None) -> Asked:
+    def ask(self, file: Path | None) -> TeacherAnswers:
         """Every answer with its question; ``file`` keeps the answers where no ``store`` was named."""
         wanted = questions(self.questions(), self.answers_per_question, self.teacher_seed)
         with TemporaryDirectory() as nowhere:  # without a record nothing is kept
             file = self.store or file or Path(nowhere) / "answers.jsonl"
-            with Store(file, "stage.store", self.poll) as store:
-                return ask(self.teacher, wanted, store, self.poll, self.model_change)
+            with AnswerCache(file, "stage.store", self.poll) as store:
+                return query_teacher(self.teacher, wanted, store, self.poll, self.model_change)

@@ -13,16 +13,16 @@ from typing import Annotated, Unpack
 from annotated_types import Ge, Gt
 
 from r1.core import jsonl
-from r1.core.console import console, sentence
+from r1.core.console import console, status_line
 from r1.core.errors import DATA, UserError
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.distill import Distill
 from r1.stage.distillation.filters import Filters
-from r1.stage.distillation.question_generation import REASONS, Opening, Sieve
+from r1.stage.distillation.question_generation import REASONS, QuestionFilter, QuestionPrompt
 from r1.stage.distillation.teacher_queries import ModelChange
 from r1.stage.distillation.traces import write_traces
 from r1.stage.training.optimization import Optimization
@@ -90,8 +90,11 @@ class DistillDirect(Distill):
             **optimization,
         )
         self.max_tries, self.single_line, self.min_question_length = max_tries, single_line, min_question_length
-        self.asking = copy.copy(engine)
-        self.asking.temperature, self.asking.max_completion_length = question_temperature, max_question_length
+        self.question_engine = copy.copy(engine)
+        self.question_engine.temperature, self.question_engine.max_completion_length = (
+            question_temperature,
+            max_question_length,
+        )
 
     def setup(self, stage: str) -> None:
         if stage == "fit":  # Lightning would load the policy, and move it, only after this
@@ -115,7 +118,7 @@ class DistillDirect(Distill):
         else:
             self.asked, self.question_counts = self.write_questions()
             counted = ", ".join(f"{name} {count}" for name, count in self.question_counts.items() if count)
-            console.print(sentence(f"{len(self.asked)} questions of the student's own were taken: {counted}"))
+            console.print(status_line(f"{len(self.asked)} questions of the student's own were taken: {counted}"))
             if file:
                 write_traces(file, self.asked, self.question_counts)
         return super().kept()
@@ -125,25 +128,25 @@ class DistillDirect(Distill):
 
     def write_questions(self) -> tuple[list[Row], dict[str, int]]:
         """``num_questions`` rows, and the sieve's counts. Raises: UserError: too few are taken in ``max_tries``."""
-        self.asking.update(self.policy, 0)
-        opening = Opening(self.data, self.tokenizer, self.single_line)
-        sieve = Sieve(self.data, self.min_question_length)
+        self.question_engine.update(self.policy, 0)
+        opening = QuestionPrompt(self.data, self.tokenizer, self.single_line)
+        sieve = QuestionFilter(self.data, self.min_question_length)
         limit = self.num_questions * self.max_tries
         while len(sieve.rows) < self.num_questions and sieve.counts["written"] < limit:
             start = sieve.counts["written"]
             numbers = range(start, min(start + WRITTEN_AT_ONCE, limit))
-            seeds = [[key(self.seed, "question", i)] for i in numbers]
+            seeds = [[derive_seed(self.seed, "question", i)] for i in numbers]
             prompts = [opening.prompt_ids for _ in numbers]
-            for (rollout,) in self.asking.generate(prompts, seeds, opening.stop_ids, self.poll):
+            for (rollout,) in self.question_engine.generate(prompts, seeds, opening.stop_ids, self.poll):
                 if len(sieve.rows) < self.num_questions:
                     sieve.see(opening.question(rollout))
         if len(sieve.rows) < self.num_questions:
             raise UserError(
                 f"the student wrote {limit} questions, of which {len(sieve.rows)} were taken",
-                where="stage.num_questions",
-                given=", ".join(f"{name} {count}" for name, count in sieve.counts.items()),
-                allowed=f"{self.num_questions} of them within stage.max_tries={self.max_tries} times as many",
-                do="lower stage.num_questions, raise stage.max_tries, or take a student that has read such prompts",
+                key="stage.num_questions",
+                value=", ".join(f"{name} {count}" for name, count in sieve.counts.items()),
+                expected=f"{self.num_questions} of them within stage.max_tries={self.max_tries} times as many",
+                hint="lower stage.num_questions, raise stage.max_tries, or take a student that has read such prompts",
                 code=DATA,
             )
         return sieve.rows, sieve.counts

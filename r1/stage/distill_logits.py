@@ -16,7 +16,7 @@ from r1.model.fused_divergence import Divergence
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.distillation.local_teacher import FrozenTeacher
+from r1.stage.distillation.local_teacher import LocalTeacher
 from r1.stage.sft import Sft, SftBatch
 from r1.stage.training.optimization import Optimization
 from r1.stage.validation.metrics import Validation
@@ -60,18 +60,18 @@ class DistillLogits(Sft):
             loss_on_prompt=loss_on_prompt,
             **optimization,
         )
-        self.teacher = FrozenTeacher(teacher, self.tokenizer)
+        self.teacher = LocalTeacher(teacher, self.tokenizer)
         self.divergence, self.tau, self.cross_entropy = divergence, temperature, cross_entropy
 
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
         teacher = self.teacher.on(self.device)
-        found, logps = self.forward_pass.compare(
+        found, logps = self.forward_pass.divergence_from_teacher(
             self.policy, teacher, batch, self.tau, self.divergence, want_logps=self.cross_entropy > 0
         )
         divergence = found.sum() / batch.step_tokens
-        self.accumulate({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
+        self.log_sum({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
         loss = (1 - self.cross_entropy) * self.tau**2 * divergence
         if logps is not None:
             loss = loss - self.cross_entropy * logps.sum() / batch.step_tokens
-        self.accumulate({"train/loss": loss.detach()})
+        self.log_sum({"train/loss": loss.detach()})
         return loss * self.backward_scale()

@@ -17,18 +17,18 @@ from typing import Annotated, Any, Unpack
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.data.base import Data
 from r1.model.fused_divergence import Divergence
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.base import Stage
-from r1.stage.distillation.local_teacher import FrozenTeacher
-from r1.stage.sft import SftBatch, cut
+from r1.stage.distillation.local_teacher import LocalTeacher
+from r1.stage.sft import SftBatch, make_micro_batches
 from r1.stage.training.optimization import Optimization
 from r1.stage.validation.metrics import Validation
-from r1.stage.validation.sampling import share
+from r1.stage.validation.sampling import shard
 from r1.teacher.base import Teacher
 
 
@@ -66,31 +66,33 @@ class DistillOnPolicy(Stage):
         super().__init__(model, data, rewards, engine, validation, seed)
         self.group_size = group_size
         self.training_setup(optimization, num_devices, share_prompts)
-        self.teacher = FrozenTeacher(teacher, self.tokenizer)
+        self.teacher = LocalTeacher(teacher, self.tokenizer)
         self.divergence, self.tau, self.num_iterations = divergence, temperature, num_iterations
         self.sequences: list[tuple[list[int], list[int]]] = []  # of the rollout batch: (prompt ids, completion ids)
 
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
         teacher = self.teacher.on(self.device)
-        found, _ = self.forward_pass.compare(self.policy, teacher, batch, self.tau, self.divergence, want_logps=False)
+        found, _ = self.forward_pass.divergence_from_teacher(
+            self.policy, teacher, batch, self.tau, self.divergence, want_logps=False
+        )
         divergence = found.sum() / batch.step_tokens
         loss = self.tau**2 * divergence
-        self.accumulate({"train/divergence": divergence.detach(), "train/loss": loss.detach()})
+        self.log_sum({"train/divergence": divergence.detach(), "train/loss": loss.detach()})
         return loss * self.backward_scale()
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         if not self.sequences or step % self.num_iterations == 0:
             self.sequences = self.rollouts(step // self.num_iterations)
-        return cut(self, self.sequences)
+        return make_micro_batches(self, self.sequences)
 
     def rollouts(self, number: int) -> list[tuple[list[int], list[int]]]:
         """Sample the rollout batch ``number``, on this device: (prompt ids, completion ids) of each completion."""
         self.update_engine()
         started, indices = time.monotonic(), self.step_indices(number)
-        seeds = [[key(self.seed, "rollout", number, i, g) for g in range(self.group_size)] for i in indices]
+        seeds = [[derive_seed(self.seed, "rollout", number, i, g) for g in range(self.group_size)] for i in indices]
         groups = self.sample([self.data.train[i] for i in indices], seeds)
         flat = [rollout for group in groups for rollout in group]
-        self.accumulate(
+        self.log_sum(
             {
                 "time/rollout": time.monotonic() - started,
                 "train/completion_length": sum(len(r.completion_ids) for r in flat) / self.plan.sequences_per_step,
@@ -103,4 +105,4 @@ class DistillOnPolicy(Stage):
         return {"sequences": self.sequences if step % self.num_iterations else []}
 
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
-        self.sequences = share([s for state in states for s in state["sequences"]], self.ranks.rank, self.ranks.size)
+        self.sequences = shard([s for state in states for s in state["sequences"]], self.ranks.rank, self.ranks.size)

@@ -12,7 +12,7 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
-from r1.core.errors import Halted
+from r1.core.errors import TrainingHalted
 from r1.data.base import Data
 from r1.model.functional import KL_ESTIMATORS
 from r1.model.loading import Model
@@ -22,9 +22,9 @@ from r1.rollout.base import Engine
 from r1.stage.advantage.base import Advantage
 from r1.stage.base import Stage
 from r1.stage.loss.base import Clip, Loss
-from r1.stage.rl.async_rollouts import Ahead
+from r1.stage.rl.async_rollouts import AsyncRollouts
 from r1.stage.rl.collector import Collector, ZeroVariance
-from r1.stage.rl.experience import Experience, from_state, joined, split, to_state
+from r1.stage.rl.experience import Experience, concat, from_state, split, to_state
 from r1.stage.rl.reference import Reference
 from r1.stage.training.optimization import Optimization
 from r1.stage.validation.metrics import Validation
@@ -106,7 +106,7 @@ class Grpo(Stage):
         self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
         self.experience: Experience | None = None
         sampler, asked = engine.ahead(), lambda number: self.collector.asked(number, self.step_indices(number))
-        self.ahead = Ahead(self, sampler, asked) if sampler else None
+        self.ahead = AsyncRollouts(self, sampler, asked) if sampler else None
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -122,7 +122,7 @@ class Grpo(Stage):
 
     def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
         if not len(batch):
-            return self.nothing()
+            return self.zero_loss()
         logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_coef > 0)
         mask, counts = batch.mask, batch.counts
         old_logps = logps.detach() if batch.old_logps is None else batch.old_logps
@@ -137,12 +137,12 @@ class Grpo(Stage):
         loss = (per_token * self.loss.weights(mask, counts)).sum()
         if self.entropy_coef > 0:
             loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
-        if batch.fresh:
+        if batch.is_first_pass:
             metrics["train/logprob_gap"] = _mean((logps.detach() - batch.engine_logps).abs(), batch)
-        self.accumulate(metrics | {"train/loss": loss.detach(), "train/entropy": _mean(entropy.detach(), batch)})
+        self.log_sum(metrics | {"train/loss": loss.detach(), "train/entropy": _mean(entropy.detach(), batch)})
         return loss * self.backward_scale()
 
-    def nothing(self) -> Tensor:
+    def zero_loss(self) -> Tensor:
         """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero.
 
         The other devices go through the model meanwhile, and may need this one to.
@@ -161,9 +161,11 @@ class Grpo(Stage):
     def check_step(self, metrics: dict[str, float]) -> None:
         self._stop_at_total_tokens()
         if self.max_kl is not None and metrics.get("train/kl", 0.0) > self.max_kl:
-            raise Halted(f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", metrics["train/kl"])
+            raise TrainingHalted(
+                f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", metrics["train/kl"]
+            )
         if self.min_entropy is not None and metrics.get("train/entropy", 1e9) < self.min_entropy:
-            raise Halted(
+            raise TrainingHalted(
                 f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", metrics["train/entropy"]
             )
 
@@ -178,7 +180,7 @@ class Grpo(Stage):
             self.num_tokens += self.global_sum(self.collector.pop_tokens())
         assert self.experience is not None
         self.note({"train/total_tokens": self.num_tokens})
-        return split(self.experience if fresh else self.experience.again(), self.plan.num_micro_batches)
+        return split(self.experience if fresh else self.experience.as_stale(), self.plan.num_micro_batches)
 
     @property
     def engine_is_exact(self) -> bool:
@@ -213,7 +215,7 @@ class Grpo(Stage):
         if len(held) == self.ranks.size:
             self.experience = held[self.ranks.rank]
         elif held:  # other devices than then: each row carries the step's normaliser, wherever it goes
-            self.experience = split(joined(held), self.ranks.size)[self.ranks.rank]
+            self.experience = split(concat(held), self.ranks.size)[self.ranks.rank]
         if self.reference:
             self.reference.load_state(states[0]["reference"])
         if self.ahead:

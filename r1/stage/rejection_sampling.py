@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.files import replace
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.core.statistics import Estimate
 from r1.data.base import Data
 from r1.model.loading import Model
@@ -30,7 +30,7 @@ from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.traces import write_traces
 from r1.stage.training.loader import Batches
 from r1.stage.validation.metrics import Validation
-from r1.stage.validation.sampling import share
+from r1.stage.validation.sampling import shard
 
 
 class RejectionSampling(Stage):
@@ -86,16 +86,16 @@ class RejectionSampling(Stage):
 
     def on_predict_start(self) -> None:
         def held() -> list[dict[str, Any]]:
-            return jsonl.mended(self.folder / "samples.jsonl") if self.folder else []
+            return jsonl.read_repaired(self.folder / "samples.jsonl") if self.folder else []
 
-        self.batches = self.ranks.from_first(held)
+        self.batches = self.ranks.broadcast_from_rank_zero(held)
 
     def predict_step(self, indices: list[int], batch_idx: int) -> dict[str, Any]:
         """The journal's line for a batch of questions."""
         if batch_idx < len(self.batches):  # asked by the process that this one goes on from
             return self.batches[batch_idx]
-        mine = share(indices, self.ranks.rank, self.ranks.size)
-        with self.whole_policy():
+        mine = shard(indices, self.ranks.rank, self.ranks.size)
+        with self.summon_full_params():
             self.update_engine()
             found = self.candidates(mine) if mine else []
         own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_scorer_counts()}
@@ -112,7 +112,7 @@ class RejectionSampling(Stage):
 
     def candidates(self, indices: list[int]) -> list[list[Candidate]]:
         n, rows = self.answers_per_question, [self.data.train[i] for i in indices]
-        sampled = self.sample(rows, [[key(self.seed, "reject", i, s) for s in range(n)] for i in indices])
+        sampled = self.sample(rows, [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices])
         flat, rollouts = [row for row in rows for _ in range(n)], [r for group in sampled for r in group]
         texts, scores = self.score(flat, rollouts)
         lengths, cut = [len(r.completion_ids) for r in rollouts], [r.truncated for r in rollouts]
@@ -146,7 +146,7 @@ class RejectionSampling(Stage):
         if self.folder:
             graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, rates, strict=True))
             replace(self.folder / "questions.jsonl", "".join(map(jsonl.dumps, graded)))
-        check_some(counts)
+        require_nonempty(counts)
         if self.folder:
             write_traces(self.folder / "traces.jsonl", rows, counts)
 
@@ -158,13 +158,13 @@ class RejectionSampling(Stage):
         self.report({name: figure.value for name, figure in figures.items()} | {n: float(c) for n, c in whole.items()})
 
 
-def check_some(counts: dict[str, int]) -> None:
+def require_nonempty(counts: dict[str, int]) -> None:
     """Raises: UserError: nothing was kept."""
     if not counts["kept"]:
         raise UserError(
             "no answer was kept",
-            where="stage.filters",
-            given=", ".join(f"{name} {count}" for name, count in counts.items()),
-            do="take a better model, ask more, or leave out a filter: ~stage.filters.NAME",
+            key="stage.filters",
+            value=", ".join(f"{name} {count}" for name, count in counts.items()),
+            hint="take a better model, ask more, or leave out a filter: ~stage.filters.NAME",
             code=DATA,
         )

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from r1.core.errors import UserError
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
 from r1.data.base import Data, Row
 from r1.model.loading import Model
 from r1.reward.base import Rewards
-from r1.reward.reward_model_io import chat_ids, check_chat, padded, scalars
+from r1.reward.reward_model_io import chat_ids, check_chat, padded, reward_model_scores
 from r1.rollout.base import Engine
 from r1.stage.base import Stage
 from r1.stage.training.optimization import Optimization
@@ -71,24 +71,24 @@ class RewardModel(Stage):
         self.training_setup(optimization, num_devices)
         check_chat(self.tokenizer, "model.path")
         if model.lora is not None:
-            raise UserError("a reward model trains all weights", where="model.lora", do="leave it at null")
+            raise UserError("a reward model trains all weights", key="model.lora", hint="leave it at null")
         if optimization["packing"]:
-            raise UserError("pairs are padded", where="stage.packing", given=True, allowed="false")
+            raise UserError("pairs are padded", key="stage.packing", value=True, expected="false")
 
     def configure_model(self) -> None:
         if not hasattr(self, "policy"):
-            self.policy = self.model_source.load_classifier(key(self.seed, "weights"), self.tokenizer)
+            self.policy = self.model_source.load_classifier(derive_seed(self.seed, "weights"), self.tokenizer)
 
     def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
         margins = self.margins(batch)
         loss = -logsigmoid(margins).sum() / batch.step_pairs
-        accuracy = preferred(margins).sum() / batch.step_pairs
-        self.accumulate({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
+        accuracy = pair_accuracy(margins).sum() / batch.step_pairs
+        self.log_sum({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
         return loss * self.backward_scale()
 
     def margins(self, batch: Pairs) -> Tensor:
         """(n,) r(chosen) - r(rejected)."""
-        chosen, rejected = scalars(self.policy, batch.input_ids, batch.attention_mask).chunk(2)
+        chosen, rejected = reward_model_scores(self.policy, batch.input_ids, batch.attention_mask).chunk(2)
         return chosen - rejected
 
     def micro_batches(self, step: int) -> list[Pairs]:
@@ -115,7 +115,7 @@ class RewardModel(Stage):
         rows = [self.data.val[i] for i in indices]
         margins = torch.cat([self.margins(part.to(self.device)) for part in self.pairs(rows, len(rows))])
         self.figures = {
-            "val/pair_accuracy": proportion(preferred(margins).tolist(), 1),
+            "val/pair_accuracy": proportion(pair_accuracy(margins).tolist(), 1),
             "val/loss": mean((-logsigmoid(margins)).tolist(), 1),
             "val/margin": mean(margins.tolist(), 1),
         }
@@ -128,7 +128,7 @@ class RewardModel(Stage):
         self.tokenizer.save_pretrained(folder)
 
 
-def preferred(margins: Tensor) -> Tensor:
+def pair_accuracy(margins: Tensor) -> Tensor:
     """1 where the preferred answer has the higher score, 1/2 where both have the same, else 0."""
     return (1 + margins.detach().sign()) / 2
 

@@ -53,7 +53,7 @@ class Sft(Stage):
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
         logps, _ = self.forward_logps(self.policy, batch)
         loss = -logps.sum() / batch.step_tokens
-        self.accumulate({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
+        self.log_sum({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
         return loss * self.backward_scale()
 
     @property
@@ -61,7 +61,7 @@ class Sft(Stage):
         return 1.0
 
     def micro_batches(self, step: int) -> list[SftBatch]:
-        return cut(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
+        return make_micro_batches(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
         """(context ids, target ids) of one example; the very first token of a text has nothing to follow."""
@@ -73,7 +73,7 @@ class Sft(Stage):
         return (whole[:1], whole[1:]) if self.loss_on_prompt else (prompt, completion)
 
 
-def cut(stage: Stage, sequences: list[tuple[list[int], list[int]]]) -> list[SftBatch]:
+def make_micro_batches(stage: Stage, sequences: list[tuple[list[int], list[int]]]) -> list[SftBatch]:
     """A step's (context ids, target ids) as micro-batches, those of similar lengths together."""
     ordered = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
     step_tokens = stage.global_sum(sum(len(targets) for _, targets in ordered))

@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from r1.strategy.base import Strategy
-from r1.strategy.fsdp import Whole
+from r1.strategy.fsdp import FullModel
 
 if TYPE_CHECKING:
     import lightning as L
@@ -76,7 +76,7 @@ class Zero(DDPStrategy):
         policy: Any = self.lightning_module.policy  # type: ignore[union-attr]
         with redirect_stdout(sys.stderr):  # it prints
             self.engine, *_ = deepspeed.initialize(
-                model=Whole(policy), optimizer=self.optimizers[0], config=config, dist_init_required=False
+                model=FullModel(policy), optimizer=self.optimizers[0], config=config, dist_init_required=False
             )
 
     # ---- a step ----

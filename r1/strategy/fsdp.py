@@ -21,10 +21,10 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
-from r1.model.forward import inner
+from r1.model.forward import unwrap_peft
 from r1.strategy import shards
 from r1.strategy.base import Strategy
-from r1.strategy.shards import named
+from r1.strategy.shards import by_name
 
 if TYPE_CHECKING:
     import lightning as L
@@ -40,7 +40,7 @@ class Fsdp(Strategy):
         return FullyShard(timeout)
 
 
-class Whole(nn.Module):
+class FullModel(nn.Module):
     """What the policy is called through: the root of the sharding, whatever part of the policy is used inside."""
 
     def __init__(self, policy: nn.Module) -> None:
@@ -56,7 +56,7 @@ class FullyShard(ModelParallelStrategy):
 
     def __init__(self, timeout: timedelta) -> None:
         super().__init__(tensor_parallel_size=1, timeout=timeout)
-        self.whole: Whole | None = None
+        self.whole: FullModel | None = None
         self.beside: Any = None  # the processes once more, to write checkpoints in the background
 
     def setup_environment(self) -> None:
@@ -77,7 +77,7 @@ class FullyShard(ModelParallelStrategy):
         sharded: list[Any] = [module for module in policy.modules() if type(module).__name__ in layers]
         for layer in sharded:
             fully_shard(layer, mesh=mesh)
-        self.whole = Whole(policy)
+        self.whole = FullModel(policy)
         fully_shard(self.whole, mesh=mesh)
         # said, not remembered from the forward passes: those of rollouts and validations are not as many on each device
         for before, module in pairwise([self.whole, *sharded, self.whole]):
@@ -104,7 +104,7 @@ class FullyShard(ModelParallelStrategy):
             yield
         finally:
             for module in sharded:
-                module.set_reshard_after_forward(not isinstance(module, Whole), recurse=False)
+                module.set_reshard_after_forward(not isinstance(module, FullModel), recurse=False)
                 module.reshard()
 
     def gathered(self) -> PreTrainedModel:
@@ -117,7 +117,7 @@ class FullyShard(ModelParallelStrategy):
         model: PreTrainedModel = copy.deepcopy(self.empty)
         if weights:
             model.load_state_dict(weights, assign=True)
-            inner(model).tie_weights()  # type: ignore[no-untyped-call]
+            unwrap_peft(model).tie_weights()  # type: ignore[no-untyped-call]
         return model
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
@@ -189,5 +189,5 @@ class FullyShard(ModelParallelStrategy):
         names = {parameter: name for name, parameter in self.model.named_parameters()}
         for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=True):
             own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-            set_optimizer_state_dict(self.model, optimizer, named(state, own), options=options)
+            set_optimizer_state_dict(self.model, optimizer, by_name(state, own), options=options)
         return held

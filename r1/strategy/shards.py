@@ -32,7 +32,7 @@ NAMES = {(kind.__module__, kind.__qualname__): kind for kind in TYPES} | {
 }
 
 
-class Index(pickle.Unpickler):
+class SafeMetadataUnpickler(pickle.Unpickler):
     """Builds nothing but what an index is made of."""
 
     def find_class(self, module: str, name: str) -> Any:
@@ -44,7 +44,7 @@ class Index(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a checkpoint")
 
 
-class Reader(FileSystemReader):
+class SafeFileSystemReader(FileSystemReader):
     """Reads the index so.
 
     Raises:
@@ -56,10 +56,13 @@ class Reader(FileSystemReader):
         file = folder / ".metadata"
         try:
             with file.open("rb") as source:
-                self.index: index.Metadata = Index(source).load()
+                self.index: index.Metadata = SafeMetadataUnpickler(source).load()
         except pickle.UnpicklingError as error:
-            what, do = f"this checkpoint's index cannot be trusted: {error}", "take a checkpoint that r1 has written"
-            raise UserError(what, where="resume", given=str(file), do=do, code=STORAGE) from None
+            message, hint = (
+                f"this checkpoint's index cannot be trusted: {error}",
+                "take a checkpoint that r1 has written",
+            )
+            raise UserError(message, key="resume", value=str(file), hint=hint, code=STORAGE) from None
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> index.Metadata:
         self.index.storage_meta = self.index.storage_meta or index.StorageMeta()
@@ -84,21 +87,21 @@ class WholePlanner(Planner, _EmptyStateDictLoadPlanner):
 
 def load(state: dict[str, Any], folder: Path) -> None:
     """Fill a nested dict of this process's shards, and of plain values; every process must come here."""
-    load_state_dict(state, storage_reader=Reader(folder), planner=Planner())
+    load_state_dict(state, storage_reader=SafeFileSystemReader(folder), planner=Planner())
 
 
-def whole(folder: Path) -> dict[str, Any]:
+def consolidate(folder: Path) -> dict[str, Any]:
     """A sharded checkpoint with all its weights in memory, as one device would have saved it."""
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
     found: dict[str, Any] = {}
-    _load_state_dict(found, Reader(folder), planner=WholePlanner(), no_dist=True)  # type: ignore[no-untyped-call]
+    _load_state_dict(found, SafeFileSystemReader(folder), planner=WholePlanner(), no_dist=True)  # type: ignore[no-untyped-call]
     names = sorted(name for name in found if name.startswith("optimizer_"))
     rest: dict[str, Any] = torch.load(folder / "meta.pt", weights_only=True)
-    return rest | {"state_dict": found["state_dict"], "optimizer_states": [numbered(found[name]) for name in names]}
+    return rest | {"state_dict": found["state_dict"], "optimizer_states": [by_index(found[name]) for name in names]}
 
 
-def numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
+def by_index(optimizer: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state by parameter name, as the optimizer itself keeps it: by place."""
     names = [name for group in optimizer["param_groups"] for name in group["params"]]
     places = {name: place for place, name in enumerate(names)}
@@ -106,7 +109,7 @@ def numbered(optimizer: dict[str, Any]) -> dict[str, Any]:
     return {"state": {places[name]: state for name, state in optimizer["state"].items()}, "param_groups": groups}
 
 
-def named(optimizer: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def by_name(optimizer: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """The same by name; ``names`` are those of the optimizer's parameters, in its order."""
     groups = [group | {"params": [names[place] for place in group["params"]]} for group in optimizer["param_groups"]]
     return {"state": {names[place]: state for place, state in optimizer["state"].items()}, "param_groups": groups}

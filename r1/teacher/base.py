@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.data.base import Row
 
 
@@ -53,17 +53,23 @@ class Failure(Exception):
 
     Args:
         kind: what it is counted under: ``http_429``, ``timeout``, ``network``, ``unreadable``.
-        said: in words, without secrets.
+        message: without secrets.
         retry_after: seconds that the backend asks to wait.
-        again: another attempt may succeed.
-        hopeless: every other question would meet it too.
+        retryable: another attempt may succeed.
+        fatal: every other question would meet it too.
     """
 
     def __init__(
-        self, kind: str, said: str, retry_after: float = 0.0, again: bool = True, hopeless: bool = False
+        self, kind: str, message: str, retry_after: float = 0.0, retryable: bool = True, fatal: bool = False
     ) -> None:
-        super().__init__(said)
-        self.kind, self.said, self.retry_after, self.again, self.hopeless = kind, said, retry_after, again, hopeless
+        super().__init__(message)
+        self.kind, self.message, self.retry_after, self.retryable, self.fatal = (
+            kind,
+            message,
+            retry_after,
+            retryable,
+            fatal,
+        )
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class Teacher(Protocol):
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:
     """The 63-bit seed of one answer: free of the order and the number of the others."""
-    return key(seed, "teacher", sample, prompt)
+    return derive_seed(seed, "teacher", sample, prompt)
 
 
 def questions(rows: Sequence[Row], num_samples: int, seed: int) -> list[Question]:

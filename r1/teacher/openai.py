@@ -35,15 +35,15 @@ from r1.core.errors import MODEL, UserError
 from r1.core.secrets import redact
 from r1.data.base import Row
 from r1.teacher.api.openai_response import excerpt, read_answer, read_body, retry_after
-from r1.teacher.api.rate_limiter import Pace
-from r1.teacher.api.request_pool import Crew
+from r1.teacher.api.rate_limiter import RateLimiter
+from r1.teacher.api.request_pool import RequestPool
 from r1.teacher.base import Answer, Failure, Question, Reply
 
 PATH = "/chat/completions"
 FIRST_WAIT_S = 0.5  # doubled after every failure
 GRACE_S = 2.0  # for the answers in flight when the asking is broken off
 NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
-AGAIN = {408, 425, 429}  # and 5xx
+RETRY_STATUS = {408, 425, 429}  # and 5xx
 ADVICE = {
     300: "redirects are not followed: set teacher.url to where it moved",
     400: "the endpoint does not take the request: check teacher.model, temperature, max_completion_length",
@@ -52,7 +52,7 @@ ADVICE = {
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
-HOPELESS = {*range(300, 400), 401, 402, 403, 404}
+FATAL_STATUS = {*range(300, 400), 401, 402, 403, 404}
 
 
 class OpenAI:
@@ -94,7 +94,7 @@ class OpenAI:
         self.temperature, self.max_completion_length = temperature, max_completion_length
         self.concurrency, self.timeout_s = concurrency, timeout_s
         self.max_retries, self.max_failures = max_retries, max_failures
-        self._requests, self._tokens = Pace(requests_per_minute), Pace(tokens_per_minute)
+        self._requests, self._tokens = RateLimiter(requests_per_minute), RateLimiter(tokens_per_minute)
         self._opener = _opener(self.endpoint)
 
     def identity(self, row: Row) -> dict[str, Any]:
@@ -103,19 +103,19 @@ class OpenAI:
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: one question more than ``max_failures`` has no answer, or none can get one."""
-        with Crew(self._ask, questions, self.concurrency, self.max_failures) as crew:
+        with RequestPool(self._ask, questions, self.concurrency, self.max_failures) as crew:
             try:
                 for replies in crew.replies(poll):
                     yield replies
-                    if crew.last_straw:
-                        raise self._error(crew.last_straw.failures)
+                    if crew.fatal_reply:
+                        raise self._error(crew.fatal_reply.failures)
             except Exception:
-                yield from crew.late(GRACE_S)
+                yield from crew.drain(GRACE_S)
                 raise
 
     def _ask(self, question: Question, stopping: Event) -> Reply | None:
         failures: list[Failure] = []
-        while not failures or (failures[-1].again and len(failures) <= self.max_retries):
+        while not failures or (failures[-1].retryable and len(failures) <= self.max_retries):
             if failures:
                 stopping.wait(backoff(len(failures) - 1, failures[-1].retry_after, self.timeout_s, question.seed))
             self._requests.wait(1, stopping)
@@ -140,16 +140,16 @@ class OpenAI:
         try:
             answer = read_answer(self._post(json.dumps(body).encode(), key))
         except Failure as failure:
-            failure.said = _shown(failure.said, key)
+            failure.message = _shown(failure.message, key)
             raise
         told = answer.prompt_tokens + answer.completion_tokens
-        self._tokens.pay(told or (len(prompt) + len(answer.text)) // 4)  # the usual guess where nothing is told
+        self._tokens.reserve(told or (len(prompt) + len(answer.text)) // 4)  # the usual guess where nothing is told
         return replace(
             answer,
-            text=_without(key, answer.text),
-            finish_reason=_without(key, answer.finish_reason),
-            model=_without(key, answer.model),
-            system_fingerprint=_without(key, answer.system_fingerprint),
+            text=redact_key(key, answer.text),
+            finish_reason=redact_key(key, answer.finish_reason),
+            model=redact_key(key, answer.model),
+            system_fingerprint=redact_key(key, answer.system_fingerprint),
         )
 
     def _post(self, body: bytes, key: str) -> bytes:
@@ -170,13 +170,16 @@ class OpenAI:
 
     def _error(self, failures: Sequence[Failure]) -> UserError:
         last = failures[-1]
-        if last.again:
-            what, do = f"the teacher did not answer in {len(failures)} attempts", f"the last attempt: {last.said}"
+        if last.retryable:
+            message, hint = (
+                f"the teacher did not answer in {len(failures)} attempts",
+                f"the last attempt: {last.message}",
+            )
         else:
             status = int(last.kind.removeprefix("http_"))
-            what, do = f"the teacher refused: {last.said}", ADVICE.get(status if status >= 400 else 300, "")
-        allowed = f"teacher.max_failures={self.max_failures} questions without an answer"
-        return UserError(what, where="teacher", given=self.endpoint, allowed=allowed, do=do, code=MODEL)
+            message, hint = f"the teacher refused: {last.message}", ADVICE.get(status if status >= 400 else 300, "")
+        expected = f"teacher.max_failures={self.max_failures} questions without an answer"
+        return UserError(message, key="teacher", value=self.endpoint, expected=expected, hint=hint, code=MODEL)
 
 
 def _refusal(error: HTTPError, deadline: float) -> Failure:
@@ -186,8 +189,8 @@ def _refusal(error: HTTPError, deadline: float) -> Failure:
         f"http_{status}",
         f"HTTP {status} {said}".strip(),
         retry_after=retry_after(error.headers),
-        again=status in AGAIN or status >= 500,
-        hopeless=status in HOPELESS,
+        retryable=status in RETRY_STATUS or status >= 500,
+        fatal=status in FATAL_STATUS,
     )
 
 
@@ -203,11 +206,11 @@ def endpoint(url: str) -> str:
     except ValueError:
         parts, host = urlsplit(""), ""
     if parts.username or parts.password:
-        do = "put the key in an environment variable and its name in teacher.api_key_env"
-        raise UserError("an address must not carry credentials", where="teacher.url", do=do)
+        hint = "put the key in an environment variable and its name in teacher.api_key_env"
+        raise UserError("an address must not carry credentials", key="teacher.url", hint=hint)
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
-        allowed = "https://..., or http://127.0.0.1:PORT/..."
-        raise UserError("questions and keys travel encrypted", where="teacher.url", given=url, allowed=allowed)
+        expected = "https://..., or http://127.0.0.1:PORT/..."
+        raise UserError("questions and keys travel encrypted", key="teacher.url", value=url, expected=expected)
     return url.rstrip("/").removesuffix(PATH) + PATH
 
 
@@ -223,9 +226,9 @@ def _checked_name(name: str | None) -> str | None:
     if name is not None and not (NAME.fullmatch(name) and ("_" in name or len(name) < 16)):
         raise UserError(
             "this is no name of an environment variable; is it the key itself?",
-            where="teacher.api_key_env",
-            allowed="a name in capitals, such as OPENAI_API_KEY; the key stays in the environment",
-            do="if it is a key that was typed on a command line, revoke it",
+            key="teacher.api_key_env",
+            expected="a name in capitals, such as OPENAI_API_KEY; the key stays in the environment",
+            hint="if it is a key that was typed on a command line, revoke it",
         )
     return name
 
@@ -233,8 +236,8 @@ def _checked_name(name: str | None) -> str | None:
 def _key(name: str | None) -> str:
     key = os.environ.get(name, "").strip() if name else ""
     if name and not (key.isascii() and key.isprintable() and key and " " not in key):
-        do = f"export {name}=..."
-        raise UserError("this environment variable holds no key", where="teacher.api_key_env", given=name, do=do)
+        hint = f"export {name}=..."
+        raise UserError("this environment variable holds no key", key="teacher.api_key_env", value=name, hint=hint)
     return key
 
 
@@ -256,8 +259,8 @@ def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
 
 def _shown(text: str, key: str) -> str:
     """Text from outside, fit for a terminal: without secrets, on one line, printable, short."""
-    return "".join(c if c.isprintable() else " " for c in redact(_without(key, text)))[:300]
+    return "".join(c if c.isprintable() else " " for c in redact(redact_key(key, text)))[:300]
 
 
-def _without(key: str, text: str) -> str:
+def redact_key(key: str, text: str) -> str:
     return text.replace(key, "***") if key else text

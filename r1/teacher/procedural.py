@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import Language, tagged, worked
+from r1.data.arithmetic import Language, tagged, worked_solution
 from r1.data.base import Row
 from r1.data.completion import parse
 from r1.teacher.base import Answer, Question, Reply
@@ -50,14 +50,14 @@ class Procedural:
         if SUM.fullmatch(row["prompt"]):
             text = add_up([int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language)
         elif "numbers" in row and row.get("completion"):
-            text = one_more(row["completion"]) if wrong else row["completion"]
+            text = corrupt_answer(row["completion"]) if wrong else row["completion"]
         else:
             raise UserError(
                 "the procedural teacher cannot solve this row",
-                where="teacher",
-                given=row["prompt"],
-                allowed="sums such as 3+5+8=? (data=arithmetic), or worked countdown rows (data=countdown)",
-                do="choose another teacher: teacher=transformers or teacher=openai",
+                key="teacher",
+                value=row["prompt"],
+                expected="sums such as 3+5+8=? (data=arithmetic), or worked countdown rows (data=countdown)",
+                hint="choose another teacher: teacher=transformers or teacher=openai",
                 code=DATA,
             )
         return Answer(text, "stop", prompt_tokens=0, completion_tokens=0)
@@ -66,13 +66,13 @@ class Procedural:
 def add_up(terms: list[int], wrong: bool, rng: random.Random, language: Language) -> str:
     """A worked sum; if ``wrong``, slips are drawn until the one that is carried to the end makes it wrong."""
     while True:
-        thinking = worked(terms, rng, [language], slip_rate=1 / len(terms) if wrong else 0.0)
+        thinking = worked_solution(terms, rng, [language], slip_rate=1 / len(terms) if wrong else 0.0)
         answer = re.findall(r"\d+", thinking)[-1]
         if (int(answer) != sum(terms)) == wrong:
             return tagged(thinking, answer)
 
 
-def one_more(completion: str) -> str:
+def corrupt_answer(completion: str) -> str:
     """The same working with an answer that is off by one, whatever expression it is."""
     parsed = parse(completion)
     return tagged(parsed.thinking or "", f"({parsed.answer})+1")

@@ -15,7 +15,7 @@ from annotated_types import Ge
 from r1.core.errors import MODEL, UserError
 from r1.data.base import Row
 from r1.data.template.base import template_prefill
-from r1.model.loading import DType, Model, location, stop_ids
+from r1.model.loading import DType, Model, resolve_model_path, stop_ids
 from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ class Transformers:
     @cached_property
     def _content(self) -> str:
         """sha256 over a local folder's files; on the hub, its name and commit."""
-        folder = Path(location(self.name))
+        folder = Path(resolve_model_path(self.name))
         if not folder.is_dir():
-            with _blamed_on_the_teacher():
+            with errors_at_teacher_path():
                 return f"{self.name}@{getattr(self._source.load_config(), '_commit_hash', None)}"
         digest = hashlib.sha256()
         for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
@@ -100,7 +100,7 @@ class Transformers:
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Raises: UserError: it cannot be loaded."""
-        with _blamed_on_the_teacher():
+        with errors_at_teacher_path():
             return self._source.load_tokenizer()
 
     @cached_property
@@ -108,7 +108,7 @@ class Transformers:
         """Frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
         import torch
 
-        with _blamed_on_the_teacher():
+        with errors_at_teacher_path():
             model = self._source.load(seed=0)  # the seed is for random weights only
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
@@ -134,9 +134,9 @@ class Transformers:
         if tokenizer.chat_template is None:
             raise UserError(
                 "this teacher has no chat template, so it cannot be asked",
-                where="teacher.path",
-                given=self.name,
-                allowed="a chat model; any model for rows with a `rendered` prompt",
+                key="teacher.path",
+                value=self.name,
+                expected="a chat model; any model for rows with a `rendered` prompt",
                 code=MODEL,
             )
         message = [{"role": "user", "content": row["prompt"]}]
@@ -144,17 +144,17 @@ class Transformers:
 
 
 @contextmanager
-def _blamed_on_the_teacher() -> Iterator[None]:
+def errors_at_teacher_path() -> Iterator[None]:
     """What cannot be loaded is ``teacher.path``, not the policy's."""
     try:
         yield
     except UserError as error:
         raise UserError(
-            error.what,
-            where="teacher.path",
-            given=error.given,
-            allowed=error.allowed,
-            do=error.do,
+            error.message,
+            key="teacher.path",
+            value=error.value,
+            expected=error.expected,
+            hint=error.hint,
             code=error.code,
         ) from None
 

@@ -22,11 +22,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, Interrupted, UserError
-from r1.distributed.collectives import Ranks
-from r1.train.checkpoint_files import InPlace, Writing, files_at, latest, sync
-from r1.train.run_state import CLOSES_WITHIN_S, Outcome
+from r1.distributed.collectives import RankGroup
+from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO, file_sizes_at, latest, sync
+from r1.train.run_state import CLOSES_WITHIN_S, RunState
 
-__all__ = ["Checkpoints", "InPlace", "Writing", "files_at", "latest"]
+__all__ = ["CheckpointWriter", "Checkpoints", "DirectCheckpointIO", "file_sizes_at", "latest"]
 AT_ONCE_S = 1.0
 MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
 
@@ -41,8 +41,8 @@ class Checkpoints(Callback):
 
     def __init__(
         self,
-        record: Outcome,
-        ranks: Ranks,
+        record: RunState,
+        ranks: RankGroup,
         every: int,
         validate_every: int,
         keep_best: bool,
@@ -51,13 +51,13 @@ class Checkpoints(Callback):
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.in_background = in_background
-        self.writing: Writing | None = None  # at most one checkpoint is on its way
+        self.writing: CheckpointWriter | None = None  # at most one checkpoint is on its way
         self.stop_signal: int | None = None
         self.asked: tuple[int, float] | None = None  # the first signal to this process, and when
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = InPlace(self.in_background)
+        trainer.strategy.checkpoint_io = DirectCheckpointIO(self.in_background)
 
     def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
         self.record.best = module.best  # a run that was killed could not write it down
@@ -67,7 +67,7 @@ class Checkpoints(Callback):
         if trainer.global_step and self._validation_due(trainer) and module.validated_at != trainer.global_step:
             self._make_up_validation(trainer, module)
 
-    def ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
         """A first signal asks for a stop after the step, a second one stops at once.
 
         The same one within a second is the first: a cluster sends it to every process, and so does a launcher.
@@ -111,7 +111,7 @@ class Checkpoints(Callback):
             return
         module.report_step()
         if not self._validation_due(trainer):
-            self._step_done(trainer)
+            self._after_step(trainer)
 
     def _validation_due(self, trainer: L.Trainer) -> bool:
         return trainer.global_step % self.validate_every == 0
@@ -132,7 +132,7 @@ class Checkpoints(Callback):
 
     def _validated(self, trainer: L.Trainer, module: Any) -> None:
         self._keep_best(module)
-        self._step_done(trainer)
+        self._after_step(trainer)
 
     def _keep_best(self, module: Any) -> None:
         """``best/`` is a Hugging Face folder like ``model/``: the old one or the new one, never half of either."""
@@ -141,7 +141,7 @@ class Checkpoints(Callback):
         self.record.best = module.best
         final = self.record.dir / "best"
         new, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
-        module.publish(new, go_on=True)
+        module.export_policy(new, go_on=True)
         if not self.ranks.first:
             return
         if final.exists():
@@ -149,7 +149,7 @@ class Checkpoints(Callback):
         new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _step_done(self, trainer: L.Trainer) -> None:
+    def _after_step(self, trainer: L.Trainer) -> None:
         asked = [number for number in self.ranks.gather(self.stop_signal) if number is not None]
         self.stop_signal = asked[0] if asked else None
         if self.stop_signal is not None:
@@ -165,19 +165,19 @@ class Checkpoints(Callback):
         """
         self.settle()
         final = self.folder / f"step_{trainer.global_step:06d}"
-        if self.ranks.from_first(final.exists):
+        if self.ranks.broadcast_from_rank_zero(final.exists):
             return
-        aside = final.with_name(f"{final.name}.tmp.{self.ranks.from_first(os.getpid)}")
-        writing = Writing(aside, final, self.ranks.first)
+        aside = final.with_name(f"{final.name}.tmp.{self.ranks.broadcast_from_rank_zero(os.getpid)}")
+        writing = CheckpointWriter(aside, final, self.ranks.first)
         begin = (lambda: self._prepare(aside), lambda: self._take(trainer, writing))
-        if error := next(filter(None, map(self._tried, begin)), None):
+        if error := next(filter(None, map(self._first_error_on_any_rank, begin)), None):
             self._ended(writing, error)
         elif self.in_background:
             self.writing = writing
             writing.start()
         else:
             writing.run()
-            self._ended(writing, self._tried(writing.check))
+            self._ended(writing, self._first_error_on_any_rank(writing.check))
 
     def settle(self) -> None:
         """Wait until the checkpoint that is being written, if any, is on the disk, and say if it could not be."""
@@ -186,9 +186,9 @@ class Checkpoints(Callback):
                 self.ranks.sign()
                 writing.join(0.05)
             self.writing = None
-            self._ended(writing, self._tried(writing.check))
+            self._ended(writing, self._first_error_on_any_rank(writing.check))
 
-    def _ended(self, writing: Writing, error: str | None) -> None:
+    def _ended(self, writing: CheckpointWriter, error: str | None) -> None:
         if error is None:
             self.failures = 0
             return
@@ -196,7 +196,7 @@ class Checkpoints(Callback):
             shutil.rmtree(writing.partial, ignore_errors=True)
         self._failed(writing.final, error)
 
-    def _tried(self, step: Callable[[], None]) -> str | None:
+    def _first_error_on_any_rank(self, step: Callable[[], None]) -> str | None:
         """Why a step could not be done on one of the ranks, which all know afterwards."""
         try:
             step()
@@ -213,7 +213,7 @@ class Checkpoints(Callback):
                 sync(self.record.dir / name)
             (folder / "files.json").write_text(json.dumps(sizes))
 
-    def _take(self, trainer: L.Trainer, writing: Writing) -> None:
+    def _take(self, trainer: L.Trainer, writing: CheckpointWriter) -> None:
         """Write the state, or take a copy of it that is written beside training."""
         trainer.save_checkpoint(writing.partial / "state.ckpt")
         io: Any = trainer.strategy.checkpoint_io
@@ -230,8 +230,8 @@ class Checkpoints(Callback):
         if self.failures == MAX_FAILURES:
             raise UserError(
                 f"{MAX_FAILURES} checkpoints in a row could not be written: {error}",
-                where="output_dir",
-                given=str(self.folder),
-                do="make room, then continue from the last good checkpoint with resume=auto",
+                key="output_dir",
+                value=str(self.folder),
+                hint="make room, then continue from the last good checkpoint with resume=auto",
                 code=STORAGE,
             ) from None

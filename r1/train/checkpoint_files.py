@@ -22,7 +22,7 @@ from r1.strategy import shards
 KEEP = 2
 
 
-class Writing(Thread):
+class CheckpointWriter(Thread):
     """The rest of a checkpoint once its state has been taken: at once, or as a thread beside training."""
 
     def __init__(self, partial: Path, final: Path, first: bool) -> None:
@@ -45,7 +45,7 @@ class Writing(Thread):
             raise self.error
 
 
-class InPlace(TorchCheckpointIO):
+class DirectCheckpointIO(TorchCheckpointIO):
     """Writes where it is told to: Lightning goes through $TMPDIR, which may be another disk.
 
     Attributes:
@@ -77,7 +77,7 @@ class InPlace(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """One file, or one of each device there was when it was saved."""
-        return shards.whole(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
+        return shards.consolidate(Path(path)) if Path(path).is_dir() else super().load_checkpoint(path, *args, **kwargs)
 
 
 def _save(checkpoint: dict[str, Any], path: Path) -> None:
@@ -113,7 +113,7 @@ def latest(folder: Path) -> Path | None:
         shutil.rmtree(left)
     found = sorted(folder.glob("step_??????"), reverse=True)
     for i, checkpoint in enumerate(found):
-        if _intact(checkpoint):
+        if _checksum_ok(checkpoint):
             for damaged in found[:i]:
                 shutil.rmtree(damaged)  # their steps will be made and saved again
             for old in found[i + KEEP :]:
@@ -123,23 +123,23 @@ def latest(folder: Path) -> Path | None:
     if found:
         raise UserError(
             "every checkpoint of this run is damaged",
-            where="resume",
-            given=str(folder),
-            allowed=", ".join(c.name for c in found),
-            do="take another output_dir to start again",
+            key="resume",
+            value=str(folder),
+            expected=", ".join(c.name for c in found),
+            hint="take another output_dir to start again",
             code=STORAGE,
         )
     return None
 
 
-def _intact(checkpoint: Path) -> bool:
+def _checksum_ok(checkpoint: Path) -> bool:
     try:
         return _digest(checkpoint) == (checkpoint / "sha256").read_text()
     except (OSError, ValueError):  # a file is missing, cannot be read, or is no text
         return False
 
 
-def files_at(checkpoint: Path | None) -> dict[str, int]:
+def file_sizes_at(checkpoint: Path | None) -> dict[str, int]:
     """How long the record's files were at the moment of ``checkpoint`` (None: before the first step)."""
     if checkpoint is None:
         return {}

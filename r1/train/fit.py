@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r1.config.build import Experiment, make
+from r1.config.build import Experiment, instantiate_node
 from r1.core import budget, provenance
-from r1.core.console import console, sentence
+from r1.core.console import console, status_line
 from r1.core.errors import STOP_SIGNALS
-from r1.core.malloc import keep_freed_memory
-from r1.core.rank_info import Place
+from r1.core.malloc import tune_malloc
+from r1.core.rank_info import RankInfo
 from r1.core.runs import new_folder
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
-from r1.distributed.collectives import HOST, Ranks, joined
+from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
 from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
@@ -30,39 +30,39 @@ from r1.train import checkpoint
 from r1.train.checkpoint import Checkpoints
 from r1.train.progress import Progress
 from r1.train.record import MetricsFile, Record
-from r1.train.run_state import Outcome
+from r1.train.run_state import RunState
 
 if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
 Config = dict[str, Any]
-TINY_WIDTH, BOLD_LR = 256, 5e-5  # the default learning rates suit models up to this width
+TINY_WIDTH, MAX_LR_LARGE_MODEL = 256, 5e-5  # the default learning rates suit models up to this width
 
 
-def announce(cfg: Config, experiment: Experiment) -> None:
+def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     """Say what will happen: the stage, the parts, the batch arithmetic."""
     stage = experiment.stage
     if stage.trains:
-        console.print(sentence(str(stage.plan)))
+        console.print(status_line(str(stage.plan)))
     data = experiment.data
     counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
-    console.print(sentence(f"{counts}; validation: {stage.validation_plan}"))
+    console.print(status_line(f"{counts}; validation: {stage.validation_plan}"))
     width = getattr(experiment.model.load_config(), "hidden_size", 0)
-    if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > BOLD_LR and not cfg["model"]["lora"]:
+    if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
-        console.print(sentence(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
+        console.print(status_line(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
     if "advantage" in cfg["stage"] and stage.group_size > 1 and cfg["dry_run"]:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
-        console.print(sentence(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
+        console.print(status_line(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
     if cfg["dry_run"]:
         if compute := budget.compute(cfg):
-            console.print(sentence(str(compute)))
-        console.print(sentence("dry run: the config is valid; nothing was loaded or written"))
+            console.print(status_line(str(compute)))
+        console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
 
 
-def quiet() -> None:
+def silence_third_party_logging() -> None:
     """Leave the screen to r1: other libraries' tips, bars and advice to their own developers are not for the user."""
     from transformers.utils import logging as transformers_logging
 
@@ -75,7 +75,7 @@ def quiet() -> None:
 
 
 def fit(
-    cfg: Config, experiment: Experiment, overrides: list[str], command: str, where: Place, folder: Path | None = None
+    cfg: Config, experiment: Experiment, overrides: list[str], command: str, where: RankInfo, folder: Path | None = None
 ) -> Path | None:
     """Validate, train, validate, export; everything inside the record, however it ends.
 
@@ -88,15 +88,15 @@ def fit(
     """
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
-    keep_freed_memory()
-    with joined(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
+    tune_malloc()
+    with init_process_group(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
         console.quiet = not ranks.first
-        place = Path(ranks.from_first(lambda: str(folder or folder_of(cfg))))
-        held = outcome(place, cfg, experiment, overrides, command, ranks)
+        place = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
+        held = open_record(place, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
-        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOST)}
-        with held, ranks.parting(), threads_for(experiment.engine.num_processes):
-            share_start(held, ranks)
+        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
+        with held, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
+            broadcast_start_metrics(held, ranks)
             experiment.stage.ranks = ranks
             experiment.stage.record = held if isinstance(held, Record) else None
             try:
@@ -110,7 +110,7 @@ def fit(
 
 
 @contextmanager
-def threads_for(num_processes: int) -> Iterator[None]:
+def limit_threads(num_processes: int) -> Iterator[None]:
     """Leave those that compute beside this process their share: two that both want every core are slower than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // num_processes))
@@ -125,32 +125,32 @@ def backend(cfg: Config) -> str:
     return "nccl" if on_gpus else "gloo"
 
 
-def outcome(
-    folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: Ranks
-) -> Outcome:
+def open_record(
+    folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: RankGroup
+) -> RunState:
     """The record, kept by the first process."""
     if not ranks.first:
-        return Outcome(folder)
+        return RunState(folder)
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
     parents = provenance.parents(provenance.paths(cfg))
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 
-def share_start(held: Outcome, ranks: Ranks) -> None:
+def broadcast_start_metrics(held: RunState, ranks: RankGroup) -> None:
     """What the record of a resumed run knows of its start."""
-    start = ranks.from_first(lambda: {name: asdict(figure) for name, figure in held.start.items()})
+    start = ranks.broadcast_from_rank_zero(lambda: {name: asdict(figure) for name, figure in held.start.items()})
     held.start = {name: Estimate(**figure) for name, figure in start.items()}
 
 
-def _run(cfg: Config, experiment: Experiment, held: Outcome, ranks: Ranks) -> None:
+def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) -> None:
     stage, folder = experiment.stage, held.dir / "checkpoints"
-    saved = ranks.from_first(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
-    held.cut_files(checkpoint.files_at(Path(saved)) if saved else {})
+    saved = ranks.broadcast_from_rank_zero(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
+    held.cut_files(checkpoint.file_sizes_at(Path(saved)) if saved else {})
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
     checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
     stage.poll = checkpoints.poll
     with stop_between_steps(checkpoints), loggers(cfg, held, ranks) as opened:
-        trainer = make(
+        trainer = instantiate_node(
             cfg["trainer"],
             "trainer",
             cfg,
@@ -165,17 +165,17 @@ def _run(cfg: Config, experiment: Experiment, held: Outcome, ranks: Ranks) -> No
 
 
 @contextmanager
-def loggers(cfg: Config, held: Outcome, ranks: Ranks) -> Iterator[list[Logger]]:
+def loggers(cfg: Config, held: RunState, ranks: RankGroup) -> Iterator[list[Logger]]:
     """Where the metrics go: the first process sends them, for all."""
     if not ranks.first:
         yield []
         return
-    extra = make(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
+    extra = instantiate_node(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
     with closing(extra):
         yield [MetricsFile(held.dir), extra]
 
 
-def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Outcome) -> None:
+def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunState) -> None:
     if saved is None:
         trainer.validate(stage, verbose=False)
         record.start = stage.figures
@@ -185,13 +185,13 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: Outcome
         stage.poll()
         if stage.validated_at != trainer.global_step:
             trainer.validate(stage, verbose=False)
-        stage.publish(record.dir / "model")
+        stage.export_policy(record.dir / "model")
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
     record.final = stage.figures
 
 
-def folder_of(cfg: Config) -> Path:
+def resolve_output_dir(cfg: Config) -> Path:
     """The record's folder; a new one where none is named."""
     return Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
 
@@ -199,7 +199,7 @@ def folder_of(cfg: Config) -> Path:
 @contextmanager
 def stop_between_steps(checkpoints: Checkpoints) -> Iterator[None]:
     """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step, from here to the end of the block."""
-    before = {number: signal.signal(number, checkpoints.ask_to_stop) for number in STOP_SIGNALS}
+    before = {number: signal.signal(number, checkpoints.handle_signal) for number in STOP_SIGNALS}
     try:
         yield
     finally:

@@ -14,16 +14,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
-from r1.core.console import console, interval, printable, sentence
+from r1.core.console import console, interval, status_line, strip_control_chars
 from r1.core.progress_counter import PLAIN_EVERY_S
-from r1.core.statistics import HEADLINES, headline
+from r1.core.statistics import PRIMARY_METRICS, primary_metric
 
 if TYPE_CHECKING:
     from r1.core.statistics import Estimate
-    from r1.train.run_state import Outcome
+    from r1.train.run_state import RunState
 
-SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in HEADLINES[:2]))
-VERDICTS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
+SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in PRIMARY_METRICS[:2]))
+CORRECT_LABELS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
 
 
 class Progress(Callback):
@@ -71,8 +71,8 @@ class Progress(Callback):
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         console.print(validation_line(trainer.global_step, module.figures))
         for sample in module.shown_samples:
-            text = escape(printable(sample.completion)[:160])
-            console.print(f"   {VERDICTS[sample.correct]}  {text}")
+            text = escape(strip_control_chars(sample.completion)[:160])
+            console.print(f"   {CORRECT_LABELS[sample.correct]}  {text}")
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.bar:
@@ -101,18 +101,18 @@ class Progress(Callback):
             self.bar.stop()
 
     @staticmethod
-    def closing(record: Outcome) -> RenderableType:
+    def closing(record: RunState) -> RenderableType:
         """Before and after, with intervals, and where everything lies."""
         columns = (Column("metric", overflow="fold"), "before", "after", "n")
         table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name, after in record.final.items():
             before = record.start.get(name)
             table.add_row(escape(name), interval(before) if before else "", interval(after), str(after.n))
-        return Group(table, sentence(f"record: {record.dir}"))
+        return Group(table, status_line(f"record: {record.dir}"))
 
 
 def validation_line(step: int, figures: dict[str, Estimate]) -> str:
-    name = headline(figures)
+    name = primary_metric(figures)
     shown = f"{name.removeprefix('val/')} {interval(figures[name])}, n={figures[name].n}"
     if length := figures.get("val/completion_length"):
         shown += f", mean length {length.value:.1f} tokens"

@@ -16,10 +16,10 @@ def main() -> int:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm tells every process: the one above passes it on
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run has a handler of its own
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep keeps some from its own process
-    return ended(json.loads(sys.stdin.buffer.read()))
+    return exit_code_of(json.loads(sys.stdin.buffer.read()))
 
 
-def ended(task: dict[str, Any]) -> int:
+def exit_code_of(task: dict[str, Any]) -> int:
     """Run it; what went wrong is told to the process that started this one, which says it."""
     from r1.core.errors import Interrupted, UserError
 
@@ -34,11 +34,11 @@ def ended(task: dict[str, Any]) -> int:
 
 def run(config: dict[str, Any], overrides: list[str], command: str, folder: str) -> None:
     from r1.config.build import build
-    from r1.core.rank_info import Place, place
+    from r1.core.rank_info import RankInfo, rank_info_from_env
     from r1.train import fit
 
-    fit.quiet()
-    fit.fit(config, build(config), overrides, command, place() or Place(), Path(folder))
+    fit.silence_third_party_logging()
+    fit.fit(config, build(config), overrides, command, rank_info_from_env() or RankInfo(), Path(folder))
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from rich.markup import escape
 
 from r1.core import budget, jsonl, provenance
 from r1.core.console import console
-from r1.core.errors import Halted, Interrupted, UserError
+from r1.core.errors import Interrupted, TrainingHalted, UserError
 from r1.core.files import lock, replace
-from r1.core.runs import Run, read
+from r1.core.runs import RunRecord, read
 from r1.core.secrets import redact, redact_values
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
-from r1.train.run_state import Outcome
+from r1.train.run_state import RunState
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from r1.reward.base import Scores
 
 SCHEMA = 1
-ENDS = (((Interrupted, KeyboardInterrupt), "interrupted"), (Halted, "halted"))
-GROWING = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
+STATUS_BY_ERROR = (((Interrupted, KeyboardInterrupt), "interrupted"), (TrainingHalted, "halted"))
+APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
-class Record(Outcome):
+class Record(RunState):
     """Context manager around a run: whatever happens inside, the manifest says how it ended.
 
     Args:
@@ -81,26 +81,26 @@ class Record(Outcome):
             self._lock.close()
             raise
 
-    def _read_earlier(self, resume: bool) -> Run | None:
+    def _read_earlier(self, resume: bool) -> RunRecord | None:
         """The run that the folder holds, if it is the one that is to be continued."""
         if not (self.dir / "manifest.json").exists():
             return None
         if not resume:
             raise UserError(
                 "this folder already holds a run",
-                where="output_dir",
-                given=str(self.dir),
-                do="take another output_dir, or continue it with resume=auto",
+                key="output_dir",
+                value=str(self.dir),
+                hint="take another output_dir, or continue it with resume=auto",
             )
         earlier = read(str(self.dir))
         self._check_same(earlier)
         return earlier
 
-    def _check_same(self, earlier: Run) -> None:
-        then, self._begun = earlier.manifest, provenance.on_devices_of(self.config, earlier.config)
+    def _check_same(self, earlier: RunRecord) -> None:
+        then, self._begun = earlier.manifest, provenance.with_device_settings_of(self.config, earlier.config)
         now: dict[str, Any] = {"data": self.data, "parents": self.parents}
         configs = [
-            provenance.by_lineage(provenance.traced(config), held["parents"])
+            provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(config), held["parents"])
             for config, held in ((earlier.config, then), (redact(self._begun), now))
         ]
         changed = [f"{key}: {before} -> {after}" for key, before, after in provenance.differences(*configs)]
@@ -110,10 +110,10 @@ class Record(Outcome):
         if changed:
             raise UserError(
                 "the run in this folder was begun otherwise: it can only be continued as it was",
-                where="resume",
-                given="; ".join(changed),
-                allowed=f"changes of {', '.join((*provenance.UNTRACED, *provenance.DEVICES))}",
-                do="take another output_dir, or continue it as it was begun",
+                key="resume",
+                value="; ".join(changed),
+                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICES))}",
+                hint="take another output_dir, or continue it as it was begun",
             )
 
     def __enter__(self) -> Self:
@@ -126,13 +126,15 @@ class Record(Outcome):
 
     def _begin(self) -> None:
         self._started = time.monotonic()
-        self._clear_away()
+        self._remove_partial_files()
         self._provenance = provenance.describe(self.config)
         if self._earlier:
             earlier = self._earlier.manifest
             self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")
             self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
-            moved = provenance.differences(provenance.traced(self._begun), provenance.traced(self.config))
+            moved = provenance.differences(
+                provenance.fingerprinted_config(self._begun), provenance.fingerprinted_config(self.config)
+            )
             changes = [f"{key} was {before} and is {after}" for key, before, after in moved]
             for change in changes + provenance.changes(earlier, self._provenance):
                 console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
@@ -141,7 +143,7 @@ class Record(Outcome):
             (self.dir / "code.diff").write_text(redact_values(provenance.diff()), encoding="utf-8")
         self.write_manifest("running")
 
-    def _clear_away(self) -> None:
+    def _remove_partial_files(self) -> None:
         """Remove what a run that was killed had not finished writing; no other process writes here."""
         for partial in [*self.dir.glob("*.tmp.*"), *self.dir.glob("traces/*.tmp.*")]:
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
@@ -152,7 +154,7 @@ class Record(Outcome):
         if error is None:
             status = "finished"
         else:
-            status = next((name for kinds, name in ENDS if isinstance(error, kinds)), "failed")
+            status = next((name for kinds, name in STATUS_BY_ERROR if isinstance(error, kinds)), "failed")
         if isinstance(error, Interrupted):
             error.folder = str(self.dir)
         self.write_manifest(status, error)
@@ -175,22 +177,22 @@ class Record(Outcome):
             "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
             "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
             "best": self.best,
-            "metrics": {"start": _plain(self.start), "final": _plain(self.final)},
+            "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
         }
         replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
     # ---- the files that grow ----
 
     def file_sizes(self) -> dict[str, int]:
-        return {name: (self.dir / name).stat().st_size for name in GROWING if (self.dir / name).is_file()}
+        return {name: (self.dir / name).stat().st_size for name in APPEND_ONLY_FILES if (self.dir / name).is_file()}
 
     def cut_files(self, sizes: Mapping[str, int]) -> None:
         """Cut the growing files back to an earlier moment: what came after it will be written again."""
-        for file in (self.dir / name for name in GROWING if (self.dir / name).is_file()):
+        for file in (self.dir / name for name in APPEND_ONLY_FILES if (self.dir / name).is_file()):
             size, kept = file.stat().st_size, sizes.get(file.name, 0)
             if size < kept:  # someone else did that: a checkpoint's files are on the disk before it is
                 console.print(f"warning: {file} has lost {kept - size} bytes of what it held at the checkpoint")
-                jsonl.mended(file)
+                jsonl.read_repaired(file)
             else:
                 os.truncate(file, kept)
 
@@ -219,7 +221,7 @@ class Record(Outcome):
         """Training completions with each reward term and the advantage."""
         self._append_samples(
             {"split": "train", "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
-            | {"completion": text, "reward": _known(scores.total[i]), "advantage": float(advantages[i])}
+            | {"completion": text, "reward": nan_to_none(scores.total[i]), "advantage": float(advantages[i])}
             | {"rewards": _rewards(scores, i)}
             for i, (row, text) in enumerate(zip(rows, texts, strict=False))
         )
@@ -255,13 +257,13 @@ class MetricsFile(Logger):
 
 
 def _rewards(scores: Scores, i: int) -> dict[str, float | None]:
-    return {name: _known(values[i]) for name, values in scores.terms.items()}
+    return {name: nan_to_none(values[i]) for name, values in scores.terms.items()}
 
 
-def _known(value: float) -> float | None:
+def nan_to_none(value: float) -> float | None:
     """JSON has no NaN: a reward that does not apply is null."""
     return None if math.isnan(value) else value
 
 
-def _plain(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+def _as_dicts(figures: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: asdict(figure) for name, figure in figures.items()}

@@ -17,7 +17,7 @@ from r1.core.statistics import Estimate
 CLOSES_WITHIN_S = 15.0  # the first process has this long to close its record once another has failed
 
 
-class Outcome:
+class RunState:
     """Context manager around a run.
 
     Attributes:
@@ -48,7 +48,7 @@ class Outcome:
             time.sleep(0.1)
         if not held:
             gone = error if isinstance(error, RankFailed) else RankFailed("has ended without a word", 0, code=1)
-            close(self.dir, "failed", gone)
+            finalize_manifest(self.dir, "failed", gone)
 
     def write_manifest(self, status: str, error: BaseException | None = None) -> None:
         """The first process writes it."""
@@ -61,7 +61,7 @@ class Outcome:
         """Cut them back to an earlier moment."""
 
 
-def close(folder: Path, status: str, error: Exception) -> str:
+def finalize_manifest(folder: Path, status: str, error: Exception) -> str:
     """Write down how a run ended if the process that keeps its record could not; the status that stands there."""
     manifest = folder / "manifest.json"
     held = json.loads(manifest.read_bytes()) if manifest.is_file() else {}

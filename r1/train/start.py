@@ -9,10 +9,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1.core.rank_info import Place, place
-from r1.distributed.launcher import Crew, environment, listening, process
+from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.distributed.launcher import RankSupervisor, environment, process, serve_tcp_store
 from r1.train import fit
-from r1.train.run_state import close
+from r1.train.run_state import finalize_manifest
 
 if TYPE_CHECKING:
     from r1.config.build import Experiment
@@ -22,13 +22,13 @@ Config = dict[str, Any]
 
 def start(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path | None:
     """Run on all devices; the record's folder, None where another process keeps it."""
-    where, size = place() or Place(), cfg["trainer"]["devices"]
+    where, size = rank_info_from_env() or RankInfo(), cfg["trainer"]["devices"]
     if where.size > 1 or size == 1:
         return fit.fit(cfg, experiment, overrides, command, where)
-    folder = fit.folder_of(cfg).absolute()
+    folder = fit.resolve_output_dir(cfg).absolute()
     task = {"config": cfg, "overrides": overrides, "command": command, "folder": str(folder)}
-    with listening() as (store, port):
-        Crew(folder, store, close).run(
+    with serve_tcp_store() as (store, port):
+        RankSupervisor(folder, store, finalize_manifest).run(
             [process(json.dumps(task), environment(cfg, rank, port)) for rank in range(size)]
         )
     return folder

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from r1.core.rank_info import Place
+from r1.core.rank_info import RankInfo
 from r1.strategy.base import Strategy
 
 
@@ -23,7 +23,7 @@ def trainer(
     num_micro_batches: int,
     validate_every: int,
     root: Path,
-    place: Place,
+    place: RankInfo,
     *,
     max_steps: Annotated[int, Ge(1)],
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
@@ -69,7 +69,7 @@ class Environment(LightningEnvironment):
 
     creates_processes_externally = True  # type: ignore[assignment]
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: RankInfo) -> None:
         super().__init__()
         self.place = place
 

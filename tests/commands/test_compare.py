@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from r1 import compare
-from r1.core.runs import Run
+from r1.core.runs import RunRecord
 
 FIGURE = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 100}
 MANIFEST = {
@@ -30,12 +30,12 @@ CONFIG = {"seed": 0, "output_dir": "a", "resume": None, "stage": {"lr": 0.1, "lo
 
 
 @pytest.fixture
-def run() -> Callable[..., Run]:
+def run() -> Callable[..., RunRecord]:
     """``run(manifest={...}, config={...})``: a record with these keys changed."""
 
-    def made(manifest: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> Run:
+    def made(manifest: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> RunRecord:
         held = copy.deepcopy(MANIFEST) | (manifest or {})
-        return Run(Path("/run"), held, copy.deepcopy(CONFIG) | (config or {}), [])
+        return RunRecord(Path("/run"), held, copy.deepcopy(CONFIG) | (config or {}), [])
 
     return made
 
@@ -43,10 +43,10 @@ def run() -> Callable[..., Run]:
 @pytest.fixture
 def shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[Run, Run], str]:
+) -> Callable[[RunRecord, RunRecord], str]:
     """What the command prints for two records."""
 
-    def printed(*runs: Run) -> str:
+    def printed(*runs: RunRecord) -> str:
         for name, run in zip("ab", runs, strict=True):
             (tmp_path / name).mkdir()
             (tmp_path / name / "manifest.json").write_text(json.dumps(run.manifest))
@@ -58,7 +58,7 @@ def shown(
     return printed
 
 
-def test_two_of_a_kind(run: Callable[..., Run]) -> None:
+def test_two_of_a_kind(run: Callable[..., RunRecord]) -> None:
     a, b = run(), run(config={"output_dir": "b", "resume": "auto"})
     assert all(rows == [] for rows in compare.sections(a, b).values())
     assert [row[-1] for row in compare.metric_rows(a, b)] == ["equal", "equal"]
@@ -82,7 +82,7 @@ def test_two_of_a_kind(run: Callable[..., Run]) -> None:
     ],
 )
 def test_each_difference_is_in_its_section(
-    run: Callable[..., Run], section: str, changed: dict[str, Any], expected: list[tuple[str, Any, Any]]
+    run: Callable[..., RunRecord], section: str, changed: dict[str, Any], expected: list[tuple[str, Any, Any]]
 ) -> None:
     sections = compare.sections(run(), run(**changed))
     assert sections.pop(section) == expected
@@ -99,7 +99,7 @@ def test_each_difference_is_in_its_section(
     ],
 )
 def test_metrics_say_whether_they_are_apart(
-    run: Callable[..., Run], low: float, value: float, high: float, verdict: str
+    run: Callable[..., RunRecord], low: float, value: float, high: float, verdict: str
 ) -> None:
     figure = {"value": value, "low": low, "high": high, "n": 100}
     b = run(manifest={"metrics": {"final": {"val/pass@1": figure, "val/only": FIGURE}}})
@@ -109,7 +109,7 @@ def test_metrics_say_whether_they_are_apart(
     assert rows["val/only"] == ["-", "0.500 (0.400 to 0.600)", "only in one"]
 
 
-def test_on_the_screen(run: Callable[..., Run], shown: Callable[[Run, Run], str]) -> None:
+def test_on_the_screen(run: Callable[..., RunRecord], shown: Callable[[RunRecord, RunRecord], str]) -> None:
     text = shown(run(), run(config={"seed": 7}))
     assert "code: the same" in text
     assert any(line.split() == ["seed", "0", "7"] for line in text.splitlines())
@@ -117,7 +117,7 @@ def test_on_the_screen(run: Callable[..., Run], shown: Callable[[Run, Run], str]
 
 
 def test_values_are_shown_as_they_are_and_to_their_end(
-    run: Callable[..., Run], shown: Callable[[Run, Run], str]
+    run: Callable[..., RunRecord], shown: Callable[[RunRecord, RunRecord], str]
 ) -> None:
     texts = ["[/b] [red]:smile: " + "a" * 150 + end for end in ("left", "right")]
     text = shown(*(run(config={"system": value}) for value in texts))

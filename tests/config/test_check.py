@@ -621,7 +621,7 @@ def test_a_run_that_fails_does_not_keep_a_sweep_from_the_others(
 ) -> None:
     def job(seed: int) -> Path:
         if seed == 0:
-            raise UserError("the teacher is gone", where="teacher.url", code=MODEL)
+            raise UserError("the teacher is gone", key="teacher.url", code=MODEL)
         return Path("outputs/second")
 
     assert sweep(job) == MODEL
@@ -673,4 +673,4 @@ def test_a_run_reads_nothing_of_a_pipeline(config: Callable[..., dict[str, Any]]
     cfg = config() | {key: value}
     with pytest.raises(UserError, match="pipeline") as caught:
         check_rules(cfg)
-    assert caught.value.where == key
+    assert caught.value.key == key

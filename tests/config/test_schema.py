@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.config.check.schema import check_value, describe, problems, resolve, signature, value_problems
-from r1.config.check.types import allowed_here, fits, is_place
-from r1.core.errors import UserError, elsewhere, nearest, one_line, shown
+from r1.config.check.types import describe_expected_object, expects_object, is_compatible
+from r1.core.errors import UserError, format_value, one_line, suggest, suggest_moved_key
 from r1.data.base import Data, Verifier
 from r1.reward.base import Function
 from r1.rollout.base import Engine
@@ -217,7 +217,7 @@ def test_r1s_own_objects_may_be_built() -> None:
 def test_nothing_else_may_be_built(path: object) -> None:
     with pytest.raises(UserError) as error:
         resolve(path, "rollout")
-    assert error.value.where == "rollout._target_"
+    assert error.value.key == "rollout._target_"
 
 
 def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,25 +256,25 @@ def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_what_r1s_own_code_fits(target: Callable[..., Any], hint: Any, partial: bool, expected: bool) -> None:
-    assert fits(target, hint, partial, own=True) is expected
+    assert is_compatible(target, hint, partial, own=True) is expected
 
 
 def test_a_users_code_need_not_say_what_it_returns() -> None:
-    assert fits(unannotated, Data, False, own=False)
-    assert fits(free, Function, True, own=False)
-    assert not fits(unannotated, Data, False, own=True)
-    assert not fits(free, Function, False, own=False)
+    assert is_compatible(unannotated, Data, False, own=False)
+    assert is_compatible(free, Function, True, own=False)
+    assert not is_compatible(unannotated, Data, False, own=True)
+    assert not is_compatible(free, Function, False, own=False)
 
 
 def test_places_in_words() -> None:
-    assert [is_place(hint) for hint in (Engine, Maker | None, Verifier, int, dict[str, Any], str | None)] == [
+    assert [expects_object(hint) for hint in (Engine, Maker | None, Verifier, int, dict[str, Any], str | None)] == [
         *[True] * 3,
         *[False] * 3,
     ]
-    assert allowed_here(Maker | None) == "an object of class Maker"
-    assert allowed_here(Thing) == "an object with the methods of Thing: make"
-    assert allowed_here(Verifier) == "a function, with _partial_: true, that returns bool"
-    assert allowed_here(int) == "a plain value; no object is built here"
+    assert describe_expected_object(Maker | None) == "an object of class Maker"
+    assert describe_expected_object(Thing) == "an object with the methods of Thing: make"
+    assert describe_expected_object(Verifier) == "a function, with _partial_: true, that returns bool"
+    assert describe_expected_object(int) == "a plain value; no object is built here"
 
 
 # ---- nodes ----
@@ -308,7 +308,7 @@ def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
 
 
 def test_an_error_is_one_screen() -> None:
-    error = UserError("a\nb\x1b[2J", where="x", given="y" * 1000, allowed=["b", "c"], do="d")
+    error = UserError("a\nb\x1b[2J", key="x", value="y" * 1000, expected=["b", "c"], hint="d")
     lines = str(error).splitlines()
     assert [line.split()[0] for line in lines] == ["a", "where", "given", "allowed", "do"]
     assert lines[0] == "a b [2J"
@@ -329,23 +329,26 @@ def test_an_error_is_one_screen() -> None:
     ],
 )
 def test_a_value_is_shown_and_a_secret_is_not(value: object, where: str, text: str) -> None:
-    assert shown(value, where) == text
+    assert format_value(value, where) == text
 
 
 def test_a_secret_inside_a_value_is_hidden() -> None:
     for value in ({"api_key": "hunter2"}, "sk-hunter2hunter2hunter2", ["https://me:hunter2@host"]):
-        assert "hunter2" not in shown(value, "logger")
+        assert "hunter2" not in format_value(value, "logger")
 
 
 def test_names_that_were_meant() -> None:
     names = ["group_size", "lr", "kl_coef"]
-    assert nearest("group_siz", names, "stage.") == "did you mean `stage.group_size`?"
-    assert nearest("LR", names) == "did you mean `lr`?"
-    assert nearest("num_generations", names) == "did you mean `group_size`?"
-    assert nearest("zzz", names) == ""
-    assert elsewhere("trainer.lr", {"stage": {"lr": 1, "loss": {"x": 2}}, "trainer": {}}) == "did you mean `stage.lr`?"
-    assert elsewhere("beta", {"stage": {"kl_coef": 1}}) == "did you mean `stage.kl_coef`?"
-    assert elsewhere("x", {"stage": {"lr": 1}}) == ""
+    assert suggest("group_siz", names, "stage.") == "did you mean `stage.group_size`?"
+    assert suggest("LR", names) == "did you mean `lr`?"
+    assert suggest("num_generations", names) == "did you mean `group_size`?"
+    assert suggest("zzz", names) == ""
+    assert (
+        suggest_moved_key("trainer.lr", {"stage": {"lr": 1, "loss": {"x": 2}}, "trainer": {}})
+        == "did you mean `stage.lr`?"
+    )
+    assert suggest_moved_key("beta", {"stage": {"kl_coef": 1}}) == "did you mean `stage.kl_coef`?"
+    assert suggest_moved_key("x", {"stage": {"lr": 1}}) == ""
 
 
 @given(st.text())

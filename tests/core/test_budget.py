@@ -63,7 +63,7 @@ def test_what_does_not_come_out(config: Callable[..., Config], overrides: list[s
     cfg = config(*overrides, "rollout.max_completion_length=96")
     with pytest.raises(UserError) as caught:
         budget.check(cfg)
-    assert caught.value.where == where
+    assert caught.value.key == where
     assert said in str(caught.value)
 
 

@@ -39,7 +39,7 @@ def test_every_key_that_decides_the_result_changes_the_fingerprint(config: Calla
     cfg = config()
     before = provenance.fingerprint(cfg, "data", [])
     assert provenance.fingerprint(config(), "data", []) == before
-    for key in cfg.keys() - {"extensions", *provenance.UNTRACED, *provenance.PIPELINE}:
+    for key in cfg.keys() - {"extensions", *provenance.NOT_IN_FINGERPRINT, *provenance.PIPELINE}:
         assert provenance.fingerprint(cfg | {key: "changed"}, "data", []) != before, key
     assert provenance.fingerprint(config("stage.lr=1.0e-5"), "data", []) != before
 
@@ -140,7 +140,7 @@ def test_differences_name_the_leaves() -> None:
 
 
 def test_changes_say_what_bits_may_depend_on(config: Callable[..., Config]) -> None:
-    now = provenance.surroundings(config("threads=3"))
+    now = provenance.environment(config("threads=3"))
     assert provenance.changes(now, now) == []
     then = json.loads(json.dumps(now))
     then["packages"]["torch"] = "1.0"

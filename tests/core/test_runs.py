@@ -85,13 +85,13 @@ def test_wherever_the_last_line_is_cut_the_rest_is_read_and_written_on(tmp_path:
         file.write_bytes(whole[:cut])
         kept = ROWS[: whole[:cut].count(b"\n")]
         assert jsonl.read(file) == kept
-        assert jsonl.mended(file) == kept
+        assert jsonl.read_repaired(file) == kept
         jsonl.append(file, ROWS[:1])
         assert jsonl.read(file) == [*kept, ROWS[0]]
 
 
 def test_nothing_to_mend(tmp_path: Path) -> None:
-    assert jsonl.mended(tmp_path / "none.jsonl") == []
+    assert jsonl.read_repaired(tmp_path / "none.jsonl") == []
 
 
 def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:

@@ -10,22 +10,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.core.seeds import batch_indices, key, uniforms
+from r1.core.seeds import batch_indices, derive_seed, uniforms
 
 
 def test_a_key_is_the_top_63_bits_of_a_hash() -> None:
     digest = hashlib.sha256(b"0/rollout/3/17/5").hexdigest()
-    assert key(0, "rollout", 3, 17, 5) == int(digest[:16], 16) // 2
+    assert derive_seed(0, "rollout", 3, 17, 5) == int(digest[:16], 16) // 2
 
 
 def test_keys_of_a_run_differ() -> None:
-    keys = {key(seed, "rollout", *rest) for seed in range(3) for rest in product(range(9), repeat=3)}
+    keys = {derive_seed(seed, "rollout", *rest) for seed in range(3) for rest in product(range(9), repeat=3)}
     assert len(keys) == 3 * 9**3
     assert all(0 <= k < 2**63 for k in keys)
 
 
 def test_keys_do_not_run_into_each_other() -> None:
-    assert key(1, 12) != key(11, 2)
+    assert derive_seed(1, 12) != derive_seed(11, 2)
 
 
 def test_uniforms_are_in_range_and_of_double_precision() -> None:

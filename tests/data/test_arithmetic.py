@@ -3,7 +3,7 @@ import random
 import pytest
 
 from r1.core.errors import UserError
-from r1.data.arithmetic import arithmetic, near, question, row, split_of, worked
+from r1.data.arithmetic import arithmetic, perturb, question, row, split_of, worked_solution
 from r1.data.completion import parse
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
@@ -27,8 +27,8 @@ def test_a_row():
 
 def test_working_in_two_languages():
     rng = random.Random(0)
-    assert worked([3, 5, 8], rng, ["en"]) == " 3 plus 5 is 8, plus 8 is 16."
-    assert worked([3, 5, 8], rng, ["zh"]) == " 3 加 5 得 8， 加 8 得 16。"
+    assert worked_solution([3, 5, 8], rng, ["en"]) == " 3 plus 5 is 8, plus 8 is 16."
+    assert worked_solution([3, 5, 8], rng, ["zh"]) == " 3 加 5 得 8， 加 8 得 16。"
 
 
 def test_every_completion_is_right_and_well_formed():
@@ -69,14 +69,14 @@ def test_impossible_sizes_are_refused():
 
 def test_a_slip_is_near_and_never_right():
     rng = random.Random(0)
-    assert all(near(n, rng) != n and abs(near(n, rng) - n) <= 10 for n in range(1, 200))
+    assert all(perturb(n, rng) != n and abs(perturb(n, rng) - n) <= 10 for n in range(1, 200))
 
 
 def test_slips_are_carried_on_and_waits_are_mended():
     terms = [3, 5, 8, 2]
-    slipped = worked(terms, random.Random(1), ["en"], slip_rate=1.0)
+    slipped = worked_solution(terms, random.Random(1), ["en"], slip_rate=1.0)
     assert not slipped.endswith(f" {sum(terms)}.")
-    mended = worked(terms, random.Random(1), ["en"], wait_rate=1.0)
+    mended = worked_solution(terms, random.Random(1), ["en"], wait_rate=1.0)
     assert mended.count("wait") == 3
     assert mended.endswith(" 18.")
     assert question(terms) == "3+5+8+2=?"

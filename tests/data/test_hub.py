@@ -10,10 +10,10 @@ from datasets import Dataset, DatasetDict
 from r1.core.errors import DATA, UserError
 from r1.data.completion import parse
 from r1.data.gsm8k import gsm8k
-from r1.data.hub import kept, splits
+from r1.data.hub import drop_invalid_rows, splits
 from r1.data.math import math
 from r1.data.openr1_math import in_form, openr1_math
-from r1.data.split import apart, hold_out, some
+from r1.data.split import exclude_overlap, hold_out, subsample
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 from r1.data.verifier.math import math as verify_math
@@ -352,18 +352,18 @@ def test_a_question_that_is_held_out_is_not_learned_from(tmp_path, caplog):
     assert len(val) == 6
     assert "left out 3 training rows" in caplog.text
     with pytest.raises(UserError, match=r"every question of the training rows(.|\n)*data\.val_split"):
-        apart(["a", "b"], ["b", "a", "c"], "data.val_split")
+        exclude_overlap(["a", "b"], ["b", "a", "c"], "data.val_split")
 
 
 def test_some_does_not_depend_on_the_order():
     prompts = [f"{n}?" for n in range(50)]
-    chosen = {prompts[i] for i in some(prompts, 7)}
+    chosen = {prompts[i] for i in subsample(prompts, 7)}
     assert len(chosen) == 7
-    assert chosen == {prompts[::-1][i] for i in some(prompts[::-1], 7)}
-    assert some(prompts, None) == some(prompts, 99) == list(range(50))
+    assert chosen == {prompts[::-1][i] for i in subsample(prompts[::-1], 7)}
+    assert subsample(prompts, None) == subsample(prompts, 99) == list(range(50))
 
 
 def test_nothing_kept_is_a_user_error():
     with pytest.raises(UserError, match="no usable row in x: 2 odd"):
-        kept(["odd", "odd"], "x")
-    assert json.dumps(kept([{"prompt": "a"}, "odd"], "x")) == '[{"prompt": "a"}]'
+        drop_invalid_rows(["odd", "odd"], "x")
+    assert json.dumps(drop_invalid_rows([{"prompt": "a"}, "odd"], "x")) == '[{"prompt": "a"}]'

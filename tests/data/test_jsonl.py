@@ -141,7 +141,7 @@ def test_line_separators_inside_a_text_do_not_end_the_row(tmp_path):
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
     error = failure(write(tmp_path / "rows.jsonl", [*rows(2), line, *rows(2, 5)]))
-    assert message in error.what
+    assert message in error.message
     assert error.code == DATA
 
 
@@ -152,9 +152,9 @@ def test_bytes_that_are_no_utf8(tmp_path):
 
 def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
     error = failure(write(tmp_path / "rows.jsonl", rows(5)), prompt_column="qestion")
-    assert error.where == "data.prompt_column"
-    assert error.allowed == "question, gold, level"
-    assert error.do == "did you mean `question`?"
+    assert error.key == "data.prompt_column"
+    assert error.expected == "question, gold, level"
+    assert error.hint == "did you mean `question`?"
 
 
 def test_bad_rows_are_skipped_up_to_one_percent(tmp_path, caplog):
@@ -169,15 +169,15 @@ def test_bad_rows_are_skipped_up_to_one_percent(tmp_path, caplog):
 def test_more_bad_rows_than_one_percent_are_an_error(tmp_path):
     path = write(tmp_path / "rows.jsonl", [*rows(98), "{"])
     error = failure(path, on_bad_row="skip")
-    assert "1 of 99 rows are bad" in error.what
-    assert "rows.jsonl:99: invalid JSON" in error.what
+    assert "1 of 99 rows are bad" in error.message
+    assert "rows.jsonl:99: invalid JSON" in error.message
 
 
 def test_missing_files_say_where_they_were_looked_for(tmp_path):
     error = failure("missing.jsonl")
-    assert error.what == "data file not found: missing.jsonl"
-    assert error.do.startswith("looked in /")
-    assert error.do.endswith("/missing.jsonl")
+    assert error.message == "data file not found: missing.jsonl"
+    assert error.hint.startswith("looked in /")
+    assert error.hint.endswith("/missing.jsonl")
     assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").where == "data.val_path"
 
 
@@ -204,7 +204,7 @@ def attempt(line):
     try:
         return decoded(line, "rows.jsonl:1", "data.path")
     except UserError as error:
-        return error.what
+        return error.message
 
 
 @given(st.binary(max_size=80) | st.text('{}[]"a:1,', max_size=20).map(str.encode))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.config.build import Experiment, build, make
+from r1.config.build import Experiment, build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_config
 from r1.core.errors import UserError
@@ -80,7 +80,7 @@ def test_every_stretch_holds_about_the_same_mixture(sizes: list[int]) -> None:
 def test_what_is_no_mixture_is_refused(parts: dict[str, Data], where: str) -> None:
     with pytest.raises(UserError) as caught:
         mixture(parts=parts)
-    assert caught.value.where == where
+    assert caught.value.key == where
 
 
 # ---- each row as its part says ----
@@ -147,14 +147,14 @@ def test_a_part_has_a_template_of_its_own(checked: Callable[..., Experiment]) ->
 def test_a_mistake_is_named(checked: Callable[..., Experiment], override: str, what: str, where: str) -> None:
     with pytest.raises(UserError, match=re.escape(what)) as caught:
         checked(override)
-    assert caught.value.where == where
+    assert caught.value.key == where
 
 
 def test_one_dataset_has_no_weight(small: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="no share in anything"):
         check_config(small("stage=grpo", "data.weight=2"))
     cfg = small("stage=grpo", "data.terms=[low_ids]")
-    assert all(row["terms"] == ["low_ids"] for row in make(cfg["data"], "data", cfg).train)
+    assert all(row["terms"] == ["low_ids"] for row in instantiate_node(cfg["data"], "data", cfg).train)
 
 
 def test_a_run_reports_each_part(small: Callable[..., Config], folder: Path) -> None:

@@ -68,7 +68,7 @@ def test_chat_end_falls_back_to_eos():
 def test_no_chat_template_is_a_user_error(ask):
     with pytest.raises(UserError, match="data/template=r1_zero") as caught:
         ask(Chat(system=None, prefill=""), tokenizer())
-    assert (caught.value.code, caught.value.where) == (MODEL, "model.path")
+    assert (caught.value.code, caught.value.key) == (MODEL, "model.path")
 
 
 def test_a_refused_system_message_is_a_user_error():

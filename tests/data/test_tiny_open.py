@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.config.build import make
+from r1.config.build import instantiate_node
 from r1.core.errors import UserError
 from r1.data.base import Data
 from r1.data.tiny_open import ask, quality, question, working
@@ -19,7 +19,7 @@ from r1.reward.terms.tiny_open import tiny_open
 @pytest.fixture(scope="module")
 def build(config: Callable[..., Any]) -> Callable[..., Data]:
     cfg = config("data=tiny_open")
-    return lambda **knobs: make(cfg["data"] | {"num_train": 300, "num_val": 40} | knobs, "data", cfg)
+    return lambda **knobs: instantiate_node(cfg["data"] | {"num_train": 300, "num_val": 40} | knobs, "data", cfg)
 
 
 def tagged(thinking: str, answer: object) -> str:
@@ -82,7 +82,7 @@ def test_the_same_rows_every_time_and_others_with_another_seed(build: Callable[.
 def test_too_many_held_out_questions_are_refused(build: Callable[..., Data]) -> None:
     with pytest.raises(UserError, match="not that many different questions") as caught:
         build(num_val=800)
-    assert caught.value.where == "data.num_val"
+    assert caught.value.key == "data.num_val"
 
 
 def test_a_question_typed_by_hand() -> None:

@@ -66,16 +66,16 @@ def test_a_changed_file_is_refused(run):
     file = run / "traces" / "traces.jsonl"
     file.write_text(file.read_text().replace("<think>0", "<think>9", 1))
     error = failure(run)
-    assert "changed after it was written" in error.what
-    assert "traces.json" in error.allowed
+    assert "changed after it was written" in error.message
+    assert "traces.json" in error.expected
 
 
 def test_a_cut_file_is_refused(run):
     file = run / "traces" / "traces.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     error = failure(run)
-    assert "11 rows" in error.given
-    assert error.allowed.startswith("12 rows")
+    assert "11 rows" in error.value
+    assert error.expected.startswith("12 rows")
 
 
 def test_a_wrong_count_alone_is_refused(run):
@@ -92,8 +92,8 @@ def test_a_card_that_is_none(run, card):
 
 def test_nothing_there_says_where_it_was_looked_for(tmp_path):
     error = failure(tmp_path / "run")
-    assert "stage=distill" in error.what
-    assert error.do.count(str(tmp_path / "run")) == 3
+    assert "stage=distill" in error.message
+    assert error.hint.count(str(tmp_path / "run")) == 3
 
 
 def test_rows_without_a_completion_are_refused(run):

@@ -1,6 +1,6 @@
 from functools import partial
 
-from r1.data.base import Data, verdicts
+from r1.data.base import Data, verify_completions
 from r1.data.verifier.exact import exact
 from r1.data.verifier.math import math, pop_counts
 
@@ -17,10 +17,10 @@ def test_a_batch_is_asked_at_once_where_the_verifier_can():
         return [answer == row["answer"] for answer, row in zip(answers, rows, strict=True)]
 
     rows = [{"answer": "1"}, {"answer": "2"}, {"answer": "3"}]
-    assert verdicts(plain, ["1", None, "2"], rows) == [True, False, False]
+    assert verify_completions(plain, ["1", None, "2"], rows) == [True, False, False]
     plain.many = several
-    assert verdicts(partial(plain, knob=1), ["1", None, "3"], rows) == [True, False, True]
-    assert verdicts(plain, [None, None, None], rows) == [False] * 3
+    assert verify_completions(partial(plain, knob=1), ["1", None, "3"], rows) == [True, False, True]
+    assert verify_completions(plain, [None, None, None], rows) == [False] * 3
     assert asked == ["1", "2", (["1", "3"], {"knob": 1}), ([], {})]
 
 

@@ -57,4 +57,4 @@ def test_the_fast_way_to_read_reads_the_same(text):
 
 
 def test_polynomials_are_the_texts_that_may_be_respelt():
-    assert [text for text in [*READ, *MISREAD] if worker.respelt(text) != text] == READ
+    assert [text for text in [*READ, *MISREAD] if worker.normalise_polynomial(text) != text] == READ

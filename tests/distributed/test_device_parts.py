@@ -14,26 +14,26 @@ from hypothesis import strategies as st
 
 from r1.config.check.devices import check_devices
 from r1.core.errors import Interrupted, RankFailed, UserError
-from r1.core.rank_info import Place, place
-from r1.distributed.collectives import Ranks
+from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.distributed.collectives import RankGroup
 from r1.distributed.launcher import close, environment
 from r1.experiment.launch import launch
 from r1.stage.grpo import Grpo
-from r1.stage.rl.experience import joined, split
-from r1.stage.training.loader import recount
-from r1.stage.training.step_metrics import StepRow, together
-from r1.stage.validation.sampling import share
+from r1.stage.rl.experience import concat, split
+from r1.stage.training.loader import rescale_progress
+from r1.stage.training.step_metrics import StepMetrics, reduce_over_ranks
+from r1.stage.validation.sampling import shard
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 7))
 def test_a_share_is_every_prompt_once_in_order(items: list[int], size: int) -> None:
-    parts = [share(items, rank, size) for rank in range(size)]
+    parts = [shard(items, rank, size) for rank in range(size)]
     assert [item for part in parts for item in part] == items
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_a_row_adds_up_over_devices_but_for_times_and_what_all_find_alike() -> None:
-    one, other = StepRow(), StepRow()
+    one, other = StepMetrics(), StepMetrics()
     one.add({"train/loss": 0.25, "time/rollout": 2.0})
     one.add({"train/loss": 0.5})
     other.add({"train/loss": 1.0, "time/rollout": 3.0, "train/kl": 0.125})
@@ -42,12 +42,12 @@ def test_a_row_adds_up_over_devices_but_for_times_and_what_all_find_alike() -> N
     found = one.close(lambda own: [own, {name: value for name, value in other.items() if name != "train/lr"}])
     assert found == {"train/loss": 1.75, "time/rollout": 3.0, "train/kl": 0.125, "train/lr": 0.1}
     assert one == {}
-    assert together([{}, {}]) == {}
+    assert reduce_over_ranks([{}, {}]) == {}
 
 
 def test_what_two_devices_sampled_can_be_cut_up_for_three(stage: Callable[..., Grpo]) -> None:
     whole = stage("stage=grpo", "stage.kl_coef=0.1").collector.collect(0)
-    again = joined(split(whole, 2))
+    again = concat(split(whole, 2))
     for name in ("advantages", "completion_ids", "engine_logps", "old_logps", "ref_logps"):
         assert torch.equal(getattr(again, name), getattr(whole, name)), name
     assert again.lengths == whole.lengths
@@ -63,7 +63,7 @@ def test_lightnings_counts_follow_the_size_of_a_step() -> None:
         "num_micro_batches": 4,
         "loops": {"fit_loop": {"epoch_loop.batch_progress": {"total": counts, "current": dict(counts)}}},
     }
-    recount(checkpoint, 2)
+    rescale_progress(checkpoint, 2)
     assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"] == {"ready": 6, "completed": 6}
     assert checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"] == {"ready": 6, "completed": 6}
 
@@ -79,13 +79,13 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_a_place_comes_from_torchrun_or_srun_or_nobody(alone: pytest.MonkeyPatch) -> None:
-    assert place() is None
+    assert rank_info_from_env() is None
     for name, value in {"PROCID": 5, "STEP_NUM_TASKS": 8, "LOCALID": 1, "NODEID": 2}.items():
         alone.setenv(f"SLURM_{name}", str(value))
-    assert place() == Place(rank=5, size=8, local_rank=1, node=2)
+    assert rank_info_from_env() == RankInfo(rank=5, size=8, local_rank=1, node=2)
     for name, value in {"RANK": 3, "WORLD_SIZE": 4, "LOCAL_RANK": 3}.items():  # torchrun inside of a Slurm job
         alone.setenv(name, str(value))
-    assert place() == Place(rank=3, size=4, local_rank=3, node=0)
+    assert rank_info_from_env() == RankInfo(rank=3, size=4, local_rank=3, node=0)
 
 
 def test_a_launcher_must_start_what_the_config_asks_for(alone: pytest.MonkeyPatch) -> None:
@@ -115,11 +115,11 @@ def test_a_rank_is_told_what_torchrun_would_tell_it(monkeypatch: pytest.MonkeyPa
 
 
 def test_alone_a_rank_meets_nobody() -> None:
-    ranks = Ranks()
+    ranks = RankGroup()
     assert ranks.gather("x") == ["x"]
-    assert ranks.from_first(lambda: 3) == 3
+    assert ranks.broadcast_from_rank_zero(lambda: 3) == 3
     ranks.sign()
-    with pytest.raises(KeyError), ranks.parting():
+    with pytest.raises(KeyError), ranks.propagate_failures():
         raise KeyError
 
 
@@ -127,7 +127,7 @@ def test_alone_a_rank_meets_nobody() -> None:
 
 
 def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
-    error = UserError("no such column", where="reward.terms.x", given=3, allowed="y", do="mend it", code=5)
+    error = UserError("no such column", key="reward.terms.x", value=3, expected="y", hint="mend it", code=5)
     failed = RankFailed(**json.loads(json.dumps(RankFailed.of(error, 1, "here").fields)))
     assert failed.code == 5
     assert str(failed).splitlines() == [

@@ -182,9 +182,12 @@ STOPS = [
     pytest.param("sft", Point(STEP, call=3, number=signal.SIGINT), 1, marks=LONG),
     pytest.param("resample", Point("r1.stage.rl.collector:Collector.groups", call=2, number=15), 0, marks=LONG),
     pytest.param(
-        "ahead", Point("r1.rollout.serving.subprocess_sampler:Beside.result", call=3, number=15), 1, marks=LONG
+        "ahead",
+        Point("r1.rollout.serving.subprocess_sampler:SubprocessSampler.result", call=3, number=15),
+        1,
+        marks=LONG,
     ),
-    pytest.param("ahead", Point("r1.stage.rl.async_rollouts:Ahead._begin", call=3, number=15), 1, marks=LONG),
+    pytest.param("ahead", Point("r1.stage.rl.async_rollouts:AsyncRollouts._begin", call=3, number=15), 1, marks=LONG),
 ]
 
 

@@ -38,7 +38,7 @@ def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.25)
     model(torch.ones(3, dtype=torch.bfloat16)).sum().backward()
     optimizer.step()
-    state = shards.named(optimizer.state_dict(), ["weight", "bias"])
+    state = shards.by_name(optimizer.state_dict(), ["weight", "bias"])
     dcp.save({"state_dict": model.state_dict(), "optimizer_0": state}, storage_writer=FileSystemWriter(tmp_path))
     torch.save({"global_step": 1}, tmp_path / "meta.pt")
     return tmp_path, model, optimizer.state_dict()
@@ -46,7 +46,7 @@ def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
 
 def test_a_whole_checkpoint_comes_back(saved: tuple[Path, torch.nn.Module, dict[str, Any]]) -> None:
     folder, model, optimizer = saved
-    found = shards.whole(folder)
+    found = shards.consolidate(folder)
     assert found["global_step"] == 1
     for name, weight in model.state_dict().items():
         assert torch.equal(found["state_dict"][name], weight)
@@ -55,7 +55,7 @@ def test_a_whole_checkpoint_comes_back(saved: tuple[Path, torch.nn.Module, dict[
     assert torch.equal(held["state"][0]["exp_avg"], optimizer["state"][0]["exp_avg"])
 
 
-@pytest.mark.parametrize("load", [shards.whole, lambda folder: shards.load({"state_dict": {}}, folder)])
+@pytest.mark.parametrize("load", [shards.consolidate, lambda folder: shards.load({"state_dict": {}}, folder)])
 def test_an_index_runs_no_code(saved: tuple[Path, torch.nn.Module, dict[str, Any]], load: Any) -> None:
     folder, _, _ = saved
     (folder / ".metadata").write_bytes(pickle.dumps(Bomb()))
@@ -71,7 +71,7 @@ def test_what_is_no_tensor_runs_no_code(saved: tuple[Path, torch.nn.Module, dict
     dcp.save({"state_dict": {"weight": Bomb()}}, storage_writer=FileSystemWriter(folder))
     torch.save({}, folder / "meta.pt")
     with pytest.raises(CheckpointException, match=r"Weights only load failed"):
-        shards.whole(folder)
+        shards.consolidate(folder)
     with pytest.raises(CheckpointException, match=r"Weights only load failed"):
         shards.load({"state_dict": {"weight": 0}}, folder)
     assert FIRED == []

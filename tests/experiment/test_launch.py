@@ -19,7 +19,7 @@ from conftest import SMALL
 from wandbfile import wandb_runs
 
 from r1.core.errors import DATA, Interrupted, UserError
-from r1.experiment.hydra_jobs import Tagged
+from r1.experiment.hydra_jobs import PrefixedStream
 from r1.experiment.launch import launch
 from r1.run import execute
 
@@ -60,7 +60,7 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
 ) -> None:
     def job(cfg: dict[str, Any], overrides: list[str]) -> Path:
         if cfg["seed"] == 1:
-            raise UserError("the file has gone", where="data.path", do="bring it back", code=DATA)
+            raise UserError("the file has gone", key="data.path", hint="bring it back", code=DATA)
         if cfg["seed"] == 2:
             raise RuntimeError("a bug of sk-hunter2hunter2hunter2")
         Path(f"{cfg['seed']}.json").write_text(json.dumps([os.getpid(), sys.argv, overrides]))
@@ -137,7 +137,7 @@ def test_lines_of_several_runs_do_not_mix() -> None:
         def flush(self) -> None: ...
 
     screen = Screen()
-    stream = Tagged(screen, "[7] ")  # type: ignore[arg-type]
+    stream = PrefixedStream(screen, "[7] ")  # type: ignore[arg-type]
     for text in ("a", "b\nc", "\n\nd"):
         stream.write(text)
     assert screen == ["[7] ab\n", "[7] c\n[7] \n"]

@@ -17,10 +17,10 @@ from wandbruns import check
 
 from r1.config.build import Config
 from r1.core import jsonl
-from r1.logger.wandb import Wandb, claim, wandb
+from r1.logger.wandb import Wandb, take_run_id_from_env, wandb
 from r1.logger.wandb_run import worker as courier
 from r1.logger.wandb_run.history import Rows
-from r1.logger.wandb_run.worker import Order, identity, news, say
+from r1.logger.wandb_run.worker import WandbJob, run_id_lock, send, wait_for_end
 from r1.run import execute
 
 KNOBS: dict[str, Any] = {"project": "p", "entity": None, "group": "g", "name": "n", "tags": ["t"], "log_model": False}
@@ -54,20 +54,20 @@ def test_what_auto_means(
     if expected == "disabled":
         assert isinstance(made, DummyLogger)
     else:
-        assert made.order == Order(str(folder), {"a.b": 1}, mode=expected, run_id=None, **KNOBS)
+        assert made.order == WandbJob(str(folder), {"a.b": 1}, mode=expected, run_id=None, **KNOBS)
 
 
 def test_only_one_run_of_a_process_is_the_one_that_an_agent_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_RUN_ID", "of-the-agent")
-    assert [claim(), claim()] == ["of-the-agent", None]
+    assert [take_run_id_from_env(), take_run_id_from_env()] == ["of-the-agent", None]
 
 
 def test_couriers_are_replaced_once_and_offline(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    sent: list[Order] = []
+    sent: list[WandbJob] = []
 
-    def send(self: Wandb, order: Order) -> str:
+    def send(self: Wandb, order: WandbJob) -> str:
         sent.append(order)
         return f"gone with token=my-secret, {order.mode}"
 
@@ -100,11 +100,11 @@ def test_a_row_comes_with_its_timing_and_its_completions(tmp_path: Path) -> None
 
 
 def test_the_id_is_the_record_s_unless_an_agent_has_another(tmp_path: Path) -> None:
-    with identity(tmp_path, None) as first:
+    with run_id_lock(tmp_path, None) as first:
         assert len(first) == 8
-    with identity(tmp_path, None) as again:
+    with run_id_lock(tmp_path, None) as again:
         assert again == first
-    with identity(tmp_path, "other") as given:
+    with run_id_lock(tmp_path, "other") as given:
         assert given == "other"
     assert (tmp_path / "wandb_id").read_text() == "other"
 
@@ -113,11 +113,11 @@ def test_what_a_courier_hears_last(monkeypatch: pytest.MonkeyPatch) -> None:
     ending = {"exit_code": 143, "error": "SIGTERM"}
     for heard, last in ((json.dumps(ending), ending), ("", courier.KILLED)):
         monkeypatch.setattr(sys, "stdin", io.StringIO(heard))
-        assert next(told for told in news(3600) if told) == last
+        assert next(told for told in wait_for_end(3600) if told) == last
 
 
 def test_what_a_courier_says_is_one_line_without_secrets(capsys: pytest.CaptureFixture[str]) -> None:
-    say(courier.WARNING, "POST https://me:my-secret@host\nfailed")
+    send(courier.WARNING, "POST https://me:my-secret@host\nfailed")
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert "my-secret" not in out

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.config.build import Config
-from r1.model.forward import Forward, packed, packs, plain
+from r1.model.forward import Forward, packed, padded_forward, supports_packing
 from r1.model.loading import Lora, Model
 from r1.model.sequences import Sequences, stack
 
@@ -75,7 +75,7 @@ def test_packed_equals_plain(
 ) -> None:
     model, sequences = models[architecture], stack(BATCHES[batch], 0)
     found = results(model, sequences, lambda *given: packed(*given, share_prompts))
-    assert_close(found, results(model, sequences, plain))
+    assert_close(found, results(model, sequences, padded_forward))
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -109,7 +109,7 @@ def test_no_batch_makes_a_difference(
     order.shuffle(pairs)
     batch = stack(pairs, 0)
     found = results(llama, batch, lambda *given: packed(*given, share_prompts))
-    assert_close(found, results(llama, batch, plain), rtol=5e-6)
+    assert_close(found, results(llama, batch, padded_forward), rtol=5e-6)
 
 
 def test_the_entropy_is_differentiated_only_if_asked_for(llama: PreTrainedModel) -> None:
@@ -159,7 +159,7 @@ def falls_back(model: PreTrainedModel, pairs: list[Pair], warns: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_usual_models_pack(make_model: Make, architecture: str, dtype: torch.dtype) -> None:
     model = make_model(architecture).to(dtype).train()
-    assert packs(model)
+    assert supports_packing(model)
     assert model.training
 
 
@@ -168,8 +168,8 @@ def test_a_cap_on_the_scores_or_the_logits_does_not_pack(make_model: Make, sprea
     """In a model as it is first made, a cap changes next to nothing; it will later."""
     caps = {"attn_logit_softcapping": None, "final_logit_softcapping": 30.0}
     model = make_model("gemma2", initializer_range=spread)
-    assert not packs(model)
-    assert not packs(make_model("gemma2", initializer_range=spread, **caps))
+    assert not supports_packing(model)
+    assert not supports_packing(make_model("gemma2", initializer_range=spread, **caps))
     falls_back(model, BATCHES["groups"], warns=True)
 
 
@@ -235,10 +235,10 @@ def adapted(make_model: Make) -> PreTrainedModel:
 @pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("batch", ["groups", "uneven prompts"])
 def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, share_prompts: bool) -> None:
-    assert packs(adapted)
+    assert supports_packing(adapted)
     sequences = stack(BATCHES[batch], 0)
     found = results(adapted, sequences, lambda *given: packed(*given, share_prompts))
-    assert_close(found, results(adapted, sequences, plain), rtol=5e-6)
+    assert_close(found, results(adapted, sequences, padded_forward), rtol=5e-6)
     assert found[2].norm() > 0.1
 
 
@@ -253,7 +253,7 @@ def test_adapters_are_in_the_packed_forward(adapted: PreTrainedModel) -> None:
 
 def test_an_adapter_on_the_output_layer_does_not_pack(make_model: Make) -> None:
     model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=["lm_head"]).wrap(make_model("llama"))
-    assert not packs(model)
+    assert not supports_packing(model)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")])
@@ -288,9 +288,9 @@ def test_recomputing_activations_changes_no_bit(
 @pytest.mark.parametrize("share_prompts", [True, False])
 def test_under_autocast_they_are_roughly_equal(llama: PreTrainedModel, share_prompts: bool) -> None:
     batch = stack(BATCHES["groups"], 0)
-    exact = results(llama, batch, plain)
+    exact = results(llama, batch, padded_forward)
     with torch.autocast("cpu", torch.bfloat16):
-        assert packs(llama)
+        assert supports_packing(llama)
         forward = Forward(True, share_prompts)
         assert forward.can_pack(llama, batch)
         found = results(llama, batch, forward)

@@ -18,7 +18,7 @@ from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
 from r1.core.runs import read
 from r1.model import loading as model
-from r1.model.loading import Lora, Model, location
+from r1.model.loading import Lora, Model, resolve_model_path
 from r1.run import execute
 
 PROBE = "User: 3+15=?\nAssistant:<think> 3 plus 15 is 18. 等等</think>\n<answer>18</answer><|eos|>"
@@ -209,11 +209,11 @@ def test_a_tokenizer_without_padding_gets_one(tmp_path: Path) -> None:
 
 
 def test_locations(run: Path, tmp_path: Path) -> None:
-    assert location(str(run)) == str(run / "model")
-    assert location(str(run / "model")) == str(run / "model")
-    assert location("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
-    assert location(str(tmp_path)) == str(tmp_path)
-    assert location("r1:tiny") == str(ASSETS / "tiny")
+    assert resolve_model_path(str(run)) == str(run / "model")
+    assert resolve_model_path(str(run / "model")) == str(run / "model")
+    assert resolve_model_path("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
+    assert resolve_model_path(str(tmp_path)) == str(tmp_path)
+    assert resolve_model_path("r1:tiny") == str(ASSETS / "tiny")
 
 
 # ---- what is refused ----
@@ -229,9 +229,9 @@ def test_a_model_is_loaded_or_made(knobs: dict[str, Any]) -> None:
 def test_a_type_that_splits_text_otherwise_is_refused(scratch: Callable[..., Model], model_type: str) -> None:
     with pytest.raises(UserError, match="reads this tokenizer back differently") as caught:
         scratch({"model_type": model_type}).load_tokenizer()
-    assert caught.value.where == "model.config.model_type"
-    assert caught.value.given == model_type
-    assert "llama" in caught.value.do
+    assert caught.value.key == "model.config.model_type"
+    assert caught.value.value == model_type
+    assert "llama" in caught.value.hint
     assert caught.value.code == MODEL
 
 
@@ -259,7 +259,7 @@ def test_what_cannot_be_loaded(tmp_path: Path, run: Path) -> None:
         with pytest.raises(UserError, match="cannot be loaded") as caught:
             source(path=path).load(seed=0)
         assert caught.value.code == MODEL
-        assert caught.value.given == path
+        assert caught.value.value == path
     with pytest.raises(UserError, match="ships no such model") as caught:
         source(path="r1:nothing").load(seed=0)
-    assert "r1:tiny" in caught.value.allowed
+    assert "r1:tiny" in caught.value.expected

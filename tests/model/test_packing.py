@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from r1.model import packing
-from r1.model.packing import Layout, attending, attention, pack, recomputing, refuse_extras
+from r1.model.packing import Layout, attention, check_unsupported_attention, checkpoint_contexts, custom_attention, pack
 from r1.model.sequences import Sequences, stack
 
 Pair = tuple[list[int], list[int]]
@@ -106,14 +106,14 @@ def test_shared_prompts_save_all_but_one_of_each(given_pairs: list[Pair]) -> Non
     distinct = {tuple(prompt) for prompt, _ in given_pairs}
     longest = max(map(len, distinct))
     completions = sum(len(completion) - 1 for _, completion in given_pairs)
-    assert layout.input_ids.shape[1] <= len(distinct) * longest + completions / packing.FULL_ENOUGH
+    assert layout.input_ids.shape[1] <= len(distinct) * longest + completions / packing.MIN_FILL
 
 
 @given(given_pairs=pairs)
 def test_little_padding_lies_between_whole_sequences(given_pairs: list[Pair]) -> None:
     layout = pack(stack(given_pairs, 0), share_prompts=False)
     real = sum(len(prompt) + len(completion) - 1 for prompt, completion in given_pairs)
-    assert real <= layout.input_ids.shape[1] <= real / packing.FULL_ENOUGH
+    assert real <= layout.input_ids.shape[1] <= real / packing.MIN_FILL
 
 
 def test_padding_behind_a_batch_does_not_get_into_the_row() -> None:
@@ -138,7 +138,7 @@ def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
 
     def broken() -> None:
-        with attending(llama, attention):
+        with custom_attention(llama, attention):
             assert llama.config._attn_implementation == "r1_r1.packing"
             raise RuntimeError
 
@@ -149,8 +149,8 @@ def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
 
 def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
-    with attending(llama, attention):
-        forward, again = recomputing(llama.config)
+    with custom_attention(llama, attention):
+        forward, again = checkpoint_contexts(llama.config)
     with forward:
         assert llama.config._attn_implementation == before
     with again:
@@ -160,6 +160,6 @@ def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel)
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
 def test_attention_with_a_part_of_its_own_is_refused(name: str) -> None:
-    refuse_extras({name: None, "sliding_window": 4, "is_causal": True})
+    check_unsupported_attention({name: None, "sliding_window": 4, "is_causal": True})
     with pytest.raises(ValueError, match=name):
-        refuse_extras({name: torch.ones(1)})
+        check_unsupported_attention({name: torch.ones(1)})

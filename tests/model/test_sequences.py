@@ -153,11 +153,11 @@ def test_an_empty_experience_splits_into_empty_parts() -> None:
 
 @pytest.mark.parametrize("old", [True, False])
 def test_an_experience_comes_back_from_its_state(old: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
-    experience = experience_of(PAIRS, old).again()
+    experience = experience_of(PAIRS, old).as_stale()
     file = tmp_path_factory.mktemp("state") / "state.pt"
     torch.save(to_state(experience), file)
     found = from_state(torch.load(file, weights_only=True))
-    assert not found.fresh
+    assert not found.is_first_pass
     for name, value in vars(experience).items():
         other = getattr(found, name)
         assert value.equal(other) if isinstance(value, torch.Tensor) else value == other, name

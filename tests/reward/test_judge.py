@@ -15,7 +15,7 @@ from r1.config.build import rewards
 from r1.config.check.config import check_schema
 from r1.core.errors import MODEL, REWARD, UserError
 from r1.reward import scorer
-from r1.reward.initial_policy import FrozenPolicy
+from r1.reward.initial_policy import InitialPolicy
 from r1.reward.terms.judge import Judge
 from r1.reward.terms.self_judge import SelfJudge
 from r1.rollout.transformers import Transformers
@@ -37,7 +37,7 @@ class Fake:
         quoted = [question.row["prompt"].split("\n[answer ")[1].split("\n")[1] for question in questions]
         self.calls.append(quoted)
         if self.broken and any(self.broken in text for text in quoted):
-            raise UserError("no answer", where="teacher.url", do="wait", code=MODEL)
+            raise UserError("no answer", key="teacher.url", hint="wait", code=MODEL)
         for question, text in zip(questions, quoted, strict=True):
             yield [Reply(question, Answer(self.reply(text), "stop", 0, 0))]
 
@@ -85,7 +85,7 @@ def test_too_many_failures_in_a_row_end_the_run_with_the_reason() -> None:
     assert term(["q"] * 3, ["b", "bb", "a"]) == [None, None, 0.1]
     with pytest.raises(UserError, match="failed on 3 answers in a row: no answer") as caught:
         term(["q"] * 4, ["bbb", "bbbb", "bbbbb", "a"])
-    assert (caught.value.where, caught.value.do, caught.value.code) == (
+    assert (caught.value.key, caught.value.hint, caught.value.code) == (
         "reward.terms.judge.teacher.url",
         "wait",
         REWARD,
@@ -178,7 +178,7 @@ def test_the_frozen_policy_stays_what_it_was(stage: Callable[..., Any]) -> None:
 
 
 def test_the_policy_judges_by_the_same_rubric() -> None:
-    class Scripted(FrozenPolicy):
+    class Scripted(InitialPolicy):
         def __init__(self) -> None:
             self.asked: list[tuple[str, int]] = []
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from r1.config.check.config import check_config
 from r1.core.errors import MODEL, UserError
-from r1.model.loading import location
+from r1.model.loading import resolve_model_path
 from r1.reward.terms.preference import Preference
 
 KNOBS: dict[str, Any] = {
@@ -30,7 +30,7 @@ TEXTS = ["<think> 3 plus 5 is 8.</think>\n<answer>8</answer>", "<answer>8</answe
 def folder(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Any]) -> Path:
     """A random reward model with the tiny world's tokenizer."""
     path = tmp_path_factory.mktemp("reward_model")
-    tokenizer = AutoTokenizer.from_pretrained(location("r1:tiny"))
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
     config = make_model("llama", vocab_size=len(tokenizer)).config
     config.num_labels, config.pad_token_id = 1, tokenizer.pad_token_id
     with torch.random.fork_rng(devices=[]):
@@ -92,16 +92,16 @@ def test_what_is_known_is_not_scored_again(folder: Path, monkeypatch: pytest.Mon
 def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="this is no reward model") as caught:
         Preference(path="r1:tiny", **KNOBS).check()
-    assert (caught.value.where, caught.value.code) == ("reward.terms.preference.path", MODEL)
+    assert (caught.value.key, caught.value.code) == ("reward.terms.preference.path", MODEL)
     assert "LlamaForCausalLM" in str(caught.value)
-    AutoModelForCausalLM.from_pretrained(location("r1:tiny")).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_pretrained(resolve_model_path("r1:tiny")).save_pretrained(tmp_path)
     with pytest.raises(UserError) as caught:
         Preference(path=str(tmp_path), **KNOBS).check()  # no tokenizer
-    assert caught.value.where == "reward.terms.preference.path"
+    assert caught.value.key == "reward.terms.preference.path"
 
 
 def test_a_folder_that_is_not_there_is_found_before_anything_is_built(config: Callable[..., Any]) -> None:
     cfg = config("+reward/terms@reward.terms.liked=preference", "reward.terms.liked.path=./nowhere")
     with pytest.raises(UserError, match="no such folder") as caught:
         check_config(cfg)
-    assert caught.value.where == "reward.terms.liked.path"
+    assert caught.value.key == "reward.terms.liked.path"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from r1.core.errors import DATA, REWARD, UserError
 from r1.data.base import Row
 from r1.reward.base import Function, Rewards, Scores, Term, required_columns
-from r1.rollout.base import carry_on
+from r1.rollout.base import no_op
 
 
 def equal(answer: str, row: Row) -> bool:
@@ -103,7 +103,7 @@ def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> 
         "verifier": equal,
         "completion_ids": [[1], [2, 3]],
         "max_completion_length": 10,
-        "poll": carry_on,
+        "poll": no_op,
     }
 
 
@@ -188,7 +188,7 @@ def test_an_exception_names_the_sample_that_causes_it() -> None:
 
     with pytest.raises(UserError, match=r"ZeroDivisionError.*sample 2") as caught:
         score(rewards(ratio=(ratio, 1.0)), [{"answer": a} for a in ("1", "2", "0", "0")])
-    assert caught.value.where == "reward.terms.ratio"
+    assert caught.value.key == "reward.terms.ratio"
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
@@ -204,7 +204,7 @@ def test_an_exception_that_needs_the_whole_batch_says_so() -> None:
 
 def test_a_user_error_of_a_term_passes_unchanged() -> None:
     def fails(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
-        raise UserError("mend this", where="here")
+        raise UserError("mend this", key="here")
 
     with pytest.raises(UserError, match=r"^mend this\n  where    here$"):
         score(rewards(fails=(fails, 1.0)), [{}])

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
 from r1.core.jsonl import read
-from r1.rollout.serving.async_server import InFlight
+from r1.rollout.serving.async_server import AsyncServerSampler
 from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.base import Stage
@@ -39,7 +39,7 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
 
 
 @pytest.fixture
-def sampler(running: Server) -> Iterator[InFlight]:
+def sampler(running: Server) -> Iterator[AsyncServerSampler]:
     made = engine(running.url, async_steps=1).ahead()
     assert made
     yield made
@@ -70,7 +70,7 @@ class Slow:
 
 
 def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
-    running: Server, sampler: InFlight, model: PreTrainedModel
+    running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     first, slow = embedded(model), Slow(running)
     sampler.update(model, 0)
@@ -93,7 +93,9 @@ def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
     assert_same(sampler.result(), second)
 
 
-def test_other_weights_in_the_middle_are_an_error(running: Server, sampler: InFlight, model: PreTrainedModel) -> None:
+def test_other_weights_in_the_middle_are_an_error(
+    running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
+) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
     sampler.begin(PROMPTS, SEEDS, STOP)
@@ -105,7 +107,7 @@ def test_other_weights_in_the_middle_are_an_error(running: Server, sampler: InFl
 
 
 def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
-    running: Server, sampler: InFlight, model: PreTrainedModel
+    running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
@@ -118,7 +120,7 @@ def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
 
 
 def test_a_server_that_dies_is_told_at_the_next_batch(
-    running: Server, sampler: InFlight, model: PreTrainedModel
+    running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     sampler.update(model, 0)
     running.answers[GENERATE] = hang_up
@@ -127,7 +129,7 @@ def test_a_server_that_dies_is_told_at_the_next_batch(
         sampler.result()
 
 
-def test_a_stop_leaves_what_is_in_flight(running: Server, sampler: InFlight, model: PreTrainedModel) -> None:
+def test_a_stop_leaves_what_is_in_flight(running: Server, sampler: AsyncServerSampler, model: PreTrainedModel) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
     sampler.begin(PROMPTS, SEEDS, STOP)

@@ -11,11 +11,11 @@ import torch
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted
-from r1.core.seeds import key, uniforms
+from r1.core.seeds import derive_seed, uniforms
 from r1.model.functional import sample
 from r1.rollout.base import Rollout
-from r1.rollout.decoding.decoder import fitting
-from r1.rollout.decoding.shared_prefix import SharedDecoder
+from r1.rollout.decoding.decoder import fastest_decoder
+from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 from r1.rollout.transformers import Transformers
 
 ARCHITECTURES = ["llama", "qwen2", "qwen3", "gpt2", "gemma2"]  # one for each decoder, and two more
@@ -37,7 +37,7 @@ def sampled(engine: Transformers, model: PreTrainedModel, *asked: Any) -> list[l
 
 
 def seeds_of(num_samples: int, prompts: Sequence[Any] = PROMPTS) -> list[list[int]]:
-    return [[key("test", p, g) for g in range(num_samples)] for p in range(len(prompts))]
+    return [[derive_seed("test", p, g) for g in range(num_samples)] for p in range(len(prompts))]
 
 
 def ids(groups: list[list[Rollout]]) -> list[list[list[int]]]:
@@ -151,27 +151,27 @@ def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[R
 def test_compaction_does_not_matter(
     llama: PreTrainedModel, together: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(SharedDecoder, "compact_below", share)
+    monkeypatch.setattr(SharedPrefixDecoder, "compact_below", share)
     for a, b in zip(sampled(engine(), llama, PROMPTS, seeds_of(4), STOP), together, strict=True):
         assert_same(a, b)
 
 
 def test_finished_rows_leave_the_batch(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fitting(llama)  # the probe is not counted
+    assert fastest_decoder(llama)  # the probe is not counted
     prefilled: list[int] = []
     widths: list[int] = []
-    start, step = SharedDecoder.start, SharedDecoder.step
+    start, step = SharedPrefixDecoder.start, SharedPrefixDecoder.step
 
-    def starting(self: SharedDecoder, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Any:
+    def starting(self: SharedPrefixDecoder, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Any:
         prefilled.append(len(prompts))
         return start(self, prompts, group_sizes)
 
-    def stepping(self: SharedDecoder, tokens: Any) -> Any:
+    def stepping(self: SharedPrefixDecoder, tokens: Any) -> Any:
         widths.append(len(tokens))
         return step(self, tokens)
 
-    monkeypatch.setattr(SharedDecoder, "start", starting)
-    monkeypatch.setattr(SharedDecoder, "step", stepping)
+    monkeypatch.setattr(SharedPrefixDecoder, "start", starting)
+    monkeypatch.setattr(SharedPrefixDecoder, "step", stepping)
     rollouts = [r for g in sampled(engine(), llama, PROMPTS, seeds_of(4), STOP) for r in g]
     assert prefilled == [4]  # each prompt is read once
     assert widths[0] == 16
@@ -206,7 +206,7 @@ def test_a_longer_limit_only_continues(llama: PreTrainedModel, together: list[li
 
 
 def test_other_seeds_give_other_completions(llama: PreTrainedModel) -> None:
-    (group,) = sampled(engine(), llama, [PROMPTS[0]], [[key("other", g) for g in range(8)]], set())
+    (group,) = sampled(engine(), llama, [PROMPTS[0]], [[derive_seed("other", g) for g in range(8)]], set())
     assert len({tuple(r.completion_ids) for r in group}) == 8
 
 

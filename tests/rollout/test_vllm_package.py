@@ -38,7 +38,7 @@ def test_it_is_missing(config: Callable[..., Config], monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="this config needs the package `vllm`, which is not installed") as caught:
         check_config(config("rollout=vllm", "trainer.accelerator=cpu"))
-    assert caught.value.where == "rollout"
+    assert caught.value.key == "rollout"
     check_config(config("rollout=vllm_server", "trainer.accelerator=cpu"))  # that one needs none here
 
 
@@ -56,7 +56,7 @@ def test_its_version_does_not_fit(
     installed(tmp_path, monkeypatch, version, *requires)
     with pytest.raises(UserError, match=said) as caught:
         module.check_package()
-    assert str(caught.value.given).startswith(given)
+    assert str(caught.value.value).startswith(given)
 
 
 def test_what_fits_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,8 @@ from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import STORAGE, Interrupted, UserError
-from r1.core.rank_info import Place
-from r1.distributed.collectives import Ranks
+from r1.core.rank_info import RankInfo
+from r1.distributed.collectives import RankGroup
 from r1.rollout.transformers import Transformers
 from r1.rollout.vllm_server import VLLMServer
 
@@ -72,7 +72,7 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="the weights cannot be handed over") as caught:
         engine(running.url, folder=str(tmp_path / "none")).update(model, 0)
-    assert (caught.value.where, caught.value.code) == ("rollout.folder", STORAGE)
+    assert (caught.value.key, caught.value.code) == ("rollout.folder", STORAGE)
 
 
 def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
@@ -113,7 +113,7 @@ def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made
     running.answers[GENERATE] = both
     with pytest.raises(UserError, match="vLLM sampled with other weights") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert caught.value.given == f"{made.copy.version}, later"
+    assert caught.value.value == f"{made.copy.version}, later"
 
 
 def test_a_server_that_does_not_load_what_it_is_sent(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
@@ -134,14 +134,14 @@ def test_a_server_that_dies_in_the_middle(running: Server, made: VLLMServer) -> 
     running.answers[GENERATE] = dying
     with pytest.raises(UserError, match=f"the vLLM server does not answer {GENERATE}") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert "resume=auto" in caught.value.do
+    assert "resume=auto" in caught.value.hint
     assert caught.value.code == 1
 
 
 def test_no_server_at_all() -> None:
     with pytest.raises(UserError, match="does not answer /weight_info: ConnectionRefusedError") as caught:
         engine("http://127.0.0.1:9").check(None)  # type: ignore[arg-type]
-    assert caught.value.do.startswith("python -m r1.serve MODEL")
+    assert caught.value.hint.startswith("python -m r1.serve MODEL")
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_what_is_no_completion(running: Server, made: VLLMServer, path: str, ans
     running.answers[path] = answer
     with pytest.raises(UserError) as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert said in caught.value.what
-    assert caught.value.what.isprintable()
+    assert said in caught.value.message
+    assert caught.value.message.isprintable()
 
 
 @pytest.mark.parametrize(
@@ -199,11 +199,11 @@ def test_a_server_that_was_not_started_for_this(
 
 
 def test_a_server_with_another_model(running: Server, model: PreTrainedModel) -> None:
-    running.about["hidden_size"] = 64
+    running.criterion["hidden_size"] = 64
     with pytest.raises(UserError, match="the server has another model: its hidden_size differs") as caught:
         engine(running.url).check(model.config)
-    assert (caught.value.given, caught.value.allowed) == ("hidden_size=64", "32")
-    running.about |= {"hidden_size": 32, "logprobs_mode": "raw_logprobs"}
+    assert (caught.value.value, caught.value.expected) == ("hidden_size=64", "32")
+    running.criterion |= {"hidden_size": 32, "logprobs_mode": "raw_logprobs"}
     with pytest.raises(UserError, match="not those of the sampling distribution"):
         engine(running.url).check(model.config)
 
@@ -214,7 +214,7 @@ def test_a_server_with_another_model(running: Server, model: PreTrainedModel) ->
 def test_what_is_no_address(url: str) -> None:
     with pytest.raises(UserError, match="no address of a server") as caught:
         engine(url)
-    assert caught.value.where == "rollout.url"
+    assert caught.value.key == "rollout.url"
 
 
 def test_a_stop_is_heard_while_the_server_says_nothing(running: Server, made: VLLMServer) -> None:
@@ -237,9 +237,9 @@ def test_a_stop_is_heard_while_the_server_says_nothing(running: Server, made: VL
 
 
 def test_the_first_process_sends_for_all(running: Server, model: PreTrainedModel, monkeypatch: Any) -> None:
-    monkeypatch.setattr(Ranks, "gather", lambda self, value: ["0123abcd" if value is None else value])
+    monkeypatch.setattr(RankGroup, "gather", lambda self, value: ["0123abcd" if value is None else value])
     second = engine(running.url)
-    second.update(model, 3, Ranks(Place(rank=1, size=2)))
+    second.update(model, 3, RankGroup(RankInfo(rank=1, size=2)))
     assert running.seen == []
     assert second.copy.version == "0123abcd/3"
     running.weighed.load(model.named_parameters())

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from r1.stage.advantage.base import Advantage, credit, group_std, has_signal
+from r1.stage.advantage.base import Advantage, compute_advantages, group_std, has_signal
 from r1.stage.advantage.batch import batch
 from r1.stage.advantage.best_of_group import best_of_group
 from r1.stage.advantage.center import center
@@ -233,9 +233,9 @@ def test_credit_hands_over_what_the_function_asks_for() -> None:
     """The sum, or the terms and their weights: also through a partial, as the config makes it."""
     terms, weights = torch.tensor([FORMAT, RIGHT]), torch.tensor([0.5, 1.0])
     rewards = torch.tensor([[1.5, 0.5, 1.0, 0.0]])
-    assert credit(center, rewards, terms, weights).tolist() == of(center, [1.5, 0.5, 1.0, 0.0])
-    assert credit(GROUP, rewards, terms, weights).tolist() == of(GROUP, [1.5, 0.5, 1.0, 0.0])
-    assert credit(GDPO, rewards, terms, weights).tolist() == gdpo_of([FORMAT, RIGHT], [0.5, 1.0])
+    assert compute_advantages(center, rewards, terms, weights).tolist() == of(center, [1.5, 0.5, 1.0, 0.0])
+    assert compute_advantages(GROUP, rewards, terms, weights).tolist() == of(GROUP, [1.5, 0.5, 1.0, 0.0])
+    assert compute_advantages(GDPO, rewards, terms, weights).tolist() == gdpo_of([FORMAT, RIGHT], [0.5, 1.0])
 
 
 @pytest.mark.parametrize("function", [group, center, rloo, batch, best_of_group, gdpo])

@@ -256,8 +256,8 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
         ) as caught:
             run(*resume, teacher="teacher.error_rate=1.0")
         assert caught.value.code == DATA
-        assert caught.value.given == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
-        assert "stage.examples_per_step=4" in caught.value.allowed
+        assert caught.value.value == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
+        assert "stage.examples_per_step=4" in caught.value.expected
     assert len(asked) == 48  # the answers are there, for all that they are wrong
     assert read(str(folder)).manifest["status"] == "failed"
     assert not (folder / "traces" / "traces.jsonl").exists()

@@ -78,13 +78,13 @@ def test_there_is_a_limit_to_what_is_written(stage: Callable[..., Any]) -> None:
     with pytest.raises(UserError, match="wrote 40 questions, of which 0 were taken") as caught:
         made.write_questions()
     assert caught.value.code == DATA
-    assert caught.value.given.startswith("written 40, unfinished ")
+    assert caught.value.value.startswith("written 40, unfinished ")
 
 
 def test_sampling_questions_leaves_the_engine_of_the_run_alone(experiment: Callable[..., Any]) -> None:
     made = experiment("stage=distill_direct", "stage.question_temperature=0.7", "rollout.temperature=0.9").stage
     assert (made.engine.temperature, made.engine.max_completion_length) == (0.9, 8)
-    assert (made.asking.temperature, made.asking.max_completion_length) == (0.7, 32)
+    assert (made.question_engine.temperature, made.question_engine.max_completion_length) == (0.7, 32)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from r1.core.errors import MODEL, UserError
 from r1.core.runs import read
 from r1.data.base import Row
 from r1.model.forward import Forward
-from r1.model.loading import Model, location
+from r1.model.loading import Model, resolve_model_path
 from r1.run import execute
 
 Stages = Callable[..., Any]
@@ -125,14 +125,14 @@ def test_either_may_refuse_to_be_packed(stage: Stages, monkeypatch: pytest.Monke
 def test_a_teacher_that_only_answers_is_refused(experiment: Callable[..., Any], kind: str) -> None:
     with pytest.raises(UserError, match="which only a model in this process has") as caught:
         experiment(f"stage={kind}")
-    assert (caught.value.where, caught.value.given) == ("teacher", "procedural")
-    assert "teacher=transformers" in caught.value.do
+    assert (caught.value.key, caught.value.value) == ("teacher", "procedural")
+    assert "teacher=transformers" in caught.value.hint
 
 
 def changed_tokenizer(folder: Path, change: Callable[[Config], None]) -> str:
     """The tiny world's tokenizer with something else in it; there are no weights beside it."""
-    AutoTokenizer.from_pretrained(location("r1:tiny_xs")).save_pretrained(folder)
-    (folder / "config.json").write_text((Path(location("r1:tiny_xs")) / "config.json").read_text())
+    AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny_xs")).save_pretrained(folder)
+    (folder / "config.json").write_text((Path(resolve_model_path("r1:tiny_xs")) / "config.json").read_text())
     file = folder / "tokenizer.json"
     held = json.loads(file.read_text())
     change(held)
@@ -158,8 +158,8 @@ def test_another_tokenizer_is_refused_before_any_weight_is_loaded(
     path = changed_tokenizer(tmp_path, change)
     with pytest.raises(UserError, match=how) as caught:
         experiment("stage=distill_logits", *TEACHER, f"teacher.path={path}")
-    assert (caught.value.where, caught.value.given, caught.value.code) == ("teacher.path", path, MODEL)
-    assert "tiny" in caught.value.allowed
+    assert (caught.value.key, caught.value.value, caught.value.code) == ("teacher.path", path, MODEL)
+    assert "tiny" in caught.value.expected
 
 
 # ---- a whole run ----

@@ -156,7 +156,7 @@ def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) 
     assert rewards.tolist() == [pytest.approx(group.total) for group in groups]  # signal is looked for before
     assert made._sums["reward/kl"] == pytest.approx(-fmean(penalties), abs=1e-4)
     assert made._sums["reward/kl_weighted"] == pytest.approx(-0.05 * fmean(penalties), abs=1e-5)
-    left = made.collector.chosen(experience, rewards, groups)
+    left = made.collector.select_trainable(experience, rewards, groups)
     assert left.ref_logps is None
     found = gradient(made, split(left, 2))
     without = stage(*SMALLER)
@@ -279,7 +279,7 @@ def test_a_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
         a.completion_ids.equal(b.completion_ids) and a.old_logps.equal(b.old_logps)
         for a, b in zip(first, second, strict=True)
     )
-    assert [a.fresh for a in first] + [b.fresh for b in second] == [True] * 4 + [False] * 4
+    assert [a.is_first_pass for a in first] + [b.is_first_pass for b in second] == [True] * 4 + [False] * 4
     assert not torch.equal(first[0].completion_ids, third[0].completion_ids)
 
 

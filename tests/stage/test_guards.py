@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from r1 import run as command
-from r1.core.errors import HALTED, Halted
+from r1.core.errors import HALTED, TrainingHalted
 from r1.core.runs import read
 from r1.core.statistics import Estimate
 from r1.run import execute
@@ -30,11 +30,11 @@ EVERY_STEP = ["checkpoint_every=1", "val.every=1"]
 
 
 @pytest.fixture
-def halted(small: Callable[..., Config], folder: Path) -> Callable[..., Halted]:
+def halted(small: Callable[..., Config], folder: Path) -> Callable[..., TrainingHalted]:
     """``halted("stage=grpo", ...)``: what stopped this run."""
 
-    def run(*overrides: str) -> Halted:
-        with pytest.raises(Halted) as caught:
+    def run(*overrides: str) -> TrainingHalted:
+        with pytest.raises(TrainingHalted) as caught:
             execute(small(*overrides, f"output_dir={folder}"), [])
         return caught.value
 
@@ -58,23 +58,23 @@ def assert_finite(folder: Path) -> None:
 # ---- guards ----
 
 
-def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., Halted], folder: Path) -> None:
+def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
     """No model of 610 tokens has an entropy of 7 nats: the first step is the last."""
     error = halted("stage=grpo", "stage.min_entropy=7")
     assert "stage.min_entropy=7" in str(error)
     (step,) = rows(folder, "train/entropy")
-    assert step["train/entropy"] == error.given < math.log(610)
+    assert step["train/entropy"] == error.value < math.log(610)
     manifest = read(str(folder)).manifest
     assert manifest["status"] == "halted"
     assert "Halted: the run was stopped: the entropy has fallen below" in manifest["error"]
     assert not (folder / "model").exists()
 
 
-def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., Halted], folder: Path) -> None:
+def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
     error = halted("stage=grpo", "stage.max_kl=0.001", "stage.lr=0.01", "trainer.max_steps=20", "val.every=20")
     kls = [row["train/kl"] for row in rows(folder, "train/kl")]
     assert 1 < len(kls) < 20
-    assert max(kls[:-1]) <= 0.001 < kls[-1] == error.given
+    assert max(kls[:-1]) <= 0.001 < kls[-1] == error.value
     assert "stage.max_kl=0.001" in read(str(folder)).manifest["error"]
 
 
@@ -90,16 +90,21 @@ def test_a_guard_passes_over_steps_that_have_no_such_figure(stage: Stages) -> No
     made = stage("stage=grpo", "stage.max_kl=0.5", "stage.min_entropy=0.5")
     made.check_step({})
     made.check_step({"train/kl": 0.5, "train/entropy": 0.5})
-    with pytest.raises(Halted, match="KL"):
+    with pytest.raises(TrainingHalted, match="KL"):
         made.check_step({"train/kl": 0.51, "train/entropy": 0.4})
-    with pytest.raises(Halted, match="entropy"):
+    with pytest.raises(TrainingHalted, match="entropy"):
         made.check_step({"train/entropy": 0.49})
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 @pytest.mark.parametrize(("kind", "of"), [("stage=grpo", Grpo), ("stage=sft", Sft)])
 def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
-    halted: Callable[..., Halted], folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, of: Any, poison: float
+    halted: Callable[..., TrainingHalted],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    of: Any,
+    poison: float,
 ) -> None:
     """In the third step, one gradient of one weight."""
     original = of.training_step
@@ -121,7 +126,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
 
 
 def test_weights_that_are_not_finite_stop_at_the_next_step(
-    halted: Callable[..., Halted], folder: Path, monkeypatch: pytest.MonkeyPatch
+    halted: Callable[..., TrainingHalted], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One weight is lost in the second step; nothing that was saved before it is touched."""
     original = Sft.training_step
@@ -292,11 +297,11 @@ def test_a_resumed_run_remembers_its_best(
 
 
 def test_a_halted_run_leaves_its_best_model(
-    halted: Callable[..., Halted], folder: Path, scripted: Callable[[list[float]], None]
+    halted: Callable[..., TrainingHalted], folder: Path, scripted: Callable[[list[float]], None]
 ) -> None:
     scripted([0.2, 0.5, 0.9, 0.4, 0.3, 0.3, 0.3, *[0.3] * 20])
     error = halted("stage=grpo", *EVERY_STEP, "stage.max_kl=0.003", "stage.lr=0.01", "trainer.max_steps=20")
-    assert "best/ holds the best model" in error.do
+    assert "best/ holds the best model" in error.hint
     assert read(str(folder)).manifest["best"]["step"] <= 2
     assert_finite(folder)
     AutoModelForCausalLM.from_pretrained(folder / "best")

@@ -172,8 +172,8 @@ def test_too_hard_questions_give_no_rows(run: Callable[..., Path], folder: Path)
     with pytest.raises(UserError, match="no answer was kept") as caught:
         run("stage.min_pass_rate=0.1")
     assert caught.value.code == DATA
-    assert "asked 40" in str(caught.value.given)
-    assert str(caught.value.given).endswith("kept 0")
+    assert "asked 40" in str(caught.value.value)
+    assert str(caught.value.value).endswith("kept 0")
     assert len(jsonl.read(folder / "traces" / "questions.jsonl")) == 10  # which were asked for all that
     assert not (folder / "traces" / "traces.jsonl").exists()
     assert read(str(folder)).manifest["status"] == "failed"

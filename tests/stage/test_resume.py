@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from r1.core.errors import STORAGE, Interrupted, UserError
-from r1.distributed.collectives import Ranks
+from r1.distributed.collectives import RankGroup
 from r1.run import execute
 from r1.stage.base import Stage
 from r1.train import checkpoint
@@ -137,12 +137,12 @@ def test_a_stop_in_the_last_step_is_made_up_for(
 def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), Ranks(), 1, 1, False, False)  # type: ignore[arg-type]
-    checkpoints.ask_to_stop(signal.SIGTERM, None)
+    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), RankGroup(), 1, 1, False, False)  # type: ignore[arg-type]
+    checkpoints.handle_signal(signal.SIGTERM, None)
     assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
-    checkpoints.ask_to_stop(signal.SIGTERM, None)
+    checkpoints.handle_signal(signal.SIGTERM, None)
     assert codes == []  # at once: a cluster and a launcher have both sent it
-    checkpoints.ask_to_stop(signal.SIGINT, None)
+    checkpoints.handle_signal(signal.SIGINT, None)
     assert codes == [130]
 
 

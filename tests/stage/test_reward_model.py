@@ -19,7 +19,7 @@ from r1.core.errors import UserError
 from r1.core.jsonl import read
 from r1.reward.terms.preference import Preference
 from r1.run import execute
-from r1.stage.reward_model import preferred
+from r1.stage.reward_model import pair_accuracy
 
 KNOBS = ["stage=reward_model", "data=tiny_open"]
 Config = dict[str, Any]
@@ -71,7 +71,7 @@ def test_the_output_layer_is_a_function_of_the_seed(stage: Callable[..., Any]) -
 
 
 def test_equal_scores_are_half_right() -> None:
-    assert preferred(torch.tensor([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
+    assert pair_accuracy(torch.tensor([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
 
 
 def test_a_run_learns_the_pairs_and_leaves_a_model_that_the_reward_term_reads(
@@ -112,4 +112,4 @@ def test_what_cannot_be_trained_is_refused(
     check_config(cfg)
     with pytest.raises(UserError, match=what) as caught:
         check_parts(cfg, build(cfg))
-    assert caught.value.where == where
+    assert caught.value.key == where

@@ -17,7 +17,7 @@ from slow import LIMIT, STOPS, assert_same, collected, flat, gradient, groups_of
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from r1.model.loading import location
+from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.stage.advantage.base import Advantage
 from r1.stage.advantage.batch import batch
@@ -80,7 +80,7 @@ def new_trainer(stage: Stages, folder: str, temperature: float) -> Any:
         reward_funcs=[first_term, second_term],
         args=config,
         train_dataset=Dataset.from_dict({"prompt": ["?"] * 4}),
-        processing_class=AutoTokenizer.from_pretrained(location("r1:tiny")),
+        processing_class=AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny")),
     )
     trainer.eos_token_ids = sorted(STOPS)
     trainer.current_gradient_accumulation_steps = 1
@@ -177,7 +177,7 @@ def both(
 
 
 def learned_from(made: Grpo, groups: list[Group]) -> Experience:
-    return made.collector.chosen(*made.collector.experience(groups), groups)
+    return made.collector.select_trainable(*made.collector.experience(groups), groups)
 
 
 def of_trl(trainer: Any, made: Grpo, groups: list[Group], knobs: dict[str, Any], off: bool) -> tuple[float, Tensor]:
@@ -231,7 +231,7 @@ def test_the_importance_correction_is_that_of_trl_with_another_engine(
     experience, rewards = made.collector.experience(groups)
     noise = 0.3 * torch.randn(experience.engine_logps.shape, generator=torch.Generator().manual_seed(4))
     experience = replace(experience, engine_logps=experience.engine_logps + noise * experience.mask)
-    experience = made.collector.chosen(experience, rewards, groups)
+    experience = made.collector.select_trainable(experience, rewards, groups)
     move(made.policy)
     found = gradient(made, split(experience, 4))
     set_up(trainer, {"beta": 0.1})

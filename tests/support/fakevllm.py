@@ -151,7 +151,7 @@ class Server(ThreadingHTTPServer):
         self.weighed, self.lock = Weighed(config), threading.Lock()
         self.seen: list[tuple[str, dict[str, Any]]] = []
         self.files: list[str] = []
-        self.about = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
+        self.criterion = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
         self.answers: dict[str, Answer] = {
             "/weight_info": lambda handler, body: {"weight_version": self.weighed.version},
             "/update_weight_version": self.label,
@@ -172,7 +172,7 @@ class Server(ThreadingHTTPServer):
         return {"success": True}
 
     def r1_about(self) -> Any:
-        return {"results": [self.about]}
+        return {"results": [self.criterion]}
 
     def r1_load(self, file: str) -> Any:
         self.files.append(file)

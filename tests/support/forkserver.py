@@ -110,7 +110,13 @@ class ForkServer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONWARNINGS": "ignore"},
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+                "PYTHONWARNINGS": "ignore",
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
         )
 
     def run(self, overrides: Sequence[str], folder: Path, point: Point | None = None, **more: Any) -> Ended:
@@ -247,7 +253,7 @@ class Forked:
         try:
             if str(request.rank) == os.environ["RANK"]:
                 break_in(request)
-            code = rank.ended(task)
+            code = rank.exit_code_of(task)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from r1.data.base import Row
-from r1.rollout.base import carry_on
+from r1.rollout.base import no_op
 from r1.teacher.base import Answer, Question, Reply, Teacher, questions
 
 
 def replies(teacher: Teacher, wanted: list[Question]) -> list[Reply]:
     """One reply to each question; every question gets exactly one."""
-    got = [reply for batch in teacher.answer(wanted, carry_on) for reply in batch]
+    got = [reply for batch in teacher.answer(wanted, no_op) for reply in batch]
     order = [next(i for i, question in enumerate(wanted) if question is reply.question) for reply in got]
     assert sorted(order) == list(range(len(wanted)))
     return [reply for _, reply in sorted(zip(order, got, strict=True), key=lambda pair: pair[0])]

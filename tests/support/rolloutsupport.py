@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.rollout.base import Rollout
 
 PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [3, 3, 3]]
-SEEDS = [[key("vllm", p, g) for g in range(3)] for p in range(3)]
+SEEDS = [[derive_seed("vllm", p, g) for g in range(3)] for p in range(3)]
 STOP = set(range(80, 97))
 
 

@@ -71,7 +71,7 @@ def chosen(stage: Grpo, groups: Sequence[Group], engine_noise: float = 0.0) -> E
     generator = torch.Generator().manual_seed(6)
     noise = engine_noise * torch.randn(made.engine_logps.shape, generator=generator) * made.mask
     made = replace(made, advantages=torch.randn(len(made), generator=generator), engine_logps=made.engine_logps + noise)
-    return stage.collector.chosen(made, rewards, groups)
+    return stage.collector.select_trainable(made, rewards, groups)
 
 
 # ---- the reference: the losses of the papers, one token at a time ----

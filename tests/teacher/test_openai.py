@@ -30,7 +30,7 @@ from replies import ask_all, replies
 
 from r1.core.errors import CONFIG, MODEL, Interrupted, UserError
 from r1.data.base import Row
-from r1.rollout.base import carry_on
+from r1.rollout.base import no_op
 from r1.teacher.api.openai_response import MAX_BYTES, read_answer, retry_after
 from r1.teacher.base import Answer, Failure, Reply, questions, sample_seed
 from r1.teacher.openai import OpenAI, backoff, endpoint
@@ -145,8 +145,8 @@ def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> Non
 def test_retries_are_bounded(server: Server) -> None:
     server.otherwise = refuse(503, "overloaded")
     error = refused(server, max_retries=2)
-    assert "3 attempts" in error.what
-    assert "HTTP 503 overloaded" in error.do
+    assert "3 attempts" in error.message
+    assert "HTTP 503 overloaded" in error.hint
     assert len(server.seen) == 3
 
 
@@ -169,7 +169,7 @@ def test_a_server_that_hangs_is_given_up(server: Server, stuck: Behaviour) -> No
     server.otherwise = stuck
     started = time.monotonic()
     error = refused(server, timeout_s=0.2, max_retries=1)
-    assert ("HTTP 500" if stuck is drip_an_error else "no answer within 0.2 s") in error.do
+    assert ("HTTP 500" if stuck is drip_an_error else "no answer within 0.2 s") in error.hint
     assert time.monotonic() - started < 5
     assert len(server.seen) == 2
 
@@ -179,7 +179,7 @@ def test_a_closed_port(server: Server) -> None:
     assert "refused" in refused(server).do
 
 
-def broken_off(asked: OpenAI, num_samples: int, poll: Callable[[], None] = carry_on) -> tuple[list[Reply], Exception]:
+def broken_off(asked: OpenAI, num_samples: int, poll: Callable[[], None] = no_op) -> tuple[list[Reply], Exception]:
     """What four questions got before the asking ended with an error."""
     got = []
     try:
@@ -216,8 +216,8 @@ def test_one_failure_too_many_ends_the_asking(server: Server) -> None:
     got, error = broken_off(teacher(server.url, concurrency=1, max_failures=2), 3)
     assert [reply.answer is None for reply in got] == [False, True, True, False, True]
     assert isinstance(error, UserError)
-    assert error.what == "the teacher refused: HTTP 400 the third"
-    assert error.allowed == "teacher.max_failures=2 questions without an answer"
+    assert error.message == "the teacher refused: HTTP 400 the third"
+    assert error.expected == "teacher.max_failures=2 questions without an answer"
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 404, 302])
@@ -348,8 +348,8 @@ def test_text_from_outside_cannot_drive_the_terminal(server: Server) -> None:
     server.otherwise = refuse(400, "a\x1b[2Jb\nc" + "x" * 2000)
     error = refused(server)
     assert "\x1b" not in str(error)
-    assert "a [2Jb c" in error.what
-    assert len(error.what) < 400
+    assert "a [2Jb c" in error.message
+    assert len(error.message) < 400
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -358,8 +358,8 @@ def test_no_redirect_is_followed(server: Server, monkeypatch: pytest.MonkeyPatch
     with serving() as other:
         server.otherwise = refuse(status, Location=other.url)
         error = refused(server, api_key_env="TEACHER_KEY")
-        assert other.url in error.what
-        assert "redirects are not followed" in error.do
+        assert other.url in error.message
+        assert "redirects are not followed" in error.hint
         assert other.seen == []
     assert len(server.seen) == 1
 
@@ -382,7 +382,7 @@ def test_a_variable_without_a_usable_key_is_found_at_once(monkeypatch: pytest.Mo
     monkeypatch.setenv("TEACHER_KEY", value)
     with pytest.raises(UserError, match="holds no key") as caught:
         teacher("http://127.0.0.1:9/v1", api_key_env="TEACHER_KEY")
-    assert caught.value.given == "TEACHER_KEY"
+    assert caught.value.value == "TEACHER_KEY"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from replies import ask_all
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import question, tagged, worked
+from r1.data.arithmetic import question, tagged, worked_solution
 from r1.data.base import Row
 from r1.data.completion import parse
 from r1.data.text import language_share
@@ -49,7 +49,7 @@ def test_always_right_or_always_wrong(terms: list[int], seed: int, language: str
         parsed = parse(answer.text)
         assert parsed.strict
         assert (parsed.answer == str(sum(terms))) == (error_rate == 0.0)
-        flawless = worked(terms, random.Random(0), [language])  # type: ignore[list-item]
+        flawless = worked_solution(terms, random.Random(0), [language])  # type: ignore[list-item]
         assert (parsed.thinking == flawless) == (error_rate == 0.0)
         assert language_share(parsed.thinking or "", language) == 1.0  # type: ignore[arg-type]
 

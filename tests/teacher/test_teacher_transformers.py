@@ -149,4 +149,4 @@ def test_nothing_to_ask_loads_nothing(tmp_path: Path) -> None:
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         ask_all(teacher(str(tmp_path / "missing")), ROWS, 1, seed=0)
-    assert (caught.value.where, caught.value.code) == ("teacher.path", MODEL)
+    assert (caught.value.key, caught.value.code) == ("teacher.path", MODEL)

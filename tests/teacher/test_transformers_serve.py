@@ -14,16 +14,16 @@ from urllib.request import urlopen
 import pytest
 
 from r1.data.base import Row
-from r1.model.loading import location
-from r1.rollout.base import carry_on
-from r1.stage.distillation.answer_cache import Store
-from r1.stage.distillation.teacher_queries import Asked, ask
+from r1.model.loading import resolve_model_path
+from r1.rollout.base import no_op
+from r1.stage.distillation.answer_cache import AnswerCache
+from r1.stage.distillation.teacher_queries import TeacherAnswers, query_teacher
 from r1.teacher.base import Teacher, questions
 from r1.teacher.openai import OpenAI
 from r1.teacher.transformers import Transformers
 
 pytestmark = pytest.mark.long
-PATH, LENGTH = location("r1:tiny"), 64
+PATH, LENGTH = resolve_model_path("r1:tiny"), 64
 ROWS: list[Row] = [{"prompt": f"{i}+5+{9 - i}=?"} for i in range(8)]
 LONGEST_S = 60.0
 
@@ -59,9 +59,9 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.2)
 
 
-def asked(teacher: Teacher, file: Path) -> Asked:
-    with Store(file, "stage.store", carry_on) as store:
-        return ask(teacher, questions(ROWS, 1, seed=0), store, carry_on, "stop")
+def asked(teacher: Teacher, file: Path) -> TeacherAnswers:
+    with AnswerCache(file, "stage.store", no_op) as store:
+        return query_teacher(teacher, questions(ROWS, 1, seed=0), store, no_op, "stop")
 
 
 def test_its_answers_are_those_of_the_model_in_this_process(

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from r1.core.console import interval, printable, sentence
-from r1.core.progress_counter import Counting
+from r1.core.console import interval, status_line, strip_control_chars
+from r1.core.progress_counter import ProgressCounter
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
 from r1.train import progress
@@ -53,9 +53,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 @given(st.text())
 def test_printable_text_is_one_line_of_printable_characters(text: str) -> None:
-    assert printable(text).isprintable()
-    assert len(printable(text)) == len(text)
-    assert text.isprintable() == (printable(text) == text)
+    assert strip_control_chars(text).isprintable()
+    assert len(strip_control_chars(text)) == len(text)
+    assert text.isprintable() == (strip_control_chars(text) == text)
 
 
 def test_a_pipe_gets_plain_text_whatever_a_model_writes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +142,7 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_sentence_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    progress.console.print(sentence("16 prompts [/x] [red]"))
+    progress.console.print(status_line("16 prompts [/x] [red]"))
     assert capsys.readouterr().err == "r1  16 prompts [/x] [red]\n"
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> Non
 def test_counting_in_a_pipe_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Counting("asking", 9) as counting:
+    with ProgressCounter("asking", 9) as counting:
         counting.show(1, "too soon")
         monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
         counting.show(5, "a [model]")
@@ -184,7 +184,7 @@ def test_counting_in_a_pipe_is_a_line_now_and_then(
 
 
 def test_counting_in_a_terminal_is_a_line_that_goes_away(terminal: io.StringIO) -> None:
-    with Counting("asking", 9) as counting:
+    with ProgressCounter("asking", 9) as counting:
         counting.show(5, "a [model]")
         counting.bar.refresh()
     assert "asking" in ESCAPE.sub("", terminal.getvalue())

@@ -73,7 +73,7 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
     "the teacher": (
         "distill",
         Point(ASK, call=2, number=TERM),
-        Point("r1.stage.distillation.answer_cache:Store.add", number=INT),
+        Point("r1.stage.distillation.answer_cache:AnswerCache.add", number=INT),
         Point("r1.stage.distill:write_traces", number=TERM),
     ),
     "the model's own answers": (

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from r1.config.build import Experiment
-from r1.core.errors import DATA, MODEL, REWARD, UserError, nearest
-from r1.core.provenance import flat
+from r1.core.errors import DATA, MODEL, REWARD, UserError, suggest
+from r1.core.provenance import flatten
 from r1.data.base import Data, Row, Template, has_answer
 from r1.data.template.base import template_prefill
 from r1.reward.base import RESERVED, Function, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
-from r1.rollout.serving.weight_sync import Synced
+from r1.rollout.serving.weight_sync import WeightSyncedEngine
 from r1.stage.distillation.filters import Filters
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_counts(cfg, experiment)
     _check_terms(cfg, experiment)
     _check_columns(cfg, experiment)
-    _check_needs(experiment)
+    _check_stage_columns(experiment)
     _check_verifier(experiment)
     _check_teacher(experiment)
     _check_prefill(experiment)
@@ -46,22 +46,22 @@ def _check_counts(cfg: Config, experiment: Experiment) -> None:
     stage, num_rows, num_val = experiment.stage, len(experiment.data.train), len(experiment.data.val)
     asked = cfg["stage"].get("num_questions", 0)
     if asked > num_rows and not stage.writes_questions:
-        what = f"the training split has {num_rows} questions"
-        raise UserError(what, where="stage.num_questions", given=asked, do=f"stage.num_questions={num_rows}")
+        message = f"the training split has {num_rows} questions"
+        raise UserError(message, key="stage.num_questions", value=asked, hint=f"stage.num_questions={num_rows}")
     num_examples = asked * cfg["stage"].get("answers_per_question", 1) or num_rows
     if stage.trains and stage.plan.examples_per_step > num_examples:
         raise UserError(
             f"one optimizer step needs more examples than the {num_examples} there are to learn from",
-            where="stage.examples_per_step",
-            given=stage.plan.examples_per_step,
-            allowed=f"at most {num_examples}",
+            key="stage.examples_per_step",
+            value=stage.plan.examples_per_step,
+            expected=f"at most {num_examples}",
         )
     if experiment.validation.num_prompts > num_val:
         raise UserError(
             f"the held-out split has {num_val} rows",
-            where="val.num_prompts",
-            given=experiment.validation.num_prompts,
-            allowed=f"at most {num_val}",
+            key="val.num_prompts",
+            value=experiment.validation.num_prompts,
+            expected=f"at most {num_val}",
         )
 
 
@@ -72,27 +72,27 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
     for row in [row for row in [*experiment.data.train, *experiment.data.val] if row.get("terms") is not None]:
         named = row["terms"]
         if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
-            what = "the column `terms` is a list of names of reward terms"
-            raise UserError(what, where="data", given=named, allowed=sorted(known), code=DATA)
+            message = "the column `terms` is a list of names of reward terms"
+            raise UserError(message, key="data", value=named, expected=sorted(known), code=DATA)
         if unknown := [name for name in named if name not in known]:
             raise UserError(
                 f"a row is to be rewarded by `{unknown[0]}`, and this run has no such reward term",
-                where=f"data.parts.{row['part']}.terms" if experiment.data.parts else "data.terms",
-                given=named,
-                allowed=sorted(known),
-                do=nearest(unknown[0], known) or f"+reward/terms@reward.terms.{unknown[0]}=OPTION",
+                key=f"data.parts.{row['part']}.terms" if experiment.data.parts else "data.terms",
+                value=named,
+                expected=sorted(known),
+                hint=suggest(unknown[0], known) or f"+reward/terms@reward.terms.{unknown[0]}=OPTION",
             )
         if "advantage" in cfg["stage"] and not weighted & {*named}:
             raise UserError(
                 "a row has no reward term with a weight, so there is nothing to learn from it",
-                where="data",
-                given=named,
-                allowed=sorted(weighted),
-                do="leave the row out, or name a term with a weight",
+                key="data",
+                value=named,
+                expected=sorted(weighted),
+                hint="leave the row out, or name a term with a weight",
             )
 
 
-def _asked(experiment: Experiment, rows: list[Row]) -> Iterator[tuple[str, Function, list[Row]]]:
+def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tuple[str, Function, list[Row]]]:
     """(key, function, the rows that it applies to) of every reward term and filter."""
     for name, term in experiment.rewards.terms.items():
         yield f"reward.terms.{name}", term.function, [row for row in rows if applies(name, row)]
@@ -106,8 +106,8 @@ def _check_columns(cfg: Config, experiment: Experiment) -> None:
     stage = experiment.stage
     everything = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
     if taken := sorted(set.intersection(*map(set, everything)) & set(RESERVED)):
-        raise UserError("this column name is reserved", where="data", given=taken[0], do="rename the column", code=DATA)
-    for where, function, rows in _asked(experiment, everything):
+        raise UserError("this column name is reserved", key="data", value=taken[0], hint="rename the column", code=DATA)
+    for where, function, rows in _scoring_functions(experiment, everything):
         columns = set.intersection(*map(set, rows)) if rows else set()
         needed = required_columns(function, ()) if rows else set()
         for column in sorted(needed - columns):
@@ -115,15 +115,15 @@ def _check_columns(cfg: Config, experiment: Experiment) -> None:
             some = f", which {lacking} of {len(rows)} rows lack" if lacking < len(rows) else ", which no row has"
             raise UserError(
                 f"reward term `{where.rpartition('.')[2]}` needs the dataset column `{column}`{some}",
-                where=where,
-                given=flat(cfg)[f"{where}._target_"],
-                allowed=f"columns of every row: {', '.join(sorted(columns))}",
-                do=nearest(column, columns) or f"leave the term out with ~{where}, or name it in no row",
+                key=where,
+                value=flatten(cfg)[f"{where}._target_"],
+                expected=f"columns of every row: {', '.join(sorted(columns))}",
+                hint=suggest(column, columns) or f"leave the term out with ~{where}, or name it in no row",
                 code=REWARD,
             )
 
 
-def _check_needs(experiment: Experiment) -> None:
+def _check_stage_columns(experiment: Experiment) -> None:
     """What the stage itself reads of every training row, and of every held-out row."""
     stage, data = experiment.stage, experiment.data
     for kind, rows, columns in (
@@ -134,17 +134,17 @@ def _check_needs(experiment: Experiment) -> None:
             if lacking := sum(not row.get(column) for row in rows):
                 raise UserError(
                     f"this stage learns the column `{column}`, which {lacking} of {len(rows)} {kind} rows lack",
-                    where="data",
-                    given=sorted(set().union(*rows)),
-                    allowed=f"rows with text in `{column}`",
-                    do=ADVICE.get(column, f"data=jsonl keeps the column `{column}` of its file"),
+                    key="data",
+                    value=sorted(set().union(*rows)),
+                    expected=f"rows with text in `{column}`",
+                    hint=ADVICE.get(column, f"data=jsonl keeps the column `{column}` of its file"),
                     code=DATA,
                 )
 
 
 def _check_verifier(experiment: Experiment) -> None:
     """The dataset's own answers must be right, or no completion ever will be; each part of a mixture on its own."""
-    for member in experiment.data.members:
+    for member in experiment.data.sources:
         rows = [row for row in member.val if has_answer(row)][:NUM_VERIFIED]
         if rows:
             _check_answers(member, rows)
@@ -159,40 +159,40 @@ def _check_answers(data: Data, rows: list[Row]) -> None:
         reason = f"the verifier cannot read these rows: {type(error).__name__} {error}"
     raise UserError(
         reason,
-        where="data.verifier",
-        given=rows[0]["answer"],
-        do="take the verifier that fits the data: data/verifier=exact, math or countdown",
+        key="data.verifier",
+        value=rows[0]["answer"],
+        hint="take the verifier that fits the data: data/verifier=exact, math or countdown",
         code=DATA,
     )
 
 
 def _check_teacher(experiment: Experiment) -> None:
     """A teacher that costs nothing is asked one question now, not after the first validation."""
-    from r1.rollout.base import carry_on
+    from r1.rollout.base import no_op
     from r1.teacher.base import questions
     from r1.teacher.procedural import Procedural
 
     teacher = getattr(experiment.stage, "teacher", None)
     if isinstance(teacher, Procedural):
-        next(teacher.answer(questions(experiment.data.train[:1], 1, seed=0), carry_on))
+        next(teacher.answer(questions(experiment.data.train[:1], 1, seed=0), no_op))
 
 
 def _check_prefill(experiment: Experiment) -> None:
     """A tag that the template itself opens never shows up in a completion: rewards must be told to count it."""
-    for member in experiment.data.members:
-        _check_opened(member.template, experiment.stage.tokenizer, member.val[0]["prompt"])
+    for member in experiment.data.sources:
+        _check_prefill_tag(member.template, experiment.stage.tokenizer, member.val[0]["prompt"])
 
 
-def _check_opened(template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+def _check_prefill_tag(template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
     rendered = template.render(tokenizer, prompt)
     opened = template_prefill(rendered).strip()
     if opened and opened not in template.prefill:
         raise UserError(
             f"the prompt ends with {opened}, so no completion can contain it and a format reward would stay at 0",
-            where="data.template.prefill",
-            given=template.prefill,
-            allowed=repr(opened),
-            do=f"""data.template.prefill="'{opened}'" makes it count as part of each completion""",
+            key="data.template.prefill",
+            value=template.prefill,
+            expected=repr(opened),
+            hint=f"""data.template.prefill="'{opened}'" makes it count as part of each completion""",
         )
 
 
@@ -230,9 +230,9 @@ def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:
     if vocabulary is not None and num_tokens > vocabulary:
         raise UserError(
             f"the tokenizer has {num_tokens} tokens and the model only {vocabulary}",
-            where="model.tokenizer",
-            given=cfg["model"]["tokenizer"],
-            do="take the tokenizer that belongs to the model, or a larger model.config.vocab_size",
+            key="model.tokenizer",
+            value=cfg["model"]["tokenizer"],
+            hint="take the tokenizer that belongs to the model, or a larger model.config.vocab_size",
             code=MODEL,
         )
 
@@ -248,23 +248,25 @@ def _check_lengths(experiment: Experiment) -> None:
     if longest + limit > context:
         raise UserError(
             f"the longest prompt has {longest} tokens: with {limit} more it does not fit into the context of {context}",
-            where="rollout.max_completion_length",
-            given=limit,
-            allowed=f"at most {context - longest}" if longest < context else "nothing: the prompt alone is too long",
-            do="lower it, shorten the prompts, or take a model with a longer context",
+            key="rollout.max_completion_length",
+            value=limit,
+            expected=f"at most {context - longest}" if longest < context else "nothing: the prompt alone is too long",
+            hint="lower it, shorten the prompts, or take a model with a longer context",
         )
     if "completion" in experiment.stage.needs_columns:
         rows = _longest(data.train, "rendered", "prompt", "completion")
         longest = max(len(data.prompt_ids(tokenizer, r)) + len(data.completion_ids(tokenizer, r)) for r in rows)
         if longest > context:
-            what = "the longest training example does not fit into the model's context"
-            do = "leave out such rows, or take a model with a longer context"
-            raise UserError(what, where="data", given=longest, allowed=f"at most {context} tokens", do=do, code=DATA)
+            message = "the longest training example does not fit into the model's context"
+            hint = "leave out such rows, or take a model with a longer context"
+            raise UserError(
+                message, key="data", value=longest, expected=f"at most {context} tokens", hint=hint, code=DATA
+            )
 
 
 def _check_engine(experiment: Experiment) -> None:
     """A server that samples must be there now, with the architecture that is trained."""
-    if isinstance(experiment.engine, Synced):
+    if isinstance(experiment.engine, WeightSyncedEngine):
         experiment.engine.check(experiment.model.load_config())
 
 

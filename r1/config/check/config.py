@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MinLen
 
-from r1.config.build import own_keys, takes_filters, used_parts
+from r1.config.build import stage_config_without_filters, stage_dependencies, takes_filters
 from r1.config.check.schema import problems, value_problems
 from r1.core.budget import Budget
-from r1.core.errors import UserError, UserErrors, elsewhere, nearest, null
+from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.provenance import PIPELINE
 
 Config = dict[str, Any]
-PLAIN: dict[str, Any] = {
+TOP_LEVEL_TYPES: dict[str, Any] = {
     "seed": Annotated[int, Ge(0)],
     "budget": Budget,
     "name": Annotated[str, MinLen(1)] | None,
@@ -35,7 +35,7 @@ PLAIN: dict[str, Any] = {
     **dict.fromkeys(PIPELINE, Any),
 }
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
-HANDED = {  # runtime objects that are given to a part and never set in a config
+RUNTIME_ARGS = {  # runtime objects that are given to a part and never set in a config
     "stage": ("model", "data", "rewards", "engine", "validation", "teacher", "filters", "seed", "num_devices"),
     "trainer": ("loggers", "callbacks", "num_micro_batches", "validate_every", "root", "place"),
     "logger": ("folder", "config"),
@@ -62,19 +62,19 @@ def check_schema(cfg: Config, overrides: Iterable[str] = ()) -> None:
     """
     overrides = list(overrides)
     found = _plain_problems(cfg)
-    if not any(error.where in ("extensions", *GROUPS, "reward") for error in found):
+    if not any(error.key in ("extensions", *GROUPS, "reward") for error in found):
         found += _extension_problems(cfg["extensions"]) or _group_problems(cfg)
     found = found or _unused(cfg, overrides)
     if found:
-        raise UserErrors([_advised(error, cfg, overrides) for error in found])
+        raise UserErrors([_with_hint(error, cfg, overrides) for error in found])
 
 
 def _group_problems(cfg: Config) -> list[UserError]:
-    extensions, hints = cfg["extensions"], places()
+    extensions, hints = cfg["extensions"], component_types()
     nodes = {group: cfg[group] for group in GROUPS}
     found = _reward_problems(cfg["reward"], extensions)
     if _takes_filters(cfg):
-        nodes["stage"] = own_keys(cfg)
+        nodes["stage"] = stage_config_without_filters(cfg)
         found = _filter_problems(cfg["stage"].get("filters"), extensions) + found
     return [e for group in GROUPS for e in _node_problems(nodes[group], group, extensions, hints[group])] + found
 
@@ -86,7 +86,7 @@ def _takes_filters(cfg: Config) -> bool:
         return False
 
 
-def places() -> dict[str, Any]:
+def component_types() -> dict[str, Any]:
     """What each group must make; imports what a run imports anyway."""
     from lightning import Trainer
     from lightning.pytorch.loggers import Logger
@@ -111,22 +111,22 @@ def places() -> dict[str, Any]:
 
 
 def _plain_problems(cfg: Config) -> list[UserError]:
-    known = sorted([*PLAIN, *GROUPS, "reward"])
+    known = sorted([*TOP_LEVEL_TYPES, *GROUPS, "reward"])
     choices = [*known, "strategy", "experiment"]  # these two groups fill other keys
     found = [
         UserError(
             f"unknown key `{key}`: nothing reads it",
-            where=key,
-            given=null(cfg[key]),
-            allowed=known,
-            do=nearest(key, choices),
+            key=key,
+            value=as_yaml_null(cfg[key]),
+            expected=known,
+            hint=suggest(key, choices),
         )
         for key in map(str, cfg)
         if key not in known
     ]
-    found += [UserError(f"`{key}` is missing", where=key, do=f"leave out `~{key}`") for key in known if key not in cfg]
-    for key in [key for key in PLAIN if key in cfg]:
-        found += value_problems(cfg[key], PLAIN[key], key)
+    found += [UserError(f"`{key}` is missing", key=key, hint=f"leave out `~{key}`") for key in known if key not in cfg]
+    for key in [key for key in TOP_LEVEL_TYPES if key in cfg]:
+        found += value_problems(cfg[key], TOP_LEVEL_TYPES[key], key)
     return found
 
 
@@ -134,9 +134,9 @@ def _extension_problems(extensions: list[str]) -> list[UserError]:
     return [
         UserError(
             f"there is no Python package `{name}` here",
-            where="extensions",
-            given=name,
-            do=f"install it, or run from the folder that holds it; looked from {Path.cwd()}",
+            key="extensions",
+            value=name,
+            hint=f"install it, or run from the folder that holds it; looked from {Path.cwd()}",
         )
         for name in extensions
         if not _importable(name)
@@ -152,29 +152,34 @@ def _importable(name: str) -> bool:
 
 def _node_problems(node: Any, where: str, extensions: list[str], hint: Any) -> list[UserError]:
     if not isinstance(node, dict) or "_target_" not in node:
-        what = f"`{where}` must stay a mapping of keys with a `_target_`"
+        message = f"`{where}` must stay a mapping of keys with a `_target_`"
         do = f"set its keys: {where}.KEY=VALUE"
         do += "" if where in ("val", "trainer") else f", or choose an option: {where}=NAME"
-        return [UserError(what, where=where, given=null(node), do=do)]
-    return problems(node, where, extensions, hint=hint, handed=HANDED.get(where, ()))
+        return [UserError(message, key=where, value=as_yaml_null(node), hint=do)]
+    return problems(node, where, extensions, hint=hint, handed=RUNTIME_ARGS.get(where, ()))
 
 
 def _reward_problems(reward: Any, extensions: list[str]) -> list[UserError]:
     terms = reward.get("terms") if isinstance(reward, dict) else None
     if not isinstance(terms, dict) or not terms:
         return [
-            UserError("there is no reward term", where="reward.terms", given=null(terms), do="reward=math, for example")
+            UserError(
+                "there is no reward term",
+                key="reward.terms",
+                value=as_yaml_null(terms),
+                hint="reward=math, for example",
+            )
         ]
     if "_target_" in terms:
-        do = "+reward/terms@reward.terms.NAME=OPTION adds a term"
-        return [UserError("a reward term needs a name", where="reward.terms", given=terms["_target_"], do=do)]
+        hint = "+reward/terms@reward.terms.NAME=OPTION adds a term"
+        return [UserError("a reward term needs a name", key="reward.terms", value=terms["_target_"], hint=hint)]
     found = [
         UserError(
             f"unknown key `reward.{key}`: nothing reads it",
-            where=f"reward.{key}",
-            given=null(reward[key]),
-            allowed="terms",
-            do=nearest(key, ["terms"]) or f"a term is set as reward.terms.{key}",
+            key=f"reward.{key}",
+            value=as_yaml_null(reward[key]),
+            expected="terms",
+            hint=suggest(key, ["terms"]) or f"a term is set as reward.terms.{key}",
         )
         for key in map(str, reward)
         if key != "terms"
@@ -185,9 +190,9 @@ def _reward_problems(reward: Any, extensions: list[str]) -> list[UserError]:
         found.append(
             UserError(
                 "no reward term has a weight, so there is nothing to learn from",
-                where="reward.terms",
-                given=dict.fromkeys(terms),
-                do=f"reward.terms.{next(iter(terms))}.weight=1.0",
+                key="reward.terms",
+                value=dict.fromkeys(terms),
+                hint=f"reward.terms.{next(iter(terms))}.weight=1.0",
             )
         )
     return found
@@ -196,17 +201,20 @@ def _reward_problems(reward: Any, extensions: list[str]) -> list[UserError]:
 def _term_problems(where: str, node: Any, terms: Config, extensions: list[str]) -> list[UserError]:
     found = _function_problems("reward term", where, node, terms, extensions, {"weight": float | None})
     if isinstance(node, dict) and node.get("weight") == 0 and not isinstance(node["weight"], bool):
-        do = f"{where}.weight=null to log it only, or leave it out with ~{where}"
-        what = "a reward term with weight 0 is paid for and never learned from"
-        found.append(UserError(what, where=f"{where}.weight", given=node["weight"], do=do))
+        hint = f"{where}.weight=null to log it only, or leave it out with ~{where}"
+        message = "a reward term with weight 0 is paid for and never learned from"
+        found.append(UserError(message, key=f"{where}.weight", value=node["weight"], hint=hint))
     return found
 
 
 def _filter_problems(filters: Any, extensions: list[str]) -> list[UserError]:
     """A filter is a reward term with bounds instead of a weight."""
     if not isinstance(filters, dict) or "_target_" in filters:
-        what, do = "`stage.filters` holds filters by their names", "+stage/filters@stage.filters.NAME=OPTION adds one"
-        return [UserError(what, where="stage.filters", given=null(filters), do=do)]
+        message, hint = (
+            "`stage.filters` holds filters by their names",
+            "+stage/filters@stage.filters.NAME=OPTION adds one",
+        )
+        return [UserError(message, key="stage.filters", value=as_yaml_null(filters), hint=hint)]
     return [error for name in filters for error in _one_filter_problems(name, filters, extensions)]
 
 
@@ -217,9 +225,9 @@ def _one_filter_problems(name: str, filters: Config, extensions: list[str]) -> l
         return found
     low, high = node["min"], node["max"]
     if low is None and high is None:
-        return [UserError("a filter without a bound rejects nothing", where=f"{where}.min", do=f"or ~{where}")]
+        return [UserError("a filter without a bound rejects nothing", key=f"{where}.min", hint=f"or ~{where}")]
     if low is not None and high is not None and low > high:
-        return [UserError("no value lies within these bounds", where=f"{where}.min", given=low, allowed=f"<= {high}")]
+        return [UserError("no value lies within these bounds", key=f"{where}.min", value=low, expected=f"<= {high}")]
     return []
 
 
@@ -234,30 +242,30 @@ def _function_problems(
         return problems(whole, where, extensions, others, hint=Function, handed=RESERVED)
     group, _, name = where.rpartition(".")
     known = [other for other, term in named.items() if isinstance(term, dict) and "_target_" in term]
-    do = f"{where}.{next(iter(others))}=... to set it, ~{where} to leave it out"
-    do = nearest(name, known, f"{group}.") if isinstance(node, dict) else do
-    return [UserError(f"`{where}` is no {kind}", where=where, given=null(node), allowed=known, do=do)]
+    hint = f"{where}.{next(iter(others))}=... to set it, ~{where} to leave it out"
+    hint = suggest(name, known, f"{group}.") if isinstance(node, dict) else hint
+    return [UserError(f"`{where}` is no {kind}", key=where, value=as_yaml_null(node), expected=known, hint=hint)]
 
 
 def _unused(cfg: Config, overrides: list[str]) -> list[UserError]:
     """Overrides of a group that the chosen stage does not read."""
-    if "teacher" in used_parts(cfg):
+    if "teacher" in stage_dependencies(cfg):
         return []
     stage = cfg["stage"]["_target_"].split(".")[-2]
     return [
-        UserError(f"stage={stage} has no teacher, so nothing reads this", where=key, given=value, do="stage=distill")
+        UserError(f"stage={stage} has no teacher, so nothing reads this", key=key, value=value, hint="stage=distill")
         for key, _, value in (override.lstrip("+~").partition("=") for override in overrides)
         if key.split(".")[0] == "teacher"
     ]
 
 
-def _advised(error: UserError, cfg: Config, overrides: list[str]) -> UserError:
+def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError:
     """For an unknown key: where a key of that name is, and which experiment sets it if the user did not."""
-    from r1.config.compose import readers
+    from r1.config.compose import options_with_key
 
-    if error.what.startswith("unknown key"):
-        error.do = readers(error.where) or error.do or elsewhere(error.where, cfg)
+    if error.message.startswith("unknown key"):
+        error.hint = options_with_key(error.key) or error.hint or suggest_moved_key(error.key, cfg)
         experiments = [o for o in overrides if o.lstrip("+").startswith("experiment=")]
-        if experiments and not any(error.where in o for o in overrides):
-            error.do = f"{experiments[0]} sets it, and fits another option of this group"
+        if experiments and not any(error.key in o for o in overrides):
+            error.hint = f"{experiments[0]} sets it, and fits another option of this group"
     return error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from r1.core.errors import UserError
-from r1.core.rank_info import place
+from r1.core.rank_info import rank_info_from_env
 
 
 def check_devices(accelerator: str, devices: int, num_nodes: int, several: bool) -> None:
@@ -13,24 +13,24 @@ def check_devices(accelerator: str, devices: int, num_nodes: int, several: bool)
         several: the strategy takes more than one device.
     """
     if devices * num_nodes > 1 and not several:
-        what = "this strategy is for one device"
-        raise UserError(what, where="trainer.devices", given=devices, allowed="1", do="strategy=ddp")
+        message = "this strategy is for one device"
+        raise UserError(message, key="trainer.devices", value=devices, expected="1", hint="strategy=ddp")
     _check_machine(accelerator, devices)
-    started = place()
+    started = rank_info_from_env()
     if started and started.size > 1 and started.size != devices * num_nodes:
         raise UserError(
             f"the launcher has started {started.size} processes, and the config asks for {devices * num_nodes}",
-            where="trainer.devices",
-            given=devices,
-            allowed="trainer.devices x trainer.num_nodes processes, or a single one that starts the others itself",
-            do="start as many as the config asks for",
+            key="trainer.devices",
+            value=devices,
+            expected="trainer.devices x trainer.num_nodes processes, or a single one that starts the others itself",
+            hint="start as many as the config asks for",
         )
     if num_nodes > 1 and (started is None or started.size == 1):
         raise UserError(
             "several machines need a launcher that tells each one its place",
-            where="trainer.num_nodes",
-            given=num_nodes,
-            do="start it with torchrun or srun on every machine, or trainer.num_nodes=1",
+            key="trainer.num_nodes",
+            value=num_nodes,
+            hint="start it with torchrun or srun on every machine, or trainer.num_nodes=1",
         )
 
 
@@ -42,8 +42,8 @@ def _check_machine(accelerator: str, devices: int) -> None:
     if not on_cpu and devices > gpus:  # a CPU run may start as many processes as it likes
         raise UserError(
             f"this machine has {gpus} device(s) of that kind",
-            where="trainer.devices" if gpus else "trainer.accelerator",
-            given=devices if gpus else accelerator,
-            allowed=f"at most {gpus}" if gpus else "auto, cpu",
-            do=f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu",
+            key="trainer.devices" if gpus else "trainer.accelerator",
+            value=devices if gpus else accelerator,
+            expected=f"at most {gpus}" if gpus else "auto, cpu",
+            hint=f"trainer.devices={gpus}" if gpus else "trainer.accelerator=cpu",
         )

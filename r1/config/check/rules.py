@@ -13,9 +13,9 @@ from r1.config.check.schema import resolve
 from r1.config.check.sources import architecture, hub_data, models
 from r1.core import budget
 from r1.core.batch import BatchPlan
-from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, null
+from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
 from r1.core.provenance import PIPELINE
-from r1.core.rank_info import Place, place
+from r1.core.rank_info import RankInfo, rank_info_from_env
 
 Config = dict[str, Any]
 MAX_SEQUENCES = 10**7  # per optimizer step
@@ -40,16 +40,16 @@ def check_rules(cfg: Config) -> None:
 def no_pipeline(cfg: Config) -> None:
     """A run is one step: what only a pipeline reads would be ignored."""
     if cfg["steps"] is not None:
-        what = "this is a pipeline's config, and its steps are runs of their own"
-        raise UserError(what, where="steps", given=list(cfg["steps"]), do="take the record of one step")
+        message = "this is a pipeline's config, and its steps are runs of their own"
+        raise UserError(message, key="steps", value=list(cfg["steps"]), hint="take the record of one step")
     as_it_is: Config = dict.fromkeys(PIPELINE) | {"shared": [], "workers": 1}
     for key, unused in as_it_is.items():
         if cfg[key] != unused:
-            do = "experiment=NAME of a pipeline, or leave it out"
-            raise UserError(f"only a pipeline reads `{key}`", where=key, given=null(cfg[key]), do=do)
+            hint = "experiment=NAME of a pipeline, or leave it out"
+            raise UserError(f"only a pipeline reads `{key}`", key=key, value=as_yaml_null(cfg[key]), hint=hint)
 
 
-def group(cfg: Config) -> None:
+def group_size(cfg: Config) -> None:
     """Advantages compare the completions of a group: there must be some, and they must be able to differ."""
     stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
     group_size = stage.get("group_size", 1)
@@ -59,27 +59,29 @@ def group(cfg: Config) -> None:
         if group_size < least:
             raise UserError(
                 f"stage/advantage={function.__name__} compares the completions of a group with each other",
-                where="stage.group_size",
-                given=group_size,
-                allowed=f"whole number >= {least}",
+                key="stage.group_size",
+                value=group_size,
+                expected=f"whole number >= {least}",
             )
     if temperature == 0 and group_size > 1:
-        what = "greedy rollouts are all alike, so no group has anything to learn from"
-        raise UserError(what, where="rollout.temperature", given=temperature, allowed="number > 0")
+        message = "greedy rollouts are all alike, so no group has anything to learn from"
+        raise UserError(message, key="rollout.temperature", value=temperature, expected="number > 0")
 
 
-def rejection(cfg: Config) -> None:
+def rejection_sampling(cfg: Config) -> None:
     """Rejection sampling needs answers that can differ, and pass rates that can occur."""
     stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
     if "min_pass_rate" not in stage:
         return
     if temperature == 0 and stage["answers_per_question"] > 1:
-        what = "greedy answers to one question are all alike"
-        raise UserError(what, where="rollout.temperature", given=temperature, allowed="number > 0")
+        message = "greedy answers to one question are all alike"
+        raise UserError(message, key="rollout.temperature", value=temperature, expected="number > 0")
     least, most = stage["min_pass_rate"], stage["max_pass_rate"]
     if least > most:
-        what = "no question has such a pass rate"
-        raise UserError(what, where="stage.min_pass_rate", given=least, allowed=f"at most stage.max_pass_rate={most:g}")
+        message = "no question has such a pass rate"
+        raise UserError(
+            message, key="stage.min_pass_rate", value=least, expected=f"at most stage.max_pass_rate={most:g}"
+        )
 
 
 def policy_loss(cfg: Config) -> None:
@@ -89,47 +91,49 @@ def policy_loss(cfg: Config) -> None:
         return
     dual = stage["clip_dual"]
     if dual is not None and dual <= 1 + stage["clip_high"]:
-        what = "the dual clip bounds ratios beyond the upper clip"
-        raise UserError(what, where="stage.clip_dual", given=dual, allowed=f"number > {1 + stage['clip_high']:g}")
+        message = "the dual clip bounds ratios beyond the upper clip"
+        raise UserError(message, key="stage.clip_dual", value=dual, expected=f"number > {1 + stage['clip_high']:g}")
     loss = resolve(stage["loss"]["_target_"], "stage.loss", cfg["extensions"])
     if dual is not None and not getattr(loss, "takes_dual_clip", True):
-        what = f"{loss.__name__} bounds every ratio already: a dual clip would do nothing"
-        raise UserError(what, where="stage.clip_dual", given=dual, allowed="null")
+        message = f"{loss.__name__} bounds every ratio already: a dual clip would do nothing"
+        raise UserError(message, key="stage.clip_dual", value=dual, expected="null")
     if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
-        what = "without a KL there is no reference that could move"
-        raise UserError(what, where="stage.ref_sync_every", given=stage["ref_sync_every"], do="set stage.kl_coef")
+        message = "without a KL there is no reference that could move"
+        raise UserError(message, key="stage.ref_sync_every", value=stage["ref_sync_every"], hint="set stage.kl_coef")
     if stage["kl_in"] == "reward" and not stage["kl_coef"]:
-        what = "a KL of weight 0 cannot be taken from the reward"
-        raise UserError(what, where="stage.kl_in", given="reward", do="set stage.kl_coef, or stage.kl_in=loss")
+        message = "a KL of weight 0 cannot be taken from the reward"
+        raise UserError(message, key="stage.kl_in", value="reward", hint="set stage.kl_coef, or stage.kl_in=loss")
 
 
-def ahead(cfg: Config) -> None:
+def async_rollouts(cfg: Config) -> None:
     """Sampling the next batch while this one is learned from: only where there is a next one, and it is known which."""
     if not cfg["rollout"].get("async_steps"):
         return
     stage, where = cfg["stage"], "rollout.async_steps"
     if "zero_variance" not in stage:
-        raise UserError("this stage does not sample while it trains", where=where, given=1, do="stage=grpo")
+        raise UserError("this stage does not sample while it trains", key=where, value=1, hint="stage=grpo")
     if stage["zero_variance"] == "resample":
-        what = "which prompts are drawn again is known only when the batch is there"
-        raise UserError(what, where=where, given=1, do="zero_variance=drop, or rollout.async_steps=0")
+        message = "which prompts are drawn again is known only when the batch is there"
+        raise UserError(message, key=where, value=1, hint="zero_variance=drop, or rollout.async_steps=0")
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
     full = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
     if stage["importance_cap"] is None and not (full and getattr(engine, "exact", False)):
-        what = f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
-        raise UserError(what, where="stage.importance_cap", given="null", do="a number, or rollout.async_steps=0")
+        message = (
+            f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
+        )
+        raise UserError(message, key="stage.importance_cap", value="null", hint="a number, or rollout.async_steps=0")
     strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     if getattr(strategy, "sharded", False):
-        what = "the weights that sample the next batch are kept whole, and the model is sharded"
-        raise UserError(what, where=where, given=1, do="strategy=ddp, or rollout.async_steps=0")
+        message = "the weights that sample the next batch are kept whole, and the model is sharded"
+        raise UserError(message, key=where, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
 def precision(cfg: Config) -> None:
     """What the strategy can train."""
     strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     if getattr(strategy, "float32", False) and cfg["stage"].get("lr") and cfg["model"]["dtype"] != "float32":
-        what, do = "this strategy trains weights in float32", "model.dtype=float32 trainer.precision=bf16-mixed"
-        raise UserError(what, where="model.dtype", given=cfg["model"]["dtype"], allowed="float32", do=do)
+        message, hint = "this strategy trains weights in float32", "model.dtype=float32 trainer.precision=bf16-mixed"
+        raise UserError(message, key="model.dtype", value=cfg["model"]["dtype"], expected="float32", hint=hint)
 
 
 def validation(cfg: Config) -> None:
@@ -138,9 +142,9 @@ def validation(cfg: Config) -> None:
     if wrong := [k for k in ks if not 1 <= k <= num_samples]:
         raise UserError(
             f"pass@{wrong[0]} cannot be worked out from {num_samples} samples per prompt",
-            where="val.ks",
-            given=ks,
-            allowed=f"whole numbers from 1 to {num_samples} (val.num_samples)",
+            key="val.ks",
+            value=ks,
+            expected=f"whole numbers from 1 to {num_samples} (val.num_samples)",
         )
 
 
@@ -153,16 +157,16 @@ def batch(cfg: Config) -> None:
     if stage.get("sequences_per_step", num_examples * group_size) != num_examples * group_size:
         return  # the budget's check has said so
     if num_examples * group_size > MAX_SEQUENCES:
-        what = f"one optimizer step would have {num_examples * group_size} sequences"
-        raise UserError(what, where="stage.examples_per_step", given=num_examples, allowed=f"{MAX_SEQUENCES} in all")
+        message = f"one optimizer step would have {num_examples * group_size} sequences"
+        raise UserError(message, key="stage.examples_per_step", value=num_examples, expected=f"{MAX_SEQUENCES} in all")
     BatchPlan(num_examples, group_size, stage["micro_batch_size"], trainer["devices"] * trainer["num_nodes"])
 
 
-def shares(cfg: Config) -> None:
+def mixture_weight(cfg: Config) -> None:
     """A weight is a share of a mixture."""
     if (weight := cfg["data"].get("weight")) is not None:
-        do = "data=mixture +data@data.parts.NAME=OPTION data.parts.NAME.weight=..."
-        raise UserError("one dataset has no share in anything", where="data.weight", given=weight, do=do)
+        hint = "data=mixture +data@data.parts.NAME=OPTION data.parts.NAME.weight=..."
+        raise UserError("one dataset has no share in anything", key="data.weight", value=weight, hint=hint)
 
 
 def devices(cfg: Config) -> None:
@@ -187,55 +191,57 @@ def packages(cfg: Config) -> None:
         wanted.append(("peft", "model.lora", "pip install 'r1[peft]'"))
     if cfg["model"].get("attn_implementation") == "flash_attention_2":
         wanted.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=sdpa"))
-    for package, where, do in wanted:
+    for package, where, hint in wanted:
         if find_spec(package) is None:
-            raise UserError(f"this config needs the package `{package}`, which is not installed", where=where, do=do)
+            raise UserError(f"this config needs the package `{package}`, which is not installed", key=where, hint=hint)
 
 
 def output(cfg: Config) -> None:
     """Whether the record's folder can be written, without writing anything."""
-    given, name = cfg["output_dir"], cfg["name"]
+    value, name = cfg["output_dir"], cfg["name"]
     if name is not None and (".." in Path(name).parts or Path(name).is_absolute()):
-        raise UserError("a run's name must stay inside outputs/", where="name", given=name, do="output_dir=FOLDER")
-    if cfg["resume"] and given is None:
-        what = "resume=auto continues the run in output_dir, which is not set"
-        raise UserError(what, where="resume", given=cfg["resume"], do="output_dir=FOLDER resume=auto")
-    if given is not None and given.startswith("~"):
-        raise UserError("r1 does not expand ~", where="output_dir", given=given, do="write the whole path")
-    folder = Path(given or Path("outputs", name or "run")).absolute()
+        raise UserError("a run's name must stay inside outputs/", key="name", value=name, hint="output_dir=FOLDER")
+    if cfg["resume"] and value is None:
+        message = "resume=auto continues the run in output_dir, which is not set"
+        raise UserError(message, key="resume", value=cfg["resume"], hint="output_dir=FOLDER resume=auto")
+    if value is not None and value.startswith("~"):
+        raise UserError("r1 does not expand ~", key="output_dir", value=value, hint="write the whole path")
+    folder = Path(value or Path("outputs", name or "run")).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():
-        raise UserError(f"{there} is a file, and a run needs a folder", where="output_dir", given=given, code=STORAGE)
+        raise UserError(f"{there} is a file, and a run needs a folder", key="output_dir", value=value, code=STORAGE)
     if not os.access(there, os.W_OK | os.X_OK):
-        do = "take another output_dir, or change the folder's permissions"
-        raise UserError(f"{there} cannot be written", where="output_dir", given=given, do=do, code=STORAGE)
-    if given is not None and (place() or Place()).rank == 0:  # the other ranks find what the first has made
-        _check_run(folder, given, bool(cfg["resume"]))
+        hint = "take another output_dir, or change the folder's permissions"
+        raise UserError(f"{there} cannot be written", key="output_dir", value=value, hint=hint, code=STORAGE)
+    if (
+        value is not None and (rank_info_from_env() or RankInfo()).rank == 0
+    ):  # the other ranks find what the first has made
+        _check_run(folder, value, bool(cfg["resume"]))
 
 
 def _check_run(folder: Path, given: str, resume: bool) -> None:
     """The folder must hold no run, or one that is to be resumed and that no other process is writing."""
     if (folder / "manifest.json").exists() and not resume:
-        do = "take another output_dir, or continue this run with resume=auto"
-        raise UserError("this folder already holds a run", where="output_dir", given=given, do=do)
+        hint = "take another output_dir, or continue this run with resume=auto"
+        raise UserError("this folder already holds a run", key="output_dir", value=given, hint=hint)
     if (folder / ".lock").is_file():
         with (folder / ".lock").open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                what = "another process is writing this run"
-                raise UserError(what, where="output_dir", given=given, do="wait for it", code=LOCKED) from None
+                message = "another process is writing this run"
+                raise UserError(message, key="output_dir", value=given, hint="wait for it", code=LOCKED) from None
 
 
 RULES = (
     no_pipeline,
-    group,
-    rejection,
+    group_size,
+    rejection_sampling,
     policy_loss,
-    ahead,
+    async_rollouts,
     precision,
     validation,
-    shares,
+    mixture_weight,
     devices,
     budget.check,
     batch,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
-from r1.config.check.types import allowed_here, fits, hints_of, is_place
-from r1.core.errors import NO_KEY, UserError, nearest, null
+from r1.config.check.types import describe_expected_object, expects_object, hints_of, is_compatible
+from r1.core.errors import NO_KEY, UserError, as_yaml_null, suggest
 
 ALLOWED_PACKAGES = ("r1",)
 META = ("_target_", "_partial_")
@@ -41,18 +41,18 @@ def resolve(path: Any, where: str, extensions: Iterable[str] = ()) -> Callable[.
     refused = "a config may not build this object"
     if not isinstance(path, str) or not path:
         raise UserError(
-            "a target is a dotted path", where=place, given=null(path), allowed="for example my_rewards.brevity"
+            "a target is a dotted path", key=place, value=as_yaml_null(path), expected="for example my_rewards.brevity"
         )
     if not _inside(path, allowed):
-        do = f"if you trust it: extensions=[{path.split('.')[0]}]"
-        raise UserError(refused, where=place, given=path, allowed=f"objects of {', '.join(allowed)}", do=do)
+        hint = f"if you trust it: extensions=[{path.split('.')[0]}]"
+        raise UserError(refused, key=place, value=path, expected=f"objects of {', '.join(allowed)}", hint=hint)
     try:
         target = _locate(path)
     except Exception as error:  # an import runs code that may raise anything
-        raise UserError("no such object", where=place, given=path, do=f"{type(error).__name__}: {error}") from None
-    if not callable(target) or not _inside(home(target), {package.split(".")[0] for package in allowed}):
-        defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {home(target) or 'none'}"
-        raise UserError(refused, where=place, given=path, allowed=defined)
+        raise UserError("no such object", key=place, value=path, hint=f"{type(error).__name__}: {error}") from None
+    if not callable(target) or not _inside(defining_module(target), {package.split(".")[0] for package in allowed}):
+        defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {defining_module(target) or 'none'}"
+        raise UserError(refused, key=place, value=path, expected=defined)
     return target  # type: ignore[no-any-return]
 
 
@@ -70,7 +70,7 @@ def _inside(path: str, packages: Iterable[str]) -> bool:
     return any(path == package or path.startswith(f"{package}.") for package in packages)
 
 
-def home(target: Any) -> str:
+def defining_module(target: Any) -> str:
     """The module in which a function or class was defined, whatever name it was reached by."""
     return getattr(target, "__module__", "") or ""
 
@@ -124,10 +124,10 @@ def problems(
     except UserError as error:
         return [error]
     except ValueError as error:  # a builtin without a signature
-        return [UserError("this object cannot be built from a config", where=f"{where}._target_", do=str(error))]
-    own = _inside(home(target), ALLOWED_PACKAGES)
+        return [UserError("this object cannot be built from a config", key=f"{where}._target_", hint=str(error))]
+    own = _inside(defining_module(target), ALLOWED_PACKAGES)
     partial = node.get("_partial_", False)
-    if not fits(target, hint, partial, own):
+    if not is_compatible(target, hint, partial, own):
         return [_misplaced(node, where, hint)]
     knobs = sig.knobs | (extra or {})
     if not own:  # a user's code: any parameter of it may be set
@@ -140,21 +140,25 @@ def problems(
 
 
 def _misplaced(node: Node, where: str, hint: Any) -> UserError:
-    given = node["_target_"] + (" with _partial_: true" if node.get("_partial_") else "")
-    what = f"this object does not fit `{where}`"
+    value = node["_target_"] + (" with _partial_: true" if node.get("_partial_") else "")
+    message = f"this object does not fit `{where}`"
     do = f"leave {where} as its options set it"
-    return UserError(what, where=f"{where}._target_", given=given, allowed=allowed_here(hint), do=do)
+    return UserError(message, key=f"{where}._target_", value=value, expected=describe_expected_object(hint), hint=do)
 
 
 def _missing(where: str) -> UserError:
-    return UserError(f"`{where}` is missing", where=where, do=f"leave out `~{where}`, or set it: +{where}=...")
+    return UserError(f"`{where}` is missing", key=where, hint=f"leave out `~{where}`, or set it: +{where}=...")
 
 
 def _unknown(name: Any, where: str, given: Any, knobs: Iterable[str]) -> UserError:
     key, known = f"{where}.{name}", sorted(knobs)
-    do = nearest(str(name), known, f"{where}.")
+    hint = suggest(str(name), known, f"{where}.")
     return UserError(
-        f"unknown key `{key}`: nothing reads it", where=key, given=null(given), allowed=known or NO_KEY, do=do
+        f"unknown key `{key}`: nothing reads it",
+        key=key,
+        value=as_yaml_null(given),
+        expected=known or NO_KEY,
+        hint=hint,
     )
 
 
@@ -163,11 +167,11 @@ def value_problems(value: Any, hint: Any, where: str, extensions: Collection[str
     if isinstance(value, dict) and "_target_" in value:
         return problems(value, where, extensions, hint=hint)
     kind = get_args(hint)[1] if get_origin(hint) is dict else Any
-    if isinstance(value, dict) and kind is not Any and is_place(kind):
+    if isinstance(value, dict) and kind is not Any and expects_object(kind):
         return [p for name in value for p in _named_problems(name, value, kind, where, extensions)]
     if value == "???":
-        what = f"`{where}` has no value yet"
-        return [UserError(what, where=where, allowed=describe(hint), do=f"set it: {where}=...")]
+        message = f"`{where}` has no value yet"
+        return [UserError(message, key=where, expected=describe(hint), hint=f"set it: {where}=...")]
     return _hidden_nodes(value, where) or check_value(value, hint, where)
 
 
@@ -177,20 +181,20 @@ def _named_problems(name: str, named: Node, hint: Any, where: str, extensions: C
     if isinstance(node, dict) and "_target_" in node:
         return problems(node, key, extensions, hint=hint)
     others = [other for other, item in named.items() if isinstance(item, dict) and "_target_" in item]
-    do = nearest(name, others, f"{where}.") or f"+{where.partition('.')[0]}@{key}=OPTION"
-    return [UserError(f"`{key}` is {describe(hint)}", where=key, given=null(node), allowed=others, do=do)]
+    do = suggest(name, others, f"{where}.") or f"+{where.partition('.')[0]}@{key}=OPTION"
+    return [UserError(f"`{key}` is {describe(hint)}", key=key, value=as_yaml_null(node), expected=others, hint=do)]
 
 
 def _hidden_nodes(value: Any, where: str) -> list[UserError]:
     """Nodes where none is built, and what Hydra would read as instructions to itself."""
     if isinstance(value, str) and "${" in value:
-        return [UserError("text cannot hold an interpolation of its own", where=where, given=value, do="leave out ${")]
+        return [UserError("text cannot hold an interpolation of its own", key=where, value=value, hint="leave out ${")]
     if isinstance(value, list):
         return [problem for i, item in enumerate(value) for problem in _hidden_nodes(item, f"{where}[{i}]")]
     if not isinstance(value, dict):
         return []
     found = [
-        UserError("no object is built here", where=f"{where}.{key}", given=null(item), do=f"leave out `{key}`")
+        UserError("no object is built here", key=f"{where}.{key}", value=as_yaml_null(item), hint=f"leave out `{key}`")
         for key, item in value.items()
         if re.fullmatch(r"_\w+_", str(key))
     ]
@@ -203,7 +207,7 @@ def check_value(value: Any, hint: Any, where: str) -> list[UserError]:
 
     if hint is Any:
         return []
-    if is_place(hint):  # only a node can fill it
+    if expects_object(hint):  # only a node can fill it
         return [] if value is None and type(None) in get_args(hint) else [_wrong_value(value, hint, where)]
     strict = ConfigDict(strict=True, allow_inf_nan=False)
     try:
@@ -216,21 +220,21 @@ def check_value(value: Any, hint: Any, where: str) -> list[UserError]:
 def _wrong_value(value: Any, hint: Any, where: str) -> UserError:
     return UserError(
         f"wrong value for `{where}`",
-        where=where,
-        given=null(value),
-        allowed=describe(hint),
-        do=advice(value, hint, where),
+        key=where,
+        value=as_yaml_null(value),
+        expected=describe(hint),
+        hint=advice(value, hint, where),
     )
 
 
 def advice(value: Any, hint: Any, where: str) -> str:
     """What the user probably meant by a value of the wrong type."""
     words = describe(hint)
-    if is_place(hint):
+    if expects_object(hint):
         group = where.removeprefix("trainer.").replace(".", "/")
         return f"choose an option: {group}={value if isinstance(value, str) else 'NAME'}"
     if "one of" in words:
-        return nearest(str(value), [str(name) for kind in (hint, *get_args(hint)) for name in get_args(kind)])
+        return suggest(str(value), [str(name) for kind in (hint, *get_args(hint)) for name in get_args(kind)])
     if value == "None" and "null" in words:
         return f"{where}=null"
     if "number" in words and isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?(e[+-]?\d+)?", value, re.I):
@@ -257,7 +261,7 @@ def describe(hint: Any) -> str:
         return f"a list, each item {describe(args[0])}" if args else "a list"
     if origin is dict:
         return "a mapping"
-    if is_place(hint):
+    if expects_object(hint):
         return "an option of this group"
     words = {int: "whole number", float: "finite number", str: "text", bool: "true or false", type(None): "null"}
     return words.get(hint, getattr(hint, "__name__", str(hint)))

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from r1.config.build import nodes_of
-from r1.core.errors import DATA, MODEL, UserError, nearest, null
-from r1.model.loading import location
+from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
+from r1.model.loading import resolve_model_path
 
 Config = dict[str, Any]
 
@@ -24,13 +24,13 @@ def models(cfg: Config) -> None:
 
 def _check_folder(path: str, where: str, needs_weights: bool) -> None:
     def wrong(what: str, allowed: str | list[str], do: str) -> UserError:
-        return UserError(what, where=where, given=path, allowed=allowed, do=do, code=MODEL)
+        return UserError(what, key=where, value=path, expected=allowed, hint=do, code=MODEL)
 
     try:
-        folder = Path(location(path))
+        folder = Path(resolve_model_path(path))
     except UserError as error:
-        names = error.allowed.split(", ")
-        raise wrong(error.what, names, nearest(path, names)) from None
+        names = error.expected.split(", ")
+        raise wrong(error.message, names, suggest(path, names)) from None
     if not folder.exists() and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
         allowed = "a folder in the transformers format, a run's folder, a hub id (owner/name), or r1:<name>"
         do = "write the whole path: ~ is not expanded" if path.startswith("~") else f"looked in {folder.absolute()}"
@@ -73,11 +73,11 @@ def _check_hub(path: str, where: str, file: str, kind: str = "model", code: int 
             HfApi().repo_info(path, repo_type=kind, timeout=10)
         return
     except (errors.HFValidationError, errors.RepositoryNotFoundError):
-        what = f"there is no such folder, and no such {kind} on the hub (or it needs `hf auth login`)"
+        message = f"there is no such folder, and no such {kind} on the hub (or it needs `hf auth login`)"
     except Exception as error:  # no network, a proxy, a mirror: the client raises many kinds
-        what = f"there is no such folder, and the hub cannot be asked: {type(error).__name__}"
-    do = f"looked in {Path(path).absolute()} and at {address}"
-    raise UserError(what, where=where, given=path, do=do, code=code)
+        message = f"there is no such folder, and the hub cannot be asked: {type(error).__name__}"
+    hint = f"looked in {Path(path).absolute()} and at {address}"
+    raise UserError(message, key=where, value=path, hint=hint, code=code)
 
 
 def architecture(cfg: Config) -> None:
@@ -93,27 +93,27 @@ def architecture(cfg: Config) -> None:
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise UserError(
             "transformers has no such causal language model",
-            where="model.config.model_type",
-            given=null(kind),
-            allowed="llama, qwen2, qwen3, gemma3_text and all others in transformers",
-            do=nearest(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+            key="model.config.model_type",
+            value=as_yaml_null(kind),
+            expected="llama, qwen2, qwen3, gemma3_text and all others in transformers",
+            hint=suggest(str(kind), MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
         )
     default = AutoConfig.for_model(kind)
     known = sorted(name for name in {*default.to_dict(), *default.attribute_map} if not name.startswith("_"))
     for name in [name for name in fields if name not in known]:
         where = f"model.config.{name}"
-        what = f"unknown key `{where}`: a {kind} model does not read it"
-        do = nearest(name, known, "model.config.")
-        raise UserError(what, where=where, given=null(fields[name]), allowed=known, do=do)
+        message = f"unknown key `{where}`: a {kind} model does not read it"
+        hint = suggest(name, known, "model.config.")
+        raise UserError(message, key=where, value=as_yaml_null(fields[name]), expected=known, hint=hint)
     for name in [name for name in fields if name.startswith("num_") or name.endswith("_size")]:
         if isinstance(fields[name], int) and fields[name] < 1:
             where = f"model.config.{name}"
-            raise UserError(f"wrong value for `{where}`", where=where, given=fields[name], allowed="whole number >= 1")
+            raise UserError(f"wrong value for `{where}`", key=where, value=fields[name], expected="whole number >= 1")
     config = _made(lambda: AutoConfig.for_model(**fields), fields)
     heads, groups = getattr(config, "num_attention_heads", 1), getattr(config, "num_key_value_heads", None) or 1
     if heads % groups:
-        what = f"{heads} query heads do not divide over {groups} key/value heads"
-        raise UserError(what, where="model.config.num_key_value_heads", given=groups, allowed=f"a divisor of {heads}")
+        message = f"{heads} query heads do not divide over {groups} key/value heads"
+        raise UserError(message, key="model.config.num_key_value_heads", value=groups, expected=f"a divisor of {heads}")
     with torch.device("meta"):
         _made(lambda: AutoModelForCausalLM.from_config(config), fields)
 
@@ -122,5 +122,5 @@ def _made(make: Callable[[], Any], fields: Config) -> Any:
     try:
         return make()
     except Exception as error:  # whatever an architecture makes of these sizes
-        what = f"transformers cannot make this model: {error.__cause__ or error}"
-        raise UserError(what, where="model.config", given=fields, code=MODEL) from None
+        message = f"transformers cannot make this model: {error.__cause__ or error}"
+        raise UserError(message, key="model.config", value=fields, code=MODEL) from None

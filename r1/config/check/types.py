@@ -23,14 +23,14 @@ def hints_of(function: Any) -> dict[str, Any]:
         return {}
 
 
-def is_place(hint: Any) -> bool:
+def expects_object(hint: Any) -> bool:
     """Whether a key of this type is filled with an object and not with a value."""
     if _is_union(hint):
-        return any(is_place(arg) for arg in get_args(hint))
+        return any(expects_object(arg) for arg in get_args(hint))
     return get_origin(hint) is collections.abc.Callable or (isinstance(hint, type) and hint not in VALUES)
 
 
-def fits(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool:
+def is_compatible(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool:
     """Whether what a node makes can stand where ``hint`` is asked for.
 
     Args:
@@ -41,14 +41,14 @@ def fits(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool
     if hint is Any:
         return True
     if _is_union(hint):
-        return any(fits(target, arg, partial, own) for arg in get_args(hint))
+        return any(is_compatible(target, arg, partial, own) for arg in get_args(hint))
     if own and target.__module__.endswith(".base"):
         return False  # what options share is no option
     if is_call(hint):
         function = _call_of(target) if inspect.isclass(target) else target
         whole = partial is (not inspect.isclass(target))  # a function waits for its arguments, an object is made
         return whole and function is not None and (not own or _returns(function) == _called(hint))
-    if partial is not False or not is_place(hint):
+    if partial is not False or not expects_object(hint):
         return False
     made = target if inspect.isclass(target) else _returns(target)
     if not inspect.isclass(made):
@@ -61,11 +61,11 @@ def _call_of(kind: type) -> Any:
     return next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
 
 
-def allowed_here(hint: Any) -> str:
+def describe_expected_object(hint: Any) -> str:
     """What could stand where ``hint`` is asked for, in words."""
-    if not is_place(hint):
+    if not expects_object(hint):
         return "a plain value; no object is built here"
-    parts = [arg for arg in get_args(hint) if is_place(arg)] if _is_union(hint) else [hint]
+    parts = [arg for arg in get_args(hint) if expects_object(arg)] if _is_union(hint) else [hint]
     return " or ".join(map(_in_words, parts))
 
 

@@ -39,9 +39,9 @@ class Chat:
         if tokenizer.chat_template is None:
             raise UserError(
                 "this model's tokenizer has no chat template",
-                where="model.path",
-                given=tokenizer.name_or_path or None,
-                do="data/template=r1_zero, the template for base models",
+                key="model.path",
+                value=tokenizer.name_or_path or None,
+                hint="data/template=r1_zero, the template for base models",
                 code=MODEL,
             )
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
@@ -50,9 +50,9 @@ class Chat:
         except TemplateError as error:
             raise UserError(
                 f"the chat template refuses the messages: {error}",
-                where="data.template.system",
-                given=self.system,
-                do="data.template.system=null" if system else "data/template=r1_zero",
+                key="data.template.system",
+                value=self.system,
+                hint="data.template.system=null" if system else "data/template=r1_zero",
                 code=MODEL,
             ) from error
         return str(text)
@@ -69,8 +69,8 @@ def eos(tokenizer: PreTrainedTokenizerBase) -> str:
     if not isinstance(tokenizer.eos_token, str):
         raise UserError(
             "this model's tokenizer has no end-of-sequence token, so no completion could ever end",
-            where="model.path",
-            given=tokenizer.name_or_path or None,
+            key="model.path",
+            value=tokenizer.name_or_path or None,
             code=MODEL,
         )
     return tokenizer.eos_token

@@ -27,9 +27,9 @@ class R1Zero:
         if "{prompt}" not in text:
             raise UserError(
                 "the template never shows the question to the model",
-                where="data.template.text",
-                given=text,
-                allowed="a text that contains {prompt}",
+                key="data.template.text",
+                value=text,
+                expected="a text that contains {prompt}",
             )
         self.text, self.prefill = text, prefill
 

@@ -50,7 +50,7 @@ def math(answer: str, row: Row, *, seconds: Seconds) -> bool:
 
 def many(answers: Sequence[str], rows: Sequence[Row], *, seconds: Seconds) -> list[bool]:
     """``math`` for a whole batch, side by side in the scoring processes."""
-    looks = [look(str(row["answer"]), answer) for answer, row in zip(answers, rows, strict=True)]
+    looks = [compare_exact_first(str(row["answer"]), answer) for answer, row in zip(answers, rows, strict=True)]
     jobs = list(dict.fromkeys(found for found in looks if isinstance(found, Job)))
     judged = dict(zip(jobs, POOL.judge(jobs, seconds), strict=True))
     outcomes = [judged[found] if isinstance(found, Job) else found for found in looks]
@@ -69,7 +69,7 @@ def pop_counts() -> dict[str, int]:
 math.many, math.pop_counts = many, pop_counts  # type: ignore[attr-defined]  # where r1.data.base looks for them
 
 
-def look(gold: str, answer: str) -> Outcome | Job:
+def compare_exact_first(gold: str, answer: str) -> Outcome | Job:
     """The verdict of the layers that need no computer algebra, or what is left to be judged."""
     if len(answer) > MAX_CHARS:
         return "right" if answer == gold else "guard"

@@ -63,7 +63,7 @@ class Batch:
         return self.seconds / (4 if self.outcomes.count("timeouts") >= MANY_TIMEOUTS else 1)
 
 
-class Child:
+class WorkerProcess:
     """One scoring process, asked one thing at a time."""
 
     def __init__(self, path: str) -> None:
@@ -148,8 +148,8 @@ class Pool:
     def __init__(self, num_workers: int = NUM_WORKERS, path: str = worker.__file__) -> None:
         self.num_workers, self.path = num_workers, path
         self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="scorer")
-        self.children: set[Child] = set()
-        self.idle: deque[Child] = deque()
+        self.children: set[WorkerProcess] = set()
+        self.idle: deque[WorkerProcess] = deque()
         self.known: dict[tuple[Job, float], Outcome] = {}
         self.lock = threading.Lock()
 
@@ -192,25 +192,25 @@ class Pool:
                     child = self._take()
         self.idle.append(child)
 
-    def _take(self) -> Child:
+    def _take(self) -> WorkerProcess:
         """A child that waits for a job."""
         for _ in range(MAX_STARTS + self.num_workers):
             try:
                 child = self.idle.popleft()
             except IndexError:
-                child = Child(self.path)
+                child = WorkerProcess(self.path)
                 self.children.add(child)
             if child.lives():
                 return child
             self._drop(child)
         raise UserError(
             "no scoring process starts",
-            where="data.verifier",
-            do=f"see why: {sys.executable} -s -P {self.path} 0",
+            key="data.verifier",
+            hint=f"see why: {sys.executable} -s -P {self.path} 0",
             code=REWARD,
         )
 
-    def _drop(self, child: Child) -> None:
+    def _drop(self, child: WorkerProcess) -> None:
         self.children.discard(child)
         child.close()
 

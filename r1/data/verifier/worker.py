@@ -88,7 +88,7 @@ def private_pipe() -> BinaryIO:
     return pipe
 
 
-def lock_down() -> None:
+def sandbox() -> None:
     """Limits on this process and its children, as far as the system has them."""
     for limit, most in (("AS", MAX_BYTES), ("FSIZE", 0), ("CORE", 0)):
         with contextlib.suppress(ValueError, OSError):
@@ -151,7 +151,7 @@ def reader() -> Callable[[str], Any]:
         prediction = PredictionMode.SLL
 
     def expression(latex: str) -> Any:
-        for parser, text in ((FastParser, respelt(latex)), (Parser, latex), (Parser, get_last_eq(latex))):
+        for parser, text in ((FastParser, normalise_polynomial(latex)), (Parser, latex), (Parser, get_last_eq(latex))):
             with contextlib.suppress(Exception):
                 return parser(is_real=not should_treat_as_complex(text)).parse(text)
         return None
@@ -165,7 +165,7 @@ def reader() -> Callable[[str], Any]:
     return read
 
 
-def respelt(latex: str) -> str:
+def normalise_polynomial(latex: str) -> str:
     whole = latex.count("\\frac{") == latex.count("}{")  # not \frac{1}x^2, where the braces would be an argument's
     return BARE_POWER.sub(r"{\1}", latex) if whole and POLYNOMIAL.fullmatch(latex) else latex
 
@@ -201,7 +201,7 @@ def main(parent: int, make_judge: Callable[[], Judge] = math_judge) -> None:
     for gold, answer in WARM_UP:
         judge(gold, [answer])
     gc.freeze()  # what lives as long as the process need not be looked at again, nor copied by a fork
-    lock_down()
+    sandbox()
     die_with(parent)
     supervise(lambda: serve(sys.stdin.buffer, replies, judge))
 

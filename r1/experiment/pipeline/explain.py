@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from r1.core import provenance
-from r1.core.console import console, sentence
-from r1.core.errors import UserError, null, shown
-from r1.core.runs import Run, read
+from r1.core.console import console, status_line
+from r1.core.errors import UserError, as_yaml_null, format_value
+from r1.core.runs import RunRecord, read
 from r1.core.secrets import redact
 from r1.experiment.pipeline.node import Node, Plan
 
@@ -18,15 +18,15 @@ MOST = 6  # differences shown
 def show(plan: Plan) -> None:
     """The plan, one line for each run, and below it why it is not there already."""
     done = sum(node.done for node in plan.nodes)
-    console.print(sentence(f"dry run: {len(plan.nodes)} runs, {done} of them cached; nothing was written"))
+    console.print(status_line(f"dry run: {len(plan.nodes)} runs, {done} of them cached; nothing was written"))
     width = max(len(str(node)) for node in plan.nodes)
     for node in plan.nodes:
-        console.print(sentence(f"{node!s:{width}}  {standing(node):13}  {node.folder}"))
+        console.print(status_line(f"{node!s:{width}}  {cache_status(node):13}  {node.folder}"))
         for line in [] if node.done else reasons(node):
-            console.print(sentence(f"{'':{width}}    {line}"))
+            console.print(status_line(f"{'':{width}}    {line}"))
 
 
-def standing(node: Node) -> str:
+def cache_status(node: Node) -> str:
     """``cached``, ``will continue`` (its folder holds a run that has not finished) or ``will run``."""
     return "cached" if node.done else "will continue" if node.manifest else "will run"
 
@@ -43,7 +43,7 @@ def reasons(node: Node) -> list[str]:
     return lines[:MOST] + ([f"and {rest} more differences"] if rest > 0 else [])
 
 
-def _records(node: Node) -> Iterator[Run]:
+def _records(node: Node) -> Iterator[RunRecord]:
     for manifest in sorted(node.folder.parent.glob("*/manifest.json")):
         try:
             yield read(str(manifest.parent))
@@ -51,10 +51,10 @@ def _records(node: Node) -> Iterator[Run]:
             continue
 
 
-def changes(run: Run, node: Node) -> list[str]:
+def changes(run: RunRecord, node: Node) -> list[str]:
     """One line for each thing that keeps ``run`` from being the run that ``node`` asks for."""
-    then = provenance.by_lineage(provenance.traced(run.config), run.manifest["parents"])
-    now = provenance.by_lineage(provenance.traced(redact(node.config)), node.parents)
+    then = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(run.config), run.manifest["parents"])
+    now = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(redact(node.config)), node.parents)
     lines = [_line(node, key, *values) for key, *values in provenance.differences(then, now)]
     if run.manifest["code"] != provenance.code_hash(*node.config["extensions"]):
         lines.append("the code has changed")
@@ -67,4 +67,4 @@ def _line(node: Node, key: str, then: Any, now: Any) -> str:
     for needed in node.needs:
         if isinstance(now, str) and now.startswith(needed.fingerprint):
             return f"{key}: {needed} is not the run that it was"
-    return f"{key}: {shown(null(then), key)} -> {shown(null(now), key)}"
+    return f"{key}: {format_value(as_yaml_null(then), key)} -> {format_value(as_yaml_null(now), key)}"

@@ -71,7 +71,7 @@ class Plan:
     results: list[Node]
 
 
-def waits(path: Any, needs: Sequence[Node]) -> bool:
+def depends_on_unfinished(path: Any, needs: Sequence[Node]) -> bool:
     """Whether a value lies in the record of a step that has not ended."""
     places = [node.folder for node in needs if not node.done]
     return isinstance(path, str) and any(Path(path).is_relative_to(place) for place in places)

@@ -18,12 +18,12 @@ from hydra.core.override_parser.types import Override
 
 from r1.config.compose import Config, grid, hydra, point
 from r1.config.overrides import name, parsed
-from r1.core.errors import UserError, UserErrors, nearest, null
+from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
 from r1.core.provenance import PIPELINE, differences
-from r1.experiment.pipeline.steps import Pipeline, Step, ordered, within
+from r1.experiment.pipeline.steps import Pipeline, Step, errors_for_step, ordered
 
-PLACES = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
-OWN = ("experiment", "name", *PLACES, *PIPELINE)  # overrides of the pipeline itself
+PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
+OWN = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE)  # overrides of the pipeline itself
 OF_STEP = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
 TYPES: dict[str, Any] = {
     "shared": list[str],
@@ -38,7 +38,7 @@ TYPES: dict[str, Any] = {
 }
 
 
-def peel(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+def split_step_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Take ``steps.NAME.KEY=VALUE`` off a command line: the rest, and ``KEY=VALUE`` by step."""
     rest, of_step = list[str](), dict[str, list[str]]()
     for text in argv:
@@ -54,7 +54,7 @@ def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[s
     """The pipelines that a command line asks for, one for each point of a grid (-m); none: it asks for runs.
 
     Args:
-        overrides: what is left of the command line by ``peel``.
+        overrides: what is left of the command line by ``split_step_overrides``.
         of_step: what it took off.
 
     Raises:
@@ -74,17 +74,17 @@ def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[s
             found.append(_pipeline(loader, args, own, everywhere, single, number))
     asked = [pipeline for pipeline in found if pipeline]
     if asked and len(asked) < len(found):
-        raise UserError("a sweep is over runs or over pipelines, not over both", where="experiment")
+        raise UserError("a sweep is over runs or over pipelines, not over both", key="experiment")
     if asked and any(key.startswith(("hydra/sweeper", "hydra/launcher")) for key in keys):
-        do = "leave out hydra/sweeper and hydra/launcher"
-        raise UserError("a sweep over pipelines is a grid, run point by point", where="-m", do=do)
+        hint = "leave out hydra/sweeper and hydra/launcher"
+        raise UserError("a sweep over pipelines is a grid, run point by point", key="-m", hint=hint)
     return asked
 
 
 def _parsed(of_step: Mapping[str, list[str]], multirun: bool) -> list[tuple[str, Override]]:
     found: list[tuple[str, Override]] = []
     for step, texts in of_step.items():
-        with within(step):
+        with errors_for_step(step):
             found += [(step, override) for override in parsed(texts, multirun)]
     return found
 
@@ -105,21 +105,21 @@ def _pipeline(
     cfg = point(loader, args, own, number).config
     if cfg["steps"] is None:
         if single:
-            what = "no pipeline is chosen, so there are no steps"
-            raise UserError(what, where=f"steps.{single[0][0]}", do="experiment=NAME of a pipeline")
+            message = "no pipeline is chosen, so there are no steps"
+            raise UserError(message, key=f"steps.{single[0][0]}", hint="experiment=NAME of a pipeline")
         return None
     _check(cfg, everywhere)
-    _check_strays(cfg, point(loader, args, [], number).config)
+    _check_unused_keys(cfg, point(loader, args, [], number).config)
     steps = {}
     for step, texts in cfg["steps"].items():
-        with within(step):
+        with errors_for_step(step):
             layers = [texts, everywhere, [text for other, text in single if other == step]]
             _check_places(chain(cfg["shared"], *layers))
             steps[step] = Step(cfg["shared"], layers)
     for step, text in single:
         if step not in steps:
-            where, do = f"steps.{step}", nearest(step, steps, "steps.")
-            raise UserError(f"there is no step `{step}`", where=where, given=text, allowed=steps, do=do)
+            where, hint = f"steps.{step}", suggest(step, steps, "steps.")
+            raise UserError(f"there is no step `{step}`", key=where, value=text, expected=steps, hint=hint)
     typed = [*own, *everywhere, *(_typed(step, text) for step, text in single)]
     return Pipeline(cfg["name"] or _name(own), cfg, typed, everywhere, ordered(steps))
 
@@ -140,35 +140,37 @@ def _check(cfg: Config, everywhere: list[str]) -> None:
 
     steps = cfg["steps"]
     if not isinstance(steps, dict) or not steps:
-        raise UserError("a pipeline has steps", where="steps", given=null(steps), allowed="NAME: [overrides of a run]")
+        raise UserError(
+            "a pipeline has steps", key="steps", value=as_yaml_null(steps), expected="NAME: [overrides of a run]"
+        )
     found = [error for key, hint in TYPES.items() for error in check_value(cfg[key], hint, key)]
     found += [error for step, texts in steps.items() for error in check_value(texts, list[str], f"steps.{step}")]
     for step in steps:
         if not re.fullmatch(r"[A-Za-z]\w*", str(step)):
-            what, allowed = "a step's name is a word", "letters, digits and _"
-            found.append(UserError(what, where="steps", given=step, allowed=allowed))
+            message, expected = "a step's name is a word", "letters, digits and _"
+            found.append(UserError(message, key="steps", value=step, expected=expected))
     if cfg["result"] is not None and cfg["result"] not in steps:
-        do = nearest(str(cfg["result"]), steps)
-        found.append(UserError("there is no such step", where="result", given=cfg["result"], allowed=steps, do=do))
+        do = suggest(str(cfg["result"]), steps)
+        found.append(UserError("there is no such step", key="result", value=cfg["result"], expected=steps, hint=do))
     if isinstance(cfg["page"], dict):
         found += problems({"_target_": None} | cfg["page"], "page", cfg["extensions"])
     if cfg["seeds"] is not None and any(text.lstrip("+").startswith("seed=") for text in everywhere):
-        found.append(UserError("this pipeline runs once for each of its `seeds`", where="seed", do="seeds=[N]"))
+        found.append(UserError("this pipeline runs once for each of its `seeds`", key="seed", hint="seeds=[N]"))
     if found:
         raise UserErrors(found)
 
 
-def _check_strays(cfg: Config, default: Config) -> None:
+def _check_unused_keys(cfg: Config, default: Config) -> None:
     """What a pipeline's file sets outside its steps, no run would ever read."""
     for key, _, value in differences(default, cfg):
         if key.partition(".")[0] not in (*OWN, "extensions"):  # of the page
-            do = f"put it into the step that needs it, or for every step: shared: [{key}={value}]"
-            raise UserError(f"a pipeline sets `{key}`, which none of its steps would read", where=key, do=do)
+            hint = f"put it into the step that needs it, or for every step: shared: [{key}={value}]"
+            raise UserError(f"a pipeline sets `{key}`, which none of its steps would read", key=key, hint=hint)
 
 
 def _check_places(texts: Iterable[str]) -> None:
     for text in texts:
         key = text.lstrip("+~").partition("=")[0]
-        if key in (*PLACES, *PIPELINE) or key.startswith("hydra"):
-            do = f"{key} is set for the whole pipeline" if key in PLACES else "leave it out"
-            raise UserError("a step does not decide this", where=key, given=text, do=do)
+        if key in (*PIPELINE_MANAGED_KEYS, *PIPELINE) or key.startswith("hydra"):
+            hint = f"{key} is set for the whole pipeline" if key in PIPELINE_MANAGED_KEYS else "leave it out"
+            raise UserError("a step does not decide this", key=key, value=text, hint=hint)

@@ -12,17 +12,17 @@ from pathlib import Path
 
 from hydra._internal.hydra import Hydra
 
-from r1.config.build import build, make
+from r1.config.build import build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.config.check.rules import check_rules, output
 from r1.config.compose import Config, hydra, point
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
-from r1.distributed.process import escaped
-from r1.experiment.pipeline.node import Node, Plan, waits
-from r1.experiment.pipeline.steps import REFERENCE, Pipeline, Step, within
-from r1.train.fit import quiet
+from r1.distributed.process import escape_hydra
+from r1.experiment.pipeline.node import Node, Plan, depends_on_unfinished
+from r1.experiment.pipeline.steps import REFERENCE, Pipeline, Step, errors_for_step
+from r1.train.fit import silence_third_party_logging
 
 
 def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
@@ -34,7 +34,7 @@ def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
     Raises:
         UserErrors: what is wrong with any of them; what needs a wrong one is not looked at.
     """
-    quiet()
+    silence_third_party_logging()
     cfg = pipeline.config
     base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
     _check_base(base, pipeline.name)
@@ -52,8 +52,8 @@ def _check_base(base: Path, name: str) -> None:
     output({"output_dir": str(base), "name": name, "resume": "auto"})
     held = base / "manifest.json"
     if held.is_file() and "steps" not in json.loads(held.read_text(encoding="utf-8")):
-        what = "this folder holds a run, which is no pipeline"
-        raise UserError(what, where="output_dir", given=str(base), do="take another output_dir")
+        message = "this folder holds a run, which is no pipeline"
+        raise UserError(message, key="output_dir", value=str(base), hint="take another output_dir")
 
 
 class Planner:
@@ -78,23 +78,23 @@ class Planner:
             if not nodes.keys() >= set(step.needs):
                 continue
             try:
-                with within(name):
+                with errors_for_step(name):
                     node = self._node(name, step, seed, nodes)
                 nodes[name] = self.found.setdefault(node.fingerprint, node)
             except UserError as error:
                 errors += error.errors if isinstance(error, UserErrors) else [error]
         if errors:
-            raise UserErrors(list(map(self._narrowed, errors)))
+            raise UserErrors(list(map(self._with_step_hint, errors)))
         return nodes
 
     def _node(self, name: str, step: Step, seed: int | None, nodes: dict[str, Node]) -> Node:
         needs = [nodes[other] for other in step.needs]
-        texts = [_placed(text, nodes) for text in step.overrides(seed)]
+        texts = [_resolve_references(text, nodes) for text in step.overrides(seed)]
         cfg = point(self.loader, self.args, texts).config
         _check(cfg, texts, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
         parents = provenance.parents(provenance.paths(cfg), planned)
-        from_outside = provenance.by_lineage(cfg["data"], parents) == cfg["data"]
+        from_outside = provenance.replace_paths_by_fingerprint(cfg["data"], parents) == cfg["data"]
         data = self._digest(cfg) if from_outside else ""
         fingerprint = provenance.fingerprint(cfg, data, parents)
         if step.has_seed and all(other.seed is None for other in needs):
@@ -103,37 +103,37 @@ class Planner:
         model = _model(cfg["model"], needs)
         return Node(name, seed, step.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
 
-    def _narrowed(self, error: UserError) -> UserError:
+    def _with_step_hint(self, error: UserError) -> UserError:
         """Advice where a step was given what was meant for another."""
-        key = error.where.partition(".")[2].partition(".")[2]
-        for name, equals, value in (text.lstrip("+~").partition("=") for text in self.pipeline.everywhere):
+        key = error.key.partition(".")[2].partition(".")[2]
+        for name, equals, value in (text.lstrip("+~").partition("=") for text in self.pipeline.global_overrides):
             if name == key:
-                error.do = f"for one step alone: steps.NAME.{name}{equals}{value}"
+                error.hint = f"for one step alone: steps.NAME.{name}{equals}{value}"
         return error
 
     def _digest(self, cfg: Config) -> str:
         key = json.dumps(cfg["data"], sort_keys=True, default=str)
         if key not in self.digests:
-            data = make(cfg["data"], "data", cfg)
+            data = instantiate_node(cfg["data"], "data", cfg)
             self.digests[key] = provenance.rows_hash(data.train, data.val)
         return self.digests[key]
 
 
-def _placed(text: str, nodes: dict[str, Node]) -> str:
+def _resolve_references(text: str, nodes: dict[str, Node]) -> str:
     """An override with the folders of the steps that it refers to."""
-    return REFERENCE.sub(lambda match: escaped(str(nodes[match[1]].folder)), text)
+    return REFERENCE.sub(lambda match: escape_hydra(str(nodes[match[1]].folder)), text)
 
 
 def _check(cfg: Config, texts: list[str], needs: list[Node]) -> None:
     """All that can be known of a config while some of what it reads is yet to be made."""
     if cfg["steps"] is not None:
-        raise UserError("a step is a run, not a pipeline", where="experiment")
+        raise UserError("a step is a run, not a pipeline", key="experiment")
     try:
         check_schema(cfg, texts)
         check_rules(cfg)
     except UserErrors as error:
-        leaves = provenance.flat(cfg)
-        if found := [one for one in error.errors if not waits(leaves.get(one.where), needs)]:
+        leaves = provenance.flatten(cfg)
+        if found := [one for one in error.errors if not depends_on_unfinished(leaves.get(one.key), needs)]:
             raise UserErrors(found) from None
 
 
@@ -146,10 +146,10 @@ def _check_parts(nodes: list[Node]) -> None:
     errors: list[UserError] = []
     for node in nodes:
         cfg = node.config | {"model": node.model}
-        if node.done or any(waits(path, node.needs) for path in provenance.paths(cfg)):
+        if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.paths(cfg)):
             continue
         try:
-            with within(node.step):
+            with errors_for_step(node.step):
                 check_parts(cfg, build(cfg))
         except UserError as error:
             errors.append(error)
@@ -159,7 +159,7 @@ def _check_parts(nodes: list[Node]) -> None:
 
 def _model(own: Config, needs: Sequence[Node]) -> Config:
     for node in needs:
-        if waits(own["path"], [node]):
+        if depends_on_unfinished(own["path"], [node]):
             start = node.model
             tokenizer = own["tokenizer"] or start["tokenizer"]
             return own | {"path": start["path"], "config": start["config"], "tokenizer": tokenizer}

@@ -16,14 +16,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import provenance
-from r1.core.console import duration, interval, sentence
+from r1.core.console import duration, interval, status_line
 from r1.core.errors import UserError
 from r1.core.files import lock, replace
 from r1.core.runs import new_folder
 from r1.core.secrets import redact, redact_values
-from r1.core.statistics import Estimate, over_seeds
+from r1.core.statistics import Estimate, mean_over_seeds
 from r1.experiment.pipeline.node import Node, Plan
-from r1.train.record import ENDS, SCHEMA
+from r1.train.record import SCHEMA, STATUS_BY_ERROR
 
 SHOWN = "val/pass@1"
 
@@ -77,12 +77,16 @@ class PipelineRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = next((name for kinds, name in ENDS if isinstance(error, kinds)), "failed") if error else "finished"
+        status = (
+            next((name for kinds, name in STATUS_BY_ERROR if isinstance(error, kinds)), "failed")
+            if error
+            else "finished"
+        )
         self.write(status, error)
         self._lock.close()
 
     def write(self, status: str, error: BaseException | None = None) -> None:
-        what = error.what if isinstance(error, UserError) else error
+        what = error.message if isinstance(error, UserError) else error
         manifest = {
             "schema": SCHEMA,
             "status": status,
@@ -124,7 +128,7 @@ class PipelineRecord:
             last = interval(Estimate(**after)) if after else ""
             place = str(node.folder.relative_to(self.plan.steps_dir.parent))
             table.add_row(*map(escape, (str(node), state.status, took, first, last, place)))
-        return Group(table, sentence(f"record: {self.dir}"))
+        return Group(table, status_line(f"record: {self.dir}"))
 
 
 def figures(nodes: list[Node], when: str) -> dict[str, Any]:
@@ -135,4 +139,4 @@ def figures(nodes: list[Node], when: str) -> dict[str, Any]:
     if len(held) == 1:
         return dict(held[0])
     names = [name for name in held[0] if all(name in one for one in held)]
-    return {name: asdict(over_seeds([one[name]["value"] for one in held])) for name in names}
+    return {name: asdict(mean_over_seeds([one[name]["value"] for one in held])) for name in names}

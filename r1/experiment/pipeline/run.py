@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from r1.config.build import make
+from r1.config.build import instantiate_node
 from r1.config.compose import Config
 from r1.core.budget import check_points
 from r1.core.cli import command, fail
@@ -36,8 +36,8 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
         except UserError as error:
             if len(asked) == 1:
                 raise
-            what = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
-            raise UserErrors([UserError(what, code=error.code), error]) from None
+            message = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
+            raise UserErrors([UserError(message, code=error.code), error]) from None
     for step in asked[0].steps:
         check_points([node.config for made in plans for node in made.nodes if node.step == step])
     if all(pipeline.config["dry_run"] for pipeline in asked):
@@ -75,10 +75,10 @@ def start(args: Namespace, plan: Plan) -> Path:
 
 def page(cfg: Config, folder: Path) -> None:
     """Make what the pipeline names as its ``page``, of whatever steps have finished, and say where it is."""
-    from r1.core.console import console, sentence
+    from r1.core.console import console, status_line
 
     if cfg["page"]:
-        console.print(sentence(f"page: {make(cfg['page'], 'page', cfg, folder=folder)}"))
+        console.print(status_line(f"page: {instantiate_node(cfg['page'], 'page', cfg, folder=folder)}"))
 
 
 def print_steps(asked: list[Pipeline]) -> int:

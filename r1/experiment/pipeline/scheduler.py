@@ -10,10 +10,10 @@ import time
 
 from rich.markup import escape
 
-from r1.core.console import console, duration, sentence
+from r1.core.console import console, duration, status_line
 from r1.core.errors import LOCKED, SWEEPS, Interrupted, UserError, one_line
 from r1.core.files import is_locked
-from r1.distributed.process import LOG, Process, into, signals
+from r1.distributed.process import LOG, Process, output_overrides, signals
 from r1.experiment.pipeline.node import Node
 from r1.experiment.pipeline.record import SHOWN, PipelineRecord, State
 
@@ -93,7 +93,7 @@ class Steps:
         """Start a step, unless another pipeline has made it meanwhile, or is making it."""
         if node.done:
             self._state(node).status = "cached"
-            self._say(node, f"was made by another pipeline{gain(node)}")
+            self._say(node, f"was made by another pipeline{metric_change(node)}")
             self.record.write("running")
             return
         if is_locked(node.folder):
@@ -119,7 +119,7 @@ class Steps:
         else:
             state.status = "failed" if self.stop_signal is None else "interrupted"
             state.error = process.last_words()
-        self._say(node, f"{state.status} after {duration(state.wall_s)}{gain(node)}")
+        self._say(node, f"{state.status} after {duration(state.wall_s)}{metric_change(node)}")
         if state.status == "failed":
             self._fail(node, process.code, state.error or "")
         self.record.write("running")
@@ -129,9 +129,9 @@ class Steps:
         blocked = self._block(node)
         for other in blocked:
             self._say(other, f"blocked: it needs {node}")
-        what = f"step `{node}` failed" + (f", so {', '.join(map(str, blocked))} could not run" if blocked else "")
-        do = f"all that it said is in {node.folder / LOG}; the same command goes on, what has finished is kept"
-        failed = UserError(what, where=f"steps.{node.step}", given=error, do=do, code=code)
+        message = f"step `{node}` failed" + (f", so {', '.join(map(str, blocked))} could not run" if blocked else "")
+        hint = f"all that it said is in {node.folder / LOG}; the same command goes on, what has finished is kept"
+        failed = UserError(message, key=f"steps.{node.step}", value=error, hint=hint, code=code)
         self.failed = self.failed or failed
 
     def _block(self, failed: Node) -> list[Node]:
@@ -145,16 +145,16 @@ class Steps:
 
     def _say(self, node: Node, what: str) -> None:
         width = max(len(str(other)) for other in self.nodes)
-        console.print(sentence(f"{node!s:{width}}  {one_line(what)}"))
+        console.print(status_line(f"{node!s:{width}}  {one_line(what)}"))
 
 
 def start(node: Node, flags: list[str], is_result: bool) -> Process:
     """A step's own process; a sweep that runs the pipeline is to see the figures of the result's step alone."""
     env = {name: value for name, value in os.environ.items() if is_result or name not in AGENT}
-    return Process([*flags, *node.overrides, *into(node.folder)], node.folder, env)
+    return Process([*flags, *node.overrides, *output_overrides(node.folder)], node.folder, env)
 
 
-def gain(node: Node) -> str:
+def metric_change(node: Node) -> str:
     """``, pass@1 0.371 -> 0.920`` of a node that has finished."""
     held = node.manifest if node.done else None
     found = [held["metrics"][when].get(SHOWN) for when in ("start", "final")] if held else []

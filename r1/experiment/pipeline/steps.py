@@ -10,7 +10,7 @@ from itertools import chain
 
 from r1.config.compose import Config
 from r1.config.overrides import name, parsed
-from r1.core.errors import UserError, UserErrors, nearest
+from r1.core.errors import UserError, UserErrors, suggest
 from r1.core.provenance import PIPELINE
 
 REFERENCE = re.compile(r"\$\{step:([^{}]*)\}")
@@ -50,7 +50,7 @@ class Pipeline:
     name: str
     config: Config
     overrides: list[str]
-    everywhere: list[str]
+    global_overrides: list[str]
     steps: dict[str, Step]
 
     def written(self) -> Config:
@@ -84,7 +84,7 @@ def ordered(steps: dict[str, Step]) -> dict[str, Step]:
     def add(step: str, path: list[str]) -> None:
         if step in path:
             circle = " -> ".join([*path[path.index(step) :], step])
-            raise UserError("steps cannot wait for each other", where=f"steps.{step}", given=circle)
+            raise UserError("steps cannot wait for each other", key=f"steps.{step}", value=circle)
         if step not in found:
             for needed in needs[step]:
                 add(needed, [*path, step])
@@ -96,25 +96,25 @@ def ordered(steps: dict[str, Step]) -> dict[str, Step]:
 
 
 def _references(step: str, steps: Mapping[str, Step]) -> list[str]:
-    with within(step):
+    with errors_for_step(step):
         texts = steps[step].overrides()
     needed = list(dict.fromkeys(REFERENCE.findall("\n".join(texts))))
     for other in needed:
         if other not in steps or other == step:
-            what = "a step cannot start from itself" if other == step else f"there is no step `{other}`"
+            message = "a step cannot start from itself" if other == step else f"there is no step `{other}`"
             others = [known for known in steps if known != step]
-            given, do = f"${{step:{other}}}", nearest(other, others)
-            raise UserError(what, where=f"steps.{step}", given=given, allowed=others, do=do)
+            value, hint = f"${{step:{other}}}", suggest(other, others)
+            raise UserError(message, key=f"steps.{step}", value=value, expected=others, hint=hint)
     return needed
 
 
 @contextmanager
-def within(step: str) -> Iterator[None]:
+def errors_for_step(step: str) -> Iterator[None]:
     """Errors in this block are about this step."""
     try:
         yield
     except UserError as error:
         for one in error.errors if isinstance(error, UserErrors) else [error]:
-            is_key = re.fullmatch(r"[\w./@]+", one.where)
-            one.where = f"steps.{step}.{one.where}" if is_key else f"steps.{step}"
+            is_key = re.fullmatch(r"[\w./@]+", one.key)
+            one.key = f"steps.{step}.{one.key}" if is_key else f"steps.{step}"
         raise

@@ -10,8 +10,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from r1.core.metrics import meaning
-from r1.core.runs import Run
-from r1.experiment.report.variants import Variant
+from r1.core.runs import RunRecord
+from r1.experiment.report.variants import SeedGroup
 
 MAIN = (  # drawn at once; the rest is folded
     *("val/pass@1", "val/maj@*", "val/thinking_length", "val/format", "val/language", "val/reflection"),
@@ -22,7 +22,7 @@ MAX_POINTS, MIN_POINTS = 300, 20  # of one curve
 Series = dict[str, Any]
 
 
-def charts(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
+def charts(variants: Sequence[SeedGroup], budget: int) -> list[dict[str, Any]]:
     """Every metric as ``{name, meaning, main, share, series: [{v, x, y, lo, hi, ci}]}``; ``v`` is the variant's place.
 
     Args:
@@ -48,7 +48,7 @@ def charts(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
     ]
 
 
-def stacks(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
+def stacks(variants: Sequence[SeedGroup], budget: int) -> list[dict[str, Any]]:
     """The weighted reward terms of each variant: ``{v, terms: {name: {x, y}}}``."""
     found = []
     for v, variant in enumerate(variants):
@@ -61,7 +61,7 @@ def stacks(variants: Sequence[Variant], budget: int) -> list[dict[str, Any]]:
     return found
 
 
-def by_metric(runs: Sequence[Run]) -> dict[str, dict[int, list[float]]]:
+def by_metric(runs: Sequence[RunRecord]) -> dict[str, dict[int, list[float]]]:
     """metric -> step -> the values of the runs that have it there; what is not finite is left out."""
     found: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -88,7 +88,7 @@ def series(values: dict[int, list[float]], points: int) -> Series:
     return made
 
 
-def _intervals(variant: Variant, name: str) -> list[tuple[float, float, float]]:
+def _intervals(variant: SeedGroup, name: str) -> list[tuple[float, float, float]]:
     """(step, low, high) of a single run's first and last validation."""
     if len(variant.runs) > 1:
         return []

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.errors import DATA, UserError
-from r1.core.runs import Run, read
+from r1.core.runs import RunRecord, read
 
 Figures = dict[str, dict[str, float]]
 
@@ -27,7 +27,7 @@ class Node:
 
 
 @dataclass
-class Gathered:
+class CollectedRuns:
     """Everything that was found.
 
     Attributes:
@@ -39,20 +39,20 @@ class Gathered:
     """
 
     title: str
-    runs: list[Run] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)
     names: dict[Path, str] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     folder: Path | None = None
 
 
-def gather(paths: Sequence[str]) -> Gathered:
+def gather(paths: Sequence[str]) -> CollectedRuns:
     """Read every record under ``paths``.
 
     Raises:
         UserError: a path is not there or holds no run, or none of the runs can be read.
     """
-    found = Gathered(_short(Path(paths[0]).absolute()) if len(paths) == 1 else f"{len(paths)} runs")
+    found = CollectedRuns(_short(Path(paths[0]).absolute()) if len(paths) == 1 else f"{len(paths)} runs")
     found.folder = Path(paths[0]).absolute() if len(paths) == 1 else None
     for path in paths:
         records = list(_records(path))
@@ -62,9 +62,9 @@ def gather(paths: Sequence[str]) -> Gathered:
             try:
                 add(found, folder)
             except UserError as error:
-                found.unreadable.append(f"{folder}: {error.what}")
+                found.unreadable.append(f"{folder}: {error.message}")
     if not found.runs and not found.nodes:
-        raise UserError("no run here can be read", where="RUN", given=found.unreadable[0], code=DATA)
+        raise UserError("no run here can be read", key="RUN", value=found.unreadable[0], code=DATA)
     found.nodes = found.nodes or lineage(found.runs)
     return found
 
@@ -75,7 +75,7 @@ def _records(path: str) -> Iterator[Path]:
     if (top / "sweep.yaml").is_file() and (top / "runs").is_dir():
         top = top / "runs"
     if not top.is_dir():
-        raise UserError("there is no such folder", where="RUN", given=path, code=DATA)
+        raise UserError("there is no such folder", key="RUN", value=path, code=DATA)
     if (top / "manifest.json").is_file():
         yield top
         return
@@ -87,11 +87,11 @@ def _records(path: str) -> Iterator[Path]:
             count += 1
         inner.sort()
     if not count:
-        do = "give a run's folder, or one that holds runs"
-        raise UserError("there is no run here: no manifest.json", where="RUN", given=path, do=do, code=DATA)
+        hint = "give a run's folder, or one that holds runs"
+        raise UserError("there is no run here: no manifest.json", key="RUN", value=path, hint=hint, code=DATA)
 
 
-def _add(found: Gathered, folder: Path) -> None:
+def _add(found: CollectedRuns, folder: Path) -> None:
     manifest = _json(folder / "manifest.json")
     if "steps" not in manifest:
         _add_run(found, folder)
@@ -104,7 +104,7 @@ def _add(found: Gathered, folder: Path) -> None:
             found.names[record] = name
 
 
-def _add_run(found: Gathered, folder: Path) -> None:
+def _add_run(found: CollectedRuns, folder: Path) -> None:
     if any(run.dir == folder for run in found.runs):
         return
     if not isinstance(_json(folder / "manifest.json").get("metrics"), dict):
@@ -126,7 +126,7 @@ def pipeline(manifest: dict[str, Any]) -> tuple[list[Node], dict[str, Path]]:
     return ordered(nodes), records
 
 
-def lineage(runs: Sequence[Run]) -> list[Node]:
+def lineage(runs: Sequence[RunRecord]) -> list[Node]:
     """Runs and the runs they start from, as far back as there are manifests; none if no run has a parent."""
     nodes: dict[str, Node] = {}
     waiting = [(str(run.dir), run.manifest) for run in runs if run.manifest.get("parents")]

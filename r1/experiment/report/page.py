@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1.core.metrics import meaning
-from r1.core.provenance import flat
-from r1.core.runs import Run
+from r1.core.provenance import flatten
+from r1.core.runs import RunRecord
 from r1.experiment.report.curves import charts, stacks
-from r1.experiment.report.gather import Gathered, Node
+from r1.experiment.report.gather import CollectedRuns, Node
 from r1.experiment.report.html import HERE, html
 from r1.experiment.report.samples import samples
 from r1.experiment.report.sweep.analysis import Analysis, analyse
 from r1.experiment.report.sweep.section import drawing, section
-from r1.experiment.report.variants import Variant, variants
+from r1.experiment.report.variants import SeedGroup, variants
 
 MAX_BYTES = 3_000_000
 MAX_DRAWN, MAX_STACKS, MAX_ROWS = 10, 6, 400  # variants with curves, with stacked rewards, and in tables
@@ -23,7 +23,7 @@ ROW_PX, ARC_PX = 36, 10  # of the lineage graph
 TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
 
 
-def page(found: Gathered) -> str:
+def page(found: CollectedRuns) -> str:
     """The HTML; with less detail where it would be too large otherwise."""
     made = variants(found.runs, found.names)
     sweep = None if found.names else analyse(found.runs, found.folder)
@@ -34,7 +34,7 @@ def page(found: Gathered) -> str:
     return text
 
 
-def _render(found: Gathered, made: Sequence[Variant], sweep: Analysis | None, share: int) -> str:
+def _render(found: CollectedRuns, made: Sequence[SeedGroup], sweep: Analysis | None, share: int) -> str:
     drawn, rows = made[:MAX_DRAWN], made[: MAX_ROWS // share]
     shown, total = samples(drawn, CHARS // share)
     data = {
@@ -70,7 +70,7 @@ def _render(found: Gathered, made: Sequence[Variant], sweep: Analysis | None, sh
     )
 
 
-def about(run: Run) -> str:
+def about(run: RunRecord) -> str:
     """``grpo on arithmetic from r1:tiny``: stage, data and model of a run."""
     config = run.config
     stage, data = (str(config.get(part, {}).get("_target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
@@ -78,7 +78,7 @@ def about(run: Run) -> str:
     return f"{stage.rpartition('.')[2]} on {data.rpartition('.')[2]} from {model}"
 
 
-def ranking(made: Sequence[Variant]) -> list[dict[str, Any]]:
+def ranking(made: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """The final pass@1 of each variant."""
     figures = [
         (i, variant.name, variant.final["val/pass@1"])
@@ -91,7 +91,7 @@ def ranking(made: Sequence[Variant]) -> list[dict[str, Any]]:
     ]
 
 
-def _columns(made: Sequence[Variant]) -> list[str]:
+def _columns(made: Sequence[SeedGroup]) -> list[str]:
     """The final figures in the order they are looked at, each once."""
     names: dict[str, None] = {}
     for variant in made:
@@ -99,7 +99,7 @@ def _columns(made: Sequence[Variant]) -> list[str]:
     return list(names)
 
 
-def _tiles(made: Sequence[Variant]) -> list[str]:
+def _tiles(made: Sequence[SeedGroup]) -> list[str]:
     """The few figures of a single variant that are shown large."""
     if len(made) != 1:
         return []
@@ -107,21 +107,21 @@ def _tiles(made: Sequence[Variant]) -> list[str]:
     return [name for name in found if name]
 
 
-def _yaml(run: Run) -> str:
+def _yaml(run: RunRecord) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(run.config))
 
 
-def facts(runs: Sequence[Run]) -> dict[str, list[str]]:
+def facts(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
     """Environment and origin: fact -> its different values over all runs."""
     keys = ("git", "code", "data", "packages", "hardware")
-    held = [flat({key: run.manifest.get(key) for key in keys}) | {"code.diff": _diff(run)} for run in runs]
+    held = [flatten({key: run.manifest.get(key) for key in keys}) | {"code.diff": _diff(run)} for run in runs]
     names = {name: None for facts in held for name in facts}
     return {name: list(dict.fromkeys(str(facts.get(name, "-")) for facts in held)) for name in names}
 
 
-def _diff(run: Run) -> str:
+def _diff(run: RunRecord) -> str:
     file = run.dir / "code.diff"
     size = file.stat().st_size if file.is_file() else 0
     return f"{size} bytes: the run's code is not its commit's" if size else "empty: the code is the commit's"

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1.core import jsonl
-from r1.core.runs import Run
-from r1.experiment.report.variants import Variant
+from r1.core.runs import RunRecord
+from r1.experiment.report.variants import SeedGroup
 
 MAX_TEXT = 8000  # characters of one completion
 FIELDS = ("split", "step", "prompt", "answer", "completion", "correct", "truncated", "reward", "advantage", "rewards")
 
 
-def samples(variants: Sequence[Variant], budget: int) -> tuple[list[dict[str, Any]], int]:
+def samples(variants: Sequence[SeedGroup], budget: int) -> tuple[list[dict[str, Any]], int]:
     """Completions of each variant's first run, marked with its place ``v``; and how many there are altogether.
 
     Args:
@@ -29,7 +29,7 @@ def samples(variants: Sequence[Variant], budget: int) -> tuple[list[dict[str, An
     return shown, total
 
 
-def read(run: Run) -> list[dict[str, Any]]:
+def read(run: RunRecord) -> list[dict[str, Any]]:
     """The lines of samples.jsonl, numbers that JSON has no word for left out, long texts cut."""
     file = run.dir / "samples.jsonl"
     rows = jsonl.read(file) if file.is_file() else []

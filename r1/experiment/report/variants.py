@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from r1.core import statistics
-from r1.core.provenance import UNTRACED, flat
-from r1.core.runs import Run
+from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
+from r1.core.runs import RunRecord
 
-IGNORED = {*UNTRACED, "seed", "threads"}
+IGNORED = {*NOT_IN_FINGERPRINT, "seed", "threads"}
 MAX_KEYS, MAX_CHARS = 3, 80  # of a variant's name
 FIRST = ("val/pass@1", "val/pass@", "val/maj@", "val/format", "val/language", "val/reflection", "val/thinking_length")
 
 
 @dataclass(frozen=True)
-class Figure:
+class SeedEstimate:
     value: float
     low: float | None
     high: float | None
@@ -39,19 +39,19 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Variant:
+class SeedGroup:
     name: str
-    runs: list[Run]
+    runs: list[RunRecord]
     differing: dict[str, Any]  # the keys that are not the same in all variants, with this one's values
-    start: dict[str, Figure]
-    final: dict[str, Figure]
+    start: dict[str, SeedEstimate]
+    final: dict[str, SeedEstimate]
 
 
-def variants(runs: Sequence[Run], names: dict[Path, str]) -> list[Variant]:
+def variants(runs: Sequence[RunRecord], names: dict[Path, str]) -> list[SeedGroup]:
     """Groups of runs, the best final pass@1 first; a pipeline's steps each stand alone, in their order."""
     configs = {run.dir: _config(run) for run in runs}
     keys = differing_keys(list(configs.values()))
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunRecord]] = {}
     for run in runs:
         own = names.get(run.dir) or json.dumps(configs[run.dir], sort_keys=True, default=str)
         groups.setdefault(own, []).append(run)
@@ -59,12 +59,12 @@ def variants(runs: Sequence[Run], names: dict[Path, str]) -> list[Variant]:
     for group in groups.values():
         values = {key: configs[group[0].dir].get(key, "-") for key in keys}
         name = names.get(group[0].dir) or _name(group[0], values, runs)
-        made.append(Variant(name, group, values, _figures(group, "start"), _figures(group, "final")))
+        made.append(SeedGroup(name, group, values, _figures(group, "start"), _figures(group, "final")))
     return made if names else sorted(made, key=lambda v: -v.final["val/pass@1"].value if "val/pass@1" in v.final else 1)
 
 
-def _config(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in flat(run.config).items() if key.split(".")[0] not in IGNORED}
+def _config(run: RunRecord) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.config).items() if key.split(".")[0] not in IGNORED}
 
 
 def differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
@@ -73,7 +73,7 @@ def differing_keys(configs: Sequence[dict[str, Any]]) -> list[str]:
     return [key for key in keys if len({json.dumps(config.get(key, "-"), default=str) for config in configs}) > 1]
 
 
-def _name(run: Run, values: dict[str, Any], runs: Sequence[Run]) -> str:
+def _name(run: RunRecord, values: dict[str, Any], runs: Sequence[RunRecord]) -> str:
     """``group_size=2`` where few keys differ, else what was typed for this run and not for all."""
     if not values:
         return str(run.config.get("stage", {}).get("_target_", "run")).split(".")[-2:][0]
@@ -95,31 +95,33 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 4]} ..."
 
 
-def _figures(runs: Sequence[Run], when: str) -> dict[str, Figure]:
+def _figures(runs: Sequence[RunRecord], when: str) -> dict[str, SeedEstimate]:
     """Of one run its own figures with their intervals; of several the mean over those that have the figure."""
     held = [_recorded(run, when) for run in runs]
     names = {name for figures in held for name in figures}
     return {name: over_seeds([f[name] for f in held if name in f]) for name in sorted(names, key=_rank)}
 
 
-def _recorded(run: Run, when: str) -> dict[str, Figure]:
+def _recorded(run: RunRecord, when: str) -> dict[str, SeedEstimate]:
     """The manifest's figures; of a run without a final validation its last one, which has no interval."""
     figures = run.manifest["metrics"].get(when) or {}
-    found = {name: Figure(f["value"], f["low"], f["high"], f["n"]) for name, f in figures.items()}
+    found = {name: SeedEstimate(f["value"], f["low"], f["high"], f["n"]) for name, f in figures.items()}
     if found or when == "start":
         return found
     rows = [row for row in run.metrics if "val/pass@1" in row]
-    return {name: Figure(value, None, None, 0) for name, value in rows[-1].items() if name != "step"} if rows else {}
+    return (
+        {name: SeedEstimate(value, None, None, 0) for name, value in rows[-1].items() if name != "step"} if rows else {}
+    )
 
 
-def over_seeds(figures: Sequence[Figure]) -> Figure:
+def over_seeds(figures: Sequence[SeedEstimate]) -> SeedEstimate:
     """Mean over seeds with its 95 % interval (Student's t), kept in [0, 1] where every seed's interval is."""
     if len(figures) == 1:
         return figures[0]
-    over = statistics.over_seeds([figure.value for figure in figures])
+    over = statistics.mean_over_seeds([figure.value for figure in figures])
     share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
     low, high = (max(0.0, over.low), min(1.0, over.high)) if share else (over.low, over.high)
-    return Figure(over.value, low, high, sum(figure.n for figure in figures))
+    return SeedEstimate(over.value, low, high, sum(figure.n for figure in figures))
 
 
 def _rank(name: str) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from r1.config.check.config import PLAIN
+from r1.config.check.config import TOP_LEVEL_TYPES
 from r1.config.check.schema import check_value
 from r1.core import budget, provenance
 from r1.core.errors import UserError, UserErrors
@@ -17,7 +17,7 @@ from r1.experiment.sweep import objective as metric
 from r1.experiment.sweep.compose import Composer, Part, Point, compose_all
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.parameters import distribution
-from r1.experiment.sweep.points import SEED, checked
+from r1.experiment.sweep.points import SEED, points_to_check
 
 Config = dict[str, Any]
 
@@ -44,23 +44,23 @@ def checked_sweep(path: str) -> tuple[Sweep, list[Point]]:
     """
     held = file.load(path)
     found = schema.problems(held)
-    sound = _sound(held, found)
+    sound = _valid_part(held, found)
     if sound is None:
         raise UserErrors(found)
     sweep = file.sweep(path, sound)
-    points, wrong = compose_all([(values, sweep.overrides(values)) for values in checked(sweep)])
+    points, wrong = compose_all([(values, sweep.overrides(values)) for values in points_to_check(sweep)])
     found += wrong
     found += _seeds(sweep)
     if points:
-        found += list(_together(sweep, points))
+        found += list(_check_points_jointly(sweep, points))
     if found:
         raise UserErrors(found)
     return sweep, points
 
 
-def _sound(held: Any, found: Sequence[UserError]) -> Config | None:
+def _valid_part(held: Any, found: Sequence[UserError]) -> Config | None:
     """What of a file points can be composed of: it without what is wrong; None: nothing."""
-    places = {error.where for error in found}
+    places = {error.key for error in found}
     if {place.partition(".")[0] for place in places} & {"file", "method", "command"} or "parameters" in places:
         return None
     specs = held["parameters"]
@@ -80,17 +80,17 @@ def _seeds(sweep: Sweep) -> list[UserError]:
     """Points are composed with the first seed; whether the others are seeds needs no config."""
     spec = sweep.parameters.get(SEED, {})
     rest = [*spec.get("values", [])[1:], *([spec["max"]] if "max" in spec else [])]
-    return [error for value in rest for error in check_value(value, PLAIN[SEED], SEED)]
+    return [error for value in rest for error in check_value(value, TOP_LEVEL_TYPES[SEED], SEED)]
 
 
-def _together(sweep: Sweep, points: list[Point]) -> Iterator[UserError]:
+def _check_points_jointly(sweep: Sweep, points: list[Point]) -> Iterator[UserError]:
     """What is wrong with points that compose one by one."""
     results = [cfg for point in points for cfg in point.results]
     if sweep.metric:
         yield from metric.problems(sweep.metric, sweep.goal, sweep.parameters, results)
         if sweep.early_terminate:
             yield from metric.hyperband(sweep.early_terminate, sweep.metric, results[0])
-    yield from _seen(results)
+    yield from _check_logger(results)
     yield from _folders(points)
     yield from _whole(sweep, points)
     for step in dict.fromkeys(part.step for point in points for part in point.parts):
@@ -104,24 +104,26 @@ def _parts(points: Sequence[Point]) -> list[Part]:
     return [part for point in points for part in point.parts]
 
 
-def _seen(results: Sequence[Config]) -> Iterator[UserError]:
+def _check_logger(results: Sequence[Config]) -> Iterator[UserError]:
     """Whether W&B sees the runs that have the figures, and whether they run at all."""
     logger = results[0]["logger"]
     if any(cfg["dry_run"] for cfg in results):
-        yield UserError("a dry run measures nothing", where="command", given="dry_run=true", do="leave it out")
+        yield UserError("a dry run measures nothing", key="command", value="dry_run=true", hint="leave it out")
     if logger["_target_"] != "r1.logger.wandb.wandb":
-        do = "add logger=wandb; of a pipeline, for the step with its result: steps.NAME.logger=wandb"
-        yield UserError("W&B would see no metric of these runs", where="command", given=logger["_target_"], do=do)
+        hint = "add logger=wandb; of a pipeline, for the step with its result: steps.NAME.logger=wandb"
+        yield UserError("W&B would see no metric of these runs", key="command", value=logger["_target_"], hint=hint)
     elif logger["mode"] in ("offline", "disabled"):
-        do = "leave out logger.mode"
-        yield UserError("W&B would see no metric of these runs", where="command", given=logger["mode"], do=do)
+        hint = "leave out logger.mode"
+        yield UserError("W&B would see no metric of these runs", key="command", value=logger["mode"], hint=hint)
 
 
 def _folders(points: Sequence[Point]) -> Iterator[UserError]:
     folders = [point.output_dir for point in points if point.output_dir is not None]
     if len(set(folders)) < len(folders):
-        what = "every point needs a record of its own"
-        yield UserError(what, where="output_dir", given=folders[0], do="leave it out; name=NAME: outputs/NAME/<time>/")
+        message = "every point needs a record of its own"
+        yield UserError(
+            message, key="output_dir", value=folders[0], hint="leave it out; name=NAME: outputs/NAME/<time>/"
+        )
 
 
 def _whole(sweep: Sweep, points: Sequence[Point]) -> Iterator[UserError]:
@@ -132,9 +134,9 @@ def _whole(sweep: Sweep, points: Sequence[Point]) -> Iterator[UserError]:
         return
     others = {name: value for name, value in points[0].values.items() if name not in whole}
     with Composer() as composer:
-        leaves = provenance.flat(composer.compose(others, sweep.overrides(others)).results[0])
+        leaves = provenance.flatten(composer.compose(others, sweep.overrides(others)).results[0])
     for name, spec in whole.items():
         if isinstance(leaves.get(name), float):
-            do = f"min: {float(spec['min'])} and max: {float(spec['max'])}"
-            what = f"between whole bounds W&B draws whole numbers only, and `{name}` takes others"
-            yield UserError(what, where=f"parameters.{name}.min", given=spec["min"], do=do)
+            hint = f"min: {float(spec['min'])} and max: {float(spec['max'])}"
+            message = f"between whole bounds W&B draws whole numbers only, and `{name}` takes others"
+            yield UserError(message, key=f"parameters.{name}.min", value=spec["min"], hint=hint)

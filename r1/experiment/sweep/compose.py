@@ -14,7 +14,7 @@ from r1.config.compose import hydra, point
 from r1.config.overrides import read
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import redact
-from r1.experiment.pipeline.parse import peel, pipelines
+from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 from r1.experiment.pipeline.plan import plan
 from r1.experiment.sweep.points import Values
 
@@ -55,7 +55,7 @@ class Composer(ExitStack):
         Raises:
             UserErrors: everything that keeps it from running.
         """
-        rest, of_step = peel(texts)
+        rest, of_step = split_step_overrides(texts)
         args, overrides = read(rest)
         if asked := pipelines(args, overrides, of_step):
             made = plan(args, asked[0], self.digests)
@@ -79,7 +79,7 @@ def compose_all(asked: Sequence[tuple[Values, list[str]]]) -> tuple[list[Point],
             except UserError as error:
                 failed.append(values)
                 for one in error.errors if isinstance(error, UserErrors) else [error]:
-                    key = one.where if one.what.startswith("unknown key") else str(one)  # whatever value it was given
+                    key = one.key if one.message.startswith("unknown key") else str(one)  # whatever value it was given
                     errors.setdefault(key, (one, []))[1].append(values)
             if len(failed) == MAX_FAILED:
                 break
@@ -93,7 +93,7 @@ def _labelled(error: UserError, where: list[Values], seen: list[Values]) -> User
         same = {name: value for name, value in where[0].items() if all(values[name] == value for values in where)}
         telling = {name: value for name, value in same.items() if any(values[name] != value for values in seen)}
         if text := label(telling or where[0]):
-            error.what = f"{error.what} (point {text})"
+            error.message = f"{error.message} (point {text})"
     return error
 
 

@@ -47,7 +47,7 @@ def num_tokens(cfg: Config) -> int:
     return int(completions * cfg["rollout"]["max_completion_length"])
 
 
-def measured(top: Path) -> dict[str, list[float]]:
+def recorded_times(top: Path) -> dict[str, list[float]]:
     """Seconds of the newest finished runs below a folder, by the kind of run."""
     found: dict[str, list[float]] = {}
     manifests = sorted(top.rglob("manifest.json"), key=lambda file: -file.stat().st_mtime)

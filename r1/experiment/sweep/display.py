@@ -12,12 +12,12 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from r1.core.console import console, duration, sentence
+from r1.core.console import console, duration, status_line
 from r1.core.errors import one_line
 from r1.experiment.sweep.study import Point, Study
 
 
-class Board:
+class SweepDisplay:
     """Context manager around the runner's work."""
 
     def __init__(self, study: Study) -> None:
@@ -25,11 +25,11 @@ class Board:
         self.started: dict[int, float] = {}
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> SweepDisplay:
         points = self.study.points()
         ended = sum(point.status != "begun" for point in points)
         told = f"{self.study.sweep.name}: {self.study.sweep.method}, {self.study.limit} points, {ended} of them done"
-        console.print(sentence(f"{told}; in {self.study.folder}"))
+        console.print(status_line(f"{told}; in {self.study.folder}"))
         self._shown: AbstractContextManager[Any] = self.live or nullcontext()
         self._shown.__enter__()
         return self
@@ -37,15 +37,15 @@ class Board:
     def __exit__(self, *error: Any) -> None:
         self._shown.__exit__(*error)
 
-    def say(self, point: Point, what: str) -> None:
+    def print_event(self, point: Point, what: str) -> None:
         """One line about a point that has just started or ended."""
         if what in ("starts", "goes on"):
             self.started[point.number] = time.monotonic()
-            console.print(sentence(f"{point.folder.name}  {what}: {self.text(point)}"))
+            console.print(status_line(f"{point.folder.name}  {what}: {self.text(point)}"))
             return
         took = f" after {duration(self._seconds(point))}" if point.number in self.started else ""
         value = f", {self.metric} {point.value:.4g}" if point.value is not None else ""
-        console.print(sentence(f"{point.folder.name}  {what}{took}{value}: {self.text(point)}"))
+        console.print(status_line(f"{point.folder.name}  {what}{took}{value}: {self.text(point)}"))
         if point.error and what == "failed":
             console.print(f"      {escape(point.error)}")
 

@@ -12,7 +12,7 @@ from r1.experiment.sweep.parameters import Spec
 
 
 @dataclass(frozen=True)
-class Family:
+class Distribution:
     """A distribution of numbers.
 
     Attributes:
@@ -41,7 +41,7 @@ def _line(spec: Spec, u: float) -> float:
     return float(spec["min"] + u * (spec["max"] - spec["min"]))
 
 
-def _magnitudes(spec: Spec, u: float) -> float:
+def _log_uniform(spec: Spec, u: float) -> float:
     return math.exp(_line({key: math.log(spec[key]) for key in ("min", "max")}, u))
 
 
@@ -49,27 +49,27 @@ def _given(spec: Spec, _: float) -> tuple[float, float]:
     return spec["min"], spec["max"]
 
 
-BELL: Spec = {"mu": 0.0, "sigma": 1.0}
+STANDARD_NORMAL: Spec = {"mu": 0.0, "sigma": 1.0}
 BETA: Spec = {"a": 1.0, "b": 1.0}
 FAMILIES = {
-    "uniform": Family({}, _line, _given),
-    "log_uniform": Family(  # between e^min and e^max
+    "uniform": Distribution({}, _line, _given),
+    "log_uniform": Distribution(  # between e^min and e^max
         {}, lambda s, u: math.exp(_line(s, u)), lambda s, _: (math.exp(s["min"]), math.exp(s["max"])), log=True
     ),
-    "log_uniform_values": Family({}, _magnitudes, _given, log=True),
-    "inv_log_uniform": Family(  # between e^-max and e^-min
+    "log_uniform_values": Distribution({}, _log_uniform, _given, log=True),
+    "inv_log_uniform": Distribution(  # between e^-max and e^-min
         {},
         lambda s, u: math.exp(-_line(s, 1 - u)),
         lambda s, _: (math.exp(-s["max"]), math.exp(-s["min"])),
         log=True,
     ),
-    "inv_log_uniform_values": Family({}, _magnitudes, _given, log=True),
-    "normal": Family(BELL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail))),
-    "log_normal": Family(
-        BELL,
+    "inv_log_uniform_values": Distribution({}, _log_uniform, _given, log=True),
+    "normal": Distribution(STANDARD_NORMAL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail))),
+    "log_normal": Distribution(
+        STANDARD_NORMAL,
         lambda s, u: math.exp(_normal(s, u)),
         lambda s, tail: (math.exp(_normal(s, tail)), math.exp(_normal(s, 1 - tail))),
         log=True,
     ),
-    "beta": Family(BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0)),
+    "beta": Distribution(BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0)),
 }

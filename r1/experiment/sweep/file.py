@@ -85,14 +85,14 @@ def load(path: str) -> Any:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
     except OSError as error:
         reason = error.strerror or str(error)
-        do = "the sweeps that r1 ships are in sweeps/"
-        raise UserError(f"the sweep file cannot be read: {reason}", where="FILE", given=path, do=do) from None
+        hint = "the sweeps that r1 ships are in sweeps/"
+        raise UserError(f"the sweep file cannot be read: {reason}", key="FILE", value=path, hint=hint) from None
     except UnicodeDecodeError:
-        raise UserError("the sweep file is not text", where="FILE", given=path, allowed="UTF-8") from None
+        raise UserError("the sweep file is not text", key="FILE", value=path, expected="UTF-8") from None
     except (yaml.YAMLError, ValueError) as error:  # a date that is none
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else path
-        raise UserError("this is not YAML", where=where, do=getattr(error, "problem", "") or str(error)) from None
+        raise UserError("this is not YAML", key=where, hint=getattr(error, "problem", "") or str(error)) from None
 
 
 class _Strict(yaml.SafeLoader):  # type: ignore[misc]

@@ -8,11 +8,18 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any
 
-from r1.core.errors import UserError, nearest
+from r1.core.errors import UserError, suggest
 from r1.core.metrics import MEANING, meaning
 
 Config = dict[str, Any]
-OPEN = ("val/scorer/*", "rejection/*", "questions/*", "distill/*", "scorer/*", "time/*")  # names that the data decides
+DATA_DEPENDENT = (
+    "val/scorer/*",
+    "rejection/*",
+    "questions/*",
+    "distill/*",
+    "scorer/*",
+    "time/*",
+)  # names that the data decides
 SCALED = ("train/reward*", "val/reward", "val/*/reward", "reward/*_weighted", "train/loss")  # by the reward's weights
 HIGHER = (
     "val/pass@*", "val/maj@*", "val/*/pass@1", "val/reward", "val/reward/accuracy", "val/*/reward", "train/reward",
@@ -23,7 +30,7 @@ OF_REWARD = re.compile(r"(^|[.+])reward([./@]|$)")
 
 
 def names(cfg: Config) -> list[str]:
-    """The metrics that a run of this config may log, apart from ``OPEN``."""
+    """The metrics that a run of this config may log, apart from ``DATA_DEPENDENT``."""
     found = [name for name in MEANING if "*" not in name]
     found += [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
     terms = cfg["reward"]["terms"]
@@ -42,21 +49,21 @@ def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Con
     where = "metric.name"
     logged = [set(names(cfg)) for cfg in results]
     known = set[str].intersection(*logged) if logged else {metric}
-    if metric not in known and not any(fnmatchcase(metric, pattern) for pattern in OPEN):
-        what = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
+    if metric not in known and not any(fnmatchcase(metric, pattern) for pattern in DATA_DEPENDENT):
+        message = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
         of_k = re.match(r"val/(pass|maj)@\d", metric)
-        allowed = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
-        do = "val.ks says which k there are" if of_k else nearest(metric, sorted(known))
-        yield UserError(what, where=where, given=metric, allowed=allowed, do=do)
+        expected = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
+        hint = "val.ks says which k there are" if of_k else suggest(metric, sorted(known))
+        yield UserError(message, key=where, value=metric, expected=expected, hint=hint)
         return
     weights = [name for name in swept if OF_REWARD.search(name)]
     if weights and _is(metric, SCALED):
-        what = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
-        yield UserError(what, where=where, given=metric, do="val/pass@1, which no weight changes")
+        message = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
+        yield UserError(message, key=where, value=metric, hint="val/pass@1, which no weight changes")
     better = "maximize" if _is(metric, HIGHER) else "minimize" if _is(metric, LOWER) else goal
     if goal and goal != better:
-        what = f"the sweep would look for the worst: {meaning(metric)}"
-        yield UserError(what, where="metric.goal", given=goal, do=f"goal: {better}")
+        message = f"the sweep would look for the worst: {meaning(metric)}"
+        yield UserError(message, key="metric.goal", value=goal, hint=f"goal: {better}")
 
 
 def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserError]:
@@ -71,8 +78,10 @@ def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserEr
         brackets = min(spec["s"], int(math.log(spec[key], spec.get("eta", 3)) + 1e-9))
         first = int(spec[key] / spec.get("eta", 3) ** brackets + 1e-9)
     if first >= count:
-        what = f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
-        yield UserError(what, where=f"early_terminate.{key}", given=spec[key], do="lower it, or lower val.every")
+        message = (
+            f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
+        )
+        yield UserError(message, key=f"early_terminate.{key}", value=spec[key], hint="lower it, or lower val.every")
 
 
 def _is(metric: str, patterns: Iterable[str]) -> bool:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from r1.core.errors import UserError, nearest, null
-from r1.experiment.sweep.values import NUMBER, dotted, problem
+from r1.core.errors import UserError, as_yaml_null, suggest
+from r1.experiment.sweep.values import NUMBER, problem, yaml_float
 
 Spec = dict[str, Any]
 BOUNDS, NORMAL = ("min", "max"), ("mu", "sigma")
@@ -56,19 +56,25 @@ def parameter(name: Any, spec: Any, in_grid: bool) -> list[UserError]:
     """Everything wrong with one parameter, whatever its name means."""
     where = f"parameters.{name}"
     if not isinstance(name, str):
-        return [UserError("a parameter's name is text", where="parameters", given=null(name), do="a key of the config")]
+        return [
+            UserError(
+                "a parameter's name is text", key="parameters", value=as_yaml_null(name), hint="a key of the config"
+            )
+        ]
     if not isinstance(spec, dict):
-        do = f"values: {spec}" if isinstance(spec, list) else f"value: {spec}"
-        return [UserError("a parameter is a mapping", where=where, given=null(spec), do=do)]
+        hint = f"values: {spec}" if isinstance(spec, list) else f"value: {spec}"
+        return [UserError("a parameter is a mapping", key=where, value=as_yaml_null(spec), hint=hint)]
     if "parameters" in spec:
         sub = next(iter(spec["parameters"] or {}), "KEY") if isinstance(spec["parameters"], dict | None) else "KEY"
-        do = f"write dotted names: {name}.{sub}"
-        return [UserError("the agent hands a nested block over as one mapping", where=where, do=do)]
+        hint = f"write dotted names: {name}.{sub}"
+        return [UserError("the agent hands a nested block over as one mapping", key=where, hint=hint)]
     if unknown := [key for key in spec if key not in KEYS]:
         key = str(unknown[0])
-        do = nearest(key, KEYS)
-        what = f"unknown key `{key}` of a parameter"
-        return [UserError(what, where=f"{where}.{key}", given=null(spec[unknown[0]]), allowed=KEYS, do=do)]
+        hint = suggest(key, KEYS)
+        message = f"unknown key `{key}` of a parameter"
+        return [
+            UserError(message, key=f"{where}.{key}", value=as_yaml_null(spec[unknown[0]]), expected=KEYS, hint=hint)
+        ]
     return _shape(where, spec, in_grid) or [*_numbers(where, spec), *_values(where, spec)] or _bounds(where, spec)
 
 
@@ -76,25 +82,25 @@ def _shape(where: str, spec: Spec, in_grid: bool) -> list[UserError]:
     """Whether the keys are those of the distribution, and a grid can enumerate it."""
     kind = distribution(spec)
     if kind not in DISTRIBUTIONS:
-        what = "unknown distribution" if kind else "neither a value, values, nor min and max"
-        do = nearest(kind, DISTRIBUTIONS) if kind else "value: X, values: [X, Y], or min: X and max: Y"
+        message = "unknown distribution" if kind else "neither a value, values, nor min and max"
+        hint = suggest(kind, DISTRIBUTIONS) if kind else "value: X, values: [X, Y], or min: X and max: Y"
         place = f"{where}.distribution" if kind else where
-        return [UserError(what, where=place, given=kind or ", ".join(spec), allowed=DISTRIBUTIONS, do=do)]
+        return [UserError(message, key=place, value=kind or ", ".join(spec), expected=DISTRIBUTIONS, hint=hint)]
     must, may = DISTRIBUTIONS[kind]
     found = [
-        UserError(f"distribution {kind} asks for `{key}`", where=f"{where}.{key}", do=f"{key}: ...")
+        UserError(f"distribution {kind} asks for `{key}`", key=f"{where}.{key}", hint=f"{key}: ...")
         for key in must
         if key not in spec
     ]
     found += [
-        UserError(f"distribution {kind} does not read `{key}`", where=f"{where}.{key}", given=null(spec[key]),
-                  allowed=(*must, *may), do=_instead(key, kind))
+        UserError(f"distribution {kind} does not read `{key}`", key=f"{where}.{key}", value=as_yaml_null(spec[key]),
+                  expected=(*must, *may), hint=_instead(key, kind))
         for key in spec
         if key not in (*must, *may, "distribution")
     ]  # fmt: skip
     if in_grid and kind not in IN_GRID:
-        do = "values: [...], or method: random"
-        found.append(UserError("a grid needs a list of values", where=where, given=kind, allowed=IN_GRID, do=do))
+        hint = "values: [...], or method: random"
+        found.append(UserError("a grid needs a list of values", key=where, value=kind, expected=IN_GRID, hint=hint))
     return found
 
 
@@ -107,11 +113,11 @@ def _numbers(where: str, spec: Spec) -> Iterator[UserError]:
     for key in [key for key in NUMBERS if key in spec]:
         value, place = spec[key], f"{where}.{key}"
         if isinstance(value, str) and NUMBER.fullmatch(value):
-            yield UserError("YAML reads this as text", where=place, given=value, do=f"write {dotted(value)}")
+            yield UserError("YAML reads this as text", key=place, value=value, hint=f"write {yaml_float(value)}")
         elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGE:
-            yield UserError(f"wrong value for `{key}`", where=place, given=null(value), allowed="number")
+            yield UserError(f"wrong value for `{key}`", key=place, value=as_yaml_null(value), expected="number")
         elif key in POSITIVE and value <= 0:
-            yield UserError(f"wrong value for `{key}`", where=place, given=value, allowed="number > 0")
+            yield UserError(f"wrong value for `{key}`", key=place, value=value, expected="number > 0")
 
 
 def _values(where: str, spec: Spec) -> Iterator[UserError]:
@@ -121,13 +127,15 @@ def _values(where: str, spec: Spec) -> Iterator[UserError]:
         return
     values = spec["values"]
     if not isinstance(values, list) or not values:
-        yield UserError("`values` is a list", where=f"{where}.values", given=null(values), do=f"values: [{values}]")
+        yield UserError(
+            "`values` is a list", key=f"{where}.values", value=as_yaml_null(values), hint=f"values: [{values}]"
+        )
         return
     for i, value in enumerate(values):
         if wrong := problem(value, f"{where}.values[{i}]"):
             yield wrong
         elif any(str(value) == str(earlier) for earlier in values[:i]):
-            yield UserError("this value stands twice", where=f"{where}.values[{i}]", given=value, do="leave one out")
+            yield UserError("this value stands twice", key=f"{where}.values[{i}]", value=value, hint="leave one out")
     if "probabilities" in spec:
         yield from _probabilities(spec["probabilities"], len(values), f"{where}.probabilities")
 
@@ -135,8 +143,8 @@ def _values(where: str, spec: Spec) -> Iterator[UserError]:
 def _probabilities(given: Any, count: int, where: str) -> Iterator[UserError]:
     numbers = isinstance(given, list) and all(isinstance(p, int | float) and not isinstance(p, bool) for p in given)
     if not numbers or len(given) != count or min(given) < 0 or not math.isclose(sum(given), 1.0, abs_tol=1e-6):
-        allowed = f"{count} numbers >= 0 with the sum 1, one for each value"
-        yield UserError("wrong value for `probabilities`", where=where, given=null(given), allowed=allowed)
+        expected = f"{count} numbers >= 0 with the sum 1, one for each value"
+        yield UserError("wrong value for `probabilities`", key=where, value=as_yaml_null(given), expected=expected)
 
 
 def _bounds(where: str, spec: Spec) -> list[UserError]:
@@ -144,15 +152,15 @@ def _bounds(where: str, spec: Spec) -> list[UserError]:
         return []
     kind, low, high = distribution(spec), spec["min"], spec["max"]
     if low >= high:
-        what, do = "no range lies within these bounds", f"value: {low}" if low == high else "swap them"
-        return [UserError(what, where=f"{where}.min", given=low, allowed=f"number < {high}", do=do)]
+        message, hint = "no range lies within these bounds", f"value: {low}" if low == high else "swap them"
+        return [UserError(message, key=f"{where}.min", value=low, expected=f"number < {high}", hint=hint)]
     if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
-        do = "distribution: uniform"
-        return [UserError("int_uniform has whole bounds", where=f"{where}.min", given=f"{low}, {high}", do=do)]
+        hint = "distribution: uniform"
+        return [UserError("int_uniform has whole bounds", key=f"{where}.min", value=f"{low}, {high}", hint=hint)]
     if str(kind).endswith("log_uniform_values") and low <= 0:
-        what = "a logarithm needs positive bounds"
-        return [UserError(what, where=f"{where}.min", given=low, allowed="number > 0")]
+        message = "a logarithm needs positive bounds"
+        return [UserError(message, key=f"{where}.min", value=low, expected="number > 0")]
     if kind in EXPONENTS and low > 0 and high <= 1:
-        what = f"min and max of {kind} are exponents of e: every value would lie between 1 and {math.e:.3g}"
-        return [UserError(what, where=f"{where}.min", given=low, do=f"distribution: {kind}_values")]
+        message = f"min and max of {kind} are exponents of e: every value would lie between 1 and {math.e:.3g}"
+        return [UserError(message, key=f"{where}.min", value=low, hint=f"distribution: {kind}_values")]
     return []

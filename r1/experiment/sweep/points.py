@@ -40,7 +40,7 @@ def grid(spec: Spec, most: int | None = None) -> list[Any]:
     return [_rounded(spec["min"] + i * q, q) for i in indices]
 
 
-def levels(spec: Spec) -> list[Any]:
+def test_values(spec: Spec) -> list[Any]:
     """The values at which one parameter of a search is looked at, the middle one first."""
     kind = str(distribution(spec))
     if "value" in spec or "values" in spec:
@@ -93,14 +93,14 @@ def number(sweep: Sweep) -> int | None:
     return min(count, sweep.run_cap or count)
 
 
-def checked(sweep: Sweep) -> list[Values]:
+def points_to_check(sweep: Sweep) -> list[Values]:
     """The points that stand for all, each with the first seed: a seed that can be set at all can be set everywhere.
 
     Of a search: every level of each parameter, the others at their middle. Of a grid: first every value of each
     parameter with the others at their first, then all others; where there are too many, some of both.
     """
     is_grid = sweep.method == "grid"
-    of = {name: grid(spec, MAX_CHECKED) if is_grid else levels(spec) for name, spec in sweep.parameters.items()}
+    of = {name: grid(spec, MAX_CHECKED) if is_grid else test_values(spec) for name, spec in sweep.parameters.items()}
     of = {name: values[:1] if name == SEED else values for name, values in of.items()}
     first = {name: values[0] for name, values in of.items()}
     star = [first] + [first | {name: value} for name, values in of.items() for value in values[1:]]

@@ -10,9 +10,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import budget
-from r1.core.console import console, duration, sentence
+from r1.core.console import console, duration, status_line
 from r1.experiment.sweep.compose import Part, Point, label
-from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, measured
+from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, recorded_times
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.points import SEED, number, size
 
@@ -23,13 +23,13 @@ Costs = dict[str, Cost]  # of the runs that were looked at, by their fingerprint
 
 def show(sweep: Sweep, points: list[Point], workers: int) -> None:
     """Print it."""
-    known = measured(RECORDS)
+    known = recorded_times(RECORDS)
     costs = {part.fingerprint: cost(part.config, known) for part in _parts(points)}
-    console.print(sentence(_headline(sweep)))
-    console.print(sentence(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
+    console.print(status_line(_headline(sweep)))
+    console.print(status_line(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
     console.print(_table(points, costs))
     for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
-        console.print(sentence(line))
+        console.print(status_line(line))
 
 
 def _parts(points: Sequence[Point]) -> list[Part]:

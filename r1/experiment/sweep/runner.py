@@ -10,10 +10,10 @@ from typing import TextIO
 
 from r1.config.overrides import read
 from r1.core.errors import UserError, one_line
-from r1.distributed.process import Process, escaped, into, shared_cores, signals
-from r1.experiment.pipeline.parse import peel, pipelines
+from r1.distributed.process import Process, escape_hydra, output_overrides, shared_cores, signals
+from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 from r1.experiment.sweep import results as outcome
-from r1.experiment.sweep.display import Board
+from r1.experiment.sweep.display import SweepDisplay
 from r1.experiment.sweep.hyperband import Hyperband
 from r1.experiment.sweep.study import Point, Study
 
@@ -43,7 +43,7 @@ class Runner:
         workers: points at once.
     """
 
-    def __init__(self, study: Study, workers: int, board: Board) -> None:
+    def __init__(self, study: Study, workers: int, board: SweepDisplay) -> None:
         self.study, self.workers, self.board = study, workers, board
         self.sweep = study.sweep
         rule = self.sweep.early_terminate
@@ -63,7 +63,7 @@ class Runner:
                     time.sleep(POLL_S)
                     self._pass_on(received)
                     for running in list(self.running):
-                        self._look(running)
+                        self._check_run(running)
             finally:
                 for running in self.running:  # none, unless this process itself went wrong
                     running.process.kill()
@@ -73,22 +73,22 @@ class Runner:
             point, held = taken
             if outcome.is_finished(point.folder):  # its worker was killed before it could say so
                 self.study.report(point, outcome.history(point.folder, self.sweep.metric))
-                self._conclude(point, held, None)
+                self._finish(point, held, None)
                 continue
             try:
                 self._start(point, held)
             except UserError as error:
-                self.study.fail(point, one_line(error.what), error.code)
+                self.study.fail(point, one_line(error.message), error.code)
                 self._tell(point.number)
                 held.close()
 
     def _start(self, point: Point, held: TextIO) -> None:
         overrides = self.sweep.overrides(point.values)
-        shared = [f"steps_dir={escaped(str(self.study.folder / 'steps'))}"] if is_pipeline(overrides) else []
+        shared = [f"steps_dir={escape_hydra(str(self.study.folder / 'steps'))}"] if is_pipeline(overrides) else []
         begun = "goes on" if outcome.manifest(point.folder) else "starts"
-        process = Process([*overrides, *shared, *into(point.folder)], point.folder, self._env())
+        process = Process([*overrides, *shared, *output_overrides(point.folder)], point.folder, self._env())
         self.running.append(Running(point, process, held))
-        self.board.say(point, begun)
+        self.board.print_event(point, begun)
 
     def _env(self) -> dict[str, str]:
         own = {"R1_SWEEP": self.sweep.name, "WANDB_RUN_GROUP": self.sweep.name}
@@ -102,26 +102,26 @@ class Runner:
                 running.process.send(number)
         self.passed_on = len(received)
 
-    def _look(self, running: Running) -> None:
+    def _check_run(self, running: Running) -> None:
         """See how a run is doing, and whether it is to go on."""
         has_ended = running.process.ended  # asked first: what it wrote before is then seen
         history = outcome.history(running.point.folder, self.sweep.metric)
         self.study.report(running.point, history)
         if has_ended:
             self.running.remove(running)
-            self._conclude(running.point, running.held, running)
-        elif running.stopped_at is None and self._is_hopeless(list(history.values())):
+            self._finish(running.point, running.held, running)
+        elif running.stopped_at is None and self._should_stop_early(list(history.values())):
             running.stopped_at = time.monotonic()
             running.process.send(signal.SIGTERM)
         elif running.stopped_at is not None and time.monotonic() - running.stopped_at > KILL_DELAY_S:
             running.process.kill()
 
-    def _is_hopeless(self, own: list[float]) -> bool:
+    def _should_stop_early(self, own: list[float]) -> bool:
         if self.hyperband is None or not own:
             return False
         return self.hyperband.stops(own, [list(point.history.values()) for point in self.study.points()])
 
-    def _conclude(self, point: Point, held: TextIO, running: Running | None) -> None:
+    def _finish(self, point: Point, held: TextIO, running: Running | None) -> None:
         """Tell the study how a point ended; one that was interrupted is left to whoever comes next."""
         with held:
             if outcome.is_finished(point.folder):
@@ -138,7 +138,7 @@ class Runner:
 
     def _tell(self, number: int) -> None:
         point = next(point for point in self.study.points() if point.number == number)
-        self.board.say(point, "interrupted" if point.status == "begun" else point.status)
+        self.board.print_event(point, "interrupted" if point.status == "begun" else point.status)
 
 
 def is_pipeline(overrides: list[str]) -> bool:
@@ -147,6 +147,6 @@ def is_pipeline(overrides: list[str]) -> bool:
     Raises:
         UserError: what can be seen to be wrong with it without composing a run.
     """
-    argv, of_step = peel(overrides)
+    argv, of_step = split_step_overrides(overrides)
     args, parsed = read(argv)
     return bool(pipelines(args, parsed, of_step))

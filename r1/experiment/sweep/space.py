@@ -58,7 +58,7 @@ class Space:
         varied = {name: spec for name, spec in specs.items() if name not in self.constants}
         self.parameters = {name: _parameter(name, spec, sweep.method) for name, spec in varied.items()}
         if not varied:
-            raise UserError("nothing varies", where="parameters", given=list(self.constants), do="values: [...]")
+            raise UserError("nothing varies", key="parameters", value=list(self.constants), hint="values: [...]")
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -80,7 +80,7 @@ class Space:
 
     def drawn(self, number: int) -> dict[str, Value]:
         """Point ``number`` of a random search."""
-        keys = {name: seeds.key(self.sweep.name, "sweep", number, name) for name in self.parameters}
+        keys = {name: seeds.derive_seed(self.sweep.name, "sweep", number, name) for name in self.parameters}
         return {name: parameter.at(Random(keys[name]).random()) for name, parameter in self.parameters.items()}
 
     def snapped(self, params: dict[str, Any]) -> dict[str, Value]:
@@ -107,7 +107,7 @@ def _parameter(name: str, spec: Spec, method: str) -> Parameter:
 def _categorical(name: str, spec: Spec) -> Parameter:
     choices = [_plain(value) for value in spec["values"]]
     if len(set(choices)) < len(choices):  # 1 and true
-        raise UserError("Optuna cannot tell these apart", where=f"parameters.{name}.values", given=choices)
+        raise UserError("Optuna cannot tell these apart", key=f"parameters.{name}.values", value=choices)
     return _one_of(choices, spec.get("probabilities", ()))
 
 

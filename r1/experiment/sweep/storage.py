@@ -21,11 +21,11 @@ from r1.experiment.sweep.file import Sweep
 
 COPY, DATABASE = "sweep.yaml", "study.db"
 WAIT_S = 60  # for another process that writes into the database
-FREE = ("run_cap", "name", "description", "project", "entity")  # what may change between two commands
+CHANGEABLE_KEYS = ("run_cap", "name", "description", "project", "entity")  # what may change between two commands
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Only one process at a time is in such a block: the others wait."""
     with (folder / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -41,8 +41,8 @@ def url(folder: Path, given: str | None) -> str:
     if given is None:
         return f"sqlite:///{folder / DATABASE}"
     if not given.startswith("sqlite:///") and (not given.endswith(".log") or "://" in given):
-        allowed = "sqlite:///FILE, or FILE.log (a journal)"
-        raise UserError("sweeps are kept in SQLite or in a journal", where="--storage", given=given, allowed=allowed)
+        expected = "sqlite:///FILE, or FILE.log (a journal)"
+        raise UserError("sweeps are kept in SQLite or in a journal", key="--storage", value=given, expected=expected)
     return given
 
 
@@ -57,7 +57,7 @@ def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
     _check_secrets(text)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder):
+        with exclusive_lock(folder):
             copy = folder / COPY
             if copy.is_file():
                 _check_same(sweep, copy, text)
@@ -71,8 +71,8 @@ def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
                 load_if_exists=True,
             )
     except OSError as error:
-        what = f"the sweep's folder cannot be written: {error.strerror}"
-        raise UserError(what, where="--name", given=str(folder), code=STORAGE) from None
+        message = f"the sweep's folder cannot be written: {error.strerror}"
+        raise UserError(message, key="--name", value=str(folder), code=STORAGE) from None
 
 
 def _open(place: str) -> BaseStorage:
@@ -85,26 +85,26 @@ def _check_secrets(text: str) -> None:
     held = yaml.safe_load(text)
     if redact(held) != held or redact_values(text) != text:
         changed = [key for key, _, hidden in differences(held, redact(held)) if HIDDEN in str(hidden)]
-        do = "name an environment variable instead (teacher.api_key_env), and export it"
+        hint = "name an environment variable instead (teacher.api_key_env), and export it"
         where = changed[0] if changed else "FILE"
-        raise UserError("a sweep file must hold no secret: it is copied and sent", where=where, given=HIDDEN, do=do)
+        raise UserError("a sweep file must hold no secret: it is copied and sent", key=where, value=HIDDEN, hint=hint)
 
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
-    now, then = (_decisive(yaml.safe_load(held)) for held in (text, copy.read_text(encoding="utf-8")))
+    now, then = (_identity_keys(yaml.safe_load(held)) for held in (text, copy.read_text(encoding="utf-8")))
     if changed := [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]:
-        what = f"the sweep `{sweep.name}` was begun with another file, and can only go on as it was"
-        do = f"--name OTHER for a new sweep; the file as it was is {copy}"
-        raise UserError(what, where=str(sweep.path), given="; ".join(changed), do=do)
+        message = f"the sweep `{sweep.name}` was begun with another file, and can only go on as it was"
+        hint = f"--name OTHER for a new sweep; the file as it was is {copy}"
+        raise UserError(message, key=str(sweep.path), value="; ".join(changed), hint=hint)
 
 
-def _decisive(held: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in held.items() if key not in FREE}
+def _identity_keys(held: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in held.items() if key not in CHANGEABLE_KEYS}
 
 
 def _check_there(folder: Path, place: str) -> None:
     """The study that went with the records must not be lost out of sight."""
     file = Path(place.removeprefix("sqlite:///"))
     if not file.is_file() and any(folder.glob("runs/*")):
-        do = "--storage as it was given at first"
-        raise UserError("this sweep's study is not there", where="--storage", given=str(file), do=do)
+        hint = "--storage as it was given at first"
+        raise UserError("this sweep's study is not there", key="--storage", value=str(file), hint=hint)

@@ -74,8 +74,8 @@ class Study:
         self.sweep, self.folder, self.space = sweep, folder, Space(sweep)
         caps = [cap for cap in (self.space.size, sweep.run_cap, count) if cap is not None]
         if not caps:
-            what = f"a {sweep.method} search does not end by itself"
-            raise UserError(what, where="run_cap", do="--count N, or run_cap: N in the file")
+            message = f"a {sweep.method} search does not end by itself"
+            raise UserError(message, key="run_cap", hint="--count N, or run_cap: N in the file")
         self.limit = min(caps)
         self.optuna = storage.begin(sweep, folder, place)
         self.to_retry = {point.folder for point in self.points() if point.status == "failed" and retry_failed}
@@ -94,13 +94,13 @@ class Study:
 
         It is this process's until the file is closed.
         """
-        with storage.alone(self.folder):
+        with storage.exclusive_lock(self.folder):
             points = self.points()
             for point in points:
-                if point.status == "begun" and (held := _hold(point.folder)):
+                if point.status == "begun" and (held := _try_lock(point.folder)):
                     return point, held
             for point in points:
-                if point.folder in self.to_retry and (held := _hold(point.folder)):
+                if point.folder in self.to_retry and (held := _try_lock(point.folder)):
                     self.to_retry.remove(point.folder)
                     return self._add(self._trials()[point.number].params, point.folder), held
             if len(points) >= self.limit:
@@ -137,13 +137,13 @@ class Study:
         ended = [trial for trial in self._trials() if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
         if self.sweep.method == "random" or len(ended) < STARTUP:
             return dict(self.space.drawn(number))
-        return dict(self.space.snapped(self._learned(number)))
+        return dict(self.space.snapped(self._tpe_proposal(number)))
 
-    def _learned(self, number: int) -> dict[str, Any]:
+    def _tpe_proposal(self, number: int) -> dict[str, Any]:
         """What TPE proposes, in a copy of the study: a trial is added as a whole or not at all."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            seed = seeds.key(self.sweep.name, "sweep", number) % 2**32
+            seed = seeds.derive_seed(self.sweep.name, "sweep", number) % 2**32
             sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
         copy = optuna.create_study(direction=self.sweep.goal, sampler=sampler)
         copy.add_trials(self._trials())
@@ -181,7 +181,7 @@ class Study:
         )
 
 
-def _hold(folder: Path) -> TextIO | None:
+def _try_lock(folder: Path) -> TextIO | None:
     """The lock on a record, if no other worker has it."""
     with suppress(UserError):
         return lock(folder, RUNNER)

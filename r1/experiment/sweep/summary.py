@@ -12,8 +12,8 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from r1.core.console import interval, sentence
-from r1.core.statistics import over_seeds
+from r1.core.console import interval, status_line
+from r1.core.statistics import mean_over_seeds
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.study import Point, Study
 
@@ -46,7 +46,7 @@ class Setting:
         """The mean over seeds with its 95 % interval, or the one figure; where none has finished, how far they came."""
         figures = self.figures
         if len(figures) > 1:
-            return interval(over_seeds(figures))
+            return interval(mean_over_seeds(figures))
         if figures:
             return f"{figures[0]:.4g}"
         last = [max(point.history.items()) for point in self.points if point.history]
@@ -79,7 +79,7 @@ def command(sweep: Sweep, setting: Setting) -> str:
     return shlex.join(["python", "-m", "r1.run", *flags, *sweep.overrides(values)])
 
 
-def closing(study: Study, place: str) -> RenderableType:
+def final_summary(study: Study, place: str) -> RenderableType:
     """The table, the best, what failed, and what to look at next."""
     sweep, points = study.sweep, study.points()
     found = settings(sweep, points)
@@ -90,7 +90,7 @@ def closing(study: Study, place: str) -> RenderableType:
         values = " ".join(f"{name}={value}" for name, value in found[0].values.items())
         lines += [f"best: {sweep.metric} {found[0].text}{seeds}: {values}", f"again: {command(sweep, found[0])}"]
     lines += [f"page: python -m r1.sweep {sweep.path} --report", f"study: optuna-dashboard {place}"]
-    return Group(_table(study, found), *map(sentence, lines))
+    return Group(_table(study, found), *map(status_line, lines))
 
 
 def _table(study: Study, found: list[Setting]) -> Table:

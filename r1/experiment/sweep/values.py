@@ -11,7 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from r1.core.errors import UserError, null, shown
+from r1.core.errors import UserError, as_yaml_null, format_value
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 QUOTED = re.compile(r"'(.*)'|\"(.*)\"", re.DOTALL)
@@ -27,8 +27,8 @@ def read_by_hydra(value: Any) -> Any:
         return UNREADABLE
 
 
-def meant(value: Any) -> Any:
-    """What a value of the file stands for: the text ``null`` for None, a text in quotes of its own for the text."""
+def intended_value(value: Any) -> Any:
+    """What a value of the file stands for: the text ``as_yaml_null`` for None, a text in quotes of its own for the text."""
     if not isinstance(value, str):
         return value
     quoted = QUOTED.fullmatch(value)
@@ -38,20 +38,20 @@ def meant(value: Any) -> Any:
 def problem(value: Any, where: str) -> UserError | None:
     """Why a value would not arrive in the config as it stands in the file, and how to write it."""
     if value is None:
-        what, do = "W&B hands null over as the text None", 'write "null", in quotes'
+        message, hint = "W&B hands null over as the text None", 'write "null", in quotes'
     elif isinstance(value, dict):
         key = next(iter(value), "KEY")
-        what, do = "a mapping cannot be handed over", f"a parameter for each of its keys: {_name(where)}.{key}"
+        message, hint = "a mapping cannot be handed over", f"a parameter for each of its keys: {_name(where)}.{key}"
     elif not isinstance(value, bool | int | float | str | list):
-        what, do = f"YAML reads this as a {type(value).__name__}", 'write it in quotes if it is text: "..."'
-    elif _same(read_by_hydra(value), meant(value)):
+        message, hint = f"YAML reads this as a {type(value).__name__}", 'write it in quotes if it is text: "..."'
+    elif _same(read_by_hydra(value), intended_value(value)):
         return None
     else:
-        what, do = _misread(value)
-    return UserError(what, where=where, given=null(value), do=do)
+        message, hint = _misread(value)
+    return UserError(message, key=where, value=as_yaml_null(value), hint=hint)
 
 
-def dotted(text: str) -> str:
+def yaml_float(text: str) -> str:
     """A number that YAML reads as one: ``1e-5`` -> ``1.0e-05``."""
     return str(yaml.safe_dump(float(text))).partition("\n")[0]
 
@@ -67,16 +67,16 @@ def _misread(value: Any) -> tuple[str, str]:
     if NUMBER.fullmatch(value):
         return "YAML reads this as text, and Hydra as a number", f"write {_number(value)}"
     if isinstance(got, bool | list):
-        return f"this is text, and Hydra reads {shown(got)}", f"write {value} without the quotes"
+        return f"this is text, and Hydra reads {format_value(got)}", f"write {value} without the quotes"
     twice = json.dumps(f"'{value}'", ensure_ascii=False)
     do = f"quote it twice if it is text: {twice}" if "'" not in value else "leave out what Hydra cannot read"
     if got is UNREADABLE:
         return "Hydra cannot read this as one value", do
-    return f"Hydra reads this as {shown(null(got))}", do
+    return f"Hydra reads this as {format_value(as_yaml_null(got))}", do
 
 
 def _number(text: str) -> str:
-    return text if re.fullmatch(r"[+-]?\d+", text) else dotted(text)
+    return text if re.fullmatch(r"[+-]?\d+", text) else yaml_float(text)
 
 
 def _same(one: Any, other: Any) -> bool:

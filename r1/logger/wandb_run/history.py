@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from r1.core.provenance import flat
+from r1.core.provenance import flatten
 
 Row = dict[str, Any]
 
@@ -22,7 +22,7 @@ class Rows:
 
     def __init__(self, folder: Path) -> None:
         self.metrics, self.timing, self.samples = (
-            Tail(folder / f"{name}.jsonl") for name in ("metrics", "timing", "samples")
+            FileTail(folder / f"{name}.jsonl") for name in ("metrics", "timing", "samples")
         )
         self.timed: defaultdict[int, list[Row]] = defaultdict(list)
         self.sampled: defaultdict[int, list[Row]] = defaultdict(list)
@@ -36,7 +36,7 @@ class Rows:
         for sample in self.samples.new():
             if sample["split"] == "val":
                 del sample["split"]
-                self.sampled[sample.pop("step")].append(flat(sample))
+                self.sampled[sample.pop("step")].append(flatten(sample))
         for row in rows:
             if any(name.startswith("val/") for name in row):
                 yield self.count, row, self.sampled.pop(row["step"], [])
@@ -46,7 +46,7 @@ class Rows:
             self.count += 1
 
 
-class Tail:
+class FileTail:
     """The lines of JSON that a growing file has got since one looked last."""
 
     def __init__(self, file: Path) -> None:

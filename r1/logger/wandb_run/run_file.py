@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HEADER, BLOCK, PART = 7, 32768, struct.Struct("<IHB")  # bytes; a part is led by its checksum, length and kind
-PATIENCE_S = 5.0
+TIMEOUT_S = 5.0
 FULL, FIRST, _, LAST = 1, 2, 3, 4
 
 
-def becomes_whole(file: Path) -> bool:
-    """Whether the file is whole within ``PATIENCE_S``: W&B says it has finished before the last record is there."""
-    end = time.monotonic() + PATIENCE_S
+def wait_until_complete(file: Path) -> bool:
+    """Whether the file is whole within ``TIMEOUT_S``: W&B says it has finished before the last record is there."""
+    end = time.monotonic() + TIMEOUT_S
     while not is_whole(file):
         if time.monotonic() > end:
             return False

@@ -12,10 +12,10 @@ import wandb
 
 from r1.logger.wandb_run.artifacts import log_model, use_parents
 from r1.logger.wandb_run.history import Rows
-from r1.logger.wandb_run.run_file import becomes_whole
+from r1.logger.wandb_run.run_file import wait_until_complete
 
 if TYPE_CHECKING:
-    from r1.logger.wandb_run.worker import Order
+    from r1.logger.wandb_run.worker import WandbJob
 
 TABLE = "completions"  # of a validation, its key in the history
 PRIVATE: dict[
@@ -40,7 +40,7 @@ class Session:
     on this machine is removed, so that ``wandb sync`` of what is there gives each row once.
     """
 
-    def __init__(self, order: Order, run_id: str) -> None:
+    def __init__(self, order: WandbJob, run_id: str) -> None:
         self.order, self.folder = order, Path(order.folder)
         self.online = order.mode != "offline"
         top = Path(os.environ.get("WANDB_DIR") or order.folder)
@@ -73,12 +73,12 @@ class Session:
         return Path(self.run.dir).parent
 
     @property
-    def later(self) -> str:
+    def sync_hint(self) -> str:
         return f"`{shlex.join(['wandb', 'sync', str(self.place_on_disk)])}` sends it later"
 
     @property
     def place(self) -> str:
-        return str(self.run.url) if self.online else f"offline; {self.later}"
+        return str(self.run.url) if self.online else f"offline; {self.sync_hint}"
 
     def send(self) -> None:
         """Everything that the record has and W&B has not."""
@@ -99,7 +99,7 @@ class Session:
         if exit_code > 128:
             self.run.mark_preempting()  # stopped from outside: it can go on
         self.run.finish(exit_code=exit_code)
-        if not self.online and not becomes_whole(self.place_on_disk / f"run-{self.run.id}.wandb"):
+        if not self.online and not wait_until_complete(self.place_on_disk / f"run-{self.run.id}.wandb"):
             raise OSError(f"{self.place_on_disk} could not take everything")
 
 

@@ -1,6 +1,6 @@
 """python -m r1.logger.wandb_run.worker: the process between a run and W&B. It reads the record and sends it.
 
-Its orders come on stdin, a line of JSON each: first an ``Order``, at the end ``{exit_code, error}``. An stdin that ends
+Its orders come on stdin, a line of JSON each: first an ``WandbJob``, at the end ``{exit_code, error}``. An stdin that ends
 before means that the run was killed. What the run is to know goes to stdout, a line each. It exits with 0 when W&B,
 or its folder on this machine, has everything.
 """
@@ -23,14 +23,14 @@ from typing import Any
 
 from r1.core.secrets import redact
 
-NOTE, WARNING, TROUBLE = "note:", "warning:", "trouble:"
+NOTE, WARNING, ERROR = "note:", "warning:", "trouble:"
 FOR_THE_RUN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # sent to every process
 POLL_S = 1.0
 KILLED = {"exit_code": 1, "error": "the run was killed"}
 
 
 @dataclass(frozen=True)
-class Order:
+class WandbJob:
     """What a courier is to do.
 
     Attributes:
@@ -62,41 +62,41 @@ def main() -> None:
     keep_stdout()
     for number in FOR_THE_RUN:
         signal.signal(number, signal.SIG_IGN)  # it says when it ends
-    order = Order(**json.loads(sys.stdin.readline()))
+    order = WandbJob(**json.loads(sys.stdin.readline()))
     try:
-        carry(order)
+        run(order)
     except Exception as error:  # whatever it is: it must not be the run's
-        say(TROUBLE, f"{type(error).__name__}: {error}")
+        send(ERROR, f"{type(error).__name__}: {error}")
         os._exit(1)  # W&B would wait for its own process here
 
 
-def carry(order: Order) -> None:
+def run(order: WandbJob) -> None:
     from r1.logger.wandb_run.session import Session
 
-    with identity(Path(order.folder), order.run_id) as run_id:
+    with run_id_lock(Path(order.folder), order.run_id) as run_id:
         session = Session(order, run_id)
         session.send()
         if order.trouble:
-            say(WARNING, f"the run goes on without it; {session.later} ({order.trouble})")
+            send(WARNING, f"the run goes on without it; {session.sync_hint} ({order.trouble})")
         else:
-            say(NOTE, session.place)
+            send(NOTE, session.place)
         for what in session.refused:
-            say(NOTE, what)
-        for ending in news(order.finish_timeout):
+            send(NOTE, what)
+        for ending in wait_for_end(order.finish_timeout):
             session.send()
             if ending:
                 session.finish(**ending)
                 return
 
 
-def news(finish_timeout: float) -> Iterator[dict[str, Any] | None]:
+def wait_for_end(finish_timeout: float) -> Iterator[dict[str, Any] | None]:
     """None every now and then, and at last how the run has ended; from then on this process has ``finish_timeout``."""
     lines: Queue[dict[str, Any]] = Queue()
 
     def listen() -> None:
         lines.put(json.loads(sys.stdin.readline() or json.dumps(KILLED)))
         time.sleep(finish_timeout)  # whatever W&B waits for: its own limits do not hold everywhere
-        say(TROUBLE, f"it has not taken everything within {finish_timeout:g} s of the run's end")
+        send(ERROR, f"it has not taken everything within {finish_timeout:g} s of the run's end")
         os._exit(1)
 
     Thread(target=listen, daemon=True).start()
@@ -108,7 +108,7 @@ def news(finish_timeout: float) -> Iterator[dict[str, Any] | None]:
 
 
 @contextmanager
-def identity(folder: Path, given: str | None) -> Iterator[str]:
+def run_id_lock(folder: Path, given: str | None) -> Iterator[str]:
     """The id of the record's W&B run, kept in ``wandb_id``; no other courier of this record is at work meanwhile."""
     from wandb.sdk.lib.runid import generate_id
 
@@ -132,7 +132,7 @@ def keep_stdout() -> None:
     os.dup2(nowhere, 2)
 
 
-def say(kind: str, text: str) -> None:
+def send(kind: str, text: str) -> None:
     with suppress(OSError):  # the run is gone
         print(kind, " ".join(redact(text).split()), flush=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1.data.base import Row, Verifier, verdicts
+from r1.data.base import Row, Verifier, verify_completions
 from r1.data.completion import parse
 
 
@@ -16,4 +16,4 @@ def accuracy(
     None where the row has no gold answer.
     """
     answers = [parse(completion).answer for completion in completions]
-    return [None if right is None else float(right) for right in verdicts(verifier, answers, rows)]
+    return [None if right is None else float(right) for right in verify_completions(verifier, answers, rows)]

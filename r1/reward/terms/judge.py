@@ -11,7 +11,7 @@ from annotated_types import Ge, MinLen
 from r1.core.errors import REWARD, UserError
 from r1.reward.rubric import Rubric
 from r1.reward.scorer import Outcome, Pair, Scorer
-from r1.rollout.base import carry_on
+from r1.rollout.base import no_op
 from r1.teacher.base import Teacher, questions
 
 Ask = Callable[[list[str]], list[str]]
@@ -51,15 +51,15 @@ class Judge(Scorer):
         seed: Annotated[int, Ge(0)],
     ) -> None:
         super().__init__(thinking)
-        self.rubric = checked(rubric, low, high, max_chars, seed)
+        self.rubric = make_rubric(rubric, low, high, max_chars, seed)
         self.teacher, self.max_errors, self.seed = teacher, max_errors, seed
         self.num_errors = 0  # in a row
 
     def __call__(
-        self, prompts: list[str], completions: list[str], poll: Callable[[], None] = carry_on, **columns: Any
+        self, prompts: list[str], completions: list[str], poll: Callable[[], None] = no_op, **columns: Any
     ) -> list[float | None]:
         """(B,), 0 to 1; None where the judge's reply holds no score, or it could not be asked."""
-        return self.scored(prompts, completions, lambda pairs: self.judged(pairs, partial(self.ask, poll)))
+        return self.score_cached(prompts, completions, lambda pairs: self.judged(pairs, partial(self.ask, poll)))
 
     def judged(self, pairs: list[Pair], ask: Ask) -> list[Outcome]:
         """One call for all; if it fails, one for each, so that one answer cannot cost the others their score."""
@@ -68,21 +68,21 @@ class Judge(Scorer):
             found = dict(zip(asked, judged(self.rubric, asked, ask), strict=True))
             self.num_errors = 0
         except UserError:
-            found = {pair: self.judged_alone(pair, ask) for pair in asked}
+            found = {pair: self.judge_one(pair, ask) for pair in asked}
         return [found.get(pair, 0.0) for pair in pairs]
 
-    def judged_alone(self, pair: Pair, ask: Ask) -> Outcome:
+    def judge_one(self, pair: Pair, ask: Ask) -> Outcome:
         try:
             outcome = judged(self.rubric, [pair], ask)[0]
         except UserError as error:
             self.num_errors += 1
             if self.num_errors > self.max_errors:
                 raise UserError(
-                    f"the judge failed on {self.num_errors} answers in a row: {error.what}",
-                    where=f"reward.terms.judge.{error.where}",
-                    given=error.given,
-                    allowed=error.allowed,
-                    do=error.do,
+                    f"the judge failed on {self.num_errors} answers in a row: {error.message}",
+                    key=f"reward.terms.judge.{error.key}",
+                    value=error.value,
+                    expected=error.expected,
+                    hint=error.hint,
                     code=REWARD,
                 ) from None
             return "errors"
@@ -95,8 +95,8 @@ class Judge(Scorer):
         replies = {reply.question.row["prompt"]: reply for come in self.teacher.answer(asked, poll) for reply in come}
         for reply in replies.values():
             if reply.answer is None:
-                said = reply.failures[-1].said if reply.failures else ""
-                raise UserError("the judge gave no answer", where="teacher", do=said, code=REWARD)
+                said = reply.failures[-1].message if reply.failures else ""
+                raise UserError("the judge gave no answer", key="teacher", hint=said, code=REWARD)
         return [replies[prompt].answer.text for prompt in prompts]  # type: ignore[union-attr]  # none is None
 
 
@@ -107,9 +107,9 @@ def judged(rubric: Rubric, pairs: list[Pair], ask: Ask) -> list[Outcome]:
     return ["parse_failures" if score is None else score for score in scores]
 
 
-def checked(text: str, low: float, high: float, max_chars: int, seed: int) -> Rubric:
+def make_rubric(text: str, low: float, high: float, max_chars: int, seed: int) -> Rubric:
     """Raises: UserError: the scale is empty."""
     if high <= low:
-        what = "this scale has no two different scores"
-        raise UserError(what, where="reward.terms.judge.high", given=high, allowed=f"number > {low:g} (low)")
+        message = "this scale has no two different scores"
+        raise UserError(message, key="reward.terms.judge.high", value=high, expected=f"number > {low:g} (low)")
     return Rubric(text, low, high, max_chars, seed)

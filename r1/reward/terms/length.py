@@ -28,9 +28,9 @@ def length(
     if not limit - max_completion_length < buffer <= limit:
         raise UserError(
             "this length penalty would touch every completion or none",
-            where="reward.terms.length.buffer",
-            given=buffer,
-            allowed=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: the penalty starts at "
+            key="reward.terms.length.buffer",
+            value=buffer,
+            expected=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: the penalty starts at "
             f"{limit} - buffer, and completions have at most {max_completion_length}",
         )
     return [max(-1.0, min(0.0, (limit - buffer - len(ids)) / buffer)) for ids in completion_ids]

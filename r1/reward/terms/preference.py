@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 
 from r1.core.errors import MODEL, UserError
 from r1.model.loading import DType, Model
-from r1.reward.reward_model_io import chat_ids, check_chat, padded, scalars
+from r1.reward.reward_model_io import chat_ids, check_chat, padded, reward_model_scores
 from r1.reward.scorer import Outcome, Pair, Scorer
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Preference(Scorer):
 
     def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         """(B,); None for a chat that is too long."""
-        return self.scored(prompts, completions, self.scores)
+        return self.score_cached(prompts, completions, self.scores)
 
     def scores(self, pairs: list[Pair]) -> list[Outcome]:
         tokenizer, _ = self._loaded
@@ -79,22 +79,22 @@ class Preference(Scorer):
     def _batch(self, chats: list[list[int]]) -> list[float]:
         tokenizer, model = self._loaded
         ids, mask = padded(chats, int(tokenizer.pad_token_id))
-        return scalars(model, ids.to(model.device), mask.to(model.device)).tolist()
+        return reward_model_scores(model, ids.to(model.device), mask.to(model.device)).tolist()
 
     def check(self) -> None:
         try:
             config, tokenizer = self.source.load_config(), self.source.load_tokenizer()
         except UserError as error:
-            error.where = WHERE
+            error.key = WHERE
             raise
         kinds = config.architectures or []
         if config.num_labels != 1 or not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise UserError(
                 "this is no reward model",
-                where=WHERE,
-                given=f"{', '.join(kinds) or 'no architecture'} with {config.num_labels} outputs",
-                allowed="a sequence-classification model with one output",
-                do="stage=reward_model trains one from pairs",
+                key=WHERE,
+                value=f"{', '.join(kinds) or 'no architecture'} with {config.num_labels} outputs",
+                expected="a sequence-classification model with one output",
+                hint="stage=reward_model trains one from pairs",
                 code=MODEL,
             )
         check_chat(tokenizer, WHERE)

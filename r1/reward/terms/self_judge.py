@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
-from r1.core.seeds import key
-from r1.reward.initial_policy import FrozenPolicy
+from r1.core.seeds import derive_seed
+from r1.reward.initial_policy import InitialPolicy
 from r1.reward.scorer import Scorer
-from r1.reward.terms.judge import checked, judged
+from r1.reward.terms.judge import judged, make_rubric
 from r1.rollout.base import Engine
 
 
@@ -43,15 +43,15 @@ class SelfJudge(Scorer):
     ) -> None:
         super().__init__(thinking)
         self.engine, self.seed = engine, seed
-        self.rubric = checked(rubric, low, high, max_chars, seed)
+        self.rubric = make_rubric(rubric, low, high, max_chars, seed)
 
     def __call__(
-        self, prompts: list[str], completions: list[str], frozen_policy: FrozenPolicy, **columns: Any
+        self, prompts: list[str], completions: list[str], frozen_policy: InitialPolicy, **columns: Any
     ) -> list[float | None]:
         """(B,), 0 to 1; None where the reply holds no score."""
 
         def ask(questions: list[str]) -> list[str]:
-            seeds = [key(self.seed, "judge", question) for question in questions]
+            seeds = [derive_seed(self.seed, "judge", question) for question in questions]
             return frozen_policy.answer(self.engine, questions, seeds)
 
-        return self.scored(prompts, completions, lambda pairs: judged(self.rubric, pairs, ask))
+        return self.score_cached(prompts, completions, lambda pairs: judged(self.rubric, pairs, ask))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1.rollout.decoding.llama_decoder import LeanDecoder
+from r1.rollout.decoding.llama_decoder import LlamaDecoder
 from r1.rollout.decoding.shared_prefix import Layer, State
 
 CAPACITY = 256  # completion tokens that the first buffers hold
@@ -44,7 +44,7 @@ class FixedState(State):
         return self.layers[0].keys.shape[2]
 
 
-class GraphDecoder(LeanDecoder):
+class GraphDecoder(LlamaDecoder):
     """Steps by replaying a recorded step."""
 
     compact_below = 0.5  # recording takes as long as tens of steps
@@ -91,7 +91,7 @@ class GraphDecoder(LeanDecoder):
         state.unseen = self.head.new_zeros(1, 1, state.capacity).masked_fill(empty, -torch.inf)
         state.next_place = torch.tensor([state.filled], device=device)
         self.tokens, self.positions = torch.zeros_like(self.lengths), self.lengths + self.length
-        self.reach(self.longest_prompt + state.capacity - state.copied)
+        self.extend_rotary_cache(self.longest_prompt + state.capacity - state.copied)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def _advance(self) -> None:

@@ -1,7 +1,7 @@
 """Decoding a batch of groups step by step: what a decoder does, and which one serves a model.
 
 Four of them, each held against the model's own log-probs before it is used: ``GraphDecoder`` (llama and its like, on a
-GPU), ``LeanDecoder`` (the same elsewhere), ``SharedDecoder`` (whatever takes another attention function), and
+GPU), ``LlamaDecoder`` (the same elsewhere), ``SharedPrefixDecoder`` (whatever takes another attention function), and
 ``CachedDecoder``, transformers' forward and cache.
 """
 
@@ -14,16 +14,16 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from r1.model.forward import PROBE, TOLERANCE, packs, plain
+from r1.model.forward import PROBE, TOLERANCE, padded_forward, supports_packing
 from r1.model.sequences import stack
 from r1.rollout.decoding.cuda_graph import GraphDecoder
-from r1.rollout.decoding.llama_decoder import LeanDecoder, like_llama
-from r1.rollout.decoding.shared_prefix import SharedDecoder
+from r1.rollout.decoding.llama_decoder import LlamaDecoder, like_llama
+from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_fitting: WeakKeyDictionary[Any, type[SharedDecoder] | None] = WeakKeyDictionary()
+_fitting: WeakKeyDictionary[Any, type[SharedPrefixDecoder] | None] = WeakKeyDictionary()
 
 
 class Decoder(Protocol):
@@ -48,24 +48,26 @@ class Decoder(Protocol):
 def decoder(model: PreTrainedModel, longest: int) -> Decoder:
     """The decoder for sequences of at most ``longest`` tokens."""
     window = getattr(model.config, "sliding_window", None)
-    kind = fitting(model) if window is None or longest <= window else None
+    kind = fastest_decoder(model) if window is None or longest <= window else None
     return kind(model) if kind else CachedDecoder(model)
 
 
-def fitting(model: PreTrainedModel) -> type[SharedDecoder] | None:
+def fastest_decoder(model: PreTrainedModel) -> type[SharedPrefixDecoder] | None:
     """The fastest decoder that gives this model's own log-probs; tried once per model, on four short sequences."""
     if model not in _fitting:
-        kinds: list[type[SharedDecoder]] = [LeanDecoder, SharedDecoder] if like_llama(model.config) else [SharedDecoder]
+        kinds: list[type[SharedPrefixDecoder]] = (
+            [LlamaDecoder, SharedPrefixDecoder] if like_llama(model.config) else [SharedPrefixDecoder]
+        )
         if like_llama(model.config) and model.device.type == "cuda":
             kinds = [GraphDecoder, *kinds]
         with torch.autocast(model.device.type, enabled=False):  # its rounding is larger than the tolerance
-            fits = packs(model)
-            _fitting[model] = next((kind for kind in kinds if fits and works(kind, model)), None)
+            fits = supports_packing(model)
+            _fitting[model] = next((kind for kind in kinds if fits and matches_model(kind, model)), None)
     return _fitting[model]
 
 
 @torch.no_grad()
-def works(kind: type[SharedDecoder], model: PreTrainedModel) -> bool:
+def matches_model(kind: type[SharedPrefixDecoder], model: PreTrainedModel) -> bool:
     """Whether two steps of this decoder, with a row dropped in between, give the model's own log-probs."""
     size = model.config.vocab_size
     pairs = [([i % size for i in prompt], [i % size for i in completion][:1]) for prompt, completion in PROBE]
@@ -80,7 +82,7 @@ def works(kind: type[SharedDecoder], model: PreTrainedModel) -> bool:
         return False
     rows = kept.tolist()
     longer = [([*pairs[b][0]], [*pairs[b][1], int(n)]) for b, n in zip(rows, second.argmax(-1), strict=True)]
-    expected, _ = plain(model, stack(longer, 0).to(model.device), 1.0, False)
+    expected, _ = padded_forward(model, stack(longer, 0).to(model.device), 1.0, False)
     steps = (first[kept], second)
     found = [
         logits[b].float().log_softmax(-1)[completion[t]]

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from r1.rollout.decoding.onednn import COPIED_BELOW, AddedProduct, Product, added, product
-from r1.rollout.decoding.shared_prefix import SharedDecoder, attend
+from r1.rollout.decoding.onednn import COPIED_BELOW, AddedProduct, Product, linear_add_fn, linear_fn
+from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder, shared_prefix_attention
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -48,28 +48,28 @@ def like_llama(config: PretrainedConfig) -> bool:
     return config.model_type in LIKE_LLAMA and rotation.get("rope_type") not in BY_LENGTH
 
 
-class LeanDecoder(SharedDecoder):
-    """Reads the prompts as ``SharedDecoder`` does; steps on its own."""
+class LlamaDecoder(SharedPrefixDecoder):
+    """Reads the prompts as ``SharedPrefixDecoder`` does; steps on its own."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         body: Any = self.model.base_model
         self.embedding, self.rotation, self.norm = body.embed_tokens.weight, body.rotary_emb, _norm(body.norm)
         self.blocks = [_block(layer) for layer in body.layers]
-        self.last = product(self.head)
+        self.last = linear_fn(self.head)
         self.turns = self.embedding.new_empty(0)
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         self.longest_prompt = max(map(len, prompts))
         return super().start(prompts, group_sizes)
 
-    def turned(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, D) cosines, and sines with the sign of the half they are for."""
-        self.reach(self.longest_prompt + self.length + 1)
+        self.extend_rotary_cache(self.longest_prompt + self.length + 1)
         turns = self.turns[positions]
         return turns[:, :1], turns[:, 1:]
 
-    def reach(self, length: int) -> None:
+    def extend_rotary_cache(self, length: int) -> None:
         """Have the rotations of at least ``length`` positions ready."""
         if length > len(self.turns):
             ahead = torch.arange(length + ROTATIONS, device=self.embedding.device)
@@ -79,7 +79,7 @@ class LeanDecoder(SharedDecoder):
 
     def next_logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
         states = F.embedding(tokens, self.embedding)
-        turn = self.turned(positions)
+        turn = self.rotary_at(positions)
         for number, block in enumerate(self.blocks):
             states = block.output(self._attention(number, block, states, turn), states)
             gate, up = block.gate_up(states).chunk(2, dim=1)
@@ -95,7 +95,7 @@ class LeanDecoder(SharedDecoder):
         both = torch.addcmul(both * turn[0], both.roll(block.head_dim // 2, dims=2), turn[1])
         layer = self.state.layers[number]
         layer.append(both[:, block.query_heads :], value, self.state)
-        return attend(both[:, : block.query_heads], block.scaling, layer, self.state).flatten(1)
+        return shared_prefix_attention(both[:, : block.query_heads], block.scaling, layer, self.state).flatten(1)
 
 
 def _block(layer: Any) -> Block:
@@ -107,10 +107,10 @@ def _block(layer: Any) -> Block:
         query_heads=part.q_proj.out_features // part.head_dim,
         key_heads=part.k_proj.out_features // part.head_dim,
         scaling=part.scaling,
-        output=_added(part.o_proj),
+        output=_residual_linear(part.o_proj),
         gate_up=_normed(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
         activation=mlp.act_fn,
-        down=_added(mlp.down_proj),
+        down=_residual_linear(mlp.down_proj),
     )
 
 
@@ -136,7 +136,7 @@ def _normed(norm: Any, *projections: nn.Module) -> Product:
     biases: list[Tensor] = [p.bias for p in linear if p.bias is not None]
     plain = len(linear) == len(projections) and len(biases) in (0, len(linear))
     if not plain or sum(p.weight.numel() for p in linear) >= COPIED_BELOW:
-        before, parts = _norm(norm), [product(p.weight, p.bias) if type(p) is nn.Linear else p for p in projections]
+        before, parts = _norm(norm), [linear_fn(p.weight, p.bias) if type(p) is nn.Linear else p for p in projections]
         return lambda states: _side_by_side(before(states), parts)
     weight = torch.cat([p.weight for p in linear])
     bias = torch.cat(biases) if biases else None
@@ -144,7 +144,7 @@ def _normed(norm: Any, *projections: nn.Module) -> Product:
         before = _norm(norm)
         return lambda states: F.linear(before(states), weight, bias)
     width = weight.shape[1]
-    multiply = product(weight * norm.weight * width**0.5, bias)
+    multiply = linear_fn(weight * norm.weight * width**0.5, bias)
     floor = width * norm.variance_epsilon
     return lambda states: multiply(states * _inverse_norm(states, floor))
 
@@ -160,10 +160,10 @@ def _side_by_side(states: Tensor, parts: Sequence[Product | nn.Module]) -> Tenso
     return torch.cat([part(states) for part in parts], dim=-1)
 
 
-def _added(projection: nn.Module) -> AddedProduct:
+def _residual_linear(projection: nn.Module) -> AddedProduct:
     """The projection's output added to the residual stream, in one product where that loses no precision."""
     if type(projection) is nn.Linear and projection.bias is None:
         weight = projection.weight
         if not torch.is_autocast_enabled(weight.device.type):
-            return added(weight)
+            return linear_add_fn(weight)
     return lambda states, residual: residual + projection(states)

@@ -15,28 +15,28 @@ from torch import Tensor, nn
 
 Product = Callable[[Tensor], Tensor]
 AddedProduct = Callable[[Tensor, Tensor], Tensor]
-WORTH_A_CALL = 2**17  # weights; with fewer, MKL is there before oneDNN has begun
+MIN_ONEDNN_NUMEL = 2**17  # weights; with fewer, MKL is there before oneDNN has begun
 COPIED_BELOW = 2**22  # weights; of larger ones no second copy is made
 
 
-def product(weight: Tensor, bias: Tensor | None = None) -> Product:
+def linear_fn(weight: Tensor, bias: Tensor | None = None) -> Product:
     """(B, K) states to (B, M), by a (M, K) weight that stays as it is."""
     if not by_onednn(weight):
         return lambda states: F.linear(states, weight, bias)
-    held, multiply = arranged(weight), torch.ops.mkldnn._linear_pointwise.default
+    held, multiply = prepack(weight), torch.ops.mkldnn._linear_pointwise.default
     return lambda states: multiply(states, held, bias, "none", [], "")
 
 
-def added(weight: Tensor) -> AddedProduct:
+def linear_add_fn(weight: Tensor) -> AddedProduct:
     """(B, K) states and a (B, M) residual stream to the stream with the product added."""
     if not by_onednn(weight):
         transposed: Tensor = weight.T
         return lambda states, residual: torch.addmm(residual, states, transposed)
-    held, multiply = arranged(weight), torch.ops.mkldnn._linear_pointwise.binary
+    held, multiply = prepack(weight), torch.ops.mkldnn._linear_pointwise.binary
     return lambda states, residual: multiply(states, residual, held, None, "add")
 
 
-def arranged(weight: Tensor) -> Tensor:
+def prepack(weight: Tensor) -> Tensor:
     """The weight as oneDNN likes it; a large one as it is, which costs a third more."""
     held: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight) if weight.numel() < COPIED_BELOW else weight
     return held
@@ -44,6 +44,6 @@ def arranged(weight: Tensor) -> Tensor:
 
 def by_onednn(weight: Tensor) -> bool:
     """Whether this weight is multiplied here; one that is split over devices is not."""
-    whole = type(weight) in (Tensor, nn.Parameter) and weight.numel() >= WORTH_A_CALL
+    whole = type(weight) in (Tensor, nn.Parameter) and weight.numel() >= MIN_ONEDNN_NUMEL
     plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return whole and plain and torch.backends.mkldnn.is_available()

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r1.model.forward import inner
-from r1.model.packing import attending, refuse_extras
+from r1.model.forward import unwrap_peft
+from r1.model.packing import check_unsupported_attention, custom_attention
 from r1.model.sequences import padded
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class State:
     bias: Tensor | None
     layers: list[Layer] = field(default_factory=list)
     slots: Tensor | None = None
-    widest: int = 1
+    max_group_size: int = 1
     filled: int = -1
     unseen: Tensor | None = None
 
@@ -75,18 +75,18 @@ class State:
         """Work out ``slots`` and ``widest`` from ``groups``."""
         num_prompts = len(self.layers[0].prompt_keys)
         counts = torch.bincount(self.groups, minlength=num_prompts)
-        self.widest = int(counts.max())
+        self.max_group_size = int(counts.max())
         starts = counts.cumsum(0) - counts
         within = torch.arange(len(self.groups), device=self.groups.device) - starts[self.groups]
-        even = len(self.groups) == num_prompts * self.widest
-        self.slots = None if even else self.groups * self.widest + within
+        even = len(self.groups) == num_prompts * self.max_group_size
+        self.slots = None if even else self.groups * self.max_group_size + within
 
-    def spread(self, rows: Tensor) -> Tensor:
+    def to_groups(self, rows: Tensor) -> Tensor:
         """(B, ...) to (P, widest, ...), zeros where a group has no row."""
         if self.slots is not None:
-            size = len(self.layers[0].prompt_keys) * self.widest
+            size = len(self.layers[0].prompt_keys) * self.max_group_size
             rows = rows.new_zeros(size, *rows.shape[1:]).index_copy_(0, self.slots, rows)
-        return rows.reshape(-1, self.widest, *rows.shape[1:])
+        return rows.reshape(-1, self.max_group_size, *rows.shape[1:])
 
     def gather(self, slots: Tensor) -> Tensor:
         """(P, widest, ...) back to (B, ...)."""
@@ -94,14 +94,14 @@ class State:
         return flat if self.slots is None else flat.index_select(0, self.slots)
 
 
-class SharedDecoder:
+class SharedPrefixDecoder:
     """Prompts once per group; see the module."""
 
     compact_below = 0.8
     shared_from = 64  # tokens; shorter prompts are copied
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model = inner(model)
+        self.model = unwrap_peft(model)
         self.head = self.model.get_output_embeddings().weight
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
@@ -147,7 +147,7 @@ class SharedDecoder:
         state.place()
 
     def _run(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
-        with attending(self.model, attention):
+        with custom_attention(self.model, attention):
             out = self.model.base_model(
                 input_ids=input_ids, position_ids=position_ids, use_cache=False, state=self.state
             )
@@ -167,7 +167,7 @@ def attention(
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (rows, heads, L or 1, D) states to (rows, L or 1, heads, D)."""
-    refuse_extras(kwargs)
+    check_unsupported_attention(kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if state.filled < 0:
         state.layers.append(_layer(key, value, state))
@@ -176,7 +176,7 @@ def attention(
         return out.transpose(1, 2), None
     layer = state.layers[module.layer_idx]
     layer.append(key[:, :, 0], value[:, :, 0], state)
-    return attend(query[:, :, 0], scale, layer, state)[:, None], None
+    return shared_prefix_attention(query[:, :, 0], scale, layer, state)[:, None], None
 
 
 def _layer(key: Tensor, value: Tensor, state: State) -> Layer:
@@ -188,7 +188,7 @@ def _layer(key: Tensor, value: Tensor, state: State) -> Layer:
     return Layer(key.contiguous(), value.contiguous(), *buffers)
 
 
-def attend(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
+def shared_prefix_attention(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
     """(B, heads, D) queries to (B, heads, D): softmax over the prompt and the row's own past.
 
     Where prompts are shared the two parts are worked out apart, each in the layout that suits it, and then weighed by
@@ -203,7 +203,7 @@ def attend(query: Tensor, scale: float, layer: Layer, state: State) -> Tensor:
         weights = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
         return torch.bmm(weights.flatten(0, 1), values).view(query.shape)
     of_own, own_share = _part(scores, values)
-    spread = state.spread(queries).transpose(1, 2)  # (P, K, widest, heads / K, D)
+    spread = state.to_groups(queries).transpose(1, 2)  # (P, K, widest, heads / K, D)
     folded = _scaled(spread.flatten(2, 3).flatten(0, 1), layer.prompt_keys.flatten(0, 1), scale)
     scores = folded.view(*spread.shape[:-1], -1)
     if state.bias is not None:

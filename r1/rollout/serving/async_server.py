@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from threading import Event
 from typing import TYPE_CHECKING
 
-from r1.distributed.collectives import Ranks
-from r1.rollout.base import ALONE, Rollout, Weights, carry_on
+from r1.distributed.collectives import RankGroup
+from r1.rollout.base import SINGLE_RANK, Rollout, Weights, no_op
 from r1.rollout.vllm_server import wait_for
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ class Closed(Exception):
     """Nobody wants what is in flight any more."""
 
 
-class InFlight:
+class AsyncServerSampler:
     """Asks for one batch at a time. Weights are sent by who calls, for all processes of the run must come there."""
 
     def __init__(self, engine: VLLMServer) -> None:
@@ -33,10 +33,10 @@ class InFlight:
         self.held: Weights = {}
 
     def update(
-        self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE, weights: Weights | None = None
+        self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK, weights: Weights | None = None
     ) -> None:
         """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
-        with holding(model, weights):
+        with temporary_weights(model, weights):
             self.engine.update(model, version, ranks)
             if ranks.first:
                 self.held = copied(model)
@@ -44,7 +44,7 @@ class InFlight:
     def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
         self.batch = self.pool.submit(self.engine.order(prompts, seeds, stop_ids), self._poll)
 
-    def settle(self, poll: Callable[[], None] = carry_on) -> None:
+    def settle(self, poll: Callable[[], None] = no_op) -> None:
         """Until the batch is there: the server may then have other weights.
 
         Raises:
@@ -53,7 +53,7 @@ class InFlight:
         if self.batch:
             wait_for([self.batch], poll)
 
-    def result(self, poll: Callable[[], None] = carry_on) -> list[list[Rollout]]:
+    def result(self, poll: Callable[[], None] = no_op) -> list[list[Rollout]]:
         """What was sampled. Raises: UserError: as ``settle``."""
         assert self.batch
         self.settle(poll)
@@ -77,7 +77,7 @@ def copied(model: PreTrainedModel) -> Weights:
 
 
 @contextmanager
-def holding(model: PreTrainedModel, weights: Weights | None) -> Iterator[None]:
+def temporary_weights(model: PreTrainedModel, weights: Weights | None) -> Iterator[None]:
     """``model`` with other weights, in the memory that it has."""
     if weights is None:
         yield

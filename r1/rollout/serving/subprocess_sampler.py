@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from r1.core.errors import STOP_SIGNALS
-from r1.distributed.collectives import Ranks
-from r1.distributed.process import die_with
-from r1.rollout.base import ALONE, Rollout, Weights, carry_on
+from r1.distributed.collectives import RankGroup
+from r1.distributed.process import kill_on_parent_death
+from r1.rollout.base import SINGLE_RANK, Rollout, Weights, no_op
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,7 +28,7 @@ POLL_S = 0.005
 CLOSES_WITHIN_S = 5.0
 
 
-class Beside:
+class SubprocessSampler:
     """Started at the first ``update``; the copy's weights lie in memory that both processes see."""
 
     def __init__(self, engine: Transformers) -> None:
@@ -40,7 +40,7 @@ class Beside:
         self,
         model: PreTrainedModel,
         version: int,  # noqa: ARG002  # no copy but this one has them
-        ranks: Ranks = ALONE,  # noqa: ARG002
+        ranks: RankGroup = SINGLE_RANK,  # noqa: ARG002
         weights: Weights | None = None,
     ) -> None:
         """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
@@ -56,10 +56,10 @@ class Beside:
     def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
         self.pipe.send((prompts, seeds, stop_ids))
 
-    def settle(self, poll: Callable[[], None] = carry_on) -> None:
+    def settle(self, poll: Callable[[], None] = no_op) -> None:
         """Nothing waits for the batch: the copy is its alone."""
 
-    def result(self, poll: Callable[[], None] = carry_on) -> Groups:
+    def result(self, poll: Callable[[], None] = no_op) -> Groups:
         """What it has sampled.
 
         Raises:
@@ -100,7 +100,7 @@ def serve(pipe: Connection, parent: int, engine: Transformers, model: PreTrained
     """The process: orders come through ``pipe`` until it ends; signals are for the run, which says when that is."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    die_with(parent)
+    kill_on_parent_death(parent)
     torch.set_num_threads(num_threads)
     engine.update(model, 0)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from r1.core.errors import UserError
-from r1.rollout.serving.weight_sync import Written
+from r1.rollout.serving.weight_sync import VllmCompletion
 
 START = "python -m r1.serve MODEL starts one that fits"
 CONNECT_S = 10.0  # a host that has not answered by then is not there; a run that is stopped waits no longer
@@ -33,9 +33,7 @@ class Server:
         except ValueError:
             parts, self.host, self.port = urlsplit(""), "", None
         if parts.scheme not in ("http", "https") or not self.host or parts.username or parts.password or parts.query:
-            raise UserError(
-                "this is no address of a server", where="rollout.url", given=url, allowed="http://HOST:PORT"
-            )
+            raise UserError("this is no address of a server", key="rollout.url", value=url, expected="http://HOST:PORT")
         self.url, self.timeout_s = url, timeout_s
         self.path = parts.path.rstrip("/").removesuffix("/v1")
         self.open: set[HTTPConnection] = set()
@@ -62,29 +60,29 @@ class Server:
             with connection.getresponse() as reply:
                 text = reply.read(MAX_BYTES)
         except (OSError, HTTPException) as error:
-            do = f"{START}; a run that had begun goes on with resume=auto"
-            what = f"the vLLM server does not answer {path}: {type(error).__name__} {error}"
-            raise UserError(what, where="rollout.url", given=self.url, do=do, code=1) from None
+            hint = f"{START}; a run that had begun goes on with resume=auto"
+            message = f"the vLLM server does not answer {path}: {type(error).__name__} {error}"
+            raise UserError(message, key="rollout.url", value=self.url, hint=hint, code=1) from None
         finally:
             self.open.discard(connection)
             connection.close()
         if reply.status != 200:
-            do = START if reply.status in (403, 404, 405) else "the server's own log says more"
-            what = f"the vLLM server answers {path} with {reply.status}: {excerpt(text)}"
-            raise UserError(what, where="rollout.url", given=self.url, do=do, code=1)
+            hint = START if reply.status in (403, 404, 405) else "the server's own log says more"
+            message = f"the vLLM server answers {path} with {reply.status}: {excerpt(text)}"
+            raise UserError(message, key="rollout.url", value=self.url, hint=hint, code=1)
         try:
             return json.loads(text or b"null")
         except (ValueError, RecursionError):
             raise unreadable(path, self.url, text) from None
 
-    def hang_up(self) -> None:
+    def abort_requests(self) -> None:
         """Break off every request in flight: vLLM stops writing for those who have gone."""
         self.hung_up.set()
         for connection in list(self.open):
             with suppress(OSError, AttributeError):  # it has just ended by itself
                 connection.sock.shutdown(SHUT_RDWR)
 
-    def written(self, path: str, body: dict[str, Any]) -> Written:
+    def written(self, path: str, body: dict[str, Any]) -> VllmCompletion:
         """One completion. Raises: UserError: as ``post``, and where it is incomplete."""
         found = self.post(path, body)
         try:
@@ -94,14 +92,14 @@ class Server:
             sound = ids and len(ids) == len(logps) and all(type(i) is int and i >= 0 for i in ids)
             if not sound or not all(math.isfinite(float(logp)) for logp in logps):
                 raise ValueError
-            return Written(ids, [float(logp) for logp in logps], [str(version) for version in versions])
+            return VllmCompletion(ids, [float(logp) for logp in logps], [str(version) for version in versions])
         except (ValueError, KeyError, TypeError):
             raise unreadable(path, self.url, json.dumps(found).encode()) from None
 
 
 def unreadable(path: str, url: str, text: bytes) -> UserError:
-    what = f"what the vLLM server answers to {path} is no completion with log-probs and versions: {excerpt(text)}"
-    return UserError(what, where="rollout.url", given=url, do=START, code=1)
+    message = f"what the vLLM server answers to {path} is no completion with log-probs and versions: {excerpt(text)}"
+    return UserError(message, key="rollout.url", value=url, hint=START, code=1)
 
 
 def excerpt(text: bytes) -> str:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from r1.core.errors import UserError
-from r1.distributed.collectives import Ranks
-from r1.model.forward import TOLERANCE, inner, plain
+from r1.distributed.collectives import RankGroup
+from r1.model.forward import TOLERANCE, padded_forward, unwrap_peft
 from r1.model.sequences import stack
-from r1.rollout.base import ALONE, Rollout, Sampler, carry_on
+from r1.rollout.base import SINGLE_RANK, Rollout, Sampler, no_op
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -31,7 +31,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True)
-class Written:
+class VllmCompletion:
     """A completion as vLLM gives it.
 
     Attributes:
@@ -45,14 +45,14 @@ class Written:
 
 
 @dataclass
-class Copy:
+class EngineWeights:
     """What is known of the copy of the weights; shared by copies of the engine."""
 
     run: str = ""
     version: str = ""  # none is held
 
 
-class Synced:
+class WeightSyncedEngine:
     """Everything but the two ways to reach vLLM.
 
     Args:
@@ -66,17 +66,17 @@ class Synced:
 
     def __init__(self, temperature: float, max_completion_length: int, dtype: str | None) -> None:
         self.temperature, self.max_completion_length = temperature, max_completion_length
-        self.dtype, self.copy = dtype, Copy()
+        self.dtype, self.copy = dtype, EngineWeights()
 
     # ---- what an engine does ----
 
-    def update(self, model: PreTrainedModel, version: int, ranks: Ranks = ALONE) -> None:
+    def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
         """Send the weights, unless they are there.
 
         Raises:
             UserError: they did not arrive, or vLLM does not sample with them.
         """
-        self.copy.run = self.copy.run or ranks.from_first(lambda: secrets.token_hex(4))
+        self.copy.run = self.copy.run or ranks.broadcast_from_rank_zero(lambda: secrets.token_hex(4))
         wanted = f"{self.copy.run}/{version}"
         if wanted != self.copy.version:
             self.copy.version = ""
@@ -88,7 +88,7 @@ class Synced:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = carry_on,
+        poll: Callable[[], None] = no_op,
     ) -> list[list[Rollout]]:
         """Raises: UserError: vLLM cannot be asked, or sampled with other weights than those of the last update."""
         return self.order(prompts, seeds, stop_ids)(poll)
@@ -126,11 +126,11 @@ class Synced:
     def check(self, config: PretrainedConfig) -> None:
         """Raises: UserError: what can be known without weights speaks against sampling with this architecture."""
 
-    def send(self, model: PreTrainedModel, version: str, ranks: Ranks) -> None:
+    def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
         """Give vLLM the weights, with their version, and probe it."""
         raise NotImplementedError
 
-    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None]) -> list[Written]:
+    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None]) -> list[VllmCompletion]:
         """A completion for each prompt with its sampling parameters."""
         raise NotImplementedError
 
@@ -140,19 +140,19 @@ class Synced:
         """Raises: UserError: vLLM's log-probs of a few tokens are not those of the policy."""
         size, temperature = model.config.vocab_size, self.temperature or 1.0
         prompts = [[token % size for token in prompt] for prompt in PROBE]
-        written = self.ask([(p, parameters(temperature, PROBE_LENGTH, 0, set())) for p in prompts], carry_on)
+        written = self.ask([(p, parameters(temperature, PROBE_LENGTH, 0, set())) for p in prompts], no_op)
         check_versions(written, version)
         pairs = [(prompt, one.ids) for prompt, one in zip(prompts, written, strict=True)]
-        expected = own_logps(model, pairs, temperature)
+        expected = policy_logprobs(model, pairs, temperature)
         gap = float((torch.tensor([logp for one in written for logp in one.logps]) - expected).abs().max())
         tolerance = max(TOLERANCE.get(DTYPES.get(self.dtype or "", model.dtype), 0.3), TOLERANCE.get(model.dtype, 0.3))
         if not gap <= tolerance:
             raise UserError(
                 f"vLLM was given the policy's weights, and does not sample with them: log-probs are off by {gap:.3g}",
-                where="rollout",
-                given=type(model).__name__,
-                allowed=f"at most {tolerance:g}",
-                do="rollout=transformers; vLLM's copy of this architecture takes its weights in another form",
+                key="rollout",
+                value=type(model).__name__,
+                expected=f"at most {tolerance:g}",
+                hint="rollout=transformers; vLLM's copy of this architecture takes its weights in another form",
             )
 
 
@@ -176,28 +176,28 @@ def parameters(temperature: float, max_tokens: int, seed: int, stop_ids: set[int
     }
 
 
-def check_versions(written: Sequence[Written], version: str) -> None:
+def check_versions(written: Sequence[VllmCompletion], version: str) -> None:
     """Raises: UserError: some token was sampled with other weights."""
     for one in written:
         if one.versions != [version] or not version:
             raise UserError(
                 "vLLM sampled with other weights than those of the last update",
-                where="rollout",
-                given=", ".join(one.versions) or "no version",
-                allowed=version or "an update before the first rollout",
-                do="one run to a server: another one may use it, too; resume=auto goes on from the last checkpoint",
+                key="rollout",
+                value=", ".join(one.versions) or "no version",
+                expected=version or "an update before the first rollout",
+                hint="one run to a server: another one may use it, too; resume=auto goes on from the last checkpoint",
                 code=1,
             )
 
 
 @torch.no_grad()
-def own_logps(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]], temperature: float) -> Tensor:
+def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]], temperature: float) -> Tensor:
     """(N,) log-probs of all completion tokens under the policy itself."""
     was_training = model.training
     model.eval()
     try:
         with torch.autocast(model.device.type, enabled=False):
-            logps, _ = plain(model, stack(pairs, 0).to(model.device), temperature, False)
+            logps, _ = padded_forward(model, stack(pairs, 0).to(model.device), temperature, False)
     finally:
         model.train(was_training)
     return logps.float().cpu()
@@ -206,7 +206,7 @@ def own_logps(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]
 @torch.no_grad()
 def weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Name and value of every weight as in a checkpoint, tied ones once, adapters added to what they adapt."""
-    whole = inner(model)
+    whole = unwrap_peft(model)
     for name, parameter in whole.named_parameters():
         owner, _, rest = name.partition(".base_layer.")
         if rest:

@@ -19,7 +19,7 @@ class Advantage(Protocol):
     def __call__(self, *rewards: Tensor) -> Tensor: ...
 
 
-def credit(advantage: Advantage, rewards: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
+def compute_advantages(advantage: Advantage, rewards: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
     """(P, G) advantages, from what the function asks for."""
     inner = advantage.func if isinstance(advantage, partial) else advantage
     return advantage(terms, weights) if getattr(inner, "per_term", False) else advantage(rewards)
@@ -30,7 +30,7 @@ def expected_frac_zero_std(solved: float, group_size: int) -> float:
     return solved**group_size + (1 - solved) ** group_size
 
 
-def centred(rewards: Tensor) -> Tensor:
+def center_rewards(rewards: Tensor) -> Tensor:
     """Reward minus its group's mean; exactly 0 where all rewards are equal, and where a reward is missing."""
     mean = torch.nanmean(rewards, dim=1, keepdim=True)
     return torch.where(has_signal(rewards), (rewards - mean).nan_to_num(0.0), 0.0)
@@ -39,7 +39,7 @@ def centred(rewards: Tensor) -> Tensor:
 def group_std(rewards: Tensor) -> Tensor:
     """(P, 1) sample standard deviation (n - 1) over the rewards that are there."""
     count = (~rewards.isnan()).sum(1, keepdim=True)
-    return (centred(rewards).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+    return (center_rewards(rewards).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
 
 
 def has_signal(rewards: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from r1.stage.advantage.base import centred
+from r1.stage.advantage.base import center_rewards
 
 
 def batch(rewards: Tensor, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
@@ -15,7 +15,7 @@ def batch(rewards: Tensor, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
 
     A group whose rewards hardly differ is not blown up to the same size as one whose rewards do.
     """
-    gaps = centred(rewards)
+    gaps = center_rewards(rewards)
     count = (~rewards.isnan()).sum()
     return gaps / ((gaps.square().sum() / (count - 1).clamp(min=1)).sqrt() + epsilon)
 

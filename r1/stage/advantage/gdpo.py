@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from r1.stage.advantage.base import centred, group_std
+from r1.stage.advantage.base import center_rewards, group_std
 
 
 def gdpo(terms: Tensor, weights: Tensor, *, epsilon: Annotated[float, Gt(0)], scale_by_batch: bool) -> Tensor:
@@ -24,7 +24,7 @@ def gdpo(terms: Tensor, weights: Tensor, *, epsilon: Annotated[float, Gt(0)], sc
     Returns:
         (P, G).
     """
-    scaled = torch.stack([centred(term) / (group_std(term) + epsilon) for term in terms])
+    scaled = torch.stack([center_rewards(term) / (group_std(term) + epsilon) for term in terms])
     advantages = (weights[:, None, None] * scaled).sum(0)
     if scale_by_batch:  # their mean is 0 already
         count = (~terms.isnan().all(0)).sum()

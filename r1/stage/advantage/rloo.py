@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from r1.stage.advantage.base import centred
+from r1.stage.advantage.base import center_rewards
 
 
 def rloo(rewards: Tensor) -> Tensor:
@@ -13,7 +13,7 @@ def rloo(rewards: Tensor) -> Tensor:
     (P, G) -> (P, G); n counts the rewards that are there.
     """
     count = (~rewards.isnan()).sum(1, keepdim=True)
-    return centred(rewards) * count / (count - 1).clamp(min=1)
+    return center_rewards(rewards) * count / (count - 1).clamp(min=1)
 
 
 rloo.min_group_size = 2  # type: ignore[attr-defined]  # a group of one has no others

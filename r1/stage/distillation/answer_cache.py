@@ -20,12 +20,12 @@ from rich.markup import escape
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 
-BEGINNING = b'{"key": "'  # of every line
+LINE_PREFIX = b'{"key": "'  # of every line
 CHECKSUM = b', "crc": "'  # CRC-32 of the line without it
 WAIT_S = 0.1
 
 
-class Store:
+class AnswerCache:
     """Context manager around the open file.
 
     Args:
@@ -43,11 +43,11 @@ class Store:
             raise self._error("this is a folder", allowed="a file, which is made if it is not there")
         if file.is_file():
             with file.open("rb") as opened:
-                held = opened.read(len(BEGINNING))
-            if held != BEGINNING[: len(held)]:
+                held = opened.read(len(LINE_PREFIX))
+            if held != LINE_PREFIX[: len(held)]:
                 raise self._error("this file is no store, and is left as it is", allowed="a new file, or a store")
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> AnswerCache:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self.file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -55,7 +55,7 @@ class Store:
             raise self._error(f"the store cannot be written: {error.strerror}", code=STORAGE) from None
         try:
             self._lock()
-            self._mend()
+            self._truncate_partial_line()
             _sync_folder(self.file.parent)
         except BaseException:
             os.close(self._descriptor)
@@ -79,7 +79,7 @@ class Store:
                 self.poll()
                 time.sleep(WAIT_S)
 
-    def _mend(self) -> None:
+    def _truncate_partial_line(self) -> None:
         """Cut away what a crash left of a last line."""
         size = end = os.fstat(self._descriptor).st_size
         while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
@@ -93,7 +93,7 @@ class Store:
         with open(self._descriptor, "rb", closefd=False) as lines:
             lines.seek(0)
             for number, line in enumerate(lines, 1):
-                row = unsealed(line)
+                row = decode_line(line)
                 if row is None:
                     damaged.append(number)
                 else:
@@ -108,7 +108,7 @@ class Store:
         Raises:
             UserError: they cannot be written.
         """
-        left = memoryview(b"".join(map(sealed, rows)))
+        left = memoryview(b"".join(map(encode_line, rows)))
         try:
             while left:
                 left = left[os.write(self._descriptor, left) :]
@@ -118,16 +118,16 @@ class Store:
             raise self._error(f"the store cannot be written: {error.strerror}", do=do, code=STORAGE) from None
 
     def _error(self, what: str, **more: Any) -> UserError:
-        return UserError(what, where=self.where, given=str(self.file), **more)
+        return UserError(what, key=self.where, value=str(self.file), **more)
 
 
-def sealed(row: dict[str, Any]) -> bytes:
+def encode_line(row: dict[str, Any]) -> bytes:
     """A line; ``row`` begins with its ``key``."""
     text = json.dumps(row, ensure_ascii=False).encode()
     return text[:-1] + CHECKSUM + b'%08x"}\n' % crc32(text)
 
 
-def unsealed(line: bytes) -> dict[str, Any] | None:
+def decode_line(line: bytes) -> dict[str, Any] | None:
     """The row of a line; None if the line is not as it was written."""
     body, _, checksum = line.rpartition(CHECKSUM)
     if checksum != b'%08x"}\n' % crc32(body + b"}"):

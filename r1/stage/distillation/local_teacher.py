@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from r1.teacher.base import Teacher
 
 
-class FrozenTeacher:
+class LocalTeacher:
     """Holds the teacher outside of the LightningModule: no checkpoint holds it and no optimizer sees it.
 
     Raises:
@@ -27,10 +27,10 @@ class FrozenTeacher:
         if not isinstance(teacher, Transformers):
             raise UserError(
                 "this stage reads the teacher's log-probability of every token, which only a model in this process has",
-                where="teacher",
-                given=teacher.name,
-                allowed="teacher=transformers",
-                do="teacher=transformers teacher.path=MODEL, or stage=distill, which needs the teacher's answers only",
+                key="teacher",
+                value=teacher.name,
+                expected="teacher=transformers",
+                hint="teacher=transformers teacher.path=MODEL, or stage=distill, which needs the teacher's answers only",
             )
         check_same_tokens(tokenizer, teacher.tokenizer, teacher.name)
         self.teacher = teacher
@@ -58,9 +58,9 @@ def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedToken
         return
     raise UserError(
         f"student and teacher have different tokenizers, so their distributions cannot be compared: {how}",
-        where="teacher.path",
-        given=teacher_path,
-        allowed=f"a model with the tokenizer of {student.name_or_path or 'model.path'}",
-        do="take a teacher of the student's family, or stage=distill, which needs the teacher's answers only",
+        key="teacher.path",
+        value=teacher_path,
+        expected=f"a model with the tokenizer of {student.name_or_path or 'model.path'}",
+        hint="take a teacher of the student's family, or stage=distill, which needs the teacher's answers only",
         code=MODEL,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 REASONS = ("unfinished", "too_short", "not_answerable", "held_out", "duplicate")
 
 
-class Opening:
+class QuestionPrompt:
     """The template up to where the user's question starts (the pre-query template of Magpie, Xu et al. 2024).
 
     A question ends at a special token, at the text that the template puts behind it, or, with ``single_line``, at its
@@ -42,7 +42,7 @@ class Opening:
         return None if rollout.truncated and not end else text.strip()
 
 
-class Sieve:
+class QuestionFilter:
     """Takes questions that can be answered, are new, and are not held out; counts the others by their reason.
 
     Args:

@@ -9,18 +9,18 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from r1.core.console import console, sentence
+from r1.core.console import console, status_line
 from r1.core.errors import MODEL, UserError
-from r1.core.progress_counter import Counting
+from r1.core.progress_counter import ProgressCounter
 from r1.data.base import Row
-from r1.stage.distillation.answer_cache import Store
+from r1.stage.distillation.answer_cache import AnswerCache
 from r1.teacher.base import Answer, Question, Reply, Teacher, content_key
 
 ModelChange = Literal["stop", "accept"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class TeacherAnswers:
     """What came of it.
 
     Attributes:
@@ -34,22 +34,26 @@ class Asked:
     timing: dict[str, float]
 
 
-def ask(
-    teacher: Teacher, questions: Sequence[Question], store: Store, poll: Callable[[], None], model_change: ModelChange
-) -> Asked:
+def query_teacher(
+    teacher: Teacher,
+    questions: Sequence[Question],
+    store: AnswerCache,
+    poll: Callable[[], None],
+    model_change: ModelChange,
+) -> TeacherAnswers:
     """Take from the store what it holds, ask for the rest.
 
     Raises:
         UserError: the teacher gives up; or the model behind it has changed, and ``model_change`` is ``stop``.
     """
-    wanted = {content_key(asked_for(teacher, question)): question for question in questions}
+    wanted = {content_key(cache_key_fields(teacher, question)): question for question in questions}
     held = {row["key"]: Answer(**row["answer"]) for row in store.rows() if row["key"] in wanted and row["answer"]}
-    models, tally = Models(teacher.name, model_change, store, poll), Tally(len(held))
+    models, tally = ModelChangeGuard(teacher.name, model_change, store, poll), QueryStats(len(held))
     models.see(held.values())
     models.poll()
     left = [question for key, question in wanted.items() if key not in held]
     try:
-        with Counting("asking", len(wanted)) as progress, closing(teacher.answer(left, models.poll)) as arriving:
+        with ProgressCounter("asking", len(wanted)) as progress, closing(teacher.answer(left, models.poll)) as arriving:
             for replies in arriving:
                 lines = [line(teacher, reply) for reply in replies]
                 store.add(lines)
@@ -59,29 +63,29 @@ def ask(
                 models.see(reply.answer for reply in replies if reply.answer)
         models.poll()
     finally:
-        console.print(sentence(f"{len(held)} of {len(wanted)} answers: {tally}"))
-    keys = (content_key(asked_for(teacher, question)) for question in questions)
+        console.print(status_line(f"{len(held)} of {len(wanted)} answers: {tally}"))
+    keys = (content_key(cache_key_fields(teacher, question)) for question in questions)
     pairs = [(question.row, held[key]) for key, question in zip(keys, questions, strict=True) if key in held]
-    return Asked(pairs, counts(held.values(), models, tally), tally.timing())
+    return TeacherAnswers(pairs, counts(held.values(), models, tally), tally.timing())
 
 
-def asked_for(teacher: Teacher, question: Question) -> dict[str, Any]:
+def cache_key_fields(teacher: Teacher, question: Question) -> dict[str, Any]:
     """All that decides an answer; the sample too, for backends that do not heed the seed."""
     return teacher.identity(question.row) | {"sample": question.sample, "seed": question.seed}
 
 
 def line(teacher: Teacher, reply: Reply) -> dict[str, Any]:
     """A reply as the store keeps it. One without an answer is kept for the reader, and asked for again."""
-    asked = asked_for(teacher, reply.question)
+    asked = cache_key_fields(teacher, reply.question)
     answer = asdict(reply.answer) if reply.answer else None
-    failures = [{"kind": failure.kind, "said": failure.said} for failure in reply.failures]
+    failures = [{"kind": failure.kind, "said": failure.message} for failure in reply.failures]
     return {"key": content_key(asked), "asked": asked, "answer": answer, "failures": failures}
 
 
-class Models:
+class ModelChangeGuard:
     """What the backend says has answered: one model, or the answers are not of one teacher."""
 
-    def __init__(self, name: str, change: ModelChange, store: Store, poll: Callable[[], None]) -> None:
+    def __init__(self, name: str, change: ModelChange, store: AnswerCache, poll: Callable[[], None]) -> None:
         self.name, self.change, self.store, self._poll = name, change, store, poll
         self.seen: list[str] = []
 
@@ -93,9 +97,9 @@ class Models:
 
     def _tell(self, model: str) -> None:
         if len(self.seen) > 1 and self.change == "accept":
-            console.print(sentence(f"warning: {self._changed()}"))
+            console.print(status_line(f"warning: {self._changed()}"))
         if len(self.seen) == 1 and model != self.name:
-            console.print(sentence(f"note: `{self.name}` was asked for, and `{model}` says that it answers"))
+            console.print(status_line(f"note: `{self.name}` was asked for, and `{model}` says that it answers"))
 
     def _changed(self) -> str:
         return f"the teacher's model has changed: `{self.seen[-1]}` answers now, `{self.seen[-2]}` did before"
@@ -106,15 +110,15 @@ class Models:
         if len(self.seen) > 1 and self.change == "stop":
             raise UserError(
                 self._changed(),
-                where="teacher.model",
-                given=self.name,
-                do="name one exact model and ask it for all answers; or keep both, in another output_dir: "
+                key="teacher.model",
+                value=self.name,
+                hint="name one exact model and ask it for all answers; or keep both, in another output_dir: "
                 f"stage.model_change=accept stage.store={self.store.file}",
                 code=MODEL,
             )
 
 
-class Tally:
+class QueryStats:
     """What this process has asked, for the screen and ``timing.jsonl``."""
 
     def __init__(self, num_stored: int) -> None:
@@ -154,7 +158,7 @@ def _by_reason(what: str, kinds: Counter[str]) -> str:
     return f"{kinds.total()} {what} ({', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))})"
 
 
-def counts(answers: Iterable[Answer], models: Models, tally: Tally) -> dict[str, int]:
+def counts(answers: Iterable[Answer], models: ModelChangeGuard, tally: QueryStats) -> dict[str, int]:
     """The cost in tokens of all answers that are used, whoever paid; models that have answered; what is missing."""
     used = list(answers)
     return {

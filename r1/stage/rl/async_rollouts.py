@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from r1.rollout.base import Sampler
     from r1.stage.grpo import Grpo
 
-Asked = tuple[list["Row"], list[list[int]]]
+PromptsAndSeeds = tuple[list["Row"], list[list[int]]]
 
 
 @dataclass(frozen=True)
-class Taken:
+class RolloutBatch:
     """A rollout batch that is there: this device's groups, and the optimizer steps that its weights had seen."""
 
     number: int
@@ -33,7 +33,7 @@ class Taken:
     groups: list[list[Rollout]]
 
 
-class Ahead:
+class AsyncRollouts:
     """Hands out rollout batches in order, each begun when the one before it is handed out.
 
     Args:
@@ -41,11 +41,11 @@ class Ahead:
         asked: number of a rollout batch -> the rows and the seeds of its completions, on this device.
     """
 
-    def __init__(self, stage: Grpo, sampler: Sampler, asked: Callable[[int], Asked]) -> None:
+    def __init__(self, stage: Grpo, sampler: Sampler, asked: Callable[[int], PromptsAndSeeds]) -> None:
         self.stage, self.sampler, self.asked = stage, sampler, asked
         self.pending: int | None = None
         self.version = 0  # optimizer steps that the weights had seen which the pending batch is sampled with
-        self.taken: Taken | None = None  # the newest batch that every device has
+        self.taken: RolloutBatch | None = None  # the newest batch that every device has
         self.held: dict[str, Any] | None = None  # the pending one of a run that goes on
 
     def take(self, number: int) -> list[list[Rollout]]:
@@ -63,12 +63,12 @@ class Ahead:
         self.sampler.settle(self.stage.poll)
         self.stage.gather(None)
 
-    def _result(self, number: int) -> Taken:
+    def _result(self, number: int) -> RolloutBatch:
         if self.pending != number:
             self._begin(number)
         groups = self.sampler.result(self.stage.poll)
         self.stage.gather(None)  # until then another device may be stopped, and need the weights that it is made with
-        return Taken(number, self.version, groups)
+        return RolloutBatch(number, self.version, groups)
 
     def _begin(self, number: int) -> None:
         stage, weights, version = self.stage, None, self.stage.trainer.global_step
@@ -101,4 +101,4 @@ class Ahead:
         groups = [[Rollout(**r) for r in group] for state in states for group in state["taken"]["groups"]]
         share = len(groups) // self.stage.ranks.size
         first = self.stage.ranks.rank * share
-        self.taken = Taken(**states[0]["taken"] | {"groups": groups[first : first + share]})
+        self.taken = RolloutBatch(**states[0]["taken"] | {"groups": groups[first : first + share]})

@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from r1.core.seeds import batch_indices, key
+from r1.core.seeds import batch_indices, derive_seed
 from r1.model.sequences import padded, stack
-from r1.stage.advantage.base import credit, group_std, has_signal
+from r1.stage.advantage.base import compute_advantages, group_std, has_signal
 from r1.stage.loss.base import StepCounts
 from r1.stage.rl.experience import Experience, Group, select, terms, totals
-from r1.stage.validation.readability import look, training
+from r1.stage.validation.readability import readability_of, train_metrics
 
 if TYPE_CHECKING:
     from r1.data.base import Row
@@ -52,7 +52,7 @@ class Collector:
         if not self.stage.ahead:
             self.stage.update_engine()
         groups = self.groups(step, self.stage.step_indices(step), attempt=0)
-        self.stage.note(metrics(self.of_all(summaries(groups)), groups[0].scores.weights))
+        self.stage.note(metrics(self.gather_flat(group_summaries(groups)), groups[0].scores.weights))
         if self.zero_variance == "resample":
             groups = self.resampled(step, groups)
         experience, rewards = self.experience(groups)
@@ -65,9 +65,9 @@ class Collector:
                 first.scores,
                 experience.advantages,
             )
-        return self.chosen(experience, rewards, groups)
+        return self.select_trainable(experience, rewards, groups)
 
-    def of_all(self, values: list[T]) -> list[T]:
+    def gather_flat(self, values: list[T]) -> list[T]:
         """One value of each group, of all devices, in the order of the step's examples."""
         return [value for part in self.stage.gather(values) for value in part]
 
@@ -81,8 +81,8 @@ class Collector:
         texts, scores = stage.score(
             [row for row in rows for _ in range(stage.group_size)], [r for group in rollouts for r in group]
         )
-        stage.accumulate({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
-        stage.accumulate(dict(stage.pop_scorer_counts()))
+        stage.log_sum({"time/rollout": sampled - started, "time/score": time.monotonic() - sampled})
+        stage.log_sum(dict(stage.pop_scorer_counts()))
         cuts = [range(p * stage.group_size, (p + 1) * stage.group_size) for p in range(len(rows))]
         return [
             Group(row, group, [texts[b] for b in cut], scores.part(cut))
@@ -93,7 +93,7 @@ class Collector:
         """The questions, and the seeds of the completions of each."""
         stage = self.stage
         purpose: list[str | int] = ["rollout", step] if attempt == 0 else ["resample", attempt, step]
-        seeds = [[key(stage.seed, *purpose, i, g) for g in range(stage.group_size)] for i in indices]
+        seeds = [[derive_seed(stage.seed, *purpose, i, g) for g in range(stage.group_size)] for i in indices]
         return [stage.data.train[i] for i in indices], seeds
 
     def pop_tokens(self) -> int:
@@ -109,12 +109,12 @@ class Collector:
         """
         stage, groups = self.stage, list(groups)
         for attempt in range(1, self.max_resamples + 1):
-            empty = self.of_all((~has_signal(totals(groups)).flatten()).tolist())
+            empty = self.gather_flat((~has_signal(totals(groups)).flatten()).tolist())
             if not any(empty):
                 break
             places = [place for place, flag in enumerate(empty) if flag]
             num_examples = len(stage.data.train)
-            indices = batch_indices(key(stage.seed, "resample", attempt), step, len(empty), num_examples)
+            indices = batch_indices(derive_seed(stage.seed, "resample", attempt), step, len(empty), num_examples)
             first = stage.trainer.global_rank * len(groups)
             mine = {p - first: i for p, i in zip(places, indices, strict=False) if 0 <= p - first < len(groups)}
             fresh = self.groups(step, list(mine.values()), attempt) if mine else []
@@ -135,7 +135,7 @@ class Collector:
             gap = stage.kl(engine_logps, stage.logps_under(stage.reference.model, batch))
             penalty = -(gap * batch.mask).sum(1).view_as(rewards)
             mean = penalty.mean() / stage.plan.num_devices
-            stage.accumulate({"reward/kl": mean, "reward/kl_weighted": stage.kl_coef * mean})
+            stage.log_sum({"reward/kl": mean, "reward/kl_weighted": stage.kl_coef * mean})
             total = rewards + stage.kl_coef * penalty
             values = torch.cat([values, penalty[None]])
             weights = torch.cat([weights, torch.tensor([stage.kl_coef])])
@@ -155,9 +155,11 @@ class Collector:
         """
         found = self.stage.gather({"total": total, "values": values})
         totals, terms = (torch.cat([part[name] for part in found], dim=-2) for name in ("total", "values"))
-        return credit(self.stage.advantage, totals, terms, weights).chunk(len(found))[self.stage.trainer.global_rank]
+        return compute_advantages(self.stage.advantage, totals, terms, weights).chunk(len(found))[
+            self.stage.trainer.global_rank
+        ]
 
-    def chosen(self, experience: Experience, rewards: Tensor, groups: Sequence[Group]) -> Experience:
+    def select_trainable(self, experience: Experience, rewards: Tensor, groups: Sequence[Group]) -> Experience:
         """Leave out what is not learned from, count what the step's means are taken over, ask the reference."""
         stage = self.stage
         signal = has_signal(rewards).expand_as(rewards).flatten().tolist()
@@ -184,7 +186,7 @@ class Collector:
         return left
 
 
-def summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
+def group_summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """What the metrics look at, for each group a list over its completions."""
     return [
         {
@@ -192,7 +194,7 @@ def summaries(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "terms": group.scores.terms,
             "lengths": [len(r.completion_ids) for r in group.rollouts],
             "truncated": [r.truncated for r in group.rollouts],
-            "looks": list(map(look, group.texts)),
+            "looks": list(map(readability_of, group.texts)),
         }
         for group in groups
     ]
@@ -209,7 +211,7 @@ def metrics(groups: Sequence[dict[str, Any]], weights: dict[str, float | None]) 
         "train/completion_length": sum(lengths) / len(lengths),
         "train/truncated": sum(truncated) / len(truncated),
     }
-    found |= training(looks)
+    found |= train_metrics(looks)
     for name, weight in weights.items():
         mean = torch.tensor([group["terms"][name] for group in groups]).nanmean()
         found |= {f"reward/{name}": mean, f"reward/{name}_weighted": mean * (weight or 0.0)}

@@ -52,14 +52,14 @@ class Experience(Sequences):
     old_logps: Tensor | None
     ref_logps: Tensor | None
     counts: StepCounts
-    fresh: bool = True
+    is_first_pass: bool = True
 
-    def again(self) -> Experience:
+    def as_stale(self) -> Experience:
         """The same for a further pass."""
-        return replace(self, fresh=False)
+        return replace(self, is_first_pass=False)
 
 
-def per_token_fields(experience: Experience) -> dict[str, Tensor]:
+def per_token_tensors(experience: Experience) -> dict[str, Tensor]:
     names = ("engine_logps", "old_logps", "ref_logps")
     return {name: value for name in names if (value := getattr(experience, name)) is not None}
 
@@ -68,7 +68,7 @@ def select(experience: Experience, rows: Sequence[int]) -> Experience:
     """These completions alone, trimmed to the longest of them."""
     kept = experience.rows(rows)
     width = kept["completion_ids"].shape[1]
-    for name, value in per_token_fields(experience).items():
+    for name, value in per_token_tensors(experience).items():
         kept[name] = value[list(rows), :width]
     return replace(experience, **kept, advantages=experience.advantages[list(rows)])
 
@@ -89,10 +89,10 @@ def from_state(state: dict[str, Any]) -> Experience:
     return Experience(**state | {"counts": StepCounts(**state["counts"])})
 
 
-def joined(parts: Sequence[Experience]) -> Experience:
+def concat(parts: Sequence[Experience]) -> Experience:
     """The experience of several devices as one; the counts of the step are the same in all."""
     tensors: dict[str, Any] = {"advantages": torch.cat([part.advantages for part in parts])}
-    for name in ("prompt_ids", "completion_ids", *per_token_fields(parts[0])):
+    for name in ("prompt_ids", "completion_ids", *per_token_tensors(parts[0])):
         width = max(getattr(part, name).shape[1] for part in parts)
         rows = [pad(getattr(part, name), (0, width - getattr(part, name).shape[1])) for part in parts]
         tensors[name] = torch.cat(rows)

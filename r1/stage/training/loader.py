@@ -25,7 +25,7 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         while self.step < self.num_steps:
-            with self.stage.whole_policy():  # nobody waits for another while rollouts are made
+            with self.stage.summon_full_params():  # nobody waits for another while rollouts are made
                 batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
             yield from batches
@@ -39,7 +39,7 @@ class StepLoader:
 
 
 @dataclass(frozen=True)
-class Once:
+class SingleBatchLoader:
     """A dataloader of one item (Lightning would take a plain list for several dataloaders)."""
 
     item: Any
@@ -64,7 +64,7 @@ class Batches:
         return iter(self.batches)
 
 
-def recount(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
+def rescale_progress(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
     """Lightning counts micro-batches, of which there may be more or fewer in a step than when it was saved."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):

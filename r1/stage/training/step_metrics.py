@@ -9,12 +9,12 @@ from torch import Tensor
 Metrics = Mapping[str, Tensor | float]
 
 
-class StepRow(dict[str, float]):
+class StepMetrics(dict[str, float]):
     """Sums of this device by name; ``noted`` names those that every device finds alike."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.noted: set[str] = set()
+        self.replicated: set[str] = set()
 
     def add(self, metrics: Metrics) -> None:
         for name, value in metrics.items():
@@ -22,18 +22,18 @@ class StepRow(dict[str, float]):
 
     def note(self, metrics: Metrics) -> None:
         self.add(metrics)
-        self.noted |= metrics.keys()
+        self.replicated |= metrics.keys()
 
     def close(self, gather: Callable[[dict[str, float]], list[dict[str, float]]]) -> dict[str, float]:
         """The row, the same on every device; the next one begins."""
-        alike = {name: self[name] for name in self if name in self.noted}
-        row = together(gather({name: self[name] for name in self if name not in alike})) | alike
+        alike = {name: self[name] for name in self if name in self.replicated}
+        row = reduce_over_ranks(gather({name: self[name] for name in self if name not in alike})) | alike
         self.clear()
-        self.noted.clear()
+        self.replicated.clear()
         return row
 
 
-def together(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def reduce_over_ranks(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """What the devices have summed up, over all of them; of times the longest, which the others have waited for."""
     whole: dict[str, float] = {}
     for name, value in (item for part in parts for item in part.items()):

@@ -21,7 +21,7 @@ from r1.data.completion import MAX_CHARS, parse
 from r1.data.text import words
 
 T = TypeVar("T")
-SPACED = (  # markers of languages that put spaces between words: whole words
+WORD_MARKERS = (  # markers of languages that put spaces between words: whole words
     # English
     *("wait", "hold on", "let me check", "let me double-check", "let me recheck", "let me re-check", "let me verify"),
     *("let's check", "let's double-check", "let's verify", "on second thought", "i made a mistake", "that's wrong"),
@@ -49,7 +49,7 @@ UNSPACED = (  # of languages that do not, or that add endings: from the start of
     # Japanese, Korean
     *("待って", "待てよ", "確認しよう", "잠깐", "다시 확인", "다시 계산", "검산"),
 )
-MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(SPACED)})(?!\\w)|{'|'.join(UNSPACED)})", re.IGNORECASE)
+MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(WORD_MARKERS)})(?!\\w)|{'|'.join(UNSPACED)})", re.IGNORECASE)
 
 # "is 15, is 16": a result that is stated again at once, and differently.
 RESTATED = re.compile(
@@ -83,12 +83,12 @@ def summarise(
     return figures
 
 
-def look(completion: str) -> tuple[float | None, bool]:
+def readability_of(completion: str) -> tuple[float | None, bool]:
     """How consistent its thinking's language is, None without a word, and whether it reflects."""
     return consistency(_thinking(completion)), reflects(completion)
 
 
-def training(looks: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
+def train_metrics(looks: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
     """``train/language`` and ``train/reflection`` of one batch; no language where nothing is thought in words."""
     shares = [share for share, _ in looks if share is not None]
     figures = {"train/reflection": sum(reflecting for _, reflecting in looks) / len(looks)}

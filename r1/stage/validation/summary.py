@@ -9,10 +9,10 @@ from r1.data.base import Row
 from r1.reward.base import Scores
 from r1.stage.validation.metrics import Sample, reward, summarise
 
-OF_A_PART = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
+PER_SOURCE_METRICS = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
 
 
-def figures(
+def validation_metrics(
     rows: Sequence[Row],
     samples: Sequence[Sample],
     scores: Scores,
@@ -21,15 +21,19 @@ def figures(
     ks: Sequence[int],
 ) -> dict[str, Estimate]:
     """Of completions that stand ``num_samples`` in a row for each prompt; ``val/<part>/pass@1`` for a part's own."""
-    found = whole(samples, scores, num_samples, ks)
+    found = overall_metrics(samples, scores, num_samples, ks)
     for part in parts:
         if mine := [b for b, row in enumerate(rows) if row["part"] == part]:
-            own = whole([samples[b] for b in mine], scores.part(mine), num_samples, ks)
-            found |= {f"val/{part}/{name.removeprefix('val/')}": own[name] for name in OF_A_PART if name in own}
+            own = overall_metrics([samples[b] for b in mine], scores.part(mine), num_samples, ks)
+            found |= {
+                f"val/{part}/{name.removeprefix('val/')}": own[name] for name in PER_SOURCE_METRICS if name in own
+            }
     return found
 
 
-def whole(samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]) -> dict[str, Estimate]:
+def overall_metrics(
+    samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]
+) -> dict[str, Estimate]:
     """What is right, the form, and each reward term; the reward itself where some question has no gold answer."""
     found = summarise([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
     values = {f"val/reward/{name}": values for name, values in scores.terms.items()}

@@ -6,7 +6,7 @@ import time
 from threading import Event, Lock
 
 
-class Pace:
+class RateLimiter:
     """Whoever goes first pays, and the next waits until it is paid off: no bursts, and exact in the long run.
 
     Args:
@@ -17,7 +17,7 @@ class Pace:
         self.seconds_each = 60.0 / per_minute if per_minute else 0.0
         self._free_at, self._lock = 0.0, Lock()
 
-    def pay(self, amount: int) -> float:
+    def reserve(self, amount: int) -> float:
         """Take ``amount`` off the rate; seconds to wait for what was taken before."""
         with self._lock:
             now = time.monotonic()
@@ -27,4 +27,4 @@ class Pace:
 
     def wait(self, amount: int, stop: Event) -> None:
         """Wait until ``amount`` more may go out, or until ``stop``."""
-        stop.wait(self.pay(amount))
+        stop.wait(self.reserve(amount))

@@ -14,7 +14,7 @@ from r1.teacher.base import Question, Reply
 POLL_S = 0.1
 
 
-class Crew:
+class RequestPool:
     """Context manager around at most ``size`` threads that call ``work(question, stopping)`` for one after the other.
 
     A thread takes its next question when a reply has been dealt with: never more than ``size`` are in flight or
@@ -34,15 +34,15 @@ class Crew:
     ) -> None:
         self.work, self.stopping, self._left = work, Event(), len(questions)
         self.max_failures, self._num_failed, self._lock = max_failures, 0, Lock()
-        self.last_straw: Reply | None = None
+        self.fatal_reply: Reply | None = None
         self._todo, self._done = SimpleQueue[Question](), SimpleQueue[Reply]()
-        self._dealt_with = Semaphore(0)
+        self._consumed = Semaphore(0)
         self._crashes: list[BaseException] = []
         for question in questions:
             self._todo.put(question)
         self._threads = [Thread(target=self._run, name="teacher", daemon=True) for _ in questions[:size]]
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> RequestPool:
         for thread in self._threads:
             thread.start()
         return self
@@ -54,7 +54,7 @@ class Crew:
 
     def _stop(self) -> None:
         self.stopping.set()  # wakes those that wait for another attempt
-        self._dealt_with.release(max(1, len(self._threads)))
+        self._consumed.release(max(1, len(self._threads)))
 
     def _run(self) -> None:
         try:
@@ -63,7 +63,7 @@ class Crew:
                     if reply := self.work(self._todo.get_nowait(), self.stopping):
                         self._count(reply)
                         self._done.put(reply)
-                        self._dealt_with.acquire()
+                        self._consumed.acquire()
         except BaseException as error:
             self._crashes.append(error)
 
@@ -71,8 +71,8 @@ class Crew:
         if reply.answer is None:
             with self._lock:
                 self._num_failed += 1
-                if self._num_failed > self.max_failures or reply.failures[-1].hopeless:
-                    self.last_straw = self.last_straw or reply
+                if self._num_failed > self.max_failures or reply.failures[-1].fatal:
+                    self.fatal_reply = self.fatal_reply or reply
                     self.stopping.set()
 
     def replies(self, poll: Callable[[], None]) -> Iterator[list[Reply]]:
@@ -81,11 +81,11 @@ class Crew:
             poll()
             if batch := self._arrived(POLL_S):
                 yield batch
-                self._dealt_with.release(len(batch))
+                self._consumed.release(len(batch))
             if self._crashes:
                 raise self._crashes[0]
 
-    def late(self, seconds: float) -> Iterator[list[Reply]]:
+    def drain(self, seconds: float) -> Iterator[list[Reply]]:
         """Ask nothing more; what is in flight and comes within ``seconds``."""
         self._stop()
         deadline = time.monotonic() + seconds

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from records import HOSTILE, Tags, sample
 
 from examples.claims.claims import CLAIMS, MIDDLE, Claim, Curves
-from examples.claims.effect import At, StepsTo
+from examples.claims.effect import MetricAt, StepsTo
 from r1.core.metrics import meaning
 from r1.core.paths import ROOT
 from r1.experiment.pipeline.run import page
@@ -44,7 +44,7 @@ def test_there_are_twelve_and_each_can_be_decided() -> None:
     assert all(any(effect.decides for effect in claim.effects) for claim in CLAIMS)
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.says)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.statement)
 def test_what_a_claim_reads_is_run(claim: Claim) -> None:
     assert set(claim.steps) <= set(PIPELINE["steps"])
     for step, metric in metrics_of(claim):
@@ -56,7 +56,7 @@ def test_what_a_claim_reads_is_run(claim: Claim) -> None:
             assert any(text.startswith("+data@data.parts.maths=") for text in PIPELINE["steps"][step])
     readings = [reading for effect in claim.effects for reading in effect.readings]
     curves = [reading for reading in readings if isinstance(reading, StepsTo)]
-    curves += [reading for reading in readings if isinstance(reading, At) and reading.when == MIDDLE]
+    curves += [reading for reading in readings if isinstance(reading, MetricAt) and reading.when == MIDDLE]
     assert all(MIDDLE % int(value(reading.step, "val.every")) == 0 for reading in curves)
 
 

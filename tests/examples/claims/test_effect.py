@@ -7,21 +7,25 @@ from pathlib import Path
 
 import pytest
 
-from examples.claims.effect import At, Effect, Mean, Measured, StepsTo, figure, measured, overall, verdict
-from r1.core.runs import Run
-from r1.experiment.report.variants import Figure
+from examples.claims.effect import Effect, Mean, Measured, MetricAt, StepsTo, figure, measured, overall, verdict
+from r1.core.runs import RunRecord
+from r1.experiment.report.variants import SeedEstimate
 
 
-def run(*values: float, start: float = 0.4, final: float = 0.9) -> Run:
+def run(*values: float, start: float = 0.4, final: float = 0.9) -> RunRecord:
     """A run whose metric ``m`` has these values at steps 0, 10, 20 ..."""
     metrics = {"start": {"m": {"value": start}}, "final": {"m": {"value": final}}}
     rows = [{"step": 10.0 * i, "m": value} for i, value in enumerate(values)]
-    return Run(Path("x"), {"metrics": metrics}, {}, [*rows, {"step": 5.0, "other": 1.0}])
+    return RunRecord(Path("x"), {"metrics": metrics}, {}, [*rows, {"step": 5.0, "other": 1.0}])
 
 
 def test_readings() -> None:
     held = run(0.4, 0.6, 1.0)
-    assert (At("a", "m", "start")(held), At("a", "m")(held), At("a", "m", 10)(held)) == (0.4, 0.9, 0.6)
+    assert (MetricAt("a", "m", "start")(held), MetricAt("a", "m")(held), MetricAt("a", "m", 10)(held)) == (
+        0.4,
+        0.9,
+        0.6,
+    )
     assert Mean("a", "m")(held) == pytest.approx(2 / 3)
 
 
@@ -48,7 +52,7 @@ def test_steps_to_a_level(level: float, steps: float) -> None:
 def test_a_verdict_is_where_the_interval_lies(
     low: float | None, high: float | None, above: float | None, below: float | None, found: str
 ) -> None:
-    assert verdict(Figure(0.2, low, high, 5), Effect("x", At("a", "m"), above=above, below=below)) == found
+    assert verdict(SeedEstimate(0.2, low, high, 5), Effect("x", MetricAt("a", "m"), above=above, below=below)) == found
 
 
 def test_effects_are_worked_out_within_each_seed() -> None:
@@ -57,20 +61,20 @@ def test_effects_are_worked_out_within_each_seed() -> None:
         "a": {seed: run(final=value) for seed, value in enumerate((0.2, 0.5, 0.9, 0.7))},
         "b": {seed: run(final=value) for seed, value in enumerate((0.1, 0.3, 0.6))},
     }
-    one = measured(Effect("x", At("a", "m"), At("b", "m"), above=0.0), runs)
+    one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), runs)
     assert one.value is not None
     assert one.value.value == pytest.approx(0.2)
     assert one.value.high == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5)
     assert (one.value.n, [side.n for side in one.sides if side], one.verdict) == (3, [4, 3], "undecided")
-    ratio = measured(Effect("x", At("a", "m"), At("b", "m"), operator.truediv), runs)
+    ratio = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), operator.truediv), runs)
     assert ratio.value is not None
     assert ratio.value.value == pytest.approx((2 + 5 / 3 + 1.5) / 3)
 
 
 def test_what_is_not_there_is_undecided() -> None:
-    one = measured(Effect("x", At("a", "m"), At("b", "m"), above=0.0), {"a": {0: run()}})
+    one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), {"a": {0: run()}})
     assert (one.value, one.sides[1], one.verdict) == (None, None, "undecided")
-    assert figure([0.5]) == Figure(0.5, None, None, 1)
+    assert figure([0.5]) == SeedEstimate(0.5, None, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +87,8 @@ def test_what_is_not_there_is_undecided() -> None:
     ],
 )
 def test_a_claim_needs_all_that_decides_it(intervals: list[tuple[float, float]], found: str) -> None:
-    deciding = Effect("x", At("a", "m"), above=0.0)
-    reported = Measured(Effect("y", At("a", "m")), Figure(-1.0, -1.1, -0.9, 5), ())
-    held = [Measured(deciding, Figure(0.0, low, high, 5), ()) for low, high in intervals]
+    deciding = Effect("x", MetricAt("a", "m"), above=0.0)
+    reported = Measured(Effect("y", MetricAt("a", "m")), SeedEstimate(-1.0, -1.1, -0.9, 5), ())
+    held = [Measured(deciding, SeedEstimate(0.0, low, high, 5), ()) for low, high in intervals]
     assert overall([*held, reported]) == found
     assert overall([reported]) == "undecided"

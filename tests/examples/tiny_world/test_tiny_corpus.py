@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from examples.tiny_world.tiny_corpus import LANGUAGE_SHARES, QUICK_RIGHT, QUICK_RIGHT_LONG, document, quick_guess
-from r1.config.build import Config, make
+from r1.config.build import Config, instantiate_node
 from r1.core.errors import UserError
 from r1.data.arithmetic import split_of
 from r1.data.base import Data
@@ -31,7 +31,7 @@ def corpus(config: Callable[..., Config]) -> Callable[..., Data]:
         cfg = config("data=tiny_corpus")
         shares = {f"share_{name}": share for name, share in SHARES.items() if name != "worked"}
         node = cfg["data"] | {"num_documents": NUM, "num_val": 20, "share_r1_zero": 0.2} | shares | knobs
-        return make(node, "data", cfg)
+        return instantiate_node(node, "data", cfg)
 
     return made
 

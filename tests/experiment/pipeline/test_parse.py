@@ -9,7 +9,7 @@ import pytest
 
 from r1.config.overrides import read
 from r1.core.errors import UserError
-from r1.experiment.pipeline.parse import peel, pipelines
+from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 from r1.experiment.pipeline.steps import Pipeline
 
 Asked = Callable[..., list[Pipeline]]
@@ -19,7 +19,7 @@ STEPS = {"a": ["stage=sft", "stage.lr=1"], "b": ["stage=eval", "model.path=${ste
 def test_what_is_meant_for_one_step_is_taken_off() -> None:
     argv = ["-m", "seed=3", "steps.rl.stage/loss=grpo", "+steps.rl.reward/terms@reward.terms.length=length"]
     argv += ["~steps.b.reward.terms.format", "++steps.rl.x.y=a=b", "+steps.more=['stage=eval']", "~steps.gone"]
-    rest, of_step = peel(argv)
+    rest, of_step = split_step_overrides(argv)
     assert rest == ["-m", "seed=3", "+steps.more=['stage=eval']", "~steps.gone"]
     assert of_step == {
         "rl": ["stage/loss=grpo", "+reward/terms@reward.terms.length=length", "++x.y=a=b"],
@@ -40,7 +40,7 @@ def test_the_later_layer_wins(asked: Asked) -> None:
         "seed=9",
     ]
     assert pipeline.overrides == ["experiment=mine", "seed=3", "stage.lr=3", "steps.a.stage.lr=4", "steps.b.seed=9"]
-    assert pipeline.everywhere == ["seed=3", "stage.lr=3"]
+    assert pipeline.global_overrides == ["seed=3", "stage.lr=3"]
 
 
 def test_a_seed_of_its_own_keeps_a_step_from_the_pipelines_seeds(asked: Asked) -> None:
@@ -72,7 +72,7 @@ def test_a_grid_varies_steps_and_what_all_share(asked: Asked) -> None:
 
 @pytest.mark.parametrize("argv", [[], ["stage=sft"], ["experiment=tiny_base", "seed=3"], ["seeds=[1]"]])
 def test_ordinary_runs_are_no_pipelines(argv: list[str]) -> None:
-    rest, of_step = peel(argv)
+    rest, of_step = split_step_overrides(argv)
     assert pipelines(*read(rest), of_step) == []
 
 
@@ -115,12 +115,12 @@ def test_mistakes(asked: Asked, argv: list[str], keys: dict[str, Any], where: st
 
 
 def test_a_step_without_a_pipeline() -> None:
-    rest, of_step = peel(["steps.rl.seed=1", "stage=sft"])
+    rest, of_step = split_step_overrides(["steps.rl.seed=1", "stage=sft"])
     with pytest.raises(UserError, match="no pipeline is chosen"):
         pipelines(*read(rest), of_step)
 
 
 def test_a_sweep_is_not_over_runs_and_pipelines(write: Callable[..., list[str]]) -> None:
-    rest, of_step = peel(["-m", *write()[:2], "experiment=mine,tiny_base"])
+    rest, of_step = split_step_overrides(["-m", *write()[:2], "experiment=mine,tiny_base"])
     with pytest.raises(UserError, match="not over both"):
         pipelines(*read(rest), of_step)

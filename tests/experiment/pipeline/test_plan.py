@@ -12,9 +12,9 @@ from conftest import PIPELINE
 
 from r1.core import provenance
 from r1.core.errors import UserError
-from r1.experiment.pipeline.explain import reasons, standing
+from r1.experiment.pipeline.explain import cache_status, reasons
 from r1.experiment.pipeline.node import Node, Plan
-from r1.model.loading import location
+from r1.model.loading import resolve_model_path
 
 Planned = Callable[..., Plan]
 STEPS: dict[str, list[str]] = PIPELINE["steps"]
@@ -31,7 +31,7 @@ def finish(node: Node, status: str = "finished") -> None:
     held = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
     code = provenance.code_hash(*node.config["extensions"])
     figures: dict[str, Any] = {"start": {}, "final": {}}
-    (node.folder / "model").symlink_to(location("r1:tiny"))
+    (node.folder / "model").symlink_to(resolve_model_path("r1:tiny"))
     (node.folder / "manifest.json").write_text(json.dumps(held | {"code": code, "metrics": figures}))
 
 
@@ -130,13 +130,13 @@ def test_why_a_step_is_not_cached(planned: Planned, monkeypatch: pytest.MonkeyPa
     sft = ["stage=sft", "data.num_train=64", "data.num_val=8"]
     steps = {"sft": sft, "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"]}
     first, second = planned(steps=steps).nodes
-    assert (standing(first), reasons(first)) == ("will run", ["there is no record of this step"])
+    assert (cache_status(first), reasons(first)) == ("will run", ["there is no record of this step"])
     finish(first)
     finish(second, "interrupted")
-    assert (standing(first), standing(second)) == ("cached", "will continue")
+    assert (cache_status(first), cache_status(second)) == ("cached", "will continue")
     assert reasons(second) == ["its record is interrupted"]
     first, second = planned("steps.sft.stage.lr=0.5", steps=steps).nodes
-    assert (standing(first), standing(second)) == ("will run", "will run")
+    assert (cache_status(first), cache_status(second)) == ("will run", "will run")
     assert reasons(first) == ["stage.lr: 0.001 -> 0.5"]
     assert reasons(second) == ["model.path: sft is not the run that it was"]
     finish(first)

@@ -14,7 +14,7 @@ from test_plan import finish
 
 from r1.core.errors import LOCKED, Interrupted, UserError
 from r1.core.files import lock
-from r1.core.statistics import over_seeds
+from r1.core.statistics import mean_over_seeds
 from r1.distributed.process import last_words
 from r1.experiment.pipeline import scheduler as execute
 from r1.experiment.pipeline.node import Node, Plan
@@ -197,8 +197,8 @@ def test_last_words(text: str, words: str) -> None:
 
 
 def test_figures_over_seeds() -> None:
-    figure = over_seeds([0.5, 0.6, 0.7])
+    figure = mean_over_seeds([0.5, 0.6, 0.7])
     assert (round(figure.value, 6), figure.n) == (0.6, 3)
     assert round(figure.high - figure.value, 4) == 0.2484  # 4.303 * 0.1 / sqrt(3)
-    wide = over_seeds([0.0, 1.0] * 10)  # 19 degrees of freedom: t is 2.0930
+    wide = mean_over_seeds([0.0, 1.0] * 10)  # 19 degrees of freedom: t is 2.0930
     assert (wide.high - wide.value) / (0.512989 / 20**0.5) == pytest.approx(2.093, abs=0.01)

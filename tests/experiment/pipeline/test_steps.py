@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r1.config.overrides import parsed
-from r1.distributed.process import escaped
+from r1.distributed.process import escape_hydra
 from r1.experiment.pipeline.steps import Step, merged, ordered
 
 
@@ -36,4 +36,4 @@ def test_a_step_comes_behind_what_it_needs_and_else_stays_where_it_is() -> None:
 
 @pytest.mark.parametrize("path", ["outputs/a/steps", "/tmp/a b/c,d=(e)", r"x\y [1]{2}:3"])
 def test_a_path_is_read_back_as_it_was(path: str) -> None:
-    assert parsed([f"output_dir={escaped(path)}"])[0].value() == path
+    assert parsed([f"output_dir={escape_hydra(path)}"])[0].value() == path

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from r1.core.errors import CONFIG, UserError, UserErrors
 from r1.experiment.sweep.file import read
 from r1.experiment.sweep.parameters import DISTRIBUTIONS, NUMBERS
-from r1.experiment.sweep.points import checked, grid, levels, number
+from r1.experiment.sweep.points import grid, number, points_to_check, test_values
 from r1.experiment.sweep.schema import problems
-from r1.experiment.sweep.values import meant, problem
+from r1.experiment.sweep.values import intended_value, problem
 
 GOOD: dict[str, Any] = {
     "method": "grid",
@@ -59,7 +59,7 @@ def test_a_good_file_is_read_as_it_stands(write: Write) -> None:
     assert (sweep.name, sweep.method, sweep.metric, sweep.goal) == ("mine", "grid", "val/pass@1", "maximize")
     assert sweep.overrides({"stage.lr": 1e-4, "seed": 2}) == ["stage=grpo", "logger=wandb", "stage.lr=0.0001", "seed=2"]
     assert number(sweep) == 6
-    assert checked(sweep) == [{"stage.lr": 1e-4, "seed": 0}, {"stage.lr": 3e-4, "seed": 0}]
+    assert points_to_check(sweep) == [{"stage.lr": 1e-4, "seed": 0}, {"stage.lr": 3e-4, "seed": 0}]
 
 
 TOP = [
@@ -107,8 +107,8 @@ TOP = [
 @pytest.mark.parametrize(("changes", "where", "do"), TOP, ids=[f"{where}-{i}" for i, (_, where, _) in enumerate(TOP)])
 def test_a_file_that_wandb_would_misread(write: Write, changes: dict[str, Any], where: str, do: str) -> None:
     found = wrong(write(changed(changes)))
-    assert where in [error.where for error in found]
-    assert do in " ".join(error.do for error in found if error.where == where)
+    assert where in [error.key for error in found]
+    assert do in " ".join(error.hint for error in found if error.key == where)
 
 
 PARAMETERS = [
@@ -152,20 +152,20 @@ PARAMETERS = [
 @pytest.mark.parametrize(("spec", "where", "do"), PARAMETERS, ids=[json.dumps(spec) for spec, _, _ in PARAMETERS])
 def test_a_parameter_that_would_arrive_as_something_else(write: Write, spec: Any, where: str, do: str) -> None:
     (error,) = wrong(write(changed({"method": "random", "parameters": {"stage.lr": spec}})))
-    assert error.where == f"parameters.stage.lr{where}"
-    assert do in error.do
+    assert error.key == f"parameters.stage.lr{where}"
+    assert do in error.hint
 
 
 @pytest.mark.parametrize("spec", [{"min": 0.1, "max": 0.3}, {"distribution": "normal"}])
 def test_a_grid_has_no_ranges(write: Write, spec: dict[str, Any]) -> None:
     (error,) = wrong(write(changed({"parameters": {"stage.lr": spec}})))
-    assert (error.what, error.do) == ("a grid needs a list of values", "values: [...], or method: random")
+    assert (error.message, error.hint) == ("a grid needs a list of values", "values: [...], or method: random")
 
 
 def test_everything_is_said_at_once(write: Write) -> None:
     specs = {"stage.lr": {"value": None}, "seed": {"min": 3, "max": 1}}
     found = wrong(write(changed({"method": "gird", "metric": {"name": "x"}, "parameters": specs})))
-    assert [e.where for e in found] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
+    assert [e.key for e in found] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
 
 
 @pytest.mark.parametrize(
@@ -180,8 +180,8 @@ def test_what_is_no_yaml_is_said_with_its_line(tmp_path: Path, text: str, line: 
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     (error,) = wrong(str(file))
-    assert (error.what, error.where) == ("this is not YAML", f"{file}:{line}")
-    assert do in error.do
+    assert (error.message, error.key) == ("this is not YAML", f"{file}:{line}")
+    assert do in error.hint
 
 
 def test_what_is_no_sweep_file(tmp_path: Path) -> None:
@@ -212,14 +212,14 @@ def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -
     if problem(value, "parameters.x.value") is None:
         override = OverridesParser.create().parse_rule(f"x={value}", "override")
         assert not override.is_sweep_override()
-        assert json.dumps(override.value()) == json.dumps(meant(value))
+        assert json.dumps(override.value()) == json.dumps(intended_value(value))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.integers(), st.floats(), st.booleans(), st.from_regex(r"[a-z][a-z0-9_/.-]{0,9}", fullmatch=True)))
 def test_plain_values_are_let_through(value: Any) -> None:
     if value not in ("null", "true", "false", "inf", "nan"):
-        assert meant(value) is value
+        assert intended_value(value) is value
         assert problem(value, "parameters.x.value") is None
 
 
@@ -228,7 +228,7 @@ def test_plain_values_are_let_through(value: Any) -> None:
 def test_a_number_that_is_text_is_mended_by_its_advice(value: float) -> None:
     error = problem(str(value), "parameters.x.value")
     assert error is not None
-    assert yaml.safe_load(error.do.removeprefix("write ")) == value
+    assert yaml.safe_load(error.hint.removeprefix("write ")) == value
 
 
 def test_the_values_of_a_grid_are_those_of_wandb() -> None:
@@ -257,20 +257,20 @@ def test_the_values_of_a_grid_are_those_of_wandb() -> None:
     ],
 )
 def test_a_range_is_looked_at_in_its_middle_and_at_its_ends(spec: dict[str, Any], expected: list[float]) -> None:
-    assert levels(spec) == pytest.approx(expected, rel=1e-8)
+    assert test_values(spec) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_large_grid_is_looked_at_in_part_and_every_value_is_seen(write: Write) -> None:
     specs = {"a": {"min": 1, "max": 50}, "b": {"values": list("xyz")}, "seed": {"min": 0, "max": 99}}
     sweep = read(write(changed({"parameters": specs})))
-    points = checked(sweep)
+    points = points_to_check(sweep)
     assert number(sweep) == 50 * 3 * 100
     assert {1, 50} <= {point["a"] for point in points[:40]}
     assert len({point["a"] for point in points[:40]}) == 40
     assert {point["b"] for point in points} == set("xyz")
     assert {point["seed"] for point in points} == {0}
     assert 42 < len(points) <= 42 + 40
-    assert points == checked(sweep)
+    assert points == points_to_check(sweep)
 
 
 def test_a_range_without_end_costs_nothing(write: Write) -> None:
@@ -280,7 +280,7 @@ def test_a_range_without_end_costs_nothing(write: Write) -> None:
     }
     sweep = read(write(changed({"parameters": specs})))
     assert number(sweep) == (10**12 + 1) * 10**9
-    assert [point["stage.lr"] for point in checked(sweep)][:2] == [0.0, 0.025641025]
+    assert [point["stage.lr"] for point in points_to_check(sweep)][:2] == [0.0, 0.025641025]
 
 
 def test_the_agents_environment_variables_are_set(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,7 @@ SPECS = st.one_of(
 def test_no_parameter_is_too_odd_to_be_looked_at(spec: Any, in_grid: bool) -> None:
     held = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
     found = problems(held)
-    assert all(error.where.startswith("parameters.stage.lr") for error in found)
+    assert all(error.key.startswith("parameters.stage.lr") for error in found)
     if not found:
-        values = grid(spec, 5) if in_grid else levels(spec)
+        values = grid(spec, 5) if in_grid else test_values(spec)
         assert 1 <= len(values) <= 5 or "values" in spec

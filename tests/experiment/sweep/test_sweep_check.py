@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from r1.core.errors import CONFIG, UserErrors
 from r1.experiment.sweep import objective as metric
 from r1.experiment.sweep.check import check, checked_sweep
-from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, measured, num_tokens
+from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, num_tokens, recorded_times
 
 Config = dict[str, Any]
 COMMAND = ["${env}", "${interpreter}", "-m", "r1.run", "logger=wandb", "${args_no_hyphens}"]
@@ -117,9 +117,9 @@ def test_what_would_go_wrong_is_said_before_it_runs(write: Write, name: str) -> 
         checked_sweep(write(changes))
     (error,) = caught.value.errors
     assert caught.value.code == CONFIG
-    assert error.where == where
-    assert what in error.what
-    assert do in error.do
+    assert error.key == where
+    assert what in error.message
+    assert do in error.hint
 
 
 def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
@@ -127,14 +127,14 @@ def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
     with pytest.raises(UserErrors) as caught:
         checked_sweep(write({"parameters": specs, "metric": {"name": "val/pas@1"}, "nam": "x", 3: 4}))
     of_file = ["nam", "3", "metric.goal", "parameters.stage.lr.value"]
-    assert [error.where for error in caught.value.errors] == [*of_file, "stage.group_siz"]
+    assert [error.key for error in caught.value.errors] == [*of_file, "stage.group_siz"]
 
 
 def test_a_secret_is_not_repeated(write: Write) -> None:
     secret = "sk-" + "a1B2" * 10
     with pytest.raises(UserErrors) as caught:
         checked_sweep(write(one(["plain", secret], "logger.group")))
-    assert caught.value.errors[0].where == "logger.group"
+    assert caught.value.errors[0].key == "logger.group"
     assert "looks like a secret" in str(caught.value)
     assert secret not in str(caught.value)
 
@@ -168,7 +168,7 @@ def test_a_run_costs_what_its_like_took(config: Callable[..., Config], tmp_path:
         (folder / "manifest.json").write_text(json.dumps({"status": status, "wall_s": seconds}))
         OmegaConf.save(OmegaConf.create(held), folder / "config.yaml")
     (tmp_path / "outputs" / "manifest.json").write_text("no record")
-    known = measured(tmp_path / "outputs")
+    known = recorded_times(tmp_path / "outputs")
     assert cost(cfg | {"seed": 3}, known) == Cost(12.0, 3)
     assert cost(cfg | {"model": cfg["model"] | {"path": "owner/other"}}, known) == Cost(None, 0)
 
@@ -208,13 +208,13 @@ def test_what_a_run_logs_can_be_a_metric(name: str) -> None:
 )
 def test_what_no_run_logs_cannot(name: str, do: str) -> None:
     (error,) = metric.problems(name, "maximize", [], [CFG])
-    assert (error.where, error.given, error.do) == ("metric.name", name, do)
+    assert (error.key, error.value, error.hint) == ("metric.name", name, do)
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("val/maj@8", "minimize"), ("train/loss", "maximize")])
 def test_a_goal_that_looks_for_the_worst(name: str, wrong: str) -> None:
     (error,) = metric.problems(name, wrong, [], [CFG])
-    assert error.where == "metric.goal"
+    assert error.key == "metric.goal"
     assert list(metric.problems(name, "", [], [CFG])) == []
 
 

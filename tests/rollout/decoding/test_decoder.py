@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from r1.core.seeds import key
+from r1.core.seeds import derive_seed
 from r1.model.loading import Lora
 from r1.rollout.decoding import cuda_graph as graph
 from r1.rollout.decoding import llama_decoder as lean
 from r1.rollout.decoding import shared_prefix as shared
 from r1.rollout.decoding.cuda_graph import GraphDecoder
-from r1.rollout.decoding.decoder import CachedDecoder, Decoder, decoder, fitting
-from r1.rollout.decoding.llama_decoder import LIKE_LLAMA, LeanDecoder
-from r1.rollout.decoding.shared_prefix import SharedDecoder
+from r1.rollout.decoding.decoder import CachedDecoder, Decoder, decoder, fastest_decoder
+from r1.rollout.decoding.llama_decoder import LIKE_LLAMA, LlamaDecoder
+from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 from r1.rollout.transformers import Transformers
 
 Make = Callable[..., PreTrainedModel]
@@ -37,7 +37,7 @@ def models(make_model: Make) -> dict[str, PreTrainedModel]:
 
 def share_from(length: int, patch: pytest.MonkeyPatch) -> None:
     """Prompts of so many tokens are kept once per group, shorter ones copied."""
-    for kind in (SharedDecoder, GraphDecoder):
+    for kind in (SharedPrefixDecoder, GraphDecoder):
         patch.setattr(kind, "shared_from", length)
 
 
@@ -86,11 +86,11 @@ def test_they_give_the_same_log_probs(
     leaving = [set(), {1}, set(), {2, 3, 4}, set(), {0}, set()]
     expected = decoded(CachedDecoder, model, prompts, sizes, leaving)
     assert len(expected) == 6 + 6 + 5 + 5 + 2 + 2 + 1
-    for kind in [SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture in LEAN else [])]:
+    for kind in [SharedPrefixDecoder, *([LlamaDecoder, GraphDecoder] if architecture in LEAN else [])]:
         assert_same(decoded(kind, model, prompts, sizes, leaving), expected)
 
 
-@pytest.mark.parametrize("kind", [SharedDecoder, LeanDecoder, GraphDecoder])
+@pytest.mark.parametrize("kind", [SharedPrefixDecoder, LlamaDecoder, GraphDecoder])
 @pytest.mark.parametrize("shared_from", [0, 64])
 def test_they_equal_whole_sequences(
     llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: Kind, shared_from: int
@@ -124,7 +124,7 @@ def test_whatever_leaves_changes_nothing_for_the_rest(
         share_from(data.draw(st.sampled_from([0, 4, 64])), patch)
         patch.setattr(shared, "FIRST_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
         patch.setattr(graph, "CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
-        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
+        for kind in (SharedPrefixDecoder, LlamaDecoder, GraphDecoder):
             found = decoded(kind, llama, prompts, sizes, gone_before)
             assert_same(found, decoded(CachedDecoder, llama, prompts, sizes, gone_before))
 
@@ -146,26 +146,26 @@ def test_long_completions_outgrow_their_buffers(
     model = models[architecture]
     leaving: list[set[int]] = [{2} if t == 20 else set() for t in range(70)]
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [{2} if t >= 20 else set() for t in range(70)])
-    kind = fitting(model)
+    kind = fastest_decoder(model)
     assert kind is not None
-    for made in [kind, *([GraphDecoder] if kind is LeanDecoder else [])]:
+    for made in [kind, *([GraphDecoder] if kind is LlamaDecoder else [])]:
         assert_same(decoded(made, model, UNEVEN, [2, 1, 1], leaving), expected, atol=3e-5)
 
 
 def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -> None:
-    for length in (SharedDecoder.shared_from - 1, SharedDecoder.shared_from):
+    for length in (SharedPrefixDecoder.shared_from - 1, SharedPrefixDecoder.shared_from):
         prompts = [[(3 * i) % 97 for i in range(length)], [4, 5]]
         expected = decoded(CachedDecoder, llama, prompts, [2, 2], [set(), {0}, {0}, set()])
-        for kind in (SharedDecoder, LeanDecoder, GraphDecoder):
+        for kind in (SharedPrefixDecoder, LlamaDecoder, GraphDecoder):
             assert_same(decoded(kind, llama, prompts, [2, 2], [set(), {0}, {0}, set()]), expected)
-        made = LeanDecoder(llama)
+        made = LlamaDecoder(llama)
         made.start(prompts, [2, 2])
-        assert (made.state.copied == 0) == (length >= SharedDecoder.shared_from)
+        assert (made.state.copied == 0) == (length >= SharedPrefixDecoder.shared_from)
 
 
 def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     share_from(0, monkeypatch)
-    made = SharedDecoder(llama)
+    made = SharedPrefixDecoder(llama)
     logits = made.start(UNEVEN, [5, 1, 2])
     assert logits.shape[0] == 8
     assert {tuple(layer.prompt_keys.shape) for layer in made.state.layers} == {(3, 1, 6, 16)}
@@ -180,18 +180,18 @@ def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch
 @pytest.mark.parametrize("architecture", LEAN)
 def test_llama_and_its_like_are_served_by_the_lean_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
     assert architecture in LIKE_LLAMA
-    assert fitting(models[architecture]) is LeanDecoder
+    assert fastest_decoder(models[architecture]) is LlamaDecoder
 
 
 def test_a_rotation_that_depends_on_the_length_is_left_to_the_model(make_model: Make) -> None:
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
-    assert fitting(make_model("llama", rope_parameters=scaled)) is SharedDecoder
-    assert fitting(make_model("llama", rope_parameters=scaled | {"rope_type": "linear"})) is LeanDecoder
+    assert fastest_decoder(make_model("llama", rope_parameters=scaled)) is SharedPrefixDecoder
+    assert fastest_decoder(make_model("llama", rope_parameters=scaled | {"rope_type": "linear"})) is LlamaDecoder
 
 
 @pytest.mark.parametrize("architecture", GENERAL)
 def test_others_are_served_by_the_general_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
-    assert fitting(models[architecture]) is SharedDecoder
+    assert fastest_decoder(models[architecture]) is SharedPrefixDecoder
 
 
 RELATIVES: list[tuple[str, dict[str, Any]]] = [
@@ -209,18 +209,18 @@ def test_a_relative_of_llama_is_never_served_by_the_lean_one(
 ) -> None:
     """Near zero, where a new model's weights are, or in half precision, no probe tells the difference."""
     model = make_model(architecture, initializer_range=0.02, **fields)
-    assert fitting(model.to(dtype)) is SharedDecoder
+    assert fastest_decoder(model.to(dtype)) is SharedPrefixDecoder
     if dtype == torch.float32:
         with torch.no_grad():
             for p in model.parameters():
                 p *= 8 if p.ndim > 1 else 1  # what training makes of it
         expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5)
-        assert_same(decoded(SharedDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5), expected, atol=3e-5)
+        assert_same(decoded(SharedPrefixDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5), expected, atol=3e-5)
 
 
 def test_what_does_not_pack_is_served_by_transformers(make_model: Make) -> None:
     for model in (make_model("gemma2"), make_model("lfm2", layer_types=["conv", "full_attention"])):
-        assert fitting(model) is None
+        assert fastest_decoder(model) is None
         assert type(decoder(model, 8)) is CachedDecoder
 
 
@@ -234,16 +234,16 @@ def test_an_output_layer_with_a_bias_is_served_by_transformers(make_model: Make)
 def test_beyond_its_window_a_model_is_served_by_transformers(make_model: Make, architecture: str) -> None:
     fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
     model = make_model(architecture, sliding_window=12, **fields)
-    assert type(decoder(model, 12)) in (LeanDecoder, SharedDecoder)
+    assert type(decoder(model, 12)) in (LlamaDecoder, SharedPrefixDecoder)
     assert type(decoder(model, 13)) is CachedDecoder
 
 
 def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Make) -> None:
-    assert fitting(make_model("llama").to(torch.bfloat16)) is LeanDecoder
+    assert fastest_decoder(make_model("llama").to(torch.bfloat16)) is LlamaDecoder
     model = make_model("llama", hidden_size=64)
     with torch.autocast("cpu", torch.bfloat16):
-        assert fitting(model) is LeanDecoder
-        rounded = [decoded(kind, model, UNEVEN, [1, 1, 1], [set()] * 6) for kind in (LeanDecoder, SharedDecoder)]
+        assert fastest_decoder(model) is LlamaDecoder
+        rounded = [decoded(kind, model, UNEVEN, [1, 1, 1], [set()] * 6) for kind in (LlamaDecoder, SharedPrefixDecoder)]
     exact = decoded(CachedDecoder, model, UNEVEN, [1, 1, 1], [set()] * 6)
     lean_error, shared_error = (sum(float((r[place] - exact[place]).abs().mean()) for place in exact) for r in rounded)
     assert lean_error < 1.3 * shared_error, "the residual stream stays in float32"
@@ -258,13 +258,13 @@ def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.requires_grad):
             p += 0.3 * torch.randn(p.shape, generator=generator)
-    assert fitting(model) is LeanDecoder
+    assert fastest_decoder(model) is LlamaDecoder
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
-    for kind in (GraphDecoder, LeanDecoder):
+    for kind in (GraphDecoder, LlamaDecoder):
         found = decoded(kind, model, UNEVEN, [2, 1, 1], [set(), {0}, {0}, set()])
         assert_same(found, expected)
     with model.disable_adapter():
-        without = decoded(LeanDecoder, model, UNEVEN, [2, 1, 1], [set()] * 4)
+        without = decoded(LlamaDecoder, model, UNEVEN, [2, 1, 1], [set()] * 4)
     assert (found[2, 1] - without[2, 1]).abs().max() > 0.01
 
 
@@ -277,7 +277,7 @@ def test_on_a_gpu_a_recorded_step_is_replayed(
     share_from(shared_from, monkeypatch)
     monkeypatch.setattr(graph, "CAPACITY", 3)
     model = make_model("qwen2").to("cuda", dtype)
-    assert fitting(model) is GraphDecoder
+    assert fastest_decoder(model) is GraphDecoder
     leaving = [{2} if t == 4 else set() for t in range(12)]
     gone = [{2} if t >= 4 else set() for t in range(12)]
     with torch.device("cuda"):
@@ -295,10 +295,14 @@ def test_the_engine_draws_the_same_tokens_through_each(
 ) -> None:
     model = make_model(architecture)
     prompts = [*UNEVEN, [(5 * i) % 97 for i in range(70)]]
-    seeds = [[key("decoder", p, g) for g in range(p + 1)] for p in range(4)]
+    seeds = [[derive_seed("decoder", p, g) for g in range(p + 1)] for p in range(4)]
     engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64, async_steps=0)
     stops = set(range(92, 97))
-    kinds: list[Any] = [CachedDecoder, SharedDecoder, *([LeanDecoder, GraphDecoder] if architecture == "llama" else [])]
+    kinds: list[Any] = [
+        CachedDecoder,
+        SharedPrefixDecoder,
+        *([LlamaDecoder, GraphDecoder] if architecture == "llama" else []),
+    ]
     (expected, *others) = [rollouts(engine, model, prompts, seeds, stops, kind, monkeypatch) for kind in kinds]
     assert len({len(r.completion_ids) for r in expected}) > 3
     assert max(len(r.completion_ids) for r in expected) == 40  # past the first buffers

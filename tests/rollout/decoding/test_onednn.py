@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 
 from r1.rollout.decoding import llama_decoder as lean
 from r1.rollout.decoding import onednn as products
-from r1.rollout.decoding.llama_decoder import LeanDecoder
-from r1.rollout.decoding.onednn import added, arranged, by_onednn, product
+from r1.rollout.decoding.llama_decoder import LlamaDecoder
+from r1.rollout.decoding.onednn import by_onednn, linear_add_fn, linear_fn, prepack
 
 Make = Callable[..., PreTrainedModel]
 ONCE, MANY = 2e-6, 1e-5  # relative: of one product, of a whole model
@@ -36,27 +36,27 @@ def test_a_product_is_the_layers(shape: str, rows: int) -> None:
     states, residual = random(rows, SHAPES[shape][1]), random(rows, SHAPES[shape][0])
     before = residual.clone()
     expected = F.linear(states.double(), weight.double())
-    assert off(product(weight)(states), expected) < ONCE
-    assert off(product(weight, bias)(states), expected + bias) < ONCE
-    assert off(added(weight)(states, residual), expected + residual) < ONCE
+    assert off(linear_fn(weight)(states), expected) < ONCE
+    assert off(linear_fn(weight, bias)(states), expected + bias) < ONCE
+    assert off(linear_add_fn(weight)(states, residual), expected + residual) < ONCE
     assert torch.equal(residual, before), "the residual stream is another's"
 
 
 def test_the_shapes_go_different_ways() -> None:
     small, middle, large = (random(*shape) for shape in SHAPES.values())
     assert [by_onednn(weight) for weight in (small, middle, large)] == [False, True, True]
-    assert arranged(middle).is_mkldnn
-    assert arranged(large) is large, "no copy of a large one"
+    assert prepack(middle).is_mkldnn
+    assert prepack(large) is large, "no copy of a large one"
 
 
 def test_half_precision_and_autocast_are_left_alone() -> None:
     weight, states = random(*SHAPES["arranged"]), random(3, SHAPES["arranged"][1])
     half = weight.bfloat16()
     assert not by_onednn(half)
-    assert torch.equal(product(half)(states.bfloat16()), F.linear(states.bfloat16(), half))
+    assert torch.equal(linear_fn(half)(states.bfloat16()), F.linear(states.bfloat16(), half))
     with torch.autocast("cpu", torch.bfloat16):
         assert not by_onednn(weight)
-        assert product(weight)(states).dtype == torch.bfloat16
+        assert linear_fn(weight)(states).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("copied_below", "per_layer"), [(2**22, 4), (0, 7)])
@@ -65,7 +65,7 @@ def test_a_new_decoder_has_the_new_weights(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str, copied_below: int, per_layer: int
 ) -> None:
     """What is arranged is a copy: of the weights as they are when a rollout begins. Large ones are no copies."""
-    monkeypatch.setattr(products, "WORTH_A_CALL", 1)  # as if the test's models were large
+    monkeypatch.setattr(products, "MIN_ONEDNN_NUMEL", 1)  # as if the test's models were large
     for module in (products, lean):
         monkeypatch.setattr(module, "COPIED_BELOW", copied_below)
     asked: list[bool] = []
@@ -73,7 +73,7 @@ def test_a_new_decoder_has_the_new_weights(
     model, prompts = make_model(architecture), [[5, 7, 2, 9], [30, 31]]
     for _ in range(2):
         with torch.no_grad():
-            made = LeanDecoder(model)
+            made = LlamaDecoder(model)
             made.start(prompts, [2, 1])
             found = made.step(torch.tensor([3, 4, 5]))
             for row, (prompt, token) in enumerate([(0, 3), (0, 4), (1, 5)]):

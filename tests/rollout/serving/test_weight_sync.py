@@ -17,7 +17,7 @@ from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
-from r1.model.forward import inner
+from r1.model.forward import unwrap_peft
 from r1.model.loading import Lora
 from r1.rollout import vllm as module
 from r1.rollout.serving.weight_sync import parameters, weights
@@ -87,7 +87,7 @@ def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) ->
     LLM.made[0].weighed.deaf = True
     with pytest.raises(UserError, match=r"does not sample with them: log-probs are off by \d") as caught:
         made.update(moved(model, 1), 1)
-    assert caught.value.allowed == "at most 0.001"
+    assert caught.value.expected == "at most 0.001"
     with pytest.raises(UserError, match="other weights"):
         made.generate(PROMPTS, SEEDS, STOP)
 
@@ -98,7 +98,7 @@ def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
     LLM.made[0].weighed.version = "0badcafe/4"
     with pytest.raises(UserError, match="vLLM sampled with other weights than those of the last update") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert (caught.value.given, caught.value.allowed, caught.value.code) == ("0badcafe/4", made.copy.version, 1)
+    assert (caught.value.value, caught.value.expected, caught.value.code) == ("0badcafe/4", made.copy.version, 1)
     assert made.copy.version.endswith("/4")
 
 
@@ -125,7 +125,7 @@ def test_it_does_not_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) ->
     before, threads, drawn = random.getstate(), torch.set_num_threads, torch.random.get_rng_state()
     with pytest.raises(UserError, match="vLLM does not start: ValueError: No available memory") as caught:
         engine().update(make_model("llama"), 0)
-    assert "rollout.cpu_cache_gib" in caught.value.do
+    assert "rollout.cpu_cache_gib" in caught.value.hint
     assert (random.getstate(), torch.set_num_threads) == (before, threads)
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
@@ -185,9 +185,9 @@ def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             parameter += 0.1 if "lora_" in name else 0.0
-    before = {name: value.clone() for name, value in inner(wrapped).state_dict().items()}
+    before = {name: value.clone() for name, value in unwrap_peft(wrapped).state_dict().items()}
     found = {name: value.clone() for name, value in weights(wrapped)}
-    assert all(torch.equal(value, before[name]) for name, value in inner(wrapped).state_dict().items())
+    assert all(torch.equal(value, before[name]) for name, value in unwrap_peft(wrapped).state_dict().items())
     merged = dict(copy.deepcopy(wrapped).merge_and_unload().named_parameters())
     assert found.keys() == merged.keys()
     for name, value in found.items():

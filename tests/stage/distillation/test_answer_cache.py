@@ -13,15 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from r1.core.errors import CONFIG, STORAGE, Interrupted, UserError
-from r1.rollout.base import carry_on
-from r1.stage.distillation.answer_cache import Store, sealed, unsealed
+from r1.rollout.base import no_op
+from r1.stage.distillation.answer_cache import AnswerCache, decode_line, encode_line
 
 ROWS = [{"key": f"k{i}", "answer": {"text": 'é\u2028\n"crc": "' * i}} for i in range(4)]
-WHOLE = b"".join(map(sealed, ROWS))
+WHOLE = b"".join(map(encode_line, ROWS))
 
 
-def opened(file: Path) -> Store:
-    return Store(file, "stage.store", carry_on)
+def opened(file: Path) -> AnswerCache:
+    return AnswerCache(file, "stage.store", no_op)
 
 
 def held(file: Path) -> list[dict[str, Any]]:
@@ -42,11 +42,11 @@ def test_what_is_added_is_read_back(tmp_path: Path) -> None:
 
 
 def test_a_line_by_hand() -> None:
-    assert sealed({"key": "a"}) == b'{"key": "a", "crc": "8a3bca2d"}\n'  # zlib.crc32(b'{"key": "a"}')
-    assert unsealed(b'{"key": "a", "crc": "8a3bca2d"}\n') == {"key": "a"}
-    assert unsealed(b'{"key": "b", "crc": "8a3bca2d"}\n') is None
-    assert unsealed(b'{"key": "a", "crc": "8a3bca2d"}') is None
-    assert unsealed(b"\n") is None
+    assert encode_line({"key": "a"}) == b'{"key": "a", "crc": "8a3bca2d"}\n'  # zlib.crc32(b'{"key": "a"}')
+    assert decode_line(b'{"key": "a", "crc": "8a3bca2d"}\n') == {"key": "a"}
+    assert decode_line(b'{"key": "b", "crc": "8a3bca2d"}\n') is None
+    assert decode_line(b'{"key": "a", "crc": "8a3bca2d"}') is None
+    assert decode_line(b"\n") is None
 
 
 def test_wherever_it_ends_what_is_whole_is_there(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_file_that_is_no_store_stays_as_it_is(tmp_path: Path, text: str) -> No
     file.write_text(text)
     with pytest.raises(UserError, match="no store") as caught:
         opened(file)
-    assert (caught.value.where, caught.value.given, caught.value.code) == ("stage.store", str(file), CONFIG)
+    assert (caught.value.key, caught.value.value, caught.value.code) == ("stage.store", str(file), CONFIG)
     assert file.read_text() == text
 
 
@@ -105,7 +105,7 @@ def test_a_full_disk_is_an_error_of_storage() -> None:
     with opened(Path("/dev/full")) as store, pytest.raises(UserError, match="No space left") as caught:
         store.add(ROWS)
     assert caught.value.code == STORAGE
-    assert "resume=auto" in caught.value.do
+    assert "resume=auto" in caught.value.hint
 
 
 def test_one_waits_for_the_other_and_finds_what_it_has_added(
@@ -128,6 +128,6 @@ def test_a_stop_is_heard_while_it_waits(tmp_path: Path) -> None:
         raise Interrupted(15)
 
     descriptors = len(os.listdir("/proc/self/fd"))
-    with opened(tmp_path / "a"), pytest.raises(Interrupted), Store(tmp_path / "a", "stage.store", stop):
+    with opened(tmp_path / "a"), pytest.raises(Interrupted), AnswerCache(tmp_path / "a", "stage.store", stop):
         pass
     assert len(os.listdir("/proc/self/fd")) == descriptors

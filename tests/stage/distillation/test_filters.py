@@ -75,7 +75,7 @@ def test_a_term_that_fails_is_named_by_the_filters_key() -> None:
 
     with pytest.raises(UserError, match="boom") as caught:
         rejected(Filters([Filter("mine", fails, 1, None)]), ["a"])
-    assert (caught.value.where, caught.value.code) == ("stage.filters.mine", REWARD)
+    assert (caught.value.key, caught.value.code) == ("stage.filters.mine", REWARD)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from r1.data.template.base import around_question
 from r1.data.template.chat import Chat
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
-from r1.model.loading import location
+from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
-from r1.stage.distillation.question_generation import REASONS, Opening, Sieve
+from r1.stage.distillation.question_generation import REASONS, QuestionFilter, QuestionPrompt
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -27,7 +27,7 @@ CHAT = Chat(system=None, prefill="")
 
 @pytest.fixture(scope="module")
 def tiny() -> Any:
-    return AutoTokenizer.from_pretrained(location("r1:tiny"))
+    return AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def data(template: Any = CHAT, **more: Any) -> Data:
     return Data(train=[], val=[{"prompt": "1+2+3=?", "answer": "6"}], template=template, verifier=exact, **more)
 
 
-def asked(opening: Opening, text: str, truncated: bool = False) -> str | None:
+def asked(opening: QuestionPrompt, text: str, truncated: bool = False) -> str | None:
     ids = opening.tokenizer(text, add_special_tokens=False).input_ids
     return opening.question(Rollout(opening.prompt_ids, ids, [0.0] * len(ids), truncated))
 
@@ -57,20 +57,20 @@ def asked(opening: Opening, text: str, truncated: bool = False) -> str | None:
 
 def test_around_a_question() -> None:
     zero = R1Zero(text="Q {prompt}. A:", prefill="<think>")
-    names = AutoTokenizer.from_pretrained(location("r1:tiny"))
+    names = AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
     assert around_question(CHAT, names) == ("User: ", "\nAssistant:")
     assert around_question(zero, names) == ("Q ", ". A:<think>")
 
 
 def test_a_space_before_the_question_is_left_to_the_model(tiny: Any) -> None:
     """The tokenizer puts it into the question's first token: " 3" is one."""
-    opening = Opening(data(), tiny, single_line=True)
+    opening = QuestionPrompt(data(), tiny, single_line=True)
     assert tiny.decode(opening.prompt_ids) == "User:"
     assert opening.prompt_ids == tiny("User: 3+5=?").input_ids[: len(opening.prompt_ids)]
 
 
 def test_one_line(tiny: Any) -> None:
-    opening = Opening(data(), tiny, single_line=True)
+    opening = QuestionPrompt(data(), tiny, single_line=True)
     assert opening.stop_ids == {tiny.pad_token_id, tiny.eos_token_id, *tiny("\n").input_ids}
     assert asked(opening, " 3+5=?\n") == "3+5=?"
     assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
@@ -79,7 +79,7 @@ def test_one_line(tiny: Any) -> None:
 
 
 def test_a_chat_model_marks_the_end_of_a_turn(chatml: Any) -> None:
-    opening = Opening(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
+    opening = QuestionPrompt(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
     start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
     assert chatml.decode(opening.prompt_ids) == start
     assert opening.stop_ids == {0, 1}
@@ -88,18 +88,18 @@ def test_a_chat_model_marks_the_end_of_a_turn(chatml: Any) -> None:
 
 
 def test_a_token_may_hold_more_than_the_line_break(chatml: Any) -> None:
-    opening = Opening(data(), chatml, single_line=True)
+    opening = QuestionPrompt(data(), chatml, single_line=True)
     assert {chatml.decode([i]) for i in opening.stop_ids - {0, 1}} == {"\n", "?\n"}
     assert asked(opening, "How?\n") == "How?"
 
 
 def test_the_text_behind_a_question_ends_it(tiny: Any) -> None:
-    opening = Opening(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
+    opening = QuestionPrompt(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
     assert asked(opening, "1. Add\n2. Go. A: 3", truncated=True) == "1. Add\n2. Go"
 
 
 def test_nothing_behind_a_question(tiny: Any) -> None:
-    opening = Opening(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
+    opening = QuestionPrompt(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
     assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
     assert asked(opening, " 3+5=?", truncated=True) is None
 
@@ -109,7 +109,7 @@ def test_nothing_behind_a_question(tiny: Any) -> None:
 
 def test_every_reason_is_counted() -> None:
     """Held out are what ``val`` holds, and what a question itself says."""
-    sieve = Sieve(data(ask=arithmetic.ask, held_out=arithmetic.held_out), min_length=5)
+    sieve = QuestionFilter(data(ask=arithmetic.ask, held_out=arithmetic.held_out), min_length=5)
     held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if arithmetic.held_out(q))
     new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not arithmetic.held_out(q)]
     for question in [None, "1+=?", "one and two?", "1+2+3=?", held, new[0], new[0], new[1], f"{new[1]} "]:
@@ -121,14 +121,14 @@ def test_every_reason_is_counted() -> None:
 
 
 def test_the_answer_is_the_datasets_and_the_working_is_not() -> None:
-    sieve = Sieve(data(ask=arithmetic.ask), min_length=1)
+    sieve = QuestionFilter(data(ask=arithmetic.ask), min_length=1)
     sieve.see("4+4+4=?")
     assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
 
 
 def test_questions_that_no_code_can_answer() -> None:
     """Neither case nor spaces make a question new, or another than a held-out one."""
-    sieve = Sieve(data(), min_length=3)
+    sieve = QuestionFilter(data(), min_length=3)
     for question in ["Why  is that?", "why is That?", " 1+2+3=?", "Who?", ""]:
         sieve.see(question)
     assert sieve.rows == [{"prompt": "Why  is that?"}, {"prompt": "Who?"}]

@@ -36,9 +36,9 @@ from r1.core import jsonl
 from r1.core.errors import MODEL, UserError
 from r1.core.runs import read
 from r1.data.base import Row
-from r1.rollout.base import carry_on
-from r1.stage.distillation.answer_cache import Store
-from r1.stage.distillation.teacher_queries import Asked, ModelChange, ask
+from r1.rollout.base import no_op
+from r1.stage.distillation.answer_cache import AnswerCache
+from r1.stage.distillation.teacher_queries import ModelChange, TeacherAnswers, query_teacher
 from r1.teacher.base import questions
 from r1.teacher.openai import OpenAI
 
@@ -83,10 +83,10 @@ def asked(
     model_change: ModelChange = "stop",
     seed: int = 0,
     **knobs: Any,
-) -> Asked:
+) -> TeacherAnswers:
     teacher = OpenAI(url=endpoint.url, **TEACHER | knobs)
-    with Store(file, "stage.store", carry_on) as store:
-        return ask(teacher, questions(rows, 2, seed), store, carry_on, model_change)
+    with AnswerCache(file, "stage.store", no_op) as store:
+        return query_teacher(teacher, questions(rows, 2, seed), store, no_op, model_change)
 
 
 def requests(endpoint: Server) -> Counter[tuple[str, int]]:
@@ -173,7 +173,7 @@ def test_how_it_is_asked_is_no_part_of_the_answer(endpoint: Server, file: Path, 
 
 
 def test_two_at_the_same_time_ask_once(endpoint: Server, file: Path) -> None:
-    found: list[Asked] = []
+    found: list[TeacherAnswers] = []
     both = [threading.Thread(target=lambda: found.append(asked(endpoint, file))) for _ in range(2)]
     for thread in both:
         thread.start()
@@ -300,8 +300,8 @@ def test_a_model_that_changes_ends_the_run_with_all_that_was_paid_for(endpoint: 
     endpoint.otherwise = partial(solve, model="small")
     with pytest.raises(UserError, match="`small` answers now, `big` did before") as caught:
         asked(endpoint, file, concurrency=1)
-    assert (caught.value.where, caught.value.code) == ("teacher.model", MODEL)
-    assert f"stage.model_change=accept stage.store={file}" in caught.value.do
+    assert (caught.value.key, caught.value.code) == ("teacher.model", MODEL)
+    assert f"stage.model_change=accept stage.store={file}" in caught.value.hint
     paid, _ = answered(file), requests(endpoint)
     with pytest.raises(UserError, match="`small` answers now"):
         asked(endpoint, file)
@@ -322,7 +322,7 @@ def overrides(endpoint: Server, store: Path) -> list[str]:
 
 MOMENTS = [("r1.teacher.openai:read_answer", "before", 8), ("r1.teacher.openai:read_answer", "after", 8)]
 MOMENTS += [
-    ("r1.stage.distillation.answer_cache:Store.add", when, 2) for when in ("before", "torn", "after")
+    ("r1.stage.distillation.answer_cache:AnswerCache.add", when, 2) for when in ("before", "torn", "after")
 ]  # the last: of at most so many calls
 
 

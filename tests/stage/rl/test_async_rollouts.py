@@ -24,11 +24,11 @@ from r1.config.check.rules import check_rules
 from r1.core.errors import Interrupted, UserErrors
 from r1.core.jsonl import read
 from r1.rollout.base import Rollout
-from r1.rollout.serving.subprocess_sampler import Beside
+from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.base import Stage
-from r1.stage.rl.async_rollouts import Ahead, Taken
+from r1.stage.rl.async_rollouts import AsyncRollouts, RolloutBatch
 
 Config = dict[str, Any]
 SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
@@ -67,13 +67,13 @@ def test_with_weights_that_stand_still_it_is_the_exact_run(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
-    begin = Beside.begin
+    begin = SubprocessSampler.begin
 
     def begun(*args: Any) -> None:
         threads.append(torch.get_num_threads())
         begin(*args)
 
-    monkeypatch.setattr(Beside, "begin", begun)
+    monkeypatch.setattr(SubprocessSampler, "begin", begun)
     exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1", "threads=2")
     assert threads == [1] * 3, "the two processes share them"
     torch.set_num_threads(1)
@@ -172,7 +172,7 @@ def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> 
 
     def device(rank: int) -> None:
         played: Any = Late(log, meet, f"device {rank}", rank)
-        ahead = Ahead(played, played, lambda number: ([], []))
+        ahead = AsyncRollouts(played, played, lambda number: ([], []))
         ahead.take(0)
         played.trainer.global_step = 1
         ahead.take(1)
@@ -190,13 +190,13 @@ def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> 
 def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: int) -> None:
     def device(rank: int, size: int) -> Any:
         played: Any = Late([], threading.Barrier(1), "", rank, size)
-        return Ahead(played, played, lambda number: ([], []))
+        return AsyncRollouts(played, played, lambda number: ([], []))
 
     groups = [[Rollout([i], [i, 7], [-0.1, -0.2], False)] for i in range(4)]
     states = []
     for rank in range(then):
         made = device(rank, then)
-        made.taken = Taken(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
+        made.taken = RolloutBatch(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
         states.append(made.state(3))
     found = [device(rank, now) for rank in range(now)]
     for one in found:
@@ -211,12 +211,12 @@ def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: i
 
 @pytest.fixture
 def beside() -> Any:
-    made = Beside(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
+    made = SubprocessSampler(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
     yield made
     made.close()
 
 
-def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[..., Any]) -> None:
+def test_it_writes_what_this_process_would(beside: SubprocessSampler, make_model: Callable[..., Any]) -> None:
     model = make_model("llama")
     other = {name: value + 0.1 for name, value in model.state_dict().items()}
     ask(beside, model)
@@ -246,12 +246,12 @@ def test_it_writes_what_this_process_would(beside: Beside, make_model: Callable[
         again(beside, model)
 
 
-def ask(beside: Beside, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+def ask(beside: SubprocessSampler, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
     beside.update(model, 0, weights=weights)
     beside.begin(PROMPTS, SEEDS, {96})
 
 
-def again(beside: Beside, model: Any) -> None:
+def again(beside: SubprocessSampler, model: Any) -> None:
     ask(beside, model)
     beside.result()
 
@@ -278,7 +278,7 @@ def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
     while processes(folder):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    point = Point("r1.stage.rl.async_rollouts:Ahead.take", number=signal.SIGTERM)
+    point = Point("r1.stage.rl.async_rollouts:AsyncRollouts.take", number=signal.SIGTERM)
     stopped = server.run(knobs("ahead"), folder, point, resume=True, env=env)
     assert stopped.code == 143, log(folder)
     assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from slow import STOPS, Ranks, assert_same, collected, flat, gradient, groups_of, move
 from torch import Tensor
 
-from r1.core.seeds import batch_indices, key
+from r1.core.seeds import batch_indices, derive_seed
 from r1.run import execute
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
@@ -46,7 +46,7 @@ def same_rewards(groups: list[Group], places: tuple[int, ...]) -> list[Group]:
 
 
 def learned_from(made: Grpo, groups: list[Group]) -> Experience:
-    return made.collector.chosen(*made.collector.experience(groups), groups)
+    return made.collector.select_trainable(*made.collector.experience(groups), groups)
 
 
 def lengths_of(groups: list[Group]) -> list[int]:
@@ -160,7 +160,7 @@ def test_only_prompts_without_signal_are_drawn_again(stage: Stages) -> None:
     before = same_rewards(groups_of(made), (1, 3))
     drawn = attempts_of(made)
     after = made.collector.resampled(0, before)
-    wanted = batch_indices(key(made.seed, "resample", 1), 0, 4, 64)[:2]
+    wanted = batch_indices(derive_seed(made.seed, "resample", 1), 0, 4, 64)[:2]
     assert drawn == [(1, wanted)]
     assert [after[0], after[2]] == [before[0], before[2]]
     assert [after[p].row for p in (1, 3)] == [made.data.train[i] for i in wanted]
@@ -350,7 +350,7 @@ def test_nothing_is_learned_from_what_was_cut_off(stage: Stages, loss: str) -> N
     found, _ = step(made, groups)
     plain = stage("stage=grpo", *knobs)
     everything, rewards = plain.collector.experience(groups)
-    everything = plain.collector.chosen(everything, rewards, groups)
+    everything = plain.collector.select_trainable(everything, rewards, groups)
     move(plain.policy)
     plain.policy.zero_grad()
     logps, _ = plain.forward_logps(plain.policy, everything)

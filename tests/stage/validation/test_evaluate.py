@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from r1.core.statistics import headline, mean, proportion
-from r1.model.loading import location
+from r1.core.statistics import mean, primary_metric, proportion
+from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.run import execute
@@ -123,7 +123,7 @@ def test_summary_of_two_prompts_by_hand() -> None:
 
 # ---- a whole evaluation, recomputed from its samples ----
 
-TOKENIZER = AutoTokenizer.from_pretrained(location("r1:tiny"))
+TOKENIZER = AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
 
 
 def canned(self: Transformers, prompts: Sequence[list[int]], seeds: Any, stop_ids: set[int], poll: Any) -> Any:
@@ -220,8 +220,8 @@ def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
     assert figures["val/pass@2"].n == 4
     assert figures["val/completion_length"].n == 6
     assert not {"val/pass@1", "val/pass@2", "val/maj@2"} & summarise(groups[2:], [2]).keys()
-    assert headline(figures) == "val/pass@1"
-    assert headline(summarise(groups[2:], [2])) == "val/format"
+    assert primary_metric(figures) == "val/pass@1"
+    assert primary_metric(summarise(groups[2:], [2])) == "val/format"
 
 
 def test_a_reward_is_averaged_over_the_prompts_that_it_applies_to() -> None:

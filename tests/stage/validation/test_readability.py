@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.data.completion import MAX_CHARS
-from r1.stage.validation.readability import SPACED, UNSPACED, consistency, look, reflects, summarise, training
+from r1.stage.validation.readability import (
+    UNSPACED,
+    WORD_MARKERS,
+    consistency,
+    readability_of,
+    reflects,
+    summarise,
+    train_metrics,
+)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +79,7 @@ def test_no_reflection(text: str) -> None:
     assert not reflects(text)
 
 
-@pytest.mark.parametrize("marker", [*SPACED, *UNSPACED])
+@pytest.mark.parametrize("marker", [*WORD_MARKERS, *UNSPACED])
 def test_every_marker_is_found_in_a_sentence_and_in_any_case(marker: str) -> None:
     assert reflects(f"8. {marker.upper()}, 9")
     assert not reflects(f"x{marker}")
@@ -113,9 +121,11 @@ def test_figures_of_two_prompts_by_hand() -> None:
 
 def test_nothing_thought_has_no_language() -> None:
     assert set(summarise(["8", "9"], 1, lambda texts: [0 for _ in texts])) == {"val/reflection", "val/thinking_length"}
-    assert training([look("8")]) == {"train/reflection": 0.0}
+    assert train_metrics([readability_of("8")]) == {"train/reflection": 0.0}
 
 
 def test_training_figures_by_hand() -> None:
-    found = training(list(map(look, ["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"])))
+    found = train_metrics(
+        list(map(readability_of, ["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"]))
+    )
     assert found == {"train/reflection": 0.25, "train/language": 0.75}

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r1.core.runs import Run
+from r1.core.runs import RunRecord
 from r1.experiment.report.sweep.baseline import default
 from r1.experiment.report.sweep.effects import Importance, Response, importance, levels_of, response
-from r1.experiment.report.sweep.info import Asked, asked
+from r1.experiment.report.sweep.info import SweepInfo, asked
 from r1.experiment.report.sweep.points import Difference, Point, difference, labels, points, ranked, shown
 from r1.experiment.report.sweep.trials import Trial, Values, trials
 
@@ -47,7 +47,7 @@ class Analysis:
         compared: the default's own comparison; None: it is the winner, or no such point, or it has not finished.
     """
 
-    asked: Asked
+    asked: SweepInfo
     names: list[str]
     trials: list[Trial]
     points: list[Point]
@@ -72,7 +72,7 @@ class Analysis:
         return [one for one in self.comparisons if one.tied]
 
 
-def analyse(runs: Sequence[Run], folder: Path | None) -> Analysis | None:
+def analyse(runs: Sequence[RunRecord], folder: Path | None) -> Analysis | None:
     """The sweep that some runs are, by its file in ``folder`` or by what they differ in; None: they are no sweep."""
     told = asked(folder, runs)
     every = trials(runs, told.parameters, told.metric)

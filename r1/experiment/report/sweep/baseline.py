@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1.core.errors import UserError
-from r1.core.provenance import flat
-from r1.core.runs import Run
+from r1.core.provenance import flatten
+from r1.core.runs import RunRecord
 from r1.experiment.report.sweep.trials import Values, plain
 
 STEP = "steps."
 
 
-def default(run: Run, names: Sequence[str]) -> Values | None:
+def default(run: RunRecord, names: Sequence[str]) -> Values | None:
     """The values of ``names`` in the config that a run's command composes without them.
 
     None where there is no telling: a parameter that has no value of its own, a command that does not compose here.
@@ -41,15 +41,15 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
     from r1.config.overrides import read
 
     (point,) = points(*read(overrides))
-    return {**HydraConfig.get().runtime.choices, **flat(point.config)}
+    return {**HydraConfig.get().runtime.choices, **flatten(point.config)}
 
 
 def _of_steps(overrides: list[str], steps: set[str]) -> dict[str, Any]:
     """The same of some steps of a pipeline, as ``steps.NAME.KEY``."""
     from r1.config.overrides import read
-    from r1.experiment.pipeline.parse import peel, pipelines
+    from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 
-    rest, of_step = peel(overrides)
+    rest, of_step = split_step_overrides(overrides)
     (pipeline,) = pipelines(*read(rest), of_step)
     held: dict[str, Any] = {}
     for step in steps:

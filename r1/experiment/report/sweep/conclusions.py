@@ -7,7 +7,7 @@ from collections import Counter
 from r1.experiment.report.sweep.analysis import Analysis, Comparison
 from r1.experiment.report.sweep.points import Point, shown
 from r1.experiment.report.sweep.trials import Compute, budget
-from r1.experiment.report.variants import Figure
+from r1.experiment.report.variants import SeedEstimate
 
 FEW = 4  # names in a sentence
 
@@ -55,10 +55,10 @@ def _default(found: Analysis, winner: Point) -> str:
     if found.compared is None:
         there = any(point.values == found.default for point in found.points)
         return f"The default ({name}) {'has not finished under enough seeds' if there else 'is not among the points'}."
-    return f"Against the default ({name}, {text(found.compared.point.figure)}) it is {against(found.compared)}."
+    return f"Against the default ({name}, {text(found.compared.point.figure)}) it is {versus_default(found.compared)}."
 
 
-def against(one: Comparison) -> str:
+def versus_default(one: Comparison) -> str:
     """How far the winner is from a point: ``+0.021 (-0.004 to 0.046, paired over 5 seeds), within noise``."""
     if one.difference is None:
         return "not measured how far that is from noise"
@@ -69,7 +69,7 @@ def against(one: Comparison) -> str:
     return f"{value:+.3f} ({value - half:.3f} to {value + half:.3f}, {one.difference.basis}): {sure}"
 
 
-def text(figure: Figure | None) -> str:
+def text(figure: SeedEstimate | None) -> str:
     return f"{figure.text} ({figure.interval})" if figure and figure.interval else figure.text if figure else "-"
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1.core.errors import UserError
-from r1.core.runs import Run
+from r1.core.runs import RunRecord
 from r1.experiment.report.sweep.trials import SEEDS, headline, parameters
 
 FILE = "sweep.yaml"
 
 
 @dataclass(frozen=True)
-class Asked:
+class SweepInfo:
     """The head of a sweep's page.
 
     Attributes:
@@ -37,7 +37,7 @@ class Asked:
     problem: str = ""
 
 
-def asked(folder: Path | None, runs: Sequence[Run]) -> Asked:
+def asked(folder: Path | None, runs: Sequence[RunRecord]) -> SweepInfo:
     """The sweep file of a folder; without one (that can be read) what the runs themselves say."""
     from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -45,17 +45,17 @@ def asked(folder: Path | None, runs: Sequence[Run]) -> Asked:
     try:
         return _of_file(file) if file and file.is_file() else _of_runs(folder, runs)
     except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError) as error:
-        why = error.what if isinstance(error, UserError) else type(error).__name__
+        why = error.message if isinstance(error, UserError) else type(error).__name__
         return _of_runs(folder, runs, f"{FILE} cannot be read ({why}), so the parameters are what the runs differ in.")
 
 
-def _of_file(file: Path) -> Asked:
+def _of_file(file: Path) -> SweepInfo:
     from r1.experiment.sweep.file import read
 
     held = read(str(file))
     start = held.command.index("r1.run")
     name = file.parent.name if held.name == file.stem else held.name
-    return Asked(
+    return SweepInfo(
         name=name,
         question=question(file.read_text(encoding="utf-8")),
         command=f"python -m r1.sweep sweeps/{name}.yaml",
@@ -67,11 +67,11 @@ def _of_file(file: Path) -> Asked:
     )
 
 
-def _of_runs(folder: Path | None, runs: Sequence[Run], problem: str = "") -> Asked:
+def _of_runs(folder: Path | None, runs: Sequence[RunRecord], problem: str = "") -> SweepInfo:
     commands = {str(run.manifest.get("command")) for run in runs}
     command = commands.pop() if len(commands) == 1 else ""
     name = folder.name if folder else ""
-    return Asked(name, "", command, "", "runs", headline(runs), True, parameters(runs), problem)
+    return SweepInfo(name, "", command, "", "runs", headline(runs), True, parameters(runs), problem)
 
 
 def question(text: str) -> str:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1.core.statistics import Z95, t95, tail
+from r1.core.statistics import Z95, t95, t_survival
 from r1.experiment.report.sweep.trials import Compute, Trial, Value, Values, mean_compute
-from r1.experiment.report.variants import Figure, over_seeds
+from r1.experiment.report.variants import SeedEstimate, over_seeds
 
 MIN_SHARE = 0.5  # of the most seeds that a point has: with fewer, a point is not ranked
 
@@ -29,8 +29,8 @@ class Point:
     values: Values
     trials: list[Trial]
     counted: list[Trial]
-    by_seed: dict[Any, Figure]
-    figure: Figure | None
+    by_seed: dict[Any, SeedEstimate]
+    figure: SeedEstimate | None
     compute: Compute
 
 
@@ -59,7 +59,7 @@ class Difference:
         ahead = sign * self.value
         if self.se == 0:
             return 0.0 if ahead > 0 else 1.0
-        return tail(ahead / self.se, self.df)
+        return t_survival(ahead / self.se, self.df)
 
 
 def shown(value: Value) -> str:
@@ -135,7 +135,7 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(statistics.fmean(a) - statistics.fmean(b), math.sqrt(sum(parts)), max(1, df), basis)
 
 
-def _validated(a: Figure | None, b: Figure | None) -> Difference | None:
+def _validated(a: SeedEstimate | None, b: SeedEstimate | None) -> Difference | None:
     if not (a and b) or None in (a.low, a.high, b.low, b.high):
         return None
     errors = [((f.high or 0) - (f.low or 0)) / (2 * Z95) for f in (a, b)]

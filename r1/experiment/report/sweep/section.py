@@ -12,7 +12,7 @@ from r1.experiment.report.sweep.conclusions import facts, standing, text, used, 
 from r1.experiment.report.sweep.effects import Response, is_number, order, scale
 from r1.experiment.report.sweep.points import Point, labels, shown
 from r1.experiment.report.sweep.trials import Trial, Value
-from r1.experiment.report.variants import Figure
+from r1.experiment.report.variants import SeedEstimate
 
 MAX_FAILED = 100  # runs that are listed with their error
 
@@ -80,7 +80,7 @@ def row(found: Analysis, point: Point, one: Comparison | None, rank: int) -> dic
     }
 
 
-def _sortable(figure: Figure | None) -> float:
+def _sortable(figure: SeedEstimate | None) -> float:
     return figure.value if figure else -1e99
 
 

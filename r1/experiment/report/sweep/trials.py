@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1.core.provenance import UNTRACED, flat
-from r1.core.runs import Run
-from r1.core.statistics import HEADLINES
-from r1.experiment.report.variants import IGNORED, Figure, differing_keys
+from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
+from r1.core.runs import RunRecord
+from r1.core.statistics import PRIMARY_METRICS
+from r1.experiment.report.variants import IGNORED, SeedEstimate, differing_keys
 
 Value = bool | int | float | str | None
 Values = dict[str, Value]  # parameter -> value
@@ -47,11 +47,11 @@ class Trial:
         figure: the metric at the end; of a run that did not come to its end its last validation.
     """
 
-    run: Run
+    run: RunRecord
     values: Values
     seed: Any
     ended: str
-    figure: Figure | None
+    figure: SeedEstimate | None
     compute: Compute
 
     @property
@@ -60,12 +60,12 @@ class Trial:
         return self.ended == "finished" and self.figure is not None
 
 
-def trials(runs: Sequence[Run], names: Sequence[str], metric: str) -> list[Trial]:
+def trials(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> list[Trial]:
     return [_trial(run, names, metric) for run in runs]
 
 
-def _trial(run: Run, names: Sequence[str], metric: str) -> Trial:
-    leaves, typed = flat(run.config), overrides(run)
+def _trial(run: RunRecord, names: Sequence[str], metric: str) -> Trial:
+    leaves, typed = flatten(run.config), overrides(run)
     values = {name: _value(name, leaves, typed) for name in names}
     seed = run.manifest.get("seed")
     seed = next((typed[name] for name in SEEDS if name in typed), "default") if seed is None else seed
@@ -73,7 +73,7 @@ def _trial(run: Run, names: Sequence[str], metric: str) -> Trial:
     return Trial(run, values, seed, ended, _figure(run, metric), compute(run))
 
 
-def overrides(run: Run) -> dict[str, str]:
+def overrides(run: RunRecord) -> dict[str, str]:
     """What was typed for a run: key -> text."""
     pairs = (text.lstrip("+~").partition("=") for text in run.manifest.get("overrides") or [])
     return {key: value for key, _, value in pairs}
@@ -102,15 +102,15 @@ def _number(text: str) -> Value:
     return plain(value) if math.isfinite(value) else text
 
 
-def _figure(run: Run, metric: str) -> Figure | None:
+def _figure(run: RunRecord, metric: str) -> SeedEstimate | None:
     final = (run.manifest["metrics"].get("final") or {}).get(metric)
     if final:
-        return Figure(final["value"], final["low"], final["high"], final["n"])
+        return SeedEstimate(final["value"], final["low"], final["high"], final["n"])
     last = [row[metric] for row in run.metrics if isinstance(row.get(metric), int | float)]
-    return Figure(last[-1], None, None, 0) if last and math.isfinite(last[-1]) else None
+    return SeedEstimate(last[-1], None, None, 0) if last and math.isfinite(last[-1]) else None
 
 
-def compute(run: Run) -> Compute:
+def compute(run: RunRecord) -> Compute:
     stage, wall_s = run.config.get("stage") or {}, run.manifest.get("wall_s")
     steps = max((int(row.get("step") or 0) for row in run.metrics), default=0)
     if not stage.get("examples_per_step"):
@@ -123,7 +123,7 @@ def compute(run: Run) -> Compute:
     return Compute(size, size * (len(lengths) or steps), tokens, wall_s)
 
 
-def budget(run: Run) -> str | None:
+def budget(run: RunRecord) -> str | None:
     """What the run's config keeps the same when the group size changes; None: its stage samples no groups."""
     return run.config.get("budget") if "group_size" in (run.config.get("stage") or {}) else None
 
@@ -135,7 +135,7 @@ def mean_compute(made: Sequence[Trial]) -> Compute:
     return Compute(*(statistics.fmean(values) if values else None for values in known))
 
 
-def parameters(runs: Sequence[Run]) -> list[str]:
+def parameters(runs: Sequence[RunRecord]) -> list[str]:
     """What varies over runs that no sweep file describes: the overrides that differ, else the keys of the config.
 
     Empty where nothing does, or too much: such runs are no sweep.
@@ -144,17 +144,17 @@ def parameters(runs: Sequence[Run]) -> list[str]:
     names = [name for name in dict.fromkeys(name for one in typed for name in one) if _varies(name)]
     found = [name for name in names if len({one.get(name) for one in typed}) > 1]
     if not found:
-        found = [name for name in differing_keys([flat(run.config) for run in runs]) if _varies(name)]
+        found = [name for name in differing_keys([flatten(run.config) for run in runs]) if _varies(name)]
     return found if len(found) <= MAX_PARAMETERS else []
 
 
 def _varies(name: str) -> bool:
     first = name.partition(".")[0]
-    return first not in {*IGNORED, *UNTRACED, *SEEDS} and not first.startswith("hydra")
+    return first not in {*IGNORED, *NOT_IN_FINGERPRINT, *SEEDS} and not first.startswith("hydra")
 
 
-def headline(runs: Sequence[Run]) -> str:
+def headline(runs: Sequence[RunRecord]) -> str:
     """The metric of runs that no sweep file names one for."""
     held = {name for run in runs for name in [*(run.manifest["metrics"].get("final") or {})]}
     held = held or {name for run in runs for row in run.metrics for name in row}
-    return next((name for name in HEADLINES if name in held), HEADLINES[0])
+    return next((name for name in PRIMARY_METRICS if name in held), PRIMARY_METRICS[0])
