@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from r1.core.types import Config
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-Config = dict[str, Any]
 
 
 def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path | None:

@@ -14,6 +14,7 @@ from hydra.utils import instantiate
 
 from r1.config.check.schema import defining_module, resolve, signature
 from r1.core.errors import UserError
+from r1.core.types import Config
 
 if TYPE_CHECKING:
     from r1.data.base import Data
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from r1.stage.base import Stage
     from r1.stage.distillation.filters import Filters
     from r1.stage.validation.metrics import Validation
-
-Config = dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,10 @@ from r1.config.overrides import name
 from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF, EXAMPLE_CONFS
+from r1.core.types import Config
 
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
 LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
-Config = dict[str, Any]
 budget.register()
 
 

@@ -22,9 +22,9 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from r1.core.errors import UserError, as_yaml_null
+from r1.core.types import Config
 
 Budget = Literal["sequences", "tokens", "prompts", "steps"]
-Config = dict[str, Any]
 
 
 @dataclass(frozen=True)

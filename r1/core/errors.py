@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 from r1.core.secrets import HIDDEN, SECRET_KEY, redact
 
@@ -55,7 +55,13 @@ class UserError(Exception):
     ) -> None:
         self.message, self.key, self.value, self.hint, self.code = message, key, value, hint, code
         self.expected = expected if isinstance(expected, str) else ", ".join(expected)
-        super().__init__(str(self))
+        super().__init__(message)
+
+    def mounted_at(self, key: str) -> Self:
+        """The same error, its relative key (``.buffer``) completed by the config key that the component is mounted at."""
+        if self.key.startswith(".") or not self.key:
+            self.key = f"{key}{self.key}"
+        return self
 
     def __str__(self) -> str:
         value = "" if self.value is None else format_value(self.value, self.key)

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r1.core.errors import STOP_SIGNALS, Interrupted, RankFailed
+from r1.core.types import Config
 from r1.distributed.collectives import FAILED
 from r1.distributed.process import kill_on_parent_death
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
 
 
-Config = dict[str, Any]
 POLL_S = 0.05
 GRACE_S = 20.0  # seconds that the others have to end on their own once one has failed
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -22,6 +22,7 @@ from r1.core.rank_info import RankInfo
 from r1.core.runs import new_folder
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
+from r1.core.types import Config
 from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
 from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-Config = dict[str, Any]
 TINY_WIDTH, MAX_LR_LARGE_MODEL = 256, 5e-5  # the default learning rates suit models up to this width
 
 

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.core.types import Config
 from r1.distributed.launcher import RankSupervisor, environment, process, serve_tcp_store
 from r1.train import fit
 from r1.train.run_state import finalize_manifest
 
 if TYPE_CHECKING:
     from r1.config.build import Experiment
-
-Config = dict[str, Any]
 
 
 def start(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path | None:

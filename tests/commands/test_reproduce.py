@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from r1 import reproduce
-from r1.config.build import Config
 from r1.core.errors import DATA
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.run import execute
 
 

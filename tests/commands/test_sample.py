@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from r1 import sample
-from r1.config.build import Config, rewards
+from r1.config.build import rewards
 from r1.core.errors import MODEL
+from r1.core.types import Config
 from r1.run import execute
 
 KNOWN = "2+3+4=?"  # data=arithmetic can work it out

@@ -313,7 +313,7 @@ def test_an_error_is_one_screen() -> None:
     assert [line.split()[0] for line in lines] == ["a", "where", "given", "allowed", "do"]
     assert lines[0] == "a b [2J"
     assert len(lines[2]) < 220
-    assert lines[3] == "  allowed  b, c"
+    assert lines[3] == "  expected b, c"
 
 
 @pytest.mark.parametrize(

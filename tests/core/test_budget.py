@@ -50,12 +50,12 @@ def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
 @pytest.mark.parametrize(
     ("overrides", "where", "said"),
     [
-        (["stage.group_size=3"], "stage.group_size", "allowed  1, 2, 4, 8, 16, 32, 64, 128"),
+        (["stage.group_size=3"], "stage.group_size", "expected 1, 2, 4, 8, 16, 32, 64, 128"),
         (["stage.examples_per_step=4", "stage.sequences_per_step=64"], "stage.sequences_per_step", "4 prompts x 8"),
         (["stage=sft", "budget=steps"], "budget", "no groups"),
         (["stage=distill_on_policy", "budget=tokens"], "budget", "does not count its tokens"),
-        (["stage.total_tokens=500"], "stage.total_tokens", "given    500"),
-        (["budget=tokens", "stage.total_tokens=null"], "stage.total_tokens", "given    null"),
+        (["stage.total_tokens=500"], "stage.total_tokens", "value    500"),
+        (["budget=tokens", "stage.total_tokens=null"], "stage.total_tokens", "value    null"),
         (["budget=tokens", "trainer.max_steps=2"], "stage.total_tokens", "24,576 completion tokens at most"),
     ],
 )

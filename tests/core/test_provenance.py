@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from r1.config.build import Config
 from r1.core import provenance
+from r1.core.types import Config
 
 NESTED = st.recursive(
     st.integers() | st.text(),

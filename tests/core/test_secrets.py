@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.config.build import Config
 from r1.core.errors import UserError
 from r1.core.secrets import HIDDEN, redact, redact_values
+from r1.core.types import Config
 from r1.run import execute
 
 CANARY = "canary7Zq9"  # a part of every secret below

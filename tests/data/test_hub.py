@@ -102,7 +102,7 @@ def test_a_save_to_disk_folder(on_disk):
 def test_a_single_saved_dataset_is_its_own_split(tmp_path):
     Dataset.from_list(sums(6), split="test").save_to_disk(tmp_path / "single")
     assert len(read(tmp_path / "single", train_split="test", val_split=None, num_val=2)[0]) == 4
-    with pytest.raises(UserError, match=r"no split `train`(.|\n)*data\.train_split(.|\n)*allowed  test"):
+    with pytest.raises(UserError, match=r"no split `train`(.|\n)*data\.train_split(.|\n)*expected test"):
         read(tmp_path / "single")
 
 

@@ -132,10 +132,10 @@ def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
     assert failed.code == 5
     assert str(failed).splitlines() == [
         "rank 1 on here: no such column",
-        "  where    reward.terms.x",
-        "  given    3",
-        "  allowed  y",
-        "  do       mend it",
+        "  key      reward.terms.x",
+        "  value    3",
+        "  expected y",
+        "  hint     mend it",
     ]
     bug = RankFailed.of(KeyError("x"), 2, "there")
     assert (str(bug), bug.code) == ("rank 2 on there: KeyError: 'x'", 1)

@@ -76,7 +76,7 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
         "r1  [2] seed=2: RuntimeError: a bug of <redacted>",
     ]
     said = err + lines(tmp_path)
-    assert said.count("[1] r1: the file has gone\n[1]   where    data.path\n") == 1
+    assert said.count("[1] r1: the file has gone\n[1]   key      data.path\n") == 1
     assert said.count("[2] Traceback") == 1
     assert "hunter2" not in said
     pid, argv, overrides = json.loads((tmp_path / "0.json").read_text())

@@ -15,8 +15,8 @@ from fakewandb import Server
 from lightning.pytorch.loggers.logger import DummyLogger
 from wandbruns import check
 
-from r1.config.build import Config
 from r1.core import jsonl
+from r1.core.types import Config
 from r1.logger.wandb import Wandb, take_run_id_from_env, wandb
 from r1.logger.wandb_run import worker as courier
 from r1.logger.wandb_run.history import Rows

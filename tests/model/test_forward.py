@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from r1.config.build import Config
+from r1.core.types import Config
 from r1.model.forward import Forward, packed, padded_forward, supports_packing
 from r1.model.loading import Lora, Model
 from r1.model.sequences import Sequences, stack

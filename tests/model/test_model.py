@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from r1.config.build import Config
 from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.model import loading as model
 from r1.model.loading import Lora, Model, resolve_model_path
 from r1.run import execute

@@ -206,7 +206,7 @@ def test_a_user_error_of_a_term_passes_unchanged() -> None:
     def fails(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         raise UserError("mend this", key="here")
 
-    with pytest.raises(UserError, match=r"^mend this\n  where    here$"):
+    with pytest.raises(UserError, match=r"^mend this\n  key      here$"):
         score(rewards(fails=(fails, 1.0)), [{}])
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from r1.config.build import Config
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.data.base import Row
 from r1.run import execute
 from r1.stage.distill import Distill

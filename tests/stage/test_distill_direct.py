@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from r1.config.build import Config
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.data.arithmetic import held_out
 from r1.run import execute
 from r1.stage.distillation.question_generation import REASONS

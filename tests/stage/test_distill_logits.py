@@ -13,9 +13,9 @@ from slow import assert_same, collected, gradient
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from r1.config.build import Config
 from r1.core.errors import MODEL, UserError
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.data.base import Row
 from r1.model.forward import Forward
 from r1.model.loading import Model, resolve_model_path

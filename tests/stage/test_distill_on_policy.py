@@ -12,8 +12,8 @@ import torch
 from slow import STOPS, assert_same, collected, gradient, move
 from torch import Tensor
 
-from r1.config.build import Config
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.run import execute
 from r1.stage.base import Stage
 

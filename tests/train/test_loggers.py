@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from lightning.pytorch.loggers import Logger
 
-from r1.config.build import Config
 from r1.core.errors import Interrupted
 from r1.core.runs import read
+from r1.core.types import Config
 from r1.logger.base import Closable, closing
 from r1.run import execute
 from r1.stage.sft import Sft

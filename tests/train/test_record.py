@@ -17,11 +17,11 @@ import pytest
 from conftest import SMALL
 from safetensors.torch import load_file
 
-from r1.config.build import Config
 from r1.core import provenance
 from r1.core.errors import CONFIG, LOCKED, REWARD, STORAGE, Interrupted, UserError
 from r1.core.runs import new_folder, read
 from r1.core.secrets import HIDDEN
+from r1.core.types import Config
 from r1.run import execute, main
 from r1.stage.base import Stage
 from r1.train.progress import Progress

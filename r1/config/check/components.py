@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from r1.config.build import Experiment
 from r1.core.errors import DATA, MODEL, REWARD, UserError, suggest
 from r1.core.provenance import flatten
+from r1.core.types import Config
 from r1.data.base import Data, Row, Template, has_answer
 from r1.data.template.base import template_prefill
 from r1.reward.base import RESERVED, Function, Rewards, applies, required_columns
@@ -19,7 +20,6 @@ from r1.stage.distillation.filters import Filters
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Config = dict[str, Any]
 ADVICE = {
     "completion": "data.completion_column=NAME for data=jsonl, or stage=distill to have a teacher write them",
 }

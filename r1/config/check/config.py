@@ -18,8 +18,8 @@ from r1.config.check.schema import problems, value_problems
 from r1.core.budget import Budget
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.provenance import PIPELINE
+from r1.core.types import Config
 
-Config = dict[str, Any]
 TOP_LEVEL_TYPES: dict[str, Any] = {
     "seed": Annotated[int, Ge(0)],
     "budget": Budget,

@@ -6,7 +6,6 @@ import fcntl
 import os
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from r1.config.check.devices import check_devices
 from r1.config.check.schema import resolve
@@ -16,8 +15,8 @@ from r1.core.batch import BatchPlan
 from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
 from r1.core.provenance import PIPELINE
 from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.core.types import Config
 
-Config = dict[str, Any]
 MAX_SEQUENCES = 10**7  # per optimizer step
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 from r1.config.build import nodes_of
 from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
+from r1.core.types import Config
 from r1.model.loading import resolve_model_path
-
-Config = dict[str, Any]
 
 
 def models(cfg: Config) -> None:

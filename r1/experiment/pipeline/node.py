@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1.config.compose import Config
+from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
 

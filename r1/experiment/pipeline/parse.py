@@ -16,10 +16,11 @@ from annotated_types import Ge, MinLen
 from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.types import Override
 
-from r1.config.compose import Config, grid, hydra, point
+from r1.config.compose import grid, hydra, point
 from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
 from r1.core.provenance import PIPELINE, differences
+from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline, Step, errors_for_step, ordered
 
 PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline

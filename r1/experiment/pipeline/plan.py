@@ -16,9 +16,10 @@ from r1.config.build import build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.config.check.rules import check_rules, output
-from r1.config.compose import Config, hydra, point
+from r1.config.compose import hydra, point
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
+from r1.core.types import Config
 from r1.distributed.process import escape_hydra
 from r1.experiment.pipeline.node import Node, Plan, depends_on_unfinished
 from r1.experiment.pipeline.steps import REFERENCE, Pipeline, Step, errors_for_step

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from r1.config.build import instantiate_node
-from r1.config.compose import Config
 from r1.core.budget import check_points
 from r1.core.cli import command, fail
 from r1.core.errors import UserError, UserErrors
+from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from r1.config.compose import Config
 from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, suggest
 from r1.core.provenance import PIPELINE
+from r1.core.types import Config
 
 REFERENCE = re.compile(r"\$\{step:([^{}]*)\}")
 

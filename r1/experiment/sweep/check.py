@@ -12,14 +12,13 @@ from r1.config.check.config import TOP_LEVEL_TYPES
 from r1.config.check.schema import check_value
 from r1.core import budget, provenance
 from r1.core.errors import UserError, UserErrors
+from r1.core.types import Config
 from r1.experiment.sweep import file, schema
 from r1.experiment.sweep import objective as metric
 from r1.experiment.sweep.compose import Composer, Part, Point, compose_all
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.parameters import distribution
 from r1.experiment.sweep.points import SEED, points_to_check
-
-Config = dict[str, Any]
 
 
 def check(path: str, workers: int = 1) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 from hydra._internal.hydra import Hydra
 
@@ -14,11 +13,11 @@ from r1.config.compose import hydra, point
 from r1.config.overrides import read
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import redact
+from r1.core.types import Config
 from r1.experiment.pipeline.parse import pipelines, split_step_overrides
 from r1.experiment.pipeline.plan import plan
 from r1.experiment.sweep.points import Values
 
-Config = dict[str, Any]
 MAX_FAILED = 6  # points that fail before the rest is left alone: most mistakes are in all of them
 
 

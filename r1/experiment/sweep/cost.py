@@ -6,13 +6,12 @@ import json
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
 from r1.core import budget
+from r1.core.types import Config
 
-Config = dict[str, Any]
 TINY = ("r1:tiny", "r1:tiny_xs")
 SECONDS, TOKENS = 38.0, 17_920 * 64  # the default run: its wall time with 2 threads on 2 cores, its completions x limit
 NEWEST = 200  # records that are looked at

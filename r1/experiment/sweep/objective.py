@@ -10,8 +10,8 @@ from typing import Any
 
 from r1.core.errors import UserError, suggest
 from r1.core.metrics import MEANING, meaning
+from r1.core.types import Config
 
-Config = dict[str, Any]
 DATA_DEPENDENT = (
     "val/scorer/*",
     "rejection/*",

@@ -13,8 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from examples.tiny_world.tiny_corpus import LANGUAGE_SHARES, QUICK_RIGHT, QUICK_RIGHT_LONG, document, quick_guess
-from r1.config.build import Config, instantiate_node
+from r1.config.build import instantiate_node
 from r1.core.errors import UserError
+from r1.core.types import Config
 from r1.data.arithmetic import split_of
 from r1.data.base import Data
 from r1.data.completion import parse

@@ -110,7 +110,7 @@ def test_ordinary_runs_are_no_pipelines(argv: list[str]) -> None:
 def test_mistakes(asked: Asked, argv: list[str], keys: dict[str, Any], where: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         asked(*argv, **{"shared": [], "steps": STEPS} | keys)
-    assert f"  where    {where}\n" in str(caught.value)
+    assert f"  key      {where}\n" in str(caught.value)
     assert said in str(caught.value)
 
 

@@ -107,7 +107,7 @@ def test_what_is_wrong_is_found_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError) as caught:
         planned(*argv, steps=STEPS | steps)
-    assert f"  where    {where}" in str(caught.value).splitlines()
+    assert f"  key      {where}" in str(caught.value).splitlines()
     assert said in str(caught.value)
     assert not (tmp_path / "outputs").exists()
 

@@ -186,8 +186,8 @@ def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("r1  16 prompts\nr1: wrong value\n  where    x\n", "wrong value"),
-        ("r1: an older one\nr1: no such folder\n  given    1", "no such folder"),
+        ("r1  16 prompts\nr1: wrong value\n  key      x\n", "wrong value"),
+        ("r1: an older one\nr1: no such folder\n  value    1", "no such folder"),
         ("Traceback\n  File x\nValueError: no\n", "ValueError: no"),
         ("", ""),
     ],

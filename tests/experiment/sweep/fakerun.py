@@ -35,7 +35,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
 manifest("running", {})
 print("hello from", folder.name, os.environ.get("WANDB_RUN_GROUP"), flush=True)
 if keys.get("fail", "").lower() == "true":
-    print("r1: it broke\n  where    x", file=sys.stderr)
+    print("r1: it broke\n  key      x", file=sys.stderr)
     manifest("failed", {})
     sys.exit(3)
 for step in range(done, int(keys.get("length", 3))):
