@@ -77,10 +77,10 @@ def test_training_questions_are_chosen_by_their_pass_rate(tmp_path, knobs, rates
 
 def test_pass_rates_that_no_row_has(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(8))
-    assert "6 of 6 rows have no column `pass_rate`" in failure(path, max_pass_rate=0.5).what
-    assert failure(path, max_pass_rate=0.5).where == "data.max_pass_rate"
+    assert "6 of 6 rows have no column `pass_rate`" in failure(path, max_pass_rate=0.5).message
+    assert failure(path, max_pass_rate=0.5).key == "data.max_pass_rate"
     path = write(tmp_path / "rated.jsonl", [row | {"pass_rate": 0.0} for row in rows(8)])
-    assert failure(path, min_pass_rate=0.5).what == "none of 6 training rows has a pass rate of 0.5 to 1"
+    assert failure(path, min_pass_rate=0.5).message == "none of 6 training rows has a pass rate of 0.5 to 1"
 
 
 def test_parquet_is_read_alike(tmp_path):
@@ -147,7 +147,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
 
 def test_bytes_that_are_no_utf8(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"question": "\xff"}\n')
-    assert "rows.jsonl:1: not UTF-8 at byte 15" in failure(tmp_path / "rows.jsonl").what
+    assert "rows.jsonl:1: not UTF-8 at byte 15" in failure(tmp_path / "rows.jsonl").message
 
 
 def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
@@ -178,7 +178,7 @@ def test_missing_files_say_where_they_were_looked_for(tmp_path):
     assert error.message == "data file not found: missing.jsonl"
     assert error.hint.startswith("looked in /")
     assert error.hint.endswith("/missing.jsonl")
-    assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").where == "data.val_path"
+    assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").key == "data.val_path"
 
 
 @pytest.mark.parametrize(
@@ -191,13 +191,13 @@ def test_missing_files_say_where_they_were_looked_for(tmp_path):
 )
 def test_files_that_cannot_be_used(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
-    assert message in failure(tmp_path / name).what
+    assert message in failure(tmp_path / name).message
 
 
 def test_held_out_rows_must_come_from_somewhere(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(5))
-    assert "data.val_path" in failure(path, num_val=None).do
-    assert "leaves none of the 5" in failure(path, num_val=5).what
+    assert "data.val_path" in failure(path, num_val=None).hint
+    assert "leaves none of the 5" in failure(path, num_val=5).message
 
 
 def attempt(line):

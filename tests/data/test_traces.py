@@ -81,13 +81,13 @@ def test_a_cut_file_is_refused(run):
 def test_a_wrong_count_alone_is_refused(run):
     card = run / "traces" / "traces.json"
     card.write_text(json.dumps(json.loads(card.read_text()) | {"count": 13}))
-    assert failure(run).allowed.startswith("13 rows")
+    assert failure(run).expected.startswith("13 rows")
 
 
 @pytest.mark.parametrize("card", ["", "[]", "{}", '{"count": 12}', "\x00"])
 def test_a_card_that_is_none(run, card):
     (run / "traces" / "traces.json").write_text(card)
-    assert "no dataset card" in failure(run).what
+    assert "no dataset card" in failure(run).message
 
 
 def test_nothing_there_says_where_it_was_looked_for(tmp_path):
@@ -99,4 +99,4 @@ def test_nothing_there_says_where_it_was_looked_for(tmp_path):
 def test_rows_without_a_completion_are_refused(run):
     (run / "traces" / "traces.json").unlink()
     (run / "traces" / "traces.jsonl").write_text('{"prompt": "a", "answer": "1"}\n')
-    assert "traces.jsonl:1: no column `completion`" in failure(run).what
+    assert "traces.jsonl:1: no column `completion`" in failure(run).message

@@ -18,7 +18,7 @@ from r1.data.verifier.guard import guard
 from r1.data.verifier.math import math, pop_counts
 from r1.data.verifier.pool import Job, Pool
 
-PAYLOADS = str(Path(__file__).with_name("payloads.py"))
+PAYLOADS = str(Path(__file__).parents[1] / "support" / "payloads.py")
 SLOW = r"\left(\sqrt{2}+\sqrt{3}+\sqrt{%d}\right)^{999}"  # passes the guard
 FINE = Job("fine", ("fine",))
 verify = partial(math, seconds=2.0)

@@ -36,7 +36,7 @@ class Judge(Scorer):
     """
 
     reasons = ("parse_failures", "errors")
-    passing = ("errors",)
+    transient_errors = ("errors",)
 
     def __init__(
         self,
