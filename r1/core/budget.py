@@ -154,7 +154,7 @@ def check_points(configs: Sequence[Config]) -> None:
                 key="stage.group_size",
                 value=", ".join(map(str, sizes)),
                 expected=f"the same {what} per step in all of them (budget={points[0].budget})",
-                hint="leave out stage.examples_per_step, which then follows; or say what is meant: budget=prompts|steps",
+                hint="leave out stage.examples_per_step, which then follows; or set budget=prompts|steps",
             )
 
 

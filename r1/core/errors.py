@@ -58,7 +58,7 @@ class UserError(Exception):
         super().__init__(message)
 
     def mounted_at(self, key: str) -> Self:
-        """The same error, its relative key (``.buffer``) completed by the config key that the component is mounted at."""
+        """The same error, its relative key (``.buffer``) completed by the config key of its component."""
         if self.key.startswith(".") or not self.key:
             self.key = f"{key}{self.key}"
         return self

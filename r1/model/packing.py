@@ -213,5 +213,5 @@ def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
 
 
 def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For gradient checkpointing: contexts of a layer's forward and of its recomputation, after ``custom_attention``."""
+    """For gradient checkpointing: contexts of a layer's forward and recomputation, for ``custom_attention``."""
     return nullcontext(), _attention_named(config, config._attn_implementation)

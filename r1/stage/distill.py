@@ -110,7 +110,7 @@ class Distill(Sft):
                 key="stage.num_questions",
                 value=", ".join(f"{name} {count}" for name, count in counts.items()),
                 expected=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
-                hint="raise stage.num_questions, lower stage.examples_per_step, or leave out a filter: ~stage.filters.X",
+                hint="raise stage.num_questions, lower stage.examples_per_step, or drop a filter: ~stage.filters.X",
                 code=DATA,
             )
         counts |= asked.counts

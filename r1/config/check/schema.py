@@ -51,7 +51,8 @@ def resolve(path: Any, where: str, extensions: Iterable[str] = ()) -> Callable[.
     except Exception as error:  # an import runs code that may raise anything
         raise UserError("no such object", key=place, value=path, hint=f"{type(error).__name__}: {error}") from None
     if not callable(target) or not _inside(defining_module(target), {package.split(".")[0] for package in allowed}):
-        defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {defining_module(target) or 'none'}"
+        owner = defining_module(target) or "none"
+        defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {owner}"
         raise UserError(refused, key=place, value=path, expected=defined)
     return target  # type: ignore[no-any-return]
 

@@ -28,7 +28,7 @@ def read_by_hydra(value: Any) -> Any:
 
 
 def intended_value(value: Any) -> Any:
-    """What a value of the file stands for: the text ``as_yaml_null`` for None, a text in quotes of its own for the text."""
+    """What a value of the file stands for: the text ``null`` for None, a quoted text for the text."""
     if not isinstance(value, str):
         return value
     quoted = QUOTED.fullmatch(value)

@@ -1,8 +1,8 @@
 """python -m r1.logger.wandb_run.worker: the process between a run and W&B. It reads the record and sends it.
 
-Its orders come on stdin, a line of JSON each: first an ``WandbJob``, at the end ``{exit_code, error}``. An stdin that ends
-before means that the run was killed. What the run is to know goes to stdout, a line each. It exits with 0 when W&B,
-or its folder on this machine, has everything.
+Its orders come on stdin, a line of JSON each: first a ``WandbJob``, at the end ``{exit_code, error}``. If stdin ends
+before that, the run was killed. Messages to the run go to stdout, a line each. It exits with 0 when W&B, or its folder
+on this machine, has everything.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ class LocalTeacher:
                 key="teacher",
                 value=teacher.name,
                 expected="teacher=transformers",
-                hint="teacher=transformers teacher.path=MODEL, or stage=distill, which needs the teacher's answers only",
+                hint="teacher=transformers teacher.path=MODEL, or stage=distill, which needs only its answers",
             )
         check_same_tokens(tokenizer, teacher.tokenizer, teacher.name)
         self.teacher = teacher
