@@ -16,13 +16,14 @@ from r1.config.check.devices import check_devices
 from r1.core.errors import Interrupted, RankFailed, UserError
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.collectives import RankGroup
-from r1.distributed.launcher import close, environment
+from r1.distributed.launcher import environment
 from r1.experiment.launch import launch
 from r1.stage.grpo import Grpo
 from r1.stage.rl.experience import concat, split
 from r1.stage.training.loader import rescale_progress
 from r1.stage.training.step_metrics import StepMetrics, reduce_over_ranks
 from r1.stage.validation.sampling import shard
+from r1.train.run_state import finalize_manifest
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 7))
@@ -142,9 +143,9 @@ def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
 
 
 def test_a_record_is_closed_for_a_process_that_could_not(tmp_path: Path) -> None:
-    assert close(tmp_path, "failed", KeyError("x")) == "failed"  # there is none
+    assert finalize_manifest(tmp_path, "failed", KeyError("x")) == "failed"  # there is none
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"status": "running", "error": None, "seed": 1}))
-    assert close(tmp_path, "interrupted", Interrupted(15)) == "interrupted"
+    assert finalize_manifest(tmp_path, "interrupted", Interrupted(15)) == "interrupted"
     assert json.loads(manifest.read_text()) == {"status": "interrupted", "error": "Interrupted: SIGTERM", "seed": 1}
-    assert close(tmp_path, "failed", KeyError("x")) == "interrupted"  # it has said so itself
+    assert finalize_manifest(tmp_path, "failed", KeyError("x")) == "interrupted"  # it has said so itself

@@ -12,7 +12,7 @@ from killpoints import Point
 from samerun import assert_same_run, manifest
 
 from r1.train import checkpoint
-from r1.train.checkpoint import InPlace, Writing
+from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO
 
 ASYNC, STEP = "checkpoint_async=true", "r1.stage.base:Stage.configure_gradient_clipping"
 
@@ -72,7 +72,7 @@ def test_shards_are_written_in_the_background_too(server: ForkServer, folder: Pa
 
 def test_the_copy_does_not_change_with_what_it_was_made_of(tmp_path: Path) -> None:
     weight, counts = torch.zeros(3), {"step": [1]}
-    io = InPlace(in_background=True)
+    io = DirectCheckpointIO(in_background=True)
     io.save_checkpoint({"weight": weight, "tied": weight, "counts": counts}, tmp_path / "state.ckpt")
     weight += 1
     counts["step"].append(2)
@@ -86,7 +86,10 @@ def test_the_copy_does_not_change_with_what_it_was_made_of(tmp_path: Path) -> No
 
 
 def test_an_error_is_kept_for_whoever_waits(tmp_path: Path) -> None:
-    io, writing = InPlace(in_background=True), Writing(tmp_path / "partial", tmp_path / "final", first=True)
+    io, writing = (
+        DirectCheckpointIO(in_background=True),
+        CheckpointWriter(tmp_path / "partial", tmp_path / "final", first=True),
+    )
     io.save_checkpoint({"weight": torch.zeros(100_000)}, "/dev/full")
     writing.write = io.write
     writing.start()
