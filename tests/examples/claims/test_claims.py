@@ -84,7 +84,7 @@ def pipeline(record: MakeRecord, tmp_path: Path) -> Callable[..., Path]:
         manifest: dict[str, Any] = {"command": f"python -m r1.run {HOSTILE}", "steps": steps, "wall_s": 61.0}
         manifest |= {"git": {"commit": "abc", "dirty": True}, "ended": "2026-11-24T17:55:49+00:00"}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        page({"page": PIPELINE["page"], "extensions": []}, tmp_path)
+        page({"page": PIPELINE["page"], "extensions": PIPELINE["extensions"]}, tmp_path)
         return tmp_path / "claims.html"
 
     return made
