@@ -60,6 +60,16 @@ class Claim:
         return list(dict.fromkeys([*read, *drawn, *self.shown]))
 
 
+def before(step: str, metric: str) -> MetricAt:
+    """The metric before a run's first optimizer step."""
+    return MetricAt(step, metric, "start")
+
+
+def after(step: str, metric: str) -> MetricAt:
+    """The metric after a run's last optimizer step."""
+    return MetricAt(step, metric)
+
+
 GROUPS = {
     2: "groups_of_2",
     4: "groups_of_4",
@@ -73,7 +83,7 @@ CLAIMS = (
         "RL alone, with no SFT before it, makes reasoning emerge.",
         "AIME pass@1 15.6 -> 71.0 % (fig. 2)",
         "held-out pass@1 at least doubles",
-        (Effect("pass@1, after / before", MetricAt("zero", PASS), MetricAt("zero", PASS, "start"), operator.truediv, above=2.0),),
+        (Effect("pass@1, after / before", after("zero", PASS), before("zero", PASS), operator.truediv, above=2.0),),
         Curves("held-out pass@1", {"R1-Zero": ("zero", PASS)}),
         ("zero",),
     ),
@@ -82,8 +92,8 @@ CLAIMS = (
         "from hundreds to thousands of tokens (fig. 3)",
         "completions get longer, and no reward is for length",
         (
-            Effect("tokens in a completion, after - before", MetricAt("zero", LENGTH), MetricAt("zero", LENGTH, "start"), above=0),
-            Effect("tokens of thinking, after - before", MetricAt("zero", THINKING), MetricAt("zero", THINKING, "start"), above=0),
+            Effect("tokens in a completion, after - before", after("zero", LENGTH), before("zero", LENGTH), above=0),
+            Effect("tokens of thinking, after - before", after("zero", THINKING), before("zero", THINKING), above=0),
         ),
         Curves("tokens", {"completion": ("zero", LENGTH), "thinking": ("zero", THINKING)}),
         ("zero",),
@@ -101,8 +111,8 @@ CLAIMS = (
         "no figure (2.2.4)",
         f"language consistency stays below {ONE_LANGUAGE}, the bound at which rejection sampling keeps an answer",
         (
-            Effect("language consistency, after", MetricAt("zero", LANGUAGE), below=ONE_LANGUAGE),
-            Effect("language consistency, after - before", MetricAt("zero", LANGUAGE), MetricAt("zero", LANGUAGE, "start")),
+            Effect("language consistency, after", after("zero", LANGUAGE), below=ONE_LANGUAGE),
+            Effect("language consistency, after - before", after("zero", LANGUAGE), before("zero", LANGUAGE)),
         ),
         Curves("language consistency", {"R1-Zero": ("zero", LANGUAGE)}),
         ("zero",),
@@ -112,10 +122,10 @@ CLAIMS = (
         "no figure (2.3.1)",
         f"at step 0 form and consistency are better than the base's, and pass@1 {LEVEL} takes fewer RL steps",
         (
-            Effect("form at step 0, with - without", MetricAt("rl", FORMAT, "start"), MetricAt("zero_language", FORMAT, "start"),
+            Effect("form at step 0, with - without", before("rl", FORMAT), before("zero_language", FORMAT),
                    above=0),
-            Effect("language consistency at step 0, with - without", MetricAt("rl", LANGUAGE, "start"),
-                   MetricAt("zero_language", LANGUAGE, "start"), above=0),
+            Effect("language consistency at step 0, with - without", before("rl", LANGUAGE),
+                   before("zero_language", LANGUAGE), above=0),
             Effect(f"RL steps to pass@1 {LEVEL}, with - without", StepsTo("rl", PASS, LEVEL),
                    StepsTo("zero_language", PASS, LEVEL), below=0),
         ),
@@ -127,10 +137,10 @@ CLAIMS = (
         "a slight degradation, no figure (2.3.2)",
         f"consistency passes {ONE_LANGUAGE}; the difference in pass@1 is reported, whatever its sign",
         (
-            Effect("language consistency, with the reward", MetricAt("zero_language", LANGUAGE), above=ONE_LANGUAGE),
-            Effect("language consistency, with - without", MetricAt("zero_language", LANGUAGE), MetricAt("zero", LANGUAGE),
+            Effect("language consistency, with the reward", after("zero_language", LANGUAGE), above=ONE_LANGUAGE),
+            Effect("language consistency, with - without", after("zero_language", LANGUAGE), after("zero", LANGUAGE),
                    above=0),
-            Effect("pass@1, with - without", MetricAt("zero_language", PASS), MetricAt("zero", PASS)),
+            Effect("pass@1, with - without", after("zero_language", PASS), after("zero", PASS)),
         ),
         Curves("language consistency", {"with its reward": ("zero_language", LANGUAGE), "without": ("zero", LANGUAGE)}),
         ("zero_language", "zero"),
@@ -139,9 +149,9 @@ CLAIMS = (
         "Rejection sampling from the RL checkpoint, then SFT of the base on it, keeps the quality.",
         "no figure of its own (2.3.3)",
         f"pass@1 after that SFT is not {NOISE} or more below the checkpoint's",
-        (Effect("pass@1, SFT on what was kept - RL checkpoint", MetricAt("kept", PASS), MetricAt("rl", PASS), above=-NOISE),),
-        Dots("held-out pass@1", {"base": MetricAt("kept", PASS, "start"), "RL checkpoint": MetricAt("rl", PASS),
-                                 "SFT on what was kept": MetricAt("kept", PASS)}),
+        (Effect("pass@1, SFT on what was kept - RL checkpoint", after("kept", PASS), after("rl", PASS), above=-NOISE),),
+        Dots("held-out pass@1", {"base": before("kept", PASS), "RL checkpoint": after("rl", PASS),
+                                 "SFT on what was kept": after("kept", PASS)}),
         ("kept",),
     ),
     Claim(
@@ -150,16 +160,16 @@ CLAIMS = (
         "no figure of its own (2.3.4)",
         f"the open-ended score rises, and pass@1 on maths does not fall by {NOISE} or more",
         (
-            Effect("open-ended score, after - before", MetricAt("rl_all", "val/reward/tiny_open"),
-                   MetricAt("rl_all", "val/reward/tiny_open", "start"), above=0),
-            Effect("pass@1 on maths, after - before", MetricAt("rl_all", "val/maths/pass@1"),
-                   MetricAt("rl_all", "val/maths/pass@1", "start"), above=-NOISE),
+            Effect("open-ended score, after - before", after("rl_all", "val/reward/tiny_open"),
+                   before("rl_all", "val/reward/tiny_open"), above=0),
+            Effect("pass@1 on maths, after - before", after("rl_all", "val/maths/pass@1"),
+                   before("rl_all", "val/maths/pass@1"), above=-NOISE),
         ),
         Dots("before and after the second RL", {
-            "open, before": MetricAt("rl_all", "val/reward/tiny_open", "start"),
-            "open, after": MetricAt("rl_all", "val/reward/tiny_open"),
-            "maths, before": MetricAt("rl_all", "val/maths/pass@1", "start"),
-            "maths, after": MetricAt("rl_all", "val/maths/pass@1"),
+            "open, before": before("rl_all", "val/reward/tiny_open"),
+            "open, after": after("rl_all", "val/reward/tiny_open"),
+            "maths, before": before("rl_all", "val/maths/pass@1"),
+            "maths, after": after("rl_all", "val/maths/pass@1"),
         }),
         ("rl_all",),
     ),
@@ -167,9 +177,9 @@ CLAIMS = (
         "Distilling into a smaller model beats RL on that smaller model.",
         "AIME 72.6 against 47.0 % (table 6)",
         "after as many optimizer steps on as many completions, the distilled small model is better",
-        (Effect("pass@1, distilled - RL", MetricAt("small_distilled", PASS), MetricAt("small_rl", PASS), above=0),),
-        Dots("held-out pass@1 of the smaller model", {"base": MetricAt("small_rl", PASS, "start"),
-             "RL": MetricAt("small_rl", PASS), "distilled": MetricAt("small_distilled", PASS)}),
+        (Effect("pass@1, distilled - RL", after("small_distilled", PASS), after("small_rl", PASS), above=0),),
+        Dots("held-out pass@1 of the smaller model", {"base": before("small_rl", PASS),
+             "RL": after("small_rl", PASS), "distilled": after("small_distilled", PASS)}),
         ("small_distilled", "small_rl"),
     ),
     Claim(
@@ -177,12 +187,13 @@ CLAIMS = (
         "no figure",
         f"with as many answers of the teacher, pass@1 is not {NOISE} or more below that of the dataset's questions",
         (
-            Effect("pass@1, own - dataset's questions", MetricAt("asked_by_student", PASS), MetricAt("asked", PASS), above=-NOISE),
-            Effect("pass@1, own questions, after - before", MetricAt("asked_by_student", PASS),
-                   MetricAt("asked_by_student", PASS, "start"), above=0),
+            Effect("pass@1, own - dataset's questions", after("asked_by_student", PASS), after("asked", PASS),
+                   above=-NOISE),
+            Effect("pass@1, own questions, after - before", after("asked_by_student", PASS),
+                   before("asked_by_student", PASS), above=0),
         ),
-        Dots("held-out pass@1", {"base": MetricAt("asked", PASS, "start"), "dataset's questions": MetricAt("asked", PASS),
-                                 "own questions": MetricAt("asked_by_student", PASS)}),
+        Dots("held-out pass@1", {"base": before("asked", PASS), "dataset's questions": after("asked", PASS),
+                                 "own questions": after("asked_by_student", PASS)}),
         ("asked_by_student",),
     ),
     Claim(
@@ -190,11 +201,11 @@ CLAIMS = (
         "no figure",
         "pass@1 rises; the difference to group-relative advantages is reported, whatever its sign",
         (
-            Effect("pass@1, after - before", MetricAt("best_of_group", PASS), MetricAt("best_of_group", PASS, "start"), above=0),
-            Effect("pass@1, best of group - group-relative", MetricAt("best_of_group", PASS), MetricAt("zero", PASS)),
+            Effect("pass@1, after - before", after("best_of_group", PASS), before("best_of_group", PASS), above=0),
+            Effect("pass@1, best of group - group-relative", after("best_of_group", PASS), after("zero", PASS)),
         ),
-        Dots("held-out pass@1", {"base": MetricAt("zero", PASS, "start"), "best of group": MetricAt("best_of_group", PASS),
-                                 "group-relative": MetricAt("zero", PASS)}),
+        Dots("held-out pass@1", {"base": before("zero", PASS), "best of group": after("best_of_group", PASS),
+                                 "group-relative": after("zero", PASS)}),
         ("best_of_group",),
     ),
     Claim(
@@ -202,11 +213,11 @@ CLAIMS = (
         "G = 16, no comparison",
         "pass@1 with G = 32 is above that with G = 2; the shares of groups without signal are reported",
         (
-            Effect("pass@1, G = 32 - G = 2", MetricAt(GROUPS[32], PASS), MetricAt(GROUPS[2], PASS), above=0),
+            Effect("pass@1, G = 32 - G = 2", after(GROUPS[32], PASS), after(GROUPS[2], PASS), above=0),
             *(Effect(f"share of groups without signal, G = {size}", Mean(step, "train/frac_zero_std"))
               for size, step in GROUPS.items()),
         ),
-        Dots("held-out pass@1", {f"G = {size}": MetricAt(step, PASS) for size, step in GROUPS.items()}),
+        Dots("held-out pass@1", {f"G = {size}": after(step, PASS) for size, step in GROUPS.items()}),
         ("groups_of_2", "groups_of_32"),
     ),
 )  # fmt: skip
