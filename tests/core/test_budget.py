@@ -70,9 +70,21 @@ def test_what_does_not_come_out(config: Callable[..., Config], overrides: list[s
 SIZES = [["stage.group_size=4"], ["stage.group_size=8"]]
 
 
-@pytest.mark.parametrize("common", [[], ["budget=prompts"], ["budget=steps"], ["stage.sequences_per_step=256"]])
-def test_points_of_equal_compute(config: Callable[..., Config], common: list[str]) -> None:
-    budget.check_points([config(*size, *common) for size in SIZES])
+@pytest.mark.parametrize(
+    ("common", "constant", "value"),
+    [
+        ([], "sequences_per_step", 128),
+        (["budget=prompts"], "prompts_per_step", 16),
+        (["budget=steps"], "steps", 100),
+        (["stage.sequences_per_step=256"], "sequences_per_step", 256),
+    ],
+)
+def test_budget_points_of_equal_compute_are_accepted(
+    config: Callable[..., Config], common: list[str], constant: str, value: int
+) -> None:
+    configs = [config(*size, *common) for size in SIZES]
+    assert [getattr(budget.compute(cfg), constant) for cfg in configs] == [value] * 2
+    budget.check_points(configs)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +102,24 @@ def test_points_of_unequal_compute(config: Callable[..., Config], common: list[s
         budget.check_points(points)
 
 
-def test_what_does_not_vary_the_group_size_may_vary_all_else(config: Callable[..., Config]) -> None:
-    budget.check_points([config(f"stage.examples_per_step={p}") for p in (8, 16)])
-    by_steps = [config(*size, f"trainer.max_steps={steps}") for size in SIZES for steps in (50, 100)]
-    budget.check_points(by_steps)
+@pytest.mark.parametrize(
+    "points",
+    [
+        [["stage.examples_per_step=8"], ["stage.examples_per_step=16"]],
+        [
+            [*size, f"trainer.max_steps={steps}"]
+            for size in (["stage.group_size=4"], ["stage.group_size=8"])
+            for steps in (50, 100)
+        ],
+    ],
+)
+def test_budget_points_of_one_group_size_may_differ_in_compute(
+    config: Callable[..., Config], points: list[list[str]]
+) -> None:
+    """Compute is compared among points with the same number of steps, and only where the group size varies."""
+    configs = [config(*point) for point in points]
+    assert len({budget.compute(cfg).sequences for cfg in configs}) == 2  # type: ignore[union-attr]
+    budget.check_points(configs)
 
 
 def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

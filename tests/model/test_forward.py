@@ -208,12 +208,17 @@ def test_a_sliding_window_packs_only_what_fits_in_it(make_model: Make, architect
     falls_back(model, [(A * 4, [1, 2, 3])], warns=False)
 
 
-def test_without_packing_nothing_is_tried(make_model: Make) -> None:
-    """gemma2 would warn."""
-    model = make_model("gemma2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        Forward(packing=False, share_prompts=True)(model, stack(BATCHES["groups"], 0), 1.0)
+def test_forward_without_packing_does_not_probe_the_model(make_model: Make) -> None:
+    """Probing gemma2, which cannot pack, would warn; the result is the model's own, one sequence at a time."""
+    model, pairs = make_model("gemma2"), BATCHES["groups"]
+    with warnings.catch_warnings(record=True) as caught, torch.no_grad():
+        warnings.simplefilter("always")
+        logps, _ = Forward(packing=False, share_prompts=True)(model, stack(pairs, 0), 1.0)
+        rows = own_logps(model, pairs, 1.0)
+    assert caught == []
+    for b, ((_, completion), row) in enumerate(zip(pairs, rows, strict=True)):
+        expected = row.gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+        torch.testing.assert_close(logps[b, : len(completion)], expected, atol=1e-5, rtol=1e-5)
 
 
 # ---- adapters, recomputation, half precision ----

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +61,14 @@ def test_its_version_does_not_fit(
     assert str(caught.value.value).startswith(given)
 
 
-def test_what_fits_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllm_package_that_fits_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "vllm", raising=False)
     installed(tmp_path, monkeypatch, "0.32.1.dev3", "torch>=2", "transformers>=5", "numpy<0; python_version<'3'")
     module.check_package()
+    assert list(module.version_conflicts()) == []
+    assert "vllm" not in sys.modules
+    with pytest.raises(RuntimeError, match="imported"):  # importing it would have raised
+        import_module("vllm")
 
 
 def test_the_servers_command() -> None:
