@@ -1,17 +1,21 @@
-"""Metrics as TensorBoard reads them."""
+"""Metrics as TensorBoard event files."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import Ge
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from r1.core.types import Config
+from r1.logger.base import RunLogger
 
 
-def tensorboard(folder: Path, config: dict[str, Any], *, flush_secs: Annotated[int, Ge(1)]) -> Logger:
+class TensorBoard(TensorBoardLogger, RunLogger):
     """Event files under ``tensorboard/`` in the record's folder."""
-    return TensorBoardLogger(folder, name="", version="tensorboard", flush_secs=flush_secs)
 
+    extra = "tensorboard"
 
-tensorboard.extra = "tensorboard"  # type: ignore[attr-defined]  # the optional package that it needs
+    def __init__(self, folder: Path, config: Config, *, flush_secs: Annotated[int, Ge(1)]) -> None:
+        super().__init__(folder, name="", version="tensorboard", flush_secs=flush_secs)

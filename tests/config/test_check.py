@@ -280,7 +280,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
             ["does not fit `rollout`", "methods of Engine: update, generate, ahead, close"],
         ),
         ("stage.advantage._target_=r1.data.verifier.exact.exact", ["does not fit `stage.advantage`"]),
-        ("trainer._target_=r1.logger.csv.csv", ["does not fit `trainer`"]),
+        ("trainer._target_=r1.logger.csv.Csv", ["does not fit `trainer`"]),
         ("reward.terms.accuracy._target_=r1.data.completion.parse", ["does not fit `reward.terms.accuracy`"]),
         (MINE % ("system", ""), ["may not build", "belongs to posix"]),
         (MINE % ("nosuch", ""), ["no such object", "my_rewards.nosuch"]),

@@ -245,7 +245,7 @@ def test_runs_of_several_seeds_can_share_their_answers(
 
 def test_a_store_that_is_none_is_found_before_anything_is_made(experiment: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("# Notes")
-    with pytest.raises(UserError, match="no store"):
+    with pytest.raises(UserError, match="not a store of answers"):
         experiment("stage=distill", f"stage.store={tmp_path / 'notes.md'}")
 
 

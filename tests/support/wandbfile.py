@@ -1,14 +1,17 @@
-"""What a .wandb file holds: config, history and exit code of its run."""
+"""Reads a .wandb file: config, history and exit code of its run."""
 
 from __future__ import annotations
 
 import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from wandb.proto.wandb_internal_pb2 import Record
 
-from r1.logger.wandb_run.run_file import records
+HEADER, BLOCK, PART = 7, 32768, struct.Struct("<IHB")  # bytes; a part starts with its checksum, length and kind
+FULL, FIRST, _, LAST = 1, 2, 3, 4
 
 
 def wandb_runs(folder: Path) -> list[dict[str, Any]]:
@@ -29,3 +32,21 @@ def _run(file: Path) -> dict[str, Any]:
             case "exit":
                 run["exit_code"] = record.exit.exit_code
     return run
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The complete records in LevelDB's log format, whose parts do not cross the edge of a block."""
+    position, record = HEADER, b""
+    while position + PART.size <= len(data):
+        left = BLOCK - position % BLOCK
+        _, length, kind = PART.unpack_from(data, position) if left >= PART.size else (0, 0, 0)
+        if not kind:  # the rest of the block is empty
+            position += left
+            continue
+        part = data[position + PART.size : position + PART.size + length]
+        if len(part) < length:
+            return
+        record = part if kind in (FULL, FIRST) else record + part
+        if kind in (FULL, LAST):
+            yield record
+        position += PART.size + length

@@ -176,7 +176,7 @@ def test_a_server_that_hangs_is_given_up(server: Server, stuck: Behaviour) -> No
 
 def test_a_closed_port(server: Server) -> None:
     server.server_close()
-    assert "refused" in refused(server).do
+    assert "refused" in refused(server).hint
 
 
 def broken_off(asked: OpenAI, num_samples: int, poll: Callable[[], None] = no_op) -> tuple[list[Reply], Exception]:
@@ -485,4 +485,4 @@ def test_a_body_without_end_is_given_up(server: Server, monkeypatch: pytest.Monk
     assert MAX_BYTES > 1 << 24
     monkeypatch.setattr("r1.teacher.api.openai_response.MAX_BYTES", 1000)
     server.otherwise = garbage(b"x" * 200_000)
-    assert "more than 1000 bytes" in refused(server, max_retries=0).do
+    assert "more than 1000 bytes" in refused(server, max_retries=0).hint

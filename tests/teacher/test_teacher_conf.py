@@ -49,4 +49,4 @@ def test_an_option_fits_its_target(option: str) -> None:
 )
 def test_a_wrong_value_is_found(option: str, key: str, value: object) -> None:
     (problem,) = problems(node(option) | {key: value}, "teacher")
-    assert problem.where == f"teacher.{key}"
+    assert problem.key == f"teacher.{key}"

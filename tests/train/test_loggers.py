@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from r1.core.errors import Interrupted
 from r1.core.runs import read
 from r1.core.types import Config
-from r1.logger.base import Closable, closing
+from r1.logger.base import RunLogger, closing
 from r1.run import execute
 from r1.stage.sft import Sft
 
@@ -97,7 +97,7 @@ class Mine(Logger):
         self.told.append(status)
 
 
-class Open(Mine, Closable):
+class Open(Mine, RunLogger):
     def close(self, exit_code: int, error: BaseException | None) -> None:
         self.told.append((exit_code, error))
 

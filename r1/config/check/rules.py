@@ -16,6 +16,7 @@ from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
 from r1.core.provenance import PIPELINE
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
+from r1.logger.base import RunLogger
 
 MAX_SEQUENCES = 10**7  # per optimizer step
 
@@ -184,8 +185,8 @@ def packages(cfg: Config) -> None:
     wanted = []
     if package := getattr(strategy, "package", None):
         wanted.append((package, "strategy", f"pip install 'r1[{package}]'"))
-    if extra := getattr(logger, "extra", None):
-        wanted.append((extra, "logger", f"pip install 'r1[{extra}]'"))
+    if isinstance(logger, type) and issubclass(logger, RunLogger) and logger.extra:
+        wanted.append((logger.extra, "logger", f"pip install 'r1[{logger.extra}]'"))
     if cfg["model"].get("lora") is not None:
         wanted.append(("peft", "model.lora", "pip install 'r1[peft]'"))
     if cfg["model"].get("attn_implementation") == "flash_attention_2":

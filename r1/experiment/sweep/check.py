@@ -108,7 +108,7 @@ def _check_logger(results: Sequence[Config]) -> Iterator[UserError]:
     logger = results[0]["logger"]
     if any(cfg["dry_run"] for cfg in results):
         yield UserError("a dry run measures nothing", key="command", value="dry_run=true", hint="leave it out")
-    if logger["_target_"] != "r1.logger.wandb.wandb":
+    if logger["_target_"] != "r1.logger.wandb.Wandb":
         hint = "add logger=wandb; of a pipeline, for the step with its result: steps.NAME.logger=wandb"
         yield UserError("W&B would see no metric of these runs", key="command", value=logger["_target_"], hint=hint)
     elif logger["mode"] in ("offline", "disabled"):

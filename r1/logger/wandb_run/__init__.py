@@ -1,1 +1,1 @@
-"""The process that sends a run's record to Weights & Biases."""
+"""The worker process that sends a run's record to Weights & Biases."""

@@ -1,4 +1,4 @@
-"""Models as W&B's artifacts, named after the fingerprint of the run that made them, so that a child can name them."""
+"""Models as W&B artifacts, named after the fingerprint of the run that trained them so that a child run can link them."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ if TYPE_CHECKING:
 
 
 def log_model(run: wandb.Run, folder: Path) -> None:
-    """The final model of the record in ``folder``, if the run made one."""
-    if artifact := model(folder, _manifest(folder)["fingerprint"]):
+    """Upload the final model of the record in ``folder``, if it has one."""
+    if artifact := model_artifact(folder, _manifest(folder)["fingerprint"]):
         run.log_artifact(artifact)
 
 
-def use_parents(run: wandb.Run, folder: Path) -> list[str]:
-    """Say that the run starts from the models of its parents; one that W&B does not have yet goes up with it.
+def use_parent_models(run: wandb.Run, folder: Path) -> list[str]:
+    """Link the run to the models of its parents; a model that W&B lacks is uploaded.
 
-    Returns what W&B did not take: a link is not worth a run.
+    Returns the errors: a missing link must not fail the run.
     """
-    refused = []
+    errors = []
     for parent in _manifest(folder)["parents"]:
         try:
-            if artifact := model(Path(parent["path"]), parent["fingerprint"]):
+            if artifact := model_artifact(Path(parent["path"]), parent["fingerprint"]):
                 run.use_artifact(artifact)
         except Exception as error:  # W&B raises many kinds
-            refused.append(f"no link to the model of {parent['path']}: {type(error).__name__}: {error}")
-    return refused
+            errors.append(f"no link to the model of {parent['path']}: {type(error).__name__}: {error}")
+    return errors
 
 
-def model(folder: Path, fingerprint: str) -> wandb.Artifact | None:
-    """The same files give the same artifact, whichever run names it."""
+def model_artifact(folder: Path, fingerprint: str) -> wandb.Artifact | None:
+    """The same files give the same artifact, whichever run creates it."""
     import wandb
 
     if not (folder / "model").is_dir():
         return None
     parents = [parent["fingerprint"] for parent in _manifest(folder)["parents"]]
-    metadata = {"fingerprint": fingerprint, "parents": parents, "val/pass@1": _last(folder, "val/pass@1")}
+    metadata = {"fingerprint": fingerprint, "parents": parents, "val/pass@1": _last_value(folder, "val/pass@1")}
     artifact = wandb.Artifact(f"model-{fingerprint[:12]}", type="model", metadata=metadata)
     artifact.add_dir(str(folder / "model"), policy="immutable")
     return artifact
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
-    held: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return held
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
 
 
-def _last(folder: Path, name: str) -> float | None:
+def _last_value(folder: Path, name: str) -> float | None:
     rows = jsonl.read(folder / "metrics.jsonl")
     return next((row[name] for row in reversed(rows) if name in row), None)

@@ -1,4 +1,4 @@
-"""A record's metrics.jsonl as the history of a W&B run: row for row, with the row's timing and its completions."""
+"""A record's metrics.jsonl as the history of a W&B run: row for row, with the row's timing and completions."""
 
 from __future__ import annotations
 
@@ -13,50 +13,50 @@ from r1.core.provenance import flatten
 Row = dict[str, Any]
 
 
-class Rows:
-    """What has been added to the files since one looked last.
+class RecordReader:
+    """Reads the rows that were added to a record since the last call.
 
-    A row's timing and completions are written before the row, and belong to the first row of their step that can have
-    them: completions to a validation's, timing to any other.
+    The timing and the completions of a row are written before the row. They belong to the first row of their step that
+    takes them: completions to a validation row, timing to any other row.
     """
 
     def __init__(self, folder: Path) -> None:
         self.metrics, self.timing, self.samples = (
             FileTail(folder / f"{name}.jsonl") for name in ("metrics", "timing", "samples")
         )
-        self.timed: defaultdict[int, list[Row]] = defaultdict(list)
-        self.sampled: defaultdict[int, list[Row]] = defaultdict(list)
-        self.count = 0
+        self.timing_by_step: defaultdict[int, list[Row]] = defaultdict(list)
+        self.completions_by_step: defaultdict[int, list[Row]] = defaultdict(list)
+        self.num_rows = 0
 
-    def new(self) -> Iterator[tuple[int, Row, list[Row]]]:
-        """(index in metrics.jsonl, the row, its completions)."""
-        rows = self.metrics.new()  # first: what belongs to them is there then
-        for timing in self.timing.new():
-            self.timed[timing["step"]].append(timing)
-        for sample in self.samples.new():
+    def new_rows(self) -> Iterator[tuple[int, Row, list[Row]]]:
+        """(index in metrics.jsonl, row with its timing, completions)."""
+        rows = self.metrics.read_new()  # before the other files: they then hold all that belongs to these rows
+        for timing in self.timing.read_new():
+            self.timing_by_step[timing["step"]].append(timing)
+        for sample in self.samples.read_new():
             if sample["split"] == "val":
                 del sample["split"]
-                self.sampled[sample.pop("step")].append(flatten(sample))
+                self.completions_by_step[sample.pop("step")].append(flatten(sample))
         for row in rows:
             if any(name.startswith("val/") for name in row):
-                yield self.count, row, self.sampled.pop(row["step"], [])
+                yield self.num_rows, row, self.completions_by_step.pop(row["step"], [])
             else:
-                waiting = self.timed[row["step"]]
-                yield self.count, row | (waiting.pop(0) if waiting else {}), []
-            self.count += 1
+                timings = self.timing_by_step[row["step"]]
+                yield self.num_rows, row | (timings.pop(0) if timings else {}), []
+            self.num_rows += 1
 
 
 class FileTail:
-    """The lines of JSON that a growing file has got since one looked last."""
+    """Reads the complete lines that were added to a JSON-lines file since the last call."""
 
     def __init__(self, file: Path) -> None:
-        self.file, self.read = file, 0
+        self.file, self.position = file, 0
 
-    def new(self) -> list[Row]:
+    def read_new(self) -> list[Row]:
         if not self.file.is_file():
             return []
         with self.file.open("rb") as file:
-            file.seek(self.read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self.read += len(whole + newline)
-        return [json.loads(line) for line in whole.split(b"\n") if line]
+            file.seek(self.position)
+            lines, newline, _ = file.read().rpartition(b"\n")
+        self.position += len(lines + newline)
+        return [json.loads(line) for line in lines.split(b"\n") if line]

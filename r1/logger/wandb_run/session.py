@@ -1,4 +1,4 @@
-"""A courier's W&B run: opened, told what the record holds, closed."""
+"""The W&B run owned by the worker process. W&B's undocumented settings and methods are used here only."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import Any
 
 import wandb
 
-from r1.logger.wandb_run.artifacts import log_model, use_parents
-from r1.logger.wandb_run.history import Rows
-from r1.logger.wandb_run.run_file import wait_until_complete
+from r1.logger.wandb_run.artifacts import log_model, use_parent_models
+from r1.logger.wandb_run.history import RecordReader
+from r1.logger.wandb_run.job import RunEnd, WandbJob
 
-if TYPE_CHECKING:
-    from r1.logger.wandb_run.worker import WandbJob
-
-TABLE = "completions"  # of a validation, its key in the history
-PRIVATE: dict[
-    str, Any
-] = {  # what W&B would collect by itself: the record has the command, the code, the packages and the machine
+TABLE = "completions"  # key of a validation's samples in the history
+PROBE_BYTES = 1 << 16
+# W&B must not collect these: the record has the command, the code, the packages and the machine, without secrets.
+PRIVATE: dict[str, Any] = {
     "disable_git": True,
     "disable_code": True,
     "save_code": False,
@@ -34,76 +32,89 @@ PRIVATE: dict[
 
 
 class Session:
-    """An open run of W&B.
+    """An open W&B run.
 
-    Offline it holds the whole history, online what the server lacks of it; what earlier sessions of the same run left
-    on this machine is removed, so that ``wandb sync`` of what is there gives each row once.
+    Offline, its folder gets the complete history; online, the server gets the rows that it lacks. Folders of earlier
+    sessions of the same run are removed, so that ``wandb sync`` uploads each row once.
     """
 
-    def __init__(self, order: WandbJob, run_id: str) -> None:
-        self.order, self.folder = order, Path(order.folder)
-        self.online = order.mode != "offline"
-        top = Path(os.environ.get("WANDB_DIR") or order.folder)
+    def __init__(self, job: WandbJob, run_id: str) -> None:
+        self.job, self.folder = job, Path(job.folder)
+        self.online = job.mode != "offline"
+        top = Path(os.environ.get("WANDB_DIR") or job.folder)
         self.run = wandb.init(
             id=run_id,
             dir=str(top),
-            mode=order.mode,  # type: ignore[arg-type]
-            resume="allow" if self.online else None,  # a whole history replaces what the server has of it
-            config=order.config,
-            project=order.project,
-            entity=order.entity,
-            group=order.group,
-            name=order.name,
-            tags=order.tags,
+            mode=job.mode,  # type: ignore[arg-type]
+            resume="allow" if self.online else None,  # a synced offline folder replaces the server's history
+            config=job.config,
+            project=job.project,
+            entity=job.entity,
+            group=job.group,
+            name=job.name,
+            tags=job.tags,
             settings=wandb.Settings(
                 **PRIVATE,
                 silent=True,
                 x_stats_pid=os.getppid(),
-                init_timeout=order.start_timeout,
+                init_timeout=job.start_timeout,
             ),
         )
         self.run.define_metric("*", step_metric="step")
-        self.rows, self.num_held = Rows(self.folder), self.run.starting_step
-        self.older = [d for d in top.glob(f"wandb/*run-*-{run_id}*") if d != self.place_on_disk]
-        link = order.log_model and self.online  # offline, W&B cannot
-        self.refused = use_parents(self.run, self.folder) if link else []
+        self.record, self.num_rows_at_server = RecordReader(self.folder), self.run.starting_step
+        self.old_dirs = [path for path in top.glob(f"wandb/*run-*-{run_id}*") if path != self.run_dir]
+        link = job.log_model and self.online  # offline, the client refuses to link
+        self.artifact_errors = use_parent_models(self.run, self.folder) if link else []
 
     @property
-    def place_on_disk(self) -> Path:
+    def run_dir(self) -> Path:
         return Path(self.run.dir).parent
 
     @property
     def sync_hint(self) -> str:
-        return f"`{shlex.join(['wandb', 'sync', str(self.place_on_disk)])}` sends it later"
+        return f"`{shlex.join(['wandb', 'sync', str(self.run_dir)])}` uploads it later"
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         return str(self.run.url) if self.online else f"offline; {self.sync_hint}"
 
-    def send(self) -> None:
-        """Everything that the record has and W&B has not."""
-        for number, row, completions in self.rows.new():
+    def send_new_rows(self) -> None:
+        """Log the rows that the record has and W&B has not."""
+        for index, row, completions in self.record.new_rows():
             table = _table(completions) if completions else None
-            if number >= self.num_held:
-                self.run.log(row | ({TABLE: table} if table else {}), step=number, commit=True)
-            elif table:  # the row is there; its table may have been on its way
-                table.bind_to_run(self.run, TABLE, number)  # type: ignore[no-untyped-call]
-        while self.older:
-            shutil.rmtree(self.older.pop(), ignore_errors=True)
+            if index >= self.num_rows_at_server:
+                self.run.log(row | ({TABLE: table} if table else {}), step=index, commit=True)
+            elif table:  # the server has the row, but its table may have been lost with an earlier session
+                table.bind_to_run(self.run, TABLE, index)  # type: ignore[no-untyped-call]
+        while self.old_dirs:
+            shutil.rmtree(self.old_dirs.pop(), ignore_errors=True)
 
-    def finish(self, exit_code: int, error: str | None) -> None:
-        if error or self.num_held:  # what an earlier session ended with is over
-            self.run.summary["error"] = error
-        if self.order.log_model and not exit_code:
+    def finish(self, run_end: RunEnd) -> None:
+        """Raises: OSError: W&B's folder cannot be written, so it may be incomplete."""
+        if run_end.error or self.num_rows_at_server:  # also clears the error of an earlier session
+            self.run.summary["error"] = run_end.error
+        if self.job.log_model and not run_end.exit_code:
             log_model(self.run, self.folder)
-        if exit_code > 128:
-            self.run.mark_preempting()  # stopped from outside: it can go on
-        self.run.finish(exit_code=exit_code)
-        if not self.online and not wait_until_complete(self.place_on_disk / f"run-{self.run.id}.wandb"):
-            raise OSError(f"{self.place_on_disk} could not take everything")
+        if run_end.exit_code > 128:
+            self.run.mark_preempting()  # stopped by a signal: the run can be resumed
+        self.run.finish(exit_code=run_end.exit_code)
+        wandb.teardown()  # its own process writes in the background; this waits until it has ended
+        if not self.online:
+            check_writable(self.run_dir)
+
+
+def check_writable(folder: Path) -> None:
+    """W&B does not report that it could not write a file. A full disk is still full, so another write fails too."""
+    try:
+        with TemporaryFile(dir=folder) as file:
+            file.write(bytes(PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(f"{folder} is incomplete: {error.strerror}") from None
 
 
 def _table(completions: list[dict[str, Any]]) -> wandb.Table:
-    columns: list[str | int] = list(dict.fromkeys(key for line in completions for key in line))
-    data = [[line.get(str(column)) for column in columns] for line in completions]
+    columns: list[str | int] = list(dict.fromkeys(key for row in completions for key in row))
+    data = [[row.get(str(column)) for column in columns] for row in completions]
     return wandb.Table(columns=columns, data=data, allow_mixed_types=True)

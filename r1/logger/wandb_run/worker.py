@@ -1,8 +1,8 @@
-"""python -m r1.logger.wandb_run.worker: the process between a run and W&B. It reads the record and sends it.
+"""python -m r1.logger.wandb_run.worker: reads a run's record and sends it to W&B.
 
-Its orders come on stdin, a line of JSON each: first a ``WandbJob``, at the end ``{exit_code, error}``. If stdin ends
-before that, the run was killed. Messages to the run go to stdout, a line each. It exits with 0 when W&B, or its folder
-on this machine, has everything.
+A process of its own, because W&B may hang or break and must not stop the run. It reads a ``WandbJob`` and later a
+``RunEnd`` on stdin (see job.py); a stdin that ends before means that the run was killed. It exits with 0 when W&B, or
+its folder on this machine, has everything.
 """
 
 from __future__ import annotations
@@ -10,114 +10,84 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import secrets
 import signal
+import string
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
-from typing import Any
 
 from r1.core.secrets import redact
+from r1.logger.wandb_run.job import ERROR, INFO, KILLED, WARNING, RunEnd, WandbJob
 
-NOTE, WARNING, ERROR = "note:", "warning:", "trouble:"
-FOR_THE_RUN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)  # sent to every process
+IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 POLL_S = 1.0
-KILLED = {"exit_code": 1, "error": "the run was killed"}
-
-
-@dataclass(frozen=True)
-class WandbJob:
-    """What a courier is to do.
-
-    Attributes:
-        folder: the record.
-        config: dotted leaves, without secrets.
-        run_id: None: the one that the record has, or a new one.
-        start_timeout: seconds that W&B has to answer at the start.
-        finish_timeout: seconds that it has to take the rest at the end.
-        log_model: whether the model goes up as an artifact.
-        trouble: what became of the courier before.
-    """
-
-    folder: str
-    config: dict[str, Any]
-    project: str
-    entity: str | None
-    group: str | None
-    name: str | None
-    tags: list[str]
-    mode: str
-    log_model: bool
-    run_id: str | None
-    start_timeout: float
-    finish_timeout: float
-    trouble: str = ""
+ID_CHARS = string.ascii_lowercase + string.digits
 
 
 def main() -> None:
     keep_stdout()
-    for number in FOR_THE_RUN:
-        signal.signal(number, signal.SIG_IGN)  # it says when it ends
-    order = WandbJob(**json.loads(sys.stdin.readline()))
+    for number in IGNORED_SIGNALS:  # schedulers signal every process of a job; the run sends its end itself
+        signal.signal(number, signal.SIG_IGN)
+    job = WandbJob(**json.loads(sys.stdin.readline()))
     try:
-        run(order)
-    except Exception as error:  # whatever it is: it must not be the run's
+        run(job)
+    except Exception as error:  # W&B raises many kinds; none may reach the run
         send(ERROR, f"{type(error).__name__}: {error}")
-        os._exit(1)  # W&B would wait for its own process here
+        os._exit(1)  # a normal exit would wait for W&B's own process, which may hang
 
 
-def run(order: WandbJob) -> None:
+def run(job: WandbJob) -> None:
     from r1.logger.wandb_run.session import Session
 
-    with run_id_lock(Path(order.folder), order.run_id) as run_id:
-        session = Session(order, run_id)
-        session.send()
-        if order.trouble:
-            send(WARNING, f"the run goes on without it; {session.sync_hint} ({order.trouble})")
+    with run_id_lock(Path(job.folder), job.run_id) as run_id:
+        session = Session(job, run_id)
+        session.send_new_rows()
+        if job.previous_error:
+            send(WARNING, f"the run continues offline; {session.sync_hint} ({job.previous_error})")
         else:
-            send(NOTE, session.place)
-        for what in session.refused:
-            send(NOTE, what)
-        for ending in wait_for_end(order.finish_timeout):
-            session.send()
-            if ending:
-                session.finish(**ending)
+            send(INFO, session.location)
+        for message in session.artifact_errors:
+            send(INFO, message)
+        for run_end in wait_for_end(job.finish_timeout):
+            session.send_new_rows()
+            if run_end:
+                session.finish(run_end)
                 return
 
 
-def wait_for_end(finish_timeout: float) -> Iterator[dict[str, Any] | None]:
-    """None every now and then, and at last how the run has ended; from then on this process has ``finish_timeout``."""
-    lines: Queue[dict[str, Any]] = Queue()
+def wait_for_end(finish_timeout: float) -> Iterator[RunEnd | None]:
+    """Yield None once per ``POLL_S``, and the ``RunEnd`` last. Then this process has ``finish_timeout`` s to exit."""
+    messages: Queue[RunEnd] = Queue()
 
-    def listen() -> None:
-        lines.put(json.loads(sys.stdin.readline() or json.dumps(KILLED)))
-        time.sleep(finish_timeout)  # whatever W&B waits for: its own limits do not hold everywhere
-        send(ERROR, f"it has not taken everything within {finish_timeout:g} s of the run's end")
+    def read_run_end() -> None:
+        line = sys.stdin.readline()
+        messages.put(RunEnd(**json.loads(line)) if line else KILLED)
+        time.sleep(finish_timeout)  # W&B's own timeouts do not cover every request
+        send(ERROR, f"W&B has not received everything within {finish_timeout:g} s after the end of the run")
         os._exit(1)
 
-    Thread(target=listen, daemon=True).start()
+    Thread(target=read_run_end, daemon=True).start()
     while True:
         try:
-            yield lines.get(timeout=POLL_S)
+            yield messages.get(timeout=POLL_S)
         except Empty:
             yield None
 
 
 @contextmanager
-def run_id_lock(folder: Path, given: str | None) -> Iterator[str]:
-    """The id of the record's W&B run, kept in ``wandb_id``; no other courier of this record is at work meanwhile."""
-    from wandb.sdk.lib.runid import generate_id
-
+def run_id_lock(folder: Path, requested_id: str | None) -> Iterator[str]:
+    """The W&B run id, stored in the record's ``wandb_id``; excludes other worker processes of the same record."""
     with (folder / "wandb_id").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        held = file.read()
-        run_id = given or held or generate_id()
-        if run_id != held:
+        stored_id = file.read()
+        run_id = requested_id or stored_id or "".join(secrets.choice(ID_CHARS) for _ in range(8))
+        if run_id != stored_id:
             file.truncate(0)
             file.write(run_id)
             file.flush()
@@ -125,15 +95,15 @@ def run_id_lock(folder: Path, given: str | None) -> Iterator[str]:
 
 
 def keep_stdout() -> None:
-    """What W&B's own process inherits must not be what the run reads from, which would not end with this process."""
+    """Keep the pipe to the run out of W&B's own process, which would hold it open after this process has ended."""
     sys.stdout = os.fdopen(os.dup(1), "w")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.dup2(nowhere, 2)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
 
 
 def send(kind: str, text: str) -> None:
-    with suppress(OSError):  # the run is gone
+    with suppress(OSError):  # the run was killed
         print(kind, " ".join(redact(text).split()), flush=True)
 
 

@@ -1,6 +1,7 @@
-"""A file of what was paid for: JSON lines that are only ever added, each with its checksum, on the disk at once.
+"""The answers of a teacher on disk: append-only JSON lines, each with a checksum, synced as they arrive.
 
-One process at a time has it open; another waits for it, and then finds what the first has added.
+Own code rather than sqlite: answers cost money, and this file stays readable by any tool, survives a kill at any byte,
+and loses at most the damaged lines. One process at a time has it open; the next one waits.
 """
 
 from __future__ import annotations
@@ -17,35 +18,38 @@ from zlib import crc32
 
 from rich.markup import escape
 
-from r1.core.console import console
+from r1.core.console import console, status_line
 from r1.core.errors import STORAGE, UserError
 
 LINE_PREFIX = b'{"key": "'  # of every line
-CHECKSUM = b', "crc": "'  # CRC-32 of the line without it
-WAIT_S = 0.1
+CHECKSUM = b', "crc": "'  # CRC-32 of the line without this field
+POLL_S = 0.1
+MAX_LINES_SHOWN = 5
 
 
 class AnswerCache:
-    """Context manager around the open file.
+    """Context manager around the locked file.
 
     Args:
-        file: made if need be, readable by its owner only.
-        where: the config key that names it.
-        poll: called while another process has the file; raises if the run is asked to stop.
+        file: created if missing, readable by its owner only.
+        key: the config key that names the file, for errors.
+        poll: called while another process has the file; raises if the run must stop.
 
     Raises:
-        UserError: ``file`` is a folder, or holds something else than a store.
+        UserError: ``file`` is a folder or another kind of file.
     """
 
-    def __init__(self, file: Path, where: str, poll: Callable[[], None]) -> None:
-        self.file, self.where, self.poll = file, where, poll
+    def __init__(self, file: Path, key: str, poll: Callable[[], None]) -> None:
+        self.file, self.key, self.poll = file, key, poll
         if file.is_dir():
-            raise self._error("this is a folder", allowed="a file, which is made if it is not there")
+            raise self._error("this is a folder", expected="a file, which is created if it does not exist")
         if file.is_file():
             with file.open("rb") as opened:
-                held = opened.read(len(LINE_PREFIX))
-            if held != LINE_PREFIX[: len(held)]:
-                raise self._error("this file is no store, and is left as it is", allowed="a new file, or a store")
+                start = opened.read(len(LINE_PREFIX))
+            if start != LINE_PREFIX[: len(start)]:  # a kill may have left a shorter file
+                raise self._error(
+                    "this file is not a store of answers and was not changed", expected="a new file, or a store"
+                )
 
     def __enter__(self) -> AnswerCache:
         try:
@@ -65,22 +69,22 @@ class AnswerCache:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._descriptor)  # which unlocks it, as the end of the process does
+        os.close(self._descriptor)  # also unlocks the file
 
     def _lock(self) -> None:
-        told = False
+        waiting = False
         while True:
             try:
                 return fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if not told:
-                    console.print(f"[dim]r1[/]  waiting for another run, which is writing {escape(str(self.file))}")
-                told = True
+                if not waiting:
+                    console.print(status_line(f"waiting for another run, which is writing {self.file}"))
+                waiting = True
                 self.poll()
-                time.sleep(WAIT_S)
+                time.sleep(POLL_S)
 
     def _truncate_partial_line(self) -> None:
-        """Cut away what a crash left of a last line."""
+        """Remove a last line that a kill has cut, so that the next line starts at its own beginning."""
         size = end = os.fstat(self._descriptor).st_size
         while end and os.pread(self._descriptor, 1, end - 1) != b"\n":
             end -= 1
@@ -88,7 +92,7 @@ class AnswerCache:
             os.ftruncate(self._descriptor, end)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What the file holds; a line whose checksum is wrong is passed over, and said so."""
+        """All rows of the file. A line with a wrong checksum is skipped with a warning."""
         damaged = []
         with open(self._descriptor, "rb", closefd=False) as lines:
             lines.seek(0)
@@ -99,36 +103,36 @@ class AnswerCache:
                 else:
                     yield row
         if damaged:
-            some = ", ".join(map(str, damaged[:5])) + (", ..." if len(damaged) > 5 else "")
-            console.print(f"warning: {escape(str(self.file))}: damaged lines are passed over: {some}")
+            numbers = ", ".join(map(str, damaged[:MAX_LINES_SHOWN])) + (", ..." * (len(damaged) > MAX_LINES_SHOWN))
+            console.print(f"warning: {escape(str(self.file))}: damaged lines are skipped: {numbers}")
 
     def add(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Come back when they are on the disk.
+        """Append ``rows`` and return when they are on the disk.
 
         Raises:
-            UserError: they cannot be written.
+            UserError: the disk does not take them.
         """
-        left = memoryview(b"".join(map(encode_line, rows)))
+        unwritten = memoryview(b"".join(map(encode_line, rows)))
         try:
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            while unwritten:  # os.write may write less than all
+                unwritten = unwritten[os.write(self._descriptor, unwritten) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            do = "make room, then go on with resume=auto: what is there is kept"
-            raise self._error(f"the store cannot be written: {error.strerror}", do=do, code=STORAGE) from None
+            hint = "free some space, then resume with resume=auto: the answers in the store stay valid"
+            raise self._error(f"the store cannot be written: {error.strerror}", hint=hint, code=STORAGE) from None
 
-    def _error(self, what: str, **more: Any) -> UserError:
-        return UserError(what, key=self.where, value=str(self.file), **more)
+    def _error(self, message: str, **fields: Any) -> UserError:
+        return UserError(message, key=self.key, value=str(self.file), **fields)
 
 
 def encode_line(row: dict[str, Any]) -> bytes:
-    """A line; ``row`` begins with its ``key``."""
+    """One line of the file; ``row`` must start with its ``key``."""
     text = json.dumps(row, ensure_ascii=False).encode()
     return text[:-1] + CHECKSUM + b'%08x"}\n' % crc32(text)
 
 
 def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The row of a line; None if the line is not as it was written."""
+    """The row of a line; None if the line does not match its checksum."""
     body, _, checksum = line.rpartition(CHECKSUM)
     if checksum != b'%08x"}\n' % crc32(body + b"}"):
         return None

@@ -1,4 +1,4 @@
-"""The store: wherever it was cut or damaged, what is whole is there, and what is added comes behind it."""
+"""The file of answers: whatever cuts or damages it, every undamaged line is read, and new lines are appended."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ from r1.rollout.base import no_op
 from r1.stage.distillation.answer_cache import AnswerCache, decode_line, encode_line
 
 ROWS = [{"key": f"k{i}", "answer": {"text": 'é\u2028\n"crc": "' * i}} for i in range(4)]
-WHOLE = b"".join(map(encode_line, ROWS))
+ALL_LINES = b"".join(map(encode_line, ROWS))
 
 
-def opened(file: Path) -> AnswerCache:
+def open_cache(file: Path) -> AnswerCache:
     return AnswerCache(file, "stage.store", no_op)
 
 
-def held(file: Path) -> list[dict[str, Any]]:
-    with opened(file) as store:
-        return list(store.rows())
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    with open_cache(file) as cache:
+        return list(cache.rows())
 
 
-def test_what_is_added_is_read_back(tmp_path: Path) -> None:
+def test_added_rows_are_read_back(tmp_path: Path) -> None:
     file = tmp_path / "new" / "answers.jsonl"
-    with opened(file) as store:
-        assert list(store.rows()) == []
-        store.add(ROWS[:1])
-        store.add(ROWS[1:])
-        assert list(store.rows()) == ROWS
-    assert held(file) == ROWS
-    assert file.read_bytes() == WHOLE
+    with open_cache(file) as cache:
+        assert list(cache.rows()) == []
+        cache.add(ROWS[:1])
+        cache.add(ROWS[1:])
+        assert list(cache.rows()) == ROWS
+    assert read_rows(file) == ROWS
+    assert file.read_bytes() == ALL_LINES
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_line_by_hand() -> None:
+def test_line_encoding_matches_a_hand_computed_checksum() -> None:
     assert encode_line({"key": "a"}) == b'{"key": "a", "crc": "8a3bca2d"}\n'  # zlib.crc32(b'{"key": "a"}')
     assert decode_line(b'{"key": "a", "crc": "8a3bca2d"}\n') == {"key": "a"}
     assert decode_line(b'{"key": "b", "crc": "8a3bca2d"}\n') is None
@@ -49,85 +49,85 @@ def test_a_line_by_hand() -> None:
     assert decode_line(b"\n") is None
 
 
-def test_wherever_it_ends_what_is_whole_is_there(tmp_path: Path) -> None:
+def test_file_cut_at_any_byte_gives_its_complete_lines(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
-    for cut in range(len(WHOLE) + 1):
-        file.write_bytes(WHOLE[:cut])
-        whole = WHOLE[:cut].count(b"\n")
-        with opened(file) as store:
-            assert list(store.rows()) == ROWS[:whole]
-            store.add(ROWS[whole:])
-        assert file.read_bytes() == WHOLE
+    for cut in range(len(ALL_LINES) + 1):
+        file.write_bytes(ALL_LINES[:cut])
+        complete = ALL_LINES[:cut].count(b"\n")
+        with open_cache(file) as cache:
+            assert list(cache.rows()) == ROWS[:complete]
+            cache.add(ROWS[complete:])
+        assert file.read_bytes() == ALL_LINES
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(len(b'{"key": "'), len(WHOLE) - 2), bit=st.integers(0, 7))
-def test_a_bit_that_is_flipped_costs_its_line_and_no_other(tmp_path: Path, place: int, bit: int) -> None:
-    file, damaged = tmp_path / "answers.jsonl", bytearray(WHOLE)
-    damaged[place] ^= 1 << bit
+@given(offset=st.integers(len(b'{"key": "'), len(ALL_LINES) - 2), bit=st.integers(0, 7))
+def test_flipped_bit_loses_its_line_only(tmp_path: Path, offset: int, bit: int) -> None:
+    file, damaged = tmp_path / "answers.jsonl", bytearray(ALL_LINES)
+    damaged[offset] ^= 1 << bit
     file.write_bytes(damaged)
-    hit = {WHOLE[:place].count(b"\n")}
-    if damaged[place : place + 1] != WHOLE[place : place + 1] == b"\n":
+    hit = {ALL_LINES[:offset].count(b"\n")}
+    if damaged[offset : offset + 1] != ALL_LINES[offset : offset + 1] == b"\n":
         hit.add(min(hit) + 1)  # two lines have become one
-    assert held(file) == [row for i, row in enumerate(ROWS) if i not in hit]
+    assert read_rows(file) == [row for i, row in enumerate(ROWS) if i not in hit]
 
 
-def test_damage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_lines_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "answers.jsonl"
-    file.write_bytes(WHOLE.replace(b"k1", b"K1"))
-    assert [row["key"] for row in held(file)] == ["k0", "k2", "k3"]
-    assert "answers.jsonl: damaged lines are passed over: 2\n" in capsys.readouterr().err
+    file.write_bytes(ALL_LINES.replace(b"k1", b"K1"))
+    assert [row["key"] for row in read_rows(file)] == ["k0", "k2", "k3"]
+    assert "answers.jsonl: damaged lines are skipped: 2\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["# Notes\n", '{"prompt": "x"}', "\n", '{"key":"compact"}\n'])
-def test_a_file_that_is_no_store_stays_as_it_is(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "mine.jsonl"
+def test_other_file_is_rejected_and_left_unchanged(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "other.jsonl"
     file.write_text(text)
-    with pytest.raises(UserError, match="no store") as caught:
-        opened(file)
+    with pytest.raises(UserError, match="not a store of answers") as caught:
+        open_cache(file)
     assert (caught.value.key, caught.value.value, caught.value.code) == ("stage.store", str(file), CONFIG)
     assert file.read_text() == text
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
+def test_folder_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="this is a folder"):
-        opened(tmp_path)
+        open_cache(tmp_path)
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_path_is_a_storage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written") as caught, opened(tmp_path / "file" / "answers.jsonl"):
+    with pytest.raises(UserError, match="cannot be written") as caught, open_cache(tmp_path / "file" / "answers.jsonl"):
         pass
     assert caught.value.code == STORAGE
 
 
-def test_a_full_disk_is_an_error_of_storage() -> None:
-    with opened(Path("/dev/full")) as store, pytest.raises(UserError, match="No space left") as caught:
-        store.add(ROWS)
+def test_full_disk_is_a_storage_error() -> None:
+    with open_cache(Path("/dev/full")) as cache, pytest.raises(UserError, match="No space left") as caught:
+        cache.add(ROWS)
     assert caught.value.code == STORAGE
     assert "resume=auto" in caught.value.hint
 
 
-def test_one_waits_for_the_other_and_finds_what_it_has_added(
+def test_second_process_waits_and_reads_the_rows_of_the_first(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, found = tmp_path / "answers.jsonl", []
-    with opened(file) as store:
-        second = threading.Thread(target=lambda: found.extend(held(file)))
+    file, rows = tmp_path / "answers.jsonl", []
+    with open_cache(file) as cache:
+        second = threading.Thread(target=lambda: rows.extend(read_rows(file)))
         second.start()
         time.sleep(0.25)
         assert second.is_alive()
-        store.add(ROWS)
+        cache.add(ROWS)
     second.join()
-    assert found == ROWS
+    assert rows == ROWS
     assert capsys.readouterr().err.count("waiting for another run") == 1
 
 
-def test_a_stop_is_heard_while_it_waits(tmp_path: Path) -> None:
+def test_stop_request_while_waiting_raises_and_closes_the_file(tmp_path: Path) -> None:
     def stop() -> None:
         raise Interrupted(15)
 
     descriptors = len(os.listdir("/proc/self/fd"))
-    with opened(tmp_path / "a"), pytest.raises(Interrupted), AnswerCache(tmp_path / "a", "stage.store", stop):
+    with open_cache(tmp_path / "a"), pytest.raises(Interrupted), AnswerCache(tmp_path / "a", "stage.store", stop):
         pass
     assert len(os.listdir("/proc/self/fd")) == descriptors
