@@ -1,4 +1,4 @@
-"""What every teacher does: answer questions, and hand over what has come as soon as it is there."""
+"""The interface of the teachers, and the records that it exchanges: questions, answers, failures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from r1.data.base import Row
 
 @dataclass(frozen=True)
 class Question:
-    """One answer that is wanted.
+    """A request for one answer.
 
     Attributes:
         row: the dataset row; its ``prompt`` is the question.
-        sample: which of the row's answers, from 0.
-        seed: 63 bits that decide the answer, as far as the backend allows.
+        sample: index of this answer among the row's answers.
+        seed: 63 bits; determines the answer, as far as the backend allows.
     """
 
     row: Row
@@ -29,15 +29,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer as the teacher gave it; it may be wrong, cut short or empty.
+    """An answer of the teacher; it may be wrong, truncated or empty.
 
     Attributes:
-        text: the whole completion, thinking and any prefill of the teacher's own template included.
-        finish_reason: ``stop``, ``length`` (cut short), or whatever else the backend says.
-        prompt_tokens: tokens of the question as the teacher read it; 0 where the backend does not say.
-        completion_tokens: tokens it wrote, the closing one included; 0 where the backend does not say.
-        model: what the backend says has answered, which need not be what was asked for; empty where it does not say.
-        system_fingerprint: the backend's word for its own version; empty where it does not say.
+        text: the complete completion, including thinking and any prefill of the teacher's template.
+        finish_reason: ``stop``, ``length`` (truncated), or another value of the backend.
+        prompt_tokens: number of tokens in the rendered question; 0: unknown.
+        completion_tokens: number of generated tokens, including the stop token; 0: unknown.
+        model: model name in the backend's response, which may differ from the requested name; empty: unknown.
+        system_fingerprint: version in the backend's response; empty: unknown.
     """
 
     text: str
@@ -49,36 +49,31 @@ class Answer:
 
 
 class Failure(Exception):
-    """An attempt came to nothing.
+    """An attempt to get an answer failed.
 
     Args:
-        kind: what it is counted under: ``http_429``, ``timeout``, ``network``, ``unreadable``.
+        kind: ``http_429``, ``timeout``, ``network`` or ``unreadable``; counted per kind.
         message: without secrets.
-        retry_after: seconds that the backend asks to wait.
+        retry_after: seconds to wait before the next attempt, as requested by the backend.
         retryable: another attempt may succeed.
-        fatal: every other question would meet it too.
+        fatal: every other question would fail in the same way.
     """
 
     def __init__(
         self, kind: str, message: str, retry_after: float = 0.0, retryable: bool = True, fatal: bool = False
     ) -> None:
         super().__init__(message)
-        self.kind, self.message, self.retry_after, self.retryable, self.fatal = (
-            kind,
-            message,
-            retry_after,
-            retryable,
-            fatal,
-        )
+        self.kind, self.message, self.retry_after = kind, message, retry_after
+        self.retryable, self.fatal = retryable, fatal
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of a question.
+    """The result of a question.
 
     Attributes:
-        answer: None: there is none, for the reason that the last of ``failures`` gives.
-        failures: the attempts before it, or all of them.
+        answer: None: every attempt failed.
+        failures: the failed attempts, in order.
     """
 
     question: Question
@@ -87,35 +82,35 @@ class Reply:
 
 
 class Teacher(Protocol):
-    """Anything that answers questions."""
+    """A model or program that answers questions."""
 
     name: str
 
     def identity(self, row: Row) -> dict[str, Any]:
-        """All that decides an answer besides ``Question.seed``: the question as it is asked, the model, the sampling.
+        """All inputs of an answer besides ``Question.seed``: the rendered question, the model, the sampling.
 
-        Answers are stored under its hash: two teachers, or two settings of one, must not have the same.
+        The cache stores answers under its hash, so it must differ between teachers and between their settings.
         """
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
-        """One reply to every question, in any order, in lists of what has come since the last list.
+        """One reply per question, in any order, in lists of the replies that arrived since the last list.
 
-        An answer is decided by its question's ``identity`` and ``seed`` and by nothing else, as far as the backend
-        allows. ``poll`` is called several times per second at least; it raises if the run is asked to stop, and what
-        arrives within a moment is still handed over before the generator raises too.
+        An answer depends on its question's ``identity`` and ``seed`` only, as far as the backend allows. ``poll`` is
+        called several times per second; it raises if the run must stop. Replies that arrive shortly after that are
+        still yielded before the generator raises the same error.
         """
 
 
 def sample_seed(seed: int, prompt: str, sample: int) -> int:
-    """The 63-bit seed of one answer: free of the order and the number of the others."""
+    """The 63-bit seed of one answer, independent of the order and the number of the others."""
     return derive_seed(seed, "teacher", sample, prompt)
 
 
 def questions(rows: Sequence[Row], num_samples: int, seed: int) -> list[Question]:
-    """``num_samples`` questions for each row: those of the first row first."""
+    """``num_samples`` questions for each row, grouped by row."""
     return [Question(row, k, sample_seed(seed, row["prompt"], k)) for row in rows for k in range(num_samples)]
 
 
-def content_key(asked: dict[str, Any]) -> str:
-    """sha256 over what decides an answer."""
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+def content_key(inputs: dict[str, Any]) -> str:
+    """sha256 over the inputs of an answer: its key in the cache."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,8 @@
-"""A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint; the standard library is enough.
+"""A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint.
 
-The key is never stored, logged or shown: the config holds the name of an environment variable. It travels
-over https or to this machine only, and follows no redirect.
+Own HTTP code on urllib rather than httpx, for two reasons: one deadline holds for the whole request, however slowly the
+server sends bytes; and the API key, which the config knows only by the name of an environment variable, can appear in
+no log or error, follows no redirect, and leaves this machine over https only.
 """
 
 from __future__ import annotations
@@ -31,20 +32,22 @@ from urllib.request import (
 
 from annotated_types import Ge, Gt
 
+from r1.core.console import strip_control_chars
 from r1.core.errors import MODEL, UserError
 from r1.core.secrets import redact
 from r1.data.base import Row
-from r1.teacher.api.openai_response import excerpt, read_answer, read_body, retry_after
+from r1.teacher.api.openai_response import error_message, read_answer, read_body, retry_after
 from r1.teacher.api.rate_limiter import RateLimiter
 from r1.teacher.api.request_pool import RequestPool
 from r1.teacher.base import Answer, Failure, Question, Reply
 
 PATH = "/chat/completions"
-FIRST_WAIT_S = 0.5  # doubled after every failure
-GRACE_S = 2.0  # for the answers in flight when the asking is broken off
-NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
+FIRST_WAIT_S = 0.5  # before the first retry; doubled for every further one
+GRACE_S = 2.0  # for the answers in flight after an error
+ENV_NAME = re.compile(r"[A-Z_][A-Z0-9_]*")
 RETRY_STATUS = {408, 425, 429}  # and 5xx
-ADVICE = {
+MAX_MESSAGE_CHARS = 300
+HINTS = {
     300: "redirects are not followed: set teacher.url to where it moved",
     400: "the endpoint does not take the request: check teacher.model, temperature, max_completion_length",
     401: "the endpoint does not accept the key: check the variable that teacher.api_key_env names",
@@ -56,10 +59,10 @@ FATAL_STATUS = {*range(300, 400), 401, 402, 403, 404}
 
 
 class OpenAI:
-    """Asks ``model`` at ``url``, one request per answer.
+    """Sends one request per answer to ``model`` at ``url``.
 
-    A question stays without an answer if its request is refused (4xx), or fails ``max_retries + 1`` times in a row.
-    A refusal that every other question would meet too (the key, the credit, the address) ends the asking at once.
+    A question gets no answer if its request is refused (4xx), or fails ``max_retries + 1`` times in a row. An error
+    that every other question would get too (the key, the credit, the address) is raised at once.
 
     Args:
         url: the base address, e.g. ``https://api.deepseek.com/v1``; https, or http to this machine.
@@ -68,9 +71,9 @@ class OpenAI:
         concurrency: requests in flight at once.
         requests_per_minute: attempts, evenly spaced; null: no limit.
         tokens_per_minute: of questions and answers, counted as the answers arrive; null: no limit.
-        timeout_s: seconds that one request may take; no wait between two attempts is longer either.
-        max_retries: further attempts after 408, 425, 429, 5xx, a timeout, or an answer that cannot be read.
-        max_failures: questions that may stay without an answer; one more ends the asking.
+        timeout_s: seconds that one request may take; also the longest wait before a retry.
+        max_retries: further attempts after 408, 425, 429, 5xx, a timeout, or an unreadable answer.
+        max_failures: questions that may get no answer; one more is an error.
     """
 
     def __init__(
@@ -89,8 +92,8 @@ class OpenAI:
         max_failures: Annotated[int, Ge(0)],
     ) -> None:
         self.name, self.endpoint = model, endpoint(url)
-        self.api_key_env = _checked_name(api_key_env)
-        _key(self.api_key_env)  # an unset variable is found now, not at the first question
+        self.api_key_env = check_env_name(api_key_env)
+        api_key(self.api_key_env)  # raises now if the variable is not set, not at the first question
         self.temperature, self.max_completion_length = temperature, max_completion_length
         self.concurrency, self.timeout_s = concurrency, timeout_s
         self.max_retries, self.max_failures = max_retries, max_failures
@@ -98,22 +101,23 @@ class OpenAI:
         self._opener = _opener(self.endpoint)
 
     def identity(self, row: Row) -> dict[str, Any]:
-        knobs = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
-        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **knobs, "question": row["prompt"]}
+        sampling = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
+        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **sampling, "question": row["prompt"]}
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
-        """Raises: UserError: one question more than ``max_failures`` has no answer, or none can get one."""
-        with RequestPool(self._ask, questions, self.concurrency, self.max_failures) as crew:
+        """Raises: UserError: a failure was fatal, or more than ``max_failures`` questions got no answer."""
+        with RequestPool(self._send, questions, self.concurrency, self.max_failures) as pool:
             try:
-                for replies in crew.replies(poll):
+                for replies in pool.replies(poll):
                     yield replies
-                    if crew.fatal_reply:
-                        raise self._error(crew.fatal_reply.failures)
+                    if pool.fatal_reply:
+                        raise self._error(pool.fatal_reply.failures)
             except Exception:
-                yield from crew.drain(GRACE_S)
+                yield from pool.drain(GRACE_S)  # these answers are paid for
                 raise
 
-    def _ask(self, question: Question, stopping: Event) -> Reply | None:
+    def _send(self, question: Question, stopping: Event) -> Reply | None:
+        """All attempts for one question. Returns None if ``stopping`` was set before it was answered."""
         failures: list[Failure] = []
         while not failures or (failures[-1].retryable and len(failures) <= self.max_retries):
             if failures:
@@ -129,7 +133,7 @@ class OpenAI:
         return Reply(question, None, tuple(failures))
 
     def _attempt(self, question: Question) -> Answer:
-        prompt, key = question.row["prompt"], _key(self.api_key_env)
+        prompt, key = question.row["prompt"], api_key(self.api_key_env)
         body = {
             "model": self.name,
             "messages": [{"role": "user", "content": prompt}],
@@ -140,10 +144,10 @@ class OpenAI:
         try:
             answer = read_answer(self._post(json.dumps(body).encode(), key))
         except Failure as failure:
-            failure.message = _shown(failure.message, key)
+            failure.message = printable(failure.message, key)
             raise
-        told = answer.prompt_tokens + answer.completion_tokens
-        self._tokens.reserve(told or (len(prompt) + len(answer.text)) // 4)  # the usual guess where nothing is told
+        num_tokens = answer.prompt_tokens + answer.completion_tokens
+        self._tokens.reserve(num_tokens or (len(prompt) + len(answer.text)) // 4)  # about four characters per token
         return replace(
             answer,
             text=redact_key(key, answer.text),
@@ -162,32 +166,30 @@ class OpenAI:
                 return read_body(response, deadline)
         except HTTPError as error:
             with error:
-                raise _refusal(error, deadline) from None
+                raise http_failure(error, deadline) from None
         except TimeoutError:
             raise Failure("timeout", f"no answer within {self.timeout_s:g} s") from None
-        except (OSError, HTTPException) as error:  # refused, reset, half a header
+        except (OSError, HTTPException) as error:  # refused, reset, malformed header
             raise Failure("network", str(error) or type(error).__name__) from None
 
     def _error(self, failures: Sequence[Failure]) -> UserError:
         last = failures[-1]
         if last.retryable:
-            message, hint = (
-                f"the teacher did not answer in {len(failures)} attempts",
-                f"the last attempt: {last.message}",
-            )
+            message = f"the teacher did not answer in {len(failures)} attempts"
+            hint = f"the last attempt: {last.message}"
         else:
             status = int(last.kind.removeprefix("http_"))
-            message, hint = f"the teacher refused: {last.message}", ADVICE.get(status if status >= 400 else 300, "")
+            message, hint = f"the teacher refused: {last.message}", HINTS.get(status if status >= 400 else 300, "")
         expected = f"teacher.max_failures={self.max_failures} questions without an answer"
         return UserError(message, key="teacher", value=self.endpoint, expected=expected, hint=hint, code=MODEL)
 
 
-def _refusal(error: HTTPError, deadline: float) -> Failure:
+def http_failure(error: HTTPError, deadline: float) -> Failure:
     status = error.code
-    said = error.headers.get("Location", "") if status < 400 else excerpt(error, deadline)
+    message = error.headers.get("Location", "") if status < 400 else error_message(error, deadline)
     return Failure(
         f"http_{status}",
-        f"HTTP {status} {said}".strip(),
+        f"HTTP {status} {message}".strip(),
         retry_after=retry_after(error.headers),
         retryable=status in RETRY_STATUS or status >= 500,
         fatal=status in FATAL_STATUS,
@@ -195,10 +197,10 @@ def _refusal(error: HTTPError, deadline: float) -> Failure:
 
 
 def endpoint(url: str) -> str:
-    """The address that requests go to.
+    """The address of chat completions below the base address ``url``.
 
     Raises:
-        UserError: the address is neither https nor this machine, or carries credentials.
+        UserError: the address is neither https nor this machine, or contains credentials.
     """
     try:
         parts = urlsplit(url)
@@ -207,10 +209,10 @@ def endpoint(url: str) -> str:
         parts, host = urlsplit(""), ""
     if parts.username or parts.password:
         hint = "put the key in an environment variable and its name in teacher.api_key_env"
-        raise UserError("an address must not carry credentials", key="teacher.url", hint=hint)
+        raise UserError("an address must not contain credentials", key="teacher.url", hint=hint)
     if not host or not (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):
         expected = "https://..., or http://127.0.0.1:PORT/..."
-        raise UserError("questions and keys travel encrypted", key="teacher.url", value=url, expected=expected)
+        raise UserError("questions and keys are sent encrypted only", key="teacher.url", value=url, expected=expected)
     return url.rstrip("/").removesuffix(PATH) + PATH
 
 
@@ -221,19 +223,24 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _checked_name(name: str | None) -> str | None:
-    """Refuse what looks like a key; the value itself is not repeated."""
-    if name is not None and not (NAME.fullmatch(name) and ("_" in name or len(name) < 16)):
+def check_env_name(name: str | None) -> str | None:
+    """Reject a value that looks like a key; the error does not repeat it."""
+    if name is not None and not (ENV_NAME.fullmatch(name) and ("_" in name or len(name) < 16)):
         raise UserError(
             "this is no name of an environment variable; is it the key itself?",
             key="teacher.api_key_env",
             expected="a name in capitals, such as OPENAI_API_KEY; the key stays in the environment",
-            hint="if it is a key that was typed on a command line, revoke it",
+            hint="revoke a key that was typed on a command line",
         )
     return name
 
 
-def _key(name: str | None) -> str:
+def api_key(name: str | None) -> str:
+    """The key in the environment variable ``name``; empty without a name.
+
+    Raises:
+        UserError: the variable holds no usable key.
+    """
     key = os.environ.get(name, "").strip() if name else ""
     if name and not (key.isascii() and key.isprintable() and key and " " not in key):
         hint = f"export {name}=..."
@@ -242,7 +249,7 @@ def _key(name: str | None) -> str:
 
 
 def _opener(address: str) -> OpenerDirector:
-    """No redirects, and the environment's proxies for https only: plain text stays on this machine."""
+    """Without redirects; with the environment's proxies for https only: plain text must stay on this machine."""
     opener = OpenerDirector()
     plain = address.startswith("http:")
     transport = [HTTPHandler()] if plain else [HTTPSHandler(), ProxyHandler()]
@@ -251,15 +258,15 @@ def _opener(address: str) -> OpenerDirector:
     return opener
 
 
-def backoff(attempt: int, asked: float, limit: float, seed: int) -> float:
-    """Seconds until the next attempt: doubling with jitter, at least what was asked, at most ``limit``."""
+def backoff(attempt: int, minimum: float, limit: float, seed: int) -> float:
+    """Seconds until the next attempt: doubling with jitter, between ``minimum`` and ``limit``."""
     jitter = random.Random(f"{seed}/{attempt}").uniform(0.5, 1.0)
-    return min(limit, max(asked, FIRST_WAIT_S * 2.0 ** min(attempt, 20) * jitter))
+    return min(limit, max(minimum, FIRST_WAIT_S * 2.0 ** min(attempt, 20) * jitter))
 
 
-def _shown(text: str, key: str) -> str:
-    """Text from outside, fit for a terminal: without secrets, on one line, printable, short."""
-    return "".join(c if c.isprintable() else " " for c in redact(redact_key(key, text)))[:300]
+def printable(text: str, key: str) -> str:
+    """Text of the endpoint for a terminal: without secrets and control characters, on one line, short."""
+    return strip_control_chars(redact(redact_key(key, text)))[:MAX_MESSAGE_CHARS]
 
 
 def redact_key(key: str, text: str) -> str:

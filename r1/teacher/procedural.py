@@ -1,4 +1,4 @@
-"""A teacher that needs no model: it works out sums step by step, and slips as often as it is told to."""
+"""A teacher without a model: it solves sums step by step, with errors at a given rate."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from r1.data.base import Row
 from r1.data.completion import parse
 from r1.teacher.base import Answer, Question, Reply
 
-BATCH_SIZE = 64  # questions between two looks at whether the run is to stop
+BATCH_SIZE = 64  # questions between two calls of poll
 SUM = re.compile(r"\d{1,18}(?:\+\d{1,18})+=\?")
 
 
 class Procedural:
-    """Solves ``data=arithmetic``; for ``data=countdown`` it repeats the row's own worked completion.
+    """Solves ``data=arithmetic``; for ``data=countdown`` it repeats the completion in the row.
 
     Args:
-        error_rate: probability that an answer carries a slip and is wrong.
-        language: of the working of sums; a countdown row comes in the language it is in.
+        error_rate: probability that an answer contains an error and is wrong.
+        language: of the steps of a sum; the completions of countdown rows have their own language.
     """
 
     name = "procedural"
@@ -33,12 +33,12 @@ class Procedural:
         self.error_rate, self.language = error_rate, language
 
     def identity(self, row: Row) -> dict[str, Any]:
-        worked_out = {} if SUM.fullmatch(row["prompt"]) else {"completion": row.get("completion")}
+        completion = {} if SUM.fullmatch(row["prompt"]) else {"completion": row.get("completion")}
         knobs = {"error_rate": self.error_rate, "language": self.language}
-        return {"teacher": self.name, **knobs, "question": row["prompt"], **worked_out}
+        return {"teacher": self.name, **knobs, "question": row["prompt"], **completion}
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
-        """Raises: UserError: a row is neither a sum nor a worked countdown problem."""
+        """Raises: UserError: a row is neither a sum nor a countdown problem with a completion."""
         for start in range(0, len(questions), BATCH_SIZE):
             poll()
             batch = questions[start : start + BATCH_SIZE]
@@ -64,7 +64,7 @@ class Procedural:
 
 
 def add_up(terms: list[int], wrong: bool, rng: random.Random, language: Language) -> str:
-    """A worked sum; if ``wrong``, slips are drawn until the one that is carried to the end makes it wrong."""
+    """A sum solved in steps. If ``wrong``, draws errors until the answer is wrong: two errors may cancel out."""
     while True:
         thinking = worked_solution(terms, rng, [language], slip_rate=1 / len(terms) if wrong else 0.0)
         answer = re.findall(r"\d+", thinking)[-1]
@@ -73,6 +73,6 @@ def add_up(terms: list[int], wrong: bool, rng: random.Random, language: Language
 
 
 def corrupt_answer(completion: str) -> str:
-    """The same working with an answer that is off by one, whatever expression it is."""
+    """The same steps with an answer that is off by one; works for any arithmetic expression."""
     parsed = parse(completion)
     return tagged(parsed.thinking or "", f"({parsed.answer})+1")

@@ -1,4 +1,4 @@
-"""A teacher that is a causal LM in the transformers format, sampled in this process."""
+"""A causal LM in the transformers format as teacher, sampled in this process."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ MODEL_FILES = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
 
 
 class Transformers:
-    """Asks in the model's own chat template, and samples with r1's embedded rollout engine.
+    """Renders questions with the model's chat template and samples with r1's embedded rollout engine.
 
-    A row that carries a ``rendered`` prompt is asked with that text as it stands. Nothing is loaded before
-    the first question. Answers do not depend on the batch around them; no global random state is touched.
+    A row's ``rendered`` prompt, if it has one, is used unchanged instead. Nothing is loaded before the first question.
+    Answers do not depend on the rest of their batch, and the global random state does not change.
 
     Args:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>``.
         temperature: divides the logits; 0 is greedy. No top-k, no top-p.
-        max_completion_length: tokens, the closing one included.
-        batch_size: answers sampled, and handed over, at once; bounds the memory, cannot change the result.
+        max_completion_length: tokens, including the stop token.
+        batch_size: answers sampled at once; bounds the memory, cannot change the result.
     """
 
     def __init__(
@@ -52,13 +52,13 @@ class Transformers:
         self.max_completion_length, self.batch_size = max_completion_length, batch_size
 
     def identity(self, row: Row) -> dict[str, Any]:
-        """The weights by their content: a folder may hold others tomorrow."""
-        knobs = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
-        asked = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]}
-        return {"teacher": "transformers", "model": self._content, **knobs, **asked}
+        """Names the weights by their content: the files of a folder may change."""
+        sampling = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
+        prompt = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]}
+        return {"teacher": "transformers", "model": self._content_id, **sampling, **prompt}
 
     def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
-        """Raises: UserError: the model cannot be loaded, or has no chat template for a row not rendered."""
+        """Raises: UserError: the model cannot be loaded, or has no chat template for a row without ``rendered``."""
         from r1.rollout.transformers import Transformers as Sampler
 
         engine = Sampler(
@@ -68,25 +68,25 @@ class Transformers:
             async_steps=0,
         )
         for start in range(0, len(questions), self.batch_size):
-            yield self._sampled(engine, questions[start : start + self.batch_size], poll)
+            yield self._sample(engine, questions[start : start + self.batch_size], poll)
 
-    def _sampled(self, engine: Engine, batch: Sequence[Question], poll: Callable[[], None]) -> list[Reply]:
-        """One batch; answers to the same question are sampled from one prefill of it."""
+    def _sample(self, engine: Engine, batch: Sequence[Question], poll: Callable[[], None]) -> list[Reply]:
+        """Sample one batch; answers to the same prompt share its prefill."""
         tokenizer, model = self.tokenizer, self.model
-        groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._text(q.row))]
+        groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._render(q.row))]
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
         seeds = [[question.seed for question in group] for _, group in groups]
         engine.update(model, 0)
         rollouts = engine.generate(prompts, seeds, stop_ids(model, tokenizer), poll)
         return [
             Reply(question, _answer(tokenizer, template_prefill(text), rollout))
-            for (text, group), sampled in zip(groups, rollouts, strict=True)
-            for question, rollout in zip(group, sampled, strict=True)
+            for (text, group), completions in zip(groups, rollouts, strict=True)
+            for question, rollout in zip(group, completions, strict=True)
         ]
 
     @cached_property
-    def _content(self) -> str:
-        """sha256 over a local folder's files; on the hub, its name and commit."""
+    def _content_id(self) -> str:
+        """sha256 over the files of a local folder; the name and commit of a hub model."""
         folder = Path(resolve_model_path(self.name))
         if not folder.is_dir():
             with errors_at_teacher_path():
@@ -99,13 +99,17 @@ class Transformers:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Raises: UserError: it cannot be loaded."""
+        """Raises: UserError: the tokenizer cannot be loaded."""
         with errors_at_teacher_path():
             return self._source.load_tokenizer()
 
     @cached_property
     def model(self) -> PreTrainedModel:
-        """Frozen, in eval mode, on a GPU if there is one. Raises: UserError: it cannot be loaded."""
+        """Frozen, in eval mode, on a GPU if there is one.
+
+        Raises:
+            UserError: the model cannot be loaded.
+        """
         import torch
 
         with errors_at_teacher_path():
@@ -127,13 +131,13 @@ class Transformers:
             lora=None,
         )
 
-    def _text(self, row: Row) -> str:
+    def _render(self, row: Row) -> str:
         if row.get("rendered"):
             return str(row["rendered"])
         tokenizer = self.tokenizer
         if tokenizer.chat_template is None:
             raise UserError(
-                "this teacher has no chat template, so it cannot be asked",
+                "this teacher has no chat template",
                 key="teacher.path",
                 value=self.name,
                 expected="a chat model; any model for rows with a `rendered` prompt",
@@ -145,7 +149,7 @@ class Transformers:
 
 @contextmanager
 def errors_at_teacher_path() -> Iterator[None]:
-    """What cannot be loaded is ``teacher.path``, not the policy's."""
+    """Report loading errors at ``teacher.path``; ``Model`` reports them at the policy's key."""
     try:
         yield
     except UserError as error:
@@ -159,7 +163,7 @@ def errors_at_teacher_path() -> Iterator[None]:
         ) from None
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, opening: str, rollout: Rollout) -> Answer:
+def _answer(tokenizer: PreTrainedTokenizerBase, prefill: str, rollout: Rollout) -> Answer:
     text = tokenizer.decode(rollout.completion_ids, skip_special_tokens=True)
     reason = "length" if rollout.truncated else "stop"
-    return Answer(f"{opening}{text}", reason, len(rollout.prompt_ids), len(rollout.completion_ids))
+    return Answer(f"{prefill}{text}", reason, len(rollout.prompt_ids), len(rollout.completion_ids))

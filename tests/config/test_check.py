@@ -430,7 +430,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("model.attn_implementation=flash_attention_2", ["`flash_attn`, which is not installed"]),
         # secrets
         ("stage=distill teacher=openai teacher.api_key_env=NOT_SET_KEY", ["holds no key", "export NOT_SET_KEY"]),
-        ("stage=distill teacher=openai teacher.url=http://host/v1", ["travel encrypted", "https://"]),
+        ("stage=distill teacher=openai teacher.url=http://host/v1", ["sent encrypted only", "https://"]),
     ],
     DATA: [
         ("data=jsonl data.path=missing.jsonl", ["data file not found", "'missing.jsonl'", "looked in /"]),

@@ -1,4 +1,4 @@
-"""Models as W&B artifacts, named after the fingerprint of the run that trained them, so that child runs can link them."""
+"""Models as W&B artifacts, named after the fingerprint of their run, so that a child run can link them."""
 
 from __future__ import annotations
 

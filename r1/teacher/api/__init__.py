@@ -1,1 +1,1 @@
-"""HTTP teachers: concurrent requests, rate limit, replies."""
+"""Parts of the HTTP teacher: concurrent requests, rate limits, the response format."""

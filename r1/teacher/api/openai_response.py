@@ -1,4 +1,4 @@
-"""The wire format of an OpenAI-compatible endpoint: bodies, headers and errors, which may all be malformed."""
+"""The response format of an OpenAI-compatible endpoint. Every body and header may be malformed."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from urllib.error import HTTPError
 from r1.teacher.base import Answer, Failure
 
 MAX_BYTES = 1 << 26  # a longer body is no chat completion
+MAX_ERROR_BYTES = 4096
 
 
 def read_answer(body: bytes) -> Answer:
-    """A chat completion as an answer; reasoning that comes apart from the content is put between think tags.
+    """Parse a chat completion. Reasoning in a field of its own is put in front of the content, between think tags.
 
     Raises:
-        Failure: the body is something else.
+        Failure: the body is not a chat completion.
     """
     try:
         reply = json.loads(body)
         choice, usage = reply["choices"][0], reply.get("usage") or {}
         message = choice["message"]
-        content, thinking = (
-            message.get("content") or "",
-            message.get("reasoning_content") or message.get("reasoning") or "",
-        )
+        content = message.get("content") or ""
+        thinking = message.get("reasoning_content") or message.get("reasoning") or ""
         if not (isinstance(content, str) and isinstance(thinking, str)):
             raise TypeError("content")
         if thinking:
@@ -45,12 +44,12 @@ def read_answer(body: bytes) -> Answer:
 
 
 def _text(value: object) -> str:
-    """As text that a file can hold: JSON allows for half of a surrogate pair."""
+    """Text that UTF-8 can encode: JSON may hold half of a surrogate pair."""
     return str(value or "").encode(errors="replace").decode()
 
 
 def retry_after(headers: Message) -> float:
-    """Seconds of a ``Retry-After`` header, which is a number or a date; 0 without one that can be read."""
+    """Seconds of the ``Retry-After`` header, a number or a date; 0 if it is missing or malformed."""
     value: str = headers.get("Retry-After", "").strip()
     try:
         if value[:1].isdigit():
@@ -62,6 +61,7 @@ def retry_after(headers: Message) -> float:
 
 
 def read_body(response: HTTPResponse, deadline: float) -> bytes:
+    """Raises: Failure: the body is too long. TimeoutError: it did not end before ``deadline`` (monotonic seconds)."""
     chunks, size = [], 0
     while chunk := response.read1(1 << 16):
         chunks.append(chunk)
@@ -73,10 +73,10 @@ def read_body(response: HTTPResponse, deadline: float) -> bytes:
     return b"".join(chunks)
 
 
-def excerpt(error: HTTPError, deadline: float) -> str:
-    """What the endpoint says about its error: the message of an OpenAI-style body, or the body."""
+def error_message(error: HTTPError, deadline: float) -> str:
+    """The message in an OpenAI-style error body, or the start of another body."""
     try:
-        body = read_body(error.fp, deadline)[:4096].decode(errors="replace")  # type: ignore[arg-type]  # it is the response
+        body = read_body(error.fp, deadline)[:MAX_ERROR_BYTES].decode(errors="replace")  # type: ignore[arg-type]  # it is the response
     except (OSError, HTTPException, Failure):
         return ""
     try:

@@ -1,12 +1,16 @@
-"""Threads that ask, and hand over each reply as soon as it is there."""
+"""Threads that send requests; each reply is handed over as soon as it arrives.
+
+Own threads rather than ``ThreadPoolExecutor``, whose threads would keep the process alive until a stuck request ends.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Semaphore, Thread
+from threading import Event, Thread
 from types import TracebackType
 
 from r1.teacher.base import Question, Reply
@@ -15,36 +19,35 @@ POLL_S = 0.1
 
 
 class RequestPool:
-    """Context manager around at most ``size`` threads that call ``work(question, stopping)`` for one after the other.
+    """Context manager around at most ``size`` threads that call ``send(question, stopping)``.
 
-    A thread takes its next question when a reply has been dealt with: never more than ``size`` are in flight or
-    waiting, and that is all that a crash can cost. Once ``stopping`` is set they take no further question, and ``work``
-    may return None. They do not keep the process alive: what is in flight when the block ends is abandoned.
+    The next question is sent when the caller has consumed a reply. So at most ``size`` replies are in flight or not yet
+    consumed, and a crash loses no more than those. Once ``stopping`` is set, no further question is sent and ``send``
+    may return None. Requests in flight at the end of the block are abandoned.
 
     Attributes:
-        last_straw: the reply that stopped them: one without an answer more than ``max_failures``, or a hopeless one.
+        fatal_reply: the reply that ends the pool: its failure is fatal, or one more than ``max_failures``.
     """
 
     def __init__(
         self,
-        work: Callable[[Question, Event], Reply | None],
+        send: Callable[[Question, Event], Reply | None],
         questions: Sequence[Question],
         size: int,
         max_failures: int,
     ) -> None:
-        self.work, self.stopping, self._left = work, Event(), len(questions)
-        self.max_failures, self._num_failed, self._lock = max_failures, 0, Lock()
+        self.send, self.max_failures, self.stopping = send, max_failures, Event()
         self.fatal_reply: Reply | None = None
-        self._todo, self._done = SimpleQueue[Question](), SimpleQueue[Reply]()
-        self._consumed = Semaphore(0)
-        self._crashes: list[BaseException] = []
-        for question in questions:
-            self._todo.put(question)
-        self._threads = [Thread(target=self._run, name="teacher", daemon=True) for _ in questions[:size]]
+        self._questions = iter(questions)
+        self._num_in_flight = self._num_failed = 0
+        self._todo, self._done = SimpleQueue[Question | None](), SimpleQueue[Reply | BaseException | None]()
+        self._crash: BaseException | None = None
+        self._threads = [Thread(target=self._send_all, name="teacher", daemon=True) for _ in questions[:size]]
 
     def __enter__(self) -> RequestPool:
         for thread in self._threads:
             thread.start()
+        self._dispatch(len(self._threads))
         return self
 
     def __exit__(
@@ -52,54 +55,64 @@ class RequestPool:
     ) -> None:
         self._stop()
 
+    def _dispatch(self, count: int) -> None:
+        for question in islice(self._questions, count):
+            self._num_in_flight += 1
+            self._todo.put(question)
+
     def _stop(self) -> None:
-        self.stopping.set()  # wakes those that wait for another attempt
-        self._consumed.release(max(1, len(self._threads)))
+        self.stopping.set()  # also wakes the threads that wait before a retry
+        for _ in self._threads:
+            self._todo.put(None)
 
-    def _run(self) -> None:
-        try:
-            with suppress(Empty):
-                while not self.stopping.is_set():
-                    if reply := self.work(self._todo.get_nowait(), self.stopping):
-                        self._count(reply)
-                        self._done.put(reply)
-                        self._consumed.acquire()
-        except BaseException as error:
-            self._crashes.append(error)
-
-    def _count(self, reply: Reply) -> None:
-        if reply.answer is None:
-            with self._lock:
-                self._num_failed += 1
-                if self._num_failed > self.max_failures or reply.failures[-1].fatal:
-                    self.fatal_reply = self.fatal_reply or reply
-                    self.stopping.set()
+    def _send_all(self) -> None:
+        while question := self._todo.get():
+            try:
+                self._done.put(self.send(question, self.stopping))
+            except BaseException as error:  # raised again by replies()
+                self._done.put(error)
 
     def replies(self, poll: Callable[[], None]) -> Iterator[list[Reply]]:
-        """All replies, in lists of what has come since the last list; ``poll`` is called in between."""
-        while self._left:
+        """All replies, in lists of those that arrived since the last list; calls ``poll`` in between.
+
+        Raises: whatever ``send`` raised.
+        """
+        while self._num_in_flight:
             poll()
-            if batch := self._arrived(POLL_S):
+            if batch := self._receive(POLL_S):
                 yield batch
-                self._consumed.release(len(batch))
-            if self._crashes:
-                raise self._crashes[0]
+            if self._crash:
+                raise self._crash
+            if not self.stopping.is_set():
+                self._dispatch(len(batch))
 
     def drain(self, seconds: float) -> Iterator[list[Reply]]:
-        """Ask nothing more; what is in flight and comes within ``seconds``."""
+        """Send no further question; the replies that arrive within ``seconds``."""
         self._stop()
         deadline = time.monotonic() + seconds
-        while any(thread.is_alive() for thread in self._threads) and time.monotonic() < deadline:
-            if batch := self._arrived(POLL_S):
+        while self._num_in_flight and time.monotonic() < deadline:
+            if batch := self._receive(POLL_S):
                 yield batch
-        if batch := self._arrived(0.0):
+        if batch := self._receive(0.0):
             yield batch
 
-    def _arrived(self, seconds: float) -> list[Reply]:
-        batch: list[Reply] = []
+    def _receive(self, seconds: float) -> list[Reply]:
+        """Wait up to ``seconds`` for a reply. Returns all that have arrived."""
+        results: list[Reply | BaseException | None] = []
         with suppress(Empty):
-            batch.append(self._done.get(timeout=seconds))
+            results.append(self._done.get(timeout=seconds))
             while True:
-                batch.append(self._done.get_nowait())
-        self._left -= len(batch)
-        return batch
+                results.append(self._done.get_nowait())
+        self._num_in_flight -= len(results)
+        self._crash = next((result for result in results if isinstance(result, BaseException)), self._crash)
+        replies = [result for result in results if isinstance(result, Reply)]
+        for reply in replies:
+            self._check(reply)
+        return replies
+
+    def _check(self, reply: Reply) -> None:
+        if reply.answer is None:
+            self._num_failed += 1
+            if self._num_failed > self.max_failures or reply.failures[-1].fatal:
+                self.fatal_reply = self.fatal_reply or reply
+                self.stopping.set()
