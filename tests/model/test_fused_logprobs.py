@@ -174,11 +174,14 @@ def test_huge_logits_do_not_overflow() -> None:
 
 
 def test_many_tiles_lose_no_precision() -> None:
-    """A uniform distribution over 5,000 tokens in tiles of one: entropy ln 5000."""
+    """A uniform distribution over 5,000 tokens in tiles of one: entropy ln 5000.
+
+    Each tile may round the float32 entropy by half an ulp of 8.5, 4.8e-7: 2.4e-3 in all, and in practice 1e-4.
+    """
     weight = torch.zeros(5000, 2)
     logps, entropy = head_logps(torch.ones(1, 2), weight, torch.tensor([4999]), 1.0, chunk=1)
     assert logps.item() == pytest.approx(-math.log(5000), abs=1e-4)
-    assert entropy.item() == pytest.approx(math.log(5000), abs=1e-4)
+    assert entropy.item() == pytest.approx(math.log(5000), abs=2e-4)
 
 
 # ---- half precision ----

@@ -139,7 +139,7 @@ def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
 
     def broken() -> None:
         with custom_attention(llama, attention):
-            assert llama.config._attn_implementation == "r1_r1.packing"
+            assert llama.config._attn_implementation == "r1_r1.model.packing"
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -154,7 +154,7 @@ def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel)
     with forward:
         assert llama.config._attn_implementation == before
     with again:
-        assert llama.config._attn_implementation == "r1_r1.packing"
+        assert llama.config._attn_implementation == "r1_r1.model.packing"
     assert llama.config._attn_implementation == before
 
 

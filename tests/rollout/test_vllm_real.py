@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON.exists(), reason=f"there is no environment with vLLM at {PYTHON}: make vllm-env"),
 ]
 SHORT = ["trainer.max_steps=4", "val.every=4", "val.num_prompts=16", "trainer.accelerator=cpu", "threads=1"]
-HERE = ["rollout=vllm", "rollout.cpu_cache_gib=0.25"]
+HERE = ["rollout=vllm", "rollout.cpu_kvcache_space=0.25"]
 THERE = ["rollout=vllm_server", f"rollout.url=http://127.0.0.1:{PORT}"]
 TWO = ["strategy=ddp", "trainer.devices=2"]
 ENV = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore", "HF_HUB_OFFLINE": "1"}

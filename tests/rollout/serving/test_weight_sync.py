@@ -39,7 +39,12 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def engine(**changes: Any) -> VLLM:
     knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 64, "dtype": None}
-    knobs |= {"context": None, "gpu_memory": 0.3, "cpu_cache_gib": 1.5, "sleep": False}
+    knobs |= {
+        "max_model_len": None,
+        "gpu_memory_utilization": 0.3,
+        "cpu_kvcache_space": 1.5,
+        "enable_sleep_mode": False,
+    }
     return VLLM(**knobs | changes)
 
 
@@ -65,7 +70,7 @@ def test_weights_are_sent_once_for_each_version(make_model: Make) -> None:
 
 
 def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
-    made = engine(batch_size=7, context=64, sleep=True)
+    made = engine(batch_size=7, max_model_len=64, enable_sleep_mode=True)
     made.update(make_model("llama"), 0)
     expected = {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32", "max_model_len": 64}
     expected |= {"max_num_seqs": 7, "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs"}
@@ -125,7 +130,7 @@ def test_it_does_not_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) ->
     before, threads, drawn = random.getstate(), torch.set_num_threads, torch.random.get_rng_state()
     with pytest.raises(UserError, match="vLLM does not start: ValueError: No available memory") as caught:
         engine().update(make_model("llama"), 0)
-    assert "rollout.cpu_cache_gib" in caught.value.hint
+    assert "rollout.cpu_kvcache_space" in caught.value.hint
     assert (random.getstate(), torch.set_num_threads) == (before, threads)
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
@@ -149,7 +154,7 @@ def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model:
 def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = VLLM.settings
     monkeypatch.setattr(VLLM, "settings", lambda *a: settings(*a) | {"enable_sleep_mode": True})  # as on a GPU
-    model, made = make_model("llama"), engine(sleep=True)
+    model, made = make_model("llama"), engine(enable_sleep_mode=True)
     made.update(model, 0)
     first = made.generate(PROMPTS, SEEDS, STOP)
     assert made.generate(PROMPTS, SEEDS, STOP) == first  # groups drawn again: no new weights
