@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib
 
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import UserError
 from r1.experiment.report.gather import gather
 from r1.experiment.report.sweep.analysis import Analysis, analyse
@@ -105,7 +105,7 @@ def main() -> None:
                 "the runs here differ in nothing, or in too much to be a sweep", key="RECORDS", value=args.records
             )
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(print_error(error))
     drawn = args.figure if args.figure and found.responses else None
     if drawn:
         draw(found, drawn)

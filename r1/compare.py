@@ -6,10 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import UserError
 from r1.core.provenance import differences
-from r1.core.runs import RunRecord, read
+from r1.core.runs import RunRecord, read_run
 
 PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
 
@@ -65,9 +65,9 @@ def main() -> None:
     parser.add_argument("b", help="another run's folder")
     args = parser.parse_args()
     try:
-        a, b = read(args.a), read(args.b)
+        a, b = read_run(args.a), read_run(args.b)
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(print_error(error))
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for title, rows in sections(a, b).items():
         if not rows:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import STORAGE, UserError
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     try:
         print(report(args.paths, args.output))
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(print_error(error))
 
 
 def report(paths: list[str], output: Path | None) -> Path:

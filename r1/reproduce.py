@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 from r1.core import provenance
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import Interrupted, UserError
-from r1.core.runs import RunRecord, read
-from r1.core.secrets import HIDDEN
+from r1.core.runs import RunRecord, read_run
+from r1.core.secrets import REDACTED
 from r1.run import execute
 
 
@@ -21,7 +21,7 @@ def reproduce(run: RunRecord, output_dir: str) -> bool:
     Raises:
         UserError: the record lacks what a run needs.
     """
-    if HIDDEN in str(run.config):
+    if REDACTED in str(run.config):
         raise UserError(
             "the record's config holds redacted values",
             key=str(run.dir / "config.yaml"),
@@ -29,11 +29,11 @@ def reproduce(run: RunRecord, output_dir: str) -> bool:
         )
     if run.manifest["status"] != "finished":
         print(f"note: the run is {run.manifest['status']}, so there may be less to compare with than is made now")
-    for difference in provenance.changes(run.manifest, provenance.environment(run.config)):
+    for difference in provenance.environment_changes(run.manifest, provenance.environment(run.config)):
         print(f"note: {difference}")
     again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [], "r1.reproduce")
     assert again_dir is not None
-    again = read(str(again_dir))
+    again = read_run(str(again_dir))
     differences = compare_metrics(run, again)
     for line in differences[:20]:
         print(line)
@@ -65,10 +65,10 @@ def main() -> None:
     parser.add_argument("--output-dir", help="where the new record goes; default: RUN with -again behind it")
     args = parser.parse_args()
     try:
-        run = read(args.run)
+        run = read_run(args.run)
         same = reproduce(run, args.output_dir or next_to(run.dir))
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(print_error(error))
     except Interrupted as stop:
         sys.exit(stop.code)
     sys.exit(0 if same else 1)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import UserError
 from r1.data.base import Row
 from r1.reward.base import Term, required_columns
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         show(args)
     except UserError as error:
-        sys.exit(fail(error))
+        sys.exit(print_error(error))
 
 
 def show(args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from r1.core.cli import fail
+from r1.core.cli import print_error
 from r1.core.errors import UserError
 from r1.distributed.slurm import requeue_on_preemption
 from r1.experiment.sweep.file import Sweep, read
@@ -24,7 +24,7 @@ def main() -> None:
         try:
             code = _run(args)
         except UserError as error:
-            code = fail(error)
+            code = print_error(error)
         sys.exit(code)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from examples.claims.claims import CLAIMS, Claim
 from examples.claims.effect import UNDECIDED, Measured, Runs, measured, overall
-from r1.core.runs import read
+from r1.core.runs import read_run
 
 Record = dict[str, Any]  # a pipeline's manifest
 THERE = ("finished", "cached")
@@ -50,7 +50,7 @@ def finished(manifest: Record) -> Runs:
     found: dict[str, dict[Any, Any]] = {}
     for step in manifest["steps"]:
         if step["status"] in THERE:
-            found.setdefault(step["name"], {})[step["seed"]] = read(step["path"])
+            found.setdefault(step["name"], {})[step["seed"]] = read_run(step["path"])
     return found
 
 

@@ -10,7 +10,7 @@ from examples.claims.claims import Curves, Dots
 from examples.claims.effect import Runs, reading
 from examples.claims.findings import Finding, counts, findings, finished, manifest_of
 from examples.claims.summary import bound, markdown, ours, plain, stamp, text
-from r1.core.files import replace
+from r1.core.files import write_atomic
 from r1.core.runs import RunRecord
 from r1.experiment.report.curves import by_metric, series
 from r1.experiment.report.html import html
@@ -43,7 +43,7 @@ def page(folder: Path) -> Path:
         ("claims.md", markdown(found, manifest["command"], stamped)),
         ("claims.html", made),
     ):
-        replace(folder / name, held)
+        write_atomic(folder / name, held)
     return folder / "claims.html"
 
 

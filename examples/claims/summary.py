@@ -8,7 +8,7 @@ from typing import Any
 
 from examples.claims.effect import Measured, Runs
 from examples.claims.findings import Finding, Record
-from r1.core.console import duration
+from r1.core.console import format_duration
 from r1.experiment.report.variants import SeedEstimate
 
 
@@ -37,8 +37,8 @@ def stamp(manifest: Record, runs: Runs) -> str:
     commit = (git["commit"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
     took = [run.manifest["wall_s"] for by_seed in runs.values() for run in by_seed.values()]
     return (
-        f"Made on {manifest['ended'][:10]} at commit {commit} in {duration(manifest['wall_s'])} min: "
-        f"{len(took)} runs, together {duration(sum(took))} min, with the seeds {', '.join(map(str, seeds))}. "
+        f"Made on {manifest['ended'][:10]} at commit {commit} in {format_duration(manifest['wall_s'])} min: "
+        f"{len(took)} runs, together {format_duration(sum(took))} min, with the seeds {', '.join(map(str, seeds))}. "
         "Means over seeds with their 95 % intervals (Student's t)."
     )
 

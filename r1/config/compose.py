@@ -38,7 +38,7 @@ from r1.core.types import Config
 
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
 LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
-budget.register()
+budget.register_resolvers()
 
 
 class ExampleConfigs(SearchPathPlugin):

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from r1.core.errors import UserError, UserErrors
-from r1.core.secrets import HIDDEN, redact
+from r1.core.secrets import REDACTED, redact
 
 FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
 SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.searchpath")
@@ -97,7 +97,7 @@ def problems(override: Override, earlier: Iterable[Override], multirun: bool) ->
         yield UserError(
             "this looks like a secret; command lines are seen by others and kept in the shell's history",
             key=key,
-            value=HIDDEN,
+            value=REDACTED,
             hint="export it as an environment variable (WANDB_API_KEY, or the one that teacher.api_key_env names)",
         )
     if override.is_sweep_override() and not multirun:
@@ -139,4 +139,4 @@ def flatten_values(value: Any) -> Iterator[Any]:
 def _is_secret(value: Any) -> bool:
     """Whether a whole text looks like a secret, or is an address with a password in it."""
     hidden = redact(value) if isinstance(value, str) else ""
-    return hidden == HIDDEN or f"//{HIDDEN}@" in hidden
+    return hidden == REDACTED or f"//{REDACTED}@" in hidden

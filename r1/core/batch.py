@@ -1,4 +1,4 @@
-"""The batch arithmetic, in one place: what is set, what follows from it, and one sentence that explains it."""
+"""The batch arithmetic: the sizes that are set, those that follow from them, and one sentence that explains them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from r1.core.errors import UserError
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How one optimizer step is cut up.
+    """How one optimizer step is split into micro-batches.
 
     Args:
         examples_per_step: P, examples (prompts) per optimizer step over all devices.
         group_size: G, sequences per example (1 where the stage has no groups).
         micro_batch_size: sequences per forward/backward on one device; cannot change the result.
         num_devices: devices over all nodes.
-        unit: what goes through the model.
+        unit: the plural noun for what goes through the model, as printed.
 
     Raises:
-        UserError: the numbers do not divide.
+        UserError: the examples do not divide over the devices, or the sequences into micro-batches.
     """
 
     examples_per_step: int
@@ -63,9 +63,9 @@ class BatchPlan:
 
     def __str__(self) -> str:
         devices = f"{self.num_devices} device{'s' if self.num_devices > 1 else ''}"
-        made_of = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
+        product = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
         plural = "es" if self.num_micro_batches > 1 else ""
         return (
-            f"{made_of}{self.sequences_per_step} {self.unit} per step = "
+            f"{product}{self.sequences_per_step} {self.unit} per step = "
             f"{self.num_micro_batches} micro-batch{plural} of {self.micro_batch_size} on {devices}"
         )

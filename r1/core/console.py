@@ -1,4 +1,4 @@
-"""Where words to a person go, and how they look; nothing heavy is imported for it."""
+"""The console that people read, and how text looks on it; it imports nothing slow."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from rich.markup import escape
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.statistics import Estimate
 
-console = Console(  # stdout carries the record's folder and nothing else; of several processes the first one speaks
+# stdout carries the record's folder and nothing else; of several processes only rank 0 prints
+console = Console(
     stderr=True, highlight=False, soft_wrap=True, emoji=False, quiet=(rank_info_from_env() or RankInfo()).rank > 0
 )
 
 
 def status_line(text: str) -> str:
+    """One of r1's own lines, for ``console.print``."""
     return f"[dim]r1[/]  {escape(text)}"
 
 
@@ -22,10 +24,12 @@ def strip_control_chars(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def interval(figure: Estimate) -> str:
-    digits = 3 if abs(figure.value) < 10 else 1
-    return f"{figure.value:.{digits}f} ({figure.low:.{digits}f} to {figure.high:.{digits}f})"
+def format_estimate(estimate: Estimate) -> str:
+    """``0.371 (0.352 to 0.390)``: the value and its 95 % interval."""
+    digits = 3 if abs(estimate.value) < 10 else 1
+    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """``2:05`` for 125 seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

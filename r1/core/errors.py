@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
-from r1.core.secrets import HIDDEN, SECRET_KEY, redact
+from r1.core.secrets import REDACTED, SECRET_KEY, redact
 
 CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # ask a run to save and end
@@ -58,7 +58,7 @@ class UserError(Exception):
         super().__init__(message)
 
     def mounted_at(self, key: str) -> Self:
-        """The same error, its relative key (``.buffer``) completed by the config key of its component."""
+        """The same error, its relative key (``.buffer``) completed by the key that the component is mounted at."""
         if self.key.startswith(".") or not self.key:
             self.key = f"{key}{self.key}"
         return self
@@ -148,7 +148,7 @@ def as_yaml_null(value: object) -> object:
 def format_value(value: object, key: str = "") -> str:
     """A value as it would be written in YAML, never a secret."""
     if SECRET_KEY.search(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
-        return HIDDEN
+        return REDACTED
     text = repr(redact(value))
     return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
 

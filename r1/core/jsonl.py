@@ -1,4 +1,4 @@
-"""Lines of JSON: one object per line, split at newlines only (a completion may hold any other line separator)."""
+"""JSON Lines files: one object per line, split at newlines only (a completion may hold any other line separator)."""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from pathlib import Path
 from typing import Any
 
 
-def append(file: Path, rows: Iterable[dict[str, Any]], sync: bool = False) -> None:
-    """Write ``rows`` behind what the file holds; ``sync``: come back when they are on the disk."""
+def append_rows(file: Path, rows: Iterable[dict[str, Any]], sync: bool = False) -> None:
+    """Append ``rows`` to a file, which is created if need be.
+
+    Args:
+        sync: return only when the rows are on the disk.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a", encoding="utf-8", newline="\n") as out:
-        out.writelines(dumps(row) for row in rows)
+        out.writelines(row_to_line(row) for row in rows)
         if sync:
-            out.flush()
+            out.flush()  # fsync sees only what has left Python's buffer
             os.fsync(out.fileno())
 
 
-def dumps(row: dict[str, Any]) -> str:
+def row_to_line(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def read(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file; a last line that is not whole (yet) is left out."""
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file, without a last line that has no newline: its writer is still at it, or crashed."""
     return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
 
 
-def read_repaired(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file that is to be written on: what a crash left of a last line is cut away. No file: no rows."""
+def repair_and_read(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file that will be appended to; an incomplete last line is cut off. No file: no rows."""
     if not file.is_file():
         return []
-    os.truncate(file, file.read_bytes().rfind(b"\n") + 1)
-    return read(file)
+    os.truncate(file, file.read_bytes().rfind(b"\n") + 1)  # rfind gives -1 without a newline: nothing is complete
+    return read_rows(file)

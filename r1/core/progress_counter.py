@@ -1,26 +1,25 @@
-"""Progress of work that comes piece by piece: one line that moves in a terminal, plain lines in a pipe."""
+"""Progress of work that arrives item by item: a moving line in a terminal, plain lines in a pipe."""
 
 from __future__ import annotations
 
 import time
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from r1.core.console import console
 
-PLAIN_EVERY_S = 10.0
+PLAIN_INTERVAL_S = 10.0  # between two lines where there is no terminal
 
 
 class ProgressCounter:
-    """Context manager around work that comes piece by piece: ``show`` where it is."""
+    """Context manager around work on ``total`` items, which calls ``set_progress``."""
 
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total, self.last_line = title, total, time.monotonic()
-        self.bar = Bar(TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-                       TimeRemainingColumn(), console=console, transient=True)  # fmt: skip
-        self.bar.add_task("", total=total)
+        columns = [TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
+        self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+        self.task = self.bar.add_task("", total=total)
 
     def __enter__(self) -> ProgressCounter:
         if console.is_terminal:
@@ -31,9 +30,10 @@ class ProgressCounter:
         if console.is_terminal:
             self.bar.stop()
 
-    def show(self, done: int, text: str) -> None:
+    def set_progress(self, done: int, text: str) -> None:
+        """Show that ``done`` items are finished, with a text behind the count."""
         if console.is_terminal:
-            self.bar.update(self.bar.task_ids[0], completed=done, description=escape(text))
-        elif time.monotonic() - self.last_line > PLAIN_EVERY_S:
+            self.bar.update(self.task, completed=done, description=escape(text))
+        elif time.monotonic() - self.last_line > PLAIN_INTERVAL_S:
             self.last_line = time.monotonic()
             console.print(f"{self.title} {done}/{self.total}  {escape(text)}")

@@ -1,4 +1,4 @@
-"""Where records lie, and reading them back: what the verbs over finished runs share."""
+"""The folders of runs: making one, and reading a record back."""
 
 from __future__ import annotations
 
@@ -14,59 +14,56 @@ import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
+from r1.core.types import Config
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A record read from disk."""
+    """A record read from disk; ``metrics`` are the rows of metrics.jsonl."""
 
     dir: Path
     manifest: dict[str, Any]
-    config: dict[str, Any]
+    config: Config
     metrics: list[dict[str, float]]
 
 
-def read(path: str) -> RunRecord:
+def read_run(path: str) -> RunRecord:
     """The run in a folder.
 
     Raises:
-        UserError: there is no record.
+        UserError: the folder has no manifest.
+        OSError, ValueError: its files cannot be read, e.g. while they are being written.
     """
     folder = Path(path)
     manifest = folder / "manifest.json"
     if not manifest.is_file():
-        raise UserError(
-            "this is not a run's folder: it has no manifest.json",
-            key="RUN",
-            value=path,
-            hint=f"looked in {folder.absolute()}",
-            code=DATA,
-        )
+        message, hint = "this is not a run's folder: it has no manifest.json", f"looked in {folder.absolute()}"
+        raise UserError(message, key="RUN", value=path, hint=hint, code=DATA)
     metrics = folder / "metrics.jsonl"
     return RunRecord(
-        folder.absolute(),
-        json.loads(manifest.read_text()),
-        {str(key): value for key, value in _config(folder / "config.yaml").items()},
-        jsonl.read(metrics) if metrics.is_file() else [],
+        dir=folder.absolute(),
+        manifest=json.loads(manifest.read_text()),
+        config=read_config(folder / "config.yaml"),
+        metrics=jsonl.read_rows(metrics) if metrics.is_file() else [],
     )
 
 
-def _config(file: Path) -> dict[str, Any]:
-    """What OmegaConf has written, as OmegaConf reads it and several times faster: a sweep has hundreds of runs.
+def read_config(file: Path) -> Config:
+    """A record's ``config.yaml``, as OmegaConf reads it but several times faster: a sweep has hundreds of runs.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is no mapping.
+        OSError, ValueError: it cannot be read, or is not a mapping.
     """
     try:
-        held = yaml.load(file.read_text(encoding="utf-8"), Loader)
+        config = yaml.load(file.read_text(encoding="utf-8"), ConfigLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{file.name} is not YAML") from error
-    if not isinstance(held, dict):
-        raise ValueError(f"{file.name} holds no mapping")
-    return held
+    if not isinstance(config, dict):
+        raise ValueError(f"{file.name} is not a mapping")
+    return {str(key): value for key, value in config.items()}
 
 
-class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML in which dates are text and ``1e-6`` is a number, as in OmegaConf's."""
 
     yaml_implicit_resolvers: ClassVar = {
@@ -75,18 +72,18 @@ class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mis
     }
 
 
-Loader.add_implicit_resolver(
+ConfigLoader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
 )
 
 
-def new_folder(name: str) -> Path:
-    """Make outputs/<name>/<time>, with a number behind it if two runs start in the same second."""
+def new_run_dir(name: str) -> Path:
+    """Create outputs/<name>/<time>, with a number appended if two runs start in the same second."""
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     for i in count():
         folder = base.with_name(base.name + (f"_{i}" if i else ""))
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True)  # creating it is the test: two processes cannot both succeed
         except FileExistsError:
             continue
         return folder

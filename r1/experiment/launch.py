@@ -22,7 +22,7 @@ from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
 from r1.core.rank_info import rank_info_from_env
-from r1.core.runs import new_folder
+from r1.core.runs import new_run_dir
 from r1.distributed.signals import stoppable
 from r1.experiment.hydra_jobs import Execute, Job, run_and_report_errors
 from r1.experiment.pipeline.parse import pipelines, split_step_overrides
@@ -76,7 +76,7 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
     """
     texts = [*args.overrides, "hydra.mode=MULTIRUN"]
     if not any(text.startswith("hydra.sweep.dir=") for text in texts):
-        texts.append(f"hydra.sweep.dir={(folder := new_folder('multirun'))}")
+        texts.append(f"hydra.sweep.dir={(folder := new_run_dir('multirun'))}")
         if "submitit_folder" in HydraConfig.get().launcher:
             print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
@@ -127,7 +127,7 @@ def _check(asked: Sequence[Point]) -> None:
             varied = [o for o in point.overrides if any(o not in other.overrides for other in asked)]
             message = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(varied)}"
             raise UserErrors([UserError(message, code=error.code), error]) from None
-    budget.check_points([point.config for point in asked])
+    budget.check_equal_compute([point.config for point in asked])
 
 
 def _show(args: Namespace, overrides: Sequence[Override]) -> int:

@@ -20,5 +20,5 @@ class Csv(CSVLogger, RunLogger):
     def __init__(self, folder: Path, config: Config, *, flush_every: Annotated[int, Ge(1)]) -> None:
         shutil.rmtree(folder / "csv", ignore_errors=True)
         super().__init__(folder, name="", version="csv", flush_logs_every_n_steps=flush_every)
-        for row in jsonl.read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []:
+        for row in jsonl.read_rows(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []:
             self.log_metrics(row, step=row.pop("step"))

@@ -92,7 +92,7 @@ class Distill(Sft):
         """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
         file = self.record.dir / "traces" / "traces.jsonl" if self.record else None
         if file and file.is_file():
-            return jsonl.read(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
+            return jsonl.read_rows(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
         self.report(asked.timing)
         rejected_by = self.rejected_by(asked.pairs)

@@ -113,7 +113,7 @@ class DistillDirect(Distill):
         """As ``Distill``, the student's questions first: read back where the run has them."""
         file = self.record.dir / "traces" / "questions.jsonl" if self.record else None
         if file and file.is_file():
-            self.asked = jsonl.read(file)
+            self.asked = jsonl.read_rows(file)
             self.question_counts = json.loads(file.with_suffix(".json").read_bytes())["counts"]
         else:
             self.asked, self.question_counts = self.write_questions()

@@ -17,7 +17,7 @@ from annotated_types import Ge, Interval
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.files import replace
+from r1.core.files import write_atomic
 from r1.core.seeds import derive_seed
 from r1.core.statistics import Estimate
 from r1.data.base import Data
@@ -86,7 +86,7 @@ class RejectionSampling(Stage):
 
     def on_predict_start(self) -> None:
         def held() -> list[dict[str, Any]]:
-            return jsonl.read_repaired(self.folder / "samples.jsonl") if self.folder else []
+            return jsonl.repair_and_read(self.folder / "samples.jsonl") if self.folder else []
 
         self.batches = self.ranks.broadcast_from_rank_zero(held)
 
@@ -106,7 +106,7 @@ class RejectionSampling(Stage):
             "counts": dict(sum((Counter(part["counts"]) for part in parts), Counter[str]())),
         }
         if self.folder:
-            jsonl.append(self.folder / "samples.jsonl", [batch], sync=True)
+            jsonl.append_rows(self.folder / "samples.jsonl", [batch], sync=True)
         self.batches.append(batch)
         return batch
 
@@ -145,7 +145,7 @@ class RejectionSampling(Stage):
         self.report_kept(counts, difficulty(rates, self.answers_per_question))
         if self.folder:
             graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, rates, strict=True))
-            replace(self.folder / "questions.jsonl", "".join(map(jsonl.dumps, graded)))
+            write_atomic(self.folder / "questions.jsonl", "".join(map(jsonl.row_to_line, graded)))
         require_nonempty(counts)
         if self.folder:
             write_traces(self.folder / "traces.jsonl", rows, counts)

@@ -22,8 +22,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.core.files import sync_path
 from r1.distributed.collectives import RankGroup
-from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO, file_sizes_at, latest, sync
+from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO, file_sizes_at, latest
 from r1.train.run_state import CLOSES_WITHIN_S, RunState
 
 __all__ = ["CheckpointWriter", "Checkpoints", "DirectCheckpointIO", "file_sizes_at", "latest"]
@@ -210,7 +211,7 @@ class Checkpoints(Callback):
             folder.mkdir(parents=True, exist_ok=True)
             sizes = self.record.file_sizes()
             for name in sizes:
-                sync(self.record.dir / name)
+                sync_path(self.record.dir / name)
             (folder / "files.json").write_text(json.dumps(sizes))
 
     def _take(self, trainer: L.Trainer, writing: CheckpointWriter) -> None:

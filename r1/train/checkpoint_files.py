@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -17,6 +16,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
+from r1.core.files import sync_path
 from r1.strategy import shards
 
 KEEP = 2
@@ -94,9 +94,9 @@ def publish(aside: Path, final: Path) -> None:
     """Checksum, sync and name a checkpoint that has been written aside; older ones than the newest two go."""
     (aside / "sha256").write_text(_digest(aside))
     for path in (*_files(aside), aside / "sha256", aside / "state.ckpt", aside):
-        sync(path)
+        sync_path(path)
     aside.rename(final)
-    sync(final.parent)
+    sync_path(final.parent)
     for old in sorted(final.parent.glob("step_??????"))[:-KEEP]:
         shutil.rmtree(old)
 
@@ -162,11 +162,3 @@ def _files(folder: Path) -> list[Path]:
     state = folder / "state.ckpt"
     parts = sorted(path for path in state.rglob("*") if path.is_file()) if state.is_dir() else [state]
     return [*parts, folder / "files.json"]
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

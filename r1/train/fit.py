@@ -19,7 +19,7 @@ from r1.core.console import console, status_line
 from r1.core.errors import STOP_SIGNALS
 from r1.core.malloc import tune_malloc
 from r1.core.rank_info import RankInfo
-from r1.core.runs import new_folder
+from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.types import Config
@@ -57,7 +57,7 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(status_line(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
     if cfg["dry_run"]:
-        if compute := budget.compute(cfg):
+        if compute := budget.compute_budget(cfg):
             console.print(status_line(str(compute)))
         console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
 
@@ -132,7 +132,7 @@ def open_record(
     if not ranks.first:
         return RunState(folder)
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
-    parents = provenance.parents(provenance.paths(cfg))
+    parents = provenance.find_parents(provenance.input_paths(cfg))
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 
@@ -193,7 +193,7 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunStat
 
 def resolve_output_dir(cfg: Config) -> Path:
     """The record's folder; a new one where none is named."""
-    return Path(cfg["output_dir"] or new_folder(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
+    return Path(cfg["output_dir"] or new_run_dir(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
 
 
 @contextmanager

@@ -6,15 +6,12 @@ in it that is a metric is ``{value, low, high, n}``.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -24,10 +21,11 @@ from rich.markup import escape
 
 from r1.core import budget, jsonl, provenance
 from r1.core.console import console
-from r1.core.errors import Interrupted, TrainingHalted, UserError
-from r1.core.files import lock, replace
-from r1.core.runs import RunRecord, read
-from r1.core.secrets import redact, redact_values
+from r1.core.errors import Interrupted, UserError
+from r1.core.files import lock_folder
+from r1.core.manifest import manifest_header, status_of, time_now, write_manifest
+from r1.core.runs import RunRecord, read_run
+from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
 from r1.train.run_state import RunState
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
 
-SCHEMA = 1
-STATUS_BY_ERROR = (((Interrupted, KeyboardInterrupt), "interrupted"), (TrainingHalted, "halted"))
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
 
 
@@ -74,7 +70,7 @@ class Record(RunState):
         self.config, self.overrides, self.command = config, overrides, command
         self._begun, self.data, self.parents = config, data, parents
         self._earlier_wall_s = 0.0
-        self._lock = lock(self.dir)
+        self._lock = lock_folder(self.dir)
         try:
             self._earlier = self._read_earlier(resume)
         except BaseException:
@@ -92,7 +88,7 @@ class Record(RunState):
                 value=str(self.dir),
                 hint="take another output_dir, or continue it with resume=auto",
             )
-        earlier = read(str(self.dir))
+        earlier = read_run(str(self.dir))
         self._check_same(earlier)
         return earlier
 
@@ -112,7 +108,7 @@ class Record(RunState):
                 "the run in this folder was begun otherwise: it can only be continued as it was",
                 key="resume",
                 value="; ".join(changed),
-                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICES))}",
+                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS))}",
                 hint="take another output_dir, or continue it as it was begun",
             )
 
@@ -127,7 +123,7 @@ class Record(RunState):
     def _begin(self) -> None:
         self._started = time.monotonic()
         self._remove_partial_files()
-        self._provenance = provenance.describe(self.config)
+        self._provenance = provenance.describe_environment(self.config)
         if self._earlier:
             earlier = self._earlier.manifest
             self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")
@@ -136,11 +132,10 @@ class Record(RunState):
                 provenance.fingerprinted_config(self._begun), provenance.fingerprinted_config(self.config)
             )
             changes = [f"{key} was {before} and is {after}" for key, before, after in moved]
-            for change in changes + provenance.changes(earlier, self._provenance):
+            for change in changes + provenance.environment_changes(earlier, self._provenance):
                 console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
         else:
-            provenance.write_config(self.dir, redact(self.config), redact(self.overrides))
-            (self.dir / "code.diff").write_text(redact_values(provenance.diff()), encoding="utf-8")
+            provenance.write_sources(self.dir, self.config, self.overrides)
         self.write_manifest("running")
 
     def _remove_partial_files(self) -> None:
@@ -151,35 +146,27 @@ class Record(RunState):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            status = "finished"
-        else:
-            status = next((name for kinds, name in STATUS_BY_ERROR if isinstance(error, kinds)), "failed")
         if isinstance(error, Interrupted):
             error.folder = str(self.dir)
-        self.write_manifest(status, error)
+        self.write_manifest(status_of(error), error)
         self._lock.close()
 
     def write_manifest(self, status: str, error: BaseException | None = None) -> None:
         manifest = {
-            "schema": SCHEMA,
-            "status": status,
-            "error": redact(f"{type(error).__name__}: {error}") if error else None,
-            "command": shlex.join(redact(shlex.split(self.command))),
-            "overrides": redact(self.overrides),
+            **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
-            "compute": budget.plain(self.config),
+            "compute": budget.compute_budget_dict(self.config),
             "fingerprint": provenance.fingerprint(self._begun, self.data, self.parents),
             "data": self.data,
             "parents": self.parents,
             **self._provenance,
             "devices": self.devices,
             "wall_s": round(self._earlier_wall_s + time.monotonic() - self._started, 3),
-            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "ended": time_now(),
             "best": self.best,
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
         }
-        replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_manifest(self.dir, manifest)
 
     # ---- the files that grow ----
 
@@ -192,7 +179,7 @@ class Record(RunState):
             size, kept = file.stat().st_size, sizes.get(file.name, 0)
             if size < kept:  # someone else did that: a checkpoint's files are on the disk before it is
                 console.print(f"warning: {file} has lost {kept - size} bytes of what it held at the checkpoint")
-                jsonl.read_repaired(file)
+                jsonl.repair_and_read(file)
             else:
                 os.truncate(file, kept)
 
@@ -227,7 +214,7 @@ class Record(RunState):
         )
 
     def _append_samples(self, lines: Any) -> None:
-        jsonl.append(self.dir / "samples.jsonl", lines)
+        jsonl.append_rows(self.dir / "samples.jsonl", lines)
 
 
 class MetricsFile(Logger):
@@ -253,7 +240,7 @@ class MetricsFile(Logger):
         rest = {name: value for name, value in metrics.items() if name not in timing}
         for name, row in (("timing.jsonl", timing), ("metrics.jsonl", rest)):
             if row:
-                jsonl.append(self.folder / name, [{"step": step} | row])
+                jsonl.append_rows(self.folder / name, [{"step": step} | row])
 
 
 def _rewards(scores: Scores, i: int) -> dict[str, float | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from r1.core.errors import RankFailed
-from r1.core.files import is_locked, replace
+from r1.core.files import is_locked
+from r1.core.manifest import read_manifest, write_manifest
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 
@@ -63,11 +63,9 @@ class RunState:
 
 def finalize_manifest(folder: Path, status: str, error: Exception) -> str:
     """Write down how a run ended if the process that keeps its record could not; the status that stands there."""
-    manifest = folder / "manifest.json"
-    held = json.loads(manifest.read_bytes()) if manifest.is_file() else {}
-    if held.get("status", "running") != "running":
-        return str(held["status"])
-    if held:
-        held |= {"status": status, "error": redact(f"{type(error).__name__}: {error}")}
-        replace(manifest, json.dumps(held, indent=2, ensure_ascii=False) + "\n")
+    manifest = read_manifest(folder)
+    if manifest.get("status", "running") != "running":
+        return str(manifest["status"])
+    if manifest:
+        write_manifest(folder, manifest | {"status": status, "error": redact(f"{type(error).__name__}: {error}")})
     return status

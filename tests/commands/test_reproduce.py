@@ -11,7 +11,7 @@ import pytest
 
 from r1 import reproduce
 from r1.core.errors import DATA
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.run import execute
 
@@ -53,23 +53,23 @@ def test_the_same_again(run: Path, cli: Callable[..., tuple[int, str, str]]) -> 
     code, out, _ = cli(run)
     assert code == 0
     *_, verdict, where = out.splitlines()
-    rows = read(str(run)).metrics
+    rows = read_run(str(run)).metrics
     assert verdict == f"{sum(len(row) - 1 for row in rows)} values in {len(rows)} rows: all equal"
     assert where == f"{run}-again"
-    again = read(where)
+    again = read_run(where)
     assert again.metrics == rows
-    assert again.manifest["fingerprint"] == read(str(run)).manifest["fingerprint"]
+    assert again.manifest["fingerprint"] == read_run(str(run)).manifest["fingerprint"]
     assert "note:" not in out
 
 
 def test_a_changed_value_is_found_and_named(
     run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:
-    rows = read(str(run)).metrics
+    rows = read_run(str(run)).metrics
     index = next(i for i, row in enumerate(rows) if "train/loss" in row)
     loss = rows[index]["train/loss"]
     change(run / "metrics.jsonl", f'"train/loss": {loss}', '"train/loss": 1.5')
-    manifest = read(str(run)).manifest
+    manifest = read_run(str(run)).manifest
     manifest["metrics"]["final"]["val/pass@1"]["low"] = 0.25
     (run / "manifest.json").write_text(json.dumps(manifest))
     code, out, _ = cli(run, "--output-dir", tmp_path / "there")
@@ -88,7 +88,7 @@ def test_another_setting_is_another_result(run: Path, cli: Callable[..., tuple[i
 
 
 def test_what_the_bits_depend_on_is_noted(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
-    manifest = read(str(run)).manifest
+    manifest = read_run(str(run)).manifest
     manifest["packages"]["torch"], manifest["code"] = "1.0", "x"
     (run / "manifest.json").write_text(json.dumps(manifest))
     code, out, _ = cli(run)
@@ -99,7 +99,7 @@ def test_what_the_bits_depend_on_is_noted(run: Path, cli: Callable[..., tuple[in
 
 @pytest.mark.parametrize("metrics", [[{"step": 1, "a": float("nan")}], [{"step": 1, "a": 0.1}, {"step": 2}]])
 def test_the_same_values_do_not_differ(run: Path, metrics: list[dict[str, float]]) -> None:
-    then, now = read(str(run)), read(str(run))
+    then, now = read_run(str(run)), read_run(str(run))
     then.metrics[:], now.metrics[:] = json.loads(json.dumps(metrics)), json.loads(json.dumps(metrics))
     assert reproduce.compare_metrics(then, now) == []
     now.metrics[0]["b"] = 1.0

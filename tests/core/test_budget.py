@@ -38,13 +38,13 @@ def test_prompts_or_completions_follow(
 ) -> None:
     cfg = config(*overrides)
     assert (cfg["stage"]["examples_per_step"], cfg["stage"]["sequences_per_step"]) == (prompts, sequences)
-    budget.check(cfg)
+    budget.check_budget(cfg)
 
 
 def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
-    found = budget.compute(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
-    assert found == budget.Compute("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
-    assert budget.compute(config("stage=sft")) is None
+    found = budget.compute_budget(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
+    assert found == budget.ComputeBudget("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
+    assert budget.compute_budget(config("stage=sft")) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
 def test_what_does_not_come_out(config: Callable[..., Config], overrides: list[str], where: str, said: str) -> None:
     cfg = config(*overrides, "rollout.max_completion_length=96")
     with pytest.raises(UserError) as caught:
-        budget.check(cfg)
+        budget.check_budget(cfg)
     assert caught.value.key == where
     assert said in str(caught.value)
 
@@ -83,8 +83,8 @@ def test_budget_points_of_equal_compute_are_accepted(
     config: Callable[..., Config], common: list[str], constant: str, value: int
 ) -> None:
     configs = [config(*size, *common) for size in SIZES]
-    assert [getattr(budget.compute(cfg), constant) for cfg in configs] == [value] * 2
-    budget.check_points(configs)
+    assert [getattr(budget.compute_budget(cfg), constant) for cfg in configs] == [value] * 2
+    budget.check_equal_compute(configs)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_budget_points_of_equal_compute_are_accepted(
 def test_points_of_unequal_compute(config: Callable[..., Config], common: list[str], others: list[list[str]]) -> None:
     points = [config(*size, *common, *other) for size, other in zip(SIZES, others, strict=True)]
     with pytest.raises(UserError, match="do not have equal compute"):
-        budget.check_points(points)
+        budget.check_equal_compute(points)
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_budget_points_of_one_group_size_may_differ_in_compute(
 ) -> None:
     """Compute is compared among points with the same number of steps, and only where the group size varies."""
     configs = [config(*point) for point in points]
-    assert len({budget.compute(cfg).sequences for cfg in configs}) == 2  # type: ignore[union-attr]
-    budget.check_points(configs)
+    assert len({budget.compute_budget(cfg).sequences for cfg in configs}) == 2  # type: ignore[union-attr]
+    budget.check_equal_compute(configs)
 
 
 def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ def test_every_key_that_decides_the_result_changes_the_fingerprint(config: Calla
     cfg = config()
     before = provenance.fingerprint(cfg, "data", [])
     assert provenance.fingerprint(config(), "data", []) == before
-    for key in cfg.keys() - {"extensions", *provenance.NOT_IN_FINGERPRINT, *provenance.PIPELINE}:
+    for key in cfg.keys() - {"extensions", *provenance.NOT_IN_FINGERPRINT, *provenance.PIPELINE_KEYS}:
         assert provenance.fingerprint(cfg | {key: "changed"}, "data", []) != before, key
     assert provenance.fingerprint(config("stage.lr=1.0e-5"), "data", []) != before
 
@@ -88,13 +88,13 @@ def test_files_beside_the_data_of_a_parent_count_by_their_content(tmp_path: Path
 
 
 def test_runs_yet_to_come_are_parents_too(tmp_path: Path) -> None:
-    paths = provenance.paths(
+    paths = provenance.input_paths(
         {"model": {"path": f"{tmp_path}/a/best", "tokenizer": None}, "teacher": {"path": "r1:tiny"}}
     )
     assert paths == [f"{tmp_path}/a/best", "r1:tiny"]
     expected = [{"path": f"{tmp_path}/a", "fingerprint": "x"}]
-    assert provenance.parents(paths, {f"{tmp_path}/a": "x"}) == expected
-    assert provenance.parents(paths) == []
+    assert provenance.find_parents(paths, {f"{tmp_path}/a": "x"}) == expected
+    assert provenance.find_parents(paths) == []
 
 
 @pytest.mark.usefixtures("fresh_hash")
@@ -141,12 +141,12 @@ def test_differences_name_the_leaves() -> None:
 
 def test_changes_say_what_bits_may_depend_on(config: Callable[..., Config]) -> None:
     now = provenance.environment(config("threads=3"))
-    assert provenance.changes(now, now) == []
+    assert provenance.environment_changes(now, now) == []
     then = json.loads(json.dumps(now))
     then["packages"]["torch"] = "1.0"
     then["hardware"]["threads"] = 4
     then["code"] = ""
-    assert provenance.changes(then, now) == [
+    assert provenance.environment_changes(then, now) == [
         "the code has changed since",
         f"torch was 1.0 and is {now['packages']['torch']}",
         "threads was 4 and is 3",
@@ -169,17 +169,17 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_clean_tree(repository: Path) -> None:
-    assert provenance.git()["dirty"] is False
-    assert len(provenance.git()["commit"]) == 40
-    assert provenance.diff() == ""
+    assert provenance.git_state()["dirty"] is False
+    assert len(provenance.git_state()["commit"]) == 40
+    assert provenance.working_tree_diff() == ""
 
 
 def test_code_diff_rebuilds_the_tree(repository: Path) -> None:
     (repository / "r1" / "a.py").write_text("new = 2\n")
     (repository / "r1" / "b c.py").write_text("added = 3\n")
     (repository / "r1" / "note.txt").write_text("no source\n")
-    assert provenance.git()["dirty"] is True
-    diff = provenance.diff()
+    assert provenance.git_state()["dirty"] is True
+    diff = provenance.working_tree_diff()
     assert "no source" not in diff
     assert "\x1b" not in diff
     (repository / "r1" / "b c.py").unlink()
@@ -191,16 +191,16 @@ def test_code_diff_rebuilds_the_tree(repository: Path) -> None:
 
 def test_text_that_is_not_utf8_does_not_stop_a_run(repository: Path) -> None:
     (repository / "r1" / "a.py").write_bytes("# café\n".encode("latin-1"))
-    assert "caf" in provenance.diff()
+    assert "caf" in provenance.working_tree_diff()
 
 
 def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance.git() == {"commit": None, "dirty": False}
-    assert provenance.diff() == ""
+    assert provenance.git_state() == {"commit": None, "dirty": False}
+    assert provenance.working_tree_diff() == ""
     monkeypatch.setenv("PATH", "")
-    assert provenance.git() == {"commit": None, "dirty": False}
+    assert provenance.git_state() == {"commit": None, "dirty": False}
 
 
 # ---- lineage ----
@@ -209,19 +209,19 @@ def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("inside", [".", "model", "traces", "traces/traces.jsonl"])
 def test_a_run_is_found_from_what_it_wrote(tmp_path: Path, inside: str) -> None:
     (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
-    found = provenance.parents([str(tmp_path / inside)])
+    found = provenance.find_parents([str(tmp_path / inside)])
     assert found == [{"path": str(tmp_path), "fingerprint": "f"}]
 
 
 @pytest.mark.parametrize("text", ['{"name": "a browser extension"}', '["fingerprint"]', "{", '{"fingerprint": ""}'])
 def test_a_manifest_that_is_not_a_runs_is_no_parent(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    assert provenance.parents([str(tmp_path / "data.jsonl")]) == []
+    assert provenance.find_parents([str(tmp_path / "data.jsonl")]) == []
 
 
 def test_a_hub_id_has_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert provenance.parents(["Qwen/Qwen2.5-0.5B", "r1:tiny"]) == []
+    assert provenance.find_parents(["Qwen/Qwen2.5-0.5B", "r1:tiny"]) == []
 
 
 def test_a_config_is_written_as_it_is(config: Callable[..., Config], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import Loader, read
+from r1.core.runs import ConfigLoader, read_run
 
 ROWS = [{"step": 0, "text": "等等\u2028\x85\x0c"}, {"step": 1, "value": 0.1}, {"step": 2, "é": "\n"}]
 WORDS = st.text(min_size=1, max_size=8)
@@ -25,12 +25,12 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) 
 def record(tmp_path: Path) -> Path:
     (tmp_path / "manifest.json").write_text('{"status": "finished"}')
     (tmp_path / "config.yaml").write_text("seed: 1\nstage: {lr: 1.0e-06, text: '${not: this}'}\n")
-    jsonl.append(tmp_path / "metrics.jsonl", ROWS)
+    jsonl.append_rows(tmp_path / "metrics.jsonl", ROWS)
     return tmp_path
 
 
 def test_a_record(record: Path) -> None:
-    run = read(str(record))
+    run = read_run(str(record))
     assert run.dir == record
     assert run.manifest == {"status": "finished"}
     assert run.config["stage"]["lr"] == 1e-6
@@ -41,30 +41,30 @@ def test_a_record(record: Path) -> None:
 @given(st.dictionaries(WORDS, st.recursive(VALUES, lambda v: st.dictionaries(WORDS, v, max_size=3), max_leaves=5)))
 def test_a_config_is_read_as_omegaconf_reads_it(held: dict) -> None:
     text = yaml.dump(held, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml
-    assert yaml.load(text, Loader) == yaml.load(text, get_yaml_loader())
+    assert yaml.load(text, ConfigLoader) == yaml.load(text, get_yaml_loader())
 
 
 @pytest.mark.parametrize("text", ["1e-6", "-2E+3", "2026-11-24", "1_0", "yes", "1e", "0x1f", ".5", "null", ""])
 def test_a_config_edited_by_hand_is_read_as_omegaconf_reads_it(record: Path, text: str) -> None:
     (record / "config.yaml").write_text(f"key: {text}\n")
-    assert read(str(record)).config == OmegaConf.load(record / "config.yaml")
+    assert read_run(str(record)).config == OmegaConf.load(record / "config.yaml")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
 def test_a_broken_config_is_no_config(record: Path, text: str) -> None:
     (record / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"config\.yaml"):
-        read(str(record))
+        read_run(str(record))
 
 
 def test_a_record_without_metrics(record: Path) -> None:
     (record / "metrics.jsonl").unlink()
-    assert read(str(record)).metrics == []
+    assert read_run(str(record)).metrics == []
 
 
 def test_no_record(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no manifest\.json") as caught:
-        read(str(tmp_path))
+        read_run(str(tmp_path))
     assert caught.value.code == DATA
 
 
@@ -72,29 +72,29 @@ def test_no_record(tmp_path: Path) -> None:
 @given(st.lists(st.dictionaries(st.text(), VALUES)))
 def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]) -> None:
     file = tmp_path_factory.mktemp("lines") / "rows.jsonl"
-    jsonl.append(file, rows[:1])
-    jsonl.append(file, rows[1:], sync=True)
-    assert jsonl.read(file) == rows
+    jsonl.append_rows(file, rows[:1])
+    jsonl.append_rows(file, rows[1:], sync=True)
+    assert jsonl.read_rows(file) == rows
     assert file.read_bytes().count(b"\n") == len(rows)
 
 
 def test_wherever_the_last_line_is_cut_the_rest_is_read_and_written_on(tmp_path: Path) -> None:
-    whole = "".join(jsonl.dumps(row) for row in ROWS).encode()
+    whole = "".join(jsonl.row_to_line(row) for row in ROWS).encode()
     file = tmp_path / "rows.jsonl"
     for cut in range(len(whole) + 1):
         file.write_bytes(whole[:cut])
         kept = ROWS[: whole[:cut].count(b"\n")]
-        assert jsonl.read(file) == kept
-        assert jsonl.read_repaired(file) == kept
-        jsonl.append(file, ROWS[:1])
-        assert jsonl.read(file) == [*kept, ROWS[0]]
+        assert jsonl.read_rows(file) == kept
+        assert jsonl.repair_and_read(file) == kept
+        jsonl.append_rows(file, ROWS[:1])
+        assert jsonl.read_rows(file) == [*kept, ROWS[0]]
 
 
 def test_nothing_to_mend(tmp_path: Path) -> None:
-    assert jsonl.read_repaired(tmp_path / "none.jsonl") == []
+    assert jsonl.repair_and_read(tmp_path / "none.jsonl") == []
 
 
 def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(json.JSONDecodeError):
-        jsonl.read(tmp_path / "rows.jsonl")
+        jsonl.read_rows(tmp_path / "rows.jsonl")

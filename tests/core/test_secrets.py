@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.core.errors import UserError
-from r1.core.secrets import HIDDEN, redact, redact_values
+from r1.core.secrets import REDACTED, redact, redact_values
 from r1.core.types import Config
 from r1.run import execute
 
@@ -44,7 +44,9 @@ def run(
     """``run("logger=csv")``: a run with secrets everywhere; the text of all it wrote."""
     monkeypatch.setenv("PLANTED_API_KEY", ENV)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setattr("r1.core.provenance.diff", lambda: f"+url = 'https://me:{CANARY}@host.org'  # or {ENV}\n")
+    monkeypatch.setattr(
+        "r1.core.provenance.working_tree_diff", lambda: f"+url = 'https://me:{CANARY}@host.org'  # or {ENV}\n"
+    )
 
     def everything(*overrides: str) -> str:
         typed = [*PLANTED, f"output_dir={folder}", "trainer.max_steps=2", "checkpoint_every=1", *overrides]
@@ -64,7 +66,7 @@ def run(
 @pytest.mark.parametrize("logger", ["csv", "tensorboard", "wandb"])
 def test_nothing_that_a_run_writes_or_prints_holds_a_secret(run: Callable[..., str], logger: str) -> None:
     text = run(f"logger={logger}")
-    assert HIDDEN in text
+    assert REDACTED in text
     assert CANARY not in text
 
 
@@ -97,7 +99,7 @@ def test_neither_does_a_run_that_fails(run: Callable[..., str], folder: Path) ->
 )
 def test_hidden_by_its_name_or_its_place(value: Any) -> None:
     assert "abc" not in str(redact(value))
-    assert HIDDEN in str(redact(value))
+    assert REDACTED in str(redact(value))
 
 
 @pytest.mark.parametrize(
@@ -141,12 +143,12 @@ def test_what_the_environment_holds_is_found_anywhere(before: str, after: str) -
 
 
 def test_what_was_hidden_once_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r1.core.secrets.SEEN", set())
+    monkeypatch.setattr("r1.core.secrets.SEEN_SECRETS", set())
     assert redact("two words of it") == "two words of it"
     redact({"teacher": {"api_key": "two words"}})
-    assert redact("two words of it") == f"{HIDDEN} of it"
+    assert redact("two words of it") == f"{REDACTED} of it"
     redact("other.api_key='more words'")
-    assert redact(["says more words"]) == [f"says {HIDDEN}"]
+    assert redact(["says more words"]) == [f"says {REDACTED}"]
     redact({"token": "short"})
     assert redact("a short text") == "a short text"
 

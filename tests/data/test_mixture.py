@@ -16,7 +16,7 @@ from r1.config.build import Experiment, build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_config
 from r1.core.errors import UserError
-from r1.core.jsonl import read
+from r1.core.jsonl import read_rows
 from r1.data.base import Data
 from r1.data.mixture import interleaved, mixture, shares
 from r1.data.template.r1_zero import R1Zero
@@ -163,12 +163,12 @@ def test_a_run_reports_each_part(small: Callable[..., Config], folder: Path) -> 
         small("stage=grpo", *PARTS, *SIZES, *knobs, "val.num_prompts=4", "trainer.max_steps=2", f"output_dir={folder}"),
         [],
     )
-    start, *_, end = read(folder / "metrics.jsonl")
+    start, *_, end = read_rows(folder / "metrics.jsonl")
     assert start.keys() == end.keys()
     assert {"val/pass@1", "val/reward", "val/maths/pass@1", "val/open/reward", "val/reward/tiny_open"} <= end.keys()
     assert not {"val/open/pass@1", "val/maths/reward"} & end.keys()
     assert end["val/pass@1"] == end["val/maths/pass@1"]
-    lines = [line for line in read(folder / "samples.jsonl") if line["split"] == "val"]
+    lines = [line for line in read_rows(folder / "samples.jsonl") if line["split"] == "val"]
     assert {(line["answer"] is None, line["correct"] is None) for line in lines} == {(True, True), (False, False)}
     assert {line["rewards"]["tiny_open"] is None for line in lines if line["answer"]} == {True}
     assert "NaN" not in (folder / "samples.jsonl").read_text() + (folder / "metrics.jsonl").read_text()

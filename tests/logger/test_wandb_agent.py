@@ -18,7 +18,7 @@ from fakewandb import Server
 from fakewandb_state import Held
 from wandbruns import KEY, TINY, check, metrics
 
-from r1.core.runs import read
+from r1.core.runs import read_run
 
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ["${env}", "${interpreter}", "-m", "r1.run"]
@@ -86,7 +86,7 @@ def test_a_grid_over_a_group_and_what_the_api_reads_back(
         folder = record(held, tmp_path)
         check(wandb_server, held, folder)
         assert run.state == "finished"
-        terms = read(str(folder)).config["reward"]["terms"]
+        terms = read_run(str(folder)).config["reward"]["terms"]
         assert {name for name in run.config if re.fullmatch(r"reward\.terms\.\w+\.weight", name)} == {
             f"reward.terms.{name}.weight" for name in terms
         }, reward
@@ -105,7 +105,7 @@ def test_other_methods(
     agent(sweep(method, cap=3, stage__lr=rate, stage__group_size={"values": [2, 4]}))
     assert [run["state"] for run in runs(wandb_server)] == ["finished"] * 3
     for run in runs(wandb_server):
-        config = read(str(record(run, tmp_path))).config
+        config = read_run(str(record(run, tmp_path))).config
         assert (config["stage"]["lr"], config["stage"]["group_size"]) == (
             pytest.approx(value(run, "stage.lr")),
             value(run, "stage.group_size"),
@@ -134,7 +134,7 @@ def test_stopped_early_in_the_middle_of_a_rollout(
     said = agent(sweep("grid", **{name: {"value": held} for name, held in endless.items()}))
     (run,) = runs(wandb_server)
     folder = record(run, tmp_path)
-    assert read(str(folder)).manifest["status"] == "interrupted", said
+    assert read_run(str(folder)).manifest["status"] == "interrupted", said
     assert [row["step"] for row in metrics(folder)] == [0]
     check(wandb_server, run, folder)
     assert (run["state"], run["exitcode"]) == ("finished", 0)
@@ -164,5 +164,5 @@ def test_a_sweep_over_a_pipeline_sees_its_result_only(
     assert {run["state"] for run in [swept, *others]} == {"finished"}
     assert len(others) == 2
     folder = record(swept, tmp_path)
-    assert read(str(folder)).config["stage"]["_target_"] == "r1.stage.eval.Eval"
+    assert read_run(str(folder)).config["stage"]["_target_"] == "r1.stage.eval.Eval"
     check(wandb_server, swept, folder)

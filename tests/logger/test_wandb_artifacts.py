@@ -10,7 +10,7 @@ import pytest
 from fakewandb import Server
 from forkserver import Ended, ForkServer, knobs, log
 
-from r1.core.runs import read
+from r1.core.runs import read_run
 
 Run = Callable[..., Ended]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -39,14 +39,14 @@ def test_a_child_is_linked_to_its_parent(
             done = shell("wandb", "sync", str(kept))
             assert done.returncode == 0, done.stderr
     models = {held["name"]: held for held in wandb_server.state.artifacts.values() if held["type"] == "model"}
-    held = {folder: read(str(folder)).manifest for folder in (parent, child)}
+    held = {folder: read_run(str(folder)).manifest for folder in (parent, child)}
     names = {folder: f"model-{manifest['fingerprint'][:12]}" for folder, manifest in held.items()}
     assert models.keys() == set(names.values())
     for folder, manifest in held.items():
         assert models[names[folder]]["metadata"] == {
             "fingerprint": manifest["fingerprint"],
             "parents": [parent["fingerprint"] for parent in manifest["parents"]],
-            "val/pass@1": read(str(folder)).metrics[-1]["val/pass@1"],
+            "val/pass@1": read_run(str(folder)).metrics[-1]["val/pass@1"],
         }
     link = ((child / "wandb_id").read_text(), models[names[parent]]["id"])
     assert wandb_server.state.used == ([link] if mode == "online" else [])  # which the client refuses offline

@@ -19,7 +19,7 @@ TERM = signal.SIGTERM
 STEP, VALIDATION = "r1.stage.grpo:Grpo.micro_batches", "r1.stage.base:Stage.validation_step"
 ENDS = {
     "killed": (
-        Point("r1.core.jsonl:append", match="metrics.jsonl", call=8),
+        Point("r1.core.jsonl:append_rows", match="metrics.jsonl", call=8),
         "failed",
     ),  # after the checkpoint of step 4
     "stopped": (Point(STEP, call=4, number=TERM), "preempted"),

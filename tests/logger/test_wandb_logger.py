@@ -96,9 +96,9 @@ def test_new_rows_come_with_their_timing_and_completions(tmp_path: Path) -> None
     record = RecordReader(tmp_path)
     assert list(record.new_rows()) == []
     completion = {"split": "val", "step": 0, "completion": "x", "rewards": {"format": 1.0}}
-    jsonl.append(tmp_path / "samples.jsonl", [completion, completion | {"split": "train"}])
-    jsonl.append(tmp_path / "timing.jsonl", [{"step": 0, "time/ask": 2.0}])
-    jsonl.append(tmp_path / "metrics.jsonl", [{"step": 0, "val/pass@1": 0.5}])
+    jsonl.append_rows(tmp_path / "samples.jsonl", [completion, completion | {"split": "train"}])
+    jsonl.append_rows(tmp_path / "timing.jsonl", [{"step": 0, "time/ask": 2.0}])
+    jsonl.append_rows(tmp_path / "metrics.jsonl", [{"step": 0, "val/pass@1": 0.5}])
     completions = [{"completion": "x", "rewards.format": 1.0}]
     assert list(record.new_rows()) == [(0, {"step": 0, "val/pass@1": 0.5}, completions)]
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -17,7 +17,7 @@ from fakewandb import Server
 from forkserver import Ended, Whole, log
 from wandbruns import check, only
 
-from r1.core.runs import read
+from r1.core.runs import read_run
 
 Run = Callable[..., Ended]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
@@ -26,7 +26,7 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 def unharmed(folder: Path, whole: Path, warnings: int = 1) -> None:
     text = log(folder)
     assert text.count("warning: W&B") == warnings, text
-    assert read(str(folder)).manifest["status"] == "finished"
+    assert read_run(str(folder)).manifest["status"] == "finished"
     assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
 

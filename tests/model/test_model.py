@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.model import loading as model
 from r1.model.loading import Lora, Model, resolve_model_path
@@ -114,7 +114,7 @@ def test_adapters_train_and_the_exported_model_needs_no_peft(
     stored = load_file(folder / "model" / "model.safetensors")
     assert not any("lora" in name or "base_layer" in name for name in stored)
     assert not (folder / "model" / "adapter_config.json").exists()
-    losses = [row["train/loss"] for row in read(str(folder)).metrics if "train/loss" in row]
+    losses = [row["train/loss"] for row in read_run(str(folder)).metrics if "train/loss" in row]
     assert losses[-1] < losses[0]
     monkeypatch.setitem(sys.modules, "peft", None)
     again = AutoModelForCausalLM.from_pretrained(folder / "model")

@@ -17,7 +17,7 @@ from test_vllm_server import GENERATE, engine
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
-from r1.core.jsonl import read
+from r1.core.jsonl import read_rows
 from r1.rollout.serving.async_server import AsyncServerSampler
 from r1.rollout.transformers import Transformers
 from r1.run import execute
@@ -168,14 +168,14 @@ def run(small: Callable[..., Config], experiment: Callable[..., Any], tmp_path: 
 def written(folder: Path) -> dict[int, list[str]]:
     """Step -> the completions of one group of its rollout batch."""
     steps: dict[int, list[str]] = {}
-    for row in read(folder / "samples.jsonl"):
+    for row in read_rows(folder / "samples.jsonl"):
         if row["split"] == "train":
             steps.setdefault(row["step"], []).append(row["completion"])
     return steps
 
 
 def metrics(folder: Path, name: str) -> list[float]:
-    return [row[name] for row in read(folder / "metrics.jsonl") if name in row]
+    return [row[name] for row in read_rows(folder / "metrics.jsonl") if name in row]
 
 
 def test_every_batch_but_the_first_is_one_update_old(run: Callable[..., Path]) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.data.base import Row
 from r1.run import execute
@@ -82,7 +82,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int) 
 
 
 def traces(folder: Path) -> list[dict[str, Any]]:
-    return jsonl.read(folder / "traces" / "traces.jsonl")
+    return jsonl.read_rows(folder / "traces" / "traces.jsonl")
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def weights(folder: Path) -> dict[str, Any]:
 
 def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., Any]) -> None:
     data = experiment("stage=distill").data
-    rows, answers = traces(finished), jsonl.read(finished / "traces" / "answers.jsonl")
+    rows, answers = traces(finished), jsonl.read_rows(finished / "traces" / "answers.jsonl")
     twice = [row for row in data.train[:24] for _ in range(2)]
     assert [line["asked"]["question"] for line in answers] == [row["prompt"] for row in twice]
     given = [(row, line["answer"]["text"]) for row, line in zip(twice, answers, strict=True)]
@@ -105,12 +105,12 @@ def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., A
 
 
 def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> None:
-    logged = [row for row in read(str(finished)).metrics if "distill/asked" in row]
+    logged = [row for row in read_run(str(finished)).metrics if "distill/asked" in row]
     kept = len(traces(finished))
     counted = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
     counted |= dict.fromkeys(["prompt_tokens", "completion_tokens", "models", "unanswered"], 0)
     assert logged == [{"step": 0} | {f"distill/{name}": float(count) for name, count in counted.items()}]
-    timing = next(row for row in jsonl.read(finished / "timing.jsonl") if "time/ask" in row)
+    timing = next(row for row in jsonl.read_rows(finished / "timing.jsonl") if "time/ask" in row)
     assert (timing["time/ask/stored"], timing["time/ask/asked"]) == (0, 48)
 
 
@@ -136,12 +136,12 @@ def test_without_the_verifier_wrong_ones_are_kept_but_none_that_is_cut_short(
     folder = run("~stage.filters.verifier")
     assert len(traces(folder)) == 36
     assert any(f"<answer>{row['answer']}</answer>" not in row["completion"] for row in traces(folder))
-    logged = next(row for row in read(str(folder)).metrics if "distill/asked" in row)
+    logged = next(row for row in read_run(str(folder)).metrics if "distill/asked" in row)
     assert (logged["distill/asked"], logged["distill/finished"], logged["distill/kept"]) == (48, 36, 36)
 
 
 def test_the_student_learns_the_teachers_answers(finished: Path) -> None:
-    losses = [row["train/loss"] for row in read(str(finished)).metrics if "train/loss" in row]
+    losses = [row["train/loss"] for row in read_run(str(finished)).metrics if "train/loss" in row]
     assert losses[-1] < losses[0]
 
 
@@ -160,9 +160,9 @@ def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Confi
         "weight": None,
     }
     execute(cfg, [])
-    held = read(str(folder)).manifest
+    held = read_run(str(folder)).manifest
     assert held["status"] == "finished"
-    assert held["parents"] == [{"path": str(finished), "fingerprint": read(str(finished)).manifest["fingerprint"]}]
+    assert held["parents"] == [{"path": str(finished), "fingerprint": read_run(str(finished)).manifest["fingerprint"]}]
 
 
 def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., 
     ]
     with pytest.raises(UserError, match="0 teacher answers were kept"):  # cut short, every one
         run(*knobs, "stage.num_questions=2", teacher="teacher=transformers")
-    (parent,) = read(str(folder)).manifest["parents"]
+    (parent,) = read_run(str(folder)).manifest["parents"]
     assert parent["path"] == str(finished)
 
 
@@ -191,7 +191,7 @@ def test_a_run_that_goes_on_in_training_does_not_ask_again(
     folder = run("resume=auto")
     assert len(asked) == 48
     assert weights(folder) == weights(finished)
-    assert read(str(folder)).metrics == read(str(finished)).metrics
+    assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
 def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
@@ -202,7 +202,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
         run()
     folder = run("resume=auto")
     assert len(asked) == 48
-    assert read(str(folder)).metrics == read(str(finished)).metrics
+    assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
 @pytest.mark.parametrize("torn", [0, 1, 20])
@@ -259,7 +259,7 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
         assert caught.value.value == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
         assert "stage.examples_per_step=4" in caught.value.expected
     assert len(asked) == 48  # the answers are there, for all that they are wrong
-    assert read(str(folder)).manifest["status"] == "failed"
+    assert read_run(str(folder)).manifest["status"] == "failed"
     assert not (folder / "traces" / "traces.jsonl").exists()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.data.arithmetic import held_out
 from r1.run import execute
@@ -37,7 +37,7 @@ def finished(config: Callable[..., Config], tmp_path_factory: pytest.TempPathFac
 
 
 def lines(folder: Path, name: str) -> list[dict[str, Any]]:
-    return jsonl.read(folder / "traces" / name)
+    return jsonl.read_rows(folder / "traces" / name)
 
 
 def test_the_teacher_is_asked_what_the_student_wrote(finished: Path) -> None:
@@ -55,7 +55,7 @@ def test_no_question_is_held_out(finished: Path) -> None:
 
 
 def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:
-    (logged,) = [row for row in read(str(finished)).metrics if "questions/written" in row]
+    (logged,) = [row for row in read_run(str(finished)).metrics if "questions/written" in row]
     counts = json.loads((finished / "traces" / "questions.json").read_text())["counts"]
     assert counts["written"] == 40 + sum(counts[reason] for reason in REASONS) > 40
     shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}

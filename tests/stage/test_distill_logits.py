@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from r1.core.errors import MODEL, UserError
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.data.base import Row
 from r1.model.forward import Forward
@@ -169,8 +169,8 @@ def test_it_learns_and_its_teacher_is_a_parent(small: Callable[..., Config], tmp
     execute(small("stage=sft", "trainer.max_steps=2", f"output_dir={tmp_path / 'teacher'}"), [])
     knobs = [*TEACHER, f"teacher.path={tmp_path / 'teacher'}", "seed=1", "stage.lr=0.01", "trainer.max_steps=20"]
     execute(small("stage=distill_logits", *knobs, "val.every=20", f"output_dir={tmp_path / 'student'}"), [])
-    done = read(str(tmp_path / "student"))
+    done = read_run(str(tmp_path / "student"))
     losses = [row["train/loss"] for row in done.metrics if "train/loss" in row]
     assert losses[-1] < 0.8 * losses[0]
     (parent,) = done.manifest["parents"]
-    assert parent["fingerprint"] == read(str(tmp_path / "teacher")).manifest["fingerprint"]
+    assert parent["fingerprint"] == read_run(str(tmp_path / "teacher")).manifest["fingerprint"]

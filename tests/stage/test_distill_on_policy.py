@@ -12,7 +12,7 @@ import torch
 from slow import STOPS, assert_same, collected, gradient, move
 from torch import Tensor
 
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.run import execute
 from r1.stage.base import Stage
@@ -105,7 +105,7 @@ def test_samples_are_keyed_by_step_question_and_sample(stage: Stages) -> None:
 def test_it_learns_without_any_reward(small: Callable[..., Config], folder: Path) -> None:
     knobs = ["trainer.max_steps=30", "val.every=30", "stage.lr=0.02", "stage.schedule=constant", f"output_dir={folder}"]
     execute(small("stage=distill_on_policy", *KNOBS, *knobs), [])
-    steps = [row for row in read(str(folder)).metrics if "train/loss" in row]
+    steps = [row for row in read_run(str(folder)).metrics if "train/loss" in row]
     losses = [row["train/loss"] for row in steps]
     assert fmean(losses[-3:]) < 0.7 * fmean(losses[:3])
     assert steps[0]["train/completion_length"] <= 8

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from r1 import run as command
 from r1.core.errors import HALTED, TrainingHalted
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.statistics import Estimate
 from r1.run import execute
 from r1.stage.base import Stage
@@ -42,7 +42,7 @@ def halted(small: Callable[..., Config], folder: Path) -> Callable[..., Training
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [row for row in read(str(folder)).metrics if name in row]
+    return [row for row in read_run(str(folder)).metrics if name in row]
 
 
 def assert_finite(folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., TrainingHalted]
     assert "stage.min_entropy=7" in str(error)
     (step,) = rows(folder, "train/entropy")
     assert step["train/entropy"] == error.value < math.log(610)
-    manifest = read(str(folder)).manifest
+    manifest = read_run(str(folder)).manifest
     assert manifest["status"] == "halted"
     assert "Halted: the run was stopped: the entropy has fallen below" in manifest["error"]
     assert not (folder / "model").exists()
@@ -75,7 +75,7 @@ def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., TrainingHalted]
     kls = [row["train/kl"] for row in rows(folder, "train/kl")]
     assert 1 < len(kls) < 20
     assert max(kls[:-1]) <= 0.001 < kls[-1] == error.value
-    assert "stage.max_kl=0.001" in read(str(folder)).manifest["error"]
+    assert "stage.max_kl=0.001" in read_run(str(folder)).manifest["error"]
 
 
 @pytest.mark.parametrize("guard", ["stage.max_kl=100", "stage.min_entropy=0.01"])
@@ -121,7 +121,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
     assert "not finite" in str(error)
     assert [row["step"] for row in rows(folder, "train/loss")] == [1, 2]
     assert sorted(f.name for f in (folder / "checkpoints").iterdir()) == ["step_000001", "step_000002"]
-    assert read(str(folder)).manifest["status"] == "halted"
+    assert read_run(str(folder)).manifest["status"] == "halted"
     assert_finite(folder)
 
 
@@ -195,7 +195,7 @@ def test_the_best_model_is_kept(
 ) -> None:
     scripted(values)
     execute(small("stage=sft", *EVERY_STEP, "trainer.max_steps=3", f"output_dir={folder}"), [])
-    manifest = read(str(folder)).manifest
+    manifest = read_run(str(folder)).manifest
     if best is None:
         assert manifest["best"] is None
         assert not (folder / "best").exists()
@@ -223,8 +223,8 @@ def test_the_best_model_is_loaded_as_any_other_and_gives_the_same_figures(
     monkeypatch.setattr("r1.data.base.Data.all_correct", short)
     knobs = [*EVERY_STEP, "stage.lr=0.02", "trainer.max_steps=6", "val.num_prompts=8", "val.num_samples=4"]
     execute(small("stage=grpo", *knobs, f"output_dir={folder}"), [])
-    held = read(str(folder)).manifest["best"]
-    assert held["val/pass@1"] > read(str(folder)).manifest["metrics"]["start"]["val/pass@1"]["value"]
+    held = read_run(str(folder)).manifest["best"]
+    assert held["val/pass@1"] > read_run(str(folder)).manifest["metrics"]["start"]["val/pass@1"]["value"]
     policy = AutoModelForCausalLM.from_pretrained(folder / "best")
     stored = load_file(folder / "best" / "model.safetensors")
     assert all(policy.state_dict()[name].equal(value) for name, value in stored.items())
@@ -260,7 +260,7 @@ def test_without_keep_best_there_is_none(
     scripted([0.2, 0.5, 0.9])
     execute(small("stage=sft", *EVERY_STEP, "keep_best=false", "trainer.max_steps=2", f"output_dir={folder}"), [])
     assert not (folder / "best").exists()
-    assert read(str(folder)).manifest["best"] is None
+    assert read_run(str(folder)).manifest["best"] is None
 
 
 def test_an_evaluation_keeps_none(small: Callable[..., Config], folder: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_resumed_run_remembers_its_best(
     before = (folder / "best" / "model.safetensors").read_bytes()
     execute(small(*knobs, "resume=auto"), [])
     assert (folder / "best" / "model.safetensors").read_bytes() == before
-    assert read(str(folder)).manifest["best"] == {"step": 2, "val/pass@1": 0.9}
+    assert read_run(str(folder)).manifest["best"] == {"step": 2, "val/pass@1": 0.9}
 
 
 def test_a_halted_run_leaves_its_best_model(
@@ -302,6 +302,6 @@ def test_a_halted_run_leaves_its_best_model(
     scripted([0.2, 0.5, 0.9, 0.4, 0.3, 0.3, 0.3, *[0.3] * 20])
     error = halted("stage=grpo", *EVERY_STEP, "stage.max_kl=0.003", "stage.lr=0.01", "trainer.max_steps=20")
     assert "best/ holds the best model" in error.hint
-    assert read(str(folder)).manifest["best"]["step"] <= 2
+    assert read_run(str(folder)).manifest["best"]["step"] <= 2
     assert_finite(folder)
     AutoModelForCausalLM.from_pretrained(folder / "best")

@@ -14,7 +14,7 @@ from conftest import low_ids
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.run import execute
 from r1.stage.distillation.candidates import Candidate, difficulty, pass_rate, selected, tally
 from r1.stage.rejection_sampling import RejectionSampling
@@ -107,11 +107,11 @@ def run(small: Callable[..., Config], folder: Path) -> Callable[..., Path]:
 
 
 def journal(folder: Path) -> list[dict[str, Any]]:
-    return jsonl.read(folder / "traces" / "samples.jsonl")
+    return jsonl.read_rows(folder / "traces" / "samples.jsonl")
 
 
 def traces(folder: Path) -> list[dict[str, Any]]:
-    return jsonl.read(folder / "traces" / "traces.jsonl")
+    return jsonl.read_rows(folder / "traces" / "traces.jsonl")
 
 
 def test_accepted_answers_are_the_dataset_and_all_answers_the_journal(finished: Path, experiment: Any) -> None:
@@ -140,7 +140,7 @@ def test_the_card_the_metrics_and_the_figures(finished: Path) -> None:
     finished_ones = sum(not a["truncated"] for line in journal(finished) for group in line["answers"] for a in group)
     counts = {"asked": 40, "finished": finished_ones, "rejected/low": 40 - kept, "accepted": kept, "kept": kept}
     assert card == {"fingerprint": hashlib.sha256(file.read_bytes()).hexdigest(), "count": kept, "counts": counts}
-    held = read(str(finished))
+    held = read_run(str(finished))
     logged = next(row for row in held.metrics if "rejection/asked" in row)
     difficulty = {"rejection/pass_rate": 0.0, "rejection/frac_unsolved": 1.0}
     assert logged == {"step": 0} | {f"rejection/{name}": float(n) for name, n in counts.items()} | difficulty
@@ -153,7 +153,7 @@ def test_the_card_the_metrics_and_the_figures(finished: Path) -> None:
 
 def test_the_questions_carry_their_difficulty(finished: Path, experiment: Any) -> None:
     questions = experiment("stage=rejection_sampling", *KNOBS).data.train[:10]
-    assert jsonl.read(finished / "traces" / "questions.jsonl") == [row | {"pass_rate": 0.0} for row in questions]
+    assert jsonl.read_rows(finished / "traces" / "questions.jsonl") == [row | {"pass_rate": 0.0} for row in questions]
 
 
 def test_the_size_of_a_batch_changes_no_answer(finished: Path, run: Callable[..., Path]) -> None:
@@ -174,9 +174,9 @@ def test_too_hard_questions_give_no_rows(run: Callable[..., Path], folder: Path)
     assert caught.value.code == DATA
     assert "asked 40" in str(caught.value.value)
     assert str(caught.value.value).endswith("kept 0")
-    assert len(jsonl.read(folder / "traces" / "questions.jsonl")) == 10  # which were asked for all that
+    assert len(jsonl.read_rows(folder / "traces" / "questions.jsonl")) == 10  # which were asked for all that
     assert not (folder / "traces" / "traces.jsonl").exists()
-    assert read(str(folder)).manifest["status"] == "failed"
+    assert read_run(str(folder)).manifest["status"] == "failed"
 
 
 @pytest.mark.parametrize("torn", [0, 30])
@@ -201,7 +201,7 @@ def test_what_was_sampled_is_not_sampled_again(
     assert asked == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9], *([[4, 5, 6, 7]] if torn else []), [8, 9]]
     for name in ("samples.jsonl", "traces.jsonl", "questions.jsonl", "traces.json"):
         assert (folder / "traces" / name).read_bytes() == (finished / "traces" / name).read_bytes()
-    assert read(str(folder)).metrics == read(str(finished)).metrics
+    assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
 def test_another_run_learns_what_was_kept(finished: Path, small: Callable[..., Config], folder: Path) -> None:
@@ -209,7 +209,7 @@ def test_another_run_learns_what_was_kept(finished: Path, small: Callable[..., C
     shared = {key: cfg["data"][key] for key in ("template", "verifier", "terms", "weight")}
     cfg["data"] = {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
     execute(cfg, [])
-    held = read(str(folder)).manifest
+    held = read_run(str(folder)).manifest
     assert held["status"] == "finished"
     assert [parent["path"] for parent in held["parents"]] == [str(finished)]
 

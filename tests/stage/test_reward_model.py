@@ -16,7 +16,7 @@ from r1.config.build import build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_config
 from r1.core.errors import UserError
-from r1.core.jsonl import read
+from r1.core.jsonl import read_rows
 from r1.reward.terms.preference import Preference
 from r1.run import execute
 from r1.stage.reward_model import pair_accuracy
@@ -84,9 +84,9 @@ def test_a_run_learns_the_pairs_and_leaves_a_model_that_the_reward_term_reads(
     assert "validation: 8 pairs" in said
     final = json.loads((folder / "manifest.json").read_text())["metrics"]["final"]
     assert final.keys() == {"val/pair_accuracy", "val/loss", "val/margin"}
-    steps = [row["train/loss"] for row in read(folder / "metrics.jsonl") if "train/loss" in row]
+    steps = [row["train/loss"] for row in read_rows(folder / "metrics.jsonl") if "train/loss" in row]
     assert sum(steps[-6:]) < 0.8 * sum(steps[:6])
-    last = [line for line in read(folder / "samples.jsonl") if line["step"] == 24]
+    last = [line for line in read_rows(folder / "samples.jsonl") if line["step"] == 24]
     assert final["val/margin"]["value"] == pytest.approx(sum(line["margin"] for line in last) / 8)
     assert final["val/loss"]["value"] == pytest.approx(sum(math.log1p(math.exp(-line["margin"])) for line in last) / 8)
     term = Preference(

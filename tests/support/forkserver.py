@@ -282,14 +282,14 @@ class Forked:
 
 
 def executed(config: dict[str, Any]) -> int:
-    from r1.core.cli import fail
+    from r1.core.cli import print_error
     from r1.core.errors import Interrupted, UserError
     from r1.run import execute
 
     try:
         execute(config, [])
     except UserError as error:
-        return fail(error)
+        return print_error(error)
     except Interrupted as stop:
         return stop.code
     return 0

@@ -123,7 +123,7 @@ def only_the_weights(export: Callable[..., Any], *args: Any, **kwargs: Any) -> N
 
 
 HALVES = {
-    "r1.core.jsonl:append": half_of_the_lines,
+    "r1.core.jsonl:append_rows": half_of_the_lines,
     "r1.stage.distillation.answer_cache:AnswerCache.add": half_of_the_answers,
     "torch:save": half_of_the_checkpoint,
     "shutil:rmtree": half_of_the_folder,

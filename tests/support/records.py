@@ -58,8 +58,8 @@ def make_record(
     (folder / "manifest.json").write_text(json.dumps(held | manifest))
     config = {"seed": seed, "output_dir": name, "stage": {"_target_": "r1.stage.grpo.Grpo", "group_size": group_size}}
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    jsonl.append(folder / "metrics.jsonl", rows(steps, seed))
-    jsonl.append(folder / "samples.jsonl", samples or [sample(0, "<think> so</think><answer>3</answer>")])
+    jsonl.append_rows(folder / "metrics.jsonl", rows(steps, seed))
+    jsonl.append_rows(folder / "samples.jsonl", samples or [sample(0, "<think> so</think><answer>3</answer>")])
     return folder
 
 
@@ -78,7 +78,9 @@ def make_trial(
         OmegaConf.update(config, key, value)
     OmegaConf.save(config, folder / "config.yaml")
     steps = [{"step": step, "train/completion_length": 10.0} for step in (1, 2)]
-    jsonl.append(folder / "metrics.jsonl", [*steps, *([] if score is None else [{"step": 2, "val/pass@1": score}])])
+    jsonl.append_rows(
+        folder / "metrics.jsonl", [*steps, *([] if score is None else [{"step": 2, "val/pass@1": score}])]
+    )
     return folder
 
 

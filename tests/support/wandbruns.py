@@ -54,7 +54,7 @@ def history(run: Held) -> Rows:
 
 
 def metrics(folder: Path) -> Rows:
-    return jsonl.read(folder / "metrics.jsonl")
+    return jsonl.read_rows(folder / "metrics.jsonl")
 
 
 def check(service: Server, run: Held, folder: Path) -> None:
@@ -62,7 +62,7 @@ def check(service: Server, run: Held, folder: Path) -> None:
     rows = history(run)
     tables = {row["step"]: row.pop("completions") for row in rows if "completions" in row}
     assert rows == metrics(folder)
-    samples = [row for row in jsonl.read(folder / "samples.jsonl") if row["split"] == "val"]
+    samples = [row for row in jsonl.read_rows(folder / "samples.jsonl") if row["split"] == "val"]
     assert tables.keys() == {row["step"] for row in samples}
     for step, table in tables.items():
         held = json.loads(service.state.files[f"local/{run['project']}/{run['name']}/{table['path']}"])

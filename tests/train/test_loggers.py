@@ -11,7 +11,7 @@ import pytest
 from lightning.pytorch.loggers import Logger
 
 from r1.core.errors import Interrupted
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.logger.base import RunLogger, closing
 from r1.run import execute
@@ -47,7 +47,7 @@ def csv_rows(folder: Path) -> list[dict[str, float]]:
 
 
 def recorded(folder: Path) -> list[dict[str, float]]:
-    return [{name: float(value) for name, value in row.items()} for row in read(str(folder)).metrics]
+    return [{name: float(value) for name, value in row.items()} for row in read_run(str(folder)).metrics]
 
 
 def test_csv_holds_what_the_record_holds(run: Callable[..., Path]) -> None:
@@ -73,7 +73,7 @@ def test_tensorboard_events_can_be_read(run: Callable[..., Path]) -> None:
     folder = run("logger=tensorboard", "trainer.max_steps=3")
     events = EventAccumulator(str(folder / "tensorboard"))
     events.Reload()
-    losses = [row["train/loss"] for row in read(str(folder)).metrics if "train/loss" in row]
+    losses = [row["train/loss"] for row in read_run(str(folder)).metrics if "train/loss" in row]
     assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3]
     assert [e.value for e in events.Scalars("train/loss")] == pytest.approx(losses)
     assert "val/pass@1" in events.Tags()["scalars"]

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from r1.core.console import interval, status_line, strip_control_chars
+from r1.core.console import format_estimate, status_line, strip_control_chars
 from r1.core.progress_counter import ProgressCounter
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
@@ -127,7 +127,7 @@ def test_a_terminal_gets_one_line_that_moves(terminal: io.StringIO, ends: str) -
     ],
 )
 def test_figures_come_with_their_interval(figure: Estimate, text: str) -> None:
-    assert interval(figure) == text
+    assert format_estimate(figure) == text
 
 
 def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,15 +177,15 @@ def test_counting_in_a_pipe_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ProgressCounter("asking", 9) as counting:
-        counting.show(1, "too soon")
+        counting.set_progress(1, "too soon")
         monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
-        counting.show(5, "a [model]")
+        counting.set_progress(5, "a [model]")
     assert capsys.readouterr().err == "asking 5/9  a [model]\n"
 
 
 def test_counting_in_a_terminal_is_a_line_that_goes_away(terminal: io.StringIO) -> None:
     with ProgressCounter("asking", 9) as counting:
-        counting.show(5, "a [model]")
+        counting.set_progress(5, "a [model]")
         counting.bar.refresh()
     assert "asking" in ESCAPE.sub("", terminal.getvalue())
     assert "5/9" in ESCAPE.sub("", terminal.getvalue())

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from r1.core import provenance
 from r1.core.errors import CONFIG, LOCKED, REWARD, STORAGE, Interrupted, UserError
-from r1.core.runs import new_folder, read
-from r1.core.secrets import HIDDEN
+from r1.core.runs import new_run_dir, read_run
+from r1.core.secrets import REDACTED
 from r1.core.types import Config
 from r1.run import execute, main
 from r1.stage.base import Stage
@@ -134,7 +134,7 @@ def test_the_other_files(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names >= {"config.yaml", "overrides.yaml", "code.diff", "metrics.jsonl", "samples.jsonl", "model"}
     assert not list(finished.rglob("*.tmp.*"))
-    steps = [row["step"] for row in read(str(finished)).metrics]
+    steps = [row["step"] for row in read_run(str(finished)).metrics]
     assert steps == sorted(steps)
     assert set(steps) == set(range(7))
     samples = [json.loads(line) for line in (finished / "samples.jsonl").read_text().splitlines()]
@@ -148,7 +148,7 @@ def test_the_other_files(finished: Path) -> None:
 
 
 def test_a_recorded_config_runs_again_to_the_same_bits(finished: Path, folder: Path) -> None:
-    execute(read(str(finished)).config | {"output_dir": str(folder)}, [])
+    execute(read_run(str(finished)).config | {"output_dir": str(folder)}, [])
     assert same_weights(finished, folder)
     assert manifest(folder)["fingerprint"] == manifest(finished)["fingerprint"]
 
@@ -182,7 +182,7 @@ def test_by_default_outputs_name_time(
 
 def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folders = {new_folder("x") for _ in range(5)}
+    folders = {new_run_dir("x") for _ in range(5)}
     assert len(folders) == 5
     assert all(folder.is_dir() for folder in folders)
 
@@ -234,7 +234,7 @@ def test_a_run_is_only_continued_as_it_was_begun(
 def test_other_packages_are_told_on_resume(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = finished / "manifest.json"
     whole = file.read_text()
-    now = read(str(finished))
+    now = read_run(str(finished))
     file.write_text(whole.replace(f'"torch": "{now.manifest["packages"]["torch"]}"', '"torch": "1.0"'))
     try:
         with Record(finished, now.config, [], "", now.manifest["data"], [], resume=True) as record:
@@ -350,11 +350,11 @@ def test_each_word_of_the_command_is_redacted_by_itself(config: Callable[..., Co
     command = shlex.join(["python", "-m", "r1.run", "x.api_key=it's all here", "stage.lr=1"])
     with Record(folder, config(*OVERRIDES), [], command, "data", [], resume=False):
         pass
-    assert shlex.split(manifest(folder)["command"]) == ["python", "-m", "r1.run", f"x.api_key={HIDDEN}", "stage.lr=1"]
+    assert shlex.split(manifest(folder)["command"]) == ["python", "-m", "r1.run", f"x.api_key={REDACTED}", "stage.lr=1"]
 
 
 def test_the_lock_goes_with_the_run(finished: Path) -> None:
-    now = read(str(finished))
+    now = read_run(str(finished))
     for _ in range(2):
         with (
             pytest.raises(Interrupted),

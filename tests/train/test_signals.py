@@ -79,7 +79,7 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
     "the model's own answers": (
         "reject",
         Point(DECODE, call=12, number=TERM),  # after the validation
-        Point("r1.core.jsonl:append", "after", match="traces/samples.jsonl", number=INT),
+        Point("r1.core.jsonl:append_rows", "after", match="traces/samples.jsonl", number=INT),
         Point(DECODE, call=14, number=HUP),
     ),
     "an evaluation": (

@@ -100,7 +100,7 @@ ROWS = [{"step": i, "text": "é\u2028" * i} for i in range(4)]
 @given(data=st.data())
 def test_wherever_a_journal_ends_it_goes_on_with_a_whole_line(tmp_path: Path, data: st.DataObject) -> None:
     """``kept`` bytes were there at the checkpoint, ``found`` bytes are there now."""
-    lines = [jsonl.dumps(row).encode() for row in ROWS]
+    lines = [jsonl.row_to_line(row).encode() for row in ROWS]
     whole, file = b"".join(lines), tmp_path / "metrics.jsonl"
     kept = sum(map(len, lines[: data.draw(st.integers(0, len(lines)))]))
     found = data.draw(st.integers(0, len(whole)))
@@ -108,8 +108,8 @@ def test_wherever_a_journal_ends_it_goes_on_with_a_whole_line(tmp_path: Path, da
     Record.cut_files(SimpleNamespace(dir=tmp_path), {"metrics.jsonl": kept})  # type: ignore[arg-type]
     assert file.read_bytes() in (whole[:kept], whole[: whole.rfind(b"\n", 0, found) + 1])
     assert file.stat().st_size <= min(kept, found)
-    jsonl.append(file, ROWS[:1])
-    assert jsonl.read(file)[-1] == ROWS[0]
+    jsonl.append_rows(file, ROWS[:1])
+    assert jsonl.read_rows(file)[-1] == ROWS[0]
 
 
 def test_a_journal_that_has_lost_its_end_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

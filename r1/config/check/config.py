@@ -17,7 +17,7 @@ from r1.config.build import stage_config_without_filters, stage_dependencies, ta
 from r1.config.check.schema import problems, value_problems
 from r1.core.budget import Budget
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
-from r1.core.provenance import PIPELINE
+from r1.core.provenance import PIPELINE_KEYS
 from r1.core.types import Config
 
 TOP_LEVEL_TYPES: dict[str, Any] = {
@@ -32,7 +32,7 @@ TOP_LEVEL_TYPES: dict[str, Any] = {
     "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,
     "extensions": list[str],
-    **dict.fromkeys(PIPELINE, Any),
+    **dict.fromkeys(PIPELINE_KEYS, Any),
 }
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
 RUNTIME_ARGS = {  # runtime objects that are given to a part and never set in a config

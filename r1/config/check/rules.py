@@ -13,7 +13,7 @@ from r1.config.check.sources import architecture, hub_data, models
 from r1.core import budget
 from r1.core.batch import BatchPlan
 from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
-from r1.core.provenance import PIPELINE
+from r1.core.provenance import PIPELINE_KEYS
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
 from r1.logger.base import RunLogger
@@ -42,7 +42,7 @@ def no_pipeline(cfg: Config) -> None:
     if cfg["steps"] is not None:
         message = "this is a pipeline's config, and its steps are runs of their own"
         raise UserError(message, key="steps", value=list(cfg["steps"]), hint="take the record of one step")
-    as_it_is: Config = dict.fromkeys(PIPELINE) | {"shared": [], "workers": 1}
+    as_it_is: Config = dict.fromkeys(PIPELINE_KEYS) | {"shared": [], "workers": 1}
     for key, unused in as_it_is.items():
         if cfg[key] != unused:
             hint = "experiment=NAME of a pipeline, or leave it out"
@@ -243,7 +243,7 @@ RULES = (
     validation,
     mixture_weight,
     devices,
-    budget.check,
+    budget.check_budget,
     batch,
     packages,
     models,

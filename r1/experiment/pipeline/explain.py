@@ -8,7 +8,7 @@ from typing import Any
 from r1.core import provenance
 from r1.core.console import console, status_line
 from r1.core.errors import UserError, as_yaml_null, format_value
-from r1.core.runs import RunRecord, read
+from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
 from r1.experiment.pipeline.node import Node, Plan
 
@@ -46,7 +46,7 @@ def reasons(node: Node) -> list[str]:
 def _records(node: Node) -> Iterator[RunRecord]:
     for manifest in sorted(node.folder.parent.glob("*/manifest.json")):
         try:
-            yield read(str(manifest.parent))
+            yield read_run(str(manifest.parent))
         except (UserError, OSError, ValueError):  # killed while it was being made
             continue
 

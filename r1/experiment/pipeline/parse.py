@@ -19,12 +19,12 @@ from hydra.core.override_parser.types import Override
 from r1.config.compose import grid, hydra, point
 from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
-from r1.core.provenance import PIPELINE, differences
+from r1.core.provenance import PIPELINE_KEYS, differences
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline, Step, errors_for_step, ordered
 
 PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
-OWN = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE)  # overrides of the pipeline itself
+OWN = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # overrides of the pipeline itself
 OF_STEP = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
 TYPES: dict[str, Any] = {
     "shared": list[str],
@@ -172,6 +172,6 @@ def _check_unused_keys(cfg: Config, default: Config) -> None:
 def _check_places(texts: Iterable[str]) -> None:
     for text in texts:
         key = text.lstrip("+~").partition("=")[0]
-        if key in (*PIPELINE_MANAGED_KEYS, *PIPELINE) or key.startswith("hydra"):
+        if key in (*PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS) or key.startswith("hydra"):
             hint = f"{key} is set for the whole pipeline" if key in PIPELINE_MANAGED_KEYS else "leave it out"
             raise UserError("a step does not decide this", key=key, value=text, hint=hint)

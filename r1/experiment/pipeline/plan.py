@@ -94,7 +94,7 @@ class Planner:
         cfg = point(self.loader, self.args, texts).config
         _check(cfg, texts, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
-        parents = provenance.parents(provenance.paths(cfg), planned)
+        parents = provenance.find_parents(provenance.input_paths(cfg), planned)
         from_outside = provenance.replace_paths_by_fingerprint(cfg["data"], parents) == cfg["data"]
         data = self._digest(cfg) if from_outside else ""
         fingerprint = provenance.fingerprint(cfg, data, parents)
@@ -147,7 +147,7 @@ def _check_parts(nodes: list[Node]) -> None:
     errors: list[UserError] = []
     for node in nodes:
         cfg = node.config | {"model": node.model}
-        if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.paths(cfg)):
+        if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.input_paths(cfg)):
             continue
         try:
             with errors_for_step(node.step):

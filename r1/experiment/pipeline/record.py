@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import time
 from dataclasses import asdict, dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -16,14 +13,14 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import provenance
-from r1.core.console import duration, interval, status_line
+from r1.core.console import format_duration, format_estimate, status_line
 from r1.core.errors import UserError
-from r1.core.files import lock, replace
-from r1.core.runs import new_folder
-from r1.core.secrets import redact, redact_values
+from r1.core.files import lock_folder
+from r1.core.manifest import manifest_header, status_of, time_now, write_manifest
+from r1.core.runs import new_run_dir
+from r1.core.secrets import redact
 from r1.core.statistics import Estimate, mean_over_seeds
 from r1.experiment.pipeline.node import Node, Plan
-from r1.train.record import SCHEMA, STATUS_BY_ERROR
 
 SHOWN = "val/pass@1"
 
@@ -54,7 +51,7 @@ class PipelineRecord:
         self.states = {node.fingerprint: State("cached" if node.done else "waiting") for node in plan.nodes}
 
     def __enter__(self) -> PipelineRecord:
-        self._lock = lock(self.plan.base.absolute())
+        self._lock = lock_folder(self.plan.base.absolute())
         try:
             self._begin()
         except BaseException:
@@ -65,43 +62,33 @@ class PipelineRecord:
     def _begin(self) -> None:
         self._started = time.monotonic()
         pipeline = self.plan.pipeline
-        folder = self.plan.base if pipeline.config["output_dir"] else new_folder(pipeline.name)
+        folder = self.plan.base if pipeline.config["output_dir"] else new_run_dir(pipeline.name)
         self.dir = folder.absolute()
         own = self.plan.pipeline.config["extensions"]
         extensions = sorted({*own, *(name for node in self.plan.nodes for name in node.config["extensions"])})
-        self._provenance = provenance.describe({"extensions": extensions, "threads": None})
-        provenance.write_config(self.dir, redact(pipeline.written()), redact(pipeline.overrides))
-        (self.dir / "code.diff").write_text(redact_values(provenance.diff()), encoding="utf-8")
+        self._provenance = provenance.describe_environment({"extensions": extensions, "threads": None})
+        provenance.write_sources(self.dir, pipeline.written(), pipeline.overrides)
         self.write("running")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        status = (
-            next((name for kinds, name in STATUS_BY_ERROR if isinstance(error, kinds)), "failed")
-            if error
-            else "finished"
-        )
-        self.write(status, error)
+        self.write(status_of(error), error)
         self._lock.close()
 
     def write(self, status: str, error: BaseException | None = None) -> None:
-        what = error.message if isinstance(error, UserError) else error
+        message = error.message if isinstance(error, UserError) else str(error)
         manifest = {
-            "schema": SCHEMA,
-            "status": status,
-            "error": redact(f"{type(error).__name__}: {what}") if error else None,
-            "command": shlex.join(redact(shlex.split(self.command))),
-            "overrides": redact(self.plan.pipeline.overrides),
+            **manifest_header(status, error, message, self.command, self.plan.pipeline.overrides),
             "fingerprint": provenance.rows_hash([{"steps": [node.fingerprint for node in self.plan.nodes]}]),
             "steps": [self._step(node) for node in self.plan.nodes],
             "results": [str(node.folder.absolute()) for node in self.plan.results],
             **self._provenance,
             "wall_s": round(time.monotonic() - self._started, 3),
-            "ended": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "ended": time_now(),
             "metrics": {when: figures(self.plan.results, when) for when in ("start", "final")},
         }
-        replace(self.dir / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        write_manifest(self.dir, manifest)
 
     def _step(self, node: Node) -> dict[str, Any]:
         return {
@@ -122,10 +109,10 @@ class PipelineRecord:
         table = Table(*columns, record, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for node in self.plan.nodes:
             state = self.states[node.fingerprint]
-            took = duration(state.wall_s) if state.wall_s else ""
+            took = format_duration(state.wall_s) if state.wall_s else ""
             before, after = (figures([node], when).get(SHOWN) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
-            last = interval(Estimate(**after)) if after else ""
+            last = format_estimate(Estimate(**after)) if after else ""
             place = str(node.folder.relative_to(self.plan.steps_dir.parent))
             table.add_row(*map(escape, (str(node), state.status, took, first, last, place)))
         return Group(table, status_line(f"record: {self.dir}"))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from r1.config.build import instantiate_node
-from r1.core.budget import check_points
-from r1.core.cli import command, fail
+from r1.core.budget import check_equal_compute
+from r1.core.cli import command_line, print_error
 from r1.core.errors import UserError, UserErrors
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
@@ -39,7 +39,7 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
             message = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
             raise UserErrors([UserError(message, code=error.code), error]) from None
     for step in asked[0].steps:
-        check_points([node.config for made in plans for node in made.nodes if node.step == step])
+        check_equal_compute([node.config for made in plans for node in made.nodes if node.step == step])
     if all(pipeline.config["dry_run"] for pipeline in asked):
         for made in plans:
             show(made)
@@ -51,7 +51,7 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
         except UserError as error:
             if len(asked) == 1:
                 raise
-            codes.append(fail(error))
+            codes.append(print_error(error))
     return max(codes, default=0)
 
 
@@ -62,7 +62,7 @@ def start(args: Namespace, plan: Plan) -> Path:
     from r1.experiment.pipeline.scheduler import Steps
 
     flags = ["--config-dir", args.config_dir] if args.config_dir else []
-    record = PipelineRecord(plan, command("r1.run"))
+    record = PipelineRecord(plan, command_line("r1.run"))
     try:
         with record:
             Steps(record, flags).run()

@@ -10,7 +10,7 @@ import time
 
 from rich.markup import escape
 
-from r1.core.console import console, duration, status_line
+from r1.core.console import console, format_duration, status_line
 from r1.core.errors import LOCKED, SWEEPS, Interrupted, UserError, one_line
 from r1.core.files import is_locked
 from r1.distributed.process import LOG, Process, output_overrides, signals
@@ -119,7 +119,7 @@ class Steps:
         else:
             state.status = "failed" if self.stop_signal is None else "interrupted"
             state.error = process.last_words()
-        self._say(node, f"{state.status} after {duration(state.wall_s)}{metric_change(node)}")
+        self._say(node, f"{state.status} after {format_duration(state.wall_s)}{metric_change(node)}")
         if state.status == "failed":
             self._fail(node, process.code, state.error or "")
         self.record.write("running")

@@ -10,7 +10,7 @@ from itertools import chain
 
 from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, suggest
-from r1.core.provenance import PIPELINE
+from r1.core.provenance import PIPELINE_KEYS
 from r1.core.types import Config
 
 REFERENCE = re.compile(r"\$\{step:([^{}]*)\}")
@@ -56,7 +56,7 @@ class Pipeline:
     def written(self) -> Config:
         """The pipeline as the YAML file that it could have been."""
         steps = {name: step.essentials() for name, step in self.steps.items()}
-        return {"name": self.name} | {key: self.config[key] for key in PIPELINE} | {"steps": steps}
+        return {"name": self.name} | {key: self.config[key] for key in PIPELINE_KEYS} | {"steps": steps}
 
 
 def merged(*layers: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.errors import DATA, UserError
-from r1.core.runs import RunRecord, read
+from r1.core.runs import RunRecord, read_run
 
 Figures = dict[str, dict[str, float]]
 
@@ -110,7 +110,7 @@ def _add_run(found: CollectedRuns, folder: Path) -> None:
     if not isinstance(_json(folder / "manifest.json").get("metrics"), dict):
         raise UserError("its manifest.json is not a run's")
     try:
-        found.runs.append(read(str(folder)))
+        found.runs.append(read_run(str(folder)))
     except (OSError, ValueError, AssertionError) as error:
         raise UserError(f"the record is damaged: {type(error).__name__}") from None
 

@@ -32,7 +32,7 @@ def samples(variants: Sequence[SeedGroup], budget: int) -> tuple[list[dict[str, 
 def read(run: RunRecord) -> list[dict[str, Any]]:
     """The lines of samples.jsonl, numbers that JSON has no word for left out, long texts cut."""
     file = run.dir / "samples.jsonl"
-    rows = jsonl.read(file) if file.is_file() else []
+    rows = jsonl.read_rows(file) if file.is_file() else []
     return [{key: _plain(row[key]) for key in FIELDS if row.get(key) is not None} for row in rows]
 
 

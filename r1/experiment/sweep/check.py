@@ -94,7 +94,7 @@ def _check_points_jointly(sweep: Sweep, points: list[Point]) -> Iterator[UserErr
     yield from _whole(sweep, points)
     for step in dict.fromkeys(part.step for point in points for part in point.parts):
         try:
-            budget.check_points([part.config for part in _parts(points) if part.step == step])
+            budget.check_equal_compute([part.config for part in _parts(points) if part.step == step])
         except UserError as error:
             yield error
 

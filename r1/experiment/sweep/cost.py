@@ -38,7 +38,7 @@ def cost(cfg: Config, measured: dict[str, list[float]]) -> Cost:
 def num_tokens(cfg: Config) -> int:
     """Completion tokens that a run may sample or learn from, validations included, were all as long as they can be."""
     stage, steps, val = cfg["stage"], cfg["trainer"]["max_steps"], cfg["val"]
-    made = budget.compute(cfg)
+    made = budget.compute_budget(cfg)
     learned = made.sequences if made else stage.get("examples_per_step", 0) * steps
     asked = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
     validations = 1 + (-(-steps // val["every"]) if learned else 0)
@@ -63,7 +63,7 @@ def recorded_times(top: Path) -> dict[str, list[float]]:
 
 def _kind(cfg: Config) -> str:
     """What decides how long a run takes: one text for all runs that are alike in it."""
-    model, val, made = cfg["model"], cfg["val"], budget.compute(cfg)
+    model, val, made = cfg["model"], cfg["val"], budget.compute_budget(cfg)
     parts = [
         cfg["stage"]["_target_"],
         [model.get(key) for key in ("path", "config", "dtype")],

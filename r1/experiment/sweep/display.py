@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Column, Table
 
-from r1.core.console import console, duration, status_line
+from r1.core.console import console, format_duration, status_line
 from r1.core.errors import one_line
 from r1.experiment.sweep.study import Point, Study
 
@@ -43,7 +43,7 @@ class SweepDisplay:
             self.started[point.number] = time.monotonic()
             console.print(status_line(f"{point.folder.name}  {what}: {self.text(point)}"))
             return
-        took = f" after {duration(self._seconds(point))}" if point.number in self.started else ""
+        took = f" after {format_duration(self._seconds(point))}" if point.number in self.started else ""
         value = f", {self.metric} {point.value:.4g}" if point.value is not None else ""
         console.print(status_line(f"{point.folder.name}  {what}{took}{value}: {self.text(point)}"))
         if point.error and what == "failed":
@@ -73,6 +73,6 @@ class SweepDisplay:
         for point in running:
             step, value = next(reversed(histories[point.number].items()), ("", None))
             last = "" if value is None else f"{value:.4g}"
-            cells = (point.folder.name, str(step), last, duration(self._seconds(point)), self.text(point))
+            cells = (point.folder.name, str(step), last, format_duration(self._seconds(point)), self.text(point))
             table.add_row(*map(escape, cells))
         return table

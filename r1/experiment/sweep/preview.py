@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import budget
-from r1.core.console import console, duration, status_line
+from r1.core.console import console, format_duration, status_line
 from r1.experiment.sweep.compose import Part, Point, label
 from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, recorded_times
 from r1.experiment.sweep.file import Sweep
@@ -81,7 +81,7 @@ def _table(points: Sequence[Point], costs: Costs) -> Table:
 
 def _compute(part: Part) -> tuple[str, str, str]:
     """Per step and in total, of a stage that samples groups of completions."""
-    made = budget.compute(part.config)
+    made = budget.compute_budget(part.config)
     if made is None:
         return "", "", ""
     per_step = f"{made.prompts_per_step} x {made.group_size} = {made.sequences_per_step}"
@@ -96,7 +96,7 @@ def _what(alike: Sequence[Point], points: Sequence[Point]) -> str:
 
 
 def _seconds(one: Cost) -> str:
-    return "unknown" if one.seconds is None else ("" if one.records else "~") + duration(one.seconds)
+    return "unknown" if one.seconds is None else ("" if one.records else "~") + format_duration(one.seconds)
 
 
 def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) -> str:
@@ -111,11 +111,11 @@ def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) ->
     if not all(one.records for one in costs.values()):
         source = f"a rough estimate, from {SECONDS:.0f} s for the {TOKENS:,} tokens that the default run may sample"
     if count is None:
-        return f"cost: {duration(mean)} for each point; {source}"
+        return f"cost: {format_duration(mean)} for each point; {source}"
     alone = once + count * mean
     split = once + -(-count // workers) * mean
-    several = f", {duration(split)} with {workers} workers" if workers > 1 else ""
-    return f"cost: {count} x {duration(mean)} = {duration(alone)} one after the other{several}; {source}"
+    several = f", {format_duration(split)} with {workers} workers" if workers > 1 else ""
+    return f"cost: {count} x {format_duration(mean)} = {format_duration(alone)} one after the other{several}; {source}"
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:

@@ -29,7 +29,7 @@ def history(folder: Path, metric: str) -> dict[int, float]:
     file = Path(results[0], "metrics.jsonl")
     if len(results) > 1 or not file.is_file():
         return {}
-    return {row["step"]: row[metric] for row in jsonl.read(file) if _is_figure(row.get(metric))}
+    return {row["step"]: row[metric] for row in jsonl.read_rows(file) if _is_figure(row.get(metric))}
 
 
 def objective(folder: Path, metric: str) -> float | None:

@@ -14,9 +14,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from r1.core.errors import STORAGE, UserError
-from r1.core.files import replace
+from r1.core.files import write_atomic
 from r1.core.provenance import differences
-from r1.core.secrets import HIDDEN, redact, redact_values
+from r1.core.secrets import REDACTED, redact, redact_values
 from r1.experiment.sweep.file import Sweep
 
 COPY, DATABASE = "sweep.yaml", "study.db"
@@ -62,7 +62,7 @@ def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
             if copy.is_file():
                 _check_same(sweep, copy, text)
                 _check_there(folder, place)
-            replace(copy, text)
+            write_atomic(copy, text)
             return optuna.create_study(
                 study_name=sweep.name,
                 storage=_open(place),
@@ -84,10 +84,10 @@ def _open(place: str) -> BaseStorage:
 def _check_secrets(text: str) -> None:
     held = yaml.safe_load(text)
     if redact(held) != held or redact_values(text) != text:
-        changed = [key for key, _, hidden in differences(held, redact(held)) if HIDDEN in str(hidden)]
+        changed = [key for key, _, hidden in differences(held, redact(held)) if REDACTED in str(hidden)]
         hint = "name an environment variable instead (teacher.api_key_env), and export it"
         where = changed[0] if changed else "FILE"
-        raise UserError("a sweep file must hold no secret: it is copied and sent", key=where, value=HIDDEN, hint=hint)
+        raise UserError("a sweep file must hold no secret: it is copied and sent", key=where, value=REDACTED, hint=hint)
 
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:

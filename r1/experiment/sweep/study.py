@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from r1.core import seeds
 from r1.core.errors import UserError
-from r1.core.files import lock
+from r1.core.files import lock_folder
 from r1.experiment.sweep import storage
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.space import Space
@@ -106,7 +106,7 @@ class Study:
             if len(points) >= self.limit:
                 return None
             folder = self.folder / "runs" / f"{len(points):04}"
-            held = lock(folder, RUNNER)
+            held = lock_folder(folder, RUNNER)
             return self._add(self._choose(len(points)), folder), held
 
     def report(self, point: Point, history: dict[int, float]) -> None:
@@ -184,5 +184,5 @@ class Study:
 def _try_lock(folder: Path) -> TextIO | None:
     """The lock on a record, if no other worker has it."""
     with suppress(UserError):
-        return lock(folder, RUNNER)
+        return lock_folder(folder, RUNNER)
     return None

@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from r1.core.console import interval, status_line
+from r1.core.console import format_estimate, status_line
 from r1.core.statistics import mean_over_seeds
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.study import Point, Study
@@ -46,7 +46,7 @@ class Setting:
         """The mean over seeds with its 95 % interval, or the one figure; where none has finished, how far they came."""
         figures = self.figures
         if len(figures) > 1:
-            return interval(mean_over_seeds(figures))
+            return format_estimate(mean_over_seeds(figures))
         if figures:
             return f"{figures[0]:.4g}"
         last = [max(point.history.items()) for point in self.points if point.history]

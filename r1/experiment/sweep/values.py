@@ -28,7 +28,7 @@ def read_by_hydra(value: Any) -> Any:
 
 
 def intended_value(value: Any) -> Any:
-    """What a value of the file stands for: the text ``null`` for None, a quoted text for the text."""
+    """The value that is meant: None for the text ``null``, and the content of a text with quotes of its own."""
     if not isinstance(value, str):
         return value
     quoted = QUOTED.fullmatch(value)

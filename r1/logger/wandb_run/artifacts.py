@@ -52,5 +52,5 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _last_value(folder: Path, name: str) -> float | None:
-    rows = jsonl.read(folder / "metrics.jsonl")
+    rows = jsonl.read_rows(folder / "metrics.jsonl")
     return next((row[name] for row in reversed(rows) if name in row), None)

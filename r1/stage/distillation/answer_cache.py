@@ -20,6 +20,7 @@ from rich.markup import escape
 
 from r1.core.console import console, status_line
 from r1.core.errors import STORAGE, UserError
+from r1.core.files import sync_path
 
 LINE_PREFIX = b'{"key": "'  # of every line
 CHECKSUM = b', "crc": "'  # CRC-32 of the line without this field
@@ -60,7 +61,7 @@ class AnswerCache:
         try:
             self._lock()
             self._truncate_partial_line()
-            _sync_folder(self.file.parent)
+            sync_path(self.file.parent)
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -138,11 +139,3 @@ def decode_line(line: bytes) -> dict[str, Any] | None:
         return None
     row: dict[str, Any] = json.loads(body + b"}")
     return row
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

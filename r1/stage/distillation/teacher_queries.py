@@ -59,7 +59,7 @@ def query_teacher(
                 store.add(lines)
                 held |= {row["key"]: reply.answer for row, reply in zip(lines, replies, strict=True) if reply.answer}
                 tally.add(replies)
-                progress.show(len(held), str(tally))
+                progress.set_progress(len(held), str(tally))
                 models.see(reply.answer for reply in replies if reply.answer)
         models.poll()
     finally:

@@ -29,7 +29,7 @@ def corpus(config: Callable[..., Config]) -> Callable[..., Data]:
     """``corpus(num_documents=10, ...)``: the dataset with these knobs."""
 
     def made(**knobs: Any) -> Data:
-        cfg = config("data=tiny_corpus")
+        cfg = config("data=tiny_corpus", "extensions=[examples.tiny_world]")
         shares = {f"share_{name}": share for name, share in SHARES.items() if name != "worked"}
         node = cfg["data"] | {"num_documents": NUM, "num_val": 20, "share_r1_zero": 0.2} | shares | knobs
         return instantiate_node(node, "data", cfg)

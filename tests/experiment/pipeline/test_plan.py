@@ -27,7 +27,7 @@ def prints(plan: Plan) -> dict[str, str]:
 def finish(node: Node, status: str = "finished") -> None:
     """The record of a run that was not made."""
     node.folder.mkdir(parents=True, exist_ok=True)
-    provenance.write_config(node.folder, node.config, node.overrides)
+    provenance.write_sources(node.folder, node.config, node.overrides)
     held = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
     code = provenance.code_hash(*node.config["extensions"])
     figures: dict[str, Any] = {"start": {}, "final": {}}

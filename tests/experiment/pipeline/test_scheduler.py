@@ -13,7 +13,7 @@ import pytest
 from test_plan import finish
 
 from r1.core.errors import LOCKED, Interrupted, UserError
-from r1.core.files import lock
+from r1.core.files import lock_folder
 from r1.core.statistics import mean_over_seeds
 from r1.distributed.process import last_words
 from r1.experiment.pipeline import scheduler as execute
@@ -144,7 +144,7 @@ def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch:
 
 
 def test_one_process_at_a_time(go: Any) -> None:
-    with lock(Path("here").absolute()), pytest.raises(UserError, match="another process") as caught:
+    with lock_folder(Path("here").absolute()), pytest.raises(UserError, match="another process") as caught:
         go()
     assert caught.value.code == 75
 
@@ -154,7 +154,7 @@ def test_a_step_that_another_pipeline_runs_is_waited_for_or_taken_over(
     go: Any, planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finishes: bool
 ) -> None:
     node = planned("output_dir=other", "steps_dir=common", steps=GRAPH).nodes[0]
-    held = lock(node.folder.absolute())
+    held = lock_folder(node.folder.absolute())
 
     def let_go(_: float) -> None:
         if finishes and not held.closed:

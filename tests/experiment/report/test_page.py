@@ -106,7 +106,7 @@ def test_every_metric_of_a_run_is_explained_and_shown(
     small: Callable[..., dict[str, Any]], folder: Path, stage: str, knobs: list[str]
 ) -> None:
     execute(small(f"stage={stage}", "trainer.max_steps=1", f"output_dir={folder}", *knobs), [])
-    names = {name for row in jsonl.read(folder / "metrics.jsonl") for name in row} - {"step"}
+    names = {name for row in jsonl.read_rows(folder / "metrics.jsonl") for name in row} - {"step"}
     assert {name for name in names if not meaning(name)} == set()
     assert {"val/reflection", "val/thinking_length", "val/format"} <= names
     text = report([str(folder)], None).read_text()

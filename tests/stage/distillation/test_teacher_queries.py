@@ -34,7 +34,7 @@ from killpoints import Point
 
 from r1.core import jsonl
 from r1.core.errors import MODEL, UserError
-from r1.core.runs import read
+from r1.core.runs import read_run
 from r1.data.base import Row
 from r1.rollout.base import no_op
 from r1.stage.distillation.answer_cache import AnswerCache
@@ -98,7 +98,7 @@ def requests(endpoint: Server) -> Counter[tuple[str, int]]:
 
 def answered(file: Path) -> list[tuple[str, int]]:
     """The answers that the store holds, as the endpoint knows them."""
-    rows = jsonl.read(file) if file.exists() else []
+    rows = jsonl.read_rows(file) if file.exists() else []
     return [(row["asked"]["question"], row["asked"]["seed"] % 2**31) for row in rows if row["answer"]]
 
 
@@ -126,7 +126,7 @@ def test_the_order_of_arrival_does_not_show(endpoint: Server, file: Path, tmp_pa
     endpoint.seen.clear()
     endpoint.script = [late, solve, late, solve]
     assert asked(endpoint, file).pairs == in_order.pairs
-    assert [row["key"] for row in jsonl.read(file)] != [row["key"] for row in jsonl.read(tmp_path / "other")]
+    assert [row["key"] for row in jsonl.read_rows(file)] != [row["key"] for row in jsonl.read_rows(tmp_path / "other")]
 
 
 def test_a_second_experiment_pays_only_for_what_is_new(endpoint: Server, file: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_fault_loses_nothing_and_is_asked_for_again(
     assert f"1 without an answer ({kind} 1)" in capsys.readouterr().err
     paid = answered(file)
     assert len(paid) >= 3
-    refused = [row for row in jsonl.read(file) if row["answer"] is None]
+    refused = [row for row in jsonl.read_rows(file) if row["answer"] is None]
     assert [[failure["kind"] for failure in row["failures"]] for row in refused] == [[kind]]
     requests(endpoint)
     endpoint.script = []
@@ -254,7 +254,7 @@ def test_repeated_attempts_are_counted_and_kept_with_the_answer(
         "time/ask/repeated/http_429": 1,
         "time/ask/repeated/http_503": 1,
     }
-    assert jsonl.read(file)[0]["failures"][1] == {"kind": "http_503", "said": "HTTP 503 busy"}
+    assert jsonl.read_rows(file)[0]["failures"][1] == {"kind": "http_503", "said": "HTTP 503 busy"}
     said = capsys.readouterr().err
     assert "r1  12 of 12 answers: 0 from the store, 12 asked for now" in said
     assert "60 tokens in, 84 out; 2 attempts repeated (http_429 1, http_503 1)" in said
@@ -277,7 +277,7 @@ def test_the_key_is_nowhere(
     endpoint.script = [garbage(completion(f"hello {KEY}", model=KEY)), refuse(400, f"no {KEY}"), refuse(401, KEY)]
     with pytest.raises(UserError) as caught:
         asked(endpoint, file, api_key_env="TEACHER_KEY", concurrency=1, max_failures=9)
-    assert len(jsonl.read(file)) == 3
+    assert len(jsonl.read_rows(file)) == 3
     assert "hello ***" in file.read_text()
     assert KEY not in file.read_text() + str(caught.value) + capsys.readouterr().err
 
@@ -291,7 +291,7 @@ def test_another_name_than_asked_for_is_told_and_kept(
     endpoint.otherwise = partial(solve, model="big-2026-11-24")
     assert asked(endpoint, file).counts["models"] == 1
     assert "note: `big` was asked for, and `big-2026-11-24` says that it answers" in capsys.readouterr().err
-    told = {(row["answer"]["model"], row["answer"]["system_fingerprint"]) for row in jsonl.read(file)}
+    told = {(row["answer"]["model"], row["answer"]["system_fingerprint"]) for row in jsonl.read_rows(file)}
     assert told == {("big-2026-11-24", "fp_1")}
 
 
@@ -364,7 +364,7 @@ def kill_while_asking(server: ForkServer, endpoint: Server, base: Path, num_tria
         assert sorted(answered(store)) == sorted(wanted)
         assert (folder / "traces/traces.jsonl").read_bytes() == (whole / "traces/traces.jsonl").read_bytes()
         assert (folder / "model/model.safetensors").read_bytes() == (whole / "model/model.safetensors").read_bytes()
-        assert read(str(folder)).metrics == read(str(whole)).metrics
+        assert read_run(str(folder)).metrics == read_run(str(whole)).metrics
 
 
 def test_the_command_stops_promptly_while_answers_are_in_flight(endpoint: Server, tmp_path: Path) -> None:
@@ -381,6 +381,6 @@ def test_the_command_stops_promptly_while_answers_are_in_flight(endpoint: Server
         process.send_signal(signal.SIGTERM)
         said, _ = process.communicate(timeout=30)
     assert process.returncode == 143, said
-    assert read(str(folder)).manifest["status"] == "interrupted"
+    assert read_run(str(folder)).manifest["status"] == "interrupted"
     assert (folder / "manifest.json").stat().st_mtime - signalled < 4  # two for what is in flight
     assert len(answered(store)) == 5

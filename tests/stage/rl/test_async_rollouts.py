@@ -22,7 +22,7 @@ from forkserver import ForkServer, knobs, log
 
 from r1.config.check.rules import check_rules
 from r1.core.errors import Interrupted, UserErrors
-from r1.core.jsonl import read
+from r1.core.jsonl import read_rows
 from r1.rollout.base import Rollout
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 from r1.rollout.transformers import Transformers
@@ -50,14 +50,14 @@ def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) 
 def written(folder: Path) -> dict[int, list[str]]:
     """Step -> the completions of one group of its rollout batch."""
     steps: dict[int, list[str]] = {}
-    for row in read(folder / "samples.jsonl"):
+    for row in read_rows(folder / "samples.jsonl"):
         if row["split"] == "train":
             steps.setdefault(row["step"], []).append(row["completion"])
     return steps
 
 
 def metrics(folder: Path, name: str) -> list[float]:
-    return [row[name] for row in read(folder / "metrics.jsonl") if name in row]
+    return [row[name] for row in read_rows(folder / "metrics.jsonl") if name in row]
 
 
 # ---- which weights ----

@@ -1,0 +1,55 @@
+"""``manifest.json``, the summary of a record: written for runs and for pipelines, and read back."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from r1.core.errors import Interrupted, TrainingHalted
+from r1.core.files import write_atomic
+from r1.core.secrets import redact
+
+FILE = "manifest.json"
+SCHEMA = 1
+STATUS_BY_ERROR = (((Interrupted, KeyboardInterrupt), "interrupted"), (TrainingHalted, "halted"))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest in a folder; empty if there is none, or none that can be read."""
+    try:
+        manifest = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    write_atomic(folder / FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def manifest_header(
+    status: str, error: BaseException | None, message: str, command: str, overrides: list[str]
+) -> dict[str, Any]:
+    """The first fields of a manifest, without secrets; ``message`` is what it says of the error."""
+    return {
+        "schema": SCHEMA,
+        "status": status,
+        "error": redact(f"{type(error).__name__}: {message}") if error else None,
+        "command": shlex.join(redact(shlex.split(command))),
+        "overrides": redact(overrides),
+    }
+
+
+def status_of(error: BaseException | None) -> str:
+    """The status of a run that ended with this error, or with none."""
+    if error is None:
+        return "finished"
+    return next((status for kinds, status in STATUS_BY_ERROR if isinstance(error, kinds)), "failed")
+
+
+def time_now() -> str:
+    """The local time with its offset from UTC, in seconds (ISO 8601)."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
