@@ -226,6 +226,6 @@ def test_a_hub_id_has_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_config_is_written_as_it_is(config: Callable[..., Config], tmp_path: Path) -> None:
     cfg = config("stage.lr=1.0e-6", "name='等等'")
-    provenance.write_config(tmp_path, cfg, ["stage.lr=1.0e-6", "name=等等"])
+    provenance.write_sources(tmp_path, cfg, ["stage.lr=1.0e-6", "name=等等"])
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == cfg
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "overrides.yaml")) == ["stage.lr=1.0e-6", "name=等等"]

@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from r1.core.console import format_estimate, status_line, strip_control_chars
-from r1.core.progress_counter import ProgressCounter
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
 from r1.train import progress
@@ -171,23 +170,4 @@ def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> 
 def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     progress.console.print("anything")
     assert capsys.readouterr() == ("", "anything\n")
-
-
-def test_counting_in_a_pipe_is_a_line_now_and_then(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with ProgressCounter("asking", 9) as counting:
-        counting.set_progress(1, "too soon")
-        monkeypatch.setattr(progress, "PLAIN_EVERY_S", -1.0)
-        counting.set_progress(5, "a [model]")
-    assert capsys.readouterr().err == "asking 5/9  a [model]\n"
-
-
-def test_counting_in_a_terminal_is_a_line_that_goes_away(terminal: io.StringIO) -> None:
-    with ProgressCounter("asking", 9) as counting:
-        counting.set_progress(5, "a [model]")
-        counting.bar.refresh()
-    assert "asking" in ESCAPE.sub("", terminal.getvalue())
-    assert "5/9" in ESCAPE.sub("", terminal.getvalue())
-    assert "a [model]" in ESCAPE.sub("", terminal.getvalue())
     assert terminal.getvalue().endswith("\x1b[1A\x1b[2K")  # up, and cleared
