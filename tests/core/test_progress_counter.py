@@ -27,7 +27,9 @@ def test_progress_in_a_pipe_prints_a_line_now_and_then(
 def test_progress_in_a_terminal_is_one_moving_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     sent = io.StringIO()
-    terminal = Console(file=sent, force_terminal=True, width=100, color_system="truecolor", highlight=False, emoji=False)
+    terminal = Console(
+        file=sent, force_terminal=True, width=100, color_system="truecolor", highlight=False, emoji=False
+    )
     monkeypatch.setattr(progress_counter, "console", terminal)
     with ProgressCounter("asking", 9) as counter:
         counter.set_progress(5, "a [model]")
