@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import warnings
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,42 +13,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_automatic_config_search_path
-from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from r1.config.hydra_adapter import (
+    HydraException,
+    HydraLoader,
+    Override,
+    open_loader,
+    parse_override,
+    set_hydra_config,
+)
 from r1.config.overrides import name
 from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
-from r1.core.paths import CONF, EXAMPLE_CONFS
+from r1.core.paths import CONF
 from r1.core.types import Config
 
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
 LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
 budget.register_resolvers()
-
-
-class ExampleConfigs(SearchPathPlugin):
-    """The config folders of examples/, behind r1's own."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in EXAMPLE_CONFS:
-            search_path.append(f"examples/{folder.parent.name}", f"file://{folder}")
-
-
-Plugins.instance().register(ExampleConfigs)
 
 
 @dataclass(frozen=True)
@@ -68,7 +51,7 @@ def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
     Raises:
         UserError: an override does not compose.
     """
-    with hydra(args) as loader:
+    with config_loader(args) as loader:
         if args.multirun and any(name(override).startswith("hydra/sweeper") for override in overrides):
             asked = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
         else:
@@ -76,7 +59,7 @@ def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
         return [point(loader, args, texts, number) for number, texts in enumerate(asked)]
 
 
-def grid(loader: Hydra, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
+def grid(loader: HydraLoader, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
     """For each run that is asked for the text of every override, in order; without -m there is one.
 
     Raises:
@@ -85,36 +68,32 @@ def grid(loader: Hydra, args: Namespace, overrides: Sequence[Override]) -> list[
     return [list(texts) for texts in itertools.product(*(_choices(loader, args, override) for override in overrides))]
 
 
-def _choices(loader: Hydra, args: Namespace, override: Override) -> list[str]:
+def _choices(loader: HydraLoader, args: Namespace, override: Override) -> list[str]:
     if not (args.multirun and override.is_sweep_override()):
         return [str(override.input_line)]
-    override.config_loader = loader.config_loader
     try:
-        return [text for (text,) in BasicSweeper.split_arguments([override], None)[0]]
+        return loader.sweep_choices(override)
     except HydraException as error:
         hint = "KEY=A,B or KEY=range(A,B); an interval needs a sweeper plugin"
         raise UserError(str(error), key="-m", hint=hint) from None
 
 
 @contextmanager
-def hydra(args: Namespace) -> Iterator[Hydra]:
-    """Hydra as its own main() would set it up, with r1's config folder and the user's --config-dir."""
-    path = create_automatic_config_search_path(None, None, str(CONF))
-    if args.config_dir is not None:
-        folder = Path(args.config_dir).absolute()
-        if not folder.is_dir():
-            hint = f"looked in {folder}"
-            raise UserError("there is no such folder", key="--config-dir", value=args.config_dir, hint=hint)
-        path.prepend("command-line", f"file://{folder}", SearchPathQuery("schema", None))
-    GlobalHydra.instance().clear()
-    version.setbase("1.3")  # a run stays in the working directory
-    try:
-        yield Hydra.create_main_hydra2("run", path)
-    finally:
-        GlobalHydra.instance().clear()
+def config_loader(args: Namespace) -> Iterator[HydraLoader]:
+    """Hydra's loader, with r1's config folder and the user's --config-dir.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = None if args.config_dir is None else Path(args.config_dir).absolute()
+    if folder and not folder.is_dir():
+        hint = f"looked in {folder}"
+        raise UserError("there is no such folder", key="--config-dir", value=args.config_dir, hint=hint)
+    with open_loader(folder) as loader:
+        yield loader
 
 
-def point(loader: Hydra, args: Namespace, texts: list[str], number: int = 0) -> Point:
+def point(loader: HydraLoader, args: Namespace, texts: list[str], number: int = 0) -> Point:
     """One run, composed.
 
     Raises:
@@ -123,31 +102,27 @@ def point(loader: Hydra, args: Namespace, texts: list[str], number: int = 0) -> 
     job = [f"hydra.job.num={number}", f"++hydra.job.id={number}"] if args.multirun else []
     _check_choices(loader, texts)
     try:
-        return Point([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, args, texts + job))
+        return Point([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, texts + job))
     except UserError:
         raise
     except Exception as error:  # Hydra, OmegaConf and YAML raise many kinds
-        raise UserErrors(list(_find_bad_override(loader, args, texts, error)) or [_config_error(error)]) from None
+        raise UserErrors(list(_find_bad_override(loader, texts, error)) or [_config_error(error)]) from None
 
 
-def _check_choices(loader: Hydra, texts: list[str]) -> None:
+def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
     """What Hydra would compose and nobody means: several options of one group, and the files that options share."""
     for text in texts:
-        override = OverridesParser.create().parse_rule(text, "override")
+        override = parse_override(text)
         key, value = override.key_or_group, override.value()
         odd = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
         if odd and (options := options_of(loader, key)):  # they are found in the files, which takes its time
             raise _wrong_option(override, options, "")
 
 
-def _compose(loader: Hydra, args: Namespace, texts: list[str]) -> Config:
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        cfg = loader.compose_config(args.config_name or "config", texts, RunMode.RUN, from_shell=False)
-    if caught:
-        raise UserError(str(caught[0].message), key="hydra.searchpath", hint="file://FOLDER, with its whole path")
+def _compose(loader: HydraLoader, texts: list[str]) -> Config:
+    cfg = loader.compose(texts)
     _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
-    HydraConfig.instance().cfg = cfg  # type: ignore[assignment]  # for ${hydra:job.num} and its like
+    set_hydra_config(cfg)
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
     return {
         key: OmegaConf.to_container(part, resolve=key not in FOR_STEPS) if OmegaConf.is_config(part) else part
@@ -165,20 +140,20 @@ def _check_hydra(node: Any, where: str = "hydra") -> None:
         _check_hydra(value, f"{where}.{key}")
 
 
-def _find_bad_override(loader: Hydra, args: Namespace, texts: list[str], error: Exception) -> Iterator[UserError]:
+def _find_bad_override(loader: HydraLoader, texts: list[str], error: Exception) -> Iterator[UserError]:
     """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
-    parsed = {text: OverridesParser.create().parse_rule(text, "override") for text in texts}
+    parsed = {text: parse_override(text) for text in texts}
     groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
     named = [text for text in texts if parsed[text].key_or_group in " ".join(_exception_texts(error))]
     good = [text for text in texts if text not in named]
     try:
-        before = _compose(loader, args, good)
+        before = _compose(loader, good)
     except Exception:  # several are at fault, or none
         good, named = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
-        before = _base(loader, args)
+        before = _base(loader)
     for text in named:
         try:
-            before = _compose(loader, args, [*good, text])
+            before = _compose(loader, [*good, text])
             good.append(text)
         except UserError as wrong:
             yield wrong
@@ -186,10 +161,10 @@ def _find_bad_override(loader: Hydra, args: Namespace, texts: list[str], error: 
             yield _explain_override(parsed[text], groups[text], before, _reason(wrong))
 
 
-def _base(loader: Hydra, args: Namespace) -> Config:
+def _base(loader: HydraLoader) -> Config:
     """The config without any override."""
     try:
-        return _compose(loader, args, [])
+        return _compose(loader, [])
     except UserError:
         raise
     except Exception as error:
@@ -277,9 +252,9 @@ def _at(config: Any, key: str) -> Any:
     return config
 
 
-def options_of(loader: Hydra, group: str) -> list[str]:
+def options_of(loader: HydraLoader, group: str) -> list[str]:
     """The options of a group, wherever they come from; none if there is no such group."""
-    return [option for option in loader.config_loader.get_group_options(group) if not option.startswith("_")]
+    return [option for option in loader.group_options(group) if not option.startswith("_")]
 
 
 def _reason(error: BaseException) -> str:

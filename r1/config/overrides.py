@@ -8,10 +8,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-
+from r1.config.hydra_adapter import Override, argument_parser, parse_override
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import REDACTED, redact
 
@@ -25,7 +22,7 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
     Raises:
         UserErrors: everything that can be seen without composing a config.
     """
-    parser = get_args_parser()
+    parser = argument_parser()
     parser.error = _unknown_flag  # type: ignore[method-assign]
     args = parser.parse_args(argv)
     if args.experimental_rerun:  # it would load a pickle
@@ -50,7 +47,7 @@ def parsed(texts: Iterable[str], multirun: bool = False) -> list[Override]:
     errors: list[UserError] = []
     for text in texts:
         try:
-            override = OverridesParser.create().parse_rule(text, "override")
+            override = parse_override(text)
         except Exception as error:  # the grammar raises many kinds
             errors.append(_unreadable(text, str(error)))
             continue

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from r1.config.hydra_adapter import HydraConfig
 from r1.core.errors import Interrupted, UserError, one_line
 from r1.core.secrets import redact
 from r1.distributed.process import shared_cores

@@ -11,12 +11,10 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Override
-from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
-from r1.config.compose import Point, hydra, points
+from r1.config.compose import Point, config_loader, points
+from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
 from r1.config.overrides import read
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
@@ -80,11 +78,11 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
         if "submitit_folder" in HydraConfig.get().launcher:
             print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
-    with hydra(args) as loader, stoppable() as stop:
+    with config_loader(args) as loader, stoppable() as stop:
         job = Job(execute, sys.argv, num_runs, stop)
         try:
             with redirect_stdout(sys.stderr):
-                batches = loader.multirun("config", job, texts)
+                batches = loader.multirun(job, texts)
         except Interrupted:
             raise
         except Exception as error:  # launchers raise many kinds
@@ -93,7 +91,7 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
             hint = "the records say how far each came; with output_dir='FOLDER/${hydra:job.num}' resume=auto goes on"
             value = f"{type(error).__name__}: {error}"
             raise UserError(message, key="hydra/launcher", value=value, hint=hint, code=1) from None
-        code = _report([ended for batch in batches or () for ended in batch])
+        code = _report([ended for batch in batches for ended in batch])
         stop.check()
     return code
 

@@ -258,7 +258,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         # objects that a config may not build
         ("reward.terms.accuracy._target_=os.system", ["may not build", "'os.system'", "objects of r1"]),
         ("reward.terms.accuracy._target_=builtins.open", ["may not build", "'builtins.open'"]),
-        ("reward.terms.accuracy._target_=r1.run.shlex.join", ["may not build", "belongs to shlex"]),
+        ("reward.terms.accuracy._target_=r1.train.record.shlex.join", ["may not build", "belongs to shlex"]),
         ("reward.terms.accuracy._target_=r1.no.such", ["no such object", "No module named 'r1.no'"]),
         ("reward.terms.accuracy._target_=", ["a target is a dotted path"]),
         ("+reward.terms.x._target_=subprocess.run", ["may not build", "'subprocess.run'"]),
@@ -658,7 +658,7 @@ def test_the_real_command_line_says_it_without_loading_torch(tmp_path: Path) -> 
     message = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert not any(line.rpartition("|")[2].strip() == "torch" for line in imported)
     assert message[0] == "r1: unknown key `stage.group_siz`: nothing reads it"
-    assert message[-1].split(None, 1) == ["do", "did you mean `stage.group_size`?"]
+    assert message[-1].split(None, 1) == ["hint", "did you mean `stage.group_size`?"]
     assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (CONFIG, "", [])
 
 

@@ -150,10 +150,10 @@ def test_a_value_that_fits(value: object, hint: Any) -> None:
 )
 def test_a_value_that_does_not_fit_and_what_was_meant(value: object, hint: Any, advice: str) -> None:
     (problem,) = check_value(value, hint, "a.b")
-    assert problem.where == "a.b"
-    assert problem.allowed == describe(hint)
-    assert advice in problem.do
-    assert bool(problem.do) == bool(advice)
+    assert problem.key == "a.b"
+    assert problem.expected == describe(hint)
+    assert advice in problem.hint
+    assert bool(problem.hint) == bool(advice)
 
 
 @given(st.one_of(st.booleans(), st.text(), st.floats(), st.none(), st.lists(st.integers())))
@@ -178,12 +178,12 @@ def test_a_range_holds_what_it_says(value: int) -> None:
 )
 def test_no_node_hides_in_a_plain_value(value: object, where: str) -> None:
     for hint in (Any, dict[str, Any], list[Any]):
-        assert [problem.where for problem in value_problems(value, hint, "a")] == [where]
+        assert [problem.key for problem in value_problems(value, hint, "a")] == [where]
 
 
 def test_a_missing_value_is_asked_for() -> None:
     (problem,) = value_problems("???", str, "data.path")
-    assert (problem.what, problem.do) == ("`data.path` has no value yet", "set it: data.path=...")
+    assert (problem.message, problem.hint) == ("`data.path` has no value yet", "set it: data.path=...")
 
 
 # ---- the allow-list ----
@@ -292,16 +292,16 @@ def test_a_node_that_fits() -> None:
 def test_everything_wrong_with_a_node_is_said_at_once() -> None:
     wrong = node(temperature=-1.0, batch_siz=4, _args_=[1])
     del wrong["batch_size"]
-    found = {problem.where: problem for problem in problems(wrong, "rollout", hint=Engine)}
+    found = {problem.key: problem for problem in problems(wrong, "rollout", hint=Engine)}
     assert set(found) == {"rollout.temperature", "rollout.batch_siz", "rollout._args_", "rollout.batch_size"}
-    assert found["rollout.batch_siz"].do == "did you mean `rollout.batch_size`?"
-    assert found["rollout.batch_size"].what == "`rollout.batch_size` is missing"
+    assert found["rollout.batch_siz"].hint == "did you mean `rollout.batch_size`?"
+    assert found["rollout.batch_size"].message == "`rollout.batch_size` is missing"
 
 
 def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
-    assert [p.where for p in problems(node(weight=1.0), "x")] == ["x.weight"]
+    assert [p.key for p in problems(node(weight=1.0), "x")] == ["x.weight"]
     assert problems(node(weight=1.0), "x", extra={"weight": float | None}) == []
-    assert [p.where for p in problems(node(), "x", extra={"weight": float | None})] == ["x.weight"]
+    assert [p.key for p in problems(node(), "x", extra={"weight": float | None})] == ["x.weight"]
 
 
 # ---- the voice of an error ----
@@ -310,7 +310,7 @@ def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
 def test_an_error_is_one_screen() -> None:
     error = UserError("a\nb\x1b[2J", key="x", value="y" * 1000, expected=["b", "c"], hint="d")
     lines = str(error).splitlines()
-    assert [line.split()[0] for line in lines] == ["a", "where", "given", "allowed", "do"]
+    assert [line.split()[0] for line in lines] == ["a", "key", "value", "expected", "hint"]
     assert lines[0] == "a b [2J"
     assert len(lines[2]) < 220
     assert lines[3] == "  expected b, c"

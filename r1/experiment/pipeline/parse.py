@@ -13,10 +13,9 @@ from itertools import chain
 from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
-from hydra._internal.hydra import Hydra
-from hydra.core.override_parser.types import Override
 
-from r1.config.compose import grid, hydra, point
+from r1.config.compose import config_loader, grid, point
+from r1.config.hydra_adapter import HydraLoader, Override
 from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
 from r1.core.provenance import PIPELINE_KEYS, differences
@@ -66,7 +65,7 @@ def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[s
         return []
     theirs = _parsed(of_step, bool(args.multirun))
     found: list[Pipeline | None] = []
-    with hydra(args) as loader:
+    with config_loader(args) as loader:
         for number, texts in enumerate(grid(loader, args, [*overrides, *(override for _, override in theirs)])):
             typed = list(zip(keys, texts, strict=False))
             own = [text for key, text in typed if _is_own(key)]
@@ -95,7 +94,7 @@ def _is_own(key: str) -> bool:
 
 
 def _pipeline(
-    loader: Hydra,
+    loader: HydraLoader,
     args: Namespace,
     own: list[str],
     everywhere: list[str],

@@ -10,13 +10,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.hydra import Hydra
-
 from r1.config.build import build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.config.check.rules import check_rules, output
-from r1.config.compose import hydra, point
+from r1.config.compose import config_loader, point
+from r1.config.hydra_adapter import HydraLoader
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
 from r1.core.types import Config
@@ -40,7 +39,7 @@ def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
     base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
     _check_base(base, pipeline.name)
     steps_dir = Path(cfg["steps_dir"] or base / "steps")
-    with hydra(args) as loader:
+    with config_loader(args) as loader:
         planner = Planner(loader, args, pipeline, steps_dir, digests)
         graphs = [planner.graph(seed) for seed in cfg["seeds"] or [None]]
     result = cfg["result"] or list(cfg["steps"])[-1]
@@ -61,7 +60,7 @@ class Planner:
     """Makes the nodes of one plan; ``found`` has each once, by its fingerprint."""
 
     def __init__(
-        self, loader: Hydra, args: Namespace, pipeline: Pipeline, steps_dir: Path, digests: dict[str, str]
+        self, loader: HydraLoader, args: Namespace, pipeline: Pipeline, steps_dir: Path, digests: dict[str, str]
     ) -> None:
         self.loader, self.args, self.pipeline = loader, args, pipeline
         self.steps_dir, self.digests = steps_dir, digests

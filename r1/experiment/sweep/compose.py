@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from hydra._internal.hydra import Hydra
-
 from r1.config.check.config import check_config
-from r1.config.compose import hydra, point
+from r1.config.compose import config_loader, point
+from r1.config.hydra_adapter import HydraLoader
 from r1.config.overrides import read
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import redact
@@ -45,7 +44,7 @@ class Composer(ExitStack):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loader: Hydra | None = None
+        self.loader: HydraLoader | None = None
         self.digests = dict[str, str]()
 
     def compose(self, values: Values, texts: Sequence[str]) -> Point:
@@ -61,7 +60,7 @@ class Composer(ExitStack):
             parts = [Part(n.step, n.fingerprint, n.config | {"model": n.model}) for n in made.nodes]
             return Point(values, parts, [node.config for node in made.results], asked[0].config["output_dir"])
         if self.loader is None:
-            self.loader = self.enter_context(hydra(args))
+            self.loader = self.enter_context(config_loader(args))
         one = point(self.loader, args, [str(override.input_line) for override in overrides])
         check_config(one.config, one.overrides)
         return Point(values, [Part("", label(values), one.config)], [one.config], one.config["output_dir"])

@@ -9,8 +9,8 @@ import re
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from r1.config.hydra_adapter import parse_override
 from r1.core.errors import UserError, as_yaml_null, format_value
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
@@ -21,7 +21,7 @@ UNREADABLE = object()
 def read_by_hydra(value: Any) -> Any:
     """What Hydra makes of a value that ``wandb agent`` hands over; ``UNREADABLE``: nothing, or several values."""
     try:
-        override = OverridesParser.create().parse_rule(f"x={value}", "override")
+        override = parse_override(f"x={value}")
         return UNREADABLE if override.is_sweep_override() else override.value()
     except Exception:  # the grammar raises many kinds
         return UNREADABLE

@@ -35,9 +35,8 @@ def _is_kept(text: str, names: Sequence[str]) -> bool:
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
     """The chosen options and the leaves of a run's config."""
-    from hydra.core.hydra_config import HydraConfig
-
     from r1.config.compose import points
+    from r1.config.hydra_adapter import HydraConfig
     from r1.config.overrides import read
 
     (point,) = points(*read(overrides))
