@@ -1,65 +1,161 @@
-"""What every metric means, in one place: the names in metrics.jsonl, in manifests, on W&B and on the report's page."""
+"""The registry of metrics: the meaning, direction and presentation of every name in metrics.jsonl and in manifests.
+
+To add a metric, compute it and register it here: the report, the sweeps and the progress line read this registry.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cache
+from typing import Literal
 
-MEANING = {
-    "val/pass@1": "share of held-out completions whose answer is right",
-    "val/pass@*": "chance that one of k completions is right, unbiased",
-    "val/maj@*": "chance that the majority answer of k completions is right",
-    "val/completion_length": "tokens in a completion",
-    "val/thinking_length": "tokens between the think tags",
-    "val/truncated": "share of completions that ran into the length limit",
-    "val/format": "share of completions in the strict form: thinking, then one answer, in their tags",
-    "val/language": "share of the thinking's words in its most frequent language, whatever that is",
-    "val/reflection": "share of completions that re-check or correct themselves",
-    "val/pair_accuracy": "share of held-out pairs in which the reward model prefers the chosen answer",
-    "val/loss": "Bradley-Terry loss of a reward model on held-out pairs",
-    "val/margin": "score of the chosen answer less that of the rejected one",
-    "val/reward": "mean weighted sum of the reward terms, where some questions have no gold answer",
-    "val/reward/*": "mean of this reward term, before its weight",
-    "val/scorer/*": "answers that the verifier could not work out, by reason",
-    "val/*/pass@1": "as val/pass@1, for one part of a mixture",
-    "val/*/reward": "mean weighted sum of the reward terms, for one part of a mixture",
-    "val/*/completion_length": "tokens in a completion, for one part of a mixture",
-    "val/*/format": "share of completions in the strict form, for one part of a mixture",
-    "train/reward": "mean weighted sum of the reward terms",
-    "train/reward_std": "standard deviation of the reward inside a group",
-    "train/frac_zero_std": "share of groups whose rewards are all equal: no signal",
-    "train/completion_length": "tokens in a training completion",
-    "train/truncated": "share of training completions that ran into the length limit",
-    "train/language": "share of the thinking's words in its most frequent language",
-    "train/reflection": "share of training completions that re-check or correct themselves",
-    "train/resampled": "share of groups without signal that were drawn again",
-    "train/loss": "the loss that is minimised, over the whole optimizer step",
-    "train/kl": "KL from the policy to the reference, per token",
-    "train/entropy": "entropy of the next token, mean over tokens",
-    "train/clip_frac": "share of tokens whose ratio is clipped",
-    "train/logprob_gap": "distance of the engine's log-probabilities from the trainer's",
-    "train/weights_lag": "optimizer steps by which the weights that sampled the batch are older than those it trains",
-    "train/grad_norm": "norm of the gradient before it is clipped",
-    "train/lr": "learning rate",
-    "train/divergence": "divergence of the student from its teacher, per token",
-    "train/pair_accuracy": "share of training pairs in which the reward model prefers the chosen answer",
-    "train/total_tokens": "completion tokens sampled since the start",
-    "train/num_tokens": "target tokens of the optimizer step",
-    "rejection/pass_rate": "mean share of right answers to a question",
-    "rejection/frac_unsolved": "share of questions without a right answer",
-    "rejection/*": "the model's own answers, by what became of them",
-    "questions/written": "questions that the student wrote",
-    "questions/*": "share of the student's questions that were rejected, by reason",
-    "distill/*": "the teacher's answers, by what became of them",
-    "reward/kl": "KL penalty of a completion, where the KL is part of the reward",
-    "reward/*_weighted": "mean of this reward term times its weight",
-    "reward/*": "mean of this reward term in training, before its weight",
-    "scorer/*": "answers that the verifier could not work out, by reason",
-    "time/rollout": "seconds of sampling",
-    "time/score": "seconds of scoring",
-    "time/*": "seconds",
-}
+SHARE = (0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric, or a family of metrics with the same meaning.
+
+    Attributes:
+        name: as it is logged; ``*`` stands for any text and makes it a family.
+        meaning: one line for the report.
+        unit: of the value; empty for a share, a score or a loss.
+        better: the direction of improvement; None: neither.
+        primary: rank among the metrics that a run is judged by, 0 first; its best checkpoint is chosen by the first.
+        per_part: also computed for each part of a mixture, as ``val/<part>/...``.
+        data_dependent: the data decides whether it is logged, so a config does not tell.
+        scaled_by_reward: its scale changes with the weights of the reward terms.
+        axis: fixed limits of its chart; None: those of its values.
+        main_chart, tile, progress: drawn at once, shown large in the report, shown in the progress line.
+    """
+
+    name: str
+    meaning: str
+    _: KW_ONLY
+    unit: str = ""
+    better: Literal["higher", "lower"] | None = None
+    primary: int | None = None
+    per_part: bool = False
+    data_dependent: bool = False
+    scaled_by_reward: bool = False
+    axis: tuple[float, float] | None = None
+    main_chart: bool = False
+    tile: bool = False
+    progress: bool = False
+
+    @property
+    def is_family(self) -> bool:
+        return "*" in self.name
+
+    @property
+    def label(self) -> str:
+        """The name without its first part: ``pass@1`` for ``val/pass@1``."""
+        return self.name.partition("/")[2]
+
+
+# The first metric or family that matches a name describes it, and the report shows metrics in this order.
+VALIDATION = (
+    Metric("val/pass@1", "share of held-out completions whose answer is right", better="higher",
+           primary=0, per_part=True, axis=SHARE, main_chart=True, tile=True, progress=True),
+    Metric("val/pass@*", "chance that one of k completions is right, unbiased", better="higher", axis=SHARE),
+    Metric("val/maj@*", "chance that the majority answer of k completions is right", better="higher",
+           axis=SHARE, main_chart=True, tile=True),
+    Metric("val/format", "share of completions in the strict form: thinking, then one answer, in their tags",
+           primary=3, per_part=True, axis=SHARE, main_chart=True),
+    Metric("val/language", "share of the thinking's words in its most frequent language, whatever that is",
+           axis=SHARE, main_chart=True, tile=True),
+    Metric("val/reflection", "share of completions that re-check or correct themselves", main_chart=True),
+    Metric("val/thinking_length", "length of the text between the think tags", unit="tokens",
+           main_chart=True, tile=True),
+    Metric("val/completion_length", "length of a completion", unit="tokens", per_part=True),
+    Metric("val/truncated", "share of completions that reached the length limit", axis=SHARE),
+    Metric("val/pair_accuracy", "share of held-out pairs in which the reward model prefers the chosen answer",
+           better="higher", primary=1, progress=True),
+    Metric("val/loss", "Bradley-Terry loss of a reward model on held-out pairs", better="lower"),
+    Metric("val/margin", "score of the chosen answer less that of the rejected one", better="higher"),
+    Metric("val/reward", "mean weighted sum of the reward terms, where some questions have no gold answer",
+           better="higher", primary=2, per_part=True, scaled_by_reward=True),
+    Metric("val/reward/accuracy", "mean of this reward term, before its weight", better="higher"),
+    Metric("val/reward/*", "mean of this reward term, before its weight"),
+    Metric("val/scorer/*", "answers that the verifier could not evaluate, by reason", data_dependent=True),
+)  # fmt: skip
+PER_PART = tuple(
+    replace(metric, name=f"val/*/{metric.label}", meaning=f"{metric.meaning}, for one part of a mixture",
+            primary=None, per_part=False, axis=None, main_chart=False, tile=False, progress=False)
+    for metric in VALIDATION
+    if metric.per_part
+)  # fmt: skip
+TRAINING = (
+    Metric("train/reward", "mean weighted sum of the reward terms", better="higher", scaled_by_reward=True,
+           main_chart=True, progress=True),
+    Metric("train/reward_std", "standard deviation of the reward inside a group", scaled_by_reward=True),
+    Metric("train/entropy", "entropy of the next token, mean over tokens", unit="nats", main_chart=True),
+    Metric("train/frac_zero_std", "share of groups whose rewards are all equal: no signal", axis=SHARE,
+           main_chart=True),
+    Metric("train/kl", "KL from the policy to the reference, per token", unit="nats", main_chart=True),
+    Metric("train/loss", "the loss that is minimised, over the whole optimizer step", better="lower",
+           scaled_by_reward=True, main_chart=True, progress=True),
+    Metric("train/completion_length", "length of a training completion", unit="tokens"),
+    Metric("train/truncated", "share of training completions that reached the length limit"),
+    Metric("train/language", "share of the thinking's words in its most frequent language"),
+    Metric("train/reflection", "share of training completions that re-check or correct themselves"),
+    Metric("train/resampled", "share of groups without signal that were drawn again"),
+    Metric("train/clip_frac", "share of tokens whose ratio is clipped"),
+    Metric("train/logprob_gap", "mean distance of the engine's log-probabilities from the trainer's",
+           unit="nats"),
+    Metric("train/weights_lag", "age of the weights that sampled the batch", unit="optimizer steps"),
+    Metric("train/grad_norm", "norm of the gradient before it is clipped"),
+    Metric("train/lr", "learning rate"),
+    Metric("train/divergence", "divergence of the student from its teacher, per token", unit="nats",
+           better="lower"),
+    Metric("train/pair_accuracy", "share of training pairs in which the reward model prefers the chosen answer",
+           better="higher"),
+    Metric("train/total_tokens", "completions sampled since the start", unit="tokens"),
+    Metric("train/num_tokens", "targets of the optimizer step", unit="tokens"),
+    Metric("reward/kl", "KL penalty of a completion, where the KL is part of the reward"),
+    Metric("reward/*_weighted", "mean of this reward term times its weight", scaled_by_reward=True),
+    Metric("reward/*", "mean of this reward term in training, before its weight"),
+    Metric("scorer/*", "answers that the verifier could not evaluate, by reason", data_dependent=True),
+    Metric("rejection/pass_rate", "mean share of right answers to a question", better="higher",
+           data_dependent=True),
+    Metric("rejection/frac_unsolved", "share of questions without a right answer", better="lower",
+           data_dependent=True),
+    Metric("rejection/*", "number of the model's own answers, by outcome", data_dependent=True),
+    Metric("questions/written", "questions that the student wrote", data_dependent=True),
+    Metric("questions/*", "share of the student's questions that were rejected, by reason",
+           data_dependent=True),
+    Metric("distill/*", "number of the teacher's answers, by outcome", data_dependent=True),
+    Metric("time/rollout", "time for sampling", unit="seconds", data_dependent=True),
+    Metric("time/score", "time for scoring", unit="seconds", data_dependent=True),
+    Metric("time/*", "time", unit="seconds", data_dependent=True),
+)  # fmt: skip
+METRICS = (*VALIDATION, *PER_PART, *TRAINING)
+PRIMARY_METRICS = tuple(
+    metric.name for metric in sorted(METRICS, key=lambda metric: metric.primary or 0) if metric.primary is not None
+)
+
+
+@cache
+def metric_named(name: str) -> Metric:
+    """The registered metric or family of a name; a bare one, without a meaning, for a metric that is not r1's."""
+    return next((metric for metric in METRICS if fnmatchcase(name, metric.name)), Metric(name, ""))
 
 
 def meaning(name: str) -> str:
-    """One line about a metric; empty for one that is not r1's. The first pattern of ``MEANING`` that fits decides."""
-    return next((text for pattern, text in MEANING.items() if fnmatchcase(name, pattern)), "")
+    """One line about a metric, with its unit; empty for one that is not r1's."""
+    metric = metric_named(name)
+    return f"{metric.meaning} ({metric.unit})" if metric.unit else metric.meaning
+
+
+def display_order(name: str) -> tuple[int, str]:
+    """Sort key of the report's tables and charts: the registry's order, metrics that are not r1's last."""
+    metric = metric_named(name)
+    return METRICS.index(metric) if metric in METRICS else len(METRICS), name
+
+
+def primary_metric(names: Iterable[str]) -> str:
+    """The metric among ``names`` that a run is judged by; the most important one overall where none is among them."""
+    present = set(names)
+    return next((name for name in PRIMARY_METRICS if name in present), PRIMARY_METRICS[0])

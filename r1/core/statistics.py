@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Z95 = 1.959964
 T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # two-sided, by seeds - 2
-PRIMARY_METRICS = ("val/pass@1", "val/pair_accuracy", "val/reward", "val/format")
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,3 @@ def mean(scores: Sequence[float], num_samples: int) -> Estimate:
     m = sum(scores) / count
     half = Z95 * math.sqrt(sum((s - m) ** 2 for s in scores) / max(count - 1, 1) / count)
     return Estimate(m, m - half, m + half, count * num_samples)
-
-
-def primary_metric(figures: Mapping[str, Estimate]) -> str:
-    """The figure that a run is known by, and that its best model is chosen by."""
-    return next(name for name in PRIMARY_METRICS if name in figures)

@@ -11,9 +11,9 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from r1.core import statistics
 from r1.core.batch import BatchPlan
 from r1.core.errors import TrainingHalted
+from r1.core.metrics import primary_metric
 from r1.core.seeds import batch_indices, derive_seed
 from r1.core.statistics import Estimate
 from r1.data.base import Data, Row
@@ -175,7 +175,7 @@ class Stage(L.LightningModule):
 
     def improved(self, start: dict[str, Estimate]) -> bool:
         """Whether this validation's headline is the best so far, the run's start included; ``best`` remembers it."""
-        name = statistics.primary_metric(self.figures)
+        name = primary_metric(self.figures)
         value = self.figures[name].value
         if value <= (self.best or {name: start[name].value})[name]:
             return False

@@ -15,14 +15,14 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from r1.core.console import console, format_estimate, status_line, strip_control_chars
+from r1.core.metrics import METRICS, primary_metric
 from r1.core.progress_counter import PLAIN_INTERVAL_S
-from r1.core.statistics import PRIMARY_METRICS, primary_metric
 
 if TYPE_CHECKING:
     from r1.core.statistics import Estimate
     from r1.train.run_state import RunState
 
-SHOWN = (("train/reward", "reward"), ("train/loss", "loss"), *((name, name[4:]) for name in PRIMARY_METRICS[:2]))
+SHOWN = sorted((m for m in METRICS if m.progress), key=lambda metric: metric.name.startswith("val/"))  # training first
 CORRECT_LABELS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
 
 
@@ -65,7 +65,7 @@ class Progress(Callback):
 
     def line(self, trainer: L.Trainer) -> str:
         metrics = trainer.callback_metrics
-        shown = [f"{label} {float(metrics[name]):.3f}" for name, label in SHOWN if name in metrics]
+        shown = [f"{one.label} {float(metrics[one.name]):.3f}" for one in SHOWN if one.name in metrics]
         return "  ".join([*shown, f"{self.tokens * trainer.world_size / (time.monotonic() - self.started):,.0f} tok/s"])
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:

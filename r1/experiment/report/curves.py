@@ -6,18 +6,12 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
-from r1.core.metrics import meaning
+from r1.core.metrics import SHARE, display_order, meaning, metric_named
 from r1.core.runs import RunRecord
 from r1.experiment.report.variants import SeedGroup
 
-MAIN = (  # drawn at once; the rest is folded
-    *("val/pass@1", "val/maj@*", "val/thinking_length", "val/format", "val/language", "val/reflection"),
-    *("train/reward", "train/entropy", "train/frac_zero_std", "train/kl", "train/loss"),
-)
-SHARES = ("val/pass@", "val/maj@", "val/format", "val/language", "val/truncated", "train/frac_zero_std")
 MAX_POINTS, MIN_POINTS = 300, 20  # of one curve
 Series = dict[str, Any]
 
@@ -29,14 +23,14 @@ def charts(variants: Sequence[SeedGroup], budget: int) -> list[dict[str, Any]]:
         budget: points over all curves of the page, about.
     """
     rows = [by_metric(variant.runs) for variant in variants]
-    names = sorted({name for held in rows for name in held if not name.endswith("_weighted")}, key=_rank)
+    names = sorted({name for held in rows for name in held if not name.endswith("_weighted")}, key=_main_first)
     points = min(MAX_POINTS, max(MIN_POINTS, budget // max(1, len(names) * len(variants))))
     return [
         {
             "name": name,
             "meaning": meaning(name),
-            "main": _rank(name)[0] < len(MAIN),
-            "share": name.startswith(SHARES),
+            "main": metric_named(name).main_chart,
+            "share": metric_named(name).axis == SHARE,
             "smooth": not name.startswith("val/"),
             "series": [
                 {"v": v, **series(held[name], points)} | {"ci": _intervals(variants[v], name)}
@@ -101,8 +95,5 @@ def _round(value: float) -> float:
     return float(f"{value:.4g}") if abs(value) < 1e4 else round(value, 1)
 
 
-def _rank(name: str) -> tuple[int, int, str]:
-    kinds = ("val/", "train/", "reward/", "scorer/")
-    kind = next((i for i, start in enumerate(kinds) if name.startswith(start)), len(kinds))
-    place = next((i for i, main in enumerate(MAIN) if fnmatchcase(name, main)), len(MAIN))
-    return place, kind, name
+def _main_first(name: str) -> tuple[bool, int, str]:
+    return not metric_named(name).main_chart, *display_order(name)

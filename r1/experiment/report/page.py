@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from r1.core.metrics import meaning
+from r1.core.metrics import meaning, metric_named
 from r1.core.provenance import flatten
 from r1.core.runs import RunRecord
 from r1.experiment.report.curves import charts, stacks
@@ -20,7 +20,6 @@ MAX_BYTES = 3_000_000
 MAX_DRAWN, MAX_STACKS, MAX_ROWS = 10, 6, 400  # variants with curves, with stacked rewards, and in tables
 POINTS, CHARS = 40_000, 1_000_000  # curve points and characters of completions
 ROW_PX, ARC_PX = 36, 10  # of the lineage graph
-TILES = ("val/pass@1", "val/maj@", "val/language", "val/thinking_length")
 
 
 def page(found: CollectedRuns) -> str:
@@ -103,8 +102,9 @@ def _tiles(made: Sequence[SeedGroup]) -> list[str]:
     """The few figures of a single variant that are shown large."""
     if len(made) != 1:
         return []
-    found = [next((name for name in reversed(made[0].final) if name.startswith(tile)), None) for tile in TILES]
-    return [name for name in found if name]
+    # of maj@k, the one family among them, the last k
+    tiles = {metric.name: name for name in made[0].final if (metric := metric_named(name)).tile}
+    return list(tiles.values())
 
 
 def _yaml(run: RunRecord) -> str:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from r1.core import statistics
+from r1.core.metrics import display_order
 from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
 from r1.core.runs import RunRecord
 
 IGNORED = {*NOT_IN_FINGERPRINT, "seed", "threads"}
 MAX_KEYS, MAX_CHARS = 3, 80  # of a variant's name
-FIRST = ("val/pass@1", "val/pass@", "val/maj@", "val/format", "val/language", "val/reflection", "val/thinking_length")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def _figures(runs: Sequence[RunRecord], when: str) -> dict[str, SeedEstimate]:
     """Of one run its own figures with their intervals; of several the mean over those that have the figure."""
     held = [_recorded(run, when) for run in runs]
     names = {name for figures in held for name in figures}
-    return {name: over_seeds([f[name] for f in held if name in f]) for name in sorted(names, key=_rank)}
+    return {name: over_seeds([f[name] for f in held if name in f]) for name in sorted(names, key=display_order)}
 
 
 def _recorded(run: RunRecord, when: str) -> dict[str, SeedEstimate]:
@@ -122,8 +122,3 @@ def over_seeds(figures: Sequence[SeedEstimate]) -> SeedEstimate:
     share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
     low, high = (max(0.0, over.low), min(1.0, over.high)) if share else (over.low, over.high)
     return SeedEstimate(over.value, low, high, sum(figure.n for figure in figures))
-
-
-def _rank(name: str) -> tuple[int, str]:
-    """The figures one looks at first."""
-    return next((i for i, start in enumerate(FIRST) if name.startswith(start)), len(FIRST)), name

@@ -5,62 +5,52 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from typing import Any
 
 from r1.core.errors import UserError, suggest
-from r1.core.metrics import MEANING, meaning
+from r1.core.metrics import METRICS, meaning, metric_named
 from r1.core.types import Config
 
-DATA_DEPENDENT = (
-    "val/scorer/*",
-    "rejection/*",
-    "questions/*",
-    "distill/*",
-    "scorer/*",
-    "time/*",
-)  # names that the data decides
-SCALED = ("train/reward*", "val/reward", "val/*/reward", "reward/*_weighted", "train/loss")  # by the reward's weights
-HIGHER = (
-    "val/pass@*", "val/maj@*", "val/*/pass@1", "val/reward", "val/reward/accuracy", "val/*/reward", "train/reward",
-    "val/pair_accuracy", "train/pair_accuracy", "val/margin", "rejection/pass_rate",
-)  # fmt: skip
-LOWER = ("val/loss", "train/loss", "train/divergence", "rejection/frac_unsolved")
-OF_REWARD = re.compile(r"(^|[.+])reward([./@]|$)")
+GOALS = {"higher": "maximize", "lower": "minimize"}
+REWARD_KEY = re.compile(r"(^|[.+])reward([./@]|$)")
 
 
 def names(cfg: Config) -> list[str]:
-    """The metrics that a run of this config may log, apart from ``DATA_DEPENDENT``."""
-    found = [name for name in MEANING if "*" not in name]
-    found += [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
-    terms = cfg["reward"]["terms"]
-    found += [name for term in terms for name in (f"val/reward/{term}", f"reward/{term}", f"reward/{term}_weighted")]
-    families = [name.rpartition("/")[2] for name in MEANING if name.startswith("val/*/")]
-    return found + [f"val/{part}/{last}" for part in cfg["data"].get("parts", {}) for last in families]
+    """The metrics that a run of this config may log, apart from those that depend on the data."""
+    single = [m.name for m in METRICS if not m.is_family and not m.name.startswith("val/reward/")]
+    of_k = [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
+    of_terms = [
+        name
+        for term in cfg["reward"]["terms"]
+        for name in (f"val/reward/{term}", f"reward/{term}", f"reward/{term}_weighted")
+    ]
+    parts = cfg["data"].get("parts", {})
+    return single + of_k + of_terms + [f"val/{part}/{m.label}" for part in parts for m in METRICS if m.per_part]
 
 
 def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
     """Everything wrong with the metric of a sweep over some parameters.
 
     Args:
-        goal: empty: what is wrong with it is said already.
+        goal: empty: its error is reported already.
         results: the configs of the runs that are to log the metric.
     """
     where = "metric.name"
+    registered = metric_named(metric)
     logged = [set(names(cfg)) for cfg in results]
     known = set[str].intersection(*logged) if logged else {metric}
-    if metric not in known and not any(fnmatchcase(metric, pattern) for pattern in DATA_DEPENDENT):
+    if metric not in known and not registered.data_dependent:
         message = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
         of_k = re.match(r"val/(pass|maj)@\d", metric)
         expected = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
         hint = "val.ks says which k there are" if of_k else suggest(metric, sorted(known))
         yield UserError(message, key=where, value=metric, expected=expected, hint=hint)
         return
-    weights = [name for name in swept if OF_REWARD.search(name)]
-    if weights and _is(metric, SCALED):
+    weights = [name for name in swept if REWARD_KEY.search(name)]
+    if weights and registered.scaled_by_reward:
         message = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
         yield UserError(message, key=where, value=metric, hint="val/pass@1, which no weight changes")
-    better = "maximize" if _is(metric, HIGHER) else "minimize" if _is(metric, LOWER) else goal
+    better = GOALS[registered.better] if registered.better else goal
     if goal and goal != better:
         message = f"the sweep would look for the worst: {meaning(metric)}"
         yield UserError(message, key="metric.goal", value=goal, hint=f"goal: {better}")
@@ -82,7 +72,3 @@ def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserEr
             f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
         )
         yield UserError(message, key=f"early_terminate.{key}", value=spec[key], hint="lower it, or lower val.every")
-
-
-def _is(metric: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(metric, pattern) for pattern in patterns)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from r1.core.metrics import METRICS
 from r1.core.statistics import Estimate
 from r1.data.base import Row
 from r1.reward.base import Scores
 from r1.stage.validation.metrics import Sample, reward, summarise
 
-PER_SOURCE_METRICS = ("val/pass@1", "val/reward", "val/completion_length", "val/format")
+PER_PART_METRICS = tuple(metric for metric in METRICS if metric.per_part)
 
 
 def validation_metrics(
@@ -26,7 +27,7 @@ def validation_metrics(
         if mine := [b for b, row in enumerate(rows) if row["part"] == part]:
             own = overall_metrics([samples[b] for b in mine], scores.part(mine), num_samples, ks)
             found |= {
-                f"val/{part}/{name.removeprefix('val/')}": own[name] for name in PER_SOURCE_METRICS if name in own
+                f"val/{part}/{metric.label}": own[metric.name] for metric in PER_PART_METRICS if metric.name in own
             }
     return found
 

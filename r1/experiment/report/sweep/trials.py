@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from r1.core.metrics import primary_metric
 from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
 from r1.core.runs import RunRecord
-from r1.core.statistics import PRIMARY_METRICS
 from r1.experiment.report.variants import IGNORED, SeedEstimate, differing_keys
 
 Value = bool | int | float | str | None
@@ -155,6 +155,5 @@ def _varies(name: str) -> bool:
 
 def headline(runs: Sequence[RunRecord]) -> str:
     """The metric of runs that no sweep file names one for."""
-    held = {name for run in runs for name in [*(run.manifest["metrics"].get("final") or {})]}
-    held = held or {name for run in runs for row in run.metrics for name in row}
-    return next((name for name in PRIMARY_METRICS if name in held), PRIMARY_METRICS[0])
+    final = {name for run in runs for name in run.manifest["metrics"].get("final") or {}}
+    return primary_metric(final or {name for run in runs for row in run.metrics for name in row})
