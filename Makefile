@@ -23,6 +23,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tests/support/words.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
