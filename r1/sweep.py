@@ -1,4 +1,4 @@
-"""python -m r1.sweep FILE: the sweep of a W&B sweep file on this machine, with no account; again, and it goes on."""
+"""python -m r1.sweep FILE: run a W&B sweep file on this machine, without an account; the same command resumes it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 from r1.core.cli import print_error
 from r1.core.errors import UserError
 from r1.distributed.slurm import requeue_on_preemption
-from r1.experiment.sweep.file import Sweep, read
+from r1.experiment.sweep.file import Sweep, read_sweep
 
-EXIT = """Several of these commands may work on one sweep at the same time. Exit code: 0 if any point has finished,
-128 + signal if it was asked to stop, else that of the first point that failed."""
+EPILOG = """Several of these commands may work on one sweep at the same time. Exit code: 0 if any point has finished,
+128 + signal if a signal stopped it, else that of the first point that failed."""
 
 
 def main() -> None:
@@ -29,19 +29,19 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m r1.sweep", description=__doc__, epilog=EXIT)
+    parser = argparse.ArgumentParser(prog="python -m r1.sweep", description=__doc__, epilog=EPILOG)
     parser.add_argument("file", metavar="FILE", help="a W&B sweep file")
-    parser.add_argument("--workers", metavar="N", type=_count, default=1, help="points at once (default: 1)")
-    parser.add_argument("--count", metavar="N", type=_count, help="points of the sweep in all, at most")
+    parser.add_argument("--workers", metavar="N", type=_positive_int, default=1, help="points at once (default: 1)")
+    parser.add_argument("--count", metavar="N", type=_positive_int, help="points of the sweep in all, at most")
     parser.add_argument("--storage", metavar="URL", help="sqlite:///FILE or FILE.log (default: study.db there)")
     parser.add_argument("--name", metavar="NAME", help="outputs/sweeps/NAME (default: the file's name)")
-    parser.add_argument("--retry-failed", action="store_true", help="run the points again that have failed")
-    parser.add_argument("--check", action="store_true", help="check every point and what it costs; run nothing")
-    parser.add_argument("--report", action="store_true", help="make the page of what has been run; run nothing")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed points again")
+    parser.add_argument("--check", action="store_true", help="check every point and print the cost; run nothing")
+    parser.add_argument("--report", action="store_true", help="write the page of the points so far; run nothing")
     return parser
 
 
-def _count(text: str) -> int:
+def _positive_int(text: str) -> int:
     if (number := int(text)) < 1:
         raise ValueError
     return number
@@ -49,11 +49,11 @@ def _count(text: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.check:
-        from r1.experiment.sweep.check import check
+        from r1.experiment.sweep.check import check_sweep
 
-        check(args.file, args.workers)
+        check_sweep(args.file, args.workers)
         return 0
-    sweep = read(args.file)
+    sweep = read_sweep(args.file)
     sweep = replace(sweep, name=args.name or sweep.name)
     folder = _folder(sweep)
     if args.report:
@@ -61,38 +61,36 @@ def _run(args: argparse.Namespace) -> int:
 
         print(report([str(folder)], None))
         return 0
-    return _search(sweep, folder, args)
+    return _run_sweep(sweep, folder, args)
 
 
 def _folder(sweep: Sweep) -> Path:
     if not re.fullmatch(r"\w[\w.-]*", sweep.name):
-        expected = "letters, digits, _ - ."
-        raise UserError(
-            "a sweep's name is a folder's", key="name", value=sweep.name, expected=expected, hint="--name NAME"
-        )
+        message, expected = "a sweep's name is also a folder's", "letters, digits, _ - ."
+        raise UserError(message, key="name", value=sweep.name, expected=expected, hint="--name NAME")
     return Path("outputs", "sweeps", sweep.name)
 
 
-def _search(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
-    """Run what is left of a sweep, and say what it has found."""
+def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
+    """Run the remaining points of a sweep and print its summary; returns the exit code."""
     if not find_spec("optuna"):
         raise UserError("a sweep without W&B needs Optuna", key="python -m r1.sweep", hint="pip install 'r1[optuna]'")
     from r1.core.console import console
-    from r1.experiment.sweep import storage
     from r1.experiment.sweep.display import SweepDisplay
     from r1.experiment.sweep.runner import Runner, is_pipeline
-    from r1.experiment.sweep.space import Space
+    from r1.experiment.sweep.space import SearchSpace
+    from r1.experiment.sweep.storage import storage_url
     from r1.experiment.sweep.study import Study
     from r1.experiment.sweep.summary import final_summary
 
-    place = storage.url(folder, args.storage)
-    space = Space(sweep)
-    is_pipeline(sweep.overrides(space.values(dict(space.drawn(0)))))  # what is wrong with every point, before the first
-    study = Study(sweep, folder, place, args.count, args.retry_failed)
-    with SweepDisplay(study) as board:
-        runner = Runner(study, args.workers, board)
+    url = storage_url(folder, args.storage)
+    space = SearchSpace(sweep)
+    is_pipeline(sweep.overrides(space.values(dict(space.random_point(0)))))  # raises the errors that all points share
+    study = Study(sweep, folder, url, args.count, args.retry_failed)
+    with SweepDisplay(study) as display:
+        runner = Runner(study, args.workers, display)
         runner.run()
-    console.print(final_summary(study, place))
+    console.print(final_summary(study, url))
     print(folder)
     if runner.stop_signal is not None:
         return 128 + runner.stop_signal

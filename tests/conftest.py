@@ -27,9 +27,9 @@ from r1.config.overrides import read
 from r1.core.paths import CONF
 from r1.data.arithmetic import arithmetic, row, worked_solution
 from r1.data.base import Data, Row
-from r1.experiment.pipeline.node import Plan
-from r1.experiment.pipeline.parse import pipelines, split_step_overrides
-from r1.experiment.pipeline.plan import plan
+from r1.experiment.pipeline.node import PipelinePlan
+from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
+from r1.experiment.pipeline.plan import plan_pipeline
 from r1.experiment.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
@@ -282,20 +282,20 @@ def asked(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
     def read_back(*argv: str, **keys: Any) -> list[Pipeline]:
         flags = [text for text in argv if text.startswith("-")]
         rest, of_step = split_step_overrides([*flags, *write(**keys), *(text for text in argv if text not in flags)])
-        return pipelines(*read(rest), of_step)
+        return parse_pipelines(*read(rest), of_step)
 
     return read_back
 
 
 @pytest.fixture
-def planned(write: Callable[..., list[str]]) -> Callable[..., Plan]:
+def planned(write: Callable[..., list[str]]) -> Callable[..., PipelinePlan]:
     """``planned("steps.sft.stage.lr=1", steps=...)``: the plan of a command line."""
 
-    def made(*argv: str, **keys: Any) -> Plan:
+    def made(*argv: str, **keys: Any) -> PipelinePlan:
         rest, of_step = split_step_overrides([*write(**keys), *argv])
         args, overrides = read(rest)
-        (pipeline,) = pipelines(args, overrides, of_step)
-        return plan(args, pipeline, {})
+        (pipeline,) = parse_pipelines(args, overrides, of_step)
+        return plan_pipeline(args, pipeline, {})
 
     return made
 

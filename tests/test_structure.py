@@ -21,8 +21,8 @@ from r1.config.check.schema import META, resolve, signature
 from r1.config.overrides import read
 from r1.core.paths import CONF
 from r1.core.types import Config
-from r1.experiment.pipeline.parse import pipelines
-from r1.experiment.pipeline.plan import plan
+from r1.experiment.pipeline.parse import parse_pipelines
+from r1.experiment.pipeline.plan import plan_pipeline
 
 ROOT = CONF.parent
 CODE = sorted((ROOT / "r1").rglob("*.py"))
@@ -111,8 +111,8 @@ def test_option_composes_into_a_config_that_fits_the_code(composed: Compose, gro
 def test_pipeline_steps_compose_and_fit_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     args, overrides = read([f"experiment={name}", "seeds=[0]"])
-    (pipeline,) = pipelines(args, overrides, {})
-    assert [node.step for node in plan(args, pipeline, {}).nodes] == list(pipeline.steps)
+    (pipeline,) = parse_pipelines(args, overrides, {})
+    assert [node.step for node in plan_pipeline(args, pipeline, {}).nodes] == list(pipeline.steps)
 
 
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])

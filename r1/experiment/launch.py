@@ -23,7 +23,7 @@ from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_run_dir
 from r1.distributed.signals import stoppable
 from r1.experiment.hydra_jobs import Execute, Job, run_and_report_errors
-from r1.experiment.pipeline.parse import pipelines, split_step_overrides
+from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 
 
 def launch(argv: list[str], execute: Execute) -> int:
@@ -36,11 +36,11 @@ def launch(argv: list[str], execute: Execute) -> int:
     args, overrides = read(argv)
     if args.multirun:
         _require_single_process("-m")
-    if asked_pipelines := [] if args.help or args.info else pipelines(args, overrides, of_step):
-        from r1.experiment.pipeline.run import print_steps, run
+    if asked_pipelines := [] if args.help or args.info else parse_pipelines(args, overrides, of_step):
+        from r1.experiment.pipeline.run import print_steps, run_pipelines
 
         _require_single_process("steps")
-        return print_steps(asked_pipelines) if args.cfg else run(args, asked_pipelines)
+        return print_steps(asked_pipelines) if args.cfg else run_pipelines(args, asked_pipelines)
     if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
     asked = points(args, overrides)

@@ -126,7 +126,7 @@ def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     argv = ["-m", "stage.group_size=4,8", "stage.examples_per_step=16"]
     with pytest.raises(UserError, match="64, 128"):
-        launch(argv, lambda *_: pytest.fail("a run was started"))
+        launch(argv, lambda *_: pytest.fail_point("a run was started"))
     assert not list(tmp_path.iterdir())
 
 

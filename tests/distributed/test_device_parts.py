@@ -105,7 +105,7 @@ def test_several_runs_are_not_started_once_per_device(alone: pytest.MonkeyPatch,
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}.items():
         alone.setenv(name, str(value))
     with pytest.raises(UserError, match="start the processes of each themselves"):
-        launch(words, lambda *_: pytest.fail("started"))
+        launch(words, lambda *_: pytest.fail_point("started"))
 
 
 def test_a_rank_is_told_what_torchrun_would_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:

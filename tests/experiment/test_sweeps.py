@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from r1.core.paths import CONF
-from r1.experiment.sweep.check import checked_sweep
-from r1.experiment.sweep.preview import show
+from r1.experiment.sweep.check import load_and_compose
+from r1.experiment.sweep.preview import print_preview
 
 FILES = sorted((CONF.parent / "sweeps").glob("*.yaml"))
 POINTS = {"group_size": 5, "hyperband": 7, "lr_kl": 5, "pipeline": 3, "reward_weights": 6, "seeds": 1}
@@ -35,12 +35,12 @@ def test_every_point_can_run(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    sweep, points = checked_sweep(str(file))
+    sweep, points = load_and_compose(str(file))
     assert (sweep.name, sweep.metric, sweep.goal) == (file.stem, "val/pass@1", "maximize")
     assert len(points) == POINTS[file.stem]
     assert file.read_text().startswith("# "), "the question that it answers"
     assert "?" in file.read_text().partition("\n")[0]
-    show(sweep, points, workers=2)
+    print_preview(sweep, points, workers=2)
     said = " ".join(capsys.readouterr().err.split())
     assert COMES_TO[file.stem] in said
     assert list(tmp_path.iterdir()) == [], "nothing was written"

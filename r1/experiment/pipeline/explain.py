@@ -10,40 +10,40 @@ from r1.core.console import console, status_line
 from r1.core.errors import UserError, as_yaml_null, format_value
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
-from r1.experiment.pipeline.node import Node, Plan
+from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 
-MOST = 6  # differences shown
+MAX_REASONS = 6  # differences shown
 
 
-def show(plan: Plan) -> None:
+def print_plan(plan: PipelinePlan) -> None:
     """The plan, one line for each run, and below it why it is not there already."""
     done = sum(node.done for node in plan.nodes)
     console.print(status_line(f"dry run: {len(plan.nodes)} runs, {done} of them cached; nothing was written"))
     width = max(len(str(node)) for node in plan.nodes)
     for node in plan.nodes:
         console.print(status_line(f"{node!s:{width}}  {cache_status(node):13}  {node.folder}"))
-        for line in [] if node.done else reasons(node):
+        for line in [] if node.done else reasons_to_run(node):
             console.print(status_line(f"{'':{width}}    {line}"))
 
 
-def cache_status(node: Node) -> str:
+def cache_status(node: PipelineNode) -> str:
     """``cached``, ``will continue`` (its folder holds a run that has not finished) or ``will run``."""
     return "cached" if node.done else "will continue" if node.manifest else "will run"
 
 
-def reasons(node: Node) -> list[str]:
+def reasons_to_run(node: PipelineNode) -> list[str]:
     """Why there is no finished record of a node: what differs from the record of its step that is nearest to it."""
     if held := node.manifest:
         return [f"its record is {held['status']}"]
-    earlier = [changes(run, node) for run in _records(node)]
+    earlier = [config_changes(run, node) for run in _records(node)]
     if not earlier:
         return ["there is no record of this step"]
     lines = min(earlier, key=len) or ["its record has another fingerprint"]
-    rest = len(lines) - MOST
-    return lines[:MOST] + ([f"and {rest} more differences"] if rest > 0 else [])
+    rest = len(lines) - MAX_REASONS
+    return lines[:MAX_REASONS] + ([f"and {rest} more differences"] if rest > 0 else [])
 
 
-def _records(node: Node) -> Iterator[RunRecord]:
+def _records(node: PipelineNode) -> Iterator[RunRecord]:
     for manifest in sorted(node.folder.parent.glob("*/manifest.json")):
         try:
             yield read_run(str(manifest.parent))
@@ -51,7 +51,7 @@ def _records(node: Node) -> Iterator[RunRecord]:
             continue
 
 
-def changes(run: RunRecord, node: Node) -> list[str]:
+def config_changes(run: RunRecord, node: PipelineNode) -> list[str]:
     """One line for each thing that keeps ``run`` from being the run that ``node`` asks for."""
     then = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(run.config), run.manifest["parents"])
     now = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(redact(node.config)), node.parents)
@@ -63,7 +63,7 @@ def changes(run: RunRecord, node: Node) -> list[str]:
     return lines
 
 
-def _line(node: Node, key: str, then: Any, now: Any) -> str:
+def _line(node: PipelineNode, key: str, then: Any, now: Any) -> str:
     for needed in node.needs:
         if isinstance(now, str) and now.startswith(needed.fingerprint):
             return f"{key}: {needed} is not the run that it was"

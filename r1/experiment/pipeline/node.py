@@ -13,7 +13,7 @@ from r1.experiment.pipeline.steps import Pipeline
 
 
 @dataclass
-class Node:
+class PipelineNode:
     """One run to be: a step under one seed.
 
     Attributes:
@@ -25,9 +25,9 @@ class Node:
 
     step: str
     seed: int | None
-    essentials: list[str]
+    own_overrides: list[str]
     overrides: list[str]
-    needs: list[Node]
+    needs: list[PipelineNode]
     config: Config
     data: str
     parents: list[dict[str, Any]]
@@ -54,7 +54,7 @@ class Node:
 
 
 @dataclass
-class Plan:
+class PipelinePlan:
     """What a pipeline comes to.
 
     Attributes:
@@ -67,11 +67,11 @@ class Plan:
     pipeline: Pipeline
     base: Path
     steps_dir: Path
-    nodes: list[Node]
-    results: list[Node]
+    nodes: list[PipelineNode]
+    results: list[PipelineNode]
 
 
-def depends_on_unfinished(path: Any, needs: Sequence[Node]) -> bool:
+def depends_on_unfinished(path: Any, needs: Sequence[PipelineNode]) -> bool:
     """Whether a value lies in the record of a step that has not ended."""
     places = [node.folder for node in needs if not node.done]
     return isinstance(path, str) and any(Path(path).is_relative_to(place) for place in places)

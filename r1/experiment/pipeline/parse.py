@@ -20,12 +20,12 @@ from r1.config.overrides import name, parsed
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
 from r1.core.provenance import PIPELINE_KEYS, differences
 from r1.core.types import Config
-from r1.experiment.pipeline.steps import Pipeline, Step, errors_for_step, ordered
+from r1.experiment.pipeline.steps import Pipeline, PipelineStep, errors_for_step, sort_steps
 
 PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
-OWN = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # overrides of the pipeline itself
-OF_STEP = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
-TYPES: dict[str, Any] = {
+PIPELINE_OVERRIDES = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # overrides of the pipeline itself
+STEP_OVERRIDE = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
+PIPELINE_TYPES: dict[str, Any] = {
     "shared": list[str],
     "seeds": Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None,
     "workers": Annotated[int, Ge(1)],
@@ -42,7 +42,7 @@ def split_step_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, list
     """Take ``steps.NAME.KEY=VALUE`` off a command line: the rest, and ``KEY=VALUE`` by step."""
     rest, of_step = list[str](), dict[str, list[str]]()
     for text in argv:
-        if found := OF_STEP.fullmatch(text):
+        if found := STEP_OVERRIDE.fullmatch(text):
             prefix, step, override = found.groups()
             of_step.setdefault(step, []).append(prefix + override)
         else:
@@ -50,7 +50,7 @@ def split_step_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, list
     return rest, of_step
 
 
-def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[str, list[str]]) -> list[Pipeline]:
+def parse_pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[str, list[str]]) -> list[Pipeline]:
     """The pipelines that a command line asks for, one for each point of a grid (-m); none: it asks for runs.
 
     Args:
@@ -63,13 +63,13 @@ def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[s
     keys = [name(override).partition(".")[0] for override in overrides]
     if not of_step and not {"experiment", "steps"} & set(keys):
         return []
-    theirs = _parsed(of_step, bool(args.multirun))
+    theirs = _parse_step_overrides(of_step, bool(args.multirun))
     found: list[Pipeline | None] = []
     with config_loader(args) as loader:
         for number, texts in enumerate(grid(loader, args, [*overrides, *(override for _, override in theirs)])):
             typed = list(zip(keys, texts, strict=False))
-            own = [text for key, text in typed if _is_own(key)]
-            everywhere = [text for key, text in typed if not _is_own(key)]
+            own = [text for key, text in typed if _is_pipeline_override(key)]
+            everywhere = [text for key, text in typed if not _is_pipeline_override(key)]
             single = [(step, text) for (step, _), text in zip(theirs, texts[len(keys) :], strict=True)]
             found.append(_pipeline(loader, args, own, everywhere, single, number))
     asked = [pipeline for pipeline in found if pipeline]
@@ -81,7 +81,7 @@ def pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[s
     return asked
 
 
-def _parsed(of_step: Mapping[str, list[str]], multirun: bool) -> list[tuple[str, Override]]:
+def _parse_step_overrides(of_step: Mapping[str, list[str]], multirun: bool) -> list[tuple[str, Override]]:
     found: list[tuple[str, Override]] = []
     for step, texts in of_step.items():
         with errors_for_step(step):
@@ -89,8 +89,8 @@ def _parsed(of_step: Mapping[str, list[str]], multirun: bool) -> list[tuple[str,
     return found
 
 
-def _is_own(key: str) -> bool:
-    return key in OWN or key.startswith("hydra")
+def _is_pipeline_override(key: str) -> bool:
+    return key in PIPELINE_OVERRIDES or key.startswith("hydra")
 
 
 def _pipeline(
@@ -108,34 +108,34 @@ def _pipeline(
             message = "no pipeline is chosen, so there are no steps"
             raise UserError(message, key=f"steps.{single[0][0]}", hint="experiment=NAME of a pipeline")
         return None
-    _check(cfg, everywhere)
+    _check_pipeline(cfg, everywhere)
     _check_unused_keys(cfg, point(loader, args, [], number).config)
     steps = {}
     for step, texts in cfg["steps"].items():
         with errors_for_step(step):
             layers = [texts, everywhere, [text for other, text in single if other == step]]
-            _check_places(chain(cfg["shared"], *layers))
-            steps[step] = Step(cfg["shared"], layers)
+            _check_step_keys(chain(cfg["shared"], *layers))
+            steps[step] = PipelineStep(cfg["shared"], layers)
     for step, text in single:
         if step not in steps:
             where, hint = f"steps.{step}", suggest(step, steps, "steps.")
             raise UserError(f"there is no step `{step}`", key=where, value=text, expected=steps, hint=hint)
-    typed = [*own, *everywhere, *(_typed(step, text) for step, text in single)]
-    return Pipeline(cfg["name"] or _name(own), cfg, typed, everywhere, ordered(steps))
+    typed = [*own, *everywhere, *(_as_typed(step, text) for step, text in single)]
+    return Pipeline(cfg["name"] or _experiment_name(own), cfg, typed, everywhere, sort_steps(steps))
 
 
-def _name(own: list[str]) -> str:
+def _experiment_name(own: list[str]) -> str:
     """The experiment's."""
     chosen = [text.partition("=")[2] for text in own if text.lstrip("+").startswith("experiment=")]
     return "_".join(re.findall(r"[\w-]+", "".join(chosen))) or "pipeline"
 
 
-def _typed(step: str, text: str) -> str:
+def _as_typed(step: str, text: str) -> str:
     override = text.lstrip("+~")
     return f"{text[: len(text) - len(override)]}steps.{step}.{override}"
 
 
-def _check(cfg: Config, everywhere: list[str]) -> None:
+def _check_pipeline(cfg: Config, everywhere: list[str]) -> None:
     from r1.config.check.schema import check_value, problems
 
     steps = cfg["steps"]
@@ -143,7 +143,7 @@ def _check(cfg: Config, everywhere: list[str]) -> None:
         raise UserError(
             "a pipeline has steps", key="steps", value=as_yaml_null(steps), expected="NAME: [overrides of a run]"
         )
-    found = [error for key, hint in TYPES.items() for error in check_value(cfg[key], hint, key)]
+    found = [error for key, hint in PIPELINE_TYPES.items() for error in check_value(cfg[key], hint, key)]
     found += [error for step, texts in steps.items() for error in check_value(texts, list[str], f"steps.{step}")]
     for step in steps:
         if not re.fullmatch(r"[A-Za-z]\w*", str(step)):
@@ -163,12 +163,12 @@ def _check(cfg: Config, everywhere: list[str]) -> None:
 def _check_unused_keys(cfg: Config, default: Config) -> None:
     """What a pipeline's file sets outside its steps, no run would ever read."""
     for key, _, value in differences(default, cfg):
-        if key.partition(".")[0] not in (*OWN, "extensions"):  # of the page
+        if key.partition(".")[0] not in (*PIPELINE_OVERRIDES, "extensions"):  # of the page
             hint = f"put it into the step that needs it, or for every step: shared: [{key}={value}]"
             raise UserError(f"a pipeline sets `{key}`, which none of its steps would read", key=key, hint=hint)
 
 
-def _check_places(texts: Iterable[str]) -> None:
+def _check_step_keys(texts: Iterable[str]) -> None:
     for text in texts:
         key = text.lstrip("+~").partition("=")[0]
         if key in (*PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS) or key.startswith("hydra"):

@@ -20,12 +20,12 @@ from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
 from r1.core.types import Config
 from r1.distributed.process import escape_hydra
-from r1.experiment.pipeline.node import Node, Plan, depends_on_unfinished
-from r1.experiment.pipeline.steps import REFERENCE, Pipeline, Step, errors_for_step
+from r1.experiment.pipeline.node import PipelineNode, PipelinePlan, depends_on_unfinished
+from r1.experiment.pipeline.steps import REFERENCE, Pipeline, PipelineStep, errors_for_step
 from r1.train.fit import silence_third_party_logging
 
 
-def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
+def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> PipelinePlan:
     """Compose and check every step.
 
     Args:
@@ -40,12 +40,12 @@ def plan(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) -> Plan:
     _check_base(base, pipeline.name)
     steps_dir = Path(cfg["steps_dir"] or base / "steps")
     with config_loader(args) as loader:
-        planner = Planner(loader, args, pipeline, steps_dir, digests)
+        planner = PipelinePlanner(loader, args, pipeline, steps_dir, digests)
         graphs = [planner.graph(seed) for seed in cfg["seeds"] or [None]]
     result = cfg["result"] or list(cfg["steps"])[-1]
     nodes = list(planner.found.values())
     _check_parts(nodes)
-    return Plan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
+    return PipelinePlan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
 
 
 def _check_base(base: Path, name: str) -> None:
@@ -56,7 +56,7 @@ def _check_base(base: Path, name: str) -> None:
         raise UserError(message, key="output_dir", value=str(base), hint="take another output_dir")
 
 
-class Planner:
+class PipelinePlanner:
     """Makes the nodes of one plan; ``found`` has each once, by its fingerprint."""
 
     def __init__(
@@ -64,15 +64,15 @@ class Planner:
     ) -> None:
         self.loader, self.args, self.pipeline = loader, args, pipeline
         self.steps_dir, self.digests = steps_dir, digests
-        self.found: dict[str, Node] = {}
+        self.found: dict[str, PipelineNode] = {}
 
-    def graph(self, seed: int | None) -> dict[str, Node]:
+    def graph(self, seed: int | None) -> dict[str, PipelineNode]:
         """All steps under one seed.
 
         Raises:
             UserErrors: as above.
         """
-        nodes: dict[str, Node] = {}
+        nodes: dict[str, PipelineNode] = {}
         errors: list[UserError] = []
         for name, step in self.pipeline.steps.items():
             if not nodes.keys() >= set(step.needs):
@@ -87,11 +87,11 @@ class Planner:
             raise UserErrors(list(map(self._with_step_hint, errors)))
         return nodes
 
-    def _node(self, name: str, step: Step, seed: int | None, nodes: dict[str, Node]) -> Node:
+    def _node(self, name: str, step: PipelineStep, seed: int | None, nodes: dict[str, PipelineNode]) -> PipelineNode:
         needs = [nodes[other] for other in step.needs]
         texts = [_resolve_references(text, nodes) for text in step.overrides(seed)]
         cfg = point(self.loader, self.args, texts).config
-        _check(cfg, texts, needs)
+        _check_config(cfg, texts, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
         parents = provenance.find_parents(provenance.input_paths(cfg), planned)
         from_outside = provenance.replace_paths_by_fingerprint(cfg["data"], parents) == cfg["data"]
@@ -100,8 +100,10 @@ class Planner:
         if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
         folder = self.steps_dir / name / fingerprint[:12]
-        model = _model(cfg["model"], needs)
-        return Node(name, seed, step.essentials(), texts, needs, cfg, data, parents, folder, fingerprint, model)
+        model = _checkable_model(cfg["model"], needs)
+        return PipelineNode(
+            name, seed, step.own_overrides(), texts, needs, cfg, data, parents, folder, fingerprint, model
+        )
 
     def _with_step_hint(self, error: UserError) -> UserError:
         """Advice where a step was given what was meant for another."""
@@ -119,12 +121,12 @@ class Planner:
         return self.digests[key]
 
 
-def _resolve_references(text: str, nodes: dict[str, Node]) -> str:
+def _resolve_references(text: str, nodes: dict[str, PipelineNode]) -> str:
     """An override with the folders of the steps that it refers to."""
     return REFERENCE.sub(lambda match: escape_hydra(str(nodes[match[1]].folder)), text)
 
 
-def _check(cfg: Config, texts: list[str], needs: list[Node]) -> None:
+def _check_config(cfg: Config, texts: list[str], needs: list[PipelineNode]) -> None:
     """All that can be known of a config while some of what it reads is yet to be made."""
     if cfg["steps"] is not None:
         raise UserError("a step is a run, not a pipeline", key="experiment")
@@ -137,7 +139,7 @@ def _check(cfg: Config, texts: list[str], needs: list[Node]) -> None:
             raise UserErrors(found) from None
 
 
-def _check_parts(nodes: list[Node]) -> None:
+def _check_parts(nodes: list[PipelineNode]) -> None:
     """Build what is to run and can be built, and compare its parts.
 
     Raises:
@@ -157,7 +159,7 @@ def _check_parts(nodes: list[Node]) -> None:
         raise UserErrors(errors)
 
 
-def _model(own: Config, needs: Sequence[Node]) -> Config:
+def _checkable_model(own: Config, needs: Sequence[PipelineNode]) -> Config:
     for node in needs:
         if depends_on_unfinished(own["path"], [node]):
             start = node.model

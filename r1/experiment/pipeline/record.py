@@ -20,13 +20,13 @@ from r1.core.manifest import manifest_header, status_of, time_now, write_manifes
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate, mean_over_seeds
-from r1.experiment.pipeline.node import Node, Plan
+from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 
-SHOWN = "val/pass@1"
+HEADLINE_METRIC = "val/pass@1"
 
 
 @dataclass
-class State:
+class NodeState:
     """How far a node has come: waiting, cached, running, finished, failed, interrupted or blocked.
 
     Attributes:
@@ -46,9 +46,9 @@ class PipelineRecord:
         UserError: another process runs this pipeline, or its folder cannot be written.
     """
 
-    def __init__(self, plan: Plan, command: str) -> None:
+    def __init__(self, plan: PipelinePlan, command: str) -> None:
         self.plan, self.command = plan, command
-        self.states = {node.fingerprint: State("cached" if node.done else "waiting") for node in plan.nodes}
+        self.states = {node.fingerprint: NodeState("cached" if node.done else "waiting") for node in plan.nodes}
 
     def __enter__(self) -> PipelineRecord:
         self._lock = lock_folder(self.plan.base.absolute())
@@ -67,7 +67,7 @@ class PipelineRecord:
         own = self.plan.pipeline.config["extensions"]
         extensions = sorted({*own, *(name for node in self.plan.nodes for name in node.config["extensions"])})
         self._provenance = provenance.describe_environment({"extensions": extensions, "threads": None})
-        provenance.write_sources(self.dir, pipeline.written(), pipeline.overrides)
+        provenance.write_sources(self.dir, pipeline.as_yaml(), pipeline.overrides)
         self.write("running")
 
     def __exit__(
@@ -86,11 +86,11 @@ class PipelineRecord:
             **self._provenance,
             "wall_s": round(time.monotonic() - self._started, 3),
             "ended": time_now(),
-            "metrics": {when: figures(self.plan.results, when) for when in ("start", "final")},
+            "metrics": {when: result_metrics(self.plan.results, when) for when in ("start", "final")},
         }
         write_manifest(self.dir, manifest)
 
-    def _step(self, node: Node) -> dict[str, Any]:
+    def _step(self, node: PipelineNode) -> dict[str, Any]:
         return {
             "name": node.step,
             "seed": node.seed,
@@ -110,7 +110,7 @@ class PipelineRecord:
         for node in self.plan.nodes:
             state = self.states[node.fingerprint]
             took = format_duration(state.wall_s) if state.wall_s else ""
-            before, after = (figures([node], when).get(SHOWN) for when in ("start", "final"))
+            before, after = (result_metrics([node], when).get(HEADLINE_METRIC) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
             last = format_estimate(Estimate(**after)) if after else ""
             place = str(node.folder.relative_to(self.plan.steps_dir.parent))
@@ -118,7 +118,7 @@ class PipelineRecord:
         return Group(table, status_line(f"record: {self.dir}"))
 
 
-def figures(nodes: list[Node], when: str) -> dict[str, Any]:
+def result_metrics(nodes: list[PipelineNode], when: str) -> dict[str, Any]:
     """The figures that all of some runs have at their ``start`` or as their ``final``; over several, their mean."""
     held = [node.manifest["metrics"][when] for node in nodes if node.done and node.manifest]
     if len(held) < len(nodes):

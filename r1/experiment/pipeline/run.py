@@ -16,23 +16,23 @@ from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
 if TYPE_CHECKING:
-    from r1.experiment.pipeline.node import Plan
+    from r1.experiment.pipeline.node import PipelinePlan
 
 
-def run(args: Namespace, asked: list[Pipeline]) -> int:
+def run_pipelines(args: Namespace, asked: list[Pipeline]) -> int:
     """The exit code: of several pipelines (-m) the highest; a signal ends them all.
 
     Raises:
         UserError: one of them cannot run, so none is started.
         Interrupted: by a signal.
     """
-    from r1.experiment.pipeline.explain import show
-    from r1.experiment.pipeline.plan import plan
+    from r1.experiment.pipeline.explain import print_plan
+    from r1.experiment.pipeline.plan import plan_pipeline
 
     plans, digests = [], dict[str, str]()
     for number, pipeline in enumerate(asked, 1):
         try:
-            plans.append(plan(args, pipeline, digests))
+            plans.append(plan_pipeline(args, pipeline, digests))
         except UserError as error:
             if len(asked) == 1:
                 raise
@@ -42,12 +42,12 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
         check_equal_compute([node.config for made in plans for node in made.nodes if node.step == step])
     if all(pipeline.config["dry_run"] for pipeline in asked):
         for made in plans:
-            show(made)
+            print_plan(made)
         return 0
     codes = []
     for made in plans:
         try:
-            print(start(args, made))
+            print(run_plan(args, made))
         except UserError as error:
             if len(asked) == 1:
                 raise
@@ -55,7 +55,7 @@ def run(args: Namespace, asked: list[Pipeline]) -> int:
     return max(codes, default=0)
 
 
-def start(args: Namespace, plan: Plan) -> Path:
+def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
     """Run one plan into its record's folder."""
     from r1.core.console import console
     from r1.experiment.pipeline.record import PipelineRecord
@@ -69,12 +69,12 @@ def start(args: Namespace, plan: Plan) -> Path:
     finally:
         if hasattr(record, "dir"):
             console.print(record.table())
-            page(plan.pipeline.config, record.dir)
+            write_page(plan.pipeline.config, record.dir)
     return record.dir
 
 
-def page(cfg: Config, folder: Path) -> None:
-    """Make what the pipeline names as its ``page``, of whatever steps have finished, and say where it is."""
+def write_page(cfg: Config, folder: Path) -> None:
+    """Make what the pipeline names as its ``write_page``, of whatever steps have finished, and say where it is."""
     from r1.core.console import console, status_line
 
     if cfg["page"]:
@@ -84,5 +84,5 @@ def page(cfg: Config, folder: Path) -> None:
 def print_steps(asked: list[Pipeline]) -> int:
     """``--cfg job``: what each step is started with."""
     for pipeline in asked:
-        print(OmegaConf.to_yaml(OmegaConf.create(pipeline.written())).rstrip())
+        print(OmegaConf.to_yaml(OmegaConf.create(pipeline.as_yaml())).rstrip())
     return 0

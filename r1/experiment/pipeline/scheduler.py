@@ -14,8 +14,8 @@ from r1.core.console import console, format_duration, status_line
 from r1.core.errors import LOCKED, SWEEPS, Interrupted, UserError, one_line
 from r1.core.files import is_locked
 from r1.distributed.process import LOG, Process, output_overrides, signals
-from r1.experiment.pipeline.node import Node
-from r1.experiment.pipeline.record import SHOWN, PipelineRecord, State
+from r1.experiment.pipeline.node import PipelineNode
+from r1.experiment.pipeline.record import HEADLINE_METRIC, NodeState, PipelineRecord
 
 POLL_S = 0.05
 AGENT = (*SWEEPS, "WANDB_RUN_ID")  # of a sweep: its one run is the step with the result
@@ -31,7 +31,7 @@ class Steps:
     def __init__(self, record: PipelineRecord, flags: list[str]) -> None:
         self.record, self.flags = record, flags
         self.nodes = record.plan.nodes
-        self.running: list[tuple[Node, Process]] = []
+        self.running: list[tuple[PipelineNode, Process]] = []
         self.signals: list[int] = []
         self.stop_signal: int | None = None
         self.failed: UserError | None = None
@@ -82,14 +82,14 @@ class Steps:
             if free and not self.signals and self.stop_signal is None and self._is_ready(node):
                 self._start(node)
 
-    def _is_ready(self, node: Node) -> bool:
+    def _is_ready(self, node: PipelineNode) -> bool:
         there = all(self._state(needed).status in ("cached", "finished") for needed in node.needs)
         return there and self._state(node).status == "waiting"
 
-    def _state(self, node: Node) -> State:
+    def _state(self, node: PipelineNode) -> NodeState:
         return self.record.states[node.fingerprint]
 
-    def _start(self, node: Node) -> None:
+    def _start(self, node: PipelineNode) -> None:
         """Start a step, unless another pipeline has made it meanwhile, or is making it."""
         if node.done:
             self._state(node).status = "cached"
@@ -105,10 +105,10 @@ class Steps:
         is_result = node is self.record.plan.results[0]  # of several seeds the first: an agent has one run
         self.running.append((node, start(node, self.flags, is_result)))
         self._state(node).status = "running"
-        self._say(node, f"{begun}: {' '.join(node.essentials)}")
+        self._say(node, f"{begun}: {' '.join(node.own_overrides)}")
         self.record.write("running")
 
-    def _ended(self, node: Node, process: Process) -> None:
+    def _ended(self, node: PipelineNode, process: Process) -> None:
         state = self._state(node)
         state.wall_s = process.wall_s
         if node.done:
@@ -124,7 +124,7 @@ class Steps:
             self._fail(node, process.code, state.error or "")
         self.record.write("running")
 
-    def _fail(self, node: Node, code: int, error: str) -> None:
+    def _fail(self, node: PipelineNode, code: int, error: str) -> None:
         console.print(f"   {escape(error)}")
         blocked = self._block(node)
         for other in blocked:
@@ -134,7 +134,7 @@ class Steps:
         failed = UserError(message, key=f"steps.{node.step}", value=error, hint=hint, code=code)
         self.failed = self.failed or failed
 
-    def _block(self, failed: Node) -> list[Node]:
+    def _block(self, failed: PipelineNode) -> list[PipelineNode]:
         """Everything that needs it, and what needs that: the nodes are in order."""
         lost = [failed]
         for node in self.nodes:
@@ -143,20 +143,20 @@ class Steps:
                 lost.append(node)
         return lost[1:]
 
-    def _say(self, node: Node, what: str) -> None:
+    def _say(self, node: PipelineNode, what: str) -> None:
         width = max(len(str(other)) for other in self.nodes)
         console.print(status_line(f"{node!s:{width}}  {one_line(what)}"))
 
 
-def start(node: Node, flags: list[str], is_result: bool) -> Process:
+def start(node: PipelineNode, flags: list[str], is_result: bool) -> Process:
     """A step's own process; a sweep that runs the pipeline is to see the figures of the result's step alone."""
     env = {name: value for name, value in os.environ.items() if is_result or name not in AGENT}
     return Process([*flags, *node.overrides, *output_overrides(node.folder)], node.folder, env)
 
 
-def metric_change(node: Node) -> str:
+def metric_change(node: PipelineNode) -> str:
     """``, pass@1 0.371 -> 0.920`` of a node that has finished."""
     held = node.manifest if node.done else None
-    found = [held["metrics"][when].get(SHOWN) for when in ("start", "final")] if held else []
+    found = [held["metrics"][when].get(HEADLINE_METRIC) for when in ("start", "final")] if held else []
     values = [f"{figure['value']:.3f}" for figure in found if figure]
     return f", pass@1 {' -> '.join(dict.fromkeys(values))}" if values else ""

@@ -17,7 +17,7 @@ REFERENCE = re.compile(r"\$\{step:([^{}]*)\}")
 
 
 @dataclass(frozen=True)
-class Step:
+class PipelineStep:
     """One step: its overrides in layers, of which the later wins, and the steps that it refers to."""
 
     shared: list[str]
@@ -26,16 +26,16 @@ class Step:
 
     def overrides(self, seed: int | None = None) -> list[str]:
         """What its command line holds; a step that sets its own seed keeps it."""
-        return merged(self.shared, [] if seed is None else [f"seed={seed}"], *self.layers)
+        return merge_overrides(self.shared, [] if seed is None else [f"seed={seed}"], *self.layers)
 
     @property
     def has_seed(self) -> bool:
         """Whether it sets its own."""
         return any(text.startswith("seed=") for text in self.overrides())
 
-    def essentials(self) -> list[str]:
+    def own_overrides(self) -> list[str]:
         """What sets it apart from the other steps."""
-        return merged(*self.layers)
+        return merge_overrides(*self.layers)
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class Pipeline:
     config: Config
     overrides: list[str]
     global_overrides: list[str]
-    steps: dict[str, Step]
+    steps: dict[str, PipelineStep]
 
-    def written(self) -> Config:
+    def as_yaml(self) -> Config:
         """The pipeline as the YAML file that it could have been."""
-        steps = {name: step.essentials() for name, step in self.steps.items()}
+        steps = {name: step.own_overrides() for name, step in self.steps.items()}
         return {"name": self.name} | {key: self.config[key] for key in PIPELINE_KEYS} | {"steps": steps}
 
 
-def merged(*layers: Sequence[str]) -> list[str]:
+def merge_overrides(*layers: Sequence[str]) -> list[str]:
     """One list of overrides in which every key stands once: of several, the later wins."""
     kept: dict[str, str] = {}
     for override in chain.from_iterable(map(parsed, layers)):
@@ -72,14 +72,14 @@ def merged(*layers: Sequence[str]) -> list[str]:
     return list(kept.values())
 
 
-def ordered(steps: dict[str, Step]) -> dict[str, Step]:
+def sort_steps(steps: dict[str, PipelineStep]) -> dict[str, PipelineStep]:
     """The steps with what each needs, every one behind those that it needs, else as they are.
 
     Raises:
         UserError: a reference to no step, or in a circle.
     """
     needs = {step: _references(step, steps) for step in steps}
-    found: dict[str, Step] = {}
+    found: dict[str, PipelineStep] = {}
 
     def add(step: str, path: list[str]) -> None:
         if step in path:
@@ -95,7 +95,7 @@ def ordered(steps: dict[str, Step]) -> dict[str, Step]:
     return found
 
 
-def _references(step: str, steps: Mapping[str, Step]) -> list[str]:
+def _references(step: str, steps: Mapping[str, PipelineStep]) -> list[str]:
     with errors_for_step(step):
         texts = steps[step].overrides()
     needed = list(dict.fromkeys(REFERENCE.findall("\n".join(texts))))

@@ -13,16 +13,16 @@ from r1.config.overrides import read
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import redact
 from r1.core.types import Config
-from r1.experiment.pipeline.parse import pipelines, split_step_overrides
-from r1.experiment.pipeline.plan import plan
+from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
+from r1.experiment.pipeline.plan import plan_pipeline
 from r1.experiment.sweep.points import Values
 
-MAX_FAILED = 6  # points that fail before the rest is left alone: most mistakes are in all of them
+MAX_FAILED = 6  # points that fail before the rest is skipped: most mistakes are in all points
 
 
 @dataclass(frozen=True)
-class Part:
-    """One run of a point: its step of a pipeline (else empty), what names it, and its config."""
+class PointRun:
+    """One run of a point: its step of a pipeline (else empty), a name that is unique to it, and its config."""
 
     step: str
     fingerprint: str
@@ -30,71 +30,81 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One point: its runs, the configs of those whose figures are its own, and the folder that it asks for."""
+class ComposedPoint:
+    """One point.
+
+    Attributes:
+        runs: one, or the steps of a pipeline.
+        results: the configs of the runs whose metrics count as the point's.
+        output_dir: the folder that the command line sets for it.
+    """
 
     values: Values
-    parts: list[Part]
+    runs: list[PointRun]
     results: list[Config]
     output_dir: str | None
 
 
-class Composer(ExitStack):
-    """Composes one point after the other; the files and datasets that they share are read once."""
+class PointComposer(ExitStack):
+    """Composes one point after the other; config files and datasets that points share are read once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.loader: HydraLoader | None = None
         self.digests = dict[str, str]()
 
-    def compose(self, values: Values, texts: Sequence[str]) -> Point:
-        """One point from what stands behind ``-m r1.run``.
+    def compose(self, values: Values, argv: Sequence[str]) -> ComposedPoint:
+        """One point from the arguments of ``r1.run``.
 
         Raises:
             UserErrors: everything that keeps it from running.
         """
-        rest, of_step = split_step_overrides(texts)
-        args, overrides = read(rest)
-        if asked := pipelines(args, overrides, of_step):
-            made = plan(args, asked[0], self.digests)
-            parts = [Part(n.step, n.fingerprint, n.config | {"model": n.model}) for n in made.nodes]
-            return Point(values, parts, [node.config for node in made.results], asked[0].config["output_dir"])
+        argv, step_overrides = split_step_overrides(argv)
+        args, overrides = read(argv)
+        if pipelines := parse_pipelines(args, overrides, step_overrides):
+            plan = plan_pipeline(args, pipelines[0], self.digests)
+            runs = [PointRun(node.step, node.fingerprint, node.config | {"model": node.model}) for node in plan.nodes]
+            results = [node.config for node in plan.results]
+            return ComposedPoint(values, runs, results, pipelines[0].config["output_dir"])
         if self.loader is None:
             self.loader = self.enter_context(config_loader(args))
-        one = point(self.loader, args, [str(override.input_line) for override in overrides])
-        check_config(one.config, one.overrides)
-        return Point(values, [Part("", label(values), one.config)], [one.config], one.config["output_dir"])
+        run = point(self.loader, args, [str(override.input_line) for override in overrides])
+        check_config(run.config, run.overrides)
+        runs = [PointRun("", format_values(values), run.config)]
+        return ComposedPoint(values, runs, [run.config], run.config["output_dir"])
 
 
-def compose_all(asked: Sequence[tuple[Values, list[str]]]) -> tuple[list[Point], list[UserError]]:
-    """The points that compose, and what is wrong with the others: each error once, with what it depends on."""
-    made, failed = list[Point](), list[Values]()
+def compose_all(points: Sequence[tuple[Values, list[str]]]) -> tuple[list[ComposedPoint], list[UserError]]:
+    """The points that compose, and the errors of the others: each error once, naming the points that have it."""
+    composed, failed = list[ComposedPoint](), list[Values]()
     errors = dict[str, tuple[UserError, list[Values]]]()
-    with Composer() as composer:
-        for values, texts in asked:
+    with PointComposer() as composer:
+        for values, argv in points:
             try:
-                made.append(composer.compose(values, texts))
+                composed.append(composer.compose(values, argv))
             except UserError as error:
                 failed.append(values)
                 for one in error.errors if isinstance(error, UserErrors) else [error]:
-                    key = one.key if one.message.startswith("unknown key") else str(one)  # whatever value it was given
+                    # an unknown key is one error, whatever values the points give it
+                    key = one.key if one.message.startswith("unknown key") else str(one)
                     errors.setdefault(key, (one, []))[1].append(values)
             if len(failed) == MAX_FAILED:
                 break
-    seen = [*failed, *(point.values for point in made)]
-    return made, [_labelled(error, where, seen) for error, where in errors.values()]
+    checked = [*failed, *(point.values for point in composed)]
+    return composed, [_with_point(error, points_with_it, checked) for error, points_with_it in errors.values()]
 
 
-def _labelled(error: UserError, where: list[Values], seen: list[Values]) -> UserError:
-    """The error, saying in which of the points seen it occurs, if it is not in all of them."""
-    if len(where) < len(seen) or len(seen) == 1:
-        same = {name: value for name, value in where[0].items() if all(values[name] == value for values in where)}
-        telling = {name: value for name, value in same.items() if any(values[name] != value for values in seen)}
-        if text := label(telling or where[0]):
+def _with_point(error: UserError, points_with_it: list[Values], checked: list[Values]) -> UserError:
+    """The error; if not all checked points have it, its message names the values that those with it share."""
+    if len(points_with_it) < len(checked) or len(checked) == 1:
+        first = points_with_it[0]
+        shared = {name: value for name, value in first.items() if all(point[name] == value for point in points_with_it)}
+        distinct = {name: value for name, value in shared.items() if any(point[name] != value for point in checked)}
+        if text := format_values(distinct or first):
             error.message = f"{error.message} (point {text})"
     return error
 
 
-def label(values: Values) -> str:
-    """A point, or what sets it apart, as it stands on a command line."""
+def format_values(values: Values) -> str:
+    """The values of a point as on a command line, without secrets."""
     return str(redact(" ".join(f"{name}={value}" for name, value in values.items())))

@@ -1,4 +1,4 @@
-"""How long a run will take: as long as its like took here, else a rough estimate from the tokens that it may sample."""
+"""How long a run will take: the time of similar runs here, else a rough estimate from the tokens that it may sample."""
 
 from __future__ import annotations
 
@@ -7,69 +7,73 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
-
 from r1.core import budget
+from r1.core.manifest import read_manifest
+from r1.core.runs import read_config
 from r1.core.types import Config
 
-TINY = ("r1:tiny", "r1:tiny_xs")
-SECONDS, TOKENS = 38.0, 17_920 * 64  # the default run: its wall time with 2 threads on 2 cores, its completions x limit
-NEWEST = 200  # records that are looked at
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+SHIPPED_MODELS = ("r1:tiny", "r1:tiny_xs")
+REFERENCE_SECONDS = 38.0  # wall time of the default run with 2 threads on 2 cores
+REFERENCE_TOKENS = 17_920 * 64  # its completions x their maximal length
+MAX_RECORDS = 200  # the newest are read
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Seconds of one run, None: unknown; and how many records say so, 0: none, it is an estimate."""
+class RunCost:
+    """Seconds of one run, None: unknown; and the number of records behind it, 0: it is an estimate."""
 
     seconds: float | None
     records: int
 
 
-def cost(cfg: Config, measured: dict[str, list[float]]) -> Cost:
-    """Of one run. The start of its process, some seconds, comes on top."""
-    if seconds := measured.get(_kind(cfg)):
-        return Cost(statistics.median(seconds), len(seconds))
-    if cfg["model"].get("path") not in TINY:
-        return Cost(None, 0)
-    return Cost(SECONDS * num_tokens(cfg) / TOKENS, 0)
+def estimate_cost(cfg: Config, measured: dict[str, list[float]]) -> RunCost:
+    """The cost of one run, without the some seconds that its process takes to start.
+
+    Args:
+        measured: as ``recorded_times`` returns it.
+    """
+    if seconds := measured.get(_cost_key(cfg)):
+        return RunCost(statistics.median(seconds), len(seconds))
+    if cfg["model"].get("path") not in SHIPPED_MODELS:
+        return RunCost(None, 0)
+    return RunCost(REFERENCE_SECONDS * num_tokens(cfg) / REFERENCE_TOKENS, 0)
 
 
 def num_tokens(cfg: Config) -> int:
-    """Completion tokens that a run may sample or learn from, validations included, were all as long as they can be."""
+    """Completion tokens that a run samples or learns from, validations included, if all have the maximal length."""
     stage, steps, val = cfg["stage"], cfg["trainer"]["max_steps"], cfg["val"]
-    made = budget.compute_budget(cfg)
-    learned = made.sequences if made else stage.get("examples_per_step", 0) * steps
-    asked = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
-    validations = 1 + (-(-steps // val["every"]) if learned else 0)
-    completions = learned + asked + validations * val["num_prompts"] * val["num_samples"]
+    compute = budget.compute_budget(cfg)
+    trained = compute.sequences if compute else stage.get("examples_per_step", 0) * steps
+    queried = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
+    validations = 1 + (-(-steps // val["every"]) if trained else 0)
+    completions = trained + queried + validations * val["num_prompts"] * val["num_samples"]
     return int(completions * cfg["rollout"]["max_completion_length"])
 
 
 def recorded_times(top: Path) -> dict[str, list[float]]:
-    """Seconds of the newest finished runs below a folder, by the kind of run."""
-    found: dict[str, list[float]] = {}
+    """Seconds of the newest finished runs below a folder, by cost key."""
+    times: dict[str, list[float]] = {}
     manifests = sorted(top.rglob("manifest.json"), key=lambda file: -file.stat().st_mtime)
-    for manifest in manifests[:NEWEST]:
+    for folder in [file.parent for file in manifests[:MAX_RECORDS]]:
         try:
-            held = json.loads(manifest.read_text(encoding="utf-8"))
-            if held["status"] == "finished" and "steps" not in held:
-                cfg = yaml.load((manifest.parent / "config.yaml").read_text(encoding="utf-8"), Loader=LOADER)
-                found.setdefault(_kind(cfg), []).append(float(held["wall_s"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError):
-            continue  # what is no record of this version of r1 says nothing about its runs
-    return found
+            manifest = read_manifest(folder)
+            if manifest["status"] == "finished" and "steps" not in manifest:
+                cfg = read_config(folder / "config.yaml")
+                times.setdefault(_cost_key(cfg), []).append(float(manifest["wall_s"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # a record of another version of r1, or none
+    return times
 
 
-def _kind(cfg: Config) -> str:
-    """What decides how long a run takes: one text for all runs that are alike in it."""
-    model, val, made = cfg["model"], cfg["val"], budget.compute_budget(cfg)
+def _cost_key(cfg: Config) -> str:
+    """The parts of a config that decide how long a run takes, as one text."""
+    model, val, compute = cfg["model"], cfg["val"], budget.compute_budget(cfg)
     parts = [
         cfg["stage"]["_target_"],
         [model.get(key) for key in ("path", "config", "dtype")],
         cfg["data"]["_target_"],
         cfg["trainer"]["max_steps"],
-        made.sequences if made else cfg["stage"].get("examples_per_step"),
+        compute.sequences if compute else cfg["stage"].get("examples_per_step"),
         [val[key] for key in ("every", "num_prompts", "num_samples")],
         cfg["rollout"].get("max_completion_length"),
     ]

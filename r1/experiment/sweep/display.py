@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs: a line whenever a point starts or ends, and in a terminal a table."""
+"""The screen of a running sweep: a line when a point starts or ends, and in a terminal a table of what is running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from r1.core.console import console, format_duration, status_line
 from r1.core.errors import one_line
-from r1.experiment.sweep.study import Point, Study
+from r1.experiment.sweep.study import Study, SweepPoint
 
 
 class SweepDisplay:
@@ -22,57 +22,59 @@ class SweepDisplay:
 
     def __init__(self, study: Study) -> None:
         self.study, self.metric = study, study.sweep.metric
-        self.started: dict[int, float] = {}
+        self.started: dict[int, float] = {}  # by point, on the monotonic clock
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        self.context: AbstractContextManager[Any] = self.live or nullcontext()
 
     def __enter__(self) -> SweepDisplay:
-        points = self.study.points()
-        ended = sum(point.status != "begun" for point in points)
-        told = f"{self.study.sweep.name}: {self.study.sweep.method}, {self.study.limit} points, {ended} of them done"
-        console.print(status_line(f"{told}; in {self.study.folder}"))
-        self._shown: AbstractContextManager[Any] = self.live or nullcontext()
-        self._shown.__enter__()
+        sweep, points = self.study.sweep, self.study.points()
+        ended = sum(point.status != "running" for point in points)
+        summary = f"{sweep.name}: {sweep.method}, {self.study.limit} points, {ended} of them done"
+        console.print(status_line(f"{summary}; in {self.study.folder}"))
+        self.context.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._shown.__exit__(*error)
+        self.context.__exit__(*error)
 
-    def print_event(self, point: Point, what: str) -> None:
-        """One line about a point that has just started or ended."""
-        if what in ("starts", "goes on"):
+    def print_event(self, point: SweepPoint, event: str) -> None:
+        """Print one line about a point that has just started or ended.
+
+        Args:
+            event: ``starts``, ``resumes``, or the status with which it ended.
+        """
+        line = f"{point.folder.name}  {event}"
+        if event in ("starts", "resumes"):
             self.started[point.number] = time.monotonic()
-            console.print(status_line(f"{point.folder.name}  {what}: {self.text(point)}"))
-            return
-        took = f" after {format_duration(self._seconds(point))}" if point.number in self.started else ""
-        value = f", {self.metric} {point.value:.4g}" if point.value is not None else ""
-        console.print(status_line(f"{point.folder.name}  {what}{took}{value}: {self.text(point)}"))
-        if point.error and what == "failed":
+        else:
+            line += f" after {format_duration(self._seconds(point))}" if point.number in self.started else ""
+            line += f", {self.metric} {point.value:.4g}" if point.value is not None else ""
+        console.print(status_line(f"{line}: {self.varied_values(point)}"))
+        if point.error and event == "failed":
             console.print(f"      {escape(point.error)}")
 
-    def show(self, running: Sequence[Point]) -> None:
-        """How far the points have come that run here."""
+    def show(self, running: Sequence[SweepPoint]) -> None:
+        """Update the table of the points that run here."""
         if self.live:
             self.live.update(self._table(running), refresh=True)
 
-    def text(self, point: Point) -> str:
-        return one_line(" ".join(f"{name}={value}" for name, value in point.values.items() if self._varies(name)))
+    def varied_values(self, point: SweepPoint) -> str:
+        constants = self.study.space.constants
+        return one_line(" ".join(f"{name}={value}" for name, value in point.values.items() if name not in constants))
 
-    def _varies(self, name: str) -> bool:
-        return name not in self.study.space.constants
-
-    def _seconds(self, point: Point) -> float:
+    def _seconds(self, point: SweepPoint) -> float:
         return time.monotonic() - self.started[point.number]
 
-    def _table(self, running: Sequence[Point]) -> Table:
+    def _table(self, running: Sequence[SweepPoint]) -> Table:
         points = self.study.points()
-        counts = {point.status: sum(other.status == point.status for other in points) for point in points}
-        told = ", ".join(f"{count} {status}" for status, count in counts.items())
+        statuses = [point.status for point in points]
+        counts = ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
         columns = ("point", "step", self.metric, "time")
-        table = Table(*columns, Column(f"{told} of {self.study.limit}"), box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(*columns, Column(f"{counts} of {self.study.limit}"), box=SIMPLE_HEAD, pad_edge=False)
         histories = {point.number: point.history for point in points}
         for point in running:
             step, value = next(reversed(histories[point.number].items()), ("", None))
             last = "" if value is None else f"{value:.4g}"
-            cells = (point.folder.name, str(step), last, format_duration(self._seconds(point)), self.text(point))
-            table.add_row(*map(escape, cells))
+            time_taken = format_duration(self._seconds(point))
+            table.add_row(*map(escape, (point.folder.name, str(step), last, time_taken, self.varied_values(point))))
         return table

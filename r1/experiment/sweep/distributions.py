@@ -1,75 +1,142 @@
-"""The distributions of numbers that a sweep file may name, with W&B's meaning: the value at every quantile."""
+"""The distributions that a sweep file may name, with W&B's meaning: their keys, quantiles, bounds and grids.
+
+Nothing here needs Optuna, so a sweep file can be checked without it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from random import Random
 from statistics import NormalDist
+from typing import Any
 
-from r1.experiment.sweep.parameters import Spec
+Spec = dict[str, Any]  # one parameter as the file has it: value, values, min, max, distribution, ...
+BOUNDS, NORMAL = ("min", "max"), ("mu", "sigma")
+KEYS_BY_DISTRIBUTION: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # required keys, optional keys
+    "constant": (("value",), ()),
+    "categorical": (("values",), ()),
+    "categorical_w_probabilities": (("values", "probabilities"), ()),
+    "int_uniform": (BOUNDS, ()),
+    "uniform": (BOUNDS, ()),
+    "q_uniform": (BOUNDS, ("q",)),
+    "log_uniform": (BOUNDS, ()),
+    "q_log_uniform": (BOUNDS, ("q",)),
+    "inv_log_uniform": (BOUNDS, ()),
+    "log_uniform_values": (BOUNDS, ()),
+    "q_log_uniform_values": (BOUNDS, ("q",)),
+    "inv_log_uniform_values": (BOUNDS, ()),
+    "normal": ((), NORMAL),
+    "q_normal": ((), (*NORMAL, "q")),
+    "log_normal": ((), NORMAL),
+    "q_log_normal": ((), (*NORMAL, "q")),
+    "beta": ((), ("a", "b")),
+    "q_beta": ((), ("a", "b", "q")),
+}
+GRID_DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "q_uniform")  # those with a list of values
+EXPONENT_DISTRIBUTIONS = ("log_uniform", "q_log_uniform", "inv_log_uniform")  # min and max are exponents of e
+MAX_EXPONENT = 200.0  # larger values are of no use, and beyond 709 floats overflow
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """A distribution of numbers.
+    """A distribution of real numbers.
 
     Attributes:
-        defaults: of what its specification may leave out.
         at: its value at a quantile in [0, 1).
-        bounds: the least and the greatest value; those of an unbounded one, apart from a tail on either side.
-        log: whether it is spread over orders of magnitude.
+        low, high: the least and the greatest value; of an unbounded distribution where its tails are cut off.
+        middle: the median, or the mean of a beta distribution.
+        log: whether it spreads over orders of magnitude.
     """
 
-    defaults: Spec
-    at: Callable[[Spec, float], float]
-    bounds: Callable[[Spec, float], tuple[float, float]]
+    at: Callable[[float], float]
+    low: float
+    middle: float
+    high: float
     log: bool = False
 
 
-def _normal(spec: Spec, u: float) -> float:
-    return NormalDist(spec["mu"], spec["sigma"]).inv_cdf(u or 2**-53)
+def distribution_of(spec: Spec) -> str | None:
+    """The name of the distribution that W&B assumes for a parameter; None: it could not tell."""
+    if "distribution" in spec:
+        return str(spec["distribution"])
+    if "value" in spec:
+        return "constant"
+    if "values" in spec:
+        return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
+    if not {"min", "max"} <= spec.keys():
+        return None
+    return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
 
 
-def _beta(spec: Spec, u: float) -> float:
-    """Any draw that u alone decides: the quantile function is not in the standard library."""
-    return Random(u).betavariate(spec["a"], spec["b"])
+def number_distribution(name: str, spec: Spec, sigmas: float) -> Distribution:
+    """A distribution of real numbers.
+
+    Args:
+        name: without the ``q_`` of those that round to multiples of q.
+        sigmas: standard deviations from the mean at which an unbounded distribution is cut off.
+    """
+    if name == "beta":
+        a, b = spec.get("a", 1.0), spec.get("b", 1.0)
+        # the standard library has no quantile function of beta: the quantile seeds a draw instead
+        return Distribution(lambda u: Random(u).betavariate(a, b), 0.0, a / (a + b), 1.0)
+    if name in ("normal", "log_normal"):
+        return _normal(spec.get("mu", 0.0), spec.get("sigma", 1.0), sigmas, log=name == "log_normal")
+    low, high = spec["min"], spec["max"]
+    if name == "uniform":
+        return Distribution(_between(low, high), low, (low + high) / 2, high)
+    if name.endswith("_values"):
+        exponent = _between(math.log(low), math.log(high))
+        return Distribution(lambda u: _exp(exponent(u)), low, math.sqrt(low * high), high, log=True)
+    if name == "inv_log_uniform":
+        low, high = -high, -low
+    exponent = _between(low, high)
+    return Distribution(lambda u: _exp(exponent(u)), _exp(low), _exp((low + high) / 2), _exp(high), log=True)
 
 
-def _line(spec: Spec, u: float) -> float:
-    return float(spec["min"] + u * (spec["max"] - spec["min"]))
+def _normal(mu: float, sigma: float, sigmas: float, log: bool) -> Distribution:
+    normal = NormalDist(mu, sigma)
+    scale: Callable[[float], float] = _exp if log else float
+    low, middle, high = (scale(mu + k * sigma) for k in (-sigmas, 0, sigmas))
+    return Distribution(lambda u: scale(normal.inv_cdf(u or 2**-53)), low, middle, high, log)  # inv_cdf(0) is -inf
 
 
-def _log_uniform(spec: Spec, u: float) -> float:
-    return math.exp(_line({key: math.log(spec[key]) for key in ("min", "max")}, u))
+def _between(low: float, high: float) -> Callable[[float], float]:
+    return lambda u: float(low + u * (high - low))
 
 
-def _given(spec: Spec, _: float) -> tuple[float, float]:
-    return spec["min"], spec["max"]
+def _exp(exponent: float) -> float:
+    return math.exp(min(exponent, MAX_EXPONENT))
 
 
-STANDARD_NORMAL: Spec = {"mu": 0.0, "sigma": 1.0}
-BETA: Spec = {"a": 1.0, "b": 1.0}
-FAMILIES = {
-    "uniform": Distribution({}, _line, _given),
-    "log_uniform": Distribution(  # between e^min and e^max
-        {}, lambda s, u: math.exp(_line(s, u)), lambda s, _: (math.exp(s["min"]), math.exp(s["max"])), log=True
-    ),
-    "log_uniform_values": Distribution({}, _log_uniform, _given, log=True),
-    "inv_log_uniform": Distribution(  # between e^-max and e^-min
-        {},
-        lambda s, u: math.exp(-_line(s, 1 - u)),
-        lambda s, _: (math.exp(-s["max"]), math.exp(-s["min"])),
-        log=True,
-    ),
-    "inv_log_uniform_values": Distribution({}, _log_uniform, _given, log=True),
-    "normal": Distribution(STANDARD_NORMAL, _normal, lambda s, tail: (_normal(s, tail), _normal(s, 1 - tail))),
-    "log_normal": Distribution(
-        STANDARD_NORMAL,
-        lambda s, u: math.exp(_normal(s, u)),
-        lambda s, tail: (math.exp(_normal(s, tail)), math.exp(_normal(s, 1 - tail))),
-        log=True,
-    ),
-    "beta": Distribution(BETA, lambda s, u: Random(u).betavariate(s["a"], s["b"]), lambda *_: (0.0, 1.0)),
-}
+def nearest_multiple(value: float, q: float) -> int | float:
+    """The nearest multiple of q: 0.3 and not 0.30000000000000004, and an int if q is one."""
+    times = round(value / q)
+    return times * q if isinstance(q, int) else float(times * Decimal(str(q)))
+
+
+def num_grid_values(spec: Spec) -> int:
+    """How many values a grid takes of one parameter, as W&B enumerates them: q_uniform without its upper end."""
+    if "value" in spec:
+        return 1
+    if "values" in spec:
+        return len(spec["values"])
+    if distribution_of(spec) == "int_uniform":
+        return int(spec["max"] - spec["min"] + 1)
+    low, high, q = (Decimal(str(number)) for number in (spec["min"], spec["max"], spec.get("q", 1)))
+    return math.ceil((high - low) / q)
+
+
+def grid_values(spec: Spec, most: int | None = None) -> list[Any]:
+    """The values that a grid takes of one parameter; at ``most`` so many, evenly spread and with both ends."""
+    total = num_grid_values(spec)
+    indices = range(total) if most is None or total <= most else [i * (total - 1) // (most - 1) for i in range(most)]
+    if "value" in spec or "values" in spec:
+        values = spec.get("values", [spec.get("value")])
+        return [values[i] for i in indices]
+    low, q = spec["min"], 1 if distribution_of(spec) == "int_uniform" else spec.get("q", 1.0)
+    if isinstance(low, int) and isinstance(q, int):
+        return [low + i * q for i in indices]
+    return [float(Decimal(str(low)) + i * Decimal(str(q))) for i in indices]

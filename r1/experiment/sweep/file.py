@@ -1,4 +1,4 @@
-"""A W&B sweep file, read as ``wandb sweep`` reads it: what varies, what is measured, and the command of one point."""
+"""A W&B sweep file, read as ``wandb sweep`` reads it: the parameters, the metric, and the command of one point."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from r1.core.errors import UserError, UserErrors
-from r1.experiment.sweep import schema
+from r1.experiment.sweep.distributions import Spec
+from r1.experiment.sweep.schema import sweep_file_errors
 
 ENVVAR = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")  # the agent's macro for an environment variable
-Spec = dict[str, Any]  # one parameter as the file has it: value, values, min, max, distribution, ...
 
 
 @dataclass(frozen=True)
@@ -41,68 +41,68 @@ class Sweep:
     run_cap: int | None
 
     def overrides(self, values: dict[str, Any]) -> list[str]:
-        """What stands behind ``-m r1.run`` in the command of one point, exactly as ``wandb agent`` would write it."""
+        """The arguments of ``r1.run`` for one point, exactly as ``wandb agent`` would write them."""
         start = self.command.index("r1.run") + 1
         point = [f"{name}={value}" for name, value in values.items()]
-        parts = [ENVVAR.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in self.command[start:]]
+        parts = [ENVVAR.sub(lambda macro: os.environ.get(macro[1], macro[1]), part) for part in self.command[start:]]
         return [text for part in parts for text in (point if part == "${args_no_hyphens}" else [part])]
 
 
-def read(path: str) -> Sweep:
-    """The sweep that a file describes.
+def read_sweep(path: str) -> Sweep:
+    """The sweep in a file.
 
     Raises:
-        UserErrors: everything that is wrong with the file as a sweep file; what its points make of it, ``check`` says.
+        UserErrors: everything wrong with the file itself; ``check_sweep`` also composes its points.
     """
-    held = load(path)
-    if found := schema.problems(held):
-        raise UserErrors(found)
-    return sweep(path, held)
+    content = load_yaml(path)
+    if errors := sweep_file_errors(content):
+        raise UserErrors(errors)
+    return parse_sweep(path, content)
 
 
-def sweep(path: str, held: dict[str, Any]) -> Sweep:
-    """What a file holds, as a Sweep; ``schema.problems`` has found nothing wrong with it."""
+def parse_sweep(path: str, content: dict[str, Any]) -> Sweep:
+    """The content of a file, in which ``sweep_file_errors`` has found nothing, as a Sweep."""
     return Sweep(
         path=Path(path),
-        name=held.get("name") or Path(path).stem,
-        method=held["method"],
-        metric=held["metric"]["name"],
-        goal=held["metric"]["goal"],
-        parameters=held["parameters"],
-        command=held["command"],
-        early_terminate=held.get("early_terminate"),
-        run_cap=held.get("run_cap"),
+        name=content.get("name") or Path(path).stem,
+        method=content["method"],
+        metric=content["metric"]["name"],
+        goal=content["metric"]["goal"],
+        parameters=content["parameters"],
+        command=content["command"],
+        early_terminate=content.get("early_terminate"),
+        run_cap=content.get("run_cap"),
     )
 
 
-def load(path: str) -> Any:
-    """The YAML of a file.
+def load_yaml(path: str) -> Any:
+    """The content of a YAML file.
 
     Raises:
-        UserError: there is none, or none that can be read, with its line.
+        UserError: there is no such file, or it is not YAML, with the line.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Strict)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
-        reason = error.strerror or str(error)
-        hint = "the sweeps that r1 ships are in sweeps/"
-        raise UserError(f"the sweep file cannot be read: {reason}", key="FILE", value=path, hint=hint) from None
+        message = f"the sweep file cannot be read: {error.strerror or error}"
+        raise UserError(message, key="FILE", value=path, hint="the sweeps that r1 ships are in sweeps/") from None
     except UnicodeDecodeError:
         raise UserError("the sweep file is not text", key="FILE", value=path, expected="UTF-8") from None
-    except (yaml.YAMLError, ValueError) as error:  # a date that is none
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else path
-        raise UserError("this is not YAML", key=where, hint=getattr(error, "problem", "") or str(error)) from None
+    except yaml.MarkedYAMLError as error:
+        key = f"{path}:{error.problem_mark.line + 1}" if error.problem_mark else path
+        raise UserError("this is not YAML", key=key, hint=error.problem or str(error)) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+        raise UserError("this is not YAML", key=path, hint=str(error)) from None
 
 
-class _Strict(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, and a key that stands twice is an error, where YAML's readers silently keep the last."""
+class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()
         for key, _ in node.value:
             text = str(key.value)
             if text in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key `{text}` stands twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"the key `{text}` occurs twice", problem_mark=key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]

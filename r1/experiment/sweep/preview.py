@@ -1,4 +1,4 @@
-"""What a sweep comes to: its points, the compute of each, and how long all of them will take."""
+"""The preview of a sweep: its points, the compute of each, and how long all of them will take."""
 
 from __future__ import annotations
 
@@ -11,117 +11,123 @@ from rich.table import Column, Table
 
 from r1.core import budget
 from r1.core.console import console, format_duration, status_line
-from r1.experiment.sweep.compose import Part, Point, label
-from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, recorded_times
+from r1.experiment.sweep.compose import ComposedPoint, PointRun, format_values
+from r1.experiment.sweep.cost import REFERENCE_SECONDS, REFERENCE_TOKENS, RunCost, estimate_cost, recorded_times
 from r1.experiment.sweep.file import Sweep
-from r1.experiment.sweep.points import SEED, number, size
+from r1.experiment.sweep.points import SEED, grid_size, num_points
 
-RECORDS = Path("outputs")
+RECORDS_DIR = Path("outputs")
 MAX_ROWS = 16
-Costs = dict[str, Cost]  # of the runs that were looked at, by their fingerprint
+CostByRun = dict[str, RunCost]  # by the run's fingerprint
 
 
-def show(sweep: Sweep, points: list[Point], workers: int) -> None:
-    """Print it."""
-    known = recorded_times(RECORDS)
-    costs = {part.fingerprint: cost(part.config, known) for part in _parts(points)}
-    console.print(status_line(_headline(sweep)))
-    console.print(status_line(f"{_counted(sweep)}, budget={_budgets(points)}; {_checked(sweep, points)}"))
+def print_preview(sweep: Sweep, points: list[ComposedPoint], workers: int) -> None:
+    """Print the preview of a sweep.
+
+    Args:
+        points: those that were checked.
+        workers: points that run at the same time.
+    """
+    runs = [run for point in points for run in point.runs]
+    measured = recorded_times(RECORDS_DIR)
+    costs = {run.fingerprint: estimate_cost(run.config, measured) for run in runs}
+    early_stop = ", hyperband stops runs early" if sweep.early_terminate else ""
+    searched = f"{sweep.name}: {sweep.method} over {', '.join(sweep.parameters)}"
+    console.print(status_line(f"{searched}; {sweep.goal} {sweep.metric}{early_stop}"))
+    budgets = ", ".join(dict.fromkeys(str(run.config["budget"]) for run in runs))
+    console.print(status_line(f"{_point_count(sweep)}, budget={budgets}; {_checked_count(sweep, len(points))}"))
     console.print(_table(points, costs))
-    for line in (_total(sweep, points, costs, workers), *_notes(sweep)):
+    for line in (_total_cost(sweep, points, costs, workers), *_notes(sweep)):
         console.print(status_line(line))
 
 
-def _parts(points: Sequence[Point]) -> list[Part]:
-    return [part for point in points for part in point.parts]
-
-
-def _headline(sweep: Sweep) -> str:
-    stopped = ", hyperband stops runs early" if sweep.early_terminate else ""
-    return f"{sweep.name}: {sweep.method} over {', '.join(sweep.parameters)}; {sweep.goal} {sweep.metric}{stopped}"
-
-
-def _budgets(points: Sequence[Point]) -> str:
-    return ", ".join(dict.fromkeys(str(part.config["budget"]) for part in _parts(points)))
-
-
-def _counted(sweep: Sweep) -> str:
+def _point_count(sweep: Sweep) -> str:
     if sweep.method != "grid":
         return _plural(sweep.run_cap, "point") if sweep.run_cap else "points without end"
-    points, settings = size(sweep, seeds=True), size(sweep, seeds=False)
+    points, settings = grid_size(sweep, seeds=True), grid_size(sweep, seeds=False)
     seeds = f" = {_plural(settings, 'setting')} x {points // settings} seeds" if points > settings else ""
     return f"{_plural(points, 'point')}{seeds}"
 
 
-def _checked(sweep: Sweep, points: Sequence[Point]) -> str:
+def _checked_count(sweep: Sweep, checked: int) -> str:
     if sweep.method != "grid":
-        return f"{_plural(len(points), 'point')} checked, at the ends of each range"
-    if len(points) == size(sweep, seeds=False):
-        return f"{'each' if len(points) > 1 else 'it'} checked"
-    return f"{len(points)} of the settings checked"
+        return f"{_plural(checked, 'point')} checked, at the ends of each range"
+    if checked == grid_size(sweep, seeds=False):
+        return f"{'each' if checked > 1 else 'it'} checked"
+    return f"{checked} of the settings checked"
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' if count != 1 else ''}"
 
 
-def _table(points: Sequence[Point], costs: Costs) -> Table:
-    """The runs, those alike in compute and time in one row."""
+def _table(points: Sequence[ComposedPoint], costs: CostByRun) -> Table:
+    """The runs of all points; those with equal compute and time share a row."""
     names = ("point", "completions per step", "in total", "steps", "time")
     table = Table(*(Column(name, justify="left" if name == "point" else "right") for name in names), box=SIMPLE_HEAD)
-    rows = dict[tuple[str, tuple[str, ...]], list[Point]]()
+    rows = dict[tuple[str, tuple[str, str, str, str]], list[ComposedPoint]]()
     for point in points:
-        for part in point.parts:
-            row = (*_compute(part), _seconds(costs[part.fingerprint]))
-            rows.setdefault((part.step, row), []).append(point)
-    for (step, held), alike in list(rows.items())[:MAX_ROWS]:
-        table.add_row(*map(escape, (f"{step} {_what(alike, points)}".strip() or "every point", *held)))
+        for run in point.runs:
+            cells = (*_compute_cells(run), _format_seconds(costs[run.fingerprint]))
+            rows.setdefault((run.step, cells), []).append(point)
+    for (step, cells), points_in_row in list(rows.items())[:MAX_ROWS]:
+        label = f"{step} {_distinct_values(points_in_row, points)}".strip() or "every point"
+        table.add_row(*map(escape, (label, *cells)))
     return table
 
 
-def _compute(part: Part) -> tuple[str, str, str]:
-    """Per step and in total, of a stage that samples groups of completions."""
-    made = budget.compute_budget(part.config)
-    if made is None:
+def _compute_cells(run: PointRun) -> tuple[str, str, str]:
+    """Completions per step, in total, and steps; empty for a stage that samples no groups."""
+    compute = budget.compute_budget(run.config)
+    if compute is None:
         return "", "", ""
-    per_step = f"{made.prompts_per_step} x {made.group_size} = {made.sequences_per_step}"
-    return per_step, f"{made.sequences:,}" if made.tokens is None else f"{made.tokens:,} tokens", f"{made.steps:,}"
+    per_step = f"{compute.prompts_per_step} x {compute.group_size} = {compute.sequences_per_step}"
+    total = f"{compute.sequences:,}" if compute.tokens is None else f"{compute.tokens:,} tokens"
+    return per_step, total, f"{compute.steps:,}"
 
 
-def _what(alike: Sequence[Point], points: Sequence[Point]) -> str:
-    """What some points have in common and others do not."""
-    first = {name: value for name, value in alike[0].values.items() if name != SEED}
-    same = {name: value for name, value in first.items() if all(point.values[name] == value for point in alike)}
-    return label({n: v for n, v in same.items() if any(point.values[n] != v for point in points)})
+def _distinct_values(some: Sequence[ComposedPoint], points: Sequence[ComposedPoint]) -> str:
+    """The values that some points have in common and others do not."""
+    first = {name: value for name, value in some[0].values.items() if name != SEED}
+    shared = {name: value for name, value in first.items() if all(point.values[name] == value for point in some)}
+    return format_values(
+        {name: value for name, value in shared.items() if any(point.values[name] != value for point in points)}
+    )
 
 
-def _seconds(one: Cost) -> str:
-    return "unknown" if one.seconds is None else ("" if one.records else "~") + format_duration(one.seconds)
+def _format_seconds(cost: RunCost) -> str:
+    return "unknown" if cost.seconds is None else ("" if cost.records else "~") + format_duration(cost.seconds)
 
 
-def _total(sweep: Sweep, points: Sequence[Point], costs: Costs, workers: int) -> str:
-    """All points at the mean of those looked at; a step of a pipeline that is the same in all of them is run once."""
-    in_all = set.intersection(*({part.fingerprint for part in point.parts} for point in points))
-    shared = in_all if len(points) > 1 else set[str]()
-    if any(one.seconds is None for one in costs.values()):
+def _total_cost(sweep: Sweep, points: Sequence[ComposedPoint], costs: CostByRun, workers: int) -> str:
+    """All points at the mean of the checked ones; a pipeline's step that is the same in all of them runs once."""
+    if any(cost.seconds is None for cost in costs.values()):
         return "cost: unknown, nothing like it has run under outputs/"
-    own = [costs[part.fingerprint].seconds or 0.0 for part in _parts(points) if part.fingerprint not in shared]
-    mean, once, count = sum(own) / len(points), sum(costs[name].seconds or 0.0 for name in shared), number(sweep)
+    in_all = set.intersection(*({run.fingerprint for run in point.runs} for point in points))
+    shared = in_all if len(points) > 1 else set[str]()
+    seconds = {fingerprint: cost.seconds or 0.0 for fingerprint, cost in costs.items()}
+    not_shared = [run.fingerprint for point in points for run in point.runs if run.fingerprint not in shared]
+    mean = sum(seconds[fingerprint] for fingerprint in not_shared) / len(points)
+    once = sum(seconds[fingerprint] for fingerprint in shared)
     source = "measured: the median of finished runs of the same kind under outputs/"
-    if not all(one.records for one in costs.values()):
-        source = f"a rough estimate, from {SECONDS:.0f} s for the {TOKENS:,} tokens that the default run may sample"
+    if not all(cost.records for cost in costs.values()):
+        reference = f"{REFERENCE_SECONDS:.0f} s for the {REFERENCE_TOKENS:,} tokens that the default run may sample"
+        source = f"a rough estimate, from {reference}"
+    count = num_points(sweep)
     if count is None:
         return f"cost: {format_duration(mean)} for each point; {source}"
-    alone = once + count * mean
-    split = once + -(-count // workers) * mean
-    several = f", {format_duration(split)} with {workers} workers" if workers > 1 else ""
-    return f"cost: {count} x {format_duration(mean)} = {format_duration(alone)} one after the other{several}; {source}"
+    sequential = once + count * mean
+    parallel = once + -(-count // workers) * mean
+    several = f", {format_duration(parallel)} with {workers} workers" if workers > 1 else ""
+    total = f"{count} x {format_duration(mean)} = {format_duration(sequential)} one after the other"
+    return f"cost: {total}{several}; {source}"
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:
-    if number(sweep) is None:
-        yield "note: W&B goes on until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
-    if sweep.method == "grid" and (number(sweep) or 0) < size(sweep, seeds=True):
+    count = num_points(sweep)
+    if count is None:
+        yield "note: W&B runs until it is stopped; run_cap: N ends it after N runs, and r1.sweep takes --count N"
+    if sweep.method == "grid" and (count or 0) < grid_size(sweep, seeds=True):
         yield f"note: run_cap ends this grid after {sweep.run_cap} of its points"
     if groups := [name for name in sweep.parameters if not name.replace(".", "").replace("-", "").isidentifier()]:
         yield f"note: W&B's own schema has no {groups[0]!r}: it warns of a malformed config, and runs it"

@@ -11,11 +11,11 @@ from typing import TextIO
 from r1.config.overrides import read
 from r1.core.errors import UserError, one_line
 from r1.distributed.process import Process, escape_hydra, output_overrides, shared_cores, signals
-from r1.experiment.pipeline.parse import pipelines, split_step_overrides
+from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 from r1.experiment.sweep import results as outcome
 from r1.experiment.sweep.display import SweepDisplay
 from r1.experiment.sweep.hyperband import Hyperband
-from r1.experiment.sweep.study import Point, Study
+from r1.experiment.sweep.study import Study, SweepPoint
 
 POLL_S = 0.5
 KILL_DELAY_S = 30.0  # W&B's agent gives a run as long to save and end
@@ -30,7 +30,7 @@ class Running:
         stopped_at: when hyperband asked it to end; None: it has not.
     """
 
-    point: Point
+    point: SweepPoint
     process: Process
     held: TextIO
     stopped_at: float | None = None
@@ -69,26 +69,26 @@ class Runner:
                     running.process.kill()
 
     def _fill(self) -> None:
-        while len(self.running) < self.workers and (taken := self.study.take()):
+        while len(self.running) < self.workers and (taken := self.study.take_point()):
             point, held = taken
             if outcome.is_finished(point.folder):  # its worker was killed before it could say so
-                self.study.report(point, outcome.history(point.folder, self.sweep.metric))
+                self.study.report_history(point, outcome.history(point.folder, self.sweep.metric))
                 self._finish(point, held, None)
                 continue
             try:
                 self._start(point, held)
             except UserError as error:
-                self.study.fail(point, one_line(error.message), error.code)
+                self.study.fail_point(point, one_line(error.message), error.code)
                 self._tell(point.number)
                 held.close()
 
-    def _start(self, point: Point, held: TextIO) -> None:
+    def _start(self, point: SweepPoint, held: TextIO) -> None:
         overrides = self.sweep.overrides(point.values)
         shared = [f"steps_dir={escape_hydra(str(self.study.folder / 'steps'))}"] if is_pipeline(overrides) else []
-        begun = "goes on" if outcome.manifest(point.folder) else "starts"
+        event = "resumes" if outcome.manifest(point.folder) else "starts"
         process = Process([*overrides, *shared, *output_overrides(point.folder)], point.folder, self._env())
         self.running.append(Running(point, process, held))
-        self.board.print_event(point, begun)
+        self.board.print_event(point, event)
 
     def _env(self) -> dict[str, str]:
         own = {"R1_SWEEP": self.sweep.name, "WANDB_RUN_GROUP": self.sweep.name}
@@ -106,7 +106,7 @@ class Runner:
         """See how a run is doing, and whether it is to go on."""
         has_ended = running.process.ended  # asked first: what it wrote before is then seen
         history = outcome.history(running.point.folder, self.sweep.metric)
-        self.study.report(running.point, history)
+        self.study.report_history(running.point, history)
         if has_ended:
             self.running.remove(running)
             self._finish(running.point, running.held, running)
@@ -119,26 +119,26 @@ class Runner:
     def _should_stop_early(self, own: list[float]) -> bool:
         if self.hyperband is None or not own:
             return False
-        return self.hyperband.stops(own, [list(point.history.values()) for point in self.study.points()])
+        return self.hyperband.should_stop(own, [list(point.history.values()) for point in self.study.points()])
 
-    def _finish(self, point: Point, held: TextIO, running: Running | None) -> None:
+    def _finish(self, point: SweepPoint, held: TextIO, running: Running | None) -> None:
         """Tell the study how a point ended; one that was interrupted is left to whoever comes next."""
         with held:
             if outcome.is_finished(point.folder):
                 value = outcome.objective(point.folder, self.sweep.metric)
                 if value is None:
-                    self.study.fail(point, f"the run has finished without a finite {self.sweep.metric}", 1)
+                    self.study.fail_point(point, f"the run has finished without a finite {self.sweep.metric}", 1)
                 else:
-                    self.study.finish(point, value)
+                    self.study.finish_point(point, value)
             elif running and running.stopped_at is not None:
-                self.study.stop(point)
+                self.study.prune_point(point)
             elif running and self.stop_signal is None:
-                self.study.fail(point, running.process.last_words(), running.process.code)
+                self.study.fail_point(point, running.process.last_words(), running.process.code)
         self._tell(point.number)
 
     def _tell(self, number: int) -> None:
         point = next(point for point in self.study.points() if point.number == number)
-        self.board.print_event(point, "interrupted" if point.status == "begun" else point.status)
+        self.board.print_event(point, "interrupted" if point.status == "running" else point.status)
 
 
 def is_pipeline(overrides: list[str]) -> bool:
@@ -149,4 +149,4 @@ def is_pipeline(overrides: list[str]) -> bool:
     """
     argv, of_step = split_step_overrides(overrides)
     args, parsed = read(argv)
-    return bool(pipelines(args, parsed, of_step))
+    return bool(parse_pipelines(args, parsed, of_step))

@@ -1,4 +1,4 @@
-"""Where a sweep's study is kept: SQLite or Optuna's journal, beside a copy of the file that it came from."""
+"""The storage of a sweep's study: SQLite or Optuna's journal, with a copy of the sweep file beside it."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ from r1.core.provenance import differences
 from r1.core.secrets import REDACTED, redact, redact_values
 from r1.experiment.sweep.file import Sweep
 
-COPY, DATABASE = "sweep.yaml", "study.db"
-WAIT_S = 60  # for another process that writes into the database
-CHANGEABLE_KEYS = ("run_cap", "name", "description", "project", "entity")  # what may change between two commands
+SWEEP_COPY, DATABASE = "sweep.yaml", "study.db"
+DATABASE_TIMEOUT_S = 60  # for another process that writes into the database
+CHANGEABLE_KEYS = ("run_cap", "name", "description", "project", "entity")  # these may change when a sweep is resumed
 
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Only one process at a time is in such a block: the others wait."""
-    with (folder / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    """A block that one process at a time may run; the others wait."""
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def url(folder: Path, given: str | None) -> str:
+def storage_url(folder: Path, option: str | None) -> str:
     """The storage as the user, Optuna and its dashboard name it.
 
+    Args:
+        option: the value of ``--storage``; None: the database in ``folder``.
+
     Raises:
-        UserError: it is none that several workers on one machine can share.
+        UserError: several workers on one machine cannot share such a storage.
     """
-    if given is None:
+    if option is None:
         return f"sqlite:///{folder / DATABASE}"
-    if not given.startswith("sqlite:///") and (not given.endswith(".log") or "://" in given):
-        expected = "sqlite:///FILE, or FILE.log (a journal)"
-        raise UserError("sweeps are kept in SQLite or in a journal", key="--storage", value=given, expected=expected)
-    return given
+    if not option.startswith("sqlite:///") and (not option.endswith(".log") or "://" in option):
+        message, expected = "sweeps are stored in SQLite or in a journal", "sqlite:///FILE, or FILE.log (a journal)"
+        raise UserError(message, key="--storage", value=option, expected=expected)
+    return option
 
 
-def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
-    """The study of a sweep; made if need be, with a copy of its file.
+def open_study(sweep: Sweep, folder: Path, url: str) -> optuna.Study:
+    """The study of a sweep; a new one is created with a copy of the sweep file.
 
     Raises:
         UserError: the folder holds another sweep, the file holds a secret, or nothing can be written.
@@ -57,17 +60,17 @@ def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
     _check_secrets(text)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(folder):
-            copy = folder / COPY
+        with exclusive_lock(folder):  # of several workers that start together, one creates the study
+            copy = folder / SWEEP_COPY
             if copy.is_file():
                 _check_same(sweep, copy, text)
-                _check_there(folder, place)
+                _check_study_exists(folder, url)
             write_atomic(copy, text)
             return optuna.create_study(
                 study_name=sweep.name,
-                storage=_open(place),
+                storage=_open_storage(url),
                 direction=sweep.goal,
-                sampler=optuna.samplers.RandomSampler(),  # never asked: study.py chooses the points
+                sampler=optuna.samplers.RandomSampler(),  # not used: study.py chooses the points
                 load_if_exists=True,
             )
     except OSError as error:
@@ -75,36 +78,36 @@ def begin(sweep: Sweep, folder: Path, place: str) -> optuna.Study:
         raise UserError(message, key="--name", value=str(folder), code=STORAGE) from None
 
 
-def _open(place: str) -> BaseStorage:
-    if place.endswith(".log"):
-        return JournalStorage(JournalFileBackend(place))
-    return RDBStorage(place, engine_kwargs={"connect_args": {"timeout": WAIT_S}})
+def _open_storage(url: str) -> BaseStorage:
+    if url.endswith(".log"):
+        return JournalStorage(JournalFileBackend(url))
+    return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": DATABASE_TIMEOUT_S}})
 
 
 def _check_secrets(text: str) -> None:
-    held = yaml.safe_load(text)
-    if redact(held) != held or redact_values(text) != text:
-        changed = [key for key, _, hidden in differences(held, redact(held)) if REDACTED in str(hidden)]
+    content = yaml.safe_load(text)
+    if redact(content) != content or redact_values(text) != text:
+        secrets = [key for key, _, redacted in differences(content, redact(content)) if REDACTED in str(redacted)]
+        message = "a sweep file must not hold a secret: it is copied and sent"
         hint = "name an environment variable instead (teacher.api_key_env), and export it"
-        where = changed[0] if changed else "FILE"
-        raise UserError("a sweep file must hold no secret: it is copied and sent", key=where, value=REDACTED, hint=hint)
+        raise UserError(message, key=secrets[0] if secrets else "FILE", value=REDACTED, hint=hint)
 
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
-    now, then = (_identity_keys(yaml.safe_load(held)) for held in (text, copy.read_text(encoding="utf-8")))
+    now, then = (_identity_keys(yaml.safe_load(file)) for file in (text, copy.read_text(encoding="utf-8")))
     if changed := [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]:
-        message = f"the sweep `{sweep.name}` was begun with another file, and can only go on as it was"
-        hint = f"--name OTHER for a new sweep; the file as it was is {copy}"
+        message = f"the sweep `{sweep.name}` was started with a different file; only the same file resumes it"
+        hint = f"--name OTHER for a new sweep; the original file is {copy}"
         raise UserError(message, key=str(sweep.path), value="; ".join(changed), hint=hint)
 
 
-def _identity_keys(held: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in held.items() if key not in CHANGEABLE_KEYS}
+def _identity_keys(content: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in CHANGEABLE_KEYS}
 
 
-def _check_there(folder: Path, place: str) -> None:
-    """The study that went with the records must not be lost out of sight."""
-    file = Path(place.removeprefix("sqlite:///"))
+def _check_study_exists(folder: Path, url: str) -> None:
+    """A folder with records needs its study: a new one would run all points again."""
+    file = Path(url.removeprefix("sqlite:///"))
     if not file.is_file() and any(folder.glob("runs/*")):
-        hint = "--storage as it was given at first"
-        raise UserError("this sweep's study is not there", key="--storage", value=str(file), hint=hint)
+        message, hint = "there is no study for this sweep's records", "the --storage of the first command"
+        raise UserError(message, key="--storage", value=str(file), hint=hint)

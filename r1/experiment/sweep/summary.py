@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from r1.core.console import format_estimate, status_line
 from r1.core.statistics import mean_over_seeds
 from r1.experiment.sweep.file import Sweep
-from r1.experiment.sweep.study import Point, Study
+from r1.experiment.sweep.study import Study, SweepPoint
 
 SEED = "seed"
 
@@ -30,7 +30,7 @@ class Setting:
     """
 
     values: dict[str, Any]
-    points: list[Point]
+    points: list[SweepPoint]
 
     @property
     def figures(self) -> list[float]:
@@ -60,9 +60,9 @@ class Setting:
         return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
-def settings(sweep: Sweep, points: list[Point]) -> list[Setting]:
+def settings(sweep: Sweep, points: list[SweepPoint]) -> list[Setting]:
     """The best first; those with fewer finished seeds than others behind them, whatever their mean."""
-    groups: dict[str, list[Point]] = {}
+    groups: dict[str, list[SweepPoint]] = {}
     for point in points:
         key = json.dumps({name: value for name, value in point.values.items() if name != SEED})
         groups.setdefault(key, []).append(point)

@@ -17,7 +17,7 @@ from examples.claims.claims import CLAIMS, MIDDLE, Claim, Curves
 from examples.claims.effect import MetricAt, StepsTo
 from r1.core.metrics import meaning
 from r1.core.paths import ROOT
-from r1.experiment.pipeline.run import page
+from r1.experiment.pipeline.run import write_page
 
 MakeRecord = Callable[..., Path]
 PIPELINE: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "examples/claims/conf/experiment/claims.yaml"))
@@ -84,7 +84,7 @@ def pipeline(record: MakeRecord, tmp_path: Path) -> Callable[..., Path]:
         manifest: dict[str, Any] = {"command": f"python -m r1.run {HOSTILE}", "steps": steps, "wall_s": 61.0}
         manifest |= {"git": {"commit": "abc", "dirty": True}, "ended": "2026-11-24T17:55:49+00:00"}
         (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-        page({"page": PIPELINE["page"], "extensions": PIPELINE["extensions"]}, tmp_path)
+        write_page({"page": PIPELINE["page"], "extensions": PIPELINE["extensions"]}, tmp_path)
         return tmp_path / "claims.html"
 
     return made

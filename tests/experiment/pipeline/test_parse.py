@@ -9,7 +9,7 @@ import pytest
 
 from r1.config.overrides import read
 from r1.core.errors import UserError
-from r1.experiment.pipeline.parse import pipelines, split_step_overrides
+from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 from r1.experiment.pipeline.steps import Pipeline
 
 Asked = Callable[..., list[Pipeline]]
@@ -73,7 +73,7 @@ def test_a_grid_varies_steps_and_what_all_share(asked: Asked) -> None:
 @pytest.mark.parametrize("argv", [[], ["stage=sft"], ["experiment=tiny_base", "seed=3"], ["seeds=[1]"]])
 def test_ordinary_runs_are_no_pipelines(argv: list[str]) -> None:
     rest, of_step = split_step_overrides(argv)
-    assert pipelines(*read(rest), of_step) == []
+    assert parse_pipelines(*read(rest), of_step) == []
 
 
 @pytest.mark.parametrize(
@@ -117,10 +117,10 @@ def test_mistakes(asked: Asked, argv: list[str], keys: dict[str, Any], where: st
 def test_a_step_without_a_pipeline() -> None:
     rest, of_step = split_step_overrides(["steps.rl.seed=1", "stage=sft"])
     with pytest.raises(UserError, match="no pipeline is chosen"):
-        pipelines(*read(rest), of_step)
+        parse_pipelines(*read(rest), of_step)
 
 
 def test_a_sweep_is_not_over_runs_and_pipelines(write: Callable[..., list[str]]) -> None:
     rest, of_step = split_step_overrides(["-m", *write()[:2], "experiment=mine,tiny_base"])
     with pytest.raises(UserError, match="not over both"):
-        pipelines(*read(rest), of_step)
+        parse_pipelines(*read(rest), of_step)

@@ -22,7 +22,7 @@ from r1.core.paths import CONF
 from r1.distributed.process import last_words
 from r1.experiment.launch import launch
 from r1.experiment.pipeline import scheduler as execute
-from r1.experiment.pipeline.node import Node
+from r1.experiment.pipeline.node import PipelineNode
 
 Write = Callable[..., list[str]]
 LONGEST_S = 120.0
@@ -33,7 +33,7 @@ class Forked:
 
     ended, wall_s = True, 0.5
 
-    def __init__(self, server: ForkServer, node: Node) -> None:
+    def __init__(self, server: ForkServer, node: PipelineNode) -> None:
         self.node = node
         node.folder.mkdir(parents=True, exist_ok=True)
         here = [text.replace("=outputs/", f"={Path.cwd()}/outputs/") for text in node.overrides]
@@ -69,7 +69,7 @@ def fork_steps(patch: pytest.MonkeyPatch, server: ForkServer) -> None:
 
 def go(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Path:
     """Run a pipeline in this process, its steps in theirs; its record."""
-    assert launch(argv, lambda *_: pytest.fail("this is no run")) == 0
+    assert launch(argv, lambda *_: pytest.fail_point("this is no run")) == 0
     return Path(capsys.readouterr().out.strip())
 
 

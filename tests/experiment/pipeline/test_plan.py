@@ -12,19 +12,19 @@ from conftest import PIPELINE
 
 from r1.core import provenance
 from r1.core.errors import UserError
-from r1.experiment.pipeline.explain import cache_status, reasons
-from r1.experiment.pipeline.node import Node, Plan
+from r1.experiment.pipeline.explain import cache_status, reasons_to_run
+from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 from r1.model.loading import resolve_model_path
 
-Planned = Callable[..., Plan]
+Planned = Callable[..., PipelinePlan]
 STEPS: dict[str, list[str]] = PIPELINE["steps"]
 
 
-def prints(plan: Plan) -> dict[str, str]:
+def prints(plan: PipelinePlan) -> dict[str, str]:
     return {str(node): node.fingerprint for node in plan.nodes}
 
 
-def finish(node: Node, status: str = "finished") -> None:
+def finish(node: PipelineNode, status: str = "finished") -> None:
     """The record of a run that was not made."""
     node.folder.mkdir(parents=True, exist_ok=True)
     provenance.write_sources(node.folder, node.config, node.overrides)
@@ -35,7 +35,7 @@ def finish(node: Node, status: str = "finished") -> None:
     (node.folder / "manifest.json").write_text(json.dumps(held | {"code": code, "metrics": figures}))
 
 
-def changed(before: Plan, after: Plan) -> set[str]:
+def changed(before: PipelinePlan, after: PipelinePlan) -> set[str]:
     then, now = prints(before), prints(after)
     return {name for name in now if now[name] != then.get(name)}
 
@@ -130,18 +130,18 @@ def test_why_a_step_is_not_cached(planned: Planned, monkeypatch: pytest.MonkeyPa
     sft = ["stage=sft", "data.num_train=64", "data.num_val=8"]
     steps = {"sft": sft, "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"]}
     first, second = planned(steps=steps).nodes
-    assert (cache_status(first), reasons(first)) == ("will run", ["there is no record of this step"])
+    assert (cache_status(first), reasons_to_run(first)) == ("will run", ["there is no record of this step"])
     finish(first)
     finish(second, "interrupted")
     assert (cache_status(first), cache_status(second)) == ("cached", "will continue")
-    assert reasons(second) == ["its record is interrupted"]
+    assert reasons_to_run(second) == ["its record is interrupted"]
     first, second = planned("steps.sft.stage.lr=0.5", steps=steps).nodes
     assert (cache_status(first), cache_status(second)) == ("will run", "will run")
-    assert reasons(first) == ["stage.lr: 0.001 -> 0.5"]
-    assert reasons(second) == ["model.path: sft is not the run that it was"]
+    assert reasons_to_run(first) == ["stage.lr: 0.001 -> 0.5"]
+    assert reasons_to_run(second) == ["model.path: sft is not the run that it was"]
     finish(first)
     first, _ = planned("steps.sft.stage.lr=0.5", "steps.sft.stage.beta1=0.8", steps=steps).nodes
-    assert reasons(first) == ["stage.beta1: 0.9 -> 0.8"]  # the nearest of two
+    assert reasons_to_run(first) == ["stage.beta1: 0.9 -> 0.8"]  # the nearest of two
     monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
     first, _ = planned("steps.sft.data.seed=1", steps=steps).nodes
-    assert reasons(first) == ["data.seed: 0 -> 1", "the code has changed", "the data have changed"]
+    assert reasons_to_run(first) == ["data.seed: 0 -> 1", "the code has changed", "the data have changed"]

@@ -17,11 +17,11 @@ from r1.core.files import lock_folder
 from r1.core.statistics import mean_over_seeds
 from r1.distributed.process import last_words
 from r1.experiment.pipeline import scheduler as execute
-from r1.experiment.pipeline.node import Node, Plan
+from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 from r1.experiment.pipeline.record import PipelineRecord
 from r1.experiment.pipeline.scheduler import Steps
 
-Planned = Callable[..., Plan]
+Planned = Callable[..., PipelinePlan]
 EVAL = ["stage=eval", "data.num_train=64"]
 GRAPH = {  # two arms and what joins them; nothing is built for it but four evaluations
     "a": EVAL,
@@ -37,7 +37,7 @@ class Stage:
     def __init__(self, *failing: str) -> None:
         self.failing, self.log, self.alive, self.most = failing, list[str](), 0, 0
 
-    def __call__(self, node: Node, flags: list[str], is_result: bool) -> Any:
+    def __call__(self, node: PipelineNode, flags: list[str], is_result: bool) -> Any:
         self.log.append(f"{node}{' *' if is_result else ''}")
         self.alive += 1
         self.most = max(self.most, self.alive)
@@ -48,7 +48,7 @@ class Run:
     wall_s = 1.5
     code = 5
 
-    def __init__(self, stage: Stage, node: Node) -> None:
+    def __init__(self, stage: Stage, node: PipelineNode) -> None:
         self.stage, self.node, self.looks, self.signals = stage, node, 0, list[int]()
 
     @property
@@ -129,7 +129,7 @@ def test_a_failed_step_blocks_what_needs_it_and_nothing_else(go: Any, capsys: py
 def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = Stage.__call__
 
-    def stopped(self: Stage, node: Node, *rest: Any) -> Any:
+    def stopped(self: Stage, node: PipelineNode, *rest: Any) -> Any:
         if node.step == "b":
             signal.raise_signal(signal.SIGTERM)
         return started(self, node, *rest)
@@ -172,7 +172,7 @@ def test_a_step_that_another_pipeline_runs_is_waited_for_or_taken_over(
 def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = Stage.__call__
 
-    def second_time_lucky(self: Stage, node: Node, *rest: Any) -> Any:
+    def second_time_lucky(self: Stage, node: PipelineNode, *rest: Any) -> Any:
         self.failing = () if "a" in self.log else ("a",)
         return started(self, node, *rest)
 

@@ -6,7 +6,7 @@ import pytest
 
 from r1.config.overrides import parsed
 from r1.distributed.process import escape_hydra
-from r1.experiment.pipeline.steps import Step, merged, ordered
+from r1.experiment.pipeline.steps import PipelineStep, merge_overrides, sort_steps
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ from r1.experiment.pipeline.steps import Step, merged, ordered
     ],
 )
 def test_of_one_key_the_later_override_counts(earlier: str, later: str, both: list[str]) -> None:
-    assert merged([earlier], [], [later]) == both
+    assert merge_overrides([earlier], [], [later]) == both
 
 
 def test_a_step_comes_behind_what_it_needs_and_else_stays_where_it_is() -> None:
     texts = {"d": ["x=${step:b}/best", "y='${step:c}'"], "a": ["x=1"], "b": ["x=${step:a}"], "c": ["x=1"]}
-    found = ordered({name: Step([], [overrides]) for name, overrides in texts.items()})
+    found = sort_steps({name: PipelineStep([], [overrides]) for name, overrides in texts.items()})
     assert list(found) == ["a", "b", "c", "d"]
     assert {name: step.needs for name, step in found.items()} == {"a": [], "b": ["a"], "c": [], "d": ["b", "c"]}
 

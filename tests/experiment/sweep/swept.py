@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import yaml
 
 from r1.experiment.sweep import storage
-from r1.experiment.sweep.file import Sweep, read
+from r1.experiment.sweep.file import Sweep, read_sweep
 from r1.experiment.sweep.study import Study
 
 HELD: list[TextIO] = []  # the locks of the points that a test has taken
@@ -28,7 +28,7 @@ WHOLE: dict[str, Any] = {
     "command": COMMAND,
 }
 DRIVER = f"import r1.distributed.process; r1.distributed.process.RUN = {FAKE}; "
-DRIVER += "from r1.sweep import runner; runner.POLL_S = 0.05; "
+DRIVER += "from r1.experiment.sweep import runner; runner.POLL_S = 0.05; "
 DRIVER += "from r1.sweep import main; main()"
 
 
@@ -39,19 +39,19 @@ def write(folder: Path, **keys: Any) -> Path:
 
 
 def sweep(folder: Path, **keys: Any) -> Sweep:
-    return read(str(write(folder, **keys)))
+    return read_sweep(str(write(folder, **keys)))
 
 
 def study(folder: Path, count: int | None = None, retry: bool = False, place: str | None = None, **keys: Any) -> Study:
     """The study of a sweep with these keys; nothing is run."""
     home = folder / "outputs" / "sweeps" / "tried"
-    return Study(sweep(folder, **keys), home, storage.url(home, place), count, retry)
+    return Study(sweep(folder, **keys), home, storage.storage_url(home, place), count, retry)
 
 
 def start(folder: Path, *argv: str, **keys: Any) -> subprocess.Popen[str]:
     """``python -m r1.sweep`` as a process of its own, in ``folder``."""
     write(folder, **keys)
-    env = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "COLUMNS": "200"}
+    env = os.environ | {"PYTHONPATH": str(HERE.parents[2]), "COLUMNS": "200"}
     command = [sys.executable, "-c", DRIVER, "tried.yaml", "--storage", "tried.log", *argv]
     return subprocess.Popen(
         command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True

@@ -19,10 +19,10 @@ def test_the_dashboard_shows_the_study(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     made = study(tmp_path, place=place, parameters={"x": {"values": ["a", 2, [3, 4]]}, "k": {"value": 1}})
     for value in (0.25, 0.5):
-        taken = made.take()
+        taken = made.take_point()
         assert taken
-        made.report(taken[0], {0: 0.1, 5: value})
-        made.finish(taken[0], value)
+        made.report_history(taken[0], {0: 0.1, 5: value})
+        made.finish_point(taken[0], value)
         taken[1].close()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.core.errors import CONFIG, UserError, UserErrors
-from r1.experiment.sweep.file import read
-from r1.experiment.sweep.parameters import DISTRIBUTIONS, NUMBERS
-from r1.experiment.sweep.points import grid, number, points_to_check, test_values
-from r1.experiment.sweep.schema import problems
-from r1.experiment.sweep.values import intended_value, problem
+from r1.experiment.sweep.file import read_sweep
+from r1.experiment.sweep.parameters import KEYS_BY_DISTRIBUTION, NUMBER_KEYS
+from r1.experiment.sweep.points import grid_values, num_points, points_to_check, values_to_check
+from r1.experiment.sweep.schema import sweep_file_errors
+from r1.experiment.sweep.values import intended_value, value_error
 
 GOOD: dict[str, Any] = {
     "method": "grid",
@@ -43,7 +43,7 @@ def write(tmp_path: Path) -> Write:
 
 def wrong(path: str) -> list[UserError]:
     with pytest.raises(UserError) as caught:
-        read(path)
+        read_sweep(path)
     assert caught.value.code == CONFIG
     return list(caught.value.errors) if isinstance(caught.value, UserErrors) else [caught.value]
 
@@ -55,10 +55,10 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_good_file_is_read_as_it_stands(write: Write) -> None:
-    sweep = read(write(GOOD))
+    sweep = read_sweep(write(GOOD))
     assert (sweep.name, sweep.method, sweep.metric, sweep.goal) == ("mine", "grid", "val/pass@1", "maximize")
     assert sweep.overrides({"stage.lr": 1e-4, "seed": 2}) == ["stage=grpo", "logger=wandb", "stage.lr=0.0001", "seed=2"]
-    assert number(sweep) == 6
+    assert num_points(sweep) == 6
     assert points_to_check(sweep) == [{"stage.lr": 1e-4, "seed": 0}, {"stage.lr": 3e-4, "seed": 0}]
 
 
@@ -172,7 +172,7 @@ def test_everything_is_said_at_once(write: Write) -> None:
     ("text", "line", "do"),
     [
         ("method: grid\nmetric: {name: [\n", 3, "expected"),
-        ("method: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n", 4, "`seed` stands twice"),
+        ("method: grid\nparameters:\n  seed: {value: 1}\n  seed: {value: 2}\n", 4, "`seed` occurs twice"),
         ("method: grid\n\tmetric: x\n", 2, "\\t"),
     ],
 )
@@ -186,11 +186,11 @@ def test_what_is_no_yaml_is_said_with_its_line(tmp_path: Path, text: str, line: 
 
 def test_what_is_no_sweep_file(tmp_path: Path) -> None:
     (gone,) = wrong(str(tmp_path / "none.yaml"))
-    assert (gone.where, gone.given) == ("FILE", str(tmp_path / "none.yaml"))
+    assert (gone.key, gone.value) == ("FILE", str(tmp_path / "none.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
-    assert wrong(str(tmp_path / "list.yaml"))[0].where == "file"
+    assert wrong(str(tmp_path / "list.yaml"))[0].key == "file"
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfa")
-    assert wrong(str(tmp_path / "binary.yaml"))[0].what == "the sweep file is not text"
+    assert wrong(str(tmp_path / "binary.yaml"))[0].message == "the sweep file is not text"
 
 
 PLAIN = st.one_of(st.integers(), st.floats(), st.booleans(), st.none())
@@ -209,7 +209,7 @@ VALUES = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(VALUES)
 def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -> None:
-    if problem(value, "parameters.x.value") is None:
+    if value_error(value, "parameters.x.value") is None:
         override = OverridesParser.create().parse_rule(f"x={value}", "override")
         assert not override.is_sweep_override()
         assert json.dumps(override.value()) == json.dumps(intended_value(value))
@@ -220,23 +220,23 @@ def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -
 def test_plain_values_are_let_through(value: Any) -> None:
     if value not in ("null", "true", "false", "inf", "nan"):
         assert intended_value(value) is value
-        assert problem(value, "parameters.x.value") is None
+        assert value_error(value, "parameters.x.value") is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_that_is_text_is_mended_by_its_advice(value: float) -> None:
-    error = problem(str(value), "parameters.x.value")
+    error = value_error(str(value), "parameters.x.value")
     assert error is not None
     assert yaml.safe_load(error.hint.removeprefix("write ")) == value
 
 
 def test_the_values_of_a_grid_are_those_of_wandb() -> None:
     """W&B's engine leaves out the upper end of q_uniform, as numpy's arange does."""
-    assert grid({"value": "a"}) == ["a"]
-    assert grid({"min": 2, "max": 5}) == [2, 3, 4, 5]
-    assert grid({"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}) == [0.0, 0.1, 0.2]
-    assert grid({"distribution": "q_uniform", "min": 0, "max": 10, "q": 4}) == [0, 4, 8]
+    assert grid_values({"value": "a"}) == ["a"]
+    assert grid_values({"min": 2, "max": 5}) == [2, 3, 4, 5]
+    assert grid_values({"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}) == [0.0, 0.1, 0.2]
+    assert grid_values({"distribution": "q_uniform", "min": 0, "max": 10, "q": 4}) == [0, 4, 8]
 
 
 @pytest.mark.parametrize(
@@ -257,14 +257,14 @@ def test_the_values_of_a_grid_are_those_of_wandb() -> None:
     ],
 )
 def test_a_range_is_looked_at_in_its_middle_and_at_its_ends(spec: dict[str, Any], expected: list[float]) -> None:
-    assert test_values(spec) == pytest.approx(expected, rel=1e-8)
+    assert values_to_check(spec) == pytest.approx(expected, rel=1e-8)
 
 
 def test_a_large_grid_is_looked_at_in_part_and_every_value_is_seen(write: Write) -> None:
     specs = {"a": {"min": 1, "max": 50}, "b": {"values": list("xyz")}, "seed": {"min": 0, "max": 99}}
-    sweep = read(write(changed({"parameters": specs})))
+    sweep = read_sweep(write(changed({"parameters": specs})))
     points = points_to_check(sweep)
-    assert number(sweep) == 50 * 3 * 100
+    assert num_points(sweep) == 50 * 3 * 100
     assert {1, 50} <= {point["a"] for point in points[:40]}
     assert len({point["a"] for point in points[:40]}) == 40
     assert {point["b"] for point in points} == set("xyz")
@@ -278,15 +278,19 @@ def test_a_range_without_end_costs_nothing(write: Write) -> None:
         "seed": {"min": 0, "max": 10**12},
         "stage.lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1e-9},
     }
-    sweep = read(write(changed({"parameters": specs})))
-    assert number(sweep) == (10**12 + 1) * 10**9
+    sweep = read_sweep(write(changed({"parameters": specs})))
+    assert num_points(sweep) == (10**12 + 1) * 10**9
     assert [point["stage.lr"] for point in points_to_check(sweep)][:2] == [0.0, 0.025641025]
 
 
 def test_the_agents_environment_variables_are_set(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEAM", "red")
     command = [*RUN, "logger.group=${envvar:TEAM}-1", "${envvar:NONE}", "${args_no_hyphens}"]
-    assert read(write(changed({"command": command}))).overrides({"seed": 1}) == ["logger.group=red-1", "NONE", "seed=1"]
+    assert read_sweep(write(changed({"command": command}))).overrides({"seed": 1}) == [
+        "logger.group=red-1",
+        "NONE",
+        "seed=1",
+    ]
 
 
 KEYS = [
@@ -309,8 +313,8 @@ SPECS = st.one_of(
     VALUES,
     st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3),
     st.fixed_dictionaries(
-        {"distribution": st.sampled_from(sorted(DISTRIBUTIONS))},
-        optional=dict.fromkeys(NUMBERS, NUMBER) | {"value": SCALARS, "values": st.lists(SCALARS, max_size=3)},
+        {"distribution": st.sampled_from(sorted(KEYS_BY_DISTRIBUTION))},
+        optional=dict.fromkeys(NUMBER_KEYS, NUMBER) | {"value": SCALARS, "values": st.lists(SCALARS, max_size=3)},
     ),
 )
 
@@ -319,8 +323,8 @@ SPECS = st.one_of(
 @given(SPECS, st.booleans())
 def test_no_parameter_is_too_odd_to_be_looked_at(spec: Any, in_grid: bool) -> None:
     held = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
-    found = problems(held)
+    found = sweep_file_errors(held)
     assert all(error.key.startswith("parameters.stage.lr") for error in found)
     if not found:
-        values = grid(spec, 5) if in_grid else test_values(spec)
+        values = grid_values(spec, 5) if in_grid else values_to_check(spec)
         assert 1 <= len(values) <= 5 or "values" in spec

@@ -12,7 +12,7 @@ DOWN = {"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2}
 
 def stopped(spec: dict[str, Any], goal: str, histories: list[list[float]]) -> list[int]:
     rule = Hyperband({"type": "hyperband"} | spec, goal)
-    return [i for i, history in enumerate(histories) if rule.stops(history, histories)]
+    return [i for i, history in enumerate(histories) if rule.should_stop(history, histories)]
 
 
 def test_bands_downwards() -> None:
@@ -36,7 +36,7 @@ def test_bands_upwards() -> None:
 def test_a_band_between_two_counts_is_the_lower_one() -> None:
     # eta 1.5: bands 2, 3, 4 (4.5) and so on; at 4 values the threshold is the best of two, int(2 / 1.5) = 1: the other
     rule = Hyperband({"type": "hyperband", "min_iter": 2, "eta": 1.5}, "minimize")
-    assert rule._up(4) == [2, 3, 4]
+    assert rule._bands_from_min_iter(4) == [2, 3, 4]
 
 
 def test_strict_looks_at_the_band_and_not_at_the_best_so_far() -> None:

@@ -17,7 +17,7 @@ from r1 import sweep as __main__
 from r1.distributed import process
 from r1.experiment.sweep import runner
 from r1.experiment.sweep.runner import is_pipeline
-from r1.experiment.sweep.study import Point
+from r1.experiment.sweep.study import SweepPoint
 
 HOLD: dict[str, Any] = {"command": [*COMMAND[:-1], "hold=true", COMMAND[-1]], "parameters": {"x": {"values": [1, 2]}}}
 Go = Callable[..., tuple[int, str]]
@@ -41,12 +41,12 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     return ran
 
 
-def points(folder: Path) -> list[Point]:
+def points(folder: Path) -> list[SweepPoint]:
     keys = yaml.safe_load((folder / "tried.yaml").read_text())
     return study(folder, 99, place="tried.log", **keys).points()
 
 
-def shown(point: Point) -> tuple[Any, ...]:
+def shown(point: SweepPoint) -> tuple[Any, ...]:
     return (point.values["x"], point.status, point.value)
 
 
@@ -111,9 +111,9 @@ def test_hyperband_stops_a_hopeless_run(go: Go, tmp_path: Path, monkeypatch: pyt
     found = points(tmp_path)
     # alone, the first goes on. The second: at 2 values 0.6 and 0.4; int(2 / 2) = 1: the threshold is 0.4, not missed;
     # at 4 values 0.8 misses nothing either. The third: 0.6 0.4 0.2; int(3 / 2) = 1: the threshold is 0.4, missed
-    assert [point.status for point in found] == ["finished", "finished", "stopped early"]
+    assert [point.status for point in found] == ["finished", "finished", "pruned"]
     assert 2 <= len(found[2].history) < 6
-    assert "0002  stopped early after 0:0" in said
+    assert "0002  pruned after 0:0" in said
     step, value = max(found[2].history.items())
     assert f"{value:.4g} at step {step}" in said
     assert '"interrupted"' in (found[2].folder / "manifest.json").read_text()
@@ -125,7 +125,7 @@ def test_a_run_that_does_not_listen_is_killed(go: Go, tmp_path: Path, monkeypatc
     deaf = {"deaf": {"value": True}, "delay": {"value": 0.1}, "length": {"value": 30}}
     go("--workers", "2", "--count", "2", early_terminate=rule, parameters={"x": {"values": [3, 1]}} | deaf, run_cap=2)
     statuses = [point.status for point in points(tmp_path)]
-    assert statuses[1] == "stopped early"
+    assert statuses[1] == "pruned"
     assert len(points(tmp_path)[1].history) < 30
 
 

@@ -16,8 +16,8 @@ from optuna.trial import TrialState, create_trial
 
 from r1.core.errors import UserError
 from r1.experiment.sweep.file import Sweep
-from r1.experiment.sweep.parameters import DISTRIBUTIONS
-from r1.experiment.sweep.space import Space
+from r1.experiment.sweep.parameters import KEYS_BY_DISTRIBUTION
+from r1.experiment.sweep.space import SearchSpace
 
 QUANTILES: list[tuple[dict[str, Any], list[Any]]] = [  # at 0.1, 0.53 and 0.93, by sweeps 0.3.0: HyperParameter.ppf
     ({"min": 0.5, "max": 2.0}, [0.65, 1.295, 1.895]),
@@ -52,8 +52,8 @@ QUANTILES: list[tuple[dict[str, Any], list[Any]]] = [  # at 0.1, 0.53 and 0.93, 
 ]
 
 
-def space(method: Any = "random", **parameters: Any) -> Space:
-    return Space(Sweep(Path("s.yaml"), "s", method, "m", "maximize", parameters, [], None, None))
+def space(method: Any = "random", **parameters: Any) -> SearchSpace:
+    return SearchSpace(Sweep(Path("s.yaml"), "s", method, "m", "maximize", parameters, [], None, None))
 
 
 @pytest.mark.parametrize(("spec", "values"), QUANTILES, ids=lambda part: json.dumps(part))
@@ -68,7 +68,7 @@ def test_a_grid_has_the_order_of_wandb() -> None:
     quarter = {"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}
     grid = space("grid", b={"values": ["x", "y"]}, a={"min": 1, "max": 2}, c=quarter, k={"value": 7})
     assert grid.size == 2 * 2 * 3
-    points = [grid.values(grid.nth(number)) for number in range(12)]
+    points = [grid.values(grid.grid_point(number)) for number in range(12)]
     assert [list(point.values()) for point in points[:4]] == [
         ["x", 1, 0.0, 7],
         ["x", 1, 0.1, 7],
@@ -102,8 +102,8 @@ def test_every_draw_is_one_that_optuna_can_keep(spec: dict[str, Any], u: float, 
 
 def test_draws_depend_on_the_name_and_the_number_alone() -> None:
     one, two = space(x={"min": 0.0, "max": 1.0}, y={"min": 0.0, "max": 1.0}), space("bayes", x={"min": 0.0, "max": 1.0})
-    assert one.drawn(3)["x"] == two.drawn(3)["x"] == one.drawn(3)["x"]
-    assert len({one.drawn(number)[name] for number in range(20) for name in "xy"}) == 40
+    assert one.random_point(3)["x"] == two.random_point(3)["x"] == one.random_point(3)["x"]
+    assert len({one.random_point(number)[name] for number in range(20) for name in "xy"}) == 40
 
 
 def test_what_optuna_keeps_can_be_read() -> None:
@@ -112,7 +112,7 @@ def test_what_optuna_keeps_can_be_read() -> None:
     )
     assert made.distributions["g"] == IntDistribution(8, 512, log=True)
     assert made.distributions["l"] == optuna.distributions.CategoricalDistribution(["[1, 2]"])
-    assert made.snapped({"g": 133, "l": "[1, 2]"}) == {"g": 136, "l": "[1, 2]"}
+    assert made.snap_point({"g": 133, "l": "[1, 2]"}) == {"g": 136, "l": "[1, 2]"}
     bell = space("bayes", x={"distribution": "normal", "mu": 1.0, "sigma": 2.0}).distributions["x"]
     assert isinstance(bell, FloatDistribution)
     assert (bell.low, bell.high) == (pytest.approx(-5), pytest.approx(7))
@@ -126,6 +126,6 @@ def test_what_optuna_could_not_keep_is_refused() -> None:
 
 
 def test_every_distribution_of_the_format_can_be_searched() -> None:
-    for kind in DISTRIBUTIONS.keys() - {"constant", "categorical", "categorical_w_probabilities"}:
-        bounds = {"min": 1, "max": 3} if "min" in DISTRIBUTIONS[kind][0] else {}
-        assert isinstance(space(x={"distribution": kind} | bounds).drawn(0)["x"], int | float)
+    for kind in KEYS_BY_DISTRIBUTION.keys() - {"constant", "categorical", "categorical_w_probabilities"}:
+        bounds = {"min": 1, "max": 3} if "min" in KEYS_BY_DISTRIBUTION[kind][0] else {}
+        assert isinstance(space(x={"distribution": kind} | bounds).random_point(0)["x"], int | float)

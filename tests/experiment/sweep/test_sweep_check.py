@@ -14,8 +14,15 @@ from omegaconf import OmegaConf
 
 from r1.core.errors import CONFIG, UserErrors
 from r1.experiment.sweep import objective as metric
-from r1.experiment.sweep.check import check, checked_sweep
-from r1.experiment.sweep.cost import SECONDS, TOKENS, Cost, cost, num_tokens, recorded_times
+from r1.experiment.sweep.check import check_sweep, load_and_compose
+from r1.experiment.sweep.cost import (
+    REFERENCE_SECONDS,
+    REFERENCE_TOKENS,
+    RunCost,
+    estimate_cost,
+    num_tokens,
+    recorded_times,
+)
 
 Config = dict[str, Any]
 COMMAND = ["${env}", "${interpreter}", "-m", "r1.run", "logger=wandb", "${args_no_hyphens}"]
@@ -59,7 +66,7 @@ def target(name: str, goal: str = "maximize") -> Config:
 
 WEIGHTS = one([0.1], "reward.terms.format.weight")
 BAD: dict[str, tuple[Config, str, str, str]] = {  # changes, where, what, do
-    "unknown name": (one([4], "stage.group_siz"), "stage.group_siz", "nothing reads it", "stage.group_size"),
+    "unknown name": (one([4], "stage.group_siz"), "stage.group_siz", "unknown key", "stage.group_size"),
     "unknown option": (one(["dapoo"], "stage/loss"), "stage/loss", "no option", "did you mean `dapo`?"),
     "wrong type": (one([4, 2.5]), "stage.group_size", "(point stage.group_size=2.5)", ""),
     "weight 0": (one([0], "reward.terms.format.weight"), "reward.terms.format.weight", "weight=0)", "weight=null"),
@@ -69,7 +76,7 @@ BAD: dict[str, tuple[Config, str, str, str]] = {  # changes, where, what, do
     "bad command": (
         command("logger=wandb", "stage.lrr=1"),
         "stage.lrr",
-        "nothing reads it",
+        "unknown key",
         "did you mean `stage.lr`?",
     ),
     "no logger": (command(), "command", "W&B would see no metric", "logger=wandb"),
@@ -114,7 +121,7 @@ BAD: dict[str, tuple[Config, str, str, str]] = {  # changes, where, what, do
 def test_what_would_go_wrong_is_said_before_it_runs(write: Write, name: str) -> None:
     changes, where, what, do = BAD[name]
     with pytest.raises(UserErrors) as caught:
-        checked_sweep(write(changes))
+        load_and_compose(write(changes))
     (error,) = caught.value.errors
     assert caught.value.code == CONFIG
     assert error.key == where
@@ -125,7 +132,7 @@ def test_what_would_go_wrong_is_said_before_it_runs(write: Write, name: str) -> 
 def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
     specs = {"stage.group_siz": {"values": [4]}, "stage.lr": {"value": None}}
     with pytest.raises(UserErrors) as caught:
-        checked_sweep(write({"parameters": specs, "metric": {"name": "val/pas@1"}, "nam": "x", 3: 4}))
+        load_and_compose(write({"parameters": specs, "metric": {"name": "val/pas@1"}, "nam": "x", 3: 4}))
     of_file = ["nam", "3", "metric.goal", "parameters.stage.lr.value"]
     assert [error.key for error in caught.value.errors] == [*of_file, "stage.group_siz"]
 
@@ -133,7 +140,7 @@ def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
 def test_a_secret_is_not_repeated(write: Write) -> None:
     secret = "sk-" + "a1B2" * 10
     with pytest.raises(UserErrors) as caught:
-        checked_sweep(write(one(["plain", secret], "logger.group")))
+        load_and_compose(write(one(["plain", secret], "logger.group")))
     assert caught.value.errors[0].key == "logger.group"
     assert "looks like a secret" in str(caught.value)
     assert secret not in str(caught.value)
@@ -141,7 +148,7 @@ def test_a_secret_is_not_repeated(write: Write) -> None:
 
 def test_a_report_says_what_the_sweep_comes_to(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     specs = {"stage.group_size": {"values": [4, 8]}, "seed": {"values": [0, 1, 2]}}
-    check(write({"parameters": specs, **command("logger=wandb", "trainer.max_steps=50")}), workers=4)
+    check_sweep(write({"parameters": specs, **command("logger=wandb", "trainer.max_steps=50")}), workers=4)
     said = " ".join(capsys.readouterr().err.split())
     assert "mine: grid over stage.group_size, seed; maximize val/pass@1" in said
     assert "6 points = 2 settings x 3 seeds, budget=sequences; each checked" in said
@@ -151,7 +158,7 @@ def test_a_report_says_what_the_sweep_comes_to(write: Write, capsys: pytest.Capt
 
 
 def test_a_search_without_an_end_says_so(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    check(write({"method": "bayes", "parameters": {"stage/loss": {"values": ["grpo", "dapo"]}}}))
+    check_sweep(write({"method": "bayes", "parameters": {"stage/loss": {"values": ["grpo", "dapo"]}}}))
     said = " ".join(capsys.readouterr().err.split())
     assert "points without end, budget=sequences; 2 points checked, at the ends of each range" in said
     assert "run_cap: N" in said
@@ -169,14 +176,14 @@ def test_a_run_costs_what_its_like_took(config: Callable[..., Config], tmp_path:
         OmegaConf.save(OmegaConf.create(held), folder / "config.yaml")
     (tmp_path / "outputs" / "manifest.json").write_text("no record")
     known = recorded_times(tmp_path / "outputs")
-    assert cost(cfg | {"seed": 3}, known) == Cost(12.0, 3)
-    assert cost(cfg | {"model": cfg["model"] | {"path": "owner/other"}}, known) == Cost(None, 0)
+    assert estimate_cost(cfg | {"seed": 3}, known) == RunCost(12.0, 3)
+    assert estimate_cost(cfg | {"model": cfg["model"] | {"path": "owner/other"}}, known) == RunCost(None, 0)
 
 
 def test_an_estimate_is_in_tokens_of_the_default_run(config: Callable[..., Config]) -> None:
     cfg = config("stage=grpo", "reward=math")
-    assert num_tokens(cfg) == TOKENS == (128 * 100 + 5 * 128 * 8) * 64
-    assert cost(cfg, {}) == Cost(SECONDS, 0)
+    assert num_tokens(cfg) == REFERENCE_TOKENS == (128 * 100 + 5 * 128 * 8) * 64
+    assert estimate_cost(cfg, {}) == RunCost(REFERENCE_SECONDS, 0)
     assert num_tokens(cfg | {"stage": {"_target_": "r1.stage.eval.Eval"}}) == 128 * 8 * 64
     assert num_tokens(cfg | {"stage": {"examples_per_step": 16}}) == (16 * 100 + 5 * 128 * 8) * 64
 

@@ -103,12 +103,12 @@ def test_as_the_engine_does(python: Path) -> None:
         assert ours == (pytest.approx(values, rel=1e-6, abs=1e-12) if isinstance(values[0], float) else values), spec
     for parameters, points in zip(grids, theirs["grids"], strict=True):
         made = space("grid", **parameters)
-        found = [made.values(made.nth(number)) for number in range(made.size or 0)]
+        found = [made.values(made.grid_point(number)) for number in range(made.size or 0)]
         assert len(found) == len(points)
         assert all(one == pytest.approx(other) for one, other in zip(found, points, strict=True))
     stops = []
     for rule, goal, histories in cases:
         own = Hyperband(rule, goal)
-        stops.append([i for i, history in enumerate(histories) if own.stops(history, histories)])
+        stops.append([i for i, history in enumerate(histories) if own.should_stop(history, histories)])
     assert stops == theirs["stopped"]
     assert sum(map(len, stops)) > 300

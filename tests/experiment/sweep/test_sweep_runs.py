@@ -64,7 +64,7 @@ def test_a_killed_workers_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     second = start(tmp_path, command=command, parameters=parameters)
     _, said = second.communicate(timeout=LONGEST_S)
     assert second.returncode == 0, said
-    assert status == "finished" or "0000  goes on" in said
+    assert status == "finished" or "0000  resumes" in said
     other = start(tmp_path, "--name", "other", command=command, parameters=parameters)
     _, said = other.communicate(timeout=LONGEST_S)
     assert other.returncode == 0, said

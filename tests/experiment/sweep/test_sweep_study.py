@@ -14,8 +14,8 @@ from swept import study, write
 
 from r1.core.errors import STORAGE, UserError
 from r1.experiment.sweep import storage
-from r1.experiment.sweep.file import read
-from r1.experiment.sweep.study import Point, Study
+from r1.experiment.sweep.file import read_sweep
+from r1.experiment.sweep.study import Study, SweepPoint
 
 UNIFORM = {"x": {"min": 0.0, "max": 1.0}}
 SECRET = "sk-" + "a1b2c3d4" * 4
@@ -35,8 +35,8 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TextI
         file.close()
 
 
-def take(study: Study) -> Point:
-    taken = study.take()
+def take(study: Study) -> SweepPoint:
+    taken = study.take_point()
     assert taken
     swept.HELD.append(taken[1])
     return taken[0]
@@ -48,10 +48,10 @@ def test_points_are_taken_in_order_by_whoever_comes(tmp_path: Path, place: str |
     taken = [take(one), take(two), take(one)]
     assert [point.values["x"] for point in taken] == [1, 2, 3]
     assert [point.folder.name for point in taken] == ["0000", "0001", "0002"]
-    assert two.take() is None
+    assert two.take_point() is None
     assert not two.is_complete()
     for point in taken:
-        one.finish(point, 0.5)
+        one.finish_point(point, 0.5)
     assert two.is_complete()
     assert [(point.status, point.value) for point in two.points()] == [("finished", 0.5)] * 3
 
@@ -76,7 +76,7 @@ def test_limits(tmp_path: Path) -> None:
 
 def test_a_failed_point_is_retried_once_and_only_if_asked(tmp_path: Path, held: list[TextIO]) -> None:
     one = study(tmp_path, 1, place=JOURNAL)
-    one.fail(take(one), "it broke", 3)
+    one.fail_point(take(one), "it broke", 3)
     held[0].close()
     (point,) = one.points()
     assert (point.status, point.error, point.code) == ("failed", "it broke", 3)
@@ -85,8 +85,8 @@ def test_a_failed_point_is_retried_once_and_only_if_asked(tmp_path: Path, held: 
     assert not again.is_complete()
     retried = take(again)
     assert (retried.number, retried.folder, retried.values) == (1, point.folder, point.values)
-    again.fail(retried, "again", 3)
-    assert again.take() is None
+    again.fail_point(retried, "again", 3)
+    assert again.take_point() is None
     assert [(point.number, point.error) for point in again.points()] == [(1, "again")]
     assert [trial.state for trial in again.optuna.trials] == [TrialState.FAIL] * 2
 
@@ -109,24 +109,24 @@ def test_bayes_learns_where_the_best_is(tmp_path: Path) -> None:
     for _ in range(24):
         point = take(made)
         xs.append(point.values["x"])
-        made.finish(point, -abs(xs[-1] - 0.7))
+        made.finish_point(point, -abs(xs[-1] - 0.7))
     early, late = (fmean(abs(x - 0.7) for x in part) for part in (xs[:10], xs[16:]))
     assert late < 0.7 * early
-    assert [study(tmp_path, 25, method="bayes", parameters=UNIFORM, place=JOURNAL)._choose(24) for _ in range(2)] == [
-        made._choose(24)
-    ] * 2
+    assert [
+        study(tmp_path, 25, method="bayes", parameters=UNIFORM, place=JOURNAL)._choose_values(24) for _ in range(2)
+    ] == [made._choose_values(24)] * 2
 
 
 def test_metrics_are_reported_once(tmp_path: Path) -> None:
     made = study(tmp_path, place=JOURNAL)
     point = take(made)
-    made.report(point, {0: 0.1, 5: 0.2})
-    made.report(point, {0: 0.1, 5: 0.2, 10: 0.4})
+    made.report_history(point, {0: 0.1, 5: 0.2})
+    made.report_history(point, {0: 0.1, 5: 0.2, 10: 0.4})
     assert made.points()[0].history == {0: 0.1, 5: 0.2, 10: 0.4}
-    made.stop(point)
+    made.prune_point(point)
     (trial,) = made.optuna.trials
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.4)
-    assert (made.points()[0].status, made.points()[0].value) == ("stopped early", None)
+    assert (made.points()[0].status, made.points()[0].value) == ("pruned", None)
 
 
 def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None
     assert study(tmp_path, run_cap=4, **keys).limit == 4
     copy = tmp_path / "outputs" / "sweeps" / "tried" / "sweep.yaml"
     assert "run_cap: 4" in copy.read_text()
-    with pytest.raises(UserError, match="begun with another file") as caught:
+    with pytest.raises(UserError, match="started with a different file") as caught:
         study(tmp_path, run_cap=4, method="random", parameters={"x": {"min": 0.0, "max": 2.0}})
     assert "parameters.x.max: 1.0 -> 2.0" in str(caught.value)
     assert "--name" in str(caught.value)
@@ -144,7 +144,7 @@ def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None
 def test_a_lost_study_is_not_begun_anew(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path}/mine.db"
     take(study(tmp_path, place=place))
-    with pytest.raises(UserError, match="study is not there"):
+    with pytest.raises(UserError, match="there is no study"):
         study(tmp_path)
     assert len(study(tmp_path, place=place).points()) == 1
 
@@ -152,7 +152,7 @@ def test_a_lost_study_is_not_begun_anew(tmp_path: Path) -> None:
 def test_only_storages_that_workers_can_share(tmp_path: Path) -> None:
     for given in ("mysql://root@host/x", "redis://x.log", "study.db"):
         with pytest.raises(UserError, match="SQLite or in a journal"):
-            storage.url(tmp_path, given)
+            storage.storage_url(tmp_path, given)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_file_with_a_secret_is_refused_and_not_copied(tmp_path: Path, keys: di
     file = write(tmp_path)
     file.write_text(f"{file.read_text()}# my key: {SECRET}\n")
     with pytest.raises(UserError, match="must hold no secret"):
-        storage.begin(read(str(file)), tmp_path / "x", storage.url(tmp_path / "x", None))
+        storage.open_study(read_sweep(str(file)), tmp_path / "x", storage.storage_url(tmp_path / "x", None))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
 def _of_steps(overrides: list[str], steps: set[str]) -> dict[str, Any]:
     """The same of some steps of a pipeline, as ``steps.NAME.KEY``."""
     from r1.config.overrides import read
-    from r1.experiment.pipeline.parse import pipelines, split_step_overrides
+    from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 
     rest, of_step = split_step_overrides(overrides)
-    (pipeline,) = pipelines(*read(rest), of_step)
+    (pipeline,) = parse_pipelines(*read(rest), of_step)
     held: dict[str, Any] = {}
     for step in steps:
         own = [text for text in pipeline.steps[step].overrides() if "${" not in text]

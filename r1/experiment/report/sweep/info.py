@@ -50,9 +50,9 @@ def asked(folder: Path | None, runs: Sequence[RunRecord]) -> SweepInfo:
 
 
 def _of_file(file: Path) -> SweepInfo:
-    from r1.experiment.sweep.file import read
+    from r1.experiment.sweep.file import read_sweep
 
-    held = read(str(file))
+    held = read_sweep(str(file))
     start = held.command.index("r1.run")
     name = file.parent.name if held.name == file.stem else held.name
     return SweepInfo(
