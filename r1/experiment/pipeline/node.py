@@ -1,26 +1,28 @@
-"""One run of a pipeline, and all of them: what they will be, and what of them is there."""
+"""One run of a pipeline and the plan of all of them, with what their records already hold."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from r1.core.manifest import read_manifest
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
 
 @dataclass
 class PipelineNode:
-    """One run to be: a step under one seed.
+    """One planned run: a step under one seed.
 
     Attributes:
-        overrides: its command line, with the folders of the steps that it needs.
-        folder: where its record is or will be.
-        data: sha256 of its rows; empty where another run makes them.
-        model: its model's config; where that is yet to be trained, that of the model that the training starts from.
+        seed: the pipeline's; None: it has no seeds, or the step is the same under all of them.
+        own_overrides: those that distinguish the step from the others.
+        overrides: the whole command line, with the folders of the steps that it needs.
+        folder: of its record, which may not exist yet.
+        data: sha256 of its rows; empty where another run generates them.
+        model: its model's config; for one that is yet to be trained, that of the model that its training starts from.
     """
 
     step: str
@@ -39,29 +41,25 @@ class PipelineNode:
         return self.step if self.seed is None else f"{self.step}[{self.seed}]"
 
     @property
-    def manifest(self) -> dict[str, Any] | None:
-        """What its record says, if there is one."""
-        try:
-            held: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return held
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of its record, read anew each time; empty if there is none."""
+        return read_manifest(self.folder)
 
     @property
     def done(self) -> bool:
-        held = self.manifest
-        return held is not None and held["status"] == "finished" and held["fingerprint"] == self.fingerprint
+        manifest = self.manifest
+        return bool(manifest) and manifest["status"] == "finished" and manifest["fingerprint"] == self.fingerprint
 
 
 @dataclass
 class PipelinePlan:
-    """What a pipeline comes to.
+    """The runs of one pipeline.
 
     Attributes:
-        base: its own folder, or the folder of all its records; one process at a time writes there.
+        base: the pipeline's folder, or the folder of all its records; one process at a time writes there.
         steps_dir: the folder of its steps' records, which other pipelines may share.
-        nodes: every run once, in an order in which they can run.
-        results: the runs whose figures are the pipeline's, one for each seed.
+        nodes: every run once, each after those that it needs.
+        results: the runs whose metrics are the pipeline's, one for each seed.
     """
 
     pipeline: Pipeline
@@ -72,6 +70,6 @@ class PipelinePlan:
 
 
 def depends_on_unfinished(path: Any, needs: Sequence[PipelineNode]) -> bool:
-    """Whether a value lies in the record of a step that has not ended."""
-    places = [node.folder for node in needs if not node.done]
-    return isinstance(path, str) and any(Path(path).is_relative_to(place) for place in places)
+    """Whether a config value is a path into the record of a step that has not finished."""
+    unfinished = [node.folder for node in needs if not node.done]
+    return isinstance(path, str) and any(Path(path).is_relative_to(folder) for folder in unfinished)

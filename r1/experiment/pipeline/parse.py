@@ -1,7 +1,7 @@
-"""From a command line to the pipelines that it asks for: one, the points of a grid, or none.
+"""From a command line to its pipelines: one, the points of a grid, or none.
 
-``steps.NAME.KEY=VALUE`` is the override ``KEY=VALUE`` of one step, which Hydra could not compose; an override that is
-not the pipeline's own goes to every step.
+``steps.NAME.KEY=VALUE`` is the override ``KEY=VALUE`` of one step, which Hydra could not compose. An override of a key
+that is not the pipeline's goes to every step.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline, PipelineStep, errors_for_step, sort_steps
 
 PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
-PIPELINE_OVERRIDES = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # overrides of the pipeline itself
+PIPELINE_OVERRIDES = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # keys of the pipeline itself
 STEP_OVERRIDE = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
 PIPELINE_TYPES: dict[str, Any] = {
     "shared": list[str],
@@ -38,138 +39,151 @@ PIPELINE_TYPES: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True)
+class ScopedOverrides:
+    """The overrides of one point of a command line: for the pipeline, for every step, and (step, override) for one."""
+
+    pipeline: list[str]
+    all_steps: list[str]
+    one_step: list[tuple[str, str]]
+
+    def as_typed(self) -> list[str]:
+        return [*self.pipeline, *self.all_steps, *(_prefix_step(step, text) for step, text in self.one_step)]
+
+
 def split_step_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Take ``steps.NAME.KEY=VALUE`` off a command line: the rest, and ``KEY=VALUE`` by step."""
-    rest, of_step = list[str](), dict[str, list[str]]()
+    """Split a command line into ``KEY=VALUE`` by step, from ``steps.NAME.KEY=VALUE``, and all other arguments."""
+    others, step_overrides = list[str](), dict[str, list[str]]()
     for text in argv:
-        if found := STEP_OVERRIDE.fullmatch(text):
-            prefix, step, override = found.groups()
-            of_step.setdefault(step, []).append(prefix + override)
+        if match := STEP_OVERRIDE.fullmatch(text):
+            prefix, step, override = match.groups()
+            step_overrides.setdefault(step, []).append(prefix + override)
         else:
-            rest.append(text)
-    return rest, of_step
+            others.append(text)
+    return others, step_overrides
 
 
-def parse_pipelines(args: Namespace, overrides: Sequence[Override], of_step: Mapping[str, list[str]]) -> list[Pipeline]:
-    """The pipelines that a command line asks for, one for each point of a grid (-m); none: it asks for runs.
+def parse_pipelines(
+    args: Namespace, overrides: Sequence[Override], step_overrides: Mapping[str, list[str]]
+) -> list[Pipeline]:
+    """The pipelines of a command line, one for each point of a grid (-m); empty: it starts runs.
 
     Args:
-        overrides: what is left of the command line by ``split_step_overrides``.
-        of_step: what it took off.
+        overrides, step_overrides: the two parts that ``split_step_overrides`` returns.
 
     Raises:
-        UserError: what is wrong with a pipeline, apart from what its steps make of their overrides.
+        UserError: a pipeline is invalid. The overrides of its steps are composed later, by ``plan_pipeline``.
     """
     keys = [name(override).partition(".")[0] for override in overrides]
-    if not of_step and not {"experiment", "steps"} & set(keys):
+    if not step_overrides and not {"experiment", "steps"} & set(keys):
         return []
-    theirs = _parse_step_overrides(of_step, bool(args.multirun))
-    found: list[Pipeline | None] = []
+    for_steps = _parse_step_overrides(step_overrides, bool(args.multirun))
+    points: list[Pipeline | None] = []
     with config_loader(args) as loader:
-        for number, texts in enumerate(grid(loader, args, [*overrides, *(override for _, override in theirs)])):
-            typed = list(zip(keys, texts, strict=False))
-            own = [text for key, text in typed if _is_pipeline_override(key)]
-            everywhere = [text for key, text in typed if not _is_pipeline_override(key)]
-            single = [(step, text) for (step, _), text in zip(theirs, texts[len(keys) :], strict=True)]
-            found.append(_pipeline(loader, args, own, everywhere, single, number))
-    asked = [pipeline for pipeline in found if pipeline]
-    if asked and len(asked) < len(found):
+        # the grid is over both parts: `-m steps.sft.stage.lr=1e-4,1e-3` has two points
+        for number, texts in enumerate(grid(loader, args, [*overrides, *(override for _, override in for_steps)])):
+            keyed = list(zip(keys, texts, strict=False))
+            scoped = ScopedOverrides(
+                pipeline=[text for key, text in keyed if _is_pipeline_override(key)],
+                all_steps=[text for key, text in keyed if not _is_pipeline_override(key)],
+                one_step=[(step, text) for (step, _), text in zip(for_steps, texts[len(keys) :], strict=True)],
+            )
+            points.append(_compose_pipeline(loader, args, scoped, number))
+    pipelines = [pipeline for pipeline in points if pipeline]
+    if pipelines and len(pipelines) < len(points):
         raise UserError("a sweep is over runs or over pipelines, not over both", key="experiment")
-    if asked and any(key.startswith(("hydra/sweeper", "hydra/launcher")) for key in keys):
+    if pipelines and any(key.startswith(("hydra/sweeper", "hydra/launcher")) for key in keys):
         hint = "leave out hydra/sweeper and hydra/launcher"
         raise UserError("a sweep over pipelines is a grid, run point by point", key="-m", hint=hint)
-    return asked
+    return pipelines
 
 
-def _parse_step_overrides(of_step: Mapping[str, list[str]], multirun: bool) -> list[tuple[str, Override]]:
-    found: list[tuple[str, Override]] = []
-    for step, texts in of_step.items():
+def _parse_step_overrides(step_overrides: Mapping[str, list[str]], multirun: bool) -> list[tuple[str, Override]]:
+    pairs: list[tuple[str, Override]] = []
+    for step, texts in step_overrides.items():
         with errors_for_step(step):
-            found += [(step, override) for override in parsed(texts, multirun)]
-    return found
+            pairs += [(step, override) for override in parsed(texts, multirun)]
+    return pairs
 
 
 def _is_pipeline_override(key: str) -> bool:
     return key in PIPELINE_OVERRIDES or key.startswith("hydra")
 
 
-def _pipeline(
-    loader: HydraLoader,
-    args: Namespace,
-    own: list[str],
-    everywhere: list[str],
-    single: list[tuple[str, str]],
-    number: int,
-) -> Pipeline | None:
-    """One pipeline; None: ``own`` chooses none."""
-    cfg = point(loader, args, own, number).config
+def _compose_pipeline(loader: HydraLoader, args: Namespace, scoped: ScopedOverrides, number: int) -> Pipeline | None:
+    """One pipeline; None: its overrides choose none.
+
+    Args:
+        number: of the point in the grid.
+    """
+    cfg = point(loader, args, scoped.pipeline, number).config
     if cfg["steps"] is None:
-        if single:
+        if scoped.one_step:
             message = "no pipeline is chosen, so there are no steps"
-            raise UserError(message, key=f"steps.{single[0][0]}", hint="experiment=NAME of a pipeline")
+            raise UserError(message, key=f"steps.{scoped.one_step[0][0]}", hint="experiment=NAME of a pipeline")
         return None
-    _check_pipeline(cfg, everywhere)
+    _check_pipeline(cfg, scoped.all_steps)
     _check_unused_keys(cfg, point(loader, args, [], number).config)
     steps = {}
     for step, texts in cfg["steps"].items():
         with errors_for_step(step):
-            layers = [texts, everywhere, [text for other, text in single if other == step]]
+            layers = [texts, scoped.all_steps, [text for other, text in scoped.one_step if other == step]]
             _check_step_keys(chain(cfg["shared"], *layers))
             steps[step] = PipelineStep(cfg["shared"], layers)
-    for step, text in single:
+    for step, text in scoped.one_step:
         if step not in steps:
-            where, hint = f"steps.{step}", suggest(step, steps, "steps.")
-            raise UserError(f"there is no step `{step}`", key=where, value=text, expected=steps, hint=hint)
-    typed = [*own, *everywhere, *(_as_typed(step, text) for step, text in single)]
-    return Pipeline(cfg["name"] or _experiment_name(own), cfg, typed, everywhere, sort_steps(steps))
+            key, hint = f"steps.{step}", suggest(step, steps, "steps.")
+            raise UserError(f"there is no step `{step}`", key=key, value=text, expected=steps, hint=hint)
+    pipeline_name = cfg["name"] or _experiment_name(scoped.pipeline)
+    return Pipeline(pipeline_name, cfg, scoped.as_typed(), scoped.all_steps, sort_steps(steps))
 
 
-def _experiment_name(own: list[str]) -> str:
-    """The experiment's."""
-    chosen = [text.partition("=")[2] for text in own if text.lstrip("+").startswith("experiment=")]
+def _experiment_name(overrides: list[str]) -> str:
+    """The name of the chosen experiment, usable as a folder's."""
+    chosen = [text.partition("=")[2] for text in overrides if text.lstrip("+").startswith("experiment=")]
     return "_".join(re.findall(r"[\w-]+", "".join(chosen))) or "pipeline"
 
 
-def _as_typed(step: str, text: str) -> str:
+def _prefix_step(step: str, text: str) -> str:
+    """``+a=1`` of a step as it was typed: ``+steps.NAME.a=1``."""
     override = text.lstrip("+~")
     return f"{text[: len(text) - len(override)]}steps.{step}.{override}"
 
 
-def _check_pipeline(cfg: Config, everywhere: list[str]) -> None:
+def _check_pipeline(cfg: Config, global_overrides: list[str]) -> None:
     from r1.config.check.schema import check_value, problems
 
     steps = cfg["steps"]
     if not isinstance(steps, dict) or not steps:
-        raise UserError(
-            "a pipeline has steps", key="steps", value=as_yaml_null(steps), expected="NAME: [overrides of a run]"
-        )
-    found = [error for key, hint in PIPELINE_TYPES.items() for error in check_value(cfg[key], hint, key)]
-    found += [error for step, texts in steps.items() for error in check_value(texts, list[str], f"steps.{step}")]
+        message, expected = "a pipeline has steps", "NAME: [overrides of a run]"
+        raise UserError(message, key="steps", value=as_yaml_null(steps), expected=expected)
+    errors = [error for key, hint in PIPELINE_TYPES.items() for error in check_value(cfg[key], hint, key)]
+    errors += [error for step, texts in steps.items() for error in check_value(texts, list[str], f"steps.{step}")]
     for step in steps:
         if not re.fullmatch(r"[A-Za-z]\w*", str(step)):
             message, expected = "a step's name is a word", "letters, digits and _"
-            found.append(UserError(message, key="steps", value=step, expected=expected))
+            errors.append(UserError(message, key="steps", value=step, expected=expected))
     if cfg["result"] is not None and cfg["result"] not in steps:
-        do = suggest(str(cfg["result"]), steps)
-        found.append(UserError("there is no such step", key="result", value=cfg["result"], expected=steps, hint=do))
+        message, hint = "there is no such step", suggest(str(cfg["result"]), steps)
+        errors.append(UserError(message, key="result", value=cfg["result"], expected=steps, hint=hint))
     if isinstance(cfg["page"], dict):
-        found += problems({"_target_": None} | cfg["page"], "page", cfg["extensions"])
-    if cfg["seeds"] is not None and any(text.lstrip("+").startswith("seed=") for text in everywhere):
-        found.append(UserError("this pipeline runs once for each of its `seeds`", key="seed", hint="seeds=[N]"))
-    if found:
-        raise UserErrors(found)
+        errors += problems({"_target_": None} | cfg["page"], "page", cfg["extensions"])
+    if cfg["seeds"] is not None and any(text.lstrip("+").startswith("seed=") for text in global_overrides):
+        errors.append(UserError("this pipeline runs once for each of its `seeds`", key="seed", hint="seeds=[N]"))
+    if errors:
+        raise UserErrors(errors)
 
 
 def _check_unused_keys(cfg: Config, default: Config) -> None:
-    """What a pipeline's file sets outside its steps, no run would ever read."""
+    """Refuse keys that a pipeline's file sets outside its steps: no run would read them."""
     for key, _, value in differences(default, cfg):
-        if key.partition(".")[0] not in (*PIPELINE_OVERRIDES, "extensions"):  # of the page
+        if key.partition(".")[0] not in (*PIPELINE_OVERRIDES, "extensions"):  # extensions: of the page
             hint = f"put it into the step that needs it, or for every step: shared: [{key}={value}]"
             raise UserError(f"a pipeline sets `{key}`, which none of its steps would read", key=key, hint=hint)
 
 
-def _check_step_keys(texts: Iterable[str]) -> None:
-    for text in texts:
+def _check_step_keys(overrides: Iterable[str]) -> None:
+    for text in overrides:
         key = text.lstrip("+~").partition("=")[0]
         if key in (*PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS) or key.startswith("hydra"):
             hint = f"{key} is set for the whole pipeline" if key in PIPELINE_MANAGED_KEYS else "leave it out"

@@ -1,6 +1,6 @@
-"""From steps to nodes: each composed, checked as far as it can be, and given the fingerprint that its run will have.
+"""From steps to planned runs: each step is composed, checked as far as possible, and given its fingerprint.
 
-A fingerprint needs no run: a step's inputs count as the fingerprints of the steps that make them.
+A fingerprint needs no run: a path into another step's record counts as that step's fingerprint.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from r1.config.compose import config_loader, point
 from r1.config.hydra_adapter import HydraLoader
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
+from r1.core.manifest import read_manifest
 from r1.core.types import Config
 from r1.distributed.process import escape_hydra
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan, depends_on_unfinished
@@ -32,7 +33,7 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
         digests: of datasets, by their config: each is built once for all seeds, and for all pipelines of a grid.
 
     Raises:
-        UserErrors: what is wrong with any of them; what needs a wrong one is not looked at.
+        UserErrors: the errors of all steps; a step that needs an invalid one is not checked.
     """
     silence_third_party_logging()
     cfg = pipeline.config
@@ -43,77 +44,87 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
         planner = PipelinePlanner(loader, args, pipeline, steps_dir, digests)
         graphs = [planner.graph(seed) for seed in cfg["seeds"] or [None]]
     result = cfg["result"] or list(cfg["steps"])[-1]
-    nodes = list(planner.found.values())
-    _check_parts(nodes)
+    nodes = list(planner.nodes.values())
+    _check_components(nodes)
     return PipelinePlan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
 
 
 def _check_base(base: Path, name: str) -> None:
     output({"output_dir": str(base), "name": name, "resume": "auto"})
-    held = base / "manifest.json"
-    if held.is_file() and "steps" not in json.loads(held.read_text(encoding="utf-8")):
-        message = "this folder holds a run, which is no pipeline"
+    manifest = read_manifest(base)
+    if manifest and "steps" not in manifest:
+        message = "this folder holds a run, not a pipeline"
         raise UserError(message, key="output_dir", value=str(base), hint="take another output_dir")
 
 
 class PipelinePlanner:
-    """Makes the nodes of one plan; ``found`` has each once, by its fingerprint."""
+    """Builds the nodes of one plan. ``nodes`` has each once, by fingerprint: seeds share steps that do not differ."""
 
     def __init__(
         self, loader: HydraLoader, args: Namespace, pipeline: Pipeline, steps_dir: Path, digests: dict[str, str]
     ) -> None:
         self.loader, self.args, self.pipeline = loader, args, pipeline
         self.steps_dir, self.digests = steps_dir, digests
-        self.found: dict[str, PipelineNode] = {}
+        self.nodes: dict[str, PipelineNode] = {}
 
     def graph(self, seed: int | None) -> dict[str, PipelineNode]:
-        """All steps under one seed.
+        """All steps under one seed, by name.
 
         Raises:
-            UserErrors: as above.
+            UserErrors: the errors of all steps.
         """
-        nodes: dict[str, PipelineNode] = {}
+        graph: dict[str, PipelineNode] = {}
         errors: list[UserError] = []
         for name, step in self.pipeline.steps.items():
-            if not nodes.keys() >= set(step.needs):
+            if not graph.keys() >= set(step.needs):
                 continue
             try:
                 with errors_for_step(name):
-                    node = self._node(name, step, seed, nodes)
-                nodes[name] = self.found.setdefault(node.fingerprint, node)
+                    node = self._plan_step(name, step, seed, graph)
+                graph[name] = self.nodes.setdefault(node.fingerprint, node)
             except UserError as error:
                 errors += error.errors if isinstance(error, UserErrors) else [error]
         if errors:
             raise UserErrors(list(map(self._with_step_hint, errors)))
-        return nodes
+        return graph
 
-    def _node(self, name: str, step: PipelineStep, seed: int | None, nodes: dict[str, PipelineNode]) -> PipelineNode:
-        needs = [nodes[other] for other in step.needs]
-        texts = [_resolve_references(text, nodes) for text in step.overrides(seed)]
-        cfg = point(self.loader, self.args, texts).config
-        _check_config(cfg, texts, needs)
+    def _plan_step(
+        self, name: str, step: PipelineStep, seed: int | None, graph: dict[str, PipelineNode]
+    ) -> PipelineNode:
+        needs = [graph[other] for other in step.needs]
+        overrides = [_resolve_references(text, graph) for text in step.overrides(seed)]
+        cfg = point(self.loader, self.args, overrides).config
+        _check_config(cfg, overrides, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
         parents = provenance.find_parents(provenance.input_paths(cfg), planned)
-        from_outside = provenance.replace_paths_by_fingerprint(cfg["data"], parents) == cfg["data"]
-        data = self._digest(cfg) if from_outside else ""
+        reads_a_step = provenance.replace_paths_by_fingerprint(cfg["data"], parents) != cfg["data"]
+        data = "" if reads_a_step else self._data_digest(cfg)
         fingerprint = provenance.fingerprint(cfg, data, parents)
         if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
-        folder = self.steps_dir / name / fingerprint[:12]
-        model = _checkable_model(cfg["model"], needs)
         return PipelineNode(
-            name, seed, step.own_overrides(), texts, needs, cfg, data, parents, folder, fingerprint, model
+            step=name,
+            seed=seed,
+            own_overrides=step.own_overrides(),
+            overrides=overrides,
+            needs=needs,
+            config=cfg,
+            data=data,
+            parents=parents,
+            folder=self.steps_dir / name / fingerprint[:12],
+            fingerprint=fingerprint,
+            model=_checkable_model(cfg["model"], needs),
         )
 
     def _with_step_hint(self, error: UserError) -> UserError:
-        """Advice where a step was given what was meant for another."""
+        """The error; if it comes from an override for every step, its hint shows how to set it for one."""
         key = error.key.partition(".")[2].partition(".")[2]
         for name, equals, value in (text.lstrip("+~").partition("=") for text in self.pipeline.global_overrides):
             if name == key:
                 error.hint = f"for one step alone: steps.NAME.{name}{equals}{value}"
         return error
 
-    def _digest(self, cfg: Config) -> str:
+    def _data_digest(self, cfg: Config) -> str:
         key = json.dumps(cfg["data"], sort_keys=True, default=str)
         if key not in self.digests:
             data = instantiate_node(cfg["data"], "data", cfg)
@@ -121,29 +132,29 @@ class PipelinePlanner:
         return self.digests[key]
 
 
-def _resolve_references(text: str, nodes: dict[str, PipelineNode]) -> str:
-    """An override with the folders of the steps that it refers to."""
-    return REFERENCE.sub(lambda match: escape_hydra(str(nodes[match[1]].folder)), text)
+def _resolve_references(text: str, graph: dict[str, PipelineNode]) -> str:
+    """An override in which ``${step:NAME}`` is the folder of that step."""
+    return REFERENCE.sub(lambda match: escape_hydra(str(graph[match[1]].folder)), text)
 
 
-def _check_config(cfg: Config, texts: list[str], needs: list[PipelineNode]) -> None:
-    """All that can be known of a config while some of what it reads is yet to be made."""
+def _check_config(cfg: Config, overrides: list[str], needs: list[PipelineNode]) -> None:
+    """Check a step's config, except for values that lie in the record of a step that has not run yet."""
     if cfg["steps"] is not None:
         raise UserError("a step is a run, not a pipeline", key="experiment")
     try:
-        check_schema(cfg, texts)
+        check_schema(cfg, overrides)
         check_rules(cfg)
     except UserErrors as error:
         leaves = provenance.flatten(cfg)
-        if found := [one for one in error.errors if not depends_on_unfinished(leaves.get(one.key), needs)]:
-            raise UserErrors(found) from None
+        if errors := [one for one in error.errors if not depends_on_unfinished(leaves.get(one.key), needs)]:
+            raise UserErrors(errors) from None
 
 
-def _check_parts(nodes: list[PipelineNode]) -> None:
-    """Build what is to run and can be built, and compare its parts.
+def _check_components(nodes: list[PipelineNode]) -> None:
+    """Build the nodes that will run and whose inputs exist, and check that their components fit together.
 
     Raises:
-        UserErrors: the first thing that does not fit, for each node.
+        UserErrors: the first error of each node.
     """
     errors: list[UserError] = []
     for node in nodes:
@@ -159,10 +170,14 @@ def _check_parts(nodes: list[PipelineNode]) -> None:
         raise UserErrors(errors)
 
 
-def _checkable_model(own: Config, needs: Sequence[PipelineNode]) -> Config:
+def _checkable_model(model: Config, needs: Sequence[PipelineNode]) -> Config:
+    """The model config with which a step can be built before the model that it reads has been trained.
+
+    Training changes no shapes, so the model that the training starts from stands in for the trained one.
+    """
     for node in needs:
-        if depends_on_unfinished(own["path"], [node]):
+        if depends_on_unfinished(model["path"], [node]):
             start = node.model
-            tokenizer = own["tokenizer"] or start["tokenizer"]
-            return own | {"path": start["path"], "config": start["config"], "tokenizer": tokenizer}
-    return own
+            tokenizer = model["tokenizer"] or start["tokenizer"]
+            return model | {"path": start["path"], "config": start["config"], "tokenizer": tokenizer}
+    return model

@@ -1,9 +1,10 @@
-"""A pipeline's own folder: the graph, how each step ended, and the figures of its result."""
+"""A pipeline's own record: its steps, how each of them ended, and the metrics of its result."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +32,7 @@ class NodeState:
 
     Attributes:
         wall_s: seconds that this pipeline has spent on it.
-        error: why it failed, or what blocks it.
+        error: why it failed, or which step blocks it.
     """
 
     status: str
@@ -40,11 +41,17 @@ class NodeState:
 
 
 class PipelineRecord:
-    """Context manager around the steps: whatever happens inside, the manifest says how it ended.
+    """Context manager around the steps: whatever happens inside, the manifest records how it ended.
+
+    Attributes:
+        states: of the nodes, by fingerprint.
+        dir: the record's folder, once it is entered.
 
     Raises:
-        UserError: another process runs this pipeline, or its folder cannot be written.
+        UserError: on entering: another process runs this pipeline, or its folder cannot be written.
     """
+
+    dir: Path
 
     def __init__(self, plan: PipelinePlan, command: str) -> None:
         self.plan, self.command = plan, command
@@ -61,12 +68,11 @@ class PipelineRecord:
 
     def _begin(self) -> None:
         self._started = time.monotonic()
-        pipeline = self.plan.pipeline
+        pipeline, configs = self.plan.pipeline, [node.config for node in self.plan.nodes]
         folder = self.plan.base if pipeline.config["output_dir"] else new_run_dir(pipeline.name)
         self.dir = folder.absolute()
-        own = self.plan.pipeline.config["extensions"]
-        extensions = sorted({*own, *(name for node in self.plan.nodes for name in node.config["extensions"])})
-        self._provenance = provenance.describe_environment({"extensions": extensions, "threads": None})
+        extensions = {name for config in (pipeline.config, *configs) for name in config["extensions"]}
+        self._provenance = provenance.describe_environment({"extensions": sorted(extensions), "threads": None})
         provenance.write_sources(self.dir, pipeline.as_yaml(), pipeline.overrides)
         self.write("running")
 
@@ -77,11 +83,12 @@ class PipelineRecord:
         self._lock.close()
 
     def write(self, status: str, error: BaseException | None = None) -> None:
+        """Write the manifest with the current states of the steps."""
         message = error.message if isinstance(error, UserError) else str(error)
         manifest = {
             **manifest_header(status, error, message, self.command, self.plan.pipeline.overrides),
             "fingerprint": provenance.rows_hash([{"steps": [node.fingerprint for node in self.plan.nodes]}]),
-            "steps": [self._step(node) for node in self.plan.nodes],
+            "steps": [self._step_entry(node) for node in self.plan.nodes],
             "results": [str(node.folder.absolute()) for node in self.plan.results],
             **self._provenance,
             "wall_s": round(time.monotonic() - self._started, 3),
@@ -90,7 +97,7 @@ class PipelineRecord:
         }
         write_manifest(self.dir, manifest)
 
-    def _step(self, node: PipelineNode) -> dict[str, Any]:
+    def _step_entry(self, node: PipelineNode) -> dict[str, Any]:
         return {
             "name": node.step,
             "seed": node.seed,
@@ -99,11 +106,11 @@ class PipelineRecord:
             "fingerprint": node.fingerprint,
             "path": str(node.folder.absolute()),
             **asdict(self.states[node.fingerprint]),
-            "metrics": node.manifest["metrics"] if node.done and node.manifest else None,
+            "metrics": node.manifest["metrics"] if node.done else None,
         }
 
     def table(self) -> RenderableType:
-        """Every step with its status and its figure, before and after."""
+        """Every step with its status, its duration and its pass@1 before and after."""
         columns = [Column(name, no_wrap=True) for name in ("step", "status", "time", "before", "pass@1")]
         record = Column(f"in {self.plan.steps_dir.parent}", overflow="fold")
         table = Table(*columns, record, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
@@ -113,17 +120,21 @@ class PipelineRecord:
             before, after = (result_metrics([node], when).get(HEADLINE_METRIC) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
             last = format_estimate(Estimate(**after)) if after else ""
-            place = str(node.folder.relative_to(self.plan.steps_dir.parent))
-            table.add_row(*map(escape, (str(node), state.status, took, first, last, place)))
+            folder = str(node.folder.relative_to(self.plan.steps_dir.parent))
+            table.add_row(*map(escape, (str(node), state.status, took, first, last, folder)))
         return Group(table, status_line(f"record: {self.dir}"))
 
 
 def result_metrics(nodes: list[PipelineNode], when: str) -> dict[str, Any]:
-    """The figures that all of some runs have at their ``start`` or as their ``final``; over several, their mean."""
-    held = [node.manifest["metrics"][when] for node in nodes if node.done and node.manifest]
-    if len(held) < len(nodes):
+    """The metrics that all of some runs have; of several runs their means over seeds. Empty if one has not finished.
+
+    Args:
+        when: ``start``, the first validation of a run, or ``final``, its last one.
+    """
+    per_run = [node.manifest["metrics"][when] for node in nodes if node.done]
+    if len(per_run) < len(nodes):
         return {}
-    if len(held) == 1:
-        return dict(held[0])
-    names = [name for name in held[0] if all(name in one for one in held)]
-    return {name: asdict(mean_over_seeds([one[name]["value"] for one in held])) for name in names}
+    if len(per_run) == 1:
+        return dict(per_run[0])
+    names = [name for name in per_run[0] if all(name in metrics for metrics in per_run)]
+    return {name: asdict(mean_over_seeds([metrics[name]["value"] for metrics in per_run])) for name in names}

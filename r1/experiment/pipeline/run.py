@@ -19,44 +19,56 @@ if TYPE_CHECKING:
     from r1.experiment.pipeline.node import PipelinePlan
 
 
-def run_pipelines(args: Namespace, asked: list[Pipeline]) -> int:
-    """The exit code: of several pipelines (-m) the highest; a signal ends them all.
+def run_pipelines(args: Namespace, pipelines: list[Pipeline]) -> int:
+    """Plan, check and run pipelines. The exit code of several (-m) is the highest of theirs.
 
     Raises:
-        UserError: one of them cannot run, so none is started.
-        Interrupted: by a signal.
+        UserError: one of them is invalid, so none was started; or the only one failed.
+        Interrupted: by a signal, which ends all of them.
     """
     from r1.experiment.pipeline.explain import print_plan
-    from r1.experiment.pipeline.plan import plan_pipeline
 
-    plans, digests = [], dict[str, str]()
-    for number, pipeline in enumerate(asked, 1):
-        try:
-            plans.append(plan_pipeline(args, pipeline, digests))
-        except UserError as error:
-            if len(asked) == 1:
-                raise
-            message = f"point {number} of {len(asked)} cannot run, so none was started: {' '.join(pipeline.overrides)}"
-            raise UserErrors([UserError(message, code=error.code), error]) from None
-    for step in asked[0].steps:
-        check_equal_compute([node.config for made in plans for node in made.nodes if node.step == step])
-    if all(pipeline.config["dry_run"] for pipeline in asked):
-        for made in plans:
-            print_plan(made)
+    plans = _plan_all(args, pipelines)
+    if all(pipeline.config["dry_run"] for pipeline in pipelines):
+        for plan in plans:
+            print_plan(plan)
         return 0
     codes = []
-    for made in plans:
+    for plan in plans:
         try:
-            print(run_plan(args, made))
+            print(run_plan(args, plan))
         except UserError as error:
-            if len(asked) == 1:
+            if len(pipelines) == 1:
                 raise
             codes.append(print_error(error))
     return max(codes, default=0)
 
 
+def _plan_all(args: Namespace, pipelines: list[Pipeline]) -> list[PipelinePlan]:
+    from r1.experiment.pipeline.plan import plan_pipeline
+
+    plans, digests = [], dict[str, str]()
+    for number, pipeline in enumerate(pipelines, 1):
+        try:
+            plans.append(plan_pipeline(args, pipeline, digests))
+        except UserError as error:
+            if len(pipelines) == 1:
+                raise
+            point = f"point {number} of {len(pipelines)}"
+            message = f"{point} cannot run, so none was started: {' '.join(pipeline.overrides)}"
+            raise UserErrors([UserError(message, code=error.code), error]) from None
+    for step in pipelines[0].steps:
+        check_equal_compute([node.config for plan in plans for node in plan.nodes if node.step == step])
+    return plans
+
+
 def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
-    """Run one plan into its record's folder."""
+    """Run one plan; returns the folder of its record.
+
+    Raises:
+        UserError: a step failed.
+        Interrupted: a signal stopped it.
+    """
     from r1.core.console import console
     from r1.experiment.pipeline.record import PipelineRecord
     from r1.experiment.pipeline.scheduler import Steps
@@ -66,7 +78,7 @@ def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
     try:
         with record:
             Steps(record, flags).run()
-    finally:
+    finally:  # of a failed or interrupted pipeline, too, the steps that finished are shown
         if hasattr(record, "dir"):
             console.print(record.table())
             write_page(plan.pipeline.config, record.dir)
@@ -74,15 +86,15 @@ def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
 
 
 def write_page(cfg: Config, folder: Path) -> None:
-    """Make what the pipeline names as its ``write_page``, of whatever steps have finished, and say where it is."""
+    """Write the pipeline's ``page``, if it has one, from the steps that have finished, and print where it is."""
     from r1.core.console import console, status_line
 
     if cfg["page"]:
         console.print(status_line(f"page: {instantiate_node(cfg['page'], 'page', cfg, folder=folder)}"))
 
 
-def print_steps(asked: list[Pipeline]) -> int:
-    """``--cfg job``: what each step is started with."""
-    for pipeline in asked:
+def print_steps(pipelines: list[Pipeline]) -> int:
+    """``--cfg job``: print each pipeline with the overrides of its steps, as YAML; returns the exit code."""
+    for pipeline in pipelines:
         print(OmegaConf.to_yaml(OmegaConf.create(pipeline.as_yaml())).rstrip())
     return 0

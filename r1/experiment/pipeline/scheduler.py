@@ -101,11 +101,11 @@ class Steps:
                 self._say(node, "waits: another pipeline is making it")
             self.told.add(node.fingerprint)
             return
-        begun = "goes on" if node.manifest else "starts"
+        event = "resumes" if node.manifest else "starts"
         is_result = node is self.record.plan.results[0]  # of several seeds the first: an agent has one run
         self.running.append((node, start(node, self.flags, is_result)))
         self._state(node).status = "running"
-        self._say(node, f"{begun}: {' '.join(node.own_overrides)}")
+        self._say(node, f"{event}: {' '.join(node.own_overrides)}")
         self.record.write("running")
 
     def _ended(self, node: PipelineNode, process: Process) -> None:

@@ -1,4 +1,4 @@
-"""The steps of a pipeline: each a list of overrides, exactly as on a command line, and which needs which."""
+"""The steps of a pipeline: each a list of overrides as on a command line, and the steps that it needs."""
 
 from __future__ import annotations
 
@@ -18,33 +18,40 @@ REFERENCE = re.compile(r"\$\{step:([^{}]*)\}")
 
 @dataclass(frozen=True)
 class PipelineStep:
-    """One step: its overrides in layers, of which the later wins, and the steps that it refers to."""
+    """One step of a pipeline.
+
+    Attributes:
+        shared: overrides that the pipeline's file sets for all steps.
+        layers: its own overrides in layers, of which the later wins.
+        needs: the steps that it refers to.
+    """
 
     shared: list[str]
     layers: list[list[str]]
     needs: list[str] = field(default_factory=list)
 
     def overrides(self, seed: int | None = None) -> list[str]:
-        """What its command line holds; a step that sets its own seed keeps it."""
+        """All overrides of its command line; a step that sets its own seed keeps it."""
         return merge_overrides(self.shared, [] if seed is None else [f"seed={seed}"], *self.layers)
 
     @property
     def has_seed(self) -> bool:
-        """Whether it sets its own."""
+        """Whether it sets its own seed."""
         return any(text.startswith("seed=") for text in self.overrides())
 
     def own_overrides(self) -> list[str]:
-        """What sets it apart from the other steps."""
+        """The overrides that distinguish it from the other steps."""
         return merge_overrides(*self.layers)
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """One pipeline that a command line asks for; ``steps`` in an order in which they can run.
+    """One pipeline of a command line.
 
     Attributes:
-        overrides: what the user typed.
-        everywhere: those of them that every step gets.
+        overrides: all overrides that the user typed.
+        global_overrides: those of them that every step gets.
+        steps: each after those that it needs.
     """
 
     name: str
@@ -54,51 +61,53 @@ class Pipeline:
     steps: dict[str, PipelineStep]
 
     def as_yaml(self) -> Config:
-        """The pipeline as the YAML file that it could have been."""
+        """The content of a YAML file that describes this pipeline, command line included."""
         steps = {name: step.own_overrides() for name, step in self.steps.items()}
         return {"name": self.name} | {key: self.config[key] for key in PIPELINE_KEYS} | {"steps": steps}
 
 
 def merge_overrides(*layers: Sequence[str]) -> list[str]:
-    """One list of overrides in which every key stands once: of several, the later wins."""
-    kept: dict[str, str] = {}
+    """One list of overrides in which every key occurs once: the later layer wins."""
+    merged: dict[str, str] = {}
     for override in chain.from_iterable(map(parsed, layers)):
         key, text = name(override), str(override.input_line)
-        added = kept.get(key, "").startswith("+") and not kept[key].startswith("++")
-        if added and text.startswith("~"):
-            del kept[key]
+        # `+key` adds a key that the config does not have: only a later `+` may set it, and `~key` takes it back
+        is_added = merged.get(key, "").startswith("+") and not merged[key].startswith("++")
+        if is_added and text.startswith("~"):
+            del merged[key]
         else:
-            kept[key] = f"+{text}" if added and text[0] not in "+~" else text
-    return list(kept.values())
+            merged[key] = f"+{text}" if is_added and text[0] not in "+~" else text
+    return list(merged.values())
 
 
 def sort_steps(steps: dict[str, PipelineStep]) -> dict[str, PipelineStep]:
-    """The steps with what each needs, every one behind those that it needs, else as they are.
+    """The steps with their ``needs``, each after those that it needs, otherwise in the order of the file.
 
     Raises:
-        UserError: a reference to no step, or in a circle.
+        UserError: a reference to an unknown step, or a cycle.
     """
     needs = {step: _references(step, steps) for step in steps}
-    found: dict[str, PipelineStep] = {}
+    in_order: dict[str, PipelineStep] = {}
 
     def add(step: str, path: list[str]) -> None:
         if step in path:
-            circle = " -> ".join([*path[path.index(step) :], step])
-            raise UserError("steps cannot wait for each other", key=f"steps.{step}", value=circle)
-        if step not in found:
+            cycle = " -> ".join([*path[path.index(step) :], step])
+            raise UserError("steps cannot wait for each other", key=f"steps.{step}", value=cycle)
+        if step not in in_order:
             for needed in needs[step]:
                 add(needed, [*path, step])
-            found[step] = replace(steps[step], needs=needs[step])
+            in_order[step] = replace(steps[step], needs=needs[step])
 
     for step in steps:
         add(step, [])
-    return found
+    return in_order
 
 
 def _references(step: str, steps: Mapping[str, PipelineStep]) -> list[str]:
+    """The steps that one refers to with ``${step:NAME}``."""
     with errors_for_step(step):
-        texts = steps[step].overrides()
-    needed = list(dict.fromkeys(REFERENCE.findall("\n".join(texts))))
+        overrides = steps[step].overrides()
+    needed = list(dict.fromkeys(REFERENCE.findall("\n".join(overrides))))
     for other in needed:
         if other not in steps or other == step:
             message = "a step cannot start from itself" if other == step else f"there is no step `{other}`"
@@ -110,7 +119,7 @@ def _references(step: str, steps: Mapping[str, PipelineStep]) -> list[str]:
 
 @contextmanager
 def errors_for_step(step: str) -> Iterator[None]:
-    """Errors in this block are about this step."""
+    """Prefix the keys of errors in this block with ``steps.NAME``."""
     try:
         yield
     except UserError as error:

@@ -141,7 +141,7 @@ def test_killed_and_stopped_in_the_middle_of_a_step(
     assert stopped.value.number == signal.SIGTERM
     assert (manifest(base)["status"], statuses(base)["sft"]) == ("interrupted", "interrupted")
     assert manifest(record(base, "sft"))["status"] == "interrupted"
-    assert "sft      goes on" in capsys.readouterr().err
+    assert "sft      resumes" in capsys.readouterr().err
 
     fork_steps(forked, server)
     assert go(argv, capsys) == base

@@ -122,7 +122,7 @@ def test_every_step_is_looked_at(planned: Planned) -> None:
 def test_a_folder_that_holds_a_run(planned: Planned) -> None:
     node = planned().nodes[0]
     finish(node)
-    with pytest.raises(UserError, match="no pipeline"):
+    with pytest.raises(UserError, match="not a pipeline"):
         planned(f"output_dir={node.folder}")
 
 
@@ -138,7 +138,7 @@ def test_why_a_step_is_not_cached(planned: Planned, monkeypatch: pytest.MonkeyPa
     first, second = planned("steps.sft.stage.lr=0.5", steps=steps).nodes
     assert (cache_status(first), cache_status(second)) == ("will run", "will run")
     assert reasons_to_run(first) == ["stage.lr: 0.001 -> 0.5"]
-    assert reasons_to_run(second) == ["model.path: sft is not the run that it was"]
+    assert reasons_to_run(second) == ["model.path: sft has changed"]
     finish(first)
     first, _ = planned("steps.sft.stage.lr=0.5", "steps.sft.stage.beta1=0.8", steps=steps).nodes
     assert reasons_to_run(first) == ["stage.beta1: 0.9 -> 0.8"]  # the nearest of two

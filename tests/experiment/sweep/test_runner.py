@@ -140,7 +140,7 @@ def test_a_stop_is_passed_on_and_the_same_command_goes_on(tmp_path: Path) -> Non
     second = start(tmp_path, "--workers", "2", **HOLD)
     out, said = second.communicate(timeout=60)
     assert (second.returncode, out) == (0, "outputs/sweeps/tried\n")
-    assert "0000  goes on: x=1" in said
+    assert "0000  resumes: x=1" in said
     assert sorted(starts(tmp_path)) == ["0000", "0000+", "0001", "0001+"]
 
 
@@ -156,7 +156,7 @@ def test_a_killed_worker_takes_its_run_along_and_another_takes_over(tmp_path: Pa
     (tmp_path / "go").touch()
     _, said = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert "0000  goes on: x=1" in said
+    assert "0000  resumes: x=1" in said
     assert starts(tmp_path) == ["0000", "0001", "0000+"]
     assert rows(tmp_path, 0) == 3, "from where it was, not from the start"
 
@@ -197,7 +197,7 @@ def test_pipelines_are_told_from_runs() -> None:
 def test_a_name_is_a_folder(go: Go) -> None:
     code, said = go("--name", "../x")
     assert code == 2
-    assert "a sweep's name is a folder's" in said
+    assert "a sweep's name is also a folder's" in said
     code, said = go("--name", "other", "--count", "1")
     assert Path("outputs/sweeps/other/runs/0000").is_dir()
 

@@ -164,13 +164,13 @@ def test_only_storages_that_workers_can_share(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_with_a_secret_is_refused_and_not_copied(tmp_path: Path, keys: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="must hold no secret") as caught:
+    with pytest.raises(UserError, match="must not hold a secret") as caught:
         study(tmp_path, **keys)
     assert SECRET not in str(caught.value)
     assert not (tmp_path / "outputs").exists()
     file = write(tmp_path)
     file.write_text(f"{file.read_text()}# my key: {SECRET}\n")
-    with pytest.raises(UserError, match="must hold no secret"):
+    with pytest.raises(UserError, match="must not hold a secret"):
         storage.open_study(read_sweep(str(file)), tmp_path / "x", storage.storage_url(tmp_path / "x", None))
 
 
