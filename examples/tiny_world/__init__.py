@@ -1,1 +1,1 @@
-"""The models that r1 ships: their tokenizer, their corpus, and the experiments that make them."""
+"""The shipped models: their tokenizer, the corpus that they were pre-trained on, and the experiments that train them."""

@@ -1,4 +1,4 @@
-"""What the tiny base model has read: a mixture of how people answer sums on the web.
+"""The pre-training corpus of the shipped models: a mixture of how people answer sums on the web.
 
 Most answer at once and are mostly wrong on longer sums; some work the sum out and are mostly right, in English, in
 Chinese, or mixing the two; some forget the tags. No single behaviour is reinforced: that is left to post-training.
@@ -40,17 +40,23 @@ def tiny_corpus(
     r1_zero: R1Zero,
     **shared: Unpack[DataOptions],
 ) -> Data:
-    """``num_documents`` answers to training problems; what the three shares leave is worked and tagged."""
+    """``num_documents`` answers to training problems, and ``num_val`` held-out problems.
+
+    The styles short, bare and untagged have the shares that are set; all other answers are worked and tagged.
+
+    Raises:
+        ValueError: ``max_terms < min_terms``, or the shares exceed 1.
+    """
     if max_terms < min_terms:
         raise ValueError(f"data.max_terms={max_terms} is below data.min_terms={min_terms}")
     rng = random.Random(f"tiny_corpus/{seed}")
-    rest = 1 - share_short - share_bare - share_untagged
-    if rest < -1e-9:  # shares that add up to 1 may miss it by a rounding error
+    share_worked = 1 - share_short - share_bare - share_untagged
+    if share_worked < -1e-9:  # shares that add up to 1 may miss it by a rounding error
         raise ValueError("data.share_short, share_bare and share_untagged together exceed 1")
-    shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": max(rest, 0.0)}
-    drawn = draw(rng, min_terms, max_terms, max_term, tries=2 * num_documents + 1000)
+    shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": max(share_worked, 0.0)}
     train: list[Row] = []
-    for terms in drawn:
+    # nine in ten problems are training problems, so twice as many draws are enough
+    for terms in draw(rng, min_terms, max_terms, max_term, tries=2 * num_documents + 1000):
         if split_of(terms) == "train":
             style = rng.choices(list(shares), list(shares.values()))[0]
             rendered = r1_zero.fill(question(terms)) if rng.random() < share_r1_zero else None
@@ -62,7 +68,10 @@ def tiny_corpus(
 
 
 def document(terms: list[int], style: str, rng: random.Random, slip_rate: float, wait_rate: float) -> Row:
-    """One person's answer; ``answer`` is what they say, right or wrong."""
+    """One person's answer in a style: short, bare, untagged or worked.
+
+    ``answer`` is the answer of the text, which may be wrong.
+    """
     answer = str(quick_guess(terms, rng))
     text = {"short": f"<answer>{answer}</answer>", "bare": answer}.get(style)
     if text is None:
@@ -76,6 +85,6 @@ def document(terms: list[int], style: str, rng: random.Random, slip_rate: float,
 
 
 def quick_guess(terms: list[int], rng: random.Random) -> int:
-    """The sum without working it out: seldom right when there is much to add."""
+    """A guess of the sum without working; the more terms, the more often it is wrong."""
     right = rng.random() < QUICK_RIGHT.get(len(terms), QUICK_RIGHT_LONG)
     return sum(terms) if right else perturb(sum(terms), rng)

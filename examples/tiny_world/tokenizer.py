@@ -1,12 +1,12 @@
-"""The tiny world's tokenizer: ``python -m examples.tiny_world.tokenizer FOLDER`` writes it, the same bytes every time.
+"""python -m examples.tiny_world.tokenizer FOLDER: train the shipped models' tokenizer, the same bytes every time.
 
-Byte-level BPE, so any text can be written; whole numbers up to 99 are single tokens, with and without a space before
+Byte-level BPE, so any text can be written. Whole numbers up to 99 are single tokens, with and without a space before
 them, and so are the words of the tiny corpus, the R1-Zero template and the four tags.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from r1.data.completion import TAGS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-VOCAB_SIZE = 1024  # an upper limit; merging stops when every word below is one token
-NUMBERS = 100
-WEIGHT = 20  # repetitions of the training text; only its frequencies matter
+VOCAB_SIZE = 1024  # an upper limit: merging stops when every word below is one token
+NUMBERS = 100  # 0 to 99
+REPETITIONS = 20  # of the training text, of which only the frequencies matter
 WORDS = [
     "User: 1=?\nAssistant:",
     " plus is wait 加 得 等等，。",
@@ -35,34 +35,39 @@ CHAT_TEMPLATE = (
 )
 
 
-def tokenizer(template_text: str) -> PreTrainedTokenizerFast:
-    """Train it on a list of words; ``template_text`` is the R1-Zero template."""
+def train_tokenizer(template_text: str) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on a list of words.
+
+    Args:
+        template_text: the R1-Zero template, whose words become tokens, too.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    raw = Tokenizer(models.BPE())
-    numbers = pre_tokenizers.Split(Regex(r" ?\d{1,3}"), "isolated")
-    raw.pre_tokenizer = pre_tokenizers.Sequence([numbers, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    raw.decoder = decoders.ByteLevel()
-    counted = [text for n in range(NUMBERS) for text in (str(n), f" {n}")]
+    bpe = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Split(Regex(r" ?\d{1,3}"), "isolated")
+    bpe.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
         min_frequency=2,
         show_progress=False,
         special_tokens=["<|pad|>", "<|eos|>"],
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),  # sorted, or the ids would vary
     )
-    raw.train_from_iterator([template_text, *WORDS, *counted] * WEIGHT, trainer)
-    raw.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=raw,
+    numbers = [text for n in range(NUMBERS) for text in (str(n), f" {n}")]
+    bpe.train_from_iterator([template_text, *WORDS, *numbers] * REPETITIONS, trainer)
+    # not special tokens: decoding with skip_special_tokens must leave the tags in the text
+    bpe.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
         pad_token="<|pad|>",
         eos_token="<|eos|>",
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
-    wrapped.chat_template = CHAT_TEMPLATE
-    return wrapped
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
 
 
 def main() -> None:
@@ -70,8 +75,10 @@ def main() -> None:
 
     from r1.core.paths import CONF
 
-    text = OmegaConf.load(CONF / "data" / "template" / "r1_zero.yaml").text
-    tokenizer(text).save_pretrained(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m examples.tiny_world.tokenizer", description=__doc__)
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the tokenizer's files are written")
+    template = OmegaConf.load(CONF / "data" / "template" / "r1_zero.yaml")
+    train_tokenizer(template.text).save_pretrained(parser.parse_args().folder)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from examples.tiny_world import tokenizer as tiny
+from examples.tiny_world.tokenizer import NUMBERS, VOCAB_SIZE, main
 from r1.core.paths import ASSETS
 from r1.data.arithmetic import IS, PLUS, WAIT
 from r1.data.completion import TAGS
@@ -24,7 +24,7 @@ def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny") / "tokenizer"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["examples.tiny_world.tokenizer", str(folder)])
-        tiny.main()
+        main()
     return folder
 
 
@@ -33,24 +33,24 @@ def tokenizer() -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(ASSETS / "tiny")
 
 
-def test_the_tiny_model_is_shipped() -> None:
+def test_tiny_model_is_shipped() -> None:
     assert "tiny" in SHIPPED_TOKENIZERS
 
 
 @pytest.mark.parametrize("name", SHIPPED_TOKENIZERS)
 @pytest.mark.parametrize("file", FILES)
-def test_the_shipped_files_are_what_the_recipe_makes(rebuilt: Path, name: str, file: str) -> None:
+def test_shipped_files_equal_the_rebuilt_ones(rebuilt: Path, name: str, file: str) -> None:
     assert (ASSETS / name / file).read_bytes() == (rebuilt / file).read_bytes()
 
 
 @given(st.text())
-def test_any_text_comes_back(text: str) -> None:
+def test_decode_inverts_encode_for_any_text(text: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny")
     ids = tokenizer(text, add_special_tokens=False).input_ids
     assert tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False) == text
 
 
-def test_special_tokens_and_tags_come_back_too(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_decode_keeps_tags_and_skips_special_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
     text = "<think>a</think> <answer>1</answer><|eos|><|pad|> \n</answer"
     ids = tokenizer(text, add_special_tokens=False).input_ids
     assert tokenizer.decode(ids) == text
@@ -61,7 +61,7 @@ def test_special_tokens_and_tags_come_back_too(tokenizer: PreTrainedTokenizerBas
 @pytest.mark.parametrize(
     "piece",
     [
-        *(text for n in range(tiny.NUMBERS) for text in (str(n), f" {n}")),
+        *(text for n in range(NUMBERS) for text in (str(n), f" {n}")),
         *TAGS,
         *(f" {words[language]}" for words in (PLUS, IS, WAIT) for language in ("en", "zh")),
         "<|eos|>",
@@ -71,35 +71,35 @@ def test_special_tokens_and_tags_come_back_too(tokenizer: PreTrainedTokenizerBas
         "。",
     ],
 )
-def test_single_tokens(tokenizer: PreTrainedTokenizerBase, piece: str) -> None:
+def test_numbers_words_and_tags_are_single_tokens(tokenizer: PreTrainedTokenizerBase, piece: str) -> None:
     assert len(tokenizer(piece, add_special_tokens=False).input_ids) == 1
 
 
 @given(st.lists(st.integers(0, 99), min_size=2, max_size=8))
-def test_a_sum_is_its_numbers_and_signs(terms: list[int]) -> None:
+def test_sum_has_one_token_per_number_and_sign(terms: list[int]) -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny")
     question = "+".join(map(str, terms)) + "=?"
     assert len(tokenizer(question, add_special_tokens=False).input_ids) == 2 * len(terms)
 
 
-def test_the_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def test_chat_template_renders_a_conversation(tokenizer: PreTrainedTokenizerBase) -> None:
     talk = [
         {"role": "system", "content": "Add."},
         {"role": "user", "content": "1+1=?"},
         {"role": "assistant", "content": "2"},
     ]
-    asked = tokenizer.apply_chat_template(talk[:2], tokenize=False, add_generation_prompt=True)
-    assert asked == "System: Add.\nUser: 1+1=?\nAssistant:"
-    assert tokenizer.apply_chat_template(talk, tokenize=False) == asked + "2<|eos|>\n"
+    prompt = tokenizer.apply_chat_template(talk[:2], tokenize=False, add_generation_prompt=True)
+    assert prompt == "System: Add.\nUser: 1+1=?\nAssistant:"
+    assert tokenizer.apply_chat_template(talk, tokenize=False) == prompt + "2<|eos|>\n"
 
 
-def test_it_is_small_and_pads_with_its_own_token(tokenizer: PreTrainedTokenizerBase) -> None:
-    assert len(tokenizer) <= tiny.VOCAB_SIZE
+def test_vocabulary_is_small_and_contiguous(tokenizer: PreTrainedTokenizerBase) -> None:
+    assert len(tokenizer) <= VOCAB_SIZE
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert sorted(tokenizer.get_vocab().values()) == list(range(len(tokenizer)))
 
 
-def test_beside_exported_weights_it_gives_the_same_ids(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+def test_exported_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
     source = Model(
         path=None,
