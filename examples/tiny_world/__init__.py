@@ -1,1 +1,1 @@
-"""The shipped models: their tokenizer, the corpus that they were pre-trained on, and the experiments that train them."""
+"""The shipped models: their tokenizer, their pre-training corpus, and the experiments that train them."""

@@ -10,7 +10,7 @@ from r1.core.batch import BatchPlan
 from r1.core.errors import UserError
 
 
-def test_by_hand() -> None:
+def test_batch_plan_matches_hand_computation() -> None:
     plan = BatchPlan(examples_per_step=16, group_size=8, micro_batch_size=16, num_devices=2)
     assert (plan.sequences_per_step, plan.sequences_per_device, plan.num_micro_batches) == (128, 64, 4)
 
@@ -25,24 +25,24 @@ def test_by_hand() -> None:
         (BatchPlan(64, 1, 32, 2), "64 sequences per step = 1 micro-batch of 32 on 2 devices"),
     ],
 )
-def test_the_sentence(plan: BatchPlan, sentence: str) -> None:
+def test_batch_plan_prints_its_arithmetic(plan: BatchPlan, sentence: str) -> None:
     assert str(plan) == sentence
 
 
-def test_examples_must_divide_over_the_devices() -> None:
+def test_batch_plan_rejects_examples_that_do_not_divide_over_devices() -> None:
     with pytest.raises(UserError, match="multiples of 4") as caught:
         BatchPlan(examples_per_step=6, group_size=8, micro_batch_size=1, num_devices=4)
     assert "stage.examples_per_step" in str(caught.value)
 
 
-def test_sequences_must_divide_into_micro_batches() -> None:
+def test_batch_plan_rejects_sequences_that_do_not_divide_into_micro_batches() -> None:
     with pytest.raises(UserError, match="1, 2, 3, 4, 6, 12") as caught:
         BatchPlan(examples_per_step=3, group_size=4, micro_batch_size=5, num_devices=1)
     assert "stage.micro_batch_size" in str(caught.value)
 
 
 @given(*[st.integers(1, 12)] * 4)
-def test_nothing_is_lost_or_trained_twice(examples: int, group: int, micro: int, devices: int) -> None:
+def test_batch_plan_covers_every_sequence_once(examples: int, group: int, micro: int, devices: int) -> None:
     try:
         plan = BatchPlan(examples, group, micro, devices)
     except UserError:

@@ -33,7 +33,7 @@ Config = dict[str, Any]
         (["stage=distill_on_policy", "stage.group_size=4"], 16, 64),
     ],
 )
-def test_prompts_or_completions_follow(
+def test_prompts_or_completions_are_derived(
     config: Callable[..., Config], overrides: list[str], prompts: int, sequences: int
 ) -> None:
     cfg = config(*overrides)
@@ -41,7 +41,7 @@ def test_prompts_or_completions_follow(
     budget.check_budget(cfg)
 
 
-def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
+def test_compute_budget_matches_hand_computation(config: Callable[..., Config]) -> None:
     found = budget.compute_budget(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
     assert found == budget.ComputeBudget("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
     assert budget.compute_budget(config("stage=sft")) is None
@@ -59,7 +59,9 @@ def test_what_a_run_comes_to(config: Callable[..., Config]) -> None:
         (["budget=tokens", "trainer.max_steps=2"], "stage.total_tokens", "24,576 completion tokens at most"),
     ],
 )
-def test_what_does_not_come_out(config: Callable[..., Config], overrides: list[str], where: str, said: str) -> None:
+def test_check_budget_rejects_sizes_that_do_not_divide(
+    config: Callable[..., Config], overrides: list[str], where: str, said: str
+) -> None:
     cfg = config(*overrides, "rollout.max_completion_length=96")
     with pytest.raises(UserError) as caught:
         budget.check_budget(cfg)
@@ -96,7 +98,9 @@ def test_budget_points_of_equal_compute_are_accepted(
         (["budget=prompts"], [["stage.examples_per_step=8"], []]),
     ],
 )
-def test_points_of_unequal_compute(config: Callable[..., Config], common: list[str], others: list[list[str]]) -> None:
+def test_check_equal_compute_rejects_unequal_points(
+    config: Callable[..., Config], common: list[str], others: list[list[str]]
+) -> None:
     points = [config(*size, *common, *other) for size, other in zip(SIZES, others, strict=True)]
     with pytest.raises(UserError, match="do not have equal compute"):
         budget.check_equal_compute(points)
@@ -122,7 +126,7 @@ def test_budget_points_of_one_group_size_may_differ_in_compute(
     budget.check_equal_compute(configs)
 
 
-def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grid_of_unequal_compute_is_rejected_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     argv = ["-m", "stage.group_size=4,8", "stage.examples_per_step=16"]
     with pytest.raises(UserError, match="64, 128"):
@@ -130,14 +134,14 @@ def test_a_grid_is_checked_before_it_starts(tmp_path: Path, monkeypatch: pytest.
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_says_it_for_every_point(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_the_compute_of_every_point(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(["-m", "stage.group_size=4,16", "dry_run=true"], execute) == 0
     said = " ".join(capsys.readouterr().err.split())
     assert "budget=sequences: 32 prompts x 4 = 128 completions per step, in total 3,200 prompts and 12,800" in said
     assert "budget=sequences: 8 prompts x 16 = 128 completions per step, in total 800 prompts and 12,800" in said
 
 
-def test_a_run_ends_with_its_tokens(small: Callable[..., Config], folder: Path) -> None:
+def test_run_ends_at_its_token_budget(small: Callable[..., Config], folder: Path) -> None:
     execute(small("stage=grpo", "budget=tokens", "stage.total_tokens=300", f"output_dir={folder}"), [])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     tokens = [row["train/total_tokens"] for row in rows if "train/total_tokens" in row]

@@ -35,7 +35,7 @@ def fresh_hash() -> Iterator[None]:
 # ---- the fingerprint ----
 
 
-def test_every_key_that_decides_the_result_changes_the_fingerprint(config: Callable[..., Config]) -> None:
+def test_fingerprint_changes_with_every_key_that_decides_the_result(config: Callable[..., Config]) -> None:
     cfg = config()
     before = provenance.fingerprint(cfg, "data", [])
     assert provenance.fingerprint(config(), "data", []) == before
@@ -47,11 +47,13 @@ def test_every_key_that_decides_the_result_changes_the_fingerprint(config: Calla
 @pytest.mark.parametrize(
     "override", ["output_dir=elsewhere", "name=other", "logger=tensorboard", "resume=auto", "checkpoint_every=7"]
 )
-def test_where_a_run_goes_does_not(config: Callable[..., Config], override: str) -> None:
+def test_fingerprint_does_not_depend_on_output_and_logging(config: Callable[..., Config], override: str) -> None:
     assert provenance.fingerprint(config(override), "data", []) == provenance.fingerprint(config(), "data", [])
 
 
-def test_data_and_parents_and_code_do(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_changes_with_data_parents_and_code(
+    config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
     cfg, parent = config(), {"path": "a", "fingerprint": "x"}
     seen = {
         provenance.fingerprint(cfg, "data", []),
@@ -66,7 +68,7 @@ def test_data_and_parents_and_code_do(config: Callable[..., Config], monkeypatch
     assert len(seen) == 4
 
 
-def test_a_parent_counts_as_what_it_is_and_not_where_it_lies(config: Callable[..., Config], tmp_path: Path) -> None:
+def test_fingerprint_identifies_parents_by_content_not_path(config: Callable[..., Config], tmp_path: Path) -> None:
     def found(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
         cfg = config("data=traces", f"data.path={tmp_path}/{folder}{tail}", f"model.path={tmp_path}/{folder}")
         return provenance.fingerprint(cfg, data, [{"path": str(tmp_path / folder), "fingerprint": fingerprint}])
@@ -77,7 +79,7 @@ def test_a_parent_counts_as_what_it_is_and_not_where_it_lies(config: Callable[..
     assert found("here") != found("here", tail="/traces")
 
 
-def test_files_beside_the_data_of_a_parent_count_by_their_content(tmp_path: Path) -> None:
+def test_fingerprint_hashes_other_files_of_a_parents_data(tmp_path: Path) -> None:
     (tmp_path / "general.jsonl").write_text("1")
     parts = {"kept": {"path": f"{tmp_path}/run"}, "general": {"path": f"{tmp_path}/general.jsonl"}}
     cfg = {"extensions": [], "data": parts}
@@ -87,7 +89,7 @@ def test_files_beside_the_data_of_a_parent_count_by_their_content(tmp_path: Path
     assert provenance.fingerprint(cfg, "", parents) != before
 
 
-def test_runs_yet_to_come_are_parents_too(tmp_path: Path) -> None:
+def test_find_parents_includes_planned_runs(tmp_path: Path) -> None:
     paths = provenance.input_paths(
         {"model": {"path": f"{tmp_path}/a/best", "tokenizer": None}, "teacher": {"path": "r1:tiny"}}
     )
@@ -99,7 +101,7 @@ def test_runs_yet_to_come_are_parents_too(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("fresh_hash")
 @pytest.mark.parametrize("file", ["mine.py", "mine/__init__.py", "mine/deep/rewards.py"])
-def test_the_code_of_extensions_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_code_hash_covers_extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str) -> None:
     source = tmp_path / file
     source.parent.mkdir(parents=True, exist_ok=True)
     if source.parent != tmp_path:
@@ -128,7 +130,7 @@ def test_rows_hash_sees_every_value() -> None:
 
 @settings(max_examples=40)
 @given(TREES)
-def test_a_tree_does_not_differ_from_itself(tree: dict[str, Any]) -> None:
+def test_differences_of_equal_configs_are_empty(tree: dict[str, Any]) -> None:
     assert provenance.differences(tree, tree) == []
     changed = tree | {"new": 1}
     assert provenance.differences(tree, changed) == [("new", "-", 1)]
@@ -139,7 +141,7 @@ def test_differences_name_the_leaves() -> None:
     assert provenance.differences(then, now) == [("name", "-", "x"), ("seed", 0, "-"), ("stage.lr", 1, 3)]
 
 
-def test_changes_say_what_bits_may_depend_on(config: Callable[..., Config]) -> None:
+def test_environment_changes_lists_code_packages_and_hardware(config: Callable[..., Config]) -> None:
     now = provenance.environment(config("threads=3"))
     assert provenance.environment_changes(now, now) == []
     then = json.loads(json.dumps(now))
@@ -168,7 +170,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_clean_tree(repository: Path) -> None:
+def test_diff_of_a_clean_tree_is_empty(repository: Path) -> None:
     assert provenance.git_state()["dirty"] is False
     assert len(provenance.git_state()["commit"]) == 40
     assert provenance.working_tree_diff() == ""
@@ -189,12 +191,12 @@ def test_code_diff_rebuilds_the_tree(repository: Path) -> None:
     assert (repository / "r1" / "b c.py").read_text() == "added = 3\n"
 
 
-def test_text_that_is_not_utf8_does_not_stop_a_run(repository: Path) -> None:
+def test_diff_accepts_text_that_is_not_utf8(repository: Path) -> None:
     (repository / "r1" / "a.py").write_bytes("# café\n".encode("latin-1"))
     assert "caf" in provenance.working_tree_diff()
 
 
-def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_state_without_git_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance.git_state() == {"commit": None, "dirty": False}
@@ -207,24 +209,24 @@ def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("inside", [".", "model", "traces", "traces/traces.jsonl"])
-def test_a_run_is_found_from_what_it_wrote(tmp_path: Path, inside: str) -> None:
+def test_find_parents_from_paths_in_a_record(tmp_path: Path, inside: str) -> None:
     (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
     found = provenance.find_parents([str(tmp_path / inside)])
     assert found == [{"path": str(tmp_path), "fingerprint": "f"}]
 
 
 @pytest.mark.parametrize("text", ['{"name": "a browser extension"}', '["fingerprint"]', "{", '{"fingerprint": ""}'])
-def test_a_manifest_that_is_not_a_runs_is_no_parent(tmp_path: Path, text: str) -> None:
+def test_find_parents_ignores_foreign_manifests(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     assert provenance.find_parents([str(tmp_path / "data.jsonl")]) == []
 
 
-def test_a_hub_id_has_no_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_find_parents_ignores_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert provenance.find_parents(["Qwen/Qwen2.5-0.5B", "r1:tiny"]) == []
 
 
-def test_a_config_is_written_as_it_is(config: Callable[..., Config], tmp_path: Path) -> None:
+def test_write_sources_writes_the_config_unchanged(config: Callable[..., Config], tmp_path: Path) -> None:
     cfg = config("stage.lr=1.0e-6", "name='等等'")
     provenance.write_sources(tmp_path, cfg, ["stage.lr=1.0e-6", "name=等等"])
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "config.yaml")) == cfg

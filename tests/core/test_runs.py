@@ -29,7 +29,7 @@ def record(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_record(record: Path) -> None:
+def test_read_run_returns_the_record(record: Path) -> None:
     run = read_run(str(record))
     assert run.dir == record
     assert run.manifest == {"status": "finished"}
@@ -39,30 +39,30 @@ def test_a_record(record: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(WORDS, st.recursive(VALUES, lambda v: st.dictionaries(WORDS, v, max_size=3), max_leaves=5)))
-def test_a_config_is_read_as_omegaconf_reads_it(held: dict) -> None:
+def test_read_config_matches_omegaconf(held: dict) -> None:
     text = yaml.dump(held, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml
     assert yaml.load(text, ConfigLoader) == yaml.load(text, get_yaml_loader())
 
 
 @pytest.mark.parametrize("text", ["1e-6", "-2E+3", "2026-11-24", "1_0", "yes", "1e", "0x1f", ".5", "null", ""])
-def test_a_config_edited_by_hand_is_read_as_omegaconf_reads_it(record: Path, text: str) -> None:
+def test_read_config_of_hand_edited_yaml_matches_omegaconf(record: Path, text: str) -> None:
     (record / "config.yaml").write_text(f"key: {text}\n")
     assert read_run(str(record)).config == OmegaConf.load(record / "config.yaml")
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
-def test_a_broken_config_is_no_config(record: Path, text: str) -> None:
+def test_read_config_rejects_broken_yaml(record: Path, text: str) -> None:
     (record / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match=r"config\.yaml"):
         read_run(str(record))
 
 
-def test_a_record_without_metrics(record: Path) -> None:
+def test_read_run_without_metrics_has_no_rows(record: Path) -> None:
     (record / "metrics.jsonl").unlink()
     assert read_run(str(record)).metrics == []
 
 
-def test_no_record(tmp_path: Path) -> None:
+def test_read_run_rejects_a_folder_without_manifest(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no manifest\.json") as caught:
         read_run(str(tmp_path))
     assert caught.value.code == DATA
@@ -70,7 +70,9 @@ def test_no_record(tmp_path: Path) -> None:
 
 @settings(max_examples=40)
 @given(st.lists(st.dictionaries(st.text(), VALUES)))
-def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]) -> None:
+def test_read_rows_returns_appended_rows(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, object]]
+) -> None:
     file = tmp_path_factory.mktemp("lines") / "rows.jsonl"
     jsonl.append_rows(file, rows[:1])
     jsonl.append_rows(file, rows[1:], sync=True)
@@ -78,7 +80,7 @@ def test_lines_come_back(tmp_path_factory: pytest.TempPathFactory, rows: list[di
     assert file.read_bytes().count(b"\n") == len(rows)
 
 
-def test_wherever_the_last_line_is_cut_the_rest_is_read_and_written_on(tmp_path: Path) -> None:
+def test_repair_and_read_recovers_from_any_cut(tmp_path: Path) -> None:
     whole = "".join(jsonl.row_to_line(row) for row in ROWS).encode()
     file = tmp_path / "rows.jsonl"
     for cut in range(len(whole) + 1):
@@ -90,11 +92,11 @@ def test_wherever_the_last_line_is_cut_the_rest_is_read_and_written_on(tmp_path:
         assert jsonl.read_rows(file) == [*kept, ROWS[0]]
 
 
-def test_nothing_to_mend(tmp_path: Path) -> None:
+def test_repair_and_read_of_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert jsonl.repair_and_read(tmp_path / "none.jsonl") == []
 
 
-def test_a_damaged_line_is_not_passed_over(tmp_path: Path) -> None:
+def test_read_rows_raises_on_a_damaged_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(json.JSONDecodeError):
         jsonl.read_rows(tmp_path / "rows.jsonl")

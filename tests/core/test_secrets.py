@@ -64,13 +64,13 @@ def run(
 
 
 @pytest.mark.parametrize("logger", ["csv", "tensorboard", "wandb"])
-def test_nothing_that_a_run_writes_or_prints_holds_a_secret(run: Callable[..., str], logger: str) -> None:
+def test_run_writes_and_prints_no_secret(run: Callable[..., str], logger: str) -> None:
     text = run(f"logger={logger}")
     assert REDACTED in text
     assert CANARY not in text
 
 
-def test_neither_does_a_run_that_fails(run: Callable[..., str], folder: Path) -> None:
+def test_failed_run_writes_and_prints_no_secret(run: Callable[..., str], folder: Path) -> None:
     text = run("reward.terms.keyed.fails=true")
     assert '"status": "failed"' in text
     assert "500" in (folder / "manifest.json").read_text()
@@ -97,7 +97,7 @@ def test_neither_does_a_run_that_fails(run: Callable[..., str], folder: Path) ->
         "https://abc@host/x",
     ],
 )
-def test_hidden_by_its_name_or_its_place(value: Any) -> None:
+def test_redact_hides_by_key(value: Any) -> None:
     assert "abc" not in str(redact(value))
     assert REDACTED in str(redact(value))
 
@@ -106,7 +106,7 @@ def test_hidden_by_its_name_or_its_place(value: Any) -> None:
     "secret",
     ["sk-" + "a1" * 10, "hf_" + "x" * 20, "ghp_" + "y" * 30, "github_pat_" + "y" * 30, "AKIA" + "A" * 16, "0f" * 20],
 )
-def test_hidden_by_its_looks(secret: str) -> None:
+def test_redact_hides_by_form(secret: str) -> None:
     for text in (secret, f"a {secret} b", f"key='{secret}'"):
         assert secret not in redact(text)
         assert secret not in redact_values(text)
@@ -126,23 +126,23 @@ def test_hidden_by_its_looks(secret: str) -> None:
         "mask-aaaaaaaaaaaaaaaaaaaaaaaaaa",
     ],
 )
-def test_what_only_sounds_like_a_secret_stays(value: Any) -> None:
+def test_redact_keeps_harmless_values(value: Any) -> None:
     assert redact(value) == value
 
 
-def test_source_code_is_searched_for_values_only() -> None:
+def test_redact_values_ignores_keys() -> None:
     line = "+    token: str = tokens[0]  # api_key=None"
     assert redact_values(line) == line
 
 
 @given(st.text(), st.text())
-def test_what_the_environment_holds_is_found_anywhere(before: str, after: str) -> None:
+def test_redact_hides_secrets_of_the_environment(before: str, after: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MY_SERVICE_TOKEN", ENV)
         assert CANARY not in str(redact({"a": [f"{before}{ENV}{after}"]}))
 
 
-def test_what_was_hidden_once_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redact_hides_a_seen_secret_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1.core.secrets.SEEN_SECRETS", set())
     assert redact("two words of it") == "two words of it"
     redact({"teacher": {"api_key": "two words"}})
@@ -154,5 +154,5 @@ def test_what_was_hidden_once_stays_hidden(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @given(st.text())
-def test_redaction_is_done_once(text: str) -> None:
+def test_redact_is_idempotent(text: str) -> None:
     assert redact(redact(text)) == redact(text)

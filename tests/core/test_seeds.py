@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from r1.core.seeds import batch_indices, derive_seed, uniforms
 
 
-def test_a_key_is_the_top_63_bits_of_a_hash() -> None:
+def test_derive_seed_is_the_top_63_bits_of_a_hash() -> None:
     digest = hashlib.sha256(b"0/rollout/3/17/5").hexdigest()
     assert derive_seed(0, "rollout", 3, 17, 5) == int(digest[:16], 16) // 2
 
 
-def test_keys_of_a_run_differ() -> None:
+def test_derived_seeds_of_a_run_differ() -> None:
     keys = {derive_seed(seed, "rollout", *rest) for seed in range(3) for rest in product(range(9), repeat=3)}
     assert len(keys) == 3 * 9**3
     assert all(0 <= k < 2**63 for k in keys)
 
 
-def test_keys_do_not_run_into_each_other() -> None:
+def test_derived_seeds_of_joined_parts_differ() -> None:
     assert derive_seed(1, 12) != derive_seed(11, 2)
 
 
@@ -37,7 +37,7 @@ def test_uniforms_are_in_range_and_of_double_precision() -> None:
 
 
 @given(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=4), st.integers(1, 70), st.integers(1, 70))
-def test_a_uniform_depends_on_its_seed_and_position_alone(seeds: list[int], short: int, long: int) -> None:
+def test_uniforms_depend_on_seed_and_position_alone(seeds: list[int], short: int, long: int) -> None:
     short, long = sorted((short, long))
     together = uniforms(seeds, long)
     for b, seed in enumerate(seeds):
@@ -52,7 +52,7 @@ def test_uniforms_leave_the_global_generator_alone() -> None:
 
 
 @given(st.integers(0, 5), st.integers(1, 30), st.integers(1, 12))
-def test_every_epoch_visits_every_example_once(seed: int, num_examples: int, batch_size: int) -> None:
+def test_batch_indices_visit_every_example_once_per_epoch(seed: int, num_examples: int, batch_size: int) -> None:
     batch_size = min(batch_size, num_examples)
     steps = -(-2 * num_examples // batch_size)  # two epochs, a step may lie in both
     visited = [i for step in range(steps) for i in batch_indices(seed, step, batch_size, num_examples)]
@@ -61,7 +61,7 @@ def test_every_epoch_visits_every_example_once(seed: int, num_examples: int, bat
         assert sorted(visited[epoch * num_examples : (epoch + 1) * num_examples]) == list(range(num_examples))
 
 
-def test_orders_differ_between_seeds_and_epochs() -> None:
+def test_batch_indices_differ_between_seeds_and_epochs() -> None:
     first = batch_indices(0, 0, 64, 64)
     assert first == batch_indices(0, 0, 64, 64)
     assert first != batch_indices(1, 0, 64, 64)

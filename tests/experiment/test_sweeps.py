@@ -23,7 +23,7 @@ COMES_TO = {
 }
 
 
-def test_all_are_known() -> None:
+def test_shipped_sweeps_are_all_tested() -> None:
     assert [file.stem for file in FILES] == sorted(POINTS)
 
 
@@ -31,7 +31,7 @@ def test_all_are_known() -> None:
     "file",
     [pytest.param(file, marks=[pytest.mark.long] if file.stem in MANY else [], id=file.stem) for file in FILES],
 )
-def test_every_point_can_run(
+def test_shipped_sweep_points_compose(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ Asked = Callable[..., list[Pipeline]]
 STEPS = {"a": ["stage=sft", "stage.lr=1"], "b": ["stage=eval", "model.path=${step:a}"]}
 
 
-def test_what_is_meant_for_one_step_is_taken_off() -> None:
+def test_split_step_overrides_separates_them_by_step() -> None:
     argv = ["-m", "seed=3", "steps.rl.stage/loss=grpo", "+steps.rl.reward/terms@reward.terms.length=length"]
     argv += ["~steps.b.reward.terms.format", "++steps.rl.x.y=a=b", "+steps.more=['stage=eval']", "~steps.gone"]
     rest, of_step = split_step_overrides(argv)
@@ -27,7 +27,7 @@ def test_what_is_meant_for_one_step_is_taken_off() -> None:
     }
 
 
-def test_the_later_layer_wins(asked: Asked) -> None:
+def test_step_overrides_win_over_shared_ones(asked: Asked) -> None:
     (pipeline,) = asked(
         "seed=3", "steps.a.stage.lr=4", "stage.lr=3", "steps.b.seed=9", shared=["stage.lr=0", "threads=1"], steps=STEPS
     )
@@ -43,13 +43,13 @@ def test_the_later_layer_wins(asked: Asked) -> None:
     assert pipeline.global_overrides == ["seed=3", "stage.lr=3"]
 
 
-def test_a_seed_of_its_own_keeps_a_step_from_the_pipelines_seeds(asked: Asked) -> None:
+def test_step_with_its_own_seed_ignores_the_pipelines_seeds(asked: Asked) -> None:
     (pipeline,) = asked(shared=[], seeds=[0, 1], steps={"a": ["seed=5"], "b": ["stage=eval"]})
     assert pipeline.steps["a"].overrides(1) == ["seed=5"]
     assert pipeline.steps["b"].overrides(1) == ["seed=1", "stage=eval"]
 
 
-def test_steps_can_be_added_replaced_and_left_out(asked: Asked) -> None:
+def test_steps_can_be_added_replaced_and_removed(asked: Asked) -> None:
     more = """+steps.more=["stage=eval","model.path=${step:a}/best"]"""
     (pipeline,) = asked(more, "steps.a=['stage=grpo']", "~steps.b", "steps.more.seed=2", shared=[], steps=STEPS)
     assert {name: step.overrides() for name, step in pipeline.steps.items()} == {
@@ -59,7 +59,7 @@ def test_steps_can_be_added_replaced_and_left_out(asked: Asked) -> None:
     assert pipeline.steps["more"].needs == ["a"]
 
 
-def test_a_grid_varies_steps_and_what_all_share(asked: Asked) -> None:
+def test_grid_varies_step_and_shared_overrides(asked: Asked) -> None:
     found = asked("-m", "seed=1,2", "steps.a.stage.lr=3,4", "steps.b.val.every=3,4", shared=[], steps=STEPS)
     points = [[o for o in pipeline.overrides if not o.startswith("experiment")] for pipeline in found]
     assert points == [
@@ -71,7 +71,7 @@ def test_a_grid_varies_steps_and_what_all_share(asked: Asked) -> None:
 
 
 @pytest.mark.parametrize("argv", [[], ["stage=sft"], ["experiment=tiny_base", "seed=3"], ["seeds=[1]"]])
-def test_ordinary_runs_are_no_pipelines(argv: list[str]) -> None:
+def test_parse_pipelines_of_a_run_is_empty(argv: list[str]) -> None:
     rest, of_step = split_step_overrides(argv)
     assert parse_pipelines(*read(rest), of_step) == []
 
@@ -107,20 +107,22 @@ def test_ordinary_runs_are_no_pipelines(argv: list[str]) -> None:
         ),
     ],
 )
-def test_mistakes(asked: Asked, argv: list[str], keys: dict[str, Any], where: str, said: str) -> None:
+def test_parse_pipelines_reports_mistakes(
+    asked: Asked, argv: list[str], keys: dict[str, Any], where: str, said: str
+) -> None:
     with pytest.raises(UserError) as caught:
         asked(*argv, **{"shared": [], "steps": STEPS} | keys)
     assert f"  key      {where}\n" in str(caught.value)
     assert said in str(caught.value)
 
 
-def test_a_step_without_a_pipeline() -> None:
+def test_step_override_without_a_pipeline_is_rejected() -> None:
     rest, of_step = split_step_overrides(["steps.rl.seed=1", "stage=sft"])
     with pytest.raises(UserError, match="no pipeline is chosen"):
         parse_pipelines(*read(rest), of_step)
 
 
-def test_a_sweep_is_not_over_runs_and_pipelines(write: Callable[..., list[str]]) -> None:
+def test_sweep_over_runs_and_pipelines_is_rejected(write: Callable[..., list[str]]) -> None:
     rest, of_step = split_step_overrides(["-m", *write()[:2], "experiment=mine,tiny_base"])
     with pytest.raises(UserError, match="not over both"):
         parse_pipelines(*read(rest), of_step)

@@ -73,7 +73,7 @@ def go(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Path:
     return Path(capsys.readouterr().out.strip())
 
 
-def test_a_second_run_skips_what_is_there(write: Write, forked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_second_run_skips_finished_steps(write: Write, forked: Any, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*write(), "trainer.max_steps=2"]
     first = go(argv, capsys)
     assert first.parent.name == "mine"
@@ -110,7 +110,7 @@ def step_processes(base: Path) -> list[int]:
     return found
 
 
-def test_killed_and_stopped_in_the_middle_of_a_step(
+def test_killed_and_stopped_pipeline_resumes_its_step(
     write: Write, forked: Any, server: ForkServer, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """The records end as those of a pipeline that nobody touched."""
@@ -154,7 +154,9 @@ def test_killed_and_stopped_in_the_middle_of_a_step(
     assert manifest(record(base, "sft"))["fingerprint"] == manifest(record(whole, "sft"))["fingerprint"]
 
 
-def test_a_step_that_fails(write: Write, forked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_step_is_recorded_and_fails_the_pipeline(
+    write: Write, forked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Found out only by the step itself: too few answers are kept."""
     with pytest.raises(UserError) as failed:
         go([*write(), "output_dir=out", "steps.answers.teacher.error_rate=1.0"], capsys)

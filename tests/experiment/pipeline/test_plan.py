@@ -40,20 +40,20 @@ def changed(before: PipelinePlan, after: PipelinePlan) -> set[str]:
     return {name for name in now if now[name] != then.get(name)}
 
 
-def test_a_change_redoes_a_step_and_what_depends_on_it(planned: Planned) -> None:
+def test_plan_reruns_a_changed_step_and_its_dependents(planned: Planned) -> None:
     base = planned()
     assert changed(base, planned("output_dir=elsewhere", "workers=3")) == set()
     assert changed(base, planned("steps.sft.stage.lr=0.5")) == {"sft", "test"}
     assert changed(base, planned("steps.answers.teacher.error_rate=0.5")) == {"answers", "sft", "test"}
 
 
-def test_the_code_counts(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_reruns_all_steps_when_the_code_changes(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     base = planned()
     monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
     assert changed(base, planned()) == {"answers", "sft", "test"}
 
 
-def test_data_from_outside_count_by_their_content(planned: Planned, tmp_path: Path) -> None:
+def test_plan_identifies_external_data_by_content(planned: Planned, tmp_path: Path) -> None:
     def rows(last: int) -> None:
         lines = [json.dumps({"prompt": f"{i}+1=?", "answer": str(i + 1 + (i == last))}) for i in range(20)]
         (tmp_path / "mine.jsonl").write_text("\n".join(lines))
@@ -65,7 +65,7 @@ def test_data_from_outside_count_by_their_content(planned: Planned, tmp_path: Pa
     assert changed(base, planned(steps=steps)) == {"test"}
 
 
-def test_a_step_with_its_own_seed_is_run_once_for_all_seeds(planned: Planned) -> None:
+def test_step_with_its_own_seed_is_planned_once_for_all_seeds(planned: Planned) -> None:
     plan = planned("steps.answers.seed=0", "seeds=[0,1]", "result=sft")
     assert list(prints(plan)) == ["answers", "sft[0]", "test[0]", "sft[1]", "test[1]"]
     assert list(map(str, plan.results)) == ["sft[0]", "sft[1]"]
@@ -78,7 +78,7 @@ def test_a_step_with_its_own_seed_is_run_once_for_all_seeds(planned: Planned) ->
     }
 
 
-def test_a_command_names_the_folders_of_the_steps_that_it_needs(planned: Planned) -> None:
+def test_overrides_hold_the_folders_of_needed_steps(planned: Planned) -> None:
     answers, sft, test = planned().nodes
     assert sft.folder == Path("outputs/mine/steps/sft", sft.fingerprint[:12])
     assert f"data.path={answers.folder}" in sft.overrides
@@ -102,7 +102,7 @@ def test_a_command_names_the_folders_of_the_steps_that_it_needs(planned: Planned
         (["output_dir='~/x'"], {}, "output_dir", "does not expand"),
     ],
 )
-def test_what_is_wrong_is_found_before_anything_starts(
+def test_plan_reports_errors_before_anything_starts(
     planned: Planned, tmp_path: Path, argv: list[str], steps: dict[str, list[str]], where: str, said: str
 ) -> None:
     with pytest.raises(UserError) as caught:
@@ -112,21 +112,21 @@ def test_what_is_wrong_is_found_before_anything_starts(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_every_step_is_looked_at(planned: Planned) -> None:
+def test_plan_reports_the_errors_of_every_step(planned: Planned) -> None:
     with pytest.raises(UserError) as caught:
         planned("steps.answers.stage.lrr=1", "+steps.more=['stage=sft','stage.lrrr=1']")
     assert "steps.answers.stage.lrr\n" in str(caught.value)
     assert "steps.more.stage.lrrr\n" in str(caught.value)
 
 
-def test_a_folder_that_holds_a_run(planned: Planned) -> None:
+def test_plan_rejects_the_folder_of_a_run(planned: Planned) -> None:
     node = planned().nodes[0]
     finish(node)
     with pytest.raises(UserError, match="not a pipeline"):
         planned(f"output_dir={node.folder}")
 
 
-def test_why_a_step_is_not_cached(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reasons_to_run_name_the_differences(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
     sft = ["stage=sft", "data.num_train=64", "data.num_val=8"]
     steps = {"sft": sft, "test": ["stage=eval", "data.num_train=64", "model.path=${step:sft}"]}
     first, second = planned(steps=steps).nodes

@@ -23,11 +23,11 @@ from r1.experiment.pipeline.steps import PipelineStep, merge_overrides, sort_ste
         ("+g@x.y=1", "+g@x.z=2", ["+g@x.y=1", "+g@x.z=2"]),
     ],
 )
-def test_of_one_key_the_later_override_counts(earlier: str, later: str, both: list[str]) -> None:
+def test_merge_overrides_keeps_the_later_one(earlier: str, later: str, both: list[str]) -> None:
     assert merge_overrides([earlier], [], [later]) == both
 
 
-def test_a_step_comes_behind_what_it_needs_and_else_stays_where_it_is() -> None:
+def test_sort_steps_puts_needed_steps_first() -> None:
     texts = {"d": ["x=${step:b}/best", "y='${step:c}'"], "a": ["x=1"], "b": ["x=${step:a}"], "c": ["x=1"]}
     found = sort_steps({name: PipelineStep([], [overrides]) for name, overrides in texts.items()})
     assert list(found) == ["a", "b", "c", "d"]
@@ -35,5 +35,5 @@ def test_a_step_comes_behind_what_it_needs_and_else_stays_where_it_is() -> None:
 
 
 @pytest.mark.parametrize("path", ["outputs/a/steps", "/tmp/a b/c,d=(e)", r"x\y [1]{2}:3"])
-def test_a_path_is_read_back_as_it_was(path: str) -> None:
+def test_escaped_path_is_parsed_unchanged(path: str) -> None:
     assert parsed([f"output_dir={escape_hydra(path)}"])[0].value() == path

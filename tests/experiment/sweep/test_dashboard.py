@@ -15,7 +15,7 @@ from swept import study, wait_until
 
 @pytest.mark.long
 @pytest.mark.parametrize("place", [None, "journal.log"])
-def test_the_dashboard_shows_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None) -> None:
+def test_dashboard_shows_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None) -> None:
     monkeypatch.chdir(tmp_path)
     made = study(tmp_path, place=place, parameters={"x": {"values": ["a", 2, [3, 4]]}, "k": {"value": 1}})
     for value in (0.25, 0.5):

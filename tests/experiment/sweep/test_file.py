@@ -54,7 +54,7 @@ def changed(changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in held.items() if changes.get(key, value) is not None}
 
 
-def test_a_good_file_is_read_as_it_stands(write: Write) -> None:
+def test_read_sweep_returns_the_content_of_a_valid_file(write: Write) -> None:
     sweep = read_sweep(write(GOOD))
     assert (sweep.name, sweep.method, sweep.metric, sweep.goal) == ("mine", "grid", "val/pass@1", "maximize")
     assert sweep.overrides({"stage.lr": 1e-4, "seed": 2}) == ["stage=grpo", "logger=wandb", "stage.lr=0.0001", "seed=2"]
@@ -105,7 +105,7 @@ TOP = [
 
 
 @pytest.mark.parametrize(("changes", "where", "do"), TOP, ids=[f"{where}-{i}" for i, (_, where, _) in enumerate(TOP)])
-def test_a_file_that_wandb_would_misread(write: Write, changes: dict[str, Any], where: str, do: str) -> None:
+def test_sweep_file_errors_name_the_key_and_the_fix(write: Write, changes: dict[str, Any], where: str, do: str) -> None:
     found = wrong(write(changed(changes)))
     assert where in [error.key for error in found]
     assert do in " ".join(error.hint for error in found if error.key == where)
@@ -150,19 +150,19 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize(("spec", "where", "do"), PARAMETERS, ids=[json.dumps(spec) for spec, _, _ in PARAMETERS])
-def test_a_parameter_that_would_arrive_as_something_else(write: Write, spec: Any, where: str, do: str) -> None:
+def test_parameter_errors_name_the_key_and_the_fix(write: Write, spec: Any, where: str, do: str) -> None:
     (error,) = wrong(write(changed({"method": "random", "parameters": {"stage.lr": spec}})))
     assert error.key == f"parameters.stage.lr{where}"
     assert do in error.hint
 
 
 @pytest.mark.parametrize("spec", [{"min": 0.1, "max": 0.3}, {"distribution": "normal"}])
-def test_a_grid_has_no_ranges(write: Write, spec: dict[str, Any]) -> None:
+def test_grid_rejects_ranges(write: Write, spec: dict[str, Any]) -> None:
     (error,) = wrong(write(changed({"parameters": {"stage.lr": spec}})))
     assert (error.message, error.hint) == ("a grid needs a list of values", "values: [...], or method: random")
 
 
-def test_everything_is_said_at_once(write: Write) -> None:
+def test_sweep_file_errors_are_reported_together(write: Write) -> None:
     specs = {"stage.lr": {"value": None}, "seed": {"min": 3, "max": 1}}
     found = wrong(write(changed({"method": "gird", "metric": {"name": "x"}, "parameters": specs})))
     assert [e.key for e in found] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
@@ -176,7 +176,7 @@ def test_everything_is_said_at_once(write: Write) -> None:
         ("method: grid\n\tmetric: x\n", 2, "\\t"),
     ],
 )
-def test_what_is_no_yaml_is_said_with_its_line(tmp_path: Path, text: str, line: int, do: str) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, text: str, line: int, do: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     (error,) = wrong(str(file))
@@ -184,7 +184,7 @@ def test_what_is_no_yaml_is_said_with_its_line(tmp_path: Path, text: str, line: 
     assert do in error.hint
 
 
-def test_what_is_no_sweep_file(tmp_path: Path) -> None:
+def test_missing_or_unreadable_sweep_file_is_rejected(tmp_path: Path) -> None:
     (gone,) = wrong(str(tmp_path / "none.yaml"))
     assert (gone.key, gone.value) == ("FILE", str(tmp_path / "none.yaml"))
     (tmp_path / "list.yaml").write_text("- 1")
@@ -208,7 +208,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=60, deadline=None)
 @given(VALUES)
-def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -> None:
+def test_accepted_values_reach_hydra_unchanged(value: Any) -> None:
     if value_error(value, "parameters.x.value") is None:
         override = OverridesParser.create().parse_rule(f"x={value}", "override")
         assert not override.is_sweep_override()
@@ -217,7 +217,7 @@ def test_what_is_let_through_is_read_by_hydra_as_the_file_means_it(value: Any) -
 
 @settings(max_examples=60, deadline=None)
 @given(st.one_of(st.integers(), st.floats(), st.booleans(), st.from_regex(r"[a-z][a-z0-9_/.-]{0,9}", fullmatch=True)))
-def test_plain_values_are_let_through(value: Any) -> None:
+def test_value_error_accepts_plain_values(value: Any) -> None:
     if value not in ("null", "true", "false", "inf", "nan"):
         assert intended_value(value) is value
         assert value_error(value, "parameters.x.value") is None
@@ -225,13 +225,13 @@ def test_plain_values_are_let_through(value: Any) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.floats(allow_nan=False, allow_infinity=False))
-def test_a_number_that_is_text_is_mended_by_its_advice(value: float) -> None:
+def test_hint_for_a_number_as_text_is_that_number(value: float) -> None:
     error = value_error(str(value), "parameters.x.value")
     assert error is not None
     assert yaml.safe_load(error.hint.removeprefix("write ")) == value
 
 
-def test_the_values_of_a_grid_are_those_of_wandb() -> None:
+def test_grid_values_match_wandb() -> None:
     """W&B's engine leaves out the upper end of q_uniform, as numpy's arange does."""
     assert grid_values({"value": "a"}) == ["a"]
     assert grid_values({"min": 2, "max": 5}) == [2, 3, 4, 5]
@@ -256,11 +256,11 @@ def test_the_values_of_a_grid_are_those_of_wandb() -> None:
         ({"values": [3, 1, 2], "probabilities": [0.5, 0.25, 0.25]}, [3, 1, 2]),
     ],
 )
-def test_a_range_is_looked_at_in_its_middle_and_at_its_ends(spec: dict[str, Any], expected: list[float]) -> None:
+def test_values_to_check_are_the_middle_and_the_ends(spec: dict[str, Any], expected: list[float]) -> None:
     assert values_to_check(spec) == pytest.approx(expected, rel=1e-8)
 
 
-def test_a_large_grid_is_looked_at_in_part_and_every_value_is_seen(write: Write) -> None:
+def test_points_to_check_sample_a_large_grid_and_cover_every_value(write: Write) -> None:
     specs = {"a": {"min": 1, "max": 50}, "b": {"values": list("xyz")}, "seed": {"min": 0, "max": 99}}
     sweep = read_sweep(write(changed({"parameters": specs})))
     points = points_to_check(sweep)
@@ -273,7 +273,7 @@ def test_a_large_grid_is_looked_at_in_part_and_every_value_is_seen(write: Write)
     assert points == points_to_check(sweep)
 
 
-def test_a_range_without_end_costs_nothing(write: Write) -> None:
+def test_points_to_check_do_not_enumerate_huge_ranges(write: Write) -> None:
     specs = {
         "seed": {"min": 0, "max": 10**12},
         "stage.lr": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 1e-9},
@@ -283,7 +283,7 @@ def test_a_range_without_end_costs_nothing(write: Write) -> None:
     assert [point["stage.lr"] for point in points_to_check(sweep)][:2] == [0.0, 0.025641025]
 
 
-def test_the_agents_environment_variables_are_set(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_overrides_resolve_envvar_macros(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEAM", "red")
     command = [*RUN, "logger.group=${envvar:TEAM}-1", "${envvar:NONE}", "${args_no_hyphens}"]
     assert read_sweep(write(changed({"command": command}))).overrides({"seed": 1}) == [
@@ -321,7 +321,7 @@ SPECS = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(SPECS, st.booleans())
-def test_no_parameter_is_too_odd_to_be_looked_at(spec: Any, in_grid: bool) -> None:
+def test_sweep_file_errors_handle_any_parameter(spec: Any, in_grid: bool) -> None:
     held = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
     found = sweep_file_errors(held)
     assert all(error.key.startswith("parameters.stage.lr") for error in found)

@@ -57,14 +57,14 @@ def space(method: Any = "random", **parameters: Any) -> SearchSpace:
 
 
 @pytest.mark.parametrize(("spec", "values"), QUANTILES, ids=lambda part: json.dumps(part))
-def test_quantiles_are_those_of_wandb(spec: dict[str, Any], values: list[Any]) -> None:
+def test_quantiles_match_wandb(spec: dict[str, Any], values: list[Any]) -> None:
     parameter = space(x=spec).parameters["x"]
     found = [parameter.at(u) for u in (0.1, 0.53, 0.93)]
     assert found == (pytest.approx(values, rel=1e-9) if isinstance(values[0], float) else values)
     assert [type(value) for value in found] == [type(value) for value in values]
 
 
-def test_a_grid_has_the_order_of_wandb() -> None:
+def test_grid_points_have_the_order_of_wandb() -> None:
     quarter = {"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}
     grid = space("grid", b={"values": ["x", "y"]}, a={"min": 1, "max": 2}, c=quarter, k={"value": 7})
     assert grid.size == 2 * 2 * 3
@@ -80,7 +80,7 @@ def test_a_grid_has_the_order_of_wandb() -> None:
     assert space(x={"min": 1, "max": 2}).size is None
 
 
-def test_beta_has_its_mean_and_spread() -> None:
+def test_beta_draws_have_its_mean_and_variance() -> None:
     at = space(x={"distribution": "beta", "a": 2.0, "b": 6.0}).parameters["x"].at
     values = [float(at(Random(i).random())) for i in range(2000)]
     mean = sum(values) / 2000
@@ -92,7 +92,7 @@ SPECS = [spec for spec, _ in QUANTILES] + [{"distribution": "beta"}, {"distribut
 
 
 @given(st.sampled_from(SPECS), st.floats(0, 1, exclude_max=True), st.sampled_from(["random", "bayes"]))
-def test_every_draw_is_one_that_optuna_can_keep(spec: dict[str, Any], u: float, method: str) -> None:
+def test_every_draw_can_be_stored_in_optuna(spec: dict[str, Any], u: float, method: str) -> None:
     made = space(method, x=spec)
     parameter = made.parameters["x"]
     value = parameter.at(u)
@@ -100,13 +100,13 @@ def test_every_draw_is_one_that_optuna_can_keep(spec: dict[str, Any], u: float, 
     assert parameter.snap(value) == value
 
 
-def test_draws_depend_on_the_name_and_the_number_alone() -> None:
+def test_draws_depend_on_name_and_number_alone() -> None:
     one, two = space(x={"min": 0.0, "max": 1.0}, y={"min": 0.0, "max": 1.0}), space("bayes", x={"min": 0.0, "max": 1.0})
     assert one.random_point(3)["x"] == two.random_point(3)["x"] == one.random_point(3)["x"]
     assert len({one.random_point(number)[name] for number in range(20) for name in "xy"}) == 40
 
 
-def test_what_optuna_keeps_can_be_read() -> None:
+def test_optuna_distributions_match_the_parameters() -> None:
     made = space(
         "bayes", g={"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 8}, l={"values": [[1, 2]]}
     )
@@ -118,14 +118,14 @@ def test_what_optuna_keeps_can_be_read() -> None:
     assert (bell.low, bell.high) == (pytest.approx(-5), pytest.approx(7))
 
 
-def test_what_optuna_could_not_keep_is_refused() -> None:
+def test_space_rejects_values_that_optuna_cannot_store() -> None:
     with pytest.raises(UserError, match="cannot tell these apart"):
         space(x={"values": [1, True]})
     with pytest.raises(UserError, match="nothing varies"):
         space("grid", x={"value": 1})
 
 
-def test_every_distribution_of_the_format_can_be_searched() -> None:
+def test_every_distribution_can_be_drawn_from() -> None:
     for kind in KEYS_BY_DISTRIBUTION.keys() - {"constant", "categorical", "categorical_w_probabilities"}:
         bounds = {"min": 1, "max": 3} if "min" in KEYS_BY_DISTRIBUTION[kind][0] else {}
         assert isinstance(space(x={"distribution": kind} | bounds).random_point(0)["x"], int | float)

@@ -118,7 +118,7 @@ BAD: dict[str, tuple[Config, str, str, str]] = {  # changes, where, what, do
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_would_go_wrong_is_said_before_it_runs(write: Write, name: str) -> None:
+def test_check_reports_errors_before_anything_runs(write: Write, name: str) -> None:
     changes, where, what, do = BAD[name]
     with pytest.raises(UserErrors) as caught:
         load_and_compose(write(changes))
@@ -129,7 +129,7 @@ def test_what_would_go_wrong_is_said_before_it_runs(write: Write, name: str) -> 
     assert do in error.hint
 
 
-def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
+def test_check_reports_file_and_point_errors_together(write: Write) -> None:
     specs = {"stage.group_siz": {"values": [4]}, "stage.lr": {"value": None}}
     with pytest.raises(UserErrors) as caught:
         load_and_compose(write({"parameters": specs, "metric": {"name": "val/pas@1"}, "nam": "x", 3: 4}))
@@ -137,7 +137,7 @@ def test_a_file_and_its_points_are_mended_at_once(write: Write) -> None:
     assert [error.key for error in caught.value.errors] == [*of_file, "stage.group_siz"]
 
 
-def test_a_secret_is_not_repeated(write: Write) -> None:
+def test_check_does_not_print_secrets(write: Write) -> None:
     secret = "sk-" + "a1B2" * 10
     with pytest.raises(UserErrors) as caught:
         load_and_compose(write(one(["plain", secret], "logger.group")))
@@ -146,7 +146,7 @@ def test_a_secret_is_not_repeated(write: Write) -> None:
     assert secret not in str(caught.value)
 
 
-def test_a_report_says_what_the_sweep_comes_to(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_shows_points_seeds_and_compute(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     specs = {"stage.group_size": {"values": [4, 8]}, "seed": {"values": [0, 1, 2]}}
     check_sweep(write({"parameters": specs, **command("logger=wandb", "trainer.max_steps=50")}), workers=4)
     said = " ".join(capsys.readouterr().err.split())
@@ -157,7 +157,7 @@ def test_a_report_says_what_the_sweep_comes_to(write: Write, capsys: pytest.Capt
     assert "with 4 workers" in said
 
 
-def test_a_search_without_an_end_says_so(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_preview_of_an_endless_search_names_run_cap(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     check_sweep(write({"method": "bayes", "parameters": {"stage/loss": {"values": ["grpo", "dapo"]}}}))
     said = " ".join(capsys.readouterr().err.split())
     assert "points without end, budget=sequences; 2 points checked, at the ends of each range" in said
@@ -165,7 +165,7 @@ def test_a_search_without_an_end_says_so(write: Write, capsys: pytest.CaptureFix
     assert "W&B's own schema has no 'stage/loss'" in said
 
 
-def test_a_run_costs_what_its_like_took(config: Callable[..., Config], tmp_path: Path) -> None:
+def test_cost_is_the_median_of_similar_records(config: Callable[..., Config], tmp_path: Path) -> None:
     cfg = config("stage=grpo", "reward=math")
     longer = cfg | {"trainer": cfg["trainer"] | {"max_steps": 200}}
     runs = [(10.0, "finished", cfg), (30.0, "finished", cfg | {"seed": 1}), (12.0, "finished", cfg | {"seed": 2})]
@@ -180,7 +180,7 @@ def test_a_run_costs_what_its_like_took(config: Callable[..., Config], tmp_path:
     assert estimate_cost(cfg | {"model": cfg["model"] | {"path": "owner/other"}}, known) == RunCost(None, 0)
 
 
-def test_an_estimate_is_in_tokens_of_the_default_run(config: Callable[..., Config]) -> None:
+def test_cost_without_records_scales_with_tokens(config: Callable[..., Config]) -> None:
     cfg = config("stage=grpo", "reward=math")
     assert num_tokens(cfg) == REFERENCE_TOKENS == (128 * 100 + 5 * 128 * 8) * 64
     assert estimate_cost(cfg, {}) == RunCost(REFERENCE_SECONDS, 0)
@@ -199,7 +199,7 @@ LOGGED = ["val/pass@8", "val/maj@8", "val/reward/format", "reward/format_weighte
 
 
 @pytest.mark.parametrize("name", [*LOGGED, "time/rollout", "rejection/kept"])
-def test_what_a_run_logs_can_be_a_metric(name: str) -> None:
+def test_objective_accepts_logged_metrics(name: str) -> None:
     assert list(metric.problems(name, "maximize", ["stage.lr"], [CFG])) == []
 
 
@@ -213,13 +213,13 @@ def test_what_a_run_logs_can_be_a_metric(name: str) -> None:
         ("train/rewards", "did you mean `train/reward`?"),
     ],
 )
-def test_what_no_run_logs_cannot(name: str, do: str) -> None:
+def test_objective_rejects_metrics_that_no_run_logs(name: str, do: str) -> None:
     (error,) = metric.problems(name, "maximize", [], [CFG])
     assert (error.key, error.value, error.hint) == ("metric.name", name, do)
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("val/maj@8", "minimize"), ("train/loss", "maximize")])
-def test_a_goal_that_looks_for_the_worst(name: str, wrong: str) -> None:
+def test_objective_rejects_the_wrong_goal(name: str, wrong: str) -> None:
     (error,) = metric.problems(name, wrong, [], [CFG])
     assert error.key == "metric.goal"
     assert list(metric.problems(name, "", [], [CFG])) == []
@@ -236,7 +236,7 @@ def test_a_goal_that_looks_for_the_worst(name: str, wrong: str) -> None:
         ("model.reward_path", False),
     ],
 )
-def test_a_swept_reward_is_no_measure_of_itself(swept: str, scaled: bool) -> None:
+def test_objective_rejects_rewards_with_swept_weights(swept: str, scaled: bool) -> None:
     assert bool(list(metric.problems("val/reward", "maximize", [swept], [CFG]))) is scaled
     assert list(metric.problems("val/reward/format", "maximize", [swept], [CFG])) == []
 
@@ -251,7 +251,7 @@ def test_a_swept_reward_is_no_measure_of_itself(swept: str, scaled: bool) -> Non
         ({"max_iter": 27, "s": 2, "eta": 3}, False),
     ],
 )
-def test_a_band_must_come_before_a_run_ends(spec: Config, late: bool) -> None:
+def test_hyperband_first_band_after_the_run_is_rejected(spec: Config, late: bool) -> None:
     """Validations at 0, 25, 50, 75 and 100: five values. Bands: 4 | 5 | 1, 3 | 9 | 3, 9."""
     assert bool(list(metric.hyperband(spec, "val/pass@1", CFG))) is late
     assert list(metric.hyperband(spec, "train/reward", CFG)) == []

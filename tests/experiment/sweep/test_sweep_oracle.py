@@ -77,7 +77,7 @@ def rules() -> list[tuple[dict[str, Any], str, list[list[float]]]]:
     return made
 
 
-def test_as_the_engine_does(python: Path) -> None:
+def test_quantiles_grids_and_hyperband_match_the_wandb_engine(python: Path) -> None:
     rng = random.Random(1)
     us = sorted(rng.random() for _ in range(200))
     tenths = {"distribution": "q_uniform", "min": 0.0, "max": 0.7, "q": 0.1}

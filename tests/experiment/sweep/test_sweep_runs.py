@@ -35,7 +35,7 @@ def manifest(folder: Path, number: int) -> dict[str, Any]:
     return dict(json.loads(file.read_text()))
 
 
-def test_a_pipelines_common_steps_are_made_once(write: Callable[..., list[str]], tmp_path: Path) -> None:
+def test_sweep_over_pipelines_runs_common_steps_once(write: Callable[..., list[str]], tmp_path: Path) -> None:
     command = ["python", "-m", "r1.run", *write(), "${args_no_hyphens}"]
     parameters = {"steps.test.val.num_samples": {"values": [2, 3]}, "trainer.max_steps": {"value": 2}}
     sweep = start(tmp_path, "--workers", "2", command=command, parameters=parameters)
@@ -52,7 +52,7 @@ def test_a_pipelines_common_steps_are_made_once(write: Callable[..., list[str]],
     assert "again: python -m r1.run --config-dir conf experiment=mine steps.test.val.num_samples=" in said
 
 
-def test_a_killed_workers_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+def test_run_of_a_killed_worker_resumes_bit_for_bit(tmp_path: Path) -> None:
     command = ["python", "-m", "r1.run", *knobs("sft", "trainer.max_steps=12"), "${args_no_hyphens}"]
     runs = tmp_path / "outputs" / "sweeps" / "tried" / "runs"
     parameters = {"seed": {"values": [0]}}

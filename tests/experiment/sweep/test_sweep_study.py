@@ -43,7 +43,7 @@ def take(study: Study) -> SweepPoint:
 
 
 @pytest.mark.parametrize("place", [None, JOURNAL])
-def test_points_are_taken_in_order_by_whoever_comes(tmp_path: Path, place: str | None) -> None:
+def test_study_hands_out_points_in_order_to_all_workers(tmp_path: Path, place: str | None) -> None:
     one, two = (study(tmp_path, place=place) for _ in range(2))
     taken = [take(one), take(two), take(one)]
     assert [point.values["x"] for point in taken] == [1, 2, 3]
@@ -56,7 +56,7 @@ def test_points_are_taken_in_order_by_whoever_comes(tmp_path: Path, place: str |
     assert [(point.status, point.value) for point in two.points()] == [("finished", 0.5)] * 3
 
 
-def test_what_a_killed_worker_left_is_taken_up_again(tmp_path: Path, held: list[TextIO]) -> None:
+def test_study_hands_out_the_points_of_a_killed_worker_again(tmp_path: Path, held: list[TextIO]) -> None:
     one, two = study(tmp_path, place=JOURNAL), study(tmp_path, place=JOURNAL)
     first = take(one)
     assert take(two).number == 1
@@ -66,7 +66,7 @@ def test_what_a_killed_worker_left_is_taken_up_again(tmp_path: Path, held: list[
     assert take(one).number == 2
 
 
-def test_limits(tmp_path: Path) -> None:
+def test_study_limit_is_the_lowest_cap(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a random search does not end by itself"):
         study(tmp_path, method="random", parameters=UNIFORM)
     assert study(tmp_path, method="random", parameters=UNIFORM, run_cap=7, place=JOURNAL).limit == 7
@@ -74,7 +74,7 @@ def test_limits(tmp_path: Path) -> None:
     assert study(tmp_path / "outputs", 5, place="b.log").limit == 3, "the grid's"
 
 
-def test_a_failed_point_is_retried_once_and_only_if_asked(tmp_path: Path, held: list[TextIO]) -> None:
+def test_study_retries_failed_points_once_with_the_option(tmp_path: Path, held: list[TextIO]) -> None:
     one = study(tmp_path, 1, place=JOURNAL)
     one.fail_point(take(one), "it broke", 3)
     held[0].close()
@@ -91,7 +91,7 @@ def test_a_failed_point_is_retried_once_and_only_if_asked(tmp_path: Path, held: 
     assert [trial.state for trial in again.optuna.trials] == [TrialState.FAIL] * 2
 
 
-def test_random_search_does_not_depend_on_who_draws(tmp_path: Path) -> None:
+def test_random_search_is_the_same_in_every_worker(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"method": "random", "parameters": UNIFORM}
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -102,7 +102,7 @@ def test_random_search_does_not_depend_on_who_draws(tmp_path: Path) -> None:
     assert len(set(expected)) == 4
 
 
-def test_bayes_learns_where_the_best_is(tmp_path: Path) -> None:
+def test_bayes_approaches_the_optimum(tmp_path: Path) -> None:
     """The best x is 0.7: after ten draws at random the proposals lie near it, and history alone decides them."""
     made = study(tmp_path, 24, method="bayes", parameters=UNIFORM, place=JOURNAL)
     xs = []
@@ -117,7 +117,7 @@ def test_bayes_learns_where_the_best_is(tmp_path: Path) -> None:
     ] == [made._choose_values(24)] * 2
 
 
-def test_metrics_are_reported_once(tmp_path: Path) -> None:
+def test_report_history_adds_each_step_once(tmp_path: Path) -> None:
     made = study(tmp_path, place=JOURNAL)
     point = take(made)
     made.report_history(point, {0: 0.1, 5: 0.2})
@@ -129,7 +129,7 @@ def test_metrics_are_reported_once(tmp_path: Path) -> None:
     assert (made.points()[0].status, made.points()[0].value) == ("pruned", None)
 
 
-def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None:
+def test_resume_rejects_a_different_file_but_not_a_higher_cap(tmp_path: Path) -> None:
     keys: dict[str, Any] = {"method": "random", "parameters": UNIFORM}
     study(tmp_path, run_cap=2, **keys)
     assert study(tmp_path, run_cap=4, **keys).limit == 4
@@ -141,7 +141,7 @@ def test_another_file_is_refused_and_a_higher_cap_is_not(tmp_path: Path) -> None
     assert "--name" in str(caught.value)
 
 
-def test_a_lost_study_is_not_begun_anew(tmp_path: Path) -> None:
+def test_resume_without_the_study_is_rejected(tmp_path: Path) -> None:
     place = f"sqlite:///{tmp_path}/mine.db"
     take(study(tmp_path, place=place))
     with pytest.raises(UserError, match="there is no study"):
@@ -149,7 +149,7 @@ def test_a_lost_study_is_not_begun_anew(tmp_path: Path) -> None:
     assert len(study(tmp_path, place=place).points()) == 1
 
 
-def test_only_storages_that_workers_can_share(tmp_path: Path) -> None:
+def test_storage_url_rejects_storages_that_workers_cannot_share(tmp_path: Path) -> None:
     for given in ("mysql://root@host/x", "redis://x.log", "study.db"):
         with pytest.raises(UserError, match="SQLite or in a journal"):
             storage.storage_url(tmp_path, given)
@@ -163,7 +163,7 @@ def test_only_storages_that_workers_can_share(tmp_path: Path) -> None:
         {"description": f"see https://me:{SECRET}@host"},
     ],
 )
-def test_a_file_with_a_secret_is_refused_and_not_copied(tmp_path: Path, keys: dict[str, Any]) -> None:
+def test_sweep_file_with_a_secret_is_rejected_and_not_copied(tmp_path: Path, keys: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="must not hold a secret") as caught:
         study(tmp_path, **keys)
     assert SECRET not in str(caught.value)
@@ -174,7 +174,7 @@ def test_a_file_with_a_secret_is_refused_and_not_copied(tmp_path: Path, keys: di
         storage.open_study(read_sweep(str(file)), tmp_path / "x", storage.storage_url(tmp_path / "x", None))
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_open_study_reports_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
     with pytest.raises(UserError, match="cannot be written") as caught:
         study(tmp_path)
