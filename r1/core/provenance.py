@@ -208,14 +208,14 @@ def find_parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType
     Args:
         planned: fingerprint by folder of runs that a pipeline has yet to start.
     """
-    found = []
+    runs = []
     for path in paths:
         for folder in [Path(path), *Path(path).parents][:3]:
             name = str(folder.absolute())
             if fingerprint := planned.get(name) or read_manifest(folder).get("fingerprint"):
-                found.append({"path": name, "fingerprint": fingerprint})
+                runs.append({"path": name, "fingerprint": fingerprint})
                 break
-    return found
+    return runs
 
 
 def write_sources(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:

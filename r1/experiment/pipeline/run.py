@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def run_pipelines(args: Namespace, pipelines: list[Pipeline]) -> int:
-    """Plan, check and run pipelines. The exit code of several (-m) is the highest of theirs.
+    """Plan, check and run pipelines; returns the highest of their exit codes.
 
     Raises:
         UserError: one of them is invalid, so none was started; or the only one failed.

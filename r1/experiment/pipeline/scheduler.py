@@ -1,6 +1,6 @@
 """The steps of a plan, as many at once as allowed: started when what they need is there, and stopped when asked to.
 
-A step that was begun goes on from its last checkpoint. A signal is passed on to the running steps, which save.
+An interrupted step resumes from its last checkpoint. A signal is passed on to the running steps, which save.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Steps:
         for other in blocked:
             self._say(other, f"blocked: it needs {node}")
         message = f"step `{node}` failed" + (f", so {', '.join(map(str, blocked))} could not run" if blocked else "")
-        hint = f"all that it said is in {node.folder / LOG}; the same command goes on, what has finished is kept"
+        hint = f"all that it said is in {node.folder / LOG}; the same command resumes; finished steps are cached"
         failed = UserError(message, key=f"steps.{node.step}", value=error, hint=hint, code=code)
         self.failed = self.failed or failed
 
