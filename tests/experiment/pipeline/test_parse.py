@@ -90,7 +90,12 @@ def test_parse_pipelines_of_a_run_is_empty(argv: list[str]) -> None:
         (["workers=0"], {}, "workers", "whole number >= 1"),
         ([], {"page": "x"}, "page", "a mapping"),
         ([], {"page": {"_target_": "os.system"}}, "page._target_", "may not build this object"),
-        ([], {"page": {"_target_": "examples.claims.page.page", "x": 1}}, "page.x", "unknown key"),
+        (
+            [],
+            {"page": {"_target_": "examples.claims.page.page", "x": 1}, "extensions": ["examples.claims"]},
+            "page.x",
+            "unknown key",
+        ),
         (["-m", "hydra/sweeper=basic", "seed=1,2"], {}, "-m", "point by point"),
         ([], {"trainer": {"max_steps": 7}}, "trainer.max_steps", "shared: [trainer.max_steps=7]"),
         ([], {"steps": {"a": "stage=sft"}}, "steps.a", "a list"),
