@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from options import build_option, option_names
 from torch import Tensor
 
 from r1.stage.advantage.base import Advantage, compute_advantages, group_std, has_signal
@@ -140,22 +141,33 @@ def test_best_of_group_by_hand() -> None:
     assert of(best_of_group, [0.2, 1.2, 0.0], [1.0, NAN, 1.0], [1.0, 0.0, 1.0]) == [[0, 1, 0], [0, 0, 0], [0.5, 0, 0.5]]
 
 
-OTHERS: list[Advantage] = [rloo, partial(batch, epsilon=1e-4), best_of_group]
+# ---- every option of conf/stage/advantage ----
+
+EVERY: list[Advantage] = [build_option("stage/advantage", option) for option in option_names("stage/advantage")]
+rewards_or_none = st.one_of(st.just(NAN), st.floats(-1e6, 1e6, width=32))
 
 
-@pytest.mark.parametrize("advantage", OTHERS)
+def of_one_term(advantage: Advantage, *rewards: list[float]) -> list[list[float]]:
+    """As a run computes them from a single reward term of weight 1."""
+    values = torch.tensor(rewards)
+    advantages: list[list[float]] = compute_advantages(advantage, values, values[None], torch.ones(1)).tolist()
+    return advantages
+
+
+@pytest.mark.parametrize("advantage", EVERY)
 @pytest.mark.parametrize("rewards", [[0.1] * 7, [NAN] * 3, [NAN, 1.0, 1.0], [NAN, 1.0, NAN]])
-def test_no_difference_earns_nothing(advantage: Advantage, rewards: list[float]) -> None:
-    assert of(advantage, rewards) == [[0.0] * len(rewards)]
+def test_advantages_of_a_group_without_signal_are_zero(advantage: Advantage, rewards: list[float]) -> None:
+    assert of_one_term(advantage, rewards) == [[0.0] * len(rewards)]
 
 
-@pytest.mark.parametrize("advantage", OTHERS)
-@given(rewards=st.lists(st.one_of(st.just(NAN), st.floats(-1e6, 1e6, width=32)), min_size=2, max_size=8))
-def test_they_are_finite_and_keep_the_order(advantage: Advantage, rewards: list[float]) -> None:
-    (found,) = of(advantage, rewards)
-    assert all(map(math.isfinite, found))
-    there = sorted((r, a) for r, a in zip(rewards, found, strict=True) if not math.isnan(r))
-    assert [a for _, a in there] == sorted(a for _, a in there)
+@pytest.mark.parametrize("advantage", EVERY)
+@given(groups=st.lists(st.lists(rewards_or_none, min_size=4, max_size=4), min_size=1, max_size=3))
+def test_advantages_are_finite_and_ordered_as_the_rewards(advantage: Advantage, groups: list[list[float]]) -> None:
+    for rewards, advantages in zip(groups, of_one_term(advantage, *groups), strict=True):
+        assert all(map(math.isfinite, advantages))
+        assert all(a == 0.0 for r, a in zip(rewards, advantages, strict=True) if math.isnan(r))
+        scored = sorted((r, a) for r, a in zip(rewards, advantages, strict=True) if not math.isnan(r))
+        assert [a for _, a in scored] == sorted(a for _, a in scored)
 
 
 # ---- gdpo ----

@@ -1,4 +1,4 @@
-"""What must not change the gradient of a step of GRPO, for every loss; and the one that devices may change."""
+"""What must not change the gradient of a step of GRPO, for every loss of conf/stage/loss."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ KNOBS = [
     "stage.entropy_coef=0.02",
     "rollout.temperature=0.8",
 ]
+PER_DEVICE = ("bnpo",)  # by definition a mean over each device's tokens
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,26 +60,28 @@ def wider(experience: Experience, by: int, filler: int) -> Experience:
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4, 8])
-def test_the_micro_batch_size(fixed: Fixed, micro_batch_size: int) -> None:
+def test_gradient_does_not_depend_on_the_micro_batch_size(fixed: Fixed, micro_batch_size: int) -> None:
     assert_same(in_parts(fixed.stage, fixed.experience, micro_batch_size), fixed.expected)
 
 
 @pytest.mark.parametrize("micro_batch_size", [2, 16])
-def test_the_order_of_sequences(fixed: Fixed, micro_batch_size: int) -> None:
+def test_gradient_does_not_depend_on_the_order_of_sequences(fixed: Fixed, micro_batch_size: int) -> None:
     order = torch.randperm(16, generator=torch.Generator().manual_seed(7)).tolist()
     assert_same(in_parts(fixed.stage, select(fixed.experience, order), micro_batch_size), fixed.expected)
 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("filler", [0, 1, 77])  # the padding token, the closing token, any token
-def test_more_padding_on_the_right(fixed: Fixed, monkeypatch: pytest.MonkeyPatch, filler: int, packing: bool) -> None:
+def test_gradient_does_not_depend_on_right_padding(
+    fixed: Fixed, monkeypatch: pytest.MonkeyPatch, filler: int, packing: bool
+) -> None:
     monkeypatch.setattr(fixed.stage, "forward_pass", Forward(packing, share_prompts=True))
     found = gradient(fixed.stage, [wider(fixed.experience, 5, filler)])  # as it is: `split` would trim it again
     assert_same(found, fixed.expected)
 
 
 @pytest.mark.parametrize("more", [0, 3])
-def test_padding_on_the_left_through_plain_transformers(fixed: Fixed, more: int) -> None:
+def test_gradient_equals_left_padded_plain_transformers(fixed: Fixed, more: int) -> None:
     """Prompts that end side by side, as a generation makes them: attention mask and positions say what is there."""
     made, experience = fixed.stage, fixed.experience
     width = max(experience.prompt_lengths) + more
@@ -108,7 +111,7 @@ def test_padding_on_the_left_through_plain_transformers(fixed: Fixed, more: int)
 
 @pytest.mark.parametrize("micro_batch_size", [4, 16])
 @pytest.mark.parametrize(("packing", "share_prompts"), [(True, False), (False, True), (False, False)])
-def test_packing_and_shared_prompts(
+def test_gradient_does_not_depend_on_packing_and_shared_prompts(
     fixed: Fixed, monkeypatch: pytest.MonkeyPatch, packing: bool, share_prompts: bool, micro_batch_size: int
 ) -> None:
     assert fixed.stage.forward_pass.packing
@@ -119,7 +122,9 @@ def test_packing_and_shared_prompts(
 
 @pytest.mark.parametrize("chunk", [64, 610])
 @pytest.mark.parametrize("tile", [2**8, 2**13])
-def test_the_tiles_of_the_output_layer(fixed: Fixed, monkeypatch: pytest.MonkeyPatch, chunk: int, tile: int) -> None:
+def test_gradient_does_not_depend_on_the_output_layers_tiles(
+    fixed: Fixed, monkeypatch: pytest.MonkeyPatch, chunk: int, tile: int
+) -> None:
     monkeypatch.setattr(head.head_logps, "__defaults__", (False, chunk))
     monkeypatch.setattr(head, "TILE", {"cpu": tile})
     assert_same(gradient(fixed.stage, [fixed.experience]), fixed.expected)
@@ -132,7 +137,6 @@ def devices(stage: Stages, num_devices: int, *knobs: str) -> list[Grpo]:
     """One stage per device, each with its share of the prompts."""
     more = [f"trainer.devices={num_devices}", "stage.micro_batch_size=4"]
     made = [stage("stage=grpo", *knobs, *more, world_size=num_devices, global_rank=r) for r in range(num_devices)]
-    Ranks(made)
     return made
 
 
@@ -142,8 +146,10 @@ def step(made: Grpo) -> Tensor:
     return gradient(made, batches)
 
 
-@pytest.mark.parametrize(("loss", "num_devices"), [*((loss, 2) for loss in LOSSES if loss != "bnpo"), ("dapo", 4)])
-def test_the_number_of_devices(stage: Stages, loss: str, num_devices: int) -> None:
+@pytest.mark.parametrize(
+    ("loss", "num_devices"), [*((loss, 2) for loss in LOSSES if loss not in PER_DEVICE), ("dapo", 4)]
+)
+def test_gradient_does_not_depend_on_the_number_of_devices(stage: Stages, loss: str, num_devices: int) -> None:
     """Each has a part of the prompts; their gradients are averaged, as DDP does."""
     knobs = [f"stage/loss={loss}", *KNOBS]
     alone = stage("stage=grpo", *knobs)
@@ -154,7 +160,7 @@ def test_the_number_of_devices(stage: Stages, loss: str, num_devices: int) -> No
     assert_same(sum(shares) / num_devices, expected)
 
 
-def test_bnpo_is_the_mean_of_what_each_device_would_do_alone(stage: Stages) -> None:
+def test_bnpo_gradient_is_the_mean_of_the_devices_gradients(stage: Stages) -> None:
     """By definition it depends on the devices: the mean over a device's tokens, then over devices."""
     plain = ["stage.clip_low=0.1", "stage.clip_high=0.15", "rollout.temperature=0.8"]
     made = devices(stage, 2, "stage/loss=bnpo", *plain)

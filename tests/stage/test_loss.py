@@ -6,6 +6,9 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from options import build_option, option_names
 from torch import Tensor
 
 from r1.stage.loss.base import Clip, ClippedLoss, Loss, StepCounts
@@ -191,3 +194,38 @@ def test_gspo_clips_a_whole_completion() -> None:
     cost.sum().backward()
     assert logps.grad is not None
     assert logps.grad.tolist() == [[0.0, 0.0]]
+
+
+# ---- every option of conf/stage/loss ----
+
+OPTIONS: list[Loss] = [build_option("stage/loss", option) for option in option_names("stage/loss")]
+
+
+@pytest.mark.parametrize("loss", OPTIONS)
+@given(lengths=st.lists(st.integers(0, 5), min_size=1, max_size=4), size=st.integers(1, 3))
+def test_loss_weights_of_a_step_sum_to_at_most_one(loss: Loss, lengths: list[int], size: int) -> None:
+    mask = torch.arange(5) < torch.tensor(lengths)[:, None]
+    counts = counts_of(num_tokens=sum(lengths), num_sequences=len(lengths), max_completion_length=5)
+    weights = [loss.weights(part, counts) for part in mask.split(size)]
+    assert torch.cat(weights)[~mask].eq(0).all()
+    assert 0 <= sum(part.sum().item() for part in weights) <= 1 + 1e-6
+    torch.testing.assert_close(torch.cat(weights), loss.weights(mask, counts))  # whatever the micro-batches are
+
+
+@pytest.mark.parametrize("loss", OPTIONS)
+@given(
+    gaps=st.lists(st.floats(-20, 20, width=32), min_size=4, max_size=4),
+    advantage=st.floats(-10, 10, width=32),
+    clip=st.sampled_from([CLIP, DUAL]),
+)
+def test_loss_is_finite_and_ignores_masked_tokens(loss: Loss, gaps: list[float], advantage: float, clip: Clip) -> None:
+    logps = torch.tensor([gaps, gaps], requires_grad=True)
+    advantages = torch.tensor([[advantage], [-advantage]])
+    costs, clipped = loss.per_token(logps, torch.zeros(2, 4), advantages, MASK, clip)
+    assert costs.shape == clipped.shape == MASK.shape
+    assert clipped.dtype == torch.bool
+    (costs.masked_fill(~MASK, 0) * loss.weights(MASK, COUNTS)).sum().backward()
+    assert logps.grad is not None
+    assert costs[MASK].isfinite().all()
+    assert logps.grad.isfinite().all()
+    assert logps.grad[~MASK].eq(0).all()

@@ -9,6 +9,7 @@ from threading import Barrier
 from typing import Any
 
 import torch
+from options import option_names
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -16,7 +17,8 @@ from r1.rollout.base import Rollout
 from r1.stage.grpo import Grpo
 from r1.stage.rl.experience import Experience, Group, split
 
-LOSSES = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo"]
+LOSSES = option_names("stage/loss")
+REFERENCED = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo"]  # those that slow_loss knows
 STOPS = set(range(500, 610))  # a sixth of the vocabulary, so that completions end at different places
 LIMIT = 8  # conftest's max_completion_length
 

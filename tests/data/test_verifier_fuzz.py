@@ -1,0 +1,36 @@
+"""Every verifier of conf/data/verifier on any answer: true or false, in bounded time, whatever the gold answer is."""
+
+from __future__ import annotations
+
+import time
+from functools import cache, partial
+
+import pytest
+from hypothesis import given, settings
+from options import HARD_TEXTS, build_option, option_names, texts
+
+from r1.data.base import Row, verify_completions
+
+VERIFIERS = option_names("data/verifier")
+GOLD: Row = {"prompt": "3+5=?", "answer": "8", "numbers": [3, 5], "target": 8}
+build = cache(partial(build_option, "data/verifier"))
+
+
+@pytest.mark.parametrize("option", VERIFIERS)
+@settings(max_examples=50, deadline=None)
+@given(answer=texts, gold=texts)
+def test_verifier_judges_any_answer(option: str, answer: str, gold: str) -> None:
+    rows = [GOLD, GOLD | {"answer": gold}, GOLD | {"answer": None}]
+    verdicts = verify_completions(build(option), [answer, answer, answer], rows)
+    assert [type(verdict) for verdict in verdicts] == [bool, bool, type(None)]
+    assert verify_completions(build(option), [None], [GOLD]) == [False]
+    assert verify_completions(build(option), [answer], [GOLD]) == verdicts[:1]  # alone as in a batch
+
+
+@pytest.mark.parametrize("name", HARD_TEXTS)
+@pytest.mark.parametrize("option", VERIFIERS)
+def test_verifier_judges_hard_answers_in_seconds(option: str, name: str) -> None:
+    start = time.perf_counter()
+    (verdict,) = verify_completions(build(option), [HARD_TEXTS[name]], [GOLD])
+    assert verdict is False
+    assert time.perf_counter() - start < 30  # a process that is started and ended, on a busy machine
