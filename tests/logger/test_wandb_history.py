@@ -63,7 +63,7 @@ def test_ended_and_resumed(wandb_server: Server, logged: Run, shell: Shell, fold
 def test_what_it_is_called_until_then(wandb_server: Server, logged: Run, end: str) -> None:
     point, state = ENDS[end]
     logged("grpo", point=point)
-    wandb_server.settled()
+    wandb_server.wait_until_runs_ended()
     assert only(wandb_server)["state"] == state
 
 

@@ -51,7 +51,7 @@ def test_a_server_that_does_not_answer_at_the_start(
 ) -> None:
     whole, _ = whole_run("grpo")
     if mood == "gone":
-        elsewhere.die()
+        elsewhere.stop()
     elsewhere.mood = mood
     assert logged("grpo", "logger.start_timeout=3", env={"WANDB_BASE_URL": elsewhere.url}).code == 0
     unharmed(folder, whole)
@@ -89,7 +89,7 @@ def fail(server: Server) -> None:
 
 
 TROUBLES: dict[str, Callable[[Server], None]] = {
-    "gone": Server.die,
+    "gone": Server.stop,
     "silent": fall_silent,
     "failing": fail,
     "core": lambda server: kill(server, "wandb-core"),

@@ -61,8 +61,8 @@ def test_nothing_leaks(wandb_server: Server, shell: Shell, tmp_path: Path, mode:
     files = [file for file in tmp_path.rglob("*") if file.is_file() and file.name not in ("leaky.py", "planted.yaml")]
     held = {str(file): file.read_bytes() for file in files} | wandb_server.state.files
     held |= {"run": (done.stdout + done.stderr).encode(), "report": (report.stdout + report.stderr).encode()}
-    held |= {f"request {number}": body for number, body in enumerate(wandb_server.traffic)}
-    assert len(wandb_server.traffic) > 5
+    held |= {f"request {request.index}": request.path.encode() + request.body for request in wandb_server.requests}
+    assert len(wandb_server.requests) > 5
     assert leaks(held) == {}
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from fakevllm import Server, hang_up, serving
+from fakevllm import Server
+from httpserver import hang_up
 from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from test_vllm_server import GENERATE, engine
 from transformers import PreTrainedModel
@@ -34,7 +35,7 @@ def model(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
 
 @pytest.fixture
 def running(model: PreTrainedModel) -> Iterator[Server]:
-    with serving(model.config) as server:
+    with Server(model.config) as server:
         yield server
 
 
@@ -157,7 +158,7 @@ def run(small: Callable[..., Config], experiment: Callable[..., Any], tmp_path: 
     def runner(name: str, *overrides: str) -> Path:
         folder = tmp_path / name
         more = ["trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false", "rollout=vllm_server"]
-        with serving(shape) as server:
+        with Server(shape) as server:
             url = f"rollout.url={server.url}"
             execute(small("stage=grpo", *more, url, f"output_dir={folder}", *overrides), [])
         return folder

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakevllm import Server, garbage, hang_up, refuse, serving
+from fakevllm import Server
+from httpserver import hang_up, refuse, reply_with
 from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
@@ -33,7 +34,7 @@ def model(make_model: Make) -> PreTrainedModel:
 
 @pytest.fixture
 def running(model: PreTrainedModel) -> Iterator[Server]:
-    with serving(model.config) as server:
+    with Server(model.config) as server:
         yield server
 
 
@@ -59,9 +60,9 @@ def test_completions_are_those_of_the_policy_at_every_version(running: Server, m
         made.update(moved(model, step), step) if step else made.update(model, step)
         embedded.update(model, step)
         assert_same(made.generate(PROMPTS, SEEDS, STOP), embedded.generate(PROMPTS, SEEDS, STOP))
-    labels = [body["new_version"] for path, body in running.seen if path == "/update_weight_version"]
+    labels = [request.json["new_version"] for request in running.requests if request.path == "/update_weight_version"]
     assert [label.partition("/")[2] for label in labels] == ["0 on its way", "0", "1 on its way", "1"]
-    assert sum(path == GENERATE for path, _ in running.seen) == 2 * 3 + 3 * 9
+    assert sum(request.path == GENERATE for request in running.requests) == 2 * 3 + 3 * 9
     assert len(running.files) == 2
     assert not any(Path(file).exists() for file in running.files)
 
@@ -147,25 +148,25 @@ def test_no_server_at_all() -> None:
 @pytest.mark.parametrize(
     ("path", "answer", "said"),
     [
-        (GENERATE, garbage(b"<html>"), "is no completion"),
-        (GENERATE, garbage(b"[" * 100_000), "is no completion"),
-        (GENERATE, garbage(b'{"choices": []}'), "is no completion"),
-        (GENERATE, garbage(b'{"choices": [{"token_ids": [1], "logprobs": null}]}'), "is no completion"),
+        (GENERATE, reply_with(b"<html>"), "is no completion"),
+        (GENERATE, reply_with(b"[" * 100_000), "is no completion"),
+        (GENERATE, reply_with(b'{"choices": []}'), "is no completion"),
+        (GENERATE, reply_with(b'{"choices": [{"token_ids": [1], "logprobs": null}]}'), "is no completion"),
         (
             GENERATE,
-            garbage(b'{"choices": [{"token_ids": [1, 2], "logprobs": {"content": [{"logprob": -1}]}, '
+            reply_with(b'{"choices": [{"token_ids": [1, 2], "logprobs": {"content": [{"logprob": -1}]}, '
                     b'"weight_versions": []}]}'),
             "is no completion",
         ),
         (
             GENERATE,
-            garbage(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": NaN}]}, '
+            reply_with(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": NaN}]}, '
                     b'"weight_versions": []}]}'),
             "is no completion",
         ),
         (
             GENERATE,
-            garbage(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": -1}]}, '
+            reply_with(b'{"choices": [{"token_ids": [1], "logprobs": {"content": [{"logprob": -1}]}, '
                     b'"weight_versions": null}]}'),
             "other weights",
         ),
@@ -186,7 +187,7 @@ def test_what_is_no_completion(running: Server, made: VLLMServer, path: str, ans
     [
         ("/weight_info", refuse(404, "Not Found"), "answers /weight_info with 404"),
         ("/collective_rpc", lambda handler, body: {"results": [None]}, "does not take a policy's weights"),
-        ("/collective_rpc", garbage(b"null"), "does not take a policy's weights"),
+        ("/collective_rpc", reply_with(b"null"), "does not take a policy's weights"),
         ("/reset_prefix_cache", lambda handler, body: {"success": False}, "prefix cache of older weights"),
     ],
 )
@@ -240,7 +241,7 @@ def test_the_first_process_sends_for_all(running: Server, model: PreTrainedModel
     monkeypatch.setattr(RankGroup, "gather", lambda self, value: ["0123abcd" if value is None else value])
     second = engine(running.url)
     second.update(model, 3, RankGroup(RankInfo(rank=1, size=2)))
-    assert running.seen == []
+    assert running.requests == []
     assert second.copy.version == "0123abcd/3"
     running.weighed.load(model.named_parameters())
     running.weighed.version = "0123abcd/3"

@@ -1,16 +1,13 @@
-"""What of vLLM r1 uses, around a transformers model: in process, and behind HTTP on the loopback."""
+"""The part of vLLM that r1 uses, around a transformers model: in process, and behind HTTP on the loopback."""
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+from httpserver import Handler, HttpServer, Request, Responder
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -20,7 +17,7 @@ from r1.rollout.transformers import Transformers
 
 
 class Weighed:
-    """A model that takes weights by their names, and samples with them as r1's own engine does."""
+    """A model that loads weights by name and samples with r1's embedded engine."""
 
     def __init__(self, config: Any) -> None:
         self.model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
@@ -111,48 +108,16 @@ class SamplingParams(SimpleNamespace):
 
 # ---- behind HTTP ----
 
-Answer = Callable[["Handler", dict[str, Any]], Any]
 
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        self.answer({})
-
-    def do_POST(self) -> None:
-        self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-
-    def answer(self, body: dict[str, Any]) -> None:
-        with self.server.lock:
-            self.server.seen.append((self.path, body))
-            found = self.server.answers[self.path](self, body)
-        if found is not None:
-            self.send(200, json.dumps(found).encode())
-
-    def send(self, status: int, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-class Server(ThreadingHTTPServer):
-    """Each path has its answer, which a test may replace."""
-
-    request_queue_size = 64
-    daemon_threads = False  # none outlives the server
+class Server(HttpServer):
+    """Each path has an answer, which a test may replace."""
 
     def __init__(self, config: Any) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.weighed, self.lock = Weighed(config), threading.Lock()
-        self.seen: list[tuple[str, dict[str, Any]]] = []
+        super().__init__()
+        self.weighed, self.model_lock = Weighed(config), threading.Lock()
         self.files: list[str] = []
         self.criterion = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
-        self.answers: dict[str, Answer] = {
+        self.answers: dict[str, Responder] = {
             "/weight_info": lambda handler, body: {"weight_version": self.weighed.version},
             "/update_weight_version": self.label,
             "/collective_rpc": lambda handler, body: getattr(self, body["method"])(*body.get("args", ())),
@@ -160,12 +125,9 @@ class Server(ThreadingHTTPServer):
             "/inference/v1/generate": self.generate,
         }
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass  # a client that has hung up is part of the test
+    def answer(self, handler: Handler, request: Request) -> Any:
+        with self.model_lock:
+            return self.answers[request.path](handler, request.json)
 
     def label(self, handler: Handler, body: dict[str, Any]) -> Any:
         self.weighed.version = body["new_version"]
@@ -186,27 +148,3 @@ class Server(ThreadingHTTPServer):
         return {
             "choices": [{"token_ids": made.completion_ids, "logprobs": {"content": content}, "weight_versions": spans}]
         }
-
-
-def hang_up(handler: Handler, body: dict[str, Any]) -> None:
-    handler.connection.close()
-
-
-def refuse(status: int, message: str) -> Answer:
-    return lambda handler, body: handler.send(status, json.dumps({"error": {"message": message}}).encode())
-
-
-def garbage(text: bytes) -> Answer:
-    return lambda handler, body: handler.send(200, text)
-
-
-@contextmanager
-def serving(config: Any) -> Iterator[Server]:
-    with Server(config) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield running
-        finally:
-            running.shutdown()
-            thread.join()

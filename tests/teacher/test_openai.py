@@ -11,21 +11,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from badserver import (
-    Behaviour,
-    Handler,
-    Server,
-    completion,
-    drip,
-    drip_an_error,
-    garbage,
-    half_a_body,
-    hang,
-    hang_up,
-    refuse,
-    say,
-    serving,
-)
+from badserver import Server, completion, drip, drip_an_error, half_a_body, say
+from httpserver import Handler, Responder, hang, hang_up, refuse, reply_with
 from replies import ask_all, replies
 
 from r1.core.errors import CONFIG, MODEL, Interrupted, UserError
@@ -41,7 +28,7 @@ ROWS: list[Row] = [{"prompt": f"{i}+5=?"} for i in range(4)]
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with serving() as running:
+    with Server() as running:
         yield running
 
 
@@ -89,8 +76,8 @@ def test_answers_come_in_order_and_each_request_has_its_own_seed(server: Server)
     assert [[answer.text for answer in group] for group in answers] == expected
     assert answers[0][0] == Answer(expected[0][0], "stop", 5, 7, model="big", system_fingerprint="fp_1")
     assert answers == ask_all(teacher(server.url, concurrency=1), ROWS, 2, seed=3)
-    path, headers, body, _ = server.seen[0]
-    assert (path, headers["Authorization"]) == ("/v1/chat/completions", None)
+    request, body = server.requests[0], server.requests[0].json
+    assert (request.path, request.headers["Authorization"]) == ("/v1/chat/completions", None)
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("big", 0.6, 32)
     assert body["messages"][0]["role"] == "user"
 
@@ -98,14 +85,14 @@ def test_answers_come_in_order_and_each_request_has_its_own_seed(server: Server)
 def test_concurrency_bounds_the_requests_in_flight(server: Server) -> None:
     flying, most = [0], [0]
 
-    def slow(handler: Handler, body: dict[str, Any]) -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> Any:
         with server.lock:
             flying[0] += 1
             most[0] = max(most[0], flying[0])
         time.sleep(0.03)
         with server.lock:
             flying[0] -= 1
-        say(handler, body)
+        return say(handler, body)
 
     server.otherwise = slow
     ask_all(teacher(server.url, concurrency=3), ROWS, 3, seed=0)
@@ -125,21 +112,21 @@ def test_nothing_to_ask() -> None:
         refuse(500),
         refuse(503),
         refuse(408),
-        garbage(b"<html>busy</html>"),
-        garbage(b""),
-        garbage(b"[" * 200_000),
-        garbage(b'{"choices": []}'),
-        garbage(b'{"choices": [{"message": {"content": 5}}]}'),
+        reply_with(b"<html>busy</html>"),
+        reply_with(b""),
+        reply_with(b"[" * 200_000),
+        reply_with(b'{"choices": []}'),
+        reply_with(b'{"choices": [{"message": {"content": 5}}]}'),
         half_a_body,
         hang_up,
     ],
 )
-def test_what_may_pass_is_tried_again(server: Server, failure: Behaviour) -> None:
+def test_what_may_pass_is_tried_again(server: Server, failure: Responder) -> None:
     server.script = [failure, failure]
     (answers,) = ask_all(teacher(server.url), ROWS[:1], 1, seed=0)
     assert answers[0].text.startswith("0+5=? ")
-    assert len(server.seen) == 3
-    assert len({body["seed"] for _, _, body, _ in server.seen}) == 1
+    assert len(server.requests) == 3
+    assert len({request.json["seed"] for request in server.requests}) == 1
 
 
 def test_retries_are_bounded(server: Server) -> None:
@@ -147,13 +134,13 @@ def test_retries_are_bounded(server: Server) -> None:
     error = refused(server, max_retries=2)
     assert "3 attempts" in error.message
     assert "HTTP 503 overloaded" in error.hint
-    assert len(server.seen) == 3
+    assert len(server.requests) == 3
 
 
 def test_retry_after_is_honoured(server: Server) -> None:
     server.script = [refuse(429, Retry_After="0.4"), refuse(503, Retry_After="0.4")]
     ask_all(teacher(server.url), ROWS[:1], 1, seed=0)
-    first, second, third = (when for *_, when in server.seen)
+    first, second, third = (request.time for request in server.requests)
     assert min(second - first, third - second) >= 0.4
 
 
@@ -165,13 +152,13 @@ def test_no_wait_is_longer_than_the_time_limit(server: Server) -> None:
 
 
 @pytest.mark.parametrize("stuck", [hang, drip, drip_an_error])
-def test_a_server_that_hangs_is_given_up(server: Server, stuck: Behaviour) -> None:
+def test_a_server_that_hangs_is_given_up(server: Server, stuck: Responder) -> None:
     server.otherwise = stuck
     started = time.monotonic()
     error = refused(server, timeout_s=0.2, max_retries=1)
     assert ("HTTP 500" if stuck is drip_an_error else "no answer within 0.2 s") in error.hint
     assert time.monotonic() - started < 5
-    assert len(server.seen) == 2
+    assert len(server.requests) == 2
 
 
 def test_a_closed_port(server: Server) -> None:
@@ -200,10 +187,10 @@ def unanswered(server: Server, **knobs: Any) -> list[list[str]]:
 def test_questions_without_an_answer_may_be_left_out(server: Server) -> None:
     server.otherwise = refuse(503)
     assert unanswered(server, max_retries=1) == [["http_503", "http_503"]] * 4
-    assert len(server.seen) == 8
+    assert len(server.requests) == 8
     server.otherwise = refuse(400, "too long")
     assert unanswered(server, max_retries=1) == [["http_400"]] * 4
-    server.otherwise = garbage(b"")
+    server.otherwise = reply_with(b"")
     assert unanswered(server, max_retries=0) == [["unreadable"]] * 4
     server.otherwise = hang_up
     assert unanswered(server, max_retries=0) == [["network"]] * 4
@@ -226,29 +213,29 @@ def test_what_every_question_would_meet_ends_the_asking_whatever_may_fail(server
     got, error = broken_off(teacher(server.url, concurrency=1, max_failures=99), 1)
     assert f"HTTP {status}" in str(error)
     assert [reply.answer is None for reply in got] == [False, True]
-    assert len(server.seen) == 2
+    assert len(server.requests) == 2
 
 
 def test_answers_in_flight_are_handed_over_when_another_is_refused(server: Server) -> None:
-    def slow(handler: Handler, body: dict[str, Any]) -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> Any:
         time.sleep(0.1)
-        say(handler, body)
+        return say(handler, body)
 
     server.script = [slow, hang, refuse(401)]
     server.otherwise = say
     got, error = broken_off(teacher(server.url, concurrency=3), 1)
     assert "HTTP 401" in str(error)
     assert sum(reply.answer is not None for reply in got) == 1
-    assert len(server.seen) == 3
+    assert len(server.requests) == 3
 
 
 def test_a_stop_takes_what_arrives_within_the_grace_and_leaves(server: Server) -> None:
-    def slow(handler: Handler, body: dict[str, Any]) -> None:
+    def slow(handler: Handler, body: dict[str, Any]) -> Any:
         time.sleep(0.15)
-        say(handler, body)
+        return say(handler, body)
 
     def poll() -> None:
-        if len(server.seen) == 3:
+        if len(server.requests) == 3:
             raise Interrupted(15)
 
     server.script = [hang, slow, hang]
@@ -260,12 +247,12 @@ def test_a_stop_takes_what_arrives_within_the_grace_and_leaves(server: Server) -
     assert len(got) == 1
     server.released.set()
     time.sleep(0.1)
-    assert len(server.seen) == 3  # nothing is asked behind its back
+    assert len(server.requests) == 3  # nothing is asked behind its back
 
 
 def test_no_thread_keeps_the_process_alive(server: Server) -> None:
     server.otherwise = hang
-    arriving = teacher(server.url).answer(questions(ROWS, 1, seed=0), lambda: stop_when(len(server.seen) == 4))
+    arriving = teacher(server.url).answer(questions(ROWS, 1, seed=0), lambda: stop_when(len(server.requests) == 4))
     with pytest.raises(Interrupted):
         next(arriving)
     left = [thread for thread in threading.enumerate() if thread.name == "teacher"]
@@ -280,7 +267,7 @@ def stop_when(now: bool) -> None:
 
 def test_requests_per_minute(server: Server) -> None:
     ask_all(teacher(server.url, concurrency=8, requests_per_minute=1200), ROWS, 2, seed=0)  # one every 50 ms
-    times = sorted(when for *_, when in server.seen)
+    times = sorted(request.time for request in server.requests)
     assert len(times) == 8
     assert times[-1] - times[0] >= 7 * 0.05 - 0.02
     assert all(b - a > 0.02 for a, b in pairwise(times))
@@ -288,12 +275,12 @@ def test_requests_per_minute(server: Server) -> None:
 
 def test_tokens_per_minute(server: Server) -> None:
     ask_all(teacher(server.url, concurrency=1, tokens_per_minute=7200), ROWS, 1, seed=0)  # 12 tokens every 100 ms
-    times = [when for *_, when in server.seen]
+    times = [request.time for request in server.requests]
     assert all(b - a >= 0.1 for a, b in pairwise(times))
-    server.otherwise = garbage(completion("x" * 43).replace(b'"usage"', b'"nothing"'))  # (5 + 43) / 4 are guessed
-    server.seen.clear()
+    server.otherwise = reply_with(completion("x" * 43).replace(b'"usage"', b'"nothing"'))  # (5 + 43) / 4 are guessed
+    server.requests.clear()
     ask_all(teacher(server.url, concurrency=1, tokens_per_minute=7200), ROWS[:2], 1, seed=0)
-    first, second = (when for *_, when in server.seen)
+    first, second = (request.time for request in server.requests)
     assert second - first >= 0.1
 
 
@@ -304,7 +291,7 @@ def test_what_no_retry_can_mend_stops_everything_at_once(server: Server, status:
         ask_all(teacher(server.url, concurrency=2), ROWS * 20, 1, seed=0)
     assert caught.value.code == MODEL
     time.sleep(0.05)
-    assert len(server.seen) <= 6  # of 80
+    assert len(server.requests) <= 6  # of 80
 
 
 def test_the_first_refusal_does_not_wait_for_slow_or_waiting_requests(server: Server) -> None:
@@ -315,27 +302,27 @@ def test_the_first_refusal_does_not_wait_for_slow_or_waiting_requests(server: Se
     assert time.monotonic() - started < 1
     server.released.set()
     time.sleep(1.1)
-    assert len(server.seen) == 3  # nor does anybody try again behind its back
+    assert len(server.requests) == 3  # nor does anybody try again behind its back
 
 
 def test_the_key_travels_in_the_header_and_nowhere_else(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY + "\n")
     asked = teacher(server.url, api_key_env="TEACHER_KEY")
     ask_all(asked, ROWS[:1], 1, seed=0)
-    assert server.seen[0][1]["Authorization"] == f"Bearer {KEY}"
+    assert server.requests[0].headers["Authorization"] == f"Bearer {KEY}"
     assert KEY not in repr(vars(asked))
 
 
 def test_an_answer_that_repeats_the_key_does_not_hold_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    server.otherwise = garbage(completion(f"your key is {KEY}", KEY, model=KEY))
+    server.otherwise = reply_with(completion(f"your key is {KEY}", KEY, model=KEY))
     ((answer,),) = ask_all(teacher(server.url, api_key_env="TEACHER_KEY"), ROWS[:1], 1, seed=0)
     assert answer == Answer("your key is ***", "***", 5, 7, model="***", system_fingerprint="fp_1")
 
 
-@pytest.mark.parametrize("reply", [refuse(401, f"bad key {KEY}"), garbage(KEY.encode()), refuse(500, KEY)])
+@pytest.mark.parametrize("reply", [refuse(401, f"bad key {KEY}"), reply_with(KEY.encode()), refuse(500, KEY)])
 def test_an_endpoint_that_echoes_the_key_cannot_make_it_show(
-    server: Server, monkeypatch: pytest.MonkeyPatch, reply: Behaviour
+    server: Server, monkeypatch: pytest.MonkeyPatch, reply: Responder
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
     server.otherwise = reply
@@ -355,13 +342,13 @@ def test_text_from_outside_cannot_drive_the_terminal(server: Server) -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed(server: Server, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    with serving() as other:
+    with Server() as other:
         server.otherwise = refuse(status, Location=other.url)
         error = refused(server, api_key_env="TEACHER_KEY")
         assert other.url in error.message
         assert "redirects are not followed" in error.hint
-        assert other.seen == []
-    assert len(server.seen) == 1
+        assert other.requests == []
+    assert len(server.requests) == 1
 
 
 def test_a_plain_request_ignores_proxies(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -484,5 +471,5 @@ def test_backoff_doubles_within_its_bounds(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_body_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES > 1 << 24
     monkeypatch.setattr("r1.teacher.api.openai_response.MAX_BYTES", 1000)
-    server.otherwise = garbage(b"x" * 200_000)
+    server.otherwise = reply_with(b"x" * 200_000)
     assert "more than 1000 bytes" in refused(server, max_retries=0).hint

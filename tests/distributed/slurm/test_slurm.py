@@ -120,7 +120,7 @@ def test_a_job_that_loses_its_machines_goes_on(
     assert manifest(folder)["devices"] == manifest(whole)["devices"]
     from wandbruns import check, only
 
-    wandb_server.settled()
+    wandb_server.wait_until_runs_ended()
     check(wandb_server, only(wandb_server), folder)  # one run, each row once
 
 

@@ -16,20 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from badserver import (
-    Behaviour,
-    Handler,
-    Server,
-    completion,
-    garbage,
-    half_a_body,
-    hang,
-    hang_up,
-    refuse,
-    serving,
-    solve,
-)
+from badserver import Server, completion, half_a_body, solve
 from forkserver import ForkServer, knobs, log
+from httpserver import Handler, Responder, hang, hang_up, refuse, reply_with
 from killpoints import Point
 
 from r1.core import jsonl
@@ -60,7 +49,7 @@ TEACHER: dict[str, Any] = {
 
 @pytest.fixture
 def endpoint() -> Iterator[Server]:
-    with serving() as running:
+    with Server() as running:
         running.otherwise = solve
         yield running
 
@@ -91,8 +80,10 @@ def asked(
 
 def requests(endpoint: Server) -> Counter[tuple[str, int]]:
     """How often each answer was asked for since the last look."""
-    counted = Counter((body["messages"][0]["content"], body["seed"]) for _, _, body, _ in endpoint.seen)
-    endpoint.seen.clear()
+    counted = Counter(
+        (body["messages"][0]["content"], body["seed"]) for body in (request.json for request in endpoint.requests)
+    )
+    endpoint.requests.clear()
     return counted
 
 
@@ -118,12 +109,12 @@ def test_a_second_run_asks_for_nothing_and_gets_the_same(endpoint: Server, file:
 
 
 def test_the_order_of_arrival_does_not_show(endpoint: Server, file: Path, tmp_path: Path) -> None:
-    def late(handler: Handler, body: dict[str, Any]) -> None:
+    def late(handler: Handler, body: dict[str, Any]) -> Any:
         endpoint.released.wait(0.1)
-        solve(handler, body)
+        return solve(handler, body)
 
     in_order = asked(endpoint, tmp_path / "other", concurrency=1)
-    endpoint.seen.clear()
+    endpoint.requests.clear()
     endpoint.script = [late, solve, late, solve]
     assert asked(endpoint, file).pairs == in_order.pairs
     assert [row["key"] for row in jsonl.read_rows(file)] != [row["key"] for row in jsonl.read_rows(tmp_path / "other")]
@@ -158,7 +149,7 @@ def test_other_sampling_or_another_model_is_another_answer(endpoint: Server, fil
 
 def test_another_endpoint_is_another_teacher(endpoint: Server, file: Path) -> None:
     asked(endpoint, file)
-    with serving() as other:
+    with Server() as other:
         other.otherwise = solve
         asked(other, file)
         assert requests(other).total() == 12
@@ -197,7 +188,7 @@ def test_wherever_the_store_was_cut_only_the_rest_is_asked_for(endpoint: Server,
 
 # ---- faults ----
 
-FAULTS: dict[str, Behaviour] = {
+FAULTS: dict[str, Responder] = {
     "http_400": refuse(400),
     "http_401": refuse(401),
     "http_402": refuse(402),
@@ -207,7 +198,7 @@ FAULTS: dict[str, Behaviour] = {
     "http_500": refuse(500),
     "http_503": refuse(503),
     "http_302": refuse(302, Location="http://127.0.0.1:9/"),
-    "unreadable": garbage(b'{"choices": []}'),
+    "unreadable": reply_with(b'{"choices": []}'),
     "network": hang_up,
     "timeout": hang,
 }
@@ -262,7 +253,7 @@ def test_repeated_attempts_are_counted_and_kept_with_the_answer(
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_an_answer_that_was_cut_is_paid_for_and_kept(endpoint: Server, file: Path, reason: str) -> None:
-    endpoint.otherwise = garbage(completion("a bit", reason))
+    endpoint.otherwise = reply_with(completion("a bit", reason))
     found = asked(endpoint, file)
     assert {(answer.text, answer.finish_reason) for _, answer in found.pairs} == {("a bit", reason)}
     requests(endpoint)
@@ -274,7 +265,7 @@ def test_the_key_is_nowhere(
     endpoint: Server, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    endpoint.script = [garbage(completion(f"hello {KEY}", model=KEY)), refuse(400, f"no {KEY}"), refuse(401, KEY)]
+    endpoint.script = [reply_with(completion(f"hello {KEY}", model=KEY)), refuse(400, f"no {KEY}"), refuse(401, KEY)]
     with pytest.raises(UserError) as caught:
         asked(endpoint, file, api_key_env="TEACHER_KEY", concurrency=1, max_failures=9)
     assert len(jsonl.read_rows(file)) == 3
@@ -340,9 +331,9 @@ def test_runs_that_are_killed_forty_times_while_they_ask(server: ForkServer, end
 def kill_while_asking(server: ForkServer, endpoint: Server, base: Path, num_trials: int, num_kills: int) -> None:
     """Each run is killed some way into the asking, and goes on to the end of one that nobody touched."""
 
-    def slowly(handler: Handler, body: dict[str, Any]) -> None:
+    def slowly(handler: Handler, body: dict[str, Any]) -> Any:
         endpoint.released.wait(0.03 * random.random())
-        solve(handler, body)
+        return solve(handler, body)
 
     endpoint.otherwise = slowly
     whole, moments = base / "whole", random.Random(0)
@@ -374,7 +365,7 @@ def test_the_command_stops_promptly_while_answers_are_in_flight(endpoint: Server
     command = [sys.executable, "-m", "r1.run", *overrides(endpoint, store), f"output_dir={folder}"]
     environ = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        while len(endpoint.seen) < 9:
+        while len(endpoint.requests) < 9:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
         signalled = time.time()
