@@ -72,7 +72,7 @@ class Wandb(RunLogger):
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing to do: the worker process has the whole config."""
+        """Nothing to do: the worker process has the config."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Nothing to do: the worker process reads metrics.jsonl."""

@@ -1,6 +1,6 @@
 """A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint.
 
-Own HTTP code on urllib rather than httpx, for two reasons: one deadline holds for the whole request, however slowly the
+Own HTTP code on urllib rather than httpx, for two reasons: one deadline bounds the total request, however slowly the
 server sends bytes; and the API key, which the config knows only by the name of an environment variable, can appear in
 no log or error, follows no redirect, and leaves this machine over https only.
 """

@@ -1,4 +1,4 @@
-"""A teacher without a model: it solves sums step by step, with errors at a given rate."""
+"""A teacher without a model: it solves sums step by step, with errors at a set rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real ``wandb sweep`` and ``wandb agent`` drive r1.run as it is; ``wandb.Api`` reads back what it did."""
+"""The real ``wandb sweep`` and ``wandb agent`` drive r1.run; ``wandb.Api`` reads its runs back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import yaml
 from conftest import PIPELINE
 from fakewandb import Server
-from fakewandb_state import Held
+from fakewandb_state import Json
 from wandbruns import KEY, TINY, check, metrics
 
 from r1.core.runs import read_run
@@ -27,50 +27,50 @@ COMMAND = [*RUN, "stage=grpo", "reward=math", "logger=wandb", *TINY, "${args_no_
 
 @pytest.fixture
 def sweep(shell: Shell, tmp_path: Path) -> Callable[..., str]:
-    """``sweep("grid", **parameters)``: made by ``wandb sweep``; its path."""
+    """``sweep("grid", **parameters)``: the path of a sweep created by ``wandb sweep``."""
 
-    def made(method: str, command: list[str] = COMMAND, cap: int | None = None, **parameters: Any) -> str:
-        held = {"project": "toy", "method": method, "metric": {"name": "val/pass@1", "goal": "maximize"}}
-        held |= {"parameters": {name.replace("__", "."): spec for name, spec in parameters.items()}}
-        rest = [part for part in command if part.partition("=")[0] not in held["parameters"]]
-        held |= {"command": rest} | ({"run_cap": cap} if cap else {})
-        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(held))
+    def create(method: str, command: list[str] = COMMAND, cap: int | None = None, **parameters: Any) -> str:
+        config = {"project": "toy", "method": method, "metric": {"name": "val/pass@1", "goal": "maximize"}}
+        config |= {"parameters": {name.replace("__", "."): spec for name, spec in parameters.items()}}
+        rest = [part for part in command if part.partition("=")[0] not in config["parameters"]]
+        config |= {"command": rest} | ({"run_cap": cap} if cap else {})
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config))
         done = shell("wandb", "sweep", "sweep.yaml")
         assert done.returncode == 0, done.stderr
-        found = re.search(r"wandb agent (\S+)", done.stderr + done.stdout)
-        assert found
-        return found.group(1)
+        match = re.search(r"wandb agent (\S+)", done.stderr + done.stdout)
+        assert match
+        return match.group(1)
 
-    return made
+    return create
 
 
 @pytest.fixture
 def agent(shell: Shell) -> Callable[..., str]:
-    """``agent(sweep)``: works until there is nothing left to do; all that it and its runs have printed."""
+    """``agent(sweep)``: runs an agent until the sweep is finished; the output of the agent and its runs."""
 
-    def worked(sweep: str) -> str:
+    def run_agent(sweep: str) -> str:
         done = shell(sys.executable, str(Path(__file__).parent / "fast_agent.py"), sweep)
         assert done.returncode == 0, done.stderr
         return done.stdout + done.stderr
 
-    return worked
+    return run_agent
 
 
-def runs(server: Server) -> list[Held]:
+def runs(server: Server) -> list[Json]:
     return list(server.state.runs.values())
 
 
-def value(run: Held, name: str) -> Any:
+def value(run: Json, name: str) -> Any:
     return json.loads(run["config"])[name]["value"]
 
 
-def record(run: Held, top: Path) -> Path:
+def record(run: Json, top: Path) -> Path:
     """The folder of a run's record."""
     (file,) = [file for file in top.rglob("wandb_id") if file.read_text() == run["name"]]
     return file.parent
 
 
-def test_a_grid_over_a_group_and_what_the_api_reads_back(
+def test_grid_sweep_is_read_back_through_the_api(
     wandb_server: Server, sweep: Callable[..., str], agent: Callable[..., str], tmp_path: Path, monkeypatch: Any
 ) -> None:
     import wandb
@@ -82,9 +82,9 @@ def test_a_grid_over_a_group_and_what_the_api_reads_back(
     api = wandb.Api(api_key=KEY, overrides={"base_url": wandb_server.url})
     read_back = {run.config["reward"]: run for run in api.sweep(path).runs}
     assert read_back.keys() == {"math", "r1_zero"}
-    for held, (reward, run) in zip(runs(wandb_server), read_back.items(), strict=True):
-        folder = record(held, tmp_path)
-        check(wandb_server, held, folder)
+    for stored, (reward, run) in zip(runs(wandb_server), read_back.items(), strict=True):
+        folder = record(stored, tmp_path)
+        check(wandb_server, stored, folder)
         assert run.state == "finished"
         terms = read_run(str(folder)).config["reward"]["terms"]
         assert {name for name in run.config if re.fullmatch(r"reward\.terms\.\w+\.weight", name)} == {
@@ -98,7 +98,7 @@ def test_a_grid_over_a_group_and_what_the_api_reads_back(
 
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_other_methods(
+def test_random_and_bayes_sweeps_finish(
     wandb_server: Server, sweep: Callable[..., str], agent: Callable[..., str], tmp_path: Path, method: str
 ) -> None:
     rate = {"min": 1.0e-5, "max": 1.0e-2, "distribution": "log_uniform_values"}
@@ -126,31 +126,31 @@ def test_two_agents_share_a_grid(
 
 
 @pytest.mark.long
-def test_stopped_early_in_the_middle_of_a_rollout(
+def test_early_stop_during_a_rollout_interrupts_the_run(
     wandb_server: Server, sweep: Callable[..., str], agent: Callable[..., str], tmp_path: Path
 ) -> None:
     wandb_server.state.stopper = lambda config, runs: [run["name"] for run in runs if run["sampledHistory"][0]]
     endless = {"data.num_train": 512, "stage.examples_per_step": 256, "rollout.max_completion_length": 900}
-    said = agent(sweep("grid", **{name: {"value": held} for name, held in endless.items()}))
+    output = agent(sweep("grid", **{name: {"value": setting} for name, setting in endless.items()}))
     (run,) = runs(wandb_server)
     folder = record(run, tmp_path)
-    assert read_run(str(folder)).manifest["status"] == "interrupted", said
+    assert read_run(str(folder)).manifest["status"] == "interrupted", output
     assert [row["step"] for row in metrics(folder)] == [0]
     check(wandb_server, run, folder)
     assert (run["state"], run["exitcode"]) == ("finished", 0)
 
 
 @pytest.mark.long
-def test_a_point_that_fails_does_not_end_the_sweep(
+def test_failed_point_does_not_end_the_sweep(
     wandb_server: Server, sweep: Callable[..., str], agent: Callable[..., str]
 ) -> None:
-    said = agent(sweep("grid", stage__lr={"values": [-1.0, 0.001]}))
+    output = agent(sweep("grid", stage__lr={"values": [-1.0, 0.001]}))
     assert [run["state"] for run in runs(wandb_server)] == ["crashed", "finished"]
-    assert "stage.lr" in said
+    assert "stage.lr" in output
 
 
 @pytest.mark.long
-def test_a_sweep_over_a_pipeline_sees_its_result_only(
+def test_sweep_over_a_pipeline_gets_its_result_run_only(
     wandb_server: Server,
     sweep: Callable[..., str],
     agent: Callable[..., str],

@@ -1,4 +1,4 @@
-"""W&B's history is metrics.jsonl, row for row, whatever was killed, stopped and resumed, online and offline."""
+"""W&B's history equals metrics.jsonl, row for row, after kills, stops and resumes, online and offline."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ Shell = Callable[..., subprocess.CompletedProcess[str]]
 TERM = signal.SIGTERM
 STEP, VALIDATION = "r1.stage.grpo:Grpo.micro_batches", "r1.stage.base:Stage.validation_step"
 ENDS = {
-    "killed": (
-        Point("r1.core.jsonl:append_rows", match="metrics.jsonl", call=8),
-        "failed",
-    ),  # after the checkpoint of step 4
+    # after the checkpoint of step 4
+    "killed": (Point("r1.core.jsonl:append_rows", match="metrics.jsonl", call=8), "failed"),
     "stopped": (Point(STEP, call=4, number=TERM), "preempted"),
     "stopped in a validation": (Point(VALIDATION, call=3, number=TERM), "preempted"),
     "killed at once": (Point(STEP), "failed"),
@@ -29,8 +27,8 @@ ENDS = {
 
 
 def sync(shell: Shell, folder: Path) -> None:
-    (kept,) = folder.glob("wandb/offline-run-*")
-    done = shell("wandb", "sync", str(kept))
+    (run_dir,) = folder.glob("wandb/offline-run-*")
+    done = shell("wandb", "sync", str(run_dir))
     assert done.returncode == 0, done.stderr
 
 
@@ -45,11 +43,13 @@ def sync(shell: Shell, folder: Path) -> None:
         pytest.param("offline", "stopped in a validation", marks=pytest.mark.long),
     ],
 )
-def test_ended_and_resumed(wandb_server: Server, logged: Run, shell: Shell, folder: Path, mode: str, end: str) -> None:
+def test_history_is_complete_after_resume(
+    wandb_server: Server, logged: Run, shell: Shell, folder: Path, mode: str, end: str
+) -> None:
     point, _ = ENDS[end]
-    asked = ["grpo", f"logger.mode={mode}", "checkpoint_every=2"]
-    assert logged(*asked, point=point).code == {signal.SIGKILL: -9, TERM: 143}[point.number]
-    assert logged(*asked, resume=True).code == 0
+    options = ["grpo", f"logger.mode={mode}", "checkpoint_every=2"]
+    assert logged(*options, point=point).code == {signal.SIGKILL: -9, TERM: 143}[point.number]
+    assert logged(*options, resume=True).code == 0
     if mode == "offline":
         sync(shell, folder)
     assert only(wandb_server)["name"] == (folder / "wandb_id").read_text()
@@ -60,7 +60,7 @@ def test_ended_and_resumed(wandb_server: Server, logged: Run, shell: Shell, fold
 
 @pytest.mark.long
 @pytest.mark.parametrize("end", ENDS)
-def test_what_it_is_called_until_then(wandb_server: Server, logged: Run, end: str) -> None:
+def test_state_of_an_ended_run_before_resume(wandb_server: Server, logged: Run, end: str) -> None:
     point, state = ENDS[end]
     logged("grpo", point=point)
     wandb_server.wait_until_runs_ended()
@@ -68,34 +68,36 @@ def test_what_it_is_called_until_then(wandb_server: Server, logged: Run, end: st
 
 
 @pytest.mark.long
-def test_sent_from_offline_in_the_middle_and_at_the_end(
+def test_offline_run_synced_before_and_after_resume_is_complete(
     wandb_server: Server, logged: Run, shell: Shell, folder: Path
 ) -> None:
-    asked = ["grpo", "logger.mode=offline", "checkpoint_every=2"]
-    logged(*asked, point=ENDS["stopped"][0])
+    options = ["grpo", "logger.mode=offline", "checkpoint_every=2"]
+    logged(*options, point=ENDS["stopped"][0])
     sync(shell, folder)
-    assert logged(*asked, resume=True).code == 0
+    assert logged(*options, resume=True).code == 0
     sync(shell, folder)
     check(wandb_server, only(wandb_server), folder)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("modes", [("online", "offline"), ("offline", "online")])
-def test_begun_in_one_mode_and_ended_in_the_other(
+def test_history_is_complete_after_a_change_of_mode(
     wandb_server: Server, logged: Run, shell: Shell, folder: Path, modes: tuple[str, str]
 ) -> None:
-    asked = ["grpo", "checkpoint_every=2"]
-    logged(*asked, f"logger.mode={modes[0]}", point=ENDS["stopped"][0])
-    assert logged(*asked, f"logger.mode={modes[1]}", resume=True).code == 0
+    options = ["grpo", "checkpoint_every=2"]
+    logged(*options, f"logger.mode={modes[0]}", point=ENDS["stopped"][0])
+    assert logged(*options, f"logger.mode={modes[1]}", resume=True).code == 0
     if modes[1] == "offline":
         sync(shell, folder)
     check(wandb_server, only(wandb_server), folder)
 
 
 @pytest.mark.long
-def test_an_agent_s_run_takes_up_a_record(wandb_server: Server, logged: Run, folder: Path) -> None:
-    """It has the whole history, also of what was logged under another name."""
-    asked = ["grpo", "checkpoint_every=2"]
-    logged(*asked, point=ENDS["stopped"][0])
-    assert logged(*asked, resume=True, env={"WANDB_RUN_ID": "of-an-agent"}).code == 0
+def test_resume_under_another_run_id_sends_the_complete_history(
+    wandb_server: Server, logged: Run, folder: Path
+) -> None:
+    """Including the rows that were logged under another run id."""
+    options = ["grpo", "checkpoint_every=2"]
+    logged(*options, point=ENDS["stopped"][0])
+    assert logged(*options, resume=True, env={"WANDB_RUN_ID": "of-an-agent"}).code == 0
     check(wandb_server, wandb_server.state.runs["local", "r1", "of-an-agent"], folder)

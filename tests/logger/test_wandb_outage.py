@@ -1,4 +1,4 @@
-"""Whatever W&B does, the run goes on, says so once, and ends with the same record; what was logged can be sent on."""
+"""Whatever W&B does, the run continues, warns once, and ends with the same record; its log can be synced later."""
 
 from __future__ import annotations
 
@@ -23,38 +23,38 @@ Run = Callable[..., Ended]
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def unharmed(folder: Path, whole: Path, warnings: int = 1) -> None:
+def check_unaffected(folder: Path, reference: Path, warnings: int = 1) -> None:
     text = log(folder)
     assert text.count("warning: W&B") == warnings, text
     assert read_run(str(folder)).manifest["status"] == "finished"
-    assert (folder / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    assert (folder / "metrics.jsonl").read_bytes() == (reference / "metrics.jsonl").read_bytes()
 
 
 def sync(shell: Shell, folder: Path) -> None:
-    """As the run has said that one should."""
+    """Run the command of the warning."""
     (line,) = [line for line in log(folder).splitlines() if "wandb sync" in line]
     done = shell(*line.split("`")[1].split())
     assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Server]:
-    """Another server, which is not well."""
+def bad_server() -> Iterator[Server]:
+    """A second server, which misbehaves."""
     with Server() as server:
         yield server
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mood", ["gone", "silent", "failing"])
-def test_a_server_that_does_not_answer_at_the_start(
-    wandb_server: Server, elsewhere: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, mood: Any
+def test_run_continues_offline_when_the_server_is_down_at_the_start(
+    wandb_server: Server, bad_server: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, mood: Any
 ) -> None:
-    whole, _ = whole_run("grpo")
+    reference, _ = whole_run("grpo")
     if mood == "gone":
-        elsewhere.stop()
-    elsewhere.mood = mood
-    assert logged("grpo", "logger.start_timeout=3", env={"WANDB_BASE_URL": elsewhere.url}).code == 0
-    unharmed(folder, whole)
+        bad_server.stop()
+    bad_server.mood = mood
+    assert logged("grpo", "logger.start_timeout=3", env={"WANDB_BASE_URL": bad_server.url}).code == 0
+    check_unaffected(folder, reference)
     sync(shell, folder)
     check(wandb_server, only(wandb_server), folder)
 
@@ -63,16 +63,16 @@ def test_a_server_that_does_not_answer_at_the_start(
 
 
 def processes(server: Server, name: str) -> list[int]:
-    """Those of W&B that talk to this server."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
+    """Processes of W&B that are connected to this server."""
+    numbers = []
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            ours = f"WANDB_BASE_URL={server.url}".encode() in (place / "environ").read_bytes()
-            if ours and name.encode() in (place / "cmdline").read_bytes():
-                found.append(int(place.name))
+            matches = f"WANDB_BASE_URL={server.url}".encode() in (process / "environ").read_bytes()
+            if matches and name.encode() in (process / "cmdline").read_bytes():
+                numbers.append(int(process.name))
         except OSError:
             continue
-    return found
+    return numbers
 
 
 def kill(server: Server, name: str) -> None:
@@ -88,35 +88,35 @@ def fail(server: Server) -> None:
     server.mood = "failing"
 
 
-TROUBLES: dict[str, Callable[[Server], None]] = {
+FAILURES: dict[str, Callable[[Server], None]] = {
     "gone": Server.stop,
     "silent": fall_silent,
     "failing": fail,
     "core": lambda server: kill(server, "wandb-core"),
-    "courier": lambda server: kill(server, "r1.logger.wandb_run.worker"),
+    "worker": lambda server: kill(server, "r1.logger.wandb_run.worker"),
 }
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("trouble", TROUBLES)
-def test_trouble_in_the_middle(
-    wandb_server: Server, elsewhere: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, trouble: str
+@pytest.mark.parametrize("failure", FAILURES)
+def test_run_continues_offline_after_a_failure_of_wandb(
+    wandb_server: Server, bad_server: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, failure: str
 ) -> None:
-    whole, _ = whole_run("grpo")
-    go_on = folder.with_name("go_on")
+    reference, _ = whole_run("grpo")
+    resume_file = folder.with_name("go_on")
 
-    def spoil() -> None:
-        while not (elsewhere.state.runs and len(only(elsewhere)["history"]) >= 2):
+    def cause_failure() -> None:
+        while not (bad_server.state.runs and len(only(bad_server)["history"]) >= 2):
             time.sleep(0.05)
-        TROUBLES[trouble](elsewhere)
-        go_on.touch()
+        FAILURES[failure](bad_server)
+        resume_file.touch()
 
-    threading.Thread(target=spoil, daemon=True).start()
-    patience = [WAITING, f"+reward.terms.low_ids.file={go_on}", "logger.finish_timeout=3"]
-    ended = logged("grpo", *patience, env={"WANDB_BASE_URL": elsewhere.url})
-    print(trouble, ended, log(folder))
+    threading.Thread(target=cause_failure, daemon=True).start()
+    options = [WAITING, f"+reward.terms.low_ids.file={resume_file}", "logger.finish_timeout=3"]
+    ended = logged("grpo", *options, env={"WANDB_BASE_URL": bad_server.url})
+    print(failure, ended, log(folder))
     assert ended.code == 0
-    unharmed(folder, whole)
+    check_unaffected(folder, reference)
     sync(shell, folder)
     check(wandb_server, only(wandb_server), folder)
 
@@ -136,8 +136,8 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_full_disk(logged: Run, whole_run: Whole, folder: Path, tiny_disk: Path, mode: str) -> None:
-    whole, _ = whole_run("grpo")
+def test_full_disk_is_one_warning(logged: Run, whole_run: Whole, folder: Path, tiny_disk: Path, mode: str) -> None:
+    reference, _ = whole_run("grpo")
     assert logged("grpo", f"logger.mode={mode}", env={"WANDB_DIR": str(tiny_disk)}).code == 0
     print(mode, log(folder))
-    unharmed(folder, whole)
+    check_unaffected(folder, reference)

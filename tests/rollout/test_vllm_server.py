@@ -118,7 +118,7 @@ def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made
 
 
 def test_a_server_that_does_not_load_what_it_is_sent(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
-    running.weighed.deaf = True
+    running.weighed.ignores_weights = True
     with pytest.raises(UserError, match="does not sample with them"):
         made.update(moved(model, 1), 1)
 

@@ -16,19 +16,19 @@ from r1.rollout.serving.vllm_worker import SHAPE
 from r1.rollout.transformers import Transformers
 
 
-class Weighed:
+class WeightedModel:
     """A model that loads weights by name and samples with r1's embedded engine."""
 
     def __init__(self, config: Any) -> None:
         self.model: PreTrainedModel = AutoModelForCausalLM.from_config(config).eval()
-        self.version, self.deaf, self.loads = "default", False, 0
+        self.version, self.ignores_weights, self.loads = "default", False, 0
 
     @torch.no_grad()
     def load(self, weights: Any) -> None:
         self.loads += 1
         own = dict(self.model.named_parameters())
         for name, value in weights:
-            own[name].copy_(own[name] if self.deaf else value)
+            own[name].copy_(own[name] if self.ignores_weights else value)
 
     def complete(self, prompt: list[int], knobs: dict[str, Any]) -> Rollout:
         engine = Transformers(
@@ -42,12 +42,12 @@ class Weighed:
 
 
 class LLM:
-    made: ClassVar[list[LLM]] = []
+    instances: ClassVar[list[LLM]] = []
 
     def __init__(self, model: str, **settings: Any) -> None:
-        self.settings, self.weighed = settings, Weighed(AutoConfig.from_pretrained(model))
+        self.settings, self.weighed = settings, WeightedModel(AutoConfig.from_pretrained(model))
         self.llm_engine, self.calls, self.asleep = Engine(self), [], False
-        LLM.made.append(self)
+        LLM.instances.append(self)
 
     def collective_rpc(self, method: str, args: tuple[Any, ...]) -> None:
         assert not self.asleep
@@ -90,10 +90,12 @@ class Engine:
     def step(self) -> list[Any]:
         """One request at a time, the last one first."""
         name, (prompt, knobs) = self.waiting.popitem()
-        made = self.llm.weighed.complete(prompt, knobs)
-        logprobs = [{i: SimpleNamespace(logprob=logp)} for i, logp in zip(made.completion_ids, made.logps, strict=True)]
+        rollout = self.llm.weighed.complete(prompt, knobs)
+        logprobs = [
+            {i: SimpleNamespace(logprob=logp)} for i, logp in zip(rollout.completion_ids, rollout.logps, strict=True)
+        ]
         spans = [SimpleNamespace(version=self.llm.weighed.version)]
-        out = SimpleNamespace(token_ids=made.completion_ids, logprobs=logprobs, weight_versions=spans)
+        out = SimpleNamespace(token_ids=rollout.completion_ids, logprobs=logprobs, weight_versions=spans)
         return [SimpleNamespace(request_id=name, finished=True, outputs=[out])]
 
     def abort_request(self, names: list[str], internal: bool) -> None:
@@ -114,7 +116,7 @@ class Server(HttpServer):
 
     def __init__(self, config: Any) -> None:
         super().__init__()
-        self.weighed, self.model_lock = Weighed(config), threading.Lock()
+        self.weighed, self.model_lock = WeightedModel(config), threading.Lock()
         self.files: list[str] = []
         self.criterion = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
         self.answers: dict[str, Responder] = {
@@ -142,9 +144,11 @@ class Server(HttpServer):
         return {"results": [None]}
 
     def generate(self, handler: Handler, body: dict[str, Any]) -> Any:
-        made = self.weighed.complete(body["token_ids"], body["sampling_params"])
-        content = [{"logprob": logp} for logp in made.logps]
+        rollout = self.weighed.complete(body["token_ids"], body["sampling_params"])
+        content = [{"logprob": logp} for logp in rollout.logps]
         spans = [{"version": self.weighed.version, "start": 0, "end": len(content)}]
         return {
-            "choices": [{"token_ids": made.completion_ids, "logprobs": {"content": content}, "weight_versions": spans}]
+            "choices": [
+                {"token_ids": rollout.completion_ids, "logprobs": {"content": content}, "weight_versions": spans}
+            ]
         }

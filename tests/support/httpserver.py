@@ -1,7 +1,7 @@
 """The base of the fake HTTP servers: on the loopback, JSON in and out, every request recorded.
 
-A responder is a function of the handler and the request's JSON. It returns the body of a 200 response (bytes or JSON), or
-sends another response with ``handler.send`` and returns None.
+A responder is a function of the handler and the request's JSON. It returns the body of a 200 response (bytes or JSON),
+or sends another response with ``handler.send`` and returns None.
 """
 
 from __future__ import annotations

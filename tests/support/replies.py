@@ -1,4 +1,4 @@
-"""A teacher's replies, put back into the order of the questions."""
+"""A teacher's replies, in the order of the questions."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from r1.teacher.base import Answer, Question, Reply, Teacher, questions
 
 def replies(teacher: Teacher, wanted: list[Question]) -> list[Reply]:
     """One reply to each question; every question gets exactly one."""
-    got = [reply for batch in teacher.answer(wanted, no_op) for reply in batch]
-    order = [next(i for i, question in enumerate(wanted) if question is reply.question) for reply in got]
+    received = [reply for batch in teacher.answer(wanted, no_op) for reply in batch]
+    order = [next(i for i, question in enumerate(wanted) if question is reply.question) for reply in received]
     assert sorted(order) == list(range(len(wanted)))
-    return [reply for _, reply in sorted(zip(order, got, strict=True), key=lambda pair: pair[0])]
+    return [reply for _, reply in sorted(zip(order, received, strict=True), key=lambda pair: pair[0])]
 
 
 def ask_all(teacher: Teacher, rows: list[Row], num_samples: int, seed: int) -> list[list[Answer]]:

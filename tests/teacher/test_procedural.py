@@ -1,4 +1,4 @@
-"""The procedural teacher: right or wrong exactly as drawn, and the same answer for the same key."""
+"""The procedural teacher: right or wrong as drawn, and the same answer for the same question and seed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def solve(teacher: Procedural, row: Row, num_samples: int = 1, seed: int = 0) ->
     return ask_all(teacher, [row], num_samples, seed)[0]
 
 
-def test_a_worked_sum() -> None:
+def test_sum_without_errors_is_solved_step_by_step() -> None:
     (answer,) = solve(Procedural(error_rate=0.0, language="en"), row([3, 5, 8]))
     assert answer.text == tagged(" 3 plus 5 is 8, plus 8 is 16.", "16")
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 0, 0)
@@ -43,7 +43,7 @@ def test_a_worked_sum() -> None:
 
 @given(problems, st.integers(0, 1000), st.sampled_from(["en", "zh"]))
 @settings(deadline=None)
-def test_always_right_or_always_wrong(terms: list[int], seed: int, language: str) -> None:
+def test_error_rate_zero_is_always_right_and_one_always_wrong(terms: list[int], seed: int, language: str) -> None:
     for error_rate in (0.0, 1.0):
         (answer,) = solve(Procedural(error_rate=error_rate, language=language), row(terms), seed=seed)  # type: ignore[arg-type]
         parsed = parse(answer.text)
@@ -54,20 +54,20 @@ def test_always_right_or_always_wrong(terms: list[int], seed: int, language: str
         assert language_share(parsed.thinking or "", language) == 1.0  # type: ignore[arg-type]
 
 
-def test_the_wrong_answer_is_what_its_working_comes_to() -> None:
+def test_wrong_answer_agrees_with_its_last_step() -> None:
     for answer in solve(Procedural(error_rate=1.0, language="en"), row([3, 5, 8]), num_samples=20):
         parsed = parse(answer.text)
         assert parsed.thinking is not None
         assert parsed.thinking.endswith(f" {parsed.answer}.")
 
 
-def test_the_error_rate_is_a_rate() -> None:
+def test_share_of_wrong_answers_is_the_error_rate() -> None:
     answers = solve(Procedural(error_rate=0.25, language="en"), row([3, 5, 8]), num_samples=2000)
     share = sum(parse(a.text).answer != "16" for a in answers) / 2000
     assert abs(share - 0.25) < 0.04  # four standard errors
 
 
-def test_an_answer_depends_on_its_own_key_alone() -> None:
+def test_answer_depends_on_its_question_and_seed_only() -> None:
     teacher = Procedural(error_rate=0.5, language="en")
     first, second = row([3, 5, 8, 9]), row([1, 2, 3, 4])
     both = ask_all(teacher, [first, second], 20, seed=7)
@@ -78,7 +78,7 @@ def test_an_answer_depends_on_its_own_key_alone() -> None:
     assert len(set(both[0])) > 1
 
 
-def test_countdown_repeats_the_worked_completion() -> None:
+def test_countdown_answer_is_the_completion_of_the_row() -> None:
     (right,) = solve(Procedural(error_rate=0.0, language="en"), COUNTDOWN)
     (wrong,) = solve(Procedural(error_rate=1.0, language="en"), COUNTDOWN)
     assert right.text == COUNTDOWN["completion"]
@@ -98,7 +98,7 @@ def test_countdown_repeats_the_worked_completion() -> None:
         {"prompt": "make 24", "completion": "<answer>24</answer>"},
     ],
 )
-def test_a_row_it_cannot_read_is_refused(unknown: Row) -> None:
+def test_unknown_row_is_a_data_error(unknown: Row) -> None:
     with pytest.raises(UserError, match="procedural teacher cannot solve") as caught:
         solve(Procedural(error_rate=0.0, language="en"), unknown)
     assert caught.value.code == DATA

@@ -1,4 +1,4 @@
-"""The teacher group: every option fits its target's signature; a wrong value is found without building."""
+"""The teacher group: every option matches its target's signature; wrong values are found without building."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def node(option: str) -> dict[str, Any]:
     return {str(key): value for key, value in loaded.items()}
 
 
-def test_every_file_is_a_known_option() -> None:
+def test_every_yaml_file_is_a_known_option() -> None:
     assert {path.stem for path in TEACHERS.glob("*.yaml")} == set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_fits_its_target(option: str) -> None:
+def test_option_matches_the_signature_of_its_target(option: str) -> None:
     assert node(option)["_target_"] == f"r1.teacher.{option}.{OPTIONS[option]}"
     assert problems(node(option), "teacher") == []
 
@@ -47,6 +47,6 @@ def test_an_option_fits_its_target(option: str) -> None:
         ("openai", "api_key", "OPENAI_API_KEY"),
     ],
 )
-def test_a_wrong_value_is_found(option: str, key: str, value: object) -> None:
+def test_wrong_value_is_reported_at_its_key(option: str, key: str, value: object) -> None:
     (problem,) = problems(node(option) | {key: value}, "teacher")
     assert problem.key == f"teacher.{key}"

@@ -1,4 +1,4 @@
-"""The transformers teacher on a tiny random model: keyed answers, its own template, honest counts."""
+"""The transformers teacher on a tiny random model: seeded answers, its chat template, token counts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def teacher(
     )
 
 
-def test_answers_are_keyed_and_do_not_depend_on_the_batch(chat_model: str) -> None:
+def test_answers_depend_on_question_and_seed_but_not_on_the_batch(chat_model: str) -> None:
     both = ask_all(teacher(chat_model), ROWS, 3, seed=5)
     assert [len(group) for group in both] == [3, 3]
     assert both == ask_all(teacher(chat_model, batch_size=1), ROWS, 3, seed=5)
@@ -87,28 +87,25 @@ def test_answers_are_keyed_and_do_not_depend_on_the_batch(chat_model: str) -> No
     assert both != ask_all(teacher(chat_model), ROWS, 3, seed=6)
 
 
-def test_the_global_random_state_is_left_alone(chat_model: str) -> None:
-    asked = teacher(chat_model)
-    ask_all(asked, ROWS[:1], 1, seed=0)
+def test_global_random_state_does_not_change(chat_model: str) -> None:
+    chat_teacher = teacher(chat_model)
+    ask_all(chat_teacher, ROWS[:1], 1, seed=0)
     before = torch.get_rng_state(), random.getstate()
-    ask_all(asked, ROWS, 2, seed=0)
+    ask_all(chat_teacher, ROWS, 2, seed=0)
     assert torch.equal(before[0], torch.get_rng_state())
     assert before[1] == random.getstate()
 
 
-def test_greedy_gives_one_answer(chat_model: str) -> None:
+def test_temperature_zero_gives_one_answer(chat_model: str) -> None:
     (group,) = ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=0)
     assert len(set(group)) == 1
     assert [group] == ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=9)
 
 
-def test_counts_and_reasons(tmp_path: Path) -> None:
+def test_token_counts_and_finish_reasons(tmp_path: Path) -> None:
     path = save_model(tmp_path, CHAT)
-    closing = [
-        1,
-        *range(100, 160),
-    ]  # a quarter of the vocabulary closes, so some answers end and some are cut
-    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": closing}))
+    stop_ids = [1, *range(100, 160)]  # a quarter of the vocabulary, so some answers stop and some are truncated
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": stop_ids}))
     (answers,) = ask_all(teacher(path, max_completion_length=4), ROWS[:1], 16, seed=1)
     assert {answer.finish_reason for answer in answers} == {"stop", "length"}
     assert {answer.completion_tokens for answer in answers if answer.finish_reason == "length"} == {4}
@@ -116,7 +113,7 @@ def test_counts_and_reasons(tmp_path: Path) -> None:
     assert {answer.prompt_tokens for answer in answers} == {7}  # <|user|>, five characters, <|assistant|>
 
 
-def test_special_tokens_are_no_text(tmp_path: Path) -> None:
+def test_special_tokens_are_not_in_the_text(tmp_path: Path) -> None:
     path = save_model(tmp_path, CHAT)
     model = AutoModelForCausalLM.from_pretrained(path)
     with torch.no_grad():
@@ -126,13 +123,13 @@ def test_special_tokens_are_no_text(tmp_path: Path) -> None:
     assert (answers[0].text, answers[0].completion_tokens) == ("", 12)
 
 
-def test_a_rendered_row_is_asked_as_it_stands(chat_model: str) -> None:
+def test_rendered_prompt_is_used_unchanged(chat_model: str) -> None:
     (answers,) = ask_all(teacher(chat_model), [{"prompt": "3+5=?", "rendered": "Q: 3+5 <think>\n"}], 2, seed=0)
     assert [answer.prompt_tokens for answer in answers] == [15, 15]
     assert all(answer.text.startswith("<think>\n") for answer in answers)
 
 
-def test_a_base_model_answers_rendered_rows_only(tmp_path: Path) -> None:
+def test_model_without_chat_template_answers_rendered_rows_only(tmp_path: Path) -> None:
     path = save_model(tmp_path, None)
     assert len(ask_all(teacher(path), [{"prompt": "3+5=?", "rendered": "Q: 3+5"}], 1, seed=0)[0]) == 1
     with pytest.raises(UserError, match="chat template") as caught:
@@ -140,13 +137,13 @@ def test_a_base_model_answers_rendered_rows_only(tmp_path: Path) -> None:
     assert caught.value.code == MODEL
 
 
-def test_nothing_to_ask_loads_nothing(tmp_path: Path) -> None:
-    nobody = teacher(str(tmp_path / "missing"))
-    assert ask_all(nobody, [], 3, seed=0) == []
-    assert ask_all(nobody, ROWS, 0, seed=0) == [[], []]
+def test_no_questions_load_no_model(tmp_path: Path) -> None:
+    missing = teacher(str(tmp_path / "missing"))
+    assert ask_all(missing, [], 3, seed=0) == []
+    assert ask_all(missing, ROWS, 0, seed=0) == [[], []]
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_model_is_reported_at_teacher_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be loaded") as caught:
         ask_all(teacher(str(tmp_path / "missing")), ROWS, 1, seed=0)
     assert (caught.value.key, caught.value.code) == ("teacher.path", MODEL)

@@ -1,4 +1,4 @@
-"""The endpoint teacher against a server that nobody here wrote: ``transformers serve`` with the shipped model."""
+"""The endpoint teacher against an independent server: ``transformers serve`` with the shipped model."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.2)
 
 
-def asked(teacher: Teacher, file: Path) -> TeacherAnswers:
-    with AnswerCache(file, "stage.store", no_op) as store:
-        return query_teacher(teacher, questions(ROWS, 1, seed=0), store, no_op, "stop")
+def query(teacher: Teacher, file: Path) -> TeacherAnswers:
+    with AnswerCache(file, "stage.store", no_op) as cache:
+        return query_teacher(teacher, questions(ROWS, 1, seed=0), cache, no_op, "stop")
 
 
-def test_its_answers_are_those_of_the_model_in_this_process(
+def test_served_answers_equal_those_of_the_model_in_this_process(
     url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Greedy: the server samples only where the model's own generation config does."""
@@ -82,11 +82,11 @@ def test_its_answers_are_those_of_the_model_in_this_process(
         max_failures=0,
     )
     here = Transformers(path=PATH, dtype="float32", temperature=0.0, max_completion_length=LENGTH, batch_size=8)
-    found, expected = asked(endpoint, tmp_path / "answers"), asked(here, tmp_path / "here")
-    told = [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in found.pairs]
-    assert told == [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in expected.pairs]
-    assert len({text for text, *_ in told}) > 1
-    assert {answer.model for _, answer in found.pairs} == {f"{PATH}@main"}
+    served, expected = query(endpoint, tmp_path / "answers"), query(here, tmp_path / "here")
+    answers = [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in served.pairs]
+    assert answers == [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in expected.pairs]
+    assert len({text for text, *_ in answers}) > 1
+    assert {answer.model for _, answer in served.pairs} == {f"{PATH}@main"}
     assert f"`{PATH}` was asked for, and `{PATH}@main` says that it answers" in capsys.readouterr().err
-    again = asked(endpoint, tmp_path / "answers")
-    assert (again.pairs, again.timing["time/ask/asked"]) == (found.pairs, 0)
+    again = query(endpoint, tmp_path / "answers")
+    assert (again.pairs, again.timing["time/ask/asked"]) == (served.pairs, 0)

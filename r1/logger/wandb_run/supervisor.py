@@ -15,7 +15,7 @@ from r1.core.console import console, status_line
 from r1.core.errors import one_line
 from r1.logger.wandb_run.job import ERROR, INFO, WARNING, RunEnd, WandbJob
 
-OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a whole history
+OFFLINE_S = 20.0  # enough to start W&B again without a network and to write a complete history
 
 
 class WorkerSupervisor:

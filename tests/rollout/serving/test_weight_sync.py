@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from fakevllm import LLM, SamplingParams, Weighed
+from fakevllm import LLM, SamplingParams, WeightedModel
 from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
@@ -33,7 +33,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     played.LLM, played.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", played)
     monkeypatch.setattr(module, "SETTINGS", {})
-    LLM.made.clear()
+    LLM.instances.clear()
     return played
 
 
@@ -57,7 +57,7 @@ def test_completions_are_those_of_the_policy_at_every_version(make_model: Make) 
         found = made.generate(PROMPTS, SEEDS, STOP)
         assert_same(found, embedded.generate(PROMPTS, SEEDS, STOP))
     assert {r.truncated for group in found for r in group} == {True, False}
-    (llm,) = LLM.made
+    (llm,) = LLM.instances
     assert llm.weighed.loads == 3
 
 
@@ -65,8 +65,8 @@ def test_weights_are_sent_once_for_each_version(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
     for step in (0, 0, 1, 1, 1):
         made.update(model, step)
-    assert LLM.made[0].weighed.loads == 2
-    assert LLM.made[0].calls == ["r1_load", "reset"] * 2
+    assert LLM.instances[0].weighed.loads == 2
+    assert LLM.instances[0].calls == ["r1_load", "reset"] * 2
 
 
 def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
@@ -75,8 +75,8 @@ def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
     expected = {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32", "max_model_len": 64}
     expected |= {"max_num_seqs": 7, "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs"}
     expected |= {"kv_cache_memory_bytes": 3 * 2**29, "enable_sleep_mode": False, "enforce_eager": True}
-    assert LLM.made[0].settings.items() >= expected.items()
-    assert LLM.made[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.Weights"
+    assert LLM.instances[0].settings.items() >= expected.items()
+    assert LLM.instances[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.Weights"
 
 
 def test_nothing_is_left_to_defaults() -> None:
@@ -89,7 +89,7 @@ def test_nothing_is_left_to_defaults() -> None:
 def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
     made.update(model, 0)
-    LLM.made[0].weighed.deaf = True
+    LLM.instances[0].weighed.ignores_weights = True
     with pytest.raises(UserError, match=r"does not sample with them: log-probs are off by \d") as caught:
         made.update(moved(model, 1), 1)
     assert caught.value.expected == "at most 0.001"
@@ -100,7 +100,7 @@ def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) ->
 def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
     made = engine()
     made.update(make_model("llama"), 4)
-    LLM.made[0].weighed.version = "0badcafe/4"
+    LLM.instances[0].weighed.version = "0badcafe/4"
     with pytest.raises(UserError, match="vLLM sampled with other weights than those of the last update") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
     assert (caught.value.value, caught.value.expected, caught.value.code) == ("0badcafe/4", made.copy.version, 1)
@@ -115,7 +115,7 @@ def test_two_runs_never_share_a_version(make_model: Make) -> None:
 
 
 def test_weights_it_does_not_take(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Weighed, "load", lambda self, weights: {}["lm_head.weight"])
+    monkeypatch.setattr(WeightedModel, "load", lambda self, weights: {}["lm_head.weight"])
     with pytest.raises(UserError, match=r"vLLM does not take the policy's weights: KeyError: 'lm_head.weight'"):
         engine().update(make_model("llama"), 0)
 
@@ -146,7 +146,7 @@ def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model:
     made.update(make_model("llama"), 0)
     with pytest.raises(Interrupted):
         made.generate(PROMPTS, SEEDS, STOP, poll)
-    inside = LLM.made[0].llm_engine
+    inside = LLM.instances[0].llm_engine
     assert inside.aborted == [f"{n}-inside" for n in range(9)]
     assert not inside.has_unfinished_requests()
 
@@ -162,7 +162,7 @@ def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.Monkey
     made.generate(PROMPTS, SEEDS, STOP)
     made.close()
     sent = ["r1_load", "reset"]
-    assert LLM.made[0].calls == [*sent, "sleep 1", "wake", "sleep 1", "wake", *sent, "sleep 1", "shutdown"]
+    assert LLM.instances[0].calls == [*sent, "sleep 1", "wake", "sleep 1", "wake", *sent, "sleep 1", "shutdown"]
 
 
 def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
@@ -174,7 +174,7 @@ def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
     made.update(make_model("llama"), 0)
     assert max(len(r.completion_ids) for group in asking.generate(PROMPTS, SEEDS, set()) for r in group) == 2
     assert {len(r.completion_ids) for group in made.generate(PROMPTS, SEEDS, set()) for r in group} == {12}
-    assert LLM.made[0].weighed.loads == 1
+    assert LLM.instances[0].weighed.loads == 1
 
 
 @pytest.mark.parametrize("tied", [True, False])
