@@ -153,14 +153,8 @@ def errors_at_teacher_path() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(
-            error.message,
-            key="teacher.path",
-            value=error.value,
-            expected=error.expected,
-            hint=error.hint,
-            code=error.code,
-        ) from None
+        error.key = "teacher.path"
+        raise
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, prefill: str, rollout: Rollout) -> Answer:

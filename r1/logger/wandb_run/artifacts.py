@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from r1.core import jsonl
+from r1.core.runs import read_run
 
 if TYPE_CHECKING:
     import wandb
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 def log_model(run: wandb.Run, folder: Path) -> None:
     """Upload the final model of the record in ``folder``, if it has one."""
-    if artifact := model_artifact(folder, _manifest(folder)["fingerprint"]):
+    if artifact := model_artifact(folder, read_run(str(folder)).manifest["fingerprint"]):
         run.log_artifact(artifact)
 
 
@@ -24,7 +23,7 @@ def use_parent_models(run: wandb.Run, folder: Path) -> list[str]:
     Returns the errors: a missing link must not fail the run.
     """
     errors = []
-    for parent in _manifest(folder)["parents"]:
+    for parent in read_run(str(folder)).manifest["parents"]:
         try:
             if artifact := model_artifact(Path(parent["path"]), parent["fingerprint"]):
                 run.use_artifact(artifact)
@@ -39,18 +38,12 @@ def model_artifact(folder: Path, fingerprint: str) -> wandb.Artifact | None:
 
     if not (folder / "model").is_dir():
         return None
-    parents = [parent["fingerprint"] for parent in _manifest(folder)["parents"]]
-    metadata = {"fingerprint": fingerprint, "parents": parents, "val/pass@1": _last_value(folder, "val/pass@1")}
+    record = read_run(str(folder))
+    metadata = {
+        "fingerprint": fingerprint,
+        "parents": [parent["fingerprint"] for parent in record.manifest["parents"]],
+        "val/pass@1": next((row["val/pass@1"] for row in reversed(record.metrics) if "val/pass@1" in row), None),
+    }
     artifact = wandb.Artifact(f"model-{fingerprint[:12]}", type="model", metadata=metadata)
     artifact.add_dir(str(folder / "model"), policy="immutable")
     return artifact
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
-
-
-def _last_value(folder: Path, name: str) -> float | None:
-    rows = jsonl.read_rows(folder / "metrics.jsonl")
-    return next((row[name] for row in reversed(rows) if name in row), None)
