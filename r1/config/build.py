@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
-from r1.config.check.schema import defining_module, resolve, signature
-from r1.core.errors import UserError
+from r1.config.check.schema import META, defining_module, resolve, signature
+from r1.core.errors import UserError, errors_mounted_at
 from r1.core.types import Config
 
 if TYPE_CHECKING:
@@ -90,30 +88,49 @@ def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
 def instantiate_node(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
     """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
 
+    Nodes inside it are built first. A component's errors have keys relative to its node, which are completed here.
+
     Raises:
         UserError: what the target says is wrong with its values (a ValueError becomes one); from a user's own code,
             whatever it raises.
     """
     target = resolve(node["_target_"], where, cfg["extensions"])
-    wanted = signature(target).runtime
+    args = [runtime[name] for name in signature(target).runtime if name in runtime]
+    knobs = {name: _instantiate_value(node[name], f"{where}.{name}", cfg) for name in node if name not in META}
     try:
-        return instantiate(node, *(runtime[name] for name in wanted if name in runtime), _convert_="all")
-    except InstantiationException as error:  # hydra wraps what a target raises
-        cause = error.__cause__ or error
-        if isinstance(cause, ValueError):
-            raise UserError(str(cause), key=where) from None
-        if isinstance(cause, UserError) or defining_module(target).startswith("r1."):
-            raise cause from None
-        message = f"{node['_target_']} raised {type(cause).__name__}: {cause}"
+        return partial(target, *args, **knobs) if node.get("_partial_") else target(*args, **knobs)
+    except UserError as error:
+        raise error.mounted_at(where) from None
+    except ValueError as error:
+        raise UserError(str(error), key=where) from None
+    except Exception as error:
+        if defining_module(target).startswith("r1."):
+            raise
+        message = f"{node['_target_']} raised {type(error).__name__}: {error}"
         raise UserError(message, key=where, hint="mend it, or set the keys that it needs") from None
+
+
+def _instantiate_value(value: Any, where: str, cfg: Config) -> Any:
+    """A copy of one value, with objects in place of the nodes inside it."""
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return instantiate_node(value, where, cfg)
+        return {name: _instantiate_value(item, f"{where}.{name}", cfg) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_instantiate_value(item, f"{where}[{i}]", cfg) for i, item in enumerate(value)]
+    return value
 
 
 def rewards(cfg: Config) -> Rewards:
     from r1.reward.base import Rewards, Term
 
     nodes = cfg["reward"]["terms"]
-    functions = {name: _function(node, f"reward.terms.{name}", cfg, "weight") for name, node in nodes.items()}
-    return Rewards({name: Term(name, functions[name], node["weight"]) for name, node in nodes.items()})
+    terms = {}
+    for name, node in nodes.items():
+        key = f"reward.terms.{name}"
+        with errors_mounted_at(key):
+            terms[name] = Term(name, _function(node, key, cfg, "weight"), node["weight"])
+    return Rewards(terms)
 
 
 def filters(cfg: Config) -> Filters:

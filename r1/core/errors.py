@@ -6,7 +6,8 @@ import difflib
 import os
 import re
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 from r1.core.secrets import REDACTED, SECRET_KEY, redact
@@ -35,7 +36,8 @@ class UserError(Exception):
 
     Args:
         message: what is wrong, one sentence.
-        key: the config key (``stage.group_size``) or ``file:line``.
+        key: the config key (``stage.group_size``) or ``file:line``. A component does not know where it is mounted and
+            raises a relative key: ``.buffer`` for its own key of that name, an empty one for itself.
         value: the value at fault, hidden if the key or the value looks like a secret; None: there is none to show
             (``as_yaml_null(value)`` for a value that may be None).
         expected: accepted values, in words or as a list of names.
@@ -67,6 +69,16 @@ class UserError(Exception):
         value = "" if self.value is None else format_value(self.value, self.key)
         lines = [("key", self.key), ("value", value), ("expected", self.expected), ("hint", self.hint)]
         return "\n".join([one_line(self.message), *(f"  {name:8} {one_line(text)}" for name, text in lines if text)])
+
+
+@contextmanager
+def errors_mounted_at(key: str) -> Iterator[None]:
+    """Complete the relative keys of errors that the component at ``key`` raises inside the block."""
+    try:
+        yield
+    except UserError as error:
+        error.mounted_at(key)
+        raise
 
 
 class UserErrors(UserError):

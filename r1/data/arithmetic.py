@@ -42,7 +42,7 @@ def arithmetic(
         UserError: ``max_terms < min_terms``, or the range holds too few different problems.
     """
     if max_terms < min_terms:
-        raise UserError("no sum has so few terms", key="data.max_terms", value=max_terms, expected=f">= {min_terms}")
+        raise UserError("no sum has so few terms", key=".max_terms", value=max_terms, expected=f">= {min_terms}")
 
     def rows(split: str, count: int) -> list[Row]:
         rng = random.Random(f"arithmetic/{split}/{seed}")
@@ -96,9 +96,9 @@ def problems(
             return list(seen.values())
     raise UserError(
         f"there are not that many different problems: {len(seen)} were found",
-        key=f"data.num_{split}",
+        key=f".num_{split}",
         value=count,
-        hint="lower it, or raise data.max_terms or data.max_term",
+        hint="lower it, or raise max_terms or max_term",
         code=DATA,
     )
 

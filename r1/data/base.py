@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from annotated_types import Gt
 
+from r1.core.errors import errors_mounted_at
 from r1.data.completion import parse
 
 if TYPE_CHECKING:
@@ -78,24 +79,42 @@ class Data:
                 rows[:] = [row | {"terms": list(self.terms)} if row.get("terms") is None else row for row in rows]
 
     @property
-    def sources(self) -> list[Data]:
-        """The datasets that rows come from: the parts of a mixture, else this one."""
-        return [*self.parts.values()] or [self]
+    def sources(self) -> dict[str, Data]:
+        """Config key -> dataset: the parts of a mixture, else this one."""
+        return {f"data.parts.{name}": part for name, part in self.parts.items()} or {"data": self}
+
+    def source_of(self, row: Row) -> tuple[str, Data]:
+        """Config key and dataset that a row comes from; a mixture's row without ``part`` counts as the first part's."""
+        if not self.parts:
+            return "data", self
+        name = row.get("part", next(iter(self.parts)))
+        return f"data.parts.{name}", self.parts[name]
 
     def template_of(self, row: Row) -> Template:
-        """How this row's question is asked."""
-        return self.parts[row["part"]].template if "part" in row and self.parts else self.template
+        """How this row's question is rendered."""
+        return self.source_of(row)[1].template
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""
-        text = row.get("rendered") or self.template_of(row).render(tokenizer, row["prompt"])
+        key, source = self.source_of(row)
+        with errors_mounted_at(f"{key}.template"):
+            text = row.get("rendered") or source.template.render(tokenizer, row["prompt"])
         return list(tokenizer(text, add_special_tokens=False).input_ids)
 
     def completion_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of the completion to learn, its closing token included and the template's prefill left out."""
-        template = self.template_of(row)
-        text = row["completion"].removeprefix(template.prefill) + template.end(tokenizer)
+        key, source = self.source_of(row)
+        with errors_mounted_at(f"{key}.template"):
+            text = row["completion"].removeprefix(source.template.prefill) + source.template.end(tokenizer)
         return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+    def end_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """The token that closes a completion, for each source's template."""
+        tokens = []
+        for key, source in self.sources.items():
+            with errors_mounted_at(f"{key}.template"):
+                tokens.append(source.template.end(tokenizer))
+        return tokens
 
     def correct(self, completion: str, row: Row) -> bool | None:
         """Whether a whole completion (prefill included) states the right answer; None: the row has no gold answer."""
@@ -113,7 +132,8 @@ class Data:
 def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
     """Whether each of B answers is right: None where the row has no gold answer; no answer, None, is not right."""
     stated = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
-    found = verified(verifier, [str(answers[b]) for b in stated], [rows[b] for b in stated])
+    with errors_mounted_at("data.verifier"):
+        found = verified(verifier, [str(answers[b]) for b in stated], [rows[b] for b in stated])
     right = {b for b, verdict in zip(stated, found, strict=True) if verdict}
     return [b in right if has_answer(row) else None for b, row in enumerate(rows)]
 

@@ -60,8 +60,8 @@ def countdown(
     """
     if max_numbers < min_numbers:
         raise UserError(
-            f"data.max_numbers is below data.min_numbers={min_numbers}",
-            key="data.max_numbers",
+            f"max_numbers is below min_numbers={min_numbers}",
+            key=".max_numbers",
             value=max_numbers,
             expected=f"whole number >= {min_numbers}",
         )
@@ -109,9 +109,9 @@ def problems(rng: random.Random, split: str, count: int, lengths: tuple[int, int
             return list(seen.values())
     raise UserError(
         f"there are not that many different problems: found {len(seen)}",
-        key=f"data.num_{split}",
+        key=f".num_{split}",
         value=count,
-        hint="lower it, or raise data.max_numbers or data.max_number",
+        hint="lower it, or raise max_numbers or max_number",
         code=DATA,
     )
 

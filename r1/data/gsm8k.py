@@ -46,7 +46,7 @@ def row(source: dict[str, Any], prompt_column: str, answer_column: str) -> Row:
     if not mark:
         raise UserError(
             "a solution does not end in `#### answer`",
-            key="data.answer_column",
+            key=".answer_column",
             value=answer[-80:],
             hint="data=jsonl for questions with plain answers",
             code=DATA,

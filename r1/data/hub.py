@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-HOLD_OUT = "data.val_split=null data.num_val=256 to hold rows of the training split out"
+HOLD_OUT = "val_split: null with num_val: 256 holds rows of the training split out"
 
 
 def splits(
@@ -49,15 +49,15 @@ def splits(
     """
     if train_split == val_split:
         message = "the held-out rows would be the training rows"
-        raise UserError(message, key="data.val_split", value=val_split, hint=HOLD_OUT)
+        raise UserError(message, key=".val_split", value=val_split, hint=HOLD_OUT)
     question = next(iter(columns.values()))
-    train = table(path, name, train_split, "data.train_split", columns)
+    train = table(path, name, train_split, ".train_split", columns)
     if val_split is None:
-        learned, held = hold_out(texts(train, question), need_num_val(num_val, "data.val_split"))
+        learned, held = hold_out(texts(train, question), need_num_val(num_val, "val_split"))
         train, val = train.select(learned), train.select(held)
     else:
-        val = table(path, name, val_split, "data.val_split", columns)
-        train = train.select(exclude_overlap(texts(train, question), texts(val, question), "data.val_split"))
+        val = table(path, name, val_split, ".val_split", columns)
+        train = train.select(exclude_overlap(texts(train, question), texts(val, question), ".val_split"))
         val = val.select(subsample(texts(val, question), num_val))
     return train.select(subsample(texts(train, question), limit_train)), val
 
@@ -70,7 +70,7 @@ def table(path: str, name: str | None, split: str, key: str, columns: Mapping[st
         if column not in found.column_names:
             raise UserError(
                 f"the dataset has no column `{column}`",
-                key=f"data.{knob}",
+                key=f".{knob}",
                 value=column,
                 expected=found.column_names,
                 hint=suggest(column, found.column_names),
@@ -90,7 +90,7 @@ def text(source: Row, column: str, knob: str) -> str:
     if isinstance(value, str):
         return value
     message = f"a row holds no text in the column `{column}`"
-    raise UserError(message, key=f"data.{knob}", value=value, expected="text", code=DATA)
+    raise UserError(message, key=f".{knob}", value=value, expected="text", code=DATA)
 
 
 def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
@@ -108,7 +108,7 @@ def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
             found.append(row)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     if not found:
-        raise UserError(f"no usable row in {source}: {why or 'it is empty'}", key="data.path", code=DATA)
+        raise UserError(f"no usable row in {source}: {why or 'it is empty'}", key=".path", code=DATA)
     if reasons:
         left_out = sum(reasons.values())
         log.warning("%s: left out %d of %d rows: %s", source, left_out, left_out + len(found), why)
@@ -128,14 +128,14 @@ def load(path: str, name: str | None, split: str, key: str) -> Dataset:
         return load_dataset(str(local), **configuration(local, name), split=split)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         looked = f"looked in {local.absolute()}"
-        raise UserError("no such file or folder", key="data.path", value=path, hint=looked, code=DATA)
+        raise UserError("no such file or folder", key=".path", value=path, hint=looked, code=DATA)
     return load_dataset(path, name, split=split)
 
 
 def file_format(file: Path) -> str:
     if file.suffix not in FORMATS:
         message = "a file of this type cannot be read"
-        raise UserError(message, key="data.path", value=str(file), expected=FORMATS, code=DATA)
+        raise UserError(message, key=".path", value=str(file), expected=FORMATS, code=DATA)
     return FORMATS[file.suffix]
 
 
@@ -160,7 +160,7 @@ def configuration(folder: Path, name: str | None) -> dict[str, str]:
     if (folder / name).is_dir():
         return {"data_dir": name}
     if names == ["default"]:
-        log.info("%s has no configurations, so data.name=%s is not needed", folder, name)
+        log.info("%s has no configurations, so name=%s is not needed", folder, name)
         return {}
     raise unknown_config(name, names)
 
@@ -175,15 +175,15 @@ def translate_errors(path: str, name: str | None, split: str, key: str) -> Itera
     except ConnectionError as error:
         raise UserError(
             "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",
-            key="data.path",
+            key=".path",
             value=path,
-            hint=f"data.path=/a/local/copy, or go online ({first_line(error)})",
+            hint=f"set path to a local copy, or go online ({first_line(error)})",
             code=DATA,
         ) from error
     except DatasetNotFoundError as error:
         raise UserError(
             "no such local path, and no such dataset on the Hugging Face Hub (or it needs `hf auth login`)",
-            key="data.path",
+            key=".path",
             value=path,
             hint=f"looked in {Path(path).absolute()} and at https://huggingface.co/datasets/{path}",
             code=DATA,
@@ -203,23 +203,23 @@ def error_for(error: Exception, path: str, name: str | None, split: str, key: st
         names = said[said.rfind("[") + 1 : said.rfind("]")].replace("'", "").split(", ")
         return unknown_split(split, names, key)
     message = f"cannot read the dataset: {first_line(error)}"
-    return UserError(message, key="data.path", value=path, code=DATA)
+    return UserError(message, key=".path", value=path, code=DATA)
 
 
 def unknown_config(name: str | None, names: list[str]) -> UserError:
     several = "the dataset has several configurations: choose one"
     message = f"the dataset has no configuration `{name}`" if name else several
-    return UserError(message, key="data.name", value=name, expected=names, hint=suggest(name or "", names), code=DATA)
+    return UserError(message, key=".name", value=name, expected=names, hint=suggest(name or "", names), code=DATA)
 
 
 def unknown_split(split: str, names: list[str], key: str) -> UserError:
-    do = HOLD_OUT if key == "data.val_split" else f"{key}={names[0]}"
+    hint = suggest(split, names) or (HOLD_OUT if key == ".val_split" else f"for example {names[0]}")
     return UserError(
         f"the dataset has no split `{split}`",
         key=key,
         value=split,
         expected=names,
-        hint=suggest(split, names) or do,
+        hint=hint,
         code=DATA,
     )
 

@@ -48,13 +48,13 @@ def jsonl(
     """
     optional = {"answer": answer_column, "completion": completion_column}
     columns = {"prompt": prompt_column} | {name: column for name, column in optional.items() if column is not None}
-    train = read(path, columns, on_bad_row, "data.path")
+    train = read(path, columns, on_bad_row, ".path")
     if val_path is not None:
-        val = read(val_path, columns, on_bad_row, "data.val_path")
-        learned = exclude_overlap(prompts(train), prompts(val), "data.val_path")
+        val = read(val_path, columns, on_bad_row, ".val_path")
+        learned = exclude_overlap(prompts(train), prompts(val), ".val_path")
         held = [val[i] for i in subsample(prompts(val), num_val)]
     else:
-        learned, indices = hold_out(prompts(train), need_num_val(num_val, "data.val_path"))
+        learned, indices = hold_out(prompts(train), need_num_val(num_val, "val_path"))
         held = [train[i] for i in indices]
     kept = filter_by_pass_rate([train[i] for i in learned], min_pass_rate, max_pass_rate)
     return Data(train=kept, val=held, **shared)
@@ -68,7 +68,7 @@ def filter_by_pass_rate(rows: list[Row], least: float | None, most: float | None
     """
     if least is None and most is None:
         return rows
-    where = "data.max_pass_rate" if least is None else "data.min_pass_rate"
+    where = ".max_pass_rate" if least is None else ".min_pass_rate"
     if lacking := sum("pass_rate" not in row for row in rows):
         message = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
         raise UserError(
@@ -148,7 +148,7 @@ def mapped(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
 
 def decoded(line: bytes, place: str, key: str) -> Row:
     def bad(what: str) -> UserError:
-        hint = "mend it, or data.on_bad_row=skip to leave such rows out (at most 1 %)"
+        hint = "mend it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
         return UserError(f"{place}: {what}", key=key, hint=hint, code=DATA)
 
     try:
@@ -169,7 +169,7 @@ def text(row: Row, name: str, column: str, place: str) -> str:
     if column not in row:
         raise UserError(
             f"{place}: no column `{column}`",
-            key=f"data.{name}_column",
+            key=f".{name}_column",
             value=column,
             expected=list(row),
             hint=suggest(column, row),
@@ -180,7 +180,7 @@ def text(row: Row, name: str, column: str, place: str) -> str:
     if not (number or (isinstance(value, str) and value.strip())):
         raise UserError(
             f"{place}: the column `{column}` holds no text",
-            key=f"data.{name}_column",
+            key=f".{name}_column",
             value=value,
             expected="text or a number" if name == "answer" else "text",
             code=DATA,

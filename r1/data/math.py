@@ -42,8 +42,8 @@ def math(
     if solution_column is None and answer_column is None:
         raise UserError(
             "the answers come from a column or from the solutions: both are null",
-            key="data.answer_column",
-            hint="data.answer_column=answer or data.solution_column=solution",
+            key=".answer_column",
+            hint="set answer_column, for example to answer, or solution_column to solution",
         )
     wanted = {knob: column for knob, column in columns.items() if column is not None}
     train, val = splits(path, name, train_split, val_split, num_val, limit_train, wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from r1.core.errors import UserError, as_yaml_null
+from r1.core.errors import UserError, as_yaml_null, errors_mounted_at
 from r1.data.base import Data, Row, pop_counts, verified
 
 
@@ -36,14 +36,14 @@ def mixture(*, parts: dict[str, Data]) -> Data:
 def _check(parts: dict[str, Data]) -> None:
     if not parts:
         hint = "+data@data.parts.NAME=OPTION adds a part"
-        raise UserError("a mixture needs parts", key="data.parts", value=parts, hint=hint)
+        raise UserError("a mixture needs parts", key=".parts", value=parts, hint=hint)
     for name, part in parts.items():
         if part.parts:
-            raise UserError("a part of a mixture is no mixture itself", key=f"data.parts.{name}", value="mixture")
+            raise UserError("a part of a mixture is no mixture itself", key=f".parts.{name}", value="mixture")
     lacking = [name for name, part in parts.items() if part.weight is None]
     if 0 < len(lacking) < len(parts):
         message, hint = "either every part has a weight or none", "set it, or leave the others' at null"
-        raise UserError(message, key=f"data.parts.{lacking[0]}.weight", value=as_yaml_null(None), hint=hint)
+        raise UserError(message, key=f".parts.{lacking[0]}.weight", value=as_yaml_null(None), hint=hint)
 
 
 def shares(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str, int]:
@@ -81,7 +81,8 @@ class Verifiers:
         right = [False] * len(rows)
         for name, verifier in self.of.items():
             mine = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
-            found = verified(verifier, [answers[b] for b in mine], [rows[b] for b in mine])
+            with errors_mounted_at(f"data.parts.{name}.verifier"):
+                found = verified(verifier, [answers[b] for b in mine], [rows[b] for b in mine])
             for b, verdict in zip(mine, found, strict=True):
                 right[b] = verdict
         return right

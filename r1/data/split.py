@@ -37,7 +37,7 @@ def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]
     if len(val) == len(prompts):
         raise UserError(
             f"holding out {num_val} rows leaves none of the {len(prompts)} to train on",
-            key="data.num_val",
+            key=".num_val",
             value=num_val,
             expected=f"fewer than the {len(rows_of)} different questions",
             code=DATA,
@@ -72,8 +72,8 @@ def need_num_val(num_val: int | None, other: str) -> int:
     if num_val is None:
         raise UserError(
             "nothing says which rows are held out",
-            key="data.num_val",
+            key=".num_val",
             expected="whole number >= 1",
-            hint=f"data.num_val=256 to take them out of the training rows, or set {other}",
+            hint=f"num_val: 256 takes them out of the training rows; or set {other}",
         )
     return num_val

@@ -71,7 +71,7 @@ def different(rng: random.Random, split: str, count: int) -> list[list[int]]:
         if len(found) == count:
             return list(found.values())
     message = f"there are not that many different questions to hold out: {len(found)} were found"
-    raise UserError(message, key="data.num_val", value=count, hint="lower it", code=DATA)
+    raise UserError(message, key=".num_val", value=count, hint="lower it", code=DATA)
 
 
 def question(given: list[int]) -> str:

@@ -27,7 +27,7 @@ def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[DataOp
         UserError: no such file, a bad row, or a file that is not what its card (.json beside it) says.
     """
     file = find(path)
-    rows = read(str(file), COLUMNS, "error", "data.path")
+    rows = read(str(file), COLUMNS, "error", ".path")
     check_card(file, len(rows))
     learned, held = hold_out(prompts(rows), num_val)
     return Data(train=[rows[i] for i in learned], val=[rows[i] for i in held], **shared)
@@ -41,7 +41,7 @@ def find(path: str) -> Path:
             return place
     raise UserError(
         "no traces here: a run writes them with stage=distill or stage=rejection_sampling",
-        key="data.path",
+        key=".path",
         value=path,
         expected="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",
         hint="looked for " + ", ".join(str(place.absolute()) for place in places),
@@ -63,7 +63,7 @@ def check_card(file: Path, count: int) -> None:
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{card} is no dataset card",
-            key="data.path",
+            key=".path",
             value=str(file),
             expected='{"fingerprint": sha256 of the file, "count": number of rows}',
             code=DATA,
@@ -71,7 +71,7 @@ def check_card(file: Path, count: int) -> None:
     if expected != found:
         raise UserError(
             f"{file} was changed after it was written, or not written to its end",
-            key="data.path",
+            key=".path",
             value=f"{count} rows, sha256 {digest[:12]}",
             expected=f"{expected['count']} rows, sha256 {str(expected['fingerprint'])[:12]} ({card.name})",
             hint=f"write it again, or remove {card} if the change is yours",

@@ -37,8 +37,7 @@ class Term:
 
     def __post_init__(self) -> None:
         if self.weight is not None and not math.isfinite(self.weight):
-            where = f"reward.terms.{self.name}.weight"
-            raise UserError("a weight must be finite", key=where, value=self.weight, expected="a number, or null")
+            raise UserError("a weight must be finite", key=".weight", value=self.weight, expected="a number, or null")
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,9 @@ def _values(where: str, function: Function, batch: dict[str, list[Any]], constan
         )
     try:
         values = function(**_arguments(function, batch | constants))
-    except (UserError, Interrupted):
+    except UserError as error:
+        raise error.mounted_at(where) from None
+    except Interrupted:
         raise
     except Exception as error:  # a user's function may raise anything; the user must learn which one it was
         what = f"raised {type(error).__name__}: {error} ({_failing_sample(function, batch, constants)})"

@@ -91,7 +91,7 @@ class Stage(L.LightningModule):
     @property
     def stop_ids(self) -> set[int]:
         """Tokens that close a completion: the templates', the tokenizer's and the generation config's."""
-        ends = [member.template.end(self.tokenizer) for member in self.data.sources]
+        ends = self.data.end_tokens(self.tokenizer)
         ids: set[Any] = {*map(self.tokenizer.convert_tokens_to_ids, ends)}
         return (models.stop_ids(self.policy, self.tokenizer) | ids) - {None}
 

@@ -78,7 +78,7 @@ def test_training_questions_are_chosen_by_their_pass_rate(tmp_path, knobs, rates
 def test_pass_rates_that_no_row_has(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(8))
     assert "6 of 6 rows have no column `pass_rate`" in failure(path, max_pass_rate=0.5).message
-    assert failure(path, max_pass_rate=0.5).key == "data.max_pass_rate"
+    assert failure(path, max_pass_rate=0.5).key == ".max_pass_rate"
     path = write(tmp_path / "rated.jsonl", [row | {"pass_rate": 0.0} for row in rows(8)])
     assert failure(path, min_pass_rate=0.5).message == "none of 6 training rows has a pass rate of 0.5 to 1"
 
@@ -152,7 +152,7 @@ def test_bytes_that_are_no_utf8(tmp_path):
 
 def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
     error = failure(write(tmp_path / "rows.jsonl", rows(5)), prompt_column="qestion")
-    assert error.key == "data.prompt_column"
+    assert error.key == ".prompt_column"
     assert error.expected == "question, gold, level"
     assert error.hint == "did you mean `question`?"
 
@@ -178,7 +178,7 @@ def test_missing_files_say_where_they_were_looked_for(tmp_path):
     assert error.message == "data file not found: missing.jsonl"
     assert error.hint.startswith("looked in /")
     assert error.hint.endswith("/missing.jsonl")
-    assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").key == "data.val_path"
+    assert failure(write(tmp_path / "a.jsonl", rows(3)), val_path="no.jsonl").key == ".val_path"
 
 
 @pytest.mark.parametrize(
@@ -196,13 +196,13 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
 
 def test_held_out_rows_must_come_from_somewhere(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(5))
-    assert "data.val_path" in failure(path, num_val=None).hint
+    assert "val_path" in failure(path, num_val=None).hint
     assert "leaves none of the 5" in failure(path, num_val=5).message
 
 
 def attempt(line):
     try:
-        return decoded(line, "rows.jsonl:1", "data.path")
+        return decoded(line, "rows.jsonl:1", ".path")
     except UserError as error:
         return error.message
 

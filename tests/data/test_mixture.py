@@ -72,9 +72,9 @@ def test_every_stretch_holds_about_the_same_mixture(sizes: list[int]) -> None:
 @pytest.mark.parametrize(
     ("parts", "where"),
     [
-        ({}, "data.parts"),
-        ({"a": part("a", 2, weight=1.0), "b": part("b", 2)}, "data.parts.b.weight"),
-        ({"a": mixture(parts={"b": part("b", 2)})}, "data.parts.a"),
+        ({}, ".parts"),
+        ({"a": part("a", 2, weight=1.0), "b": part("b", 2)}, ".parts.b.weight"),
+        ({"a": mixture(parts={"b": part("b", 2)})}, ".parts.a"),
     ],
 )
 def test_what_is_no_mixture_is_refused(parts: dict[str, Data], where: str) -> None:

@@ -72,7 +72,7 @@ def test_no_chat_template_is_a_user_error(ask):
 
 
 def test_a_refused_system_message_is_a_user_error():
-    with pytest.raises(UserError, match=r"no system role(.|\n)*data\.template\.system=null"):
+    with pytest.raises(UserError, match=r"no system role(.|\n)*set system to null"):
         Chat(system="Think.", prefill="").render(tokenizer(NO_SYSTEM), "1+1?")
 
 
@@ -100,7 +100,7 @@ def test_bos_is_in_the_prompt_ids_once():
 
 
 def test_r1_zero_must_show_the_question():
-    with pytest.raises(UserError, match=r"never shows the question(.|\n)*data\.template\.text"):
+    with pytest.raises(UserError, match=r"never shows the question(.|\n)* \.text"):
         R1Zero(text="Question:", prefill="")
 
 

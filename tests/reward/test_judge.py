@@ -86,7 +86,7 @@ def test_too_many_failures_in_a_row_end_the_run_with_the_reason() -> None:
     with pytest.raises(UserError, match="failed on 3 answers in a row: no answer") as caught:
         term(["q"] * 4, ["bbb", "bbbb", "bbbbb", "a"])
     assert (caught.value.key, caught.value.hint, caught.value.code) == (
-        "reward.terms.judge.teacher.url",
+        ".teacher.url",
         "wait",
         REWARD,
     )

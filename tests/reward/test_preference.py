@@ -92,12 +92,12 @@ def test_what_is_known_is_not_scored_again(folder: Path, monkeypatch: pytest.Mon
 def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="this is no reward model") as caught:
         Preference(path="r1:tiny", **KNOBS).check()
-    assert (caught.value.key, caught.value.code) == ("reward.terms.preference.path", MODEL)
+    assert (caught.value.key, caught.value.code) == (".path", MODEL)
     assert "LlamaForCausalLM" in str(caught.value)
     AutoModelForCausalLM.from_pretrained(resolve_model_path("r1:tiny")).save_pretrained(tmp_path)
     with pytest.raises(UserError) as caught:
         Preference(path=str(tmp_path), **KNOBS).check()  # no tokenizer
-    assert caught.value.key == "reward.terms.preference.path"
+    assert caught.value.key == ".path"
 
 
 def test_a_folder_that_is_not_there_is_found_before_anything_is_built(config: Callable[..., Any]) -> None:

@@ -172,7 +172,7 @@ def test_length_falls_and_stays_in_bounds(limit: int, buffer: int) -> None:
 
 @pytest.mark.parametrize(("max_length", "buffer"), [(None, 101), (200, 100), (300, 50)])
 def test_length_that_cannot_work_is_refused(max_length: int | None, buffer: int) -> None:
-    with pytest.raises(UserError, match=r"reward\.terms\.length\.buffer"):
+    with pytest.raises(UserError, match=r"every completion or none(.|\n)* \.buffer"):
         length([""], [""], [[0]], 100, max_length=max_length, buffer=buffer)
     assert length([""], [""], [[0]], 100, max_length=None, buffer=100) == pytest.approx([-0.01])
 

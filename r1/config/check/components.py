@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from r1.config.build import Experiment
-from r1.core.errors import DATA, MODEL, REWARD, UserError, suggest
+from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
 from r1.data.base import Data, Row, Template, has_answer
@@ -144,13 +144,13 @@ def _check_stage_columns(experiment: Experiment) -> None:
 
 def _check_verifier(experiment: Experiment) -> None:
     """The dataset's own answers must be right, or no completion ever will be; each part of a mixture on its own."""
-    for member in experiment.data.sources:
-        rows = [row for row in member.val if has_answer(row)][:NUM_VERIFIED]
+    for key, source in experiment.data.sources.items():
+        rows = [row for row in source.val if has_answer(row)][:NUM_VERIFIED]
         if rows:
-            _check_answers(member, rows)
+            _check_answers(f"{key}.verifier", source, rows)
 
 
-def _check_answers(data: Data, rows: list[Row]) -> None:
+def _check_answers(key: str, data: Data, rows: list[Row]) -> None:
     try:
         if any(data.verifier(row["answer"], row) for row in rows):
             return
@@ -159,7 +159,7 @@ def _check_answers(data: Data, rows: list[Row]) -> None:
         reason = f"the verifier cannot read these rows: {type(error).__name__} {error}"
     raise UserError(
         reason,
-        key="data.verifier",
+        key=key,
         value=rows[0]["answer"],
         hint="take the verifier that fits the data: data/verifier=exact, math or countdown",
         code=DATA,
@@ -179,20 +179,21 @@ def _check_teacher(experiment: Experiment) -> None:
 
 def _check_prefill(experiment: Experiment) -> None:
     """A tag that the template itself opens never shows up in a completion: rewards must be told to count it."""
-    for member in experiment.data.sources:
-        _check_prefill_tag(member.template, experiment.stage.tokenizer, member.val[0]["prompt"])
+    for key, source in experiment.data.sources.items():
+        _check_prefill_tag(f"{key}.template", source.template, experiment.stage.tokenizer, source.val[0]["prompt"])
 
 
-def _check_prefill_tag(template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
-    rendered = template.render(tokenizer, prompt)
+def _check_prefill_tag(key: str, template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
+    with errors_mounted_at(key):
+        rendered = template.render(tokenizer, prompt)
     opened = template_prefill(rendered).strip()
     if opened and opened not in template.prefill:
         raise UserError(
             f"the prompt ends with {opened}, so no completion can contain it and a format reward would stay at 0",
-            key="data.template.prefill",
+            key=f"{key}.prefill",
             value=template.prefill,
             expected=repr(opened),
-            hint=f"""data.template.prefill="'{opened}'" makes it count as part of each completion""",
+            hint=f"""{key}.prefill="'{opened}'" makes it count as part of each completion""",
         )
 
 
@@ -203,9 +204,10 @@ def _check_rewards(experiment: Experiment) -> None:
     """
     filters = getattr(experiment.stage, "filters", None)
     tried = [Filters([one]) for one in filters.filters] if isinstance(filters, Filters) else []
-    for term in experiment.rewards.terms.values():
+    for name, term in experiment.rewards.terms.items():
         if isinstance(term.function, Scorer):
-            term.function.check()
+            with errors_mounted_at(f"reward.terms.{name}"):
+                term.function.check()
     quick = {name: t for name, t in experiment.rewards.terms.items() if not isinstance(t.function, Scorer)}
     data = experiment.data
     firsts = {row["part"] if data.parts else None: row for row in reversed(data.val)}

@@ -50,9 +50,9 @@ class Chat:
         except TemplateError as error:
             raise UserError(
                 f"the chat template refuses the messages: {error}",
-                key="data.template.system",
+                key=".system",
                 value=self.system,
-                hint="data.template.system=null" if system else "data/template=r1_zero",
+                hint="set system to null" if system else "data/template=r1_zero",
                 code=MODEL,
             ) from error
         return str(text)

@@ -27,7 +27,7 @@ class R1Zero:
         if "{prompt}" not in text:
             raise UserError(
                 "the template never shows the question to the model",
-                key="data.template.text",
+                key=".text",
                 value=text,
                 expected="a text that contains {prompt}",
             )

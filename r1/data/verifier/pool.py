@@ -205,7 +205,6 @@ class Pool:
             self._drop(child)
         raise UserError(
             "no scoring process starts",
-            key="data.verifier",
             hint=f"see why: {sys.executable} -s -P {self.path} 0",
             code=REWARD,
         )

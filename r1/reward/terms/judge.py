@@ -77,9 +77,10 @@ class Judge(Scorer):
         except UserError as error:
             self.num_errors += 1
             if self.num_errors > self.max_errors:
+                error.mounted_at("teacher")
                 raise UserError(
                     f"the judge failed on {self.num_errors} answers in a row: {error.message}",
-                    key=f"reward.terms.judge.{error.key}",
+                    key=f".{error.key}",
                     value=error.value,
                     expected=error.expected,
                     hint=error.hint,
@@ -111,5 +112,5 @@ def make_rubric(text: str, low: float, high: float, max_chars: int, seed: int) -
     """Raises: UserError: the scale is empty."""
     if high <= low:
         message = "this scale has no two different scores"
-        raise UserError(message, key="reward.terms.judge.high", value=high, expected=f"number > {low:g} (low)")
+        raise UserError(message, key=".high", value=high, expected=f"number > {low:g} (low)")
     return Rubric(text, low, high, max_chars, seed)

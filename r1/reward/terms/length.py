@@ -28,7 +28,7 @@ def length(
     if not limit - max_completion_length < buffer <= limit:
         raise UserError(
             "this length penalty would touch every completion or none",
-            key="reward.terms.length.buffer",
+            key=".buffer",
             value=buffer,
             expected=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: the penalty starts at "
             f"{limit} - buffer, and completions have at most {max_completion_length}",

@@ -19,8 +19,6 @@ from r1.reward.scorer import Outcome, Pair, Scorer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-WHERE = "reward.terms.preference.path"
-
 
 class Preference(Scorer):
     """(score - center) * scale of a question and its answer, written in the reward model's own chat template.
@@ -85,19 +83,19 @@ class Preference(Scorer):
         try:
             config, tokenizer = self.source.load_config(), self.source.load_tokenizer()
         except UserError as error:
-            error.key = WHERE
+            error.key = ".path"
             raise
         kinds = config.architectures or []
         if config.num_labels != 1 or not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise UserError(
                 "this is no reward model",
-                key=WHERE,
+                key=".path",
                 value=f"{', '.join(kinds) or 'no architecture'} with {config.num_labels} outputs",
                 expected="a sequence-classification model with one output",
                 hint="stage=reward_model trains one from pairs",
                 code=MODEL,
             )
-        check_chat(tokenizer, WHERE)
+        check_chat(tokenizer, ".path")
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:

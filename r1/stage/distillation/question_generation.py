@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from r1.core.errors import errors_mounted_at
 from r1.data.base import Data, Row
 from r1.data.template.base import around_question
 
@@ -27,7 +28,8 @@ class QuestionPrompt:
     """
 
     def __init__(self, data: Data, tokenizer: PreTrainedTokenizerBase, single_line: bool) -> None:
-        before, behind = around_question(data.template, tokenizer)
+        with errors_mounted_at(f"{next(iter(data.sources))}.template"):
+            before, behind = around_question(data.template, tokenizer)
         self.tokenizer, self.end = tokenizer, "\n" if single_line else behind.rstrip()
         self.prompt_ids = list(tokenizer(before.rstrip(" "), add_special_tokens=False).input_ids)
         added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
