@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-LAUNCHERS = (  # rank, number of ranks, rank on this machine, this machine: r1's own and torchrun; srun
+LAUNCHERS = (  # the variables of each field of RankInfo: as r1 and torchrun set them; as srun does
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID"),
 )
@@ -13,7 +13,7 @@ LAUNCHERS = (  # rank, number of ranks, rank on this machine, this machine: r1's
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Where a process stands among those of its run."""
+    """The rank of a process, the number of ranks, its rank on its machine, and the machine's number."""
 
     rank: int = 0
     size: int = 1
@@ -22,7 +22,7 @@ class RankInfo:
 
 
 def rank_info_from_env() -> RankInfo | None:
-    """Where a launcher has put this process; None: it was started alone."""
+    """The rank that a launcher has given this process; None: no launcher started it."""
     for names in LAUNCHERS:
         if all(name in os.environ for name in names[:3]):
             return RankInfo(*(int(os.environ.get(name, 0)) for name in names))

@@ -1,8 +1,7 @@
-"""Several processes as one run. They meet: each brings a value, and each leaves with the values of all.
+"""Collectives with failure detection: all_gather with heartbeats; an error on one rank is broadcast and stops all.
 
-Between two meetings no rank waits for another, so a meeting is the one place where a rank can be missing. There it is
-known by name, and waited for as long as it shows signs of life. What ends one rank's part of the run is told to the
-others, who end theirs.
+Between two collectives no rank waits for another, so a collective is the one point where a missing rank is noticed. Its
+rank number is known there, and the others wait for it as long as it sends heartbeats.
 """
 
 from __future__ import annotations
@@ -27,202 +26,216 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]  # exported in another way
 
 T = TypeVar("T")
-ALONE = RankInfo()
-FAILED = "r1/failed"  # the store's key for the first failure
+SINGLE_PROCESS = RankInfo()
+FAILED = "r1/failed"  # the store's key of the first failure, without the prefix of ``RankGroup.store``
 HOSTNAME = socket.gethostname()
-SIGN_EVERY_S = 1.0  # seconds between two signs of life
-CAUSE_WITHIN_S = 5.0  # a broken connection is a consequence: its cause becomes known within this time
+HEARTBEAT_S = 1.0
+CAUSE_WITHIN_S = 5.0  # after a broken connection, its cause is in the store within this time
 
 
 class RankGroup:
-    """The processes of a run, as one of them sees them; alone, it meets nobody.
+    """The processes of a run. Single process: collectives are no-ops.
 
     Args:
-        place: this process's.
-        store: what all can write to and read, while they work.
-        timeout_s: a rank that is waited for and has shown no sign of life for so long has hung.
+        info: the rank of this process.
+        store: a key-value store of all ranks, with the prefix ``r1/``.
+        timeout_s: a rank that others wait for and that sends no heartbeat for this long has hung.
+
+    Attributes:
+        failure: the error that this rank ends with, once it is known.
     """
 
-    def __init__(self, place: RankInfo = ALONE, store: Store | None = None, timeout_s: float = 0) -> None:
-        self.place, self.store, self.timeout_s = place, store, timeout_s
-        self.rank, self.size = place.rank, place.size
+    def __init__(self, info: RankInfo = SINGLE_PROCESS, store: Store | None = None, timeout_s: float = 0) -> None:
+        self.info, self.store, self.timeout_s = info, store, timeout_s
+        self.rank, self.size = info.rank, info.size
         self.barrier_id = 0
-        self.ended: BaseException | None = None  # what this rank's part has ended with
-        self._signed = 0.0
-        self._seen: dict[int, tuple[bytes, float]] = {}
+        self.failure: BaseException | None = None
+        self._last_heartbeat = 0.0
+        self._seen: dict[int, tuple[bytes, float]] = {}  # of each rank: its last heartbeat, and when it was first seen
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         return self.rank == 0
 
-    # ---- meetings ----
+    # ---- collectives ----
 
     def gather(self, value: T) -> list[T]:
-        """The values of all ranks: plain containers, numbers, texts, tensors. All call this, in the same order.
+        """The values of all ranks: plain containers, numbers, strings, tensors. All ranks call it in the same order.
 
         Raises:
-            RankFailed: one of the others has failed, is gone, or has hung.
-            Interrupted: one of them was stopped before it came here.
+            RankFailed: another rank has failed, has exited, or has hung.
+            Interrupted: another rank was stopped before it came here.
         """
         if self.size == 1:
             return [value]
-        return [found["value"] for found in self._all_gather_checked({"value": value, "stop": None})]
+        return [message["value"] for message in self._all_gather_checked({"value": value, "stop": None})]
 
     def broadcast_from_rank_zero(self, function: Callable[[], T]) -> T:
-        """What the first rank makes of it; the others wait, however long it takes."""
-        return self.gather(function() if self.first else None)[0]  # type: ignore[return-value]
+        """What ``function`` returns on rank 0; the other ranks wait, however long it takes."""
+        return self.gather(function() if self.is_rank_zero else None)[0]  # type: ignore[return-value]
 
-    def _all_gather_checked(self, brought: dict[str, Any]) -> list[dict[str, Any]]:
+    def _all_gather_checked(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        # The barrier comes first: inside gloo or NCCL a rank could neither send heartbeats nor notice a missing rank.
         self._wait_for_all()
-        found = all_gather_object(brought)
-        if stops := [f["stop"] for f in found if f["stop"] is not None]:
-            self.ended = Interrupted(stops[0])
-            raise self.ended
-        return found
+        messages = all_gather_object(message)
+        if stops := [message["stop"] for message in messages if message["stop"] is not None]:
+            self.failure = Interrupted(stops[0])
+            raise self.failure
+        return messages
 
     def _wait_for_all(self) -> None:
+        """A barrier: counts the ranks that have arrived, in the store."""
         assert self.store
         self.barrier_id += 1
-        self.sign(now=True)
-        arrived, pause = self.store.add(f"meeting/{self.barrier_id}", 1), 0.0005
+        self.heartbeat(now=True)
+        key, pause = f"barrier/{self.barrier_id}", 0.0005
+        arrived = self.store.add(key, 1)
         while arrived < self.size:
             time.sleep(pause)
             pause = min(1.5 * pause, 0.05)
-            self.sign()
+            self.heartbeat()
             self._check_missing()
-            arrived = self.store.add(f"meeting/{self.barrier_id}", 0)
-        if self.first:
-            self.store.delete_key(f"meeting/{self.barrier_id - 1}")
+            arrived = self.store.add(key, 0)
+        if self.is_rank_zero:  # all ranks are here, so none still polls the key of the barrier before
+            self.store.delete_key(f"barrier/{self.barrier_id - 1}")
 
-    # ---- signs of life ----
+    # ---- heartbeats ----
 
-    def sign(self, now: bool = False) -> None:
-        """Called wherever time passes: say that this rank is alive, and learn whether another has failed.
+    def heartbeat(self, now: bool = False) -> None:
+        """Publish that this rank is alive, and check for failures; called from every long loop.
+
+        Args:
+            now: also within ``HEARTBEAT_S`` of the last one.
 
         Raises:
-            RankFailed: it has.
+            RankFailed: another rank has failed.
         """
-        if self.store is None or (time.monotonic() - self._signed < SIGN_EVERY_S and not now):
+        if self.store is None or (time.monotonic() - self._last_heartbeat < HEARTBEAT_S and not now):
             return
-        self._signed = time.monotonic()
-        self.store.set(f"alive/{self.rank}", f"{self.barrier_id} {self._signed}")
+        self._last_heartbeat = time.monotonic()
+        self.store.set(f"alive/{self.rank}", f"{self.barrier_id} {self._last_heartbeat}")
         self._check_failed()
 
     def _check_failed(self) -> None:
         assert self.store
         if self.store.check(["failed"]):
-            self.ended = RankFailed(**json.loads(self.store.get("failed")))
-            raise self.ended
+            self.failure = RankFailed(**json.loads(self.store.get("failed")))
+            raise self.failure
 
-    def _signs(self) -> Iterator[tuple[int, bytes]]:
-        """The last sign of life of each of the others."""
+    def _heartbeats(self) -> Iterator[tuple[int, bytes]]:
+        """The last heartbeat of each other rank."""
         assert self.store
         for rank in range(self.size):
             if rank != self.rank and self.store.check([f"alive/{rank}"]):
                 yield rank, self.store.get(f"alive/{rank}")
 
     def _check_missing(self) -> None:
-        """Whether those who are not here yet still show signs of life."""
+        """Raise if a rank that has not reached this barrier has sent no heartbeat for ``timeout_s``."""
         self._check_failed()
-        for rank, sign in self._signs():
+        for rank, heartbeat in self._heartbeats():
             before, since = self._seen.get(rank, (b"", 0.0))
-            if sign != before:
-                self._seen[rank] = sign, time.monotonic()
-            elif int(sign.split()[0]) < self.barrier_id and time.monotonic() - since > self.timeout_s:
+            if heartbeat != before:  # clocks differ between machines, so it is timed by this one's
+                self._seen[rank] = heartbeat, time.monotonic()
+            elif int(heartbeat.split()[0]) < self.barrier_id and time.monotonic() - since > self.timeout_s:
                 raise RankFailed(f"has shown no sign of life for {self.timeout_s:g} s", rank, code=1)
 
-    # ---- the end ----
+    # ---- failures ----
 
     @contextmanager
     def propagate_failures(self) -> Iterator[None]:
-        """What ends this rank's part is told to the others; what has ended theirs ends this one."""
+        """An error inside is published to the other ranks; this rank raises the error that started it all."""
         try:
             yield
         except BaseException as error:
-            told = self.told(error)
-            if told is error:
+            failure = self.report_failure(error)
+            if failure is error:
                 raise
-            raise told from error
+            raise failure from error
 
-    def told(self, error: BaseException) -> BaseException:
-        """Tell the others of an error, or of a stop; the error that this rank ends with."""
-        if self.store is None or self.ended:
-            return self.ended or error
+    def report_failure(self, error: BaseException) -> BaseException:
+        """Publish an error, or a stop, to the other ranks.
+
+        Returns:
+            The error that this rank ends with: another rank's, where ``error`` is only its consequence.
+        """
+        if self.store is None or self.failure:
+            return self.failure or error
         try:
             if isinstance(error, Interrupted):
-                self._all_gather_checked({"value": None, "stop": error.number})  # where the others come next
+                self._all_gather_checked({"value": None, "stop": error.number})  # at the others' next collective
             self._wait_for_cause(error)
         except Interrupted as stop:
             return stop
-        except RankFailed as others:
-            return self.ended or self._publish(others)
-        except RuntimeError as broken:  # the meeting did not take place
-            return self.told(broken)
-        if isinstance(error, TrainingHalted):  # every rank says so; the first one's word is enough
-            return self._publish(RankFailed.of(error, None, ""), error) if self.first else error
+        except RankFailed as cause:
+            return self.failure or self._publish(cause)
+        except RuntimeError as broken:  # the connection broke inside the collective
+            return self.report_failure(broken)
+        if isinstance(error, TrainingHalted):  # raised on every rank alike; rank 0 reports it, without a rank number
+            return self._publish(RankFailed.of(error, None, ""), error) if self.is_rank_zero else error
         if not isinstance(error, UserError):
             print(redact("".join(traceback.format_exception(error))), file=sys.stderr)
         return self._publish(error if isinstance(error, RankFailed) else RankFailed.of(error, self.rank, HOSTNAME))
 
     def _publish(self, failed: RankFailed, error: BaseException | None = None) -> BaseException:
         assert self.store
+        # Two ranks can fail at once: compare_set keeps the first failure.
         self.store.compare_set("failed", "", json.dumps(failed.fields, default=str))
-        self.ended = error or failed
-        return self.ended
+        self.failure = error or failed
+        return self.failure
 
     def _wait_for_cause(self, error: BaseException) -> None:
-        """A broken connection has its cause in another rank: in its own words, or in its silence.
+        """A broken connection has its cause in another rank, which publishes it, or sends no more heartbeats.
 
         Raises:
             RankFailed: the cause.
         """
-        if not broken_connection(error):
+        if not is_connection_error(error):
             self._check_failed()
             return
-        silent = dict(self._signs())
-        for _ in range(round(CAUSE_WITHIN_S / SIGN_EVERY_S)):
-            self.sign(now=True)
-            time.sleep(SIGN_EVERY_S)
-            silent = {rank: sign for rank, sign in self._signs() if silent.get(rank) == sign}
+        silent = dict(self._heartbeats())
+        for _ in range(round(CAUSE_WITHIN_S / HEARTBEAT_S)):
+            self.heartbeat(now=True)  # raises the published cause
+            time.sleep(HEARTBEAT_S)
+            silent = {rank: heartbeat for rank, heartbeat in self._heartbeats() if silent.get(rank) == heartbeat}
         if silent:
-            alone = "" if len(silent) == 1 else f", like {len(silent) - 1} more"
-            raise RankFailed(f"shows no sign of life{alone}, and the others wait", min(silent), code=1)
+            others = "" if len(silent) == 1 else f", like {len(silent) - 1} more"
+            raise RankFailed(f"shows no sign of life{others}, and the others wait", min(silent), code=1)
 
 
-def broken_connection(error: BaseException) -> bool:
+def is_connection_error(error: BaseException) -> bool:
     from torch.distributed import DistError
 
-    said = str(error)
-    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and ("gloo" in said or "NCCL" in said))
+    text = str(error)
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and ("gloo" in text or "NCCL" in text))
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """The values of all ranks, as tensors of bytes over gloo; only plain values and tensors can come out of them."""
+    """The values of all ranks, as byte tensors over gloo; unlike torch's own, it unpickles only plain values."""
     import torch
     import torch.distributed as dist
 
     buffer = io.BytesIO()
     torch.save(value, buffer)
-    mine = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    payload = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, torch.tensor([len(mine)]))
-    parts = [torch.empty(int(max(sizes)), dtype=torch.uint8) for _ in sizes]
-    dist.all_gather(parts, torch.nn.functional.pad(mine, (0, len(parts[0]) - len(mine))))
+    dist.all_gather(sizes, torch.tensor([len(payload)]))
+    payloads = [torch.empty(int(max(sizes)), dtype=torch.uint8) for _ in sizes]  # all_gather wants equal sizes
+    dist.all_gather(payloads, torch.nn.functional.pad(payload, (0, len(payloads[0]) - len(payload))))
     return [
-        torch.load(io.BytesIO(part[: int(size)].numpy().tobytes()), weights_only=True)
-        for part, size in zip(parts, sizes, strict=True)
+        torch.load(io.BytesIO(payload[: int(size)].numpy().tobytes()), weights_only=True)
+        for payload, size in zip(payloads, sizes, strict=True)
     ]
 
 
 @contextmanager
-def init_process_group(place: RankInfo, backend: str, timeout_s: float) -> Iterator[RankGroup]:
-    """This process among the others of its run; alone, nothing is connected.
+def init_process_group(info: RankInfo, backend: str, timeout_s: float) -> Iterator[RankGroup]:
+    """Connect this process to the others of its run; a single process connects to nothing.
 
     Args:
-        backend: of the tensors on the devices: gloo or nccl. What ranks tell each other goes over gloo.
+        backend: of the tensors on the devices, gloo or nccl; r1's own collectives always use gloo.
     """
-    if place.size == 1:
-        yield RankGroup(place)
+    if info.size == 1:
+        yield RankGroup(info)
         return
     import torch.distributed as dist
     from torch.distributed.distributed_c10d import PrefixStore
@@ -230,16 +243,16 @@ def init_process_group(place: RankInfo, backend: str, timeout_s: float) -> Itera
 
     from r1.distributed.rendezvous import rendezvous_env
 
-    os.environ |= {"RANK": str(place.rank), "WORLD_SIZE": str(place.size)}  # srun has other names for them
+    os.environ |= {"RANK": str(info.rank), "WORLD_SIZE": str(info.size)}  # srun has other names for them
     os.environ |= rendezvous_env(os.environ)
     timeout = timedelta(seconds=timeout_s)
     store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
-    both = backend if backend == "gloo" else f"cpu:gloo,cuda:{backend}"
-    dist.init_process_group(both, store=store, rank=place.rank, world_size=place.size, timeout=timeout)
-    ranks = RankGroup(place, PrefixStore("r1", store), timeout_s)
+    backends = backend if backend == "gloo" else f"cpu:gloo,cuda:{backend}"
+    dist.init_process_group(backends, store=store, rank=info.rank, world_size=info.size, timeout=timeout)
+    ranks = RankGroup(info, PrefixStore("r1", store), timeout_s)
     try:
         with ranks.propagate_failures():
             yield ranks
-            ranks.gather(None)  # none leaves before all are done
+            ranks.gather(None)  # no rank closes its connections while another one still uses them
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
-"""One process per device of this machine, watched over by this one.
+"""Launch one process per device of this machine and supervise them.
 
-The rendezvous store lives here, so it outlives every rank: the cause of a death is recorded in it, the other ranks read
-it there, and none is left behind.
+The rendezvous store lives in this process, so it outlives every rank: the cause of a rank's death is recorded there,
+and the other ranks read it there.
 """
 
 from __future__ import annotations
@@ -10,137 +10,100 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1.core.errors import STOP_SIGNALS, Interrupted, RankFailed
+from r1.core.errors import Interrupted, RankFailed
 from r1.core.types import Config
-from r1.distributed.collectives import FAILED
-from r1.distributed.process import kill_on_parent_death
+from r1.distributed.collectives import FAILED, HOSTNAME
+from r1.distributed.process import ChildProcess
+from r1.distributed.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
 
-
-POLL_S = 0.05
-GRACE_S = 20.0  # seconds that the others have to end on their own once one has failed
+GRACE_S = 20.0  # for the other ranks to end by themselves once one has failed
 
 
 class RankSupervisor:
-    """The processes of a run on this machine, from their start to their end.
+    """The ranks of a run on this machine, from their start to their end.
 
     Args:
         folder: the record's.
         store: the rendezvous store of all ranks.
-        close: writes the status of a run whose record was left open; returns the status that stands there.
+        finalize: writes the status of a run whose record was left open; returns the record's status.
     """
 
-    def __init__(self, folder: Path, store: TCPStore, close: Callable[[Path, str, Exception], str]) -> None:
-        self.folder, self.store, self.close = folder, store, close
-        self.processes: list[subprocess.Popen[bytes]] = []
-        self.asked: list[int] = []  # signals
+    def __init__(self, folder: Path, store: TCPStore, finalize: Callable[[Path, str, Exception], str]) -> None:
+        self.folder, self.store, self.finalize = folder, store, finalize
+        self.supervisor = Supervisor[int]()
 
-    def run(self, processes: list[subprocess.Popen[bytes]]) -> None:
-        """Wait until all have ended.
+    def run(self, task: str, environments: Sequence[dict[str, str]]) -> None:
+        """Start one process per environment, and wait until all have ended.
 
         Raises:
             RankFailed: one has failed, and then all.
             Interrupted: a signal has stopped them.
         """
-        self.processes = processes
-        try:
-            with self._passing_signals_on():
-                self._watch()
-        finally:
-            for one in processes:
-                one.kill()
-            for one in processes:
-                one.wait()
-        self._settle()
+        with self.supervisor.session():
+            ranks = [start_rank(task, environment) for environment in environments]
+            self.supervisor.running |= {child: rank for rank, child in enumerate(ranks)}
+            self._wait()
+        self._raise_outcome([child.exit_code for child in ranks])
 
-    @contextmanager
-    def _passing_signals_on(self) -> Iterator[None]:
-        before = {number: signal.signal(number, lambda number, _: self._pass_on(number)) for number in STOP_SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _wait(self) -> None:
+        """Until all ranks have ended; once one has failed, the others have ``GRACE_S``."""
+        has_failed = False
+        while self.supervisor.running:
+            failed = [(rank, child) for child, rank in self.supervisor.poll() if child.returncode]
+            if failed and not has_failed:
+                has_failed = True
+                self.supervisor.kill_running_after(GRACE_S)
+                self._record_death(*failed[0])
 
-    def _pass_on(self, number: int) -> None:
-        self.asked.append(number)
-        for one in self.processes:
-            one.send_signal(number)
-
-    def _watch(self) -> None:
-        """Until all have ended, or one has failed and the others have had their time."""
-        deadline = float("inf")
-        while any(one.poll() is None for one in self.processes) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-            dead = next((rank for rank, one in enumerate(self.processes) if one.poll()), None)
-            if dead is not None and deadline == float("inf"):
-                deadline = time.monotonic() + GRACE_S
-                self._record_death(dead)
-
-    def _record_death(self, rank: int) -> None:
-        """A process that was killed could not say so itself."""
-        code = self.processes[rank].returncode
-        if code < 0 and -code not in self.asked:
-            failed = RankFailed(f"was killed by {signal.Signals(-code).name}", rank, 128 - code, socket.gethostname())
+    def _record_death(self, rank: int, child: ChildProcess) -> None:
+        """Publish the failure of a rank that was killed and could not publish it itself."""
+        number = -child.returncode
+        if number > 0 and number not in self.supervisor.received:
+            failed = RankFailed(f"was killed by {signal.Signals(number).name}", rank, child.exit_code, HOSTNAME)
             self.store.compare_set(FAILED, "", json.dumps(failed.fields))
 
-    def _settle(self) -> None:
-        """Raise how it ended, and see that the record says so too: the process that keeps it may have been killed."""
-        codes = [128 - code if code < 0 else code for code in (one.returncode for one in self.processes)]
+    def _raise_outcome(self, codes: list[int]) -> None:
+        """Raise how the run ended, and finalize the record: the rank that writes it may have been killed."""
         if self.store.check([FAILED]):
             failed = RankFailed(**json.loads(self.store.get(FAILED)))
-            self.close(self.folder, "failed", failed)
+            self.finalize(self.folder, "failed", failed)
             raise failed
-        stops = [*self.asked, *(code - 128 for code in codes if code > 128)]
-        if stops:
+        if stops := [*self.supervisor.received, *(code - 128 for code in codes if code > 128)]:
             stop = Interrupted(stops[0])
             stop.folder = str(self.folder)
-            if self.close(self.folder, "interrupted", stop) != "finished":
+            if self.finalize(self.folder, "interrupted", stop) != "finished":
                 raise stop
         elif code := next(filter(None, codes), 0):
-            failed = RankFailed(f"ended with exit code {code} and no word", codes.index(code), code)
-            self.close(self.folder, "failed", failed)
+            failed = RankFailed(f"exited with code {code} without reporting an error", codes.index(code), code)
+            self.finalize(self.folder, "failed", failed)
             raise failed
 
 
-def process(task: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """One rank; it dies with this process."""
-    parent = os.getpid()
-    started = subprocess.Popen(
-        [sys.executable, "-m", "r1.train.rank"],
-        stdin=subprocess.PIPE,
-        stdout=2,  # stdout is for the record's folder
-        env=os.environ | environment,
-        process_group=0,  # a terminal's ^C comes to the parent alone, which passes it on once
-        preexec_fn=lambda: kill_on_parent_death(parent),
-    )
-    assert started.stdin
-    started.stdin.write(task.encode())
-    started.stdin.close()
-    return started
+def start_rank(task: str, environment: dict[str, str]) -> ChildProcess:
+    """One rank, which reads its task from stdin."""
+    return ChildProcess([sys.executable, "-m", "r1.train.rank"], os.environ | environment, stdin=task)
 
 
-def environment(cfg: Config, rank: int, port: int) -> dict[str, str]:
-    """What torchrun would tell a process; threads are shared out, and nothing leaves this machine."""
-    size = cfg["trainer"]["devices"]
-    given = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": size, "MASTER_PORT": port}
-    threads = cfg["threads"] or max(1, (os.cpu_count() or 1) // size)
-    unless_set = {"OMP_NUM_THREADS": str(threads)} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
+def rank_environment(config: Config, rank: int, port: int) -> dict[str, str]:
+    """The variables that torchrun would set; the cores are divided among the ranks, and gloo stays on this machine."""
+    size = config["trainer"]["devices"]
+    ids = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": size, "MASTER_PORT": port}
+    threads = config["threads"] or max(1, (os.cpu_count() or 1) // size)
+    defaults = {"OMP_NUM_THREADS": str(threads)} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
     return {
-        **{name: str(value) for name, value in given.items()},
-        **{name: value for name, value in unless_set.items() if name not in os.environ},
+        **{name: str(value) for name, value in ids.items()},
+        **{name: value for name, value in defaults.items() if name not in os.environ},
         "MASTER_ADDR": "127.0.0.1",
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is here, not in the first rank
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is in the launcher, not in rank 0
     }
 
 

@@ -1,4 +1,4 @@
-"""A run as a process of its own, ``python -m r1.run``, as anyone could type it; it dies with its parent."""
+"""Child processes that die with their parent, and runs as such processes: ``python -m r1.run ARGV``."""
 
 from __future__ import annotations
 
@@ -9,107 +9,93 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from r1.core.errors import STOP_SIGNALS, one_line
+from r1.core.errors import one_line
 
 RUN = [sys.executable, "-m", "r1.run"]
 LOG = "output.log"
 PR_SET_PDEATHSIG = 1
 
 
-class Process:
-    """Starts a run; what it prints is appended to ``output.log`` in its record.
+class ChildProcess(subprocess.Popen[bytes]):
+    """A process in a process group of its own, so that a terminal's ^C reaches the parent alone, which forwards it.
 
     Args:
-        argv: the command line behind ``python -m r1.run``.
-        folder: the record's.
-        env: the run's whole environment.
+        command: its argv.
+        env: its whole environment.
+        log: its output is appended to this file; None: it goes to this process's stderr.
+        stdin: its whole input.
     """
 
-    def __init__(self, argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> None:
-        self.folder, self.started = folder, time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(
+        self, command: Sequence[str], env: Mapping[str, str], log: Path | None = None, stdin: str = ""
+    ) -> None:
+        self.log, self.log_start, self.started_at = log, 0, time.monotonic()
         parent = os.getpid()
-        with (folder / LOG).open("ab") as log:
-            self._log_size = log.tell()
-            self._child = subprocess.Popen(
-                [*RUN, *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+        output: Any = log.open("ab") if log else nullcontext(2)  # stdout is for the record's folder
+        with output as file:
+            if log:
+                self.log_start = file.tell()
+            super().__init__(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=file,
                 env=env,
-                process_group=0,  # a terminal's ^C comes to the parent alone, which passes it on once
+                process_group=0,
                 preexec_fn=lambda: kill_on_parent_death(parent),
             )
-        self.send, self.kill = self._child.send_signal, self._child.kill
+        pipe: IO[bytes] = self.stdin  # type: ignore[assignment]
+        with pipe:
+            pipe.write(stdin.encode())
 
     @property
-    def ended(self) -> bool:
-        return self._child.poll() is not None
-
-    @property
-    def code(self) -> int:
-        """The exit code as a shell reports it: 128 + the signal that killed it; never 0 for a run that is not done."""
-        code = self._child.returncode
-        return 128 - code if code < 0 else code or 1
+    def exit_code(self) -> int:
+        """Of an ended process, as a shell reports it: 128 + the signal that killed it."""
+        return 128 - self.returncode if self.returncode < 0 else self.returncode
 
     @property
     def wall_s(self) -> float:
-        return round(time.monotonic() - self.started, 3)
+        return round(time.monotonic() - self.started_at, 3)
 
-    def last_words(self) -> str:
-        """The error that ends what it has printed, one line."""
-        with (self.folder / LOG).open("rb") as log:
-            log.seek(self._log_size)
-            text = log.read().decode(errors="replace")
-        return last_words(text)
+    def last_error_line(self) -> str:
+        """The error at the end of its log."""
+        assert self.log
+        with self.log.open("rb") as log:
+            log.seek(self.log_start)
+            return last_error_line(log.read().decode(errors="replace"))
+
+
+def start_run(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> ChildProcess:
+    """``python -m r1.run ARGV`` with its record in ``folder``, resumed if there is one; its output goes to ``LOG``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ChildProcess([*RUN, *argv, f"output_dir={escape_hydra(str(folder))}", "resume=auto"], env, folder / LOG)
 
 
 def shared_cores(num_runs: int) -> dict[str, str]:
-    """The environment of runs at the same time: threads that wait for a core are many times slower than none."""
+    """The environment of ``num_runs`` concurrent runs: more threads than cores make each of them many times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_runs)))}
 
 
-def output_overrides(folder: Path) -> list[str]:
-    """The overrides that make a run write its record into ``folder``, and go on with what is there."""
-    return [f"output_dir={escape_hydra(str(folder))}", "resume=auto"]
-
-
 def escape_hydra(path: str) -> str:
-    """A path as Hydra's grammar wants it outside quotes."""
+    """A path, escaped as Hydra's grammar wants it outside quotes."""
     return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)
 
 
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """The signals that have asked for a stop since the block began, in their order; none has its usual effect."""
-    received: list[int] = []
-
-    def note(number: int, _: Any) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def kill_on_parent_death(parent: int) -> None:
-    """Between fork and exec: be killed when the parent is (Linux)."""
+    """Between fork and exec: have the kernel send SIGKILL when ``parent`` dies (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # it died before prctl was called
             os._exit(1)
 
 
-def last_words(text: str) -> str:
+def last_error_line(text: str) -> str:
     """The first line of the UserError that ends a text, or the text's last line."""
     error = f"\n{text}".rpartition("\nr1: ")[2] if "\nr1: " in f"\n{text}" else text.strip().rpartition("\n")[2]
     return one_line(error.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""How a sweep is stopped: whoever started it is asked, and passes that on, once, to its runs in other processes."""
+"""Stop signals: how a sweep's process forwards them, once each, to its runs in other processes."""
 
 from __future__ import annotations
 
@@ -6,91 +6,91 @@ import fcntl
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
-from r1.core.errors import Interrupted
+from r1.core.errors import STOP_SIGNALS, Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # these come to every process of a terminal's foreground
-NOTICES = (signal.SIGUSR1, signal.SIGUSR2)  # by which a cluster says that it will soon take the machine away
-POLL_S = 0.2
+TERMINAL_SIGNALS = (signal.SIGINT, signal.SIGHUP)  # these come to every process of a terminal's foreground
+PREEMPTION_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)  # a cluster's notice that it will soon take the machine away
+WATCH_S = 0.2  # between two looks at the file of a sweep's signals
 
 
 class SweepStopSignal:
-    """What a sweep was asked by signals, in a file that its runs on the same machine look at.
+    """The signals that a sweep has received, in a file that its runs on the same machine watch.
 
-    The process that started the sweep holds a lock on the file: a run that can have it has been left alone.
+    The process that started the sweep holds a lock on the file: a run that can take the lock is an orphan.
     """
 
     parent_is_dead = False
 
     def __init__(self, file: Path) -> None:
         self.file, self.cluster_job = file, os.environ.get("SLURM_JOB_ID")
-        self._held = file.open("a")
-        fcntl.flock(self._held, fcntl.LOCK_EX)
-        self._running = False
+        self._locked_file = file.open("a")
+        fcntl.flock(self._locked_file, fcntl.LOCK_EX)
+        self._run_is_here = False
 
     def __getstate__(self) -> dict[str, Any]:
-        self.listen()  # Ray has put a handler of its own in place by the time it packs up a job
+        self.install_handlers()  # Ray has installed a handler of its own by the time it pickles a job
         return {"file": self.file, "cluster_job": self.cluster_job}
 
     # ---- in the process that started the sweep ----
 
-    def listen(self) -> None:
+    def install_handlers(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._ask)
+            for number in STOP_SIGNALS:
+                signal.signal(number, self._handle)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        at_once = self._running or bool(self.asked)
-        self._held.write(f"{number}\n")
-        self._held.flush()
-        if at_once:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        raise_now = self._run_is_here or bool(self.signals_received)
+        self._locked_file.write(f"{number}\n")
+        self._locked_file.flush()
+        if raise_now:
             raise Interrupted(number)
 
     def close(self) -> None:
-        self._held.close()
+        self._locked_file.close()
 
     @contextmanager
     def run_in_process(self) -> Iterator[None]:
-        """A run in this process: a signal ends it wherever it is, but for its steps, which have their own handler."""
-        self._running = True
+        """A run in this process: a signal interrupts it anywhere, except in its steps, which have their own handler."""
+        self._run_is_here = True
         try:
             self.check()
             yield
         finally:
-            self._running = False
+            self._run_is_here = False
 
     # ---- in any process of the sweep ----
 
     @property
     def is_same_machine(self) -> bool:
-        """Whether this process belongs to the sweep's own machine, and not to a cluster that stops it by itself."""
+        """Whether this process is on the sweep's own machine; elsewhere its cluster stops it."""
         return self.file.exists() and os.environ.get("SLURM_JOB_ID") == self.cluster_job
 
     @property
-    def asked(self) -> list[int]:
+    def signals_received(self) -> list[int]:
         return [int(number) for number in self.file.read_text().split()]
 
     def check(self) -> None:
-        """Raise Interrupted if the sweep was asked to stop."""
-        if self.is_same_machine and self.asked:
-            raise Interrupted(self.asked[0])
+        """Raise Interrupted if the sweep has received a stop signal."""
+        if self.is_same_machine and self.signals_received:
+            raise Interrupted(self.signals_received[0])
 
     @contextmanager
-    def passed_on(self) -> Iterator[None]:
-        """A run in another process: it is sent what the sweep is asked, and SIGTERM if the sweep's process dies."""
-        with suppress(OSError):  # a session's leader has no need of it
-            os.setpgid(0, 0)  # away from the terminal's ^C
+    def forward_signals(self) -> Iterator[None]:
+        """A run in another process: it gets the sweep's signals, and SIGTERM when the sweep's process dies."""
+        with suppress(OSError):  # a session leader is in a group of its own already
+            os.setpgid(0, 0)  # a terminal's ^C does not come here, so that it is forwarded once
         done = threading.Event()
-        with _handlers(SIGNALS, signal.SIG_IGN):  # what a terminal has sent this process before is forgotten
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for number in SIGNALS:
+        with signal_handlers(STOP_SIGNALS, signal.SIG_IGN):  # drops what a terminal has sent before
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            for number in STOP_SIGNALS:
                 signal.signal(number, _raise_interrupted)
             if self.is_same_machine:
                 threading.Thread(target=self._watch, args=(done,), daemon=True).start()
@@ -101,7 +101,7 @@ class SweepStopSignal:
 
     def _watch(self, done: threading.Event) -> None:
         with self.file.open() as file:
-            while not done.wait(POLL_S):
+            while not done.wait(WATCH_S):
                 for number in file.read().split():
                     os.kill(os.getpid(), int(number))
                 with suppress(BlockingIOError):
@@ -111,63 +111,62 @@ class SweepStopSignal:
                     return
 
 
+@dataclass
 class PreemptionNotice:
-    """A cluster's notice, kept until the run has stopped and saved."""
+    """A cluster's preemption notice, which waits until the run has stopped and saved.
 
-    def __init__(self) -> None:
-        self.expected = False
-        self.given: Callable[[], Any] | None = None
+    Attributes:
+        expected: the cluster has a handler for such notices.
+        requeue: that handler, which requeues the job and does not return; None: no notice has come.
+    """
 
-    def pass_on(self) -> None:
-        """To the cluster's own handler, which has the job started again and does not come back."""
-        if self.given:
-            self.given()
+    expected: bool
+    requeue: Callable[[], Any] | None = None
 
 
 @contextmanager
-def notices() -> Iterator[PreemptionNotice]:
-    """A cluster's notice that comes inside asks the run to stop as SIGTERM does."""
-    notice = PreemptionNotice()
-    theirs = {number: handler for number in NOTICES if callable(handler := signal.getsignal(number))}
-    notice.expected = bool(theirs)
+def preemption_notice() -> Iterator[PreemptionNotice]:
+    """Inside, a cluster's notice stops the run as SIGTERM does."""
+    handlers = {number: handler for number in PREEMPTION_SIGNALS if callable(handler := signal.getsignal(number))}
+    notice = PreemptionNotice(expected=bool(handlers))
 
-    def keep(number: int, frame: FrameType | None) -> None:
-        notice.given = lambda: theirs[signal.Signals(number)](number, frame)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # nothing has begun that could be saved
+    def handle(number: int, frame: FrameType | None) -> None:
+        notice.requeue = lambda: handlers[signal.Signals(number)](number, frame)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # nothing has started that could be saved
             raise Interrupted(signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with _handlers(theirs, keep):
+    with signal_handlers(handlers, handle):
         yield notice
 
 
 @contextmanager
-def stoppable() -> Iterator[SweepStopSignal]:
-    """Around a sweep. What is started inside does not get a terminal's ^C, which is passed on to the runs once."""
+def sweep_stop_signal() -> Iterator[SweepStopSignal]:
+    """Around a sweep. A terminal's ^C does not reach the processes started inside; it is forwarded to the runs once."""
     idle = threading.Event()
-    threading.Thread(target=idle.wait, daemon=True).start()  # takes the signals that this thread blocks for its heirs
-    with TemporaryDirectory(prefix="r1-") as folder, _handlers(SIGNALS, signal.SIG_DFL):
-        stop = SweepStopSignal(Path(folder) / "asked")
-        stop.listen()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+    threading.Thread(target=idle.wait, daemon=True).start()  # this thread takes the signals that are blocked below
+    with TemporaryDirectory(prefix="r1-") as folder, signal_handlers(STOP_SIGNALS, signal.SIG_DFL):
+        stop = SweepStopSignal(Path(folder) / "signals")
+        stop.install_handlers()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, TERMINAL_SIGNALS)  # child processes inherit it
         try:
             yield stop
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             idle.set()
             stop.close()
 
 
-def _raise_interrupted(number: int, frame: FrameType | None) -> None:
-    raise Interrupted(number)
-
-
 @contextmanager
-def _handlers(numbers: Any, handler: Any) -> Iterator[None]:
-    """Other handlers for these signals inside."""
+def signal_handlers(numbers: Iterable[int], handler: Any) -> Iterator[None]:
+    """``handler`` for these signals inside; the earlier handlers are restored."""
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+def _raise_interrupted(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(number)

@@ -1,4 +1,4 @@
-"""A run as a Slurm job: where its processes meet, and how the job is started again when it loses its machines."""
+"""A run as a Slurm job: the job is requeued when it loses its machines."""
 
 from __future__ import annotations
 
@@ -11,44 +11,43 @@ from contextlib import contextmanager
 from types import FrameType
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
-from r1.distributed.signals import notices
+from r1.distributed.signals import preemption_notice
 
-NOTICE = signal.SIGUSR2  # by which Slurm, asked with --signal, says that it will soon take the machines away
-
-OWNER = "R1_SLURM_OWNER"  # job and process that has the job started again: those that it starts leave it to it
+NOTICE = signal.SIGUSR2  # sent by Slurm (option --signal) before it takes the machines away
+OWNER = "R1_SLURM_OWNER"  # <job>.<pid> of the one process that requeues the job; its children inherit the variable
 
 
 @contextmanager
 def requeue_on_preemption() -> Iterator[None]:
-    """Around a command: a notice stops it as SIGTERM does, and the job is queued once more.
+    """Around a command: a notice stops it as SIGTERM does, and the job is requeued.
 
-    So it is where Slurm says that the SIGTERM was a preemption's; one of ``scancel`` or of the time limit is the end.
-    What was stopped has been saved by then, and its records are closed.
+    A SIGTERM requeues it only if Slurm reports a preemption; after ``scancel`` or the time limit the job stays ended.
+    The run has been saved by then, and its record is closed.
     """
     if not (job := os.environ.get("SLURM_JOB_ID")):
         yield
         return
-    own = f"{job}.{os.getpid()}"
+    this_process = f"{job}.{os.getpid()}"
     owner = os.environ.get(OWNER, "")
-    if owner != own and owner.startswith(f"{job}."):  # Slurm tells every process, and that one passes it on
+    if owner != this_process and owner.startswith(f"{job}."):  # Slurm signals every process; the owner forwards it
         signal.signal(NOTICE, signal.SIG_IGN)
         yield
         return
-    os.environ[OWNER] = own
+    os.environ[OWNER] = this_process
     signal.signal(NOTICE, _requeue)
-    with notices() as notice:
+    with preemption_notice() as notice:
         try:
             yield
         except SystemExit as end:
-            if end.code and notice.given:
-                notice.pass_on()
-            elif end.code == 128 + signal.SIGTERM and _preempted(job):  # Slurm starts no job again that ends in time
+            if end.code and notice.requeue:
+                notice.requeue()
+            elif end.code == 128 + signal.SIGTERM and _is_preempted(job):  # Slurm requeues no job that ends in time
                 _requeue(signal.SIGTERM, None)
             raise
 
 
-def _preempted(job: str) -> bool:
-    """Whether another job takes the machines of this one away, since it was started last."""
+def _is_preempted(job: str) -> bool:
+    """Whether another job takes this job's machines away, since its last start."""
     shown = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False)
     fields = dict(field.split("=", 1) for field in shown.stdout.split() if "=" in field)
     when = fields.get("PreemptTime", "None")
@@ -56,10 +55,11 @@ def _preempted(job: str) -> bool:
 
 
 def _requeue(number: int, frame: FrameType | None) -> None:
-    """One process asks for all of them: the one that has closed the record."""
+    """Rank 0, which has closed the record, requeues the job for all ranks."""
     if (rank_info_from_env() or RankInfo()).rank:
         return
     job = os.environ["SLURM_JOB_ID"]
-    asked = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
-    said = f"does not start it again: {asked.stderr.strip()}" if asked.returncode else "will start it again"
-    print(f"r1  job {job} was stopped by {signal.Signals(number).name}, and Slurm {said}", file=sys.stderr, flush=True)
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
+    result = f"does not start it again: {done.stderr.strip()}" if done.returncode else "will start it again"
+    reason = signal.Signals(number).name
+    print(f"r1  job {job} was stopped by {reason}, and Slurm {result}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The runs of a sweep as Hydra's launchers call them: in this process one by one, or in others, several at once."""
+"""The runs of a sweep as jobs of Hydra's launchers: one by one in this process, or several at once in workers."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from r1.config.hydra_adapter import HydraConfig
 from r1.core.errors import Interrupted, UserError, one_line
 from r1.core.secrets import redact
 from r1.distributed.process import shared_cores
-from r1.distributed.signals import PreemptionNotice, SweepStopSignal, notices
+from r1.distributed.signals import PreemptionNotice, SweepStopSignal, preemption_notice
 
 Execute = Callable[[dict[str, Any], list[str]], Any]
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a run ended; no number, so that no sweeper takes it for a result.
+    """Result of one Hydra job. Not a float: a sweeper would treat that as the objective.
 
     Attributes:
-        code: the exit code that the run would have had alone.
+        code: the exit code that the run would have alone.
         folder: its record, if it finished.
-        error: why it did not, one line.
-        here: it ran in the process that started the sweep, and has printed all this.
+        error: why it did not finish, one line.
+        in_worker: it ran in another process than the sweep's, which has yet to print its result.
     """
 
     code: int
     folder: str | None = None
     error: str = ""
-    here: bool = True
+    in_worker: bool = False
 
 
 class Job:
@@ -51,56 +51,58 @@ class Job:
 
     def __init__(self, execute: Execute, argv: list[str], num_runs: int, stop: SweepStopSignal) -> None:
         self.execute, self.argv, self.num_runs, self.stop = execute, argv, num_runs, stop
-        self.here, self.out = True, sys.stdout  # launchers write on stdout, too: theirs is another while they run
+        self.in_worker, self.out = False, sys.stdout  # while launchers run, sys.stdout is redirected: they write to it
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"here": False, "out": None}  # what is packed up runs in another process
+        return self.__dict__ | {"in_worker": True, "out": None}  # a job is pickled to run in a worker
 
     def __call__(self, cfg: DictConfig) -> JobResult:
         config = {str(key): value for key, value in OmegaConf.to_container(cfg, resolve=True).items()}  # type: ignore[union-attr]
-        return self._run_in_process(config) if self.here else self._run_in_worker(config)
+        return self._run_in_worker(config) if self.in_worker else self._run_in_process(config)
 
     def _run_in_process(self, config: dict[str, Any]) -> JobResult:
         try:
             with self.stop.run_in_process():
-                ended = run_and_report_errors(self.execute, config, task_overrides())
-        except Interrupted as stop:  # only a signal keeps the other runs of a sweep from theirs
+                result = run_and_report_errors(self.execute, config, task_overrides())
+        except Interrupted as stop:  # a failed run does not end the sweep; a signal does
             sys.exit(stop.code)
-        if ended.folder:
-            print(ended.folder, file=self.out, flush=True)
-        return ended
+        if result.folder:
+            print(result.folder, file=self.out, flush=True)
+        return result
 
     def _run_in_worker(self, config: dict[str, Any]) -> JobResult:
         sys.argv = self.argv
-        if self.stop.is_same_machine and not config["threads"]:  # before torch looks: the runs share the cores
-            os.environ.update(shared_cores(self.num_runs))
-        with tagged(f"[{HydraConfig.get().job.num}] "), self.stop.passed_on(), notices() as notice:
-            ended = self._noticed(config, notice)
-        if (
-            self.stop.parent_is_dead
-        ):  # nobody waits for the result; joblib's processes would wait for more work for ever
-            os._exit(ended.code)
-        return ended
+        if self.stop.is_same_machine and not config["threads"]:
+            os.environ.update(shared_cores(self.num_runs))  # before torch is imported and reads it
+        prefix = f"[{HydraConfig.get().job.num}] "
+        with prefixed_stderr(prefix), self.stop.forward_signals(), preemption_notice() as notice:
+            result = self._run_or_resume(config, notice)
+        if self.stop.parent_is_dead:  # a joblib worker would wait for more work for ever
+            os._exit(result.code)
+        return result
 
-    def _noticed(self, config: dict[str, Any], notice: PreemptionNotice) -> JobResult:
-        """A run in another process, which goes on in its record where a cluster has stopped it before."""
+    def _run_or_resume(self, config: dict[str, Any], notice: PreemptionNotice) -> JobResult:
+        """A run in a worker; where its cluster has preempted it before, it resumes in the same record."""
         stopped = Path(HydraConfig.get().runtime.output_dir) / f"{HydraConfig.get().job.id}.stopped"
         if notice.expected and stopped.is_file():
             config |= {"output_dir": stopped.read_text(), "resume": "auto"}
         try:
             self.stop.check()
-            ended = run_and_report_errors(self.execute, config, task_overrides())
+            result = run_and_report_errors(self.execute, config, task_overrides())
         except Interrupted as stop:
             if notice.expected and stop.folder:
                 stopped.write_text(stop.folder)
-            notice.pass_on()
-            return JobResult(stop.code, error=f"stopped by {stop}, {stop.folder or 'before it began'}", here=False)
+            if notice.requeue:
+                notice.requeue()
+            return JobResult(
+                stop.code, error=f"stopped by {stop}, {stop.folder or 'before it started'}", in_worker=True
+            )
         stopped.unlink(missing_ok=True)
-        return replace(ended, here=False)
+        return replace(result, in_worker=True)
 
 
 def run_and_report_errors(execute: Execute, config: dict[str, Any], overrides: list[str]) -> JobResult:
-    """One run; whatever goes wrong is printed.
+    """One run; its errors are printed.
 
     Raises:
         Interrupted: a signal stopped it.
@@ -108,14 +110,14 @@ def run_and_report_errors(execute: Execute, config: dict[str, Any], overrides: l
     try:
         folder = execute(config, overrides)
     except UserError as error:
-        from r1.core.console import console  # which takes its time
+        from r1.core.console import console  # slow to import
 
         if not console.quiet:
             print(f"r1: {error}", file=sys.stderr)
         return JobResult(error.code, error=one_line(str(error)))
     except Interrupted:
         raise
-    except Exception as error:  # a bug; Hydra would add a line with all overrides
+    except Exception as error:  # a bug; raised, Hydra would print it with a line of all overrides
         print(redact(traceback.format_exc()), file=sys.stderr)
         return JobResult(1, error=one_line(f"{type(error).__name__}: {error}"))
     return JobResult(0, str(folder) if folder else None)
@@ -126,23 +128,22 @@ def task_overrides() -> list[str]:
 
 
 class PrefixedStream(io.TextIOBase):
-    """A stream whose lines begin with a tag, written whole, so that those of several runs do not mix."""
+    """Writes complete lines only, each with a prefix, so that the lines of concurrent runs do not mix."""
 
-    def __init__(self, stream: TextIO, tag: str) -> None:
-        self.stream, self.tag, self.rest = stream, tag, ""
+    def __init__(self, stream: TextIO, prefix: str) -> None:
+        self.stream, self.prefix, self.rest = stream, prefix, ""
 
     def write(self, text: str) -> int:
         *lines, self.rest = (self.rest + text).split("\n")
         if lines:
-            self.stream.write("".join(f"{self.tag}{line}\n" for line in lines))
+            self.stream.write("".join(f"{self.prefix}{line}\n" for line in lines))
             self.stream.flush()
         return len(text)
 
 
 @contextmanager
-def tagged(tag: str) -> Iterator[None]:
-    """stderr with a tag before every line."""
-    stream = PrefixedStream(sys.stderr, tag)
+def prefixed_stderr(prefix: str) -> Iterator[None]:
+    stream = PrefixedStream(sys.stderr, prefix)
     with redirect_stderr(stream):
         try:
             yield

@@ -18,6 +18,7 @@ from r1.core.seeds import batch_indices, derive_seed
 from r1.core.statistics import Estimate
 from r1.data.base import Data, Row
 from r1.distributed.collectives import RankGroup
+from r1.distributed.sharding import ShardedPolicy
 from r1.model import loading as models
 from r1.model.forward import Forward
 from r1.model.loading import Model
@@ -131,8 +132,9 @@ class Stage(L.LightningModule):
 
     def export_policy(self, folder: Path, go_on: bool = False) -> None:
         """The first process exports the policy, with ``go_on`` to train on afterwards; every one must come here."""
-        policy = getattr(self.trainer.strategy, "gathered", lambda: self.policy)()
-        if self.ranks.first:
+        strategy = self.trainer.strategy
+        policy = strategy.gather_policy() if isinstance(strategy, ShardedPolicy) else self.policy
+        if self.ranks.is_rank_zero:
             self.export(policy, folder, go_on)
 
     def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
@@ -141,7 +143,8 @@ class Stage(L.LightningModule):
 
     def summon_full_params(self) -> AbstractContextManager[None]:
         """Inside, every device has all weights of the policy; every one must come here."""
-        return getattr(self.trainer.strategy, "unsharded", nullcontext)()  # type: ignore[no-any-return]
+        strategy = self.trainer.strategy
+        return strategy.full_params() if isinstance(strategy, ShardedPolicy) else nullcontext()
 
     def update_engine(self) -> None:
         """From here on the engine samples with the policy as it is now; every device must come here."""
@@ -262,7 +265,7 @@ class Stage(L.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Dropout is the one thing that draws from the global generator: it is keyed like every other draw."""
         part = batch_idx % self.plan.num_micro_batches
-        self.ranks.sign()
+        self.ranks.heartbeat()
         torch.manual_seed(derive_seed(self.seed, "dropout", self.trainer.global_step, part, self.trainer.global_rank))
 
     def configure_gradient_clipping(

@@ -104,7 +104,7 @@ class DistillDirect(Distill):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.trainer.global_step == 0 and self.ranks.first:
+        if self.trainer.global_step == 0 and self.ranks.is_rank_zero:
             counts = self.question_counts
             shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}
             self.report({"questions/written": float(counts["written"])} | shares)

@@ -205,7 +205,7 @@ class Grpo(Stage):
         return {
             "num_tokens": self.num_tokens,
             "experience": to_state(self.experience) if self.experience and used_again else None,
-            "reference": self.reference.state() if self.reference and self.ranks.first else None,
+            "reference": self.reference.state() if self.reference and self.ranks.is_rank_zero else None,
             "ahead": self.ahead.state(step) if self.ahead else None,
         }
 

@@ -1,29 +1,29 @@
-"""What a strategy is: how the devices of a run share its model, in Lightning's terms."""
+"""A strategy: how the devices of a run share its model, and the Lightning strategy that does it."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy as LightningStrategy
 
 
 class Strategy:
-    """What can be known of it without making it.
+    """The class attributes are checked against the config before anything is built.
 
     Attributes:
-        several: it takes more than one device.
-        sharded: no device holds the whole model while it trains.
-        float32: it trains weights in float32 alone.
-        package: what it needs besides r1's own dependencies.
+        multi_device: supports more than one device.
+        sharded: no device holds the whole model during training.
+        requires_float32: trains float32 weights only.
+        package: an optional package that it needs.
     """
 
-    several: bool = True
-    sharded: bool = False
-    float32: bool = False
-    package: str | None = None
+    multi_device: ClassVar[bool] = True
+    sharded: ClassVar[bool] = False
+    requires_float32: ClassVar[bool] = False
+    package: ClassVar[str | None] = None
 
     def lightning(self, timeout: timedelta) -> LightningStrategy | str:
-        """The Trainer's strategy; a device that waits for another longer than ``timeout`` gives up."""
+        """The Trainer's strategy; a device that waits for another longer than ``timeout`` fails."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""One full copy of the model per device, gradients averaged (PyTorch's DistributedDataParallel)."""
+"""A full replica of the model per device, gradients all-reduced (PyTorch's DistributedDataParallel)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Ddp(Strategy):
-    """The gradient is summed once per optimizer step, after its last micro-batch."""
+    """The gradient is all-reduced once per optimizer step, after its last micro-batch."""
 
     def lightning(self, timeout: timedelta) -> DDPStrategy:
         from lightning.pytorch.strategies import DDPStrategy

@@ -1,7 +1,7 @@
-"""Gradients and optimizer state sharded over the devices, a whole copy of the weights on each (DeepSpeed's ZeRO 1, 2).
+"""Optimizer state and gradients sharded over the devices, a full copy of the weights on each (DeepSpeed's ZeRO 1, 2).
 
-DeepSpeed's engine goes backward and steps; r1 says when, how gradients are normalised and where they are clipped. A
-checkpoint is what one device would have saved, so any other strategy can go on from it.
+DeepSpeed's engine runs the backward pass and the optimizer step; r1 normalises and clips the gradient. A checkpoint is
+the one that a single device would have saved, so any other strategy can resume from it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from r1.distributed.sharding import ShardedGradient
 from r1.strategy.base import Strategy
 from r1.strategy.fsdp import FullModel
 
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
     import lightning as L
     from torch.optim import Optimizer
 
-MOMENTS = ("exp_avg", "exp_avg_sq")  # what AdamW keeps of each weight
+MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of each weight
 
 
 class DeepSpeed(Strategy):
-    """Args: stage: 1 shards the optimizer's state, 2 the gradients, too."""
+    """Args: stage: 1 shards the optimizer state, 2 also the gradients."""
 
-    float32 = True  # the weights of half precision have masters, which no checkpoint of the others holds
+    requires_float32 = True  # half precision needs float32 master weights, which other strategies' checkpoints lack
     package = "deepspeed"
 
     def __init__(self, *, stage: Annotated[int, Interval(ge=1, le=2)]) -> None:
@@ -44,8 +45,8 @@ class DeepSpeed(Strategy):
         return Zero(self.stage, timeout)
 
 
-class Zero(DDPStrategy):
-    """Lightning's own strategy for DeepSpeed takes CUDA alone, and leaves clipping and checkpoints to DeepSpeed."""
+class Zero(DDPStrategy, ShardedGradient):
+    """Unlike Lightning's DeepSpeedStrategy: runs on CPUs, too, and leaves clipping and checkpoints to r1."""
 
     engine: Any = None
 
@@ -54,27 +55,27 @@ class Zero(DDPStrategy):
         self.stage = stage
 
     def configure_ddp(self) -> None:
-        """Nothing: gradients are summed by DeepSpeed, which needs the optimizer first."""
+        """Nothing: DeepSpeed reduces the gradients, and wraps the model once there is an optimizer."""
 
     def setup(self, trainer: L.Trainer) -> None:
         super().setup(trainer)
         if trainer.state.fn == TrainerFn.FITTING:
-            self._start()
+            self._initialize_engine()
 
-    def _start(self) -> None:
+    def _initialize_engine(self) -> None:
         os.environ.setdefault("DS_ACCELERATOR", self.root_device.type)
         os.environ.setdefault("LOCAL_RANK", str(self.local_rank))
         warnings.filterwarnings("ignore", message="`torch.distributed.all_gather_into_tensor`", category=FutureWarning)
         import deepspeed
 
         config = {
-            "train_micro_batch_size_per_gpu": 1,  # r1's loss has its normaliser already
+            "train_micro_batch_size_per_gpu": 1,  # r1's loss is normalised already: DeepSpeed must not divide again
             "zero_optimization": {"stage": self.stage, "overlap_comm": False, "contiguous_gradients": False},
             "zero_allow_untested_optimizer": True,
-            "gradient_clipping": 1.0,  # set at every step
+            "gradient_clipping": 1.0,  # clip_grad_norm sets it at every step
         }
         policy: Any = self.lightning_module.policy  # type: ignore[union-attr]
-        with redirect_stdout(sys.stderr):  # it prints
+        with redirect_stdout(sys.stderr):  # stdout is for the record's folder
             self.engine, *_ = deepspeed.initialize(
                 model=FullModel(policy), optimizer=self.optimizers[0], config=config, dist_init_required=False
             )
@@ -95,11 +96,11 @@ class Zero(DDPStrategy):
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
-        """A micro-batch with others behind it."""
+        """Around a micro-batch that is not the last of its optimizer step."""
         self.engine.set_gradient_accumulation_boundary(False)
         try:
             yield
-            self.engine.step()  # counts it
+            self.engine.step()  # not at a boundary: it only counts the micro-batch
         finally:
             self.engine.set_gradient_accumulation_boundary(True)
 
@@ -109,52 +110,54 @@ class Zero(DDPStrategy):
         self.engine.step()
         return result
 
-    def clip_grad_norm(self, limit: float) -> Tensor:
-        """The norm of the gradient, infinite where it is not finite; the step to come is clipped to ``limit``."""
+    def clip_grad_norm(self, max_norm: float) -> Tensor:
         norm: Tensor = self.engine.optimizer.scaled_global_norm()
-        self.engine.optimizer.clip_grad = limit
+        self.engine.optimizer.clip_grad = max_norm
         return norm
 
-    # ---- checkpoints: as AdamW keeps its state without shards ----
+    # ---- checkpoints: in the form of an unsharded AdamW ----
 
-    def _groups(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """This device's flat part of each group of weights, and the weights themselves."""
+    def _partitions(self) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """For each parameter group: this device's partition of the flattened weights, (n / devices,), and the weights.
+
+        ZeRO concatenates the flattened weights of a group, pads them, and gives each device an equal slice.
+        """
         zero = self.engine.optimizer
         return zip(zero.single_partition_of_fp32_groups, zero.bit16_groups, strict=True)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """Whole on the first process, which saves it."""
+        """The full state on rank 0, which saves it; the others have no ``state``."""
         adamw = self.engine.optimizer.optimizer
         states: dict[int, dict[str, Tensor]] = {}
         groups = []
-        for (flat, weights), knobs in zip(self._groups(), adamw.state_dict()["param_groups"], strict=True):
-            groups.append(knobs | {"params": list(range(len(states), len(states) + len(weights)))})
-            whole = {name: self._gathered(adamw.state[flat][name]) for name in MOMENTS}
+        for (partition, weights), options in zip(self._partitions(), adamw.state_dict()["param_groups"], strict=True):
+            groups.append(options | {"params": list(range(len(states), len(states) + len(weights)))})
+            flat = {name: self._gather(adamw.state[partition][name]) for name in MOMENTS}
             ends = list(accumulate(weight.numel() for weight in weights))
             for weight, end in zip(weights, ends, strict=True) if self.global_rank == 0 else ():
-                part = slice(end - weight.numel(), end)
-                moments = {name: value[part].view_as(weight).clone() for name, value in whole.items()}
-                states[len(states)] = {"step": adamw.state[flat]["step"].cpu().clone(), **moments}
+                span = slice(end - weight.numel(), end)
+                moments = {name: value[span].view_as(weight).clone() for name, value in flat.items()}
+                states[len(states)] = {"step": adamw.state[partition]["step"].cpu().clone(), **moments}
         return {"state": states, "param_groups": groups}
 
-    def _gathered(self, part: Tensor) -> Tensor:
-        """(n,) in the first process's own memory: it need not fit on a device."""
-        mine = part.cpu()
+    def _gather(self, partition: Tensor) -> Tensor:
+        """(n,) on rank 0, in CPU memory: it need not fit on a device."""
+        local = partition.cpu()
         if self.world_size == 1:
-            return mine
-        parts = [torch.empty_like(mine) for _ in range(self.world_size)] if self.global_rank == 0 else None
-        torch.distributed.gather(mine, parts)
-        return torch.cat(parts) if parts else mine
+            return local
+        partitions = [torch.empty_like(local) for _ in range(self.world_size)] if self.global_rank == 0 else None
+        torch.distributed.gather(local, partitions)
+        return torch.cat(partitions) if partitions else local
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        (held,) = checkpoint["optimizer_states"]
+        (saved,) = checkpoint["optimizer_states"]
         adamw = self.engine.optimizer.optimizer
-        for (flat, _), own, saved in zip(self._groups(), adamw.param_groups, held["param_groups"], strict=True):
-            own |= {name: value for name, value in saved.items() if name != "params"}
-            states = [held["state"][number] for number in saved["params"]]
-            start = self.global_rank * flat.numel()
+        groups = zip(self._partitions(), adamw.param_groups, saved["param_groups"], strict=True)
+        for (partition, _), group, saved_group in groups:
+            group |= {name: value for name, value in saved_group.items() if name != "params"}
+            states = [saved["state"][index] for index in saved_group["params"]]
+            size, start = partition.numel(), self.global_rank * partition.numel()
             for name in MOMENTS:
-                whole = torch.cat([state[name].flatten() for state in states])
-                mine = whole[start : start + flat.numel()]
-                adamw.state[flat][name] = torch.nn.functional.pad(mine, (0, flat.numel() - mine.numel())).to(flat)
-            adamw.state[flat]["step"] = states[0]["step"].clone()
+                local = torch.cat([state[name].flatten() for state in states])[start : start + size]
+                adamw.state[partition][name] = torch.nn.functional.pad(local, (0, size - len(local))).to(partition)
+            adamw.state[partition]["step"] = states[0]["step"].clone()

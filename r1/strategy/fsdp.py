@@ -1,9 +1,9 @@
 """Parameters, gradients and optimizer state sharded over the devices (FSDP2, PyTorch's ``fully_shard``).
 
-A layer's weights are gathered when it is used and dropped behind it. To sample, all weights are gathered once and kept
-until the rollouts are made: token by token would gather the model once per token. That takes the memory of one whole
-copy of the weights, in their own precision, on every device and beside its shards, while nothing of a training step
-(gradients, activations) is there.
+In training each layer is all-gathered before its forward and backward pass and freed afterwards. For rollouts all
+layers are gathered once and stay until the rollouts are done: otherwise every decoded token would gather them again.
+That costs the memory of one full copy of the weights per device, in addition to its shards, at a time when there are
+neither gradients nor activations.
 """
 
 from __future__ import annotations
@@ -20,11 +20,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.distributed.sharding import ShardedPolicy
 from r1.model.forward import unwrap_peft
 from r1.strategy import shards
 from r1.strategy.base import Strategy
-from r1.strategy.shards import by_name
+from r1.strategy.shards import META, by_name
 
 if TYPE_CHECKING:
     import lightning as L
@@ -37,11 +49,15 @@ class Fsdp(Strategy):
     sharded = True
 
     def lightning(self, timeout: timedelta) -> FullyShard:
-        return FullyShard(timeout)
+        return FullyShard((rank_info_from_env() or RankInfo()).size, timeout)
 
 
 class FullModel(nn.Module):
-    """What the policy is called through: the root of the sharding, whatever part of the policy is used inside."""
+    """The root module of the sharding. Every use of the policy is a function that is called through ``forward``.
+
+    FSDP2 gathers the root's own parameters in its forward hooks, so code that uses only a part of the policy (its body,
+    its head) must run inside of a forward pass of the root.
+    """
 
     def __init__(self, policy: nn.Module) -> None:
         super().__init__()
@@ -51,52 +67,48 @@ class FullModel(nn.Module):
         return function(*args, **kwargs)
 
 
-class FullyShard(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, which leaves the sharding itself to its user."""
+class FullyShard(ModelParallelStrategy, ShardedPolicy):
+    """Lightning's strategy for FSDP2, which leaves ``fully_shard`` to its user.
 
-    def __init__(self, timeout: timedelta) -> None:
-        super().__init__(tensor_parallel_size=1, timeout=timeout)
-        self.whole: FullModel | None = None
-        self.beside: Any = None  # the processes once more, to write checkpoints in the background
+    Args:
+        num_devices: of the run.
+    """
 
-    def setup_environment(self) -> None:
-        self._data_parallel_size = self.num_nodes * self.num_processes
-        super().setup_environment()
+    def __init__(self, num_devices: int, timeout: timedelta) -> None:
+        super().__init__(data_parallel_size=num_devices, tensor_parallel_size=1, timeout=timeout)
+        self.root: FullModel | None = None
+        self.checkpoint_group: Any = None  # a second process group: background writes do not mix with training's calls
 
     def setup(self, trainer: L.Trainer) -> None:
-        if self.whole is None:
+        if self.root is None:
             self._shard(self.lightning_module.policy)  # type: ignore[union-attr, arg-type]
         super().setup(trainer)
 
     def _shard(self, policy: PreTrainedModel) -> None:
-        from torch.distributed.fsdp import fully_shard
-
-        self.empty = copy.deepcopy(policy).to("meta")  # type: ignore[arg-type]  # its shape alone, to export it by
+        self.meta_policy = copy.deepcopy(policy).to("meta")  # type: ignore[arg-type]  # shapes only, for gather_policy
         policy.to(self.root_device)  # type: ignore[arg-type]  # transformers hides torch's signature
         mesh, layers = self.device_mesh["data_parallel"], policy._no_split_modules or []
         sharded: list[Any] = [module for module in policy.modules() if type(module).__name__ in layers]
         for layer in sharded:
             fully_shard(layer, mesh=mesh)
-        self.whole = FullModel(policy)
-        fully_shard(self.whole, mesh=mesh)
-        # said, not remembered from the forward passes: those of rollouts and validations are not as many on each device
-        for before, module in pairwise([self.whole, *sharded, self.whole]):
+        self.root = FullModel(policy)
+        fully_shard(self.root, mesh=mesh)
+        # Prefetching is set explicitly: by default it follows the recorded order of forward passes, of which rollouts
+        # and validations make a different number on each device.
+        for before, module in pairwise([self.root, *sharded, self.root]):
             module.set_modules_to_backward_prefetch([before])  # type: ignore[operator]
-        self.whole(lambda: None)  # the first call finds the root, and gathers what is its own
-        self.whole.reshard()  # type: ignore[operator]
+        self.root(lambda: None)  # lazy initialization: the first call determines the root, and gathers its parameters
+        self.root.reshard()  # type: ignore[operator]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Any:
-        assert self.whole
+        assert self.root
         assert self.lightning_module
         with self.precision_plugin.train_step_context():
-            return self.whole(self.lightning_module.training_step, *args, **kwargs)
+            return self.root(self.lightning_module.training_step, *args, **kwargs)
 
     @contextmanager
-    def unsharded(self) -> Iterator[None]:
-        """Inside, every device has all weights, and using them takes no communication."""
-        from torch.distributed.fsdp import FSDPModule
-
-        sharded = [module for module in self.whole.modules() if isinstance(module, FSDPModule)] if self.whole else []
+    def full_params(self) -> Iterator[None]:
+        sharded = [module for module in self.root.modules() if isinstance(module, FSDPModule)] if self.root else []
         for module in sharded:
             module.set_reshard_after_forward(False, recurse=False)
             module.unshard()
@@ -107,62 +119,47 @@ class FullyShard(ModelParallelStrategy):
                 module.set_reshard_after_forward(not isinstance(module, FullModel), recurse=False)
                 module.reshard()
 
-    def gathered(self) -> PreTrainedModel:
-        """The policy as a model of its own, on the CPU, whole on the first process; every one must come here."""
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
+    def gather_policy(self) -> PreTrainedModel:
         assert self.lightning_module
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(self.lightning_module.policy, options=options)  # type: ignore[arg-type]
-        model: PreTrainedModel = copy.deepcopy(self.empty)
+        model: PreTrainedModel = copy.deepcopy(self.meta_policy)
         if weights:
             model.load_state_dict(weights, assign=True)
             unwrap_peft(model).tie_weights()  # type: ignore[no-untyped-call]
         return model
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
-        """Every process its shards; an error is kept, not raised, for the other processes wait behind it."""
-        from torch.distributed.checkpoint.api import CheckpointException
-
+        """Each rank writes its shards. An error is stored, not raised: the other ranks wait in the next collective."""
         io: Any = self.checkpoint_io
         if io.in_background:
-            self.beside = self.beside or torch.distributed.new_group(backend="gloo")
-            io.write = partial(self._write_shards, io.copied(checkpoint), Path(filepath))
+            self.checkpoint_group = self.checkpoint_group or torch.distributed.new_group(backend="gloo")
+            io.write = partial(self._write_shards, shards.copy_to_cpu(checkpoint), Path(filepath))
             return
         try:
             super().save_checkpoint(checkpoint, filepath, storage_options)
         except (OSError, CheckpointException) as error:
             io.error = OSError(str(error))
 
-    def _write_shards(self, held: dict[str, Any], folder: Path) -> None:
-        """In the background, where the processes tell each other nothing on the way that training takes."""
-        from torch.distributed.checkpoint.api import CheckpointException
-        from torch.distributed.checkpoint.state_dict_saver import save
-
+    def _write_shards(self, checkpoint: dict[str, Any], folder: Path) -> None:
+        """Runs in a background thread."""
         folder.mkdir(exist_ok=True)
-        state = {"state_dict": held.pop("state_dict")}
-        state |= {f"optimizer_{i}": optimizer for i, optimizer in enumerate(held.pop("optimizer_states", []))}
+        state = {"state_dict": checkpoint.pop("state_dict")}
+        state |= {f"optimizer_{i}": optimizer for i, optimizer in enumerate(checkpoint.pop("optimizer_states", []))}
         try:
-            save(state, checkpoint_id=folder, process_group=self.beside)
+            save(state, checkpoint_id=folder, process_group=self.checkpoint_group)
         except CheckpointException as error:
             raise OSError(str(error)) from None
         if self.global_rank == 0:
-            torch.save(held, folder / "meta.pt")
+            torch.save(checkpoint, folder / META)
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """Shards of however many devices, or the one file of another strategy."""
+        """A folder of shards, of any number of devices, or the single file of another strategy."""
         path = Path(checkpoint_path)
-        return self._load_shards(path) if path.is_dir() else self._load_whole(path)
+        return self._load_shards(path) if path.is_dir() else self._load_file(path)
 
     def _load_shards(self, folder: Path) -> dict[str, Any]:
-        """As Lightning does it, which reads them in a way that can run code."""
-        from torch.distributed.checkpoint.state_dict import (
-            StateDictOptions,
-            get_model_state_dict,
-            get_optimizer_state_dict,
-            set_optimizer_state_dict,
-        )
-
+        """As Lightning does, but without unpickling arbitrary objects."""
         assert self.model
         weights = {"state_dict": get_model_state_dict(self.model)}
         shards.load(weights, folder)
@@ -172,22 +169,16 @@ class FullyShard(ModelParallelStrategy):
             shards.load(state, folder)
             options = StateDictOptions(cpu_offload=True)
             set_optimizer_state_dict(self.model, optimizer, state[name], options=options)
-        held: dict[str, Any] = torch.load(folder / "meta.pt", weights_only=True)
-        return held
+        meta: dict[str, Any] = torch.load(folder / META, weights_only=True)
+        return meta
 
-    def _load_whole(self, file: Path) -> dict[str, Any]:
-        from torch.distributed.checkpoint.state_dict import (
-            StateDictOptions,
-            set_model_state_dict,
-            set_optimizer_state_dict,
-        )
-
+    def _load_file(self, file: Path) -> dict[str, Any]:
         assert self.model
-        held: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
         options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(self.model, held.pop("state_dict"), options=options)
+        set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
         names = {parameter: name for name, parameter in self.model.named_parameters()}
-        for optimizer, state in zip(self.optimizers, held["optimizer_states"], strict=True):
-            own = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
-            set_optimizer_state_dict(self.model, optimizer, by_name(state, own), options=options)
-        return held
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            optimized = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+            set_optimizer_state_dict(self.model, optimizer, by_name(state, optimized), options=options)
+        return checkpoint

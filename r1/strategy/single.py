@@ -10,7 +10,7 @@ from r1.strategy.base import Strategy
 class Single(Strategy):
     """Lightning's choice for one device."""
 
-    several = False
+    multi_device = False
 
     def lightning(self, timeout: timedelta) -> str:
         return "auto"

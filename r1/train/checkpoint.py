@@ -86,7 +86,7 @@ class Checkpoints(Callback):
             Interrupted: a stop was asked for.
             RankFailed: another process of the run has failed.
         """
-        self.ranks.sign()
+        self.ranks.heartbeat()
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
@@ -96,7 +96,7 @@ class Checkpoints(Callback):
         The rollouts of the step that was begun are a function of its weights and will be made again. With several
         processes none is left alone with its stop: they meet first, and save together.
         """
-        exception = self.ranks.told(exception)
+        exception = self.ranks.report_failure(exception)
         if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
             trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()  # else Lightning too makes up for a validation
             self.save(trainer)
@@ -143,7 +143,7 @@ class Checkpoints(Callback):
         final = self.record.dir / "best"
         new, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
         module.export_policy(new, go_on=True)
-        if not self.ranks.first:
+        if not self.ranks.is_rank_zero:
             return
         if final.exists():
             final.rename(old)
@@ -169,7 +169,7 @@ class Checkpoints(Callback):
         if self.ranks.broadcast_from_rank_zero(final.exists):
             return
         aside = final.with_name(f"{final.name}.tmp.{self.ranks.broadcast_from_rank_zero(os.getpid)}")
-        writing = CheckpointWriter(aside, final, self.ranks.first)
+        writing = CheckpointWriter(aside, final, self.ranks.is_rank_zero)
         begin = (lambda: self._prepare(aside), lambda: self._take(trainer, writing))
         if error := next(filter(None, map(self._first_error_on_any_rank, begin)), None):
             self._ended(writing, error)
@@ -184,7 +184,7 @@ class Checkpoints(Callback):
         """Wait until the checkpoint that is being written, if any, is on the disk, and say if it could not be."""
         if writing := self.writing:
             while writing.is_alive():
-                self.ranks.sign()
+                self.ranks.heartbeat()
                 writing.join(0.05)
             self.writing = None
             self._ended(writing, self._first_error_on_any_rank(writing.check))
@@ -193,7 +193,7 @@ class Checkpoints(Callback):
         if error is None:
             self.failures = 0
             return
-        if self.ranks.first:
+        if self.ranks.is_rank_zero:
             shutil.rmtree(writing.partial, ignore_errors=True)
         self._failed(writing.final, error)
 
@@ -207,7 +207,7 @@ class Checkpoints(Callback):
         return next(filter(None, self.ranks.gather(error)), None)
 
     def _prepare(self, folder: Path) -> None:
-        if self.ranks.first:
+        if self.ranks.is_rank_zero:
             folder.mkdir(parents=True, exist_ok=True)
             sizes = self.record.file_sizes()
             for name in sizes:

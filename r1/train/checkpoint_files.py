@@ -61,19 +61,12 @@ class DirectCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if self.in_background:
-            self.write = partial(_save, self.copied(checkpoint), Path(path))
+            self.write = partial(_save, shards.copy_to_cpu(checkpoint), Path(path))
             return
         try:
             _save(checkpoint, Path(path))
         except OSError as error:
             self.error = error
-
-    def copied(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
-        """On the CPU, so that training may change what it was made of."""
-        from torch.distributed.checkpoint._state_dict_stager import StateDictStager
-
-        held: dict[str, Any] = StateDictStager().stage(checkpoint)
-        return held
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """One file, or one of each device there was when it was saved."""

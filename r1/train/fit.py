@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.types import Config
 from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
+from r1.distributed.signals import signal_handlers
 from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
@@ -90,7 +90,7 @@ def fit(
         torch.set_num_threads(cfg["threads"])
     tune_malloc()
     with init_process_group(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
-        console.quiet = not ranks.first
+        console.quiet = not ranks.is_rank_zero
         place = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
         held = open_record(place, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
@@ -103,7 +103,7 @@ def fit(
                 _run(cfg, experiment, held, ranks)
             finally:
                 experiment.engine.close()
-    if not ranks.first:
+    if not ranks.is_rank_zero:
         return None
     console.print(Progress.closing(held))
     return held.dir
@@ -129,7 +129,7 @@ def open_record(
     folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: RankGroup
 ) -> RunState:
     """The record, kept by the first process."""
-    if not ranks.first:
+    if not ranks.is_rank_zero:
         return RunState(folder)
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
     parents = provenance.find_parents(provenance.input_paths(cfg))
@@ -149,7 +149,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
     checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
     stage.poll = checkpoints.poll
-    with stop_between_steps(checkpoints), loggers(cfg, held, ranks) as opened:
+    with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), loggers(cfg, held, ranks) as opened:
         trainer = instantiate_node(
             cfg["trainer"],
             "trainer",
@@ -159,7 +159,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
             num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
             validate_every=experiment.validation.every,
             root=held.dir,
-            place=ranks.place,
+            place=ranks.info,
         )
         _train(stage, trainer, Path(saved) if saved else None, held)
 
@@ -167,7 +167,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
 @contextmanager
 def loggers(cfg: Config, held: RunState, ranks: RankGroup) -> Iterator[list[Logger]]:
     """Where the metrics go: the first process sends them, for all."""
-    if not ranks.first:
+    if not ranks.is_rank_zero:
         yield []
         return
     extra = instantiate_node(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
@@ -194,14 +194,3 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunStat
 def resolve_output_dir(cfg: Config) -> Path:
     """The record's folder; a new one where none is named."""
     return Path(cfg["output_dir"] or new_run_dir(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))
-
-
-@contextmanager
-def stop_between_steps(checkpoints: Checkpoints) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP ask the run to stop after its step, from here to the end of the block."""
-    before = {number: signal.signal(number, checkpoints.handle_signal) for number in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -13,14 +13,14 @@ def main() -> int:
     """The exit code of the task on stdin."""
     from r1.core.errors import STOP_SIGNALS
 
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm tells every process: the one above passes it on
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm signals every process; the launcher forwards it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run has a handler of its own
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep keeps some from its own process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep blocks some in its children
     return exit_code_of(json.loads(sys.stdin.buffer.read()))
 
 
 def exit_code_of(task: dict[str, Any]) -> int:
-    """Run it; what went wrong is told to the process that started this one, which says it."""
+    """Run it; an error is in the rendezvous store by then, and the launcher prints it."""
     from r1.core.errors import Interrupted, UserError
 
     try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
-from r1.distributed.launcher import RankSupervisor, environment, process, serve_tcp_store
+from r1.distributed.launcher import RankSupervisor, rank_environment, serve_tcp_store
 from r1.train import fit
 from r1.train.run_state import finalize_manifest
 
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
 
 
 def start(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path | None:
-    """Run on all devices; the record's folder, None where another process keeps it."""
-    where, size = rank_info_from_env() or RankInfo(), cfg["trainer"]["devices"]
-    if where.size > 1 or size == 1:
-        return fit.fit(cfg, experiment, overrides, command, where)
+    """Run on all devices; the record's folder, None on other ranks than 0."""
+    info, size = rank_info_from_env() or RankInfo(), cfg["trainer"]["devices"]
+    if info.size > 1 or size == 1:
+        return fit.fit(cfg, experiment, overrides, command, info)
     folder = fit.resolve_output_dir(cfg).absolute()
     task = {"config": cfg, "overrides": overrides, "command": command, "folder": str(folder)}
     with serve_tcp_store() as (store, port):
-        RankSupervisor(folder, store, finalize_manifest).run(
-            [process(json.dumps(task), environment(cfg, rank, port)) for rank in range(size)]
-        )
+        environments = [rank_environment(cfg, rank, port) for rank in range(size)]
+        RankSupervisor(folder, store, finalize_manifest).run(json.dumps(task), environments)
     return folder

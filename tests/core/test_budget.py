@@ -130,7 +130,7 @@ def test_grid_of_unequal_compute_is_rejected_before_it_starts(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     argv = ["-m", "stage.group_size=4,8", "stage.examples_per_step=16"]
     with pytest.raises(UserError, match="64, 128"):
-        launch(argv, lambda *_: pytest.fail_point("a run was started"))
+        launch(argv, lambda *_: pytest.fail("a run was started"))
     assert not list(tmp_path.iterdir())
 
 

@@ -28,13 +28,13 @@ def zero(size: int, kind: str, *overrides: str) -> list[str]:
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is not None, reason="it is not missing")
-def test_it_is_missed_before_anything_is_loaded(config: Callable[..., dict[str, Any]]) -> None:
+def test_missing_deepspeed_raises_before_loading(config: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(UserErrors, match="needs the package `deepspeed`") as raised:
         check_rules(config("stage=sft", "strategy=deepspeed", "trainer.devices=2"))
     assert "pip install 'r1[deepspeed]'" in str(raised.value)
 
 
-def test_half_precision_is_that_of_the_products(config: Callable[..., dict[str, Any]]) -> None:
+def test_half_precision_weights_raise(config: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(UserErrors, match=r"model\.dtype") as raised:
         check_rules(config("stage=sft", "strategy=deepspeed", "model.dtype=bfloat16"))
     assert "trainer.precision=bf16-mixed" in str(raised.value)
@@ -54,13 +54,13 @@ CASES = [
 @LONG
 @NEEDED
 @pytest.mark.parametrize(("kind", "size", "more"), CASES)
-def test_the_state_is_sharded_and_the_mathematics_is_not(ended: Ended, kind: str, size: int, more: list[str]) -> None:
+def test_deepspeed_matches_one_device(ended: Ended, kind: str, size: int, more: list[str]) -> None:
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more, strategy="deepspeed"))
 
 
 @LONG
 @NEEDED
-def test_one_device_is_enough(server: ForkServer, ended: Ended, folder: Path) -> None:
+def test_deepspeed_on_one_device_matches_single(server: ForkServer, ended: Ended, folder: Path) -> None:
     argv = [*on(1, "sft", *TEN), "strategy=deepspeed"]
     assert server.run(argv, folder).code == 0, log(folder)
     assert_same(ended("sft", 1, *TEN), folder)
@@ -69,13 +69,13 @@ def test_one_device_is_enough(server: ForkServer, ended: Ended, folder: Path) ->
 @LONG
 @NEEDED
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
-def test_zero_1_is_zero_2(ended: Ended, kind: str) -> None:
+def test_zero_1_matches_zero_2(ended: Ended, kind: str) -> None:
     assert_same(ended(kind, 1, *TEN), ended(kind, 2, *TEN, ZERO_1, strategy="deepspeed"))
 
 
 @LONG
 @NEEDED
-def test_the_record_is_that_of_one_device(ended: Ended) -> None:
+def test_deepspeed_record_has_the_files_of_one_device(ended: Ended) -> None:
     alone, together = ended("sft", 1, *TEN), ended("sft", 2, *TEN, strategy="deepspeed")
     assert files(together, checkpoints=True) == files(alone, checkpoints=True)
     assert manifest(together)["devices"]["strategy"] == "deepspeed"
@@ -92,7 +92,7 @@ def test_the_record_is_that_of_one_device(ended: Ended) -> None:
         ("kl", Point(STEP, call=3, number=signal.SIGTERM), 0),
     ],
 )
-def test_a_stopped_run_goes_on_to_the_same_bits(
+def test_stopped_run_resumes_to_the_same_bits(
     server: ForkServer, ended: Ended, folder: Path, kind: str, point: Point, rank: int
 ) -> None:
     argv = zero(2, kind, "checkpoint_every=4")
@@ -113,7 +113,7 @@ MOVES = [
 @LONG
 @NEEDED
 @pytest.mark.parametrize(("kind", "then", "now"), MOVES)
-def test_any_strategy_goes_on_from_its_checkpoint_and_it_from_theirs(
+def test_run_resumes_under_another_strategy(
     server: ForkServer, ended: Ended, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]
 ) -> None:
     stop_and_move(server, folder, kind, then, now)
@@ -122,25 +122,25 @@ def test_any_strategy_goes_on_from_its_checkpoint_and_it_from_theirs(
 
 @LONG
 @NEEDED
-def test_a_gradient_that_is_not_finite_ends_the_run_before_the_weights_change(server: ForkServer, folder: Path) -> None:
-    found = server.run(zero(2, "sft", "stage.lr=1e25", "stage.warmup_steps=0", "stage.schedule=constant"), folder)
-    assert found.code != 0
+def test_non_finite_gradient_ends_the_run(server: ForkServer, folder: Path) -> None:
+    result = server.run(zero(2, "sft", "stage.lr=1e25", "stage.warmup_steps=0", "stage.schedule=constant"), folder)
+    assert result.code != 0
     assert "the loss or its gradient is not finite" in manifest(folder)["error"], log(folder)
 
 
 @LONG
 @NEEDED
-def test_a_rank_that_is_killed_ends_the_run(server: ForkServer, folder: Path) -> None:
+def test_killed_rank_fails_the_run(server: ForkServer, folder: Path) -> None:
     point = Point("r1.stage.sft:Sft.training_step", call=3)
-    found = server.run(zero(2, "sft", "trainer.timeout_s=5"), folder, point, rank=1)
-    assert found.code == 137, log(folder)
+    result = server.run(zero(2, "sft", "trainer.timeout_s=5"), folder, point, rank=1)
+    assert result.code == 137, log(folder)
     assert "was killed by SIGKILL" in manifest(folder)["error"]
     assert orphans(folder) == []
 
 
 @LONG
 @NEEDED
-def test_nothing_of_deepspeed_is_printed_where_the_records_place_belongs(folder: Path) -> None:
+def test_stdout_has_only_the_records_folder(folder: Path) -> None:
     done = command("-m", "r1.run", *zero(2, "sft"), f"output_dir={folder}")
     assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
     assert "Warning" not in done.stderr

@@ -16,7 +16,7 @@ from r1.config.check.devices import check_devices
 from r1.core.errors import Interrupted, RankFailed, UserError
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.collectives import RankGroup
-from r1.distributed.launcher import environment
+from r1.distributed.launcher import rank_environment
 from r1.experiment.launch import launch
 from r1.stage.grpo import Grpo
 from r1.stage.rl.experience import concat, split
@@ -27,38 +27,40 @@ from r1.train.run_state import finalize_manifest
 
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 7))
-def test_a_share_is_every_prompt_once_in_order(items: list[int], size: int) -> None:
+def test_shards_cover_every_prompt_once_in_order(items: list[int], size: int) -> None:
     parts = [shard(items, rank, size) for rank in range(size)]
     assert [item for part in parts for item in part] == items
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-def test_a_row_adds_up_over_devices_but_for_times_and_what_all_find_alike() -> None:
+def test_step_metrics_are_summed_over_ranks_except_times_and_notes() -> None:
     one, other = StepMetrics(), StepMetrics()
     one.add({"train/loss": 0.25, "time/rollout": 2.0})
     one.add({"train/loss": 0.5})
     other.add({"train/loss": 1.0, "time/rollout": 3.0, "train/kl": 0.125})
-    for row in (one, other):
-        row.note({"train/lr": 0.1})
-    found = one.close(lambda own: [own, {name: value for name, value in other.items() if name != "train/lr"}])
-    assert found == {"train/loss": 1.75, "time/rollout": 3.0, "train/kl": 0.125, "train/lr": 0.1}
+    for metrics in (one, other):
+        metrics.note({"train/lr": 0.1})
+    row = one.close(lambda row: [row, {name: value for name, value in other.items() if name != "train/lr"}])
+    assert row == {"train/loss": 1.75, "time/rollout": 3.0, "train/kl": 0.125, "train/lr": 0.1}
     assert one == {}
     assert reduce_over_ranks([{}, {}]) == {}
 
 
-def test_what_two_devices_sampled_can_be_cut_up_for_three(stage: Callable[..., Grpo]) -> None:
-    whole = stage("stage=grpo", "stage.kl_coef=0.1").collector.collect(0)
-    again = concat(split(whole, 2))
+def test_experience_can_be_split_again_for_another_number_of_devices(stage: Callable[..., Grpo]) -> None:
+    experience = stage("stage=grpo", "stage.kl_coef=0.1").collector.collect(0)
+    again = concat(split(experience, 2))
     for name in ("advantages", "completion_ids", "engine_logps", "old_logps", "ref_logps"):
-        assert torch.equal(getattr(again, name), getattr(whole, name)), name
-    assert again.lengths == whole.lengths
-    for b in range(len(whole)):
-        p, q = (e.prompt_ids[e.prompt_index[b], : e.prompt_lengths[e.prompt_index[b]]].tolist() for e in (whole, again))
+        assert torch.equal(getattr(again, name), getattr(experience, name)), name
+    assert again.lengths == experience.lengths
+    for b in range(len(experience)):
+        p, q = (
+            e.prompt_ids[e.prompt_index[b], : e.prompt_lengths[e.prompt_index[b]]].tolist() for e in (experience, again)
+        )
         assert p == q
-    assert sum(len(part) for part in split(again, 3)) == len(whole)
+    assert sum(len(part) for part in split(again, 3)) == len(experience)
 
 
-def test_lightnings_counts_follow_the_size_of_a_step() -> None:
+def test_rescale_progress_follows_the_number_of_micro_batches() -> None:
     counts = {"ready": 12, "completed": 12}
     checkpoint: dict[str, Any] = {
         "num_micro_batches": 4,
@@ -79,7 +81,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_a_place_comes_from_torchrun_or_srun_or_nobody(alone: pytest.MonkeyPatch) -> None:
+def test_rank_info_from_env_reads_torchrun_then_srun(alone: pytest.MonkeyPatch) -> None:
     assert rank_info_from_env() is None
     for name, value in {"PROCID": 5, "STEP_NUM_TASKS": 8, "LOCALID": 1, "NODEID": 2}.items():
         alone.setenv(f"SLURM_{name}", str(value))
@@ -89,37 +91,37 @@ def test_a_place_comes_from_torchrun_or_srun_or_nobody(alone: pytest.MonkeyPatch
     assert rank_info_from_env() == RankInfo(rank=3, size=4, local_rank=3, node=0)
 
 
-def test_a_launcher_must_start_what_the_config_asks_for(alone: pytest.MonkeyPatch) -> None:
-    check_devices("cpu", 2, 1, several=True)
+def test_check_devices_requires_the_configs_number_of_processes(alone: pytest.MonkeyPatch) -> None:
+    check_devices("cpu", 2, 1, multi_device=True)
     for name, value in {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_RANK": 0}.items():
         alone.setenv(name, str(value))
-    check_devices("cpu", 4, 1, several=True)
-    check_devices("cpu", 2, 2, several=True)
+    check_devices("cpu", 4, 1, multi_device=True)
+    check_devices("cpu", 2, 2, multi_device=True)
     for devices in (1, 2):
         with pytest.raises(UserError, match="has started 4 processes, and the config asks for"):
-            check_devices("cpu", devices, 1, several=True)
+            check_devices("cpu", devices, 1, multi_device=True)
 
 
-@pytest.mark.parametrize("words", [["-m", "seed=0,1"], ["experiment=r1"]])
-def test_several_runs_are_not_started_once_per_device(alone: pytest.MonkeyPatch, words: list[str]) -> None:
+@pytest.mark.parametrize("argv", [["-m", "seed=0,1"], ["experiment=r1"]])
+def test_command_of_several_runs_under_torchrun_raises(alone: pytest.MonkeyPatch, argv: list[str]) -> None:
     for name, value in {"RANK": 1, "WORLD_SIZE": 2, "LOCAL_RANK": 1}.items():
         alone.setenv(name, str(value))
-    with pytest.raises(UserError, match="start the processes of each themselves"):
-        launch(words, lambda *_: pytest.fail_point("started"))
+    with pytest.raises(UserError, match="starts the processes of each run itself"):
+        launch(argv, lambda *_: pytest.fail("started"))
 
 
-def test_a_rank_is_told_what_torchrun_would_tell_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_environment_has_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    told = environment({"trainer": {"devices": 2}, "threads": None}, 1, 4711)
-    assert told.items() >= {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "4711"}.items()
-    assert "OMP_NUM_THREADS" not in told  # the user's stays
+    environment = rank_environment({"trainer": {"devices": 2}, "threads": None}, 1, 4711)
+    assert environment.items() >= {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_PORT": "4711"}.items()
+    assert "OMP_NUM_THREADS" not in environment  # the user's stays
 
 
-def test_alone_a_rank_meets_nobody() -> None:
+def test_single_rank_gather_is_local() -> None:
     ranks = RankGroup()
     assert ranks.gather("x") == ["x"]
     assert ranks.broadcast_from_rank_zero(lambda: 3) == 3
-    ranks.sign()
+    ranks.heartbeat()
     with pytest.raises(KeyError), ranks.propagate_failures():
         raise KeyError
 
@@ -127,7 +129,7 @@ def test_alone_a_rank_meets_nobody() -> None:
 # ---- how one ends ----
 
 
-def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
+def test_rank_failed_survives_json() -> None:
     error = UserError("no such column", key="reward.terms.x", value=3, expected="y", hint="mend it", code=5)
     failed = RankFailed(**json.loads(json.dumps(RankFailed.of(error, 1, "here").fields)))
     assert failed.code == 5
@@ -142,10 +144,10 @@ def test_a_failure_keeps_its_words_on_the_way_to_the_others() -> None:
     assert (str(bug), bug.code) == ("rank 2 on there: KeyError: 'x'", 1)
 
 
-def test_a_record_is_closed_for_a_process_that_could_not(tmp_path: Path) -> None:
+def test_finalize_manifest_keeps_a_final_status(tmp_path: Path) -> None:
     assert finalize_manifest(tmp_path, "failed", KeyError("x")) == "failed"  # there is none
     manifest = tmp_path / "manifest.json"
     manifest.write_text(json.dumps({"status": "running", "error": None, "seed": 1}))
     assert finalize_manifest(tmp_path, "interrupted", Interrupted(15)) == "interrupted"
     assert json.loads(manifest.read_text()) == {"status": "interrupted", "error": "Interrupted: SIGTERM", "seed": 1}
-    assert finalize_manifest(tmp_path, "failed", KeyError("x")) == "interrupted"  # it has said so itself
+    assert finalize_manifest(tmp_path, "failed", KeyError("x")) == "interrupted"  # a final status stays

@@ -35,7 +35,7 @@ def on(size: int, kind: str, *overrides: str, strategy: str = "ddp") -> list[str
 
 @pytest.fixture(scope="module")
 def ended(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """``ended("grpo", 2)``: the folder of a run on two devices that nobody touched; made once."""
+    """``ended("grpo", 2)``: the folder of a run on two devices without interruption; run once."""
     base = tmp_path_factory.mktemp("devices")
 
     def once(kind: str, size: int, *overrides: str, strategy: str = "ddp") -> Path:
@@ -87,7 +87,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("kind", "size", "more"), CASES)
-def test_the_number_of_devices_does_not_matter(ended: Ended, kind: str, size: int, more: list[str]) -> None:
+def test_ddp_matches_one_device(ended: Ended, kind: str, size: int, more: list[str]) -> None:
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more))
 
 
@@ -102,14 +102,14 @@ SHARDED = [
 
 
 @pytest.mark.parametrize(("kind", "size", "more"), SHARDED)
-def test_shards_are_trained_like_a_whole(ended: Ended, kind: str, size: int, more: list[str]) -> None:
+def test_fsdp_matches_one_device(ended: Ended, kind: str, size: int, more: list[str]) -> None:
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more, strategy="fsdp"))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 @pytest.mark.parametrize("kind", ["reject", "eval"])
-def test_what_is_only_asked_is_shared_out(ended: Ended, kind: str, strategy: str) -> None:
+def test_sampling_stages_match_one_device(ended: Ended, kind: str, strategy: str) -> None:
     alone, together = ended(kind, 1), ended(kind, 2, strategy=strategy)
     for name in files(alone, checkpoints=True):
         if name.endswith(".jsonl") and name != "timing.jsonl":
@@ -117,7 +117,7 @@ def test_what_is_only_asked_is_shared_out(ended: Ended, kind: str, strategy: str
     assert manifest(together)["metrics"] == manifest(alone)["metrics"]
 
 
-def test_there_is_one_record_of_all(ended: Ended) -> None:
+def test_ranks_write_one_record(ended: Ended) -> None:
     alone, together = ended("sft", 1, *TEN), ended("sft", 2, *TEN)
     assert files(together, checkpoints=True) == files(alone, checkpoints=True)
     host = os.uname().nodename
@@ -141,36 +141,36 @@ FAILURES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "point", "rank", "says", "code"), FAILURES)
-def test_a_rank_that_is_gone_or_hangs_ends_the_run(
-    server: ForkServer, folder: Path, kind: str, point: Point, rank: int, says: str, code: int
+@pytest.mark.parametrize(("kind", "point", "rank", "error", "code"), FAILURES)
+def test_killed_or_hung_rank_fails_the_run(
+    server: ForkServer, folder: Path, kind: str, point: Point, rank: int, error: str, code: int
 ) -> None:
-    found = server.run(on(2, kind, "trainer.timeout_s=5"), folder, point, rank=rank)
-    assert found.code == code, log(folder)
-    assert found.seconds < 60
-    says = f"RankFailed: {says.format(host=os.uname().nodename)}"
-    assert (manifest(folder)["status"], manifest(folder)["error"]) == ("failed", says)
-    assert says.removeprefix("RankFailed: ") in log(folder)
+    result = server.run(on(2, kind, "trainer.timeout_s=5"), folder, point, rank=rank)
+    assert result.code == code, log(folder)
+    assert result.seconds < 60
+    error = f"RankFailed: {error.format(host=os.uname().nodename)}"
+    assert (manifest(folder)["status"], manifest(folder)["error"]) == ("failed", error)
+    assert error.removeprefix("RankFailed: ") in log(folder)
     assert orphans(folder) == []
 
 
 def orphans(folder: Path) -> list[str]:
     """Processes that still hold the log of this run open."""
-    found = []
+    pids = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(link.readlink() == folder.with_name(f"{folder.name}.log") for link in (process / "fd").iterdir()):
-                found.append(process.name)
-        except OSError:  # it has just ended, or is not ours
+                pids.append(process.name)
+        except OSError:  # it has just ended, or belongs to another user
             continue
-    return found
+    return pids
 
 
 @pytest.mark.long
-def test_an_exception_on_one_rank_is_everyones(server: ForkServer, folder: Path) -> None:
+def test_exception_on_one_rank_fails_the_run(server: ForkServer, folder: Path) -> None:
     term = "+reward.terms.stumble={_target_: stumble.stumble, weight: 1.0}"
-    found = server.run(on(2, "grpo", term, "extensions=[conftest,stumble]"), folder)
-    assert found.code == 5, log(folder)
+    result = server.run(on(2, "grpo", term, "extensions=[conftest,stumble]"), folder)
+    assert result.code == 5, log(folder)
     assert "rank 1 on " in manifest(folder)["error"]
     assert "KeyError: 'nothing of that name'" in manifest(folder)["error"]
     assert log(folder).count("r1: rank 1 on") == 1
@@ -192,7 +192,7 @@ STOPS = [
 
 
 @pytest.mark.parametrize(("kind", "point", "rank"), STOPS)
-def test_a_stop_is_agreed_on_and_made_up_for(
+def test_stop_of_one_rank_stops_all_and_resumes_to_the_same_bits(
     server: ForkServer, ended: Ended, folder: Path, kind: str, point: Point, rank: int
 ) -> None:
     """The very same bits as those of a run on as many devices that was never stopped."""
@@ -213,7 +213,7 @@ MOVES = [
 
 
 @pytest.mark.parametrize(("kind", "then", "now"), MOVES)
-def test_a_run_goes_on_with_other_devices(
+def test_run_resumes_on_another_number_of_devices(
     server: ForkServer, ended: Ended, folder: Path, kind: str, then: int, now: int
 ) -> None:
     """Stopped after the third step: with two passes over each rollout batch, in the middle of one."""
@@ -239,7 +239,7 @@ SHARDS = [  # strategy and devices at the stop and after it
 
 @pytest.mark.long
 @pytest.mark.parametrize(("kind", "then", "now"), SHARDS)
-def test_any_strategy_goes_on_from_the_checkpoint_of_another(
+def test_run_resumes_under_another_strategy(
     server: ForkServer, ended: Ended, folder: Path, kind: str, then: tuple[str, int], now: tuple[str, int]
 ) -> None:
     stop_and_move(server, folder, kind, then, now)
@@ -255,7 +255,7 @@ def stop_and_move(server: ForkServer, folder: Path, kind: str, then: tuple[str, 
 
 
 @pytest.mark.long
-def test_shards_go_on_to_the_same_bits(server: ForkServer, ended: Ended, folder: Path) -> None:
+def test_stopped_fsdp_run_resumes_to_the_same_bits(server: ForkServer, ended: Ended, folder: Path) -> None:
     point = Point(STEP, call=3, number=signal.SIGTERM)
     assert server.run(on(2, "sft", strategy="fsdp"), folder, point, rank=1).code == 143, log(folder)
     assert server.run(on(2, "sft", strategy="fsdp"), folder, resume=True).code == 0, log(folder)
@@ -265,22 +265,22 @@ def test_shards_go_on_to_the_same_bits(server: ForkServer, ended: Ended, folder:
 # ---- the command line ----
 
 
-def assert_same_weights(expected: Path, found: Path) -> None:
-    """To the bit; the fork server's validations are made up, so the figures are others."""
+def assert_same_weights(expected: Path, actual: Path) -> None:
+    """To the bit; the fork server fakes the validations, so the metrics differ."""
     weights = Path("model", "model.safetensors")
-    assert (found / weights).read_bytes() == (expected / weights).read_bytes()
+    assert (actual / weights).read_bytes() == (expected / weights).read_bytes()
     for key in ("status", "fingerprint", "devices"):
-        assert manifest(found)[key] == manifest(expected)[key]
+        assert manifest(actual)[key] == manifest(expected)[key]
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
+def command(*argv: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(sys.path)
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=280)
+    return subprocess.run([sys.executable, *argv], env=env, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.long
-def test_the_command_line_starts_its_own_processes(ended: Ended, folder: Path) -> None:
+def test_command_line_launches_its_ranks(ended: Ended, folder: Path) -> None:
     done = command("-m", "r1.run", *on(2, "sft"), f"output_dir={folder}")
     assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
     assert_same_weights(ended("sft", 2), folder)
@@ -288,7 +288,7 @@ def test_the_command_line_starts_its_own_processes(ended: Ended, folder: Path) -
 
 
 @pytest.mark.long
-def test_a_sweep_runs_on_several_devices(folder: Path) -> None:
+def test_sweep_runs_use_several_devices(folder: Path) -> None:
     where = f"output_dir='{folder}/${{hydra:job.num}}'"
     done = command("-m", "r1.run", "-m", *on(2, "sft", "trainer.max_steps=2", "seed=0,1"), where)
     assert done.returncode == 0, done.stderr
@@ -297,7 +297,7 @@ def test_a_sweep_runs_on_several_devices(folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_torchrun_starts_the_same_run(ended: Ended, folder: Path) -> None:
+def test_torchrun_matches_the_own_launcher(ended: Ended, folder: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "--standalone"]
     done = command(*launcher, "-m", "r1.run", *on(2, "sft"), f"output_dir={folder}")
     assert (done.returncode, done.stdout) == (0, f"{folder}\n"), done.stderr
@@ -306,13 +306,13 @@ def test_torchrun_starts_the_same_run(ended: Ended, folder: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_first_rank_that_torchrun_has_lost_leaves_no_running_record(folder: Path) -> None:
+def test_killed_rank_zero_under_torchrun_leaves_a_failed_record(folder: Path) -> None:
     """Nobody but another rank can write down that the process that keeps the record was killed."""
     argv = on(2, "sft", "trainer.max_steps=100000", "val.every=100000", "checkpoint_every=100000")
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "r1.run", *argv]
+    argv = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "r1.run", *argv]
     path = os.pathsep.join(sys.path)
     env = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words, f"output_dir={folder}"]
+    command = [sys.executable, *argv, f"output_dir={folder}"]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as launcher:
         deadline = time.monotonic() + 120
         while not (folder / "metrics.jsonl").is_file() or len(rows(folder)) < 5:
@@ -326,6 +326,6 @@ def test_a_first_rank_that_torchrun_has_lost_leaves_no_running_record(folder: Pa
 
 
 def child(parent: int, variable: bytes) -> int:
-    """The child process that has been given this variable."""
+    """The child process with this environment variable."""
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return next(int(pid) for pid in children if variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"))

@@ -44,28 +44,28 @@ def saved(tmp_path: Path) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
     return tmp_path, model, optimizer.state_dict()
 
 
-def test_a_whole_checkpoint_comes_back(saved: tuple[Path, torch.nn.Module, dict[str, Any]]) -> None:
+def test_consolidate_returns_the_saved_checkpoint(saved: tuple[Path, torch.nn.Module, dict[str, Any]]) -> None:
     folder, model, optimizer = saved
-    found = shards.consolidate(folder)
-    assert found["global_step"] == 1
+    checkpoint = shards.consolidate(folder)
+    assert checkpoint["global_step"] == 1
     for name, weight in model.state_dict().items():
-        assert torch.equal(found["state_dict"][name], weight)
-    (held,) = found["optimizer_states"]
-    assert held["param_groups"][0]["lr"] == 0.25
-    assert torch.equal(held["state"][0]["exp_avg"], optimizer["state"][0]["exp_avg"])
+        assert torch.equal(checkpoint["state_dict"][name], weight)
+    (state,) = checkpoint["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == 0.25
+    assert torch.equal(state["state"][0]["exp_avg"], optimizer["state"][0]["exp_avg"])
 
 
 @pytest.mark.parametrize("load", [shards.consolidate, lambda folder: shards.load({"state_dict": {}}, folder)])
-def test_an_index_runs_no_code(saved: tuple[Path, torch.nn.Module, dict[str, Any]], load: Any) -> None:
+def test_malicious_index_runs_no_code(saved: tuple[Path, torch.nn.Module, dict[str, Any]], load: Any) -> None:
     folder, _, _ = saved
     (folder / ".metadata").write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(UserError, match=r"no part of a checkpoint") as error:
+    with pytest.raises(UserError, match=r"not part of a checkpoint") as error:
         load(folder)
     assert error.value.code == STORAGE
     assert FIRED == []
 
 
-def test_what_is_no_tensor_runs_no_code(saved: tuple[Path, torch.nn.Module, dict[str, Any]]) -> None:
+def test_malicious_value_runs_no_code(saved: tuple[Path, torch.nn.Module, dict[str, Any]]) -> None:
     folder, _, _ = saved
     folder = folder / "bomb"
     dcp.save({"state_dict": {"weight": Bomb()}}, storage_writer=FileSystemWriter(folder))

@@ -27,8 +27,8 @@ pytestmark = [
 ]
 
 
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+def ip(*argv: str) -> None:
+    subprocess.run(["ip", *argv], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -55,13 +55,13 @@ def environ(**more: str) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"} | more
 
 
-def on(machine: str, rank: int, *words: str) -> subprocess.Popen[str]:
+def on(machine: str, rank: int, *argv: str) -> subprocess.Popen[str]:
     """A command as it would be typed on a machine of that name."""
     named = ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', machine]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1"]
     meeting = [f"--node-rank={rank}", f"--master-addr={CABLE['r1a']}", "--master-port=29500"]
     return subprocess.Popen(
-        ["ip", "netns", "exec", machine, *named, *torchrun, *meeting, "-m", "r1.run", *words],
+        ["ip", "netns", "exec", machine, *named, *torchrun, *meeting, "-m", "r1.run", *argv],
         env=environ(GLOO_SOCKET_IFNAME=machine),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -70,17 +70,17 @@ def on(machine: str, rank: int, *words: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_machines_make_one_record(machines: list[str], tmp_path: Path, strategy: str) -> None:
+def test_two_machines_write_one_record(machines: list[str], tmp_path: Path, strategy: str) -> None:
     argv = knobs("sft", f"strategy={strategy}")
     many = [*argv, "trainer.devices=1", "trainer.num_nodes=2", f"output_dir={tmp_path / 'two'}"]
     running = [on(machine, rank, *many) for rank, machine in enumerate(machines)]
     try:
-        said = [process.communicate(timeout=LONGEST_S) for process in running]
+        outputs = [process.communicate(timeout=LONGEST_S) for process in running]
     finally:
         for process in running:
             process.kill()
-    assert [process.returncode for process in running] == [0, 0], said
-    assert [out for out, _ in said] == [f"{tmp_path / 'two'}\n", ""]
+    assert [process.returncode for process in running] == [0, 0], outputs
+    assert [out for out, _ in outputs] == [f"{tmp_path / 'two'}\n", ""]
     assert manifest(tmp_path / "two")["devices"] == {"count": 2, "strategy": strategy, "hosts": machines}
     one = [sys.executable, "-m", "r1.run", *argv, "trainer.devices=2", f"output_dir={tmp_path / 'one'}"]
     subprocess.run(one, env=environ(), check=True, capture_output=True, timeout=LONGEST_S)

@@ -55,7 +55,7 @@ def lines(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT], ids=["joblib", "submitit"])
-def test_what_runs_in_other_processes_ended_with_comes_back(
+def test_worker_results_and_errors_are_printed_by_the_sweep(
     sweep: Sweep, capfd: pytest.CaptureFixture[str], tmp_path: Path, launcher: list[str]
 ) -> None:
     def job(cfg: dict[str, Any], overrides: list[str]) -> Path:
@@ -69,16 +69,16 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
     assert sweep(job, "seed=0,1,2", "output_dir='run/${hydra:job.num}'", *launcher) == DATA
     out, err = capfd.readouterr()
     assert out == "run/0\n"
-    told = [line for line in err.splitlines() if line.startswith("r1  [")]
-    assert told == [
+    lines_of_runs = [line for line in err.splitlines() if line.startswith("r1  [")]
+    assert lines_of_runs == [
         "r1  [0] seed=0: finished",
-        "r1  [1] seed=1: the file has gone where data.path do bring it back",
+        "r1  [1] seed=1: the file has gone key data.path hint bring it back",
         "r1  [2] seed=2: RuntimeError: a bug of <redacted>",
     ]
-    said = err + lines(tmp_path)
-    assert said.count("[1] r1: the file has gone\n[1]   key      data.path\n") == 1
-    assert said.count("[2] Traceback") == 1
-    assert "hunter2" not in said
+    output = err + lines(tmp_path)
+    assert output.count("[1] r1: the file has gone\n[1]   key      data.path\n") == 1
+    assert output.count("[2] Traceback") == 1
+    assert "hunter2" not in output
     pid, argv, overrides = json.loads((tmp_path / "0.json").read_text())
     assert pid != os.getpid()
     assert argv == sys.argv
@@ -90,7 +90,7 @@ def test_what_runs_in_other_processes_ended_with_comes_back(
 @pytest.mark.parametrize(
     "launcher", [pytest.param(JOBLIB, id="joblib"), pytest.param(SUBMITIT, id="submitit", marks=pytest.mark.long)]
 )
-def test_a_signal_is_passed_on_once_and_ends_the_sweep(sweep: Sweep, tmp_path: Path, launcher: list[str]) -> None:
+def test_signal_is_forwarded_once_and_ends_the_sweep(sweep: Sweep, tmp_path: Path, launcher: list[str]) -> None:
     def job(cfg: dict[str, Any], overrides: list[str]) -> None:
         began, seen = Path(f"began_{cfg['seed']}"), []
         signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
@@ -108,15 +108,15 @@ def test_a_signal_is_passed_on_once_and_ends_the_sweep(sweep: Sweep, tmp_path: P
 
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     threading.Thread(target=stop, daemon=True).start()
-    with pytest.raises(Interrupted) as asked:
+    with pytest.raises(Interrupted) as stopped:
         sweep(job, "seed=0,1,2" if launcher is JOBLIB else "seed=0,1", *launcher)
-    assert asked.value.code == 143
+    assert stopped.value.code == 143
     assert [file.read_text() for file in sorted(tmp_path.glob("began_*"))] == ["[15]", "[15]"]  # the third never began
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-def test_a_process_that_dies_is_one_screen(sweep: Sweep) -> None:
+def test_killed_worker_raises_user_error(sweep: Sweep) -> None:
     with pytest.raises(UserError, match="the launcher failed") as error:
         sweep(lambda cfg, overrides: os.kill(os.getpid(), signal.SIGKILL), "seed=0,1", *JOBLIB)
     assert error.value.code == 1
@@ -124,12 +124,12 @@ def test_a_process_that_dies_is_one_screen(sweep: Sweep) -> None:
 
 
 @pytest.mark.skipif(bool(find_spec("ray")), reason="Ray is installed")
-def test_a_launcher_that_is_not_installed(sweep: Sweep) -> None:
+def test_missing_launcher_package_raises_with_install_hint(sweep: Sweep) -> None:
     with pytest.raises(UserError, match=r"pip install 'r1\[ray\]'"):
         sweep(execute, "seed=1,2", *RAY)
 
 
-def test_lines_of_several_runs_do_not_mix() -> None:
+def test_prefixed_stream_writes_complete_lines() -> None:
     class Screen(list[str]):
         def write(self, text: str) -> None:
             self.append(text)
@@ -148,7 +148,7 @@ def test_lines_of_several_runs_do_not_mix() -> None:
 
 
 def check_records(folders: list[Path], command: str) -> None:
-    """Each is a whole record of its own, with a W&B run of its own that ended well."""
+    """Each run has a complete record, and a W&B run that finished."""
     assert len({folder.resolve() for folder in folders}) == len(folders) == 2
     for seed, folder in enumerate(folders, 1):
         manifest = json.loads((folder / "manifest.json").read_text())
@@ -159,7 +159,7 @@ def check_records(folders: list[Path], command: str) -> None:
         assert logged["history"]
 
 
-def test_runs_at_once_are_records_and_wandb_runs_of_their_own(
+def test_concurrent_runs_have_separate_records_and_wandb_runs(
     sweep: Sweep, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -183,7 +183,7 @@ def environ() -> dict[str, str]:
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", [JOBLIB, SUBMITIT, pytest.param(RAY, marks=needs_ray)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], number: int) -> None:
+def test_stopped_sweep_resumes(tmp_path: Path, launcher: list[str], number: int) -> None:
     """SIGINT as a terminal sends it, to every process; SIGTERM and SIGKILL to the one that was started."""
     argv = command(
         "seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto", "trainer.max_steps=100000"
@@ -200,12 +200,12 @@ def test_a_sweep_is_stopped_and_goes_on(tmp_path: Path, launcher: list[str], num
     wait_for(lambda: not [line for line in running(tmp_path) if not line.startswith("ray::")], 30)  # Ray's own
     argv = command("seed=1", "output_dir=run/0", "resume=auto")
     done = subprocess.run(argv, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
-    assert "trainer.max_steps: 100000 -> 6" in done.stderr  # it is the run that was begun
+    assert "trainer.max_steps: 100000 -> 6" in done.stderr  # it resumed the earlier run
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", [SUBMITIT, pytest.param(RAY, marks=needs_ray)])
-def test_the_command_line(tmp_path: Path, launcher: list[str]) -> None:
+def test_repeated_sweep_command_prints_the_same_folders(tmp_path: Path, launcher: list[str]) -> None:
     argv = command("seed=1,2", *launcher, "output_dir='run/${hydra:job.num}'", "resume=auto")
     for _ in range(2):  # the second time there is nothing left to do, and that is no error
         done = subprocess.run(argv, cwd=tmp_path, env=environ(), capture_output=True, text=True, check=False)
@@ -226,11 +226,11 @@ def status(folder: Path) -> str:
 
 def running(folder: Path) -> list[str]:
     """Command lines of the processes whose working directory is ``folder`` (Linux)."""
-    found = []
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if (process / "cwd").resolve() == folder:
-                found.append((process / "cmdline").read_text())
+                commands.append((process / "cmdline").read_text())
         except OSError:
             continue
-    return found
+    return commands

@@ -212,13 +212,13 @@ def run(request: Request, config: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.environ |= request.env
-    from r1.distributed import launcher as start
+    from r1.distributed import launcher
 
     code = 1
     try:
         if request.rank is None:
             break_in(request)
-        start.process = partial(Forked, request)  # type: ignore[assignment]
+        launcher.start_rank = partial(Forked, request)  # type: ignore[assignment]
         code = executed(config)
     except BaseException:
         traceback.print_exc()
@@ -272,6 +272,11 @@ class Forked:
             pid, status = os.waitpid(self.pid, options)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
+
+    @property
+    def exit_code(self) -> int:
+        assert self.returncode is not None
+        return 128 - self.returncode if self.returncode < 0 else self.returncode
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:

@@ -1,4 +1,4 @@
-"""A run that is asked to stop does so soon, says how it ended, and goes on later as if nothing had been."""
+"""A run stops soon after a signal, records how it ended, and resumes to the same result."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
     "validations": (
         "sft",
         Point(DECODE, call=10, number=TERM),  # at the second step
-        Point(DECODE, call=3, number=INT),  # while it is made up for
+        Point(DECODE, call=3, number=INT),  # while it is repeated after the resume
         Point(DECODE, call=10, number=TERM),  # at the fourth
         Point(DECODE, call=10, number=TERM),  # at the sixth, the last
         Point(DECODE, call=3, number=TERM),
     ),
-    "a stop behind a validation that was made up for": (
+    "a stop after a repeated validation": (
         "sft",
         Point(DECODE, call=10, number=TERM),
         Point(CLIP, number=TERM),
@@ -91,7 +91,7 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
 
 
 @pytest.mark.parametrize("name", list(POINTS))
-def test_a_stopped_run_goes_on_to_the_same_end(server: ForkServer, whole_run: Whole, folder: Path, name: str) -> None:
+def test_stopped_run_resumes_to_the_same_result(server: ForkServer, whole_run: Whole, folder: Path, name: str) -> None:
     kind, *points = POINTS[name]
     expected, _ = whole_run(kind)
     overrides = knobs(kind, "checkpoint_every=4")  # most are saved because of the stop alone
@@ -108,7 +108,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(server: ForkServer, whole_run: Wh
 
 
 @pytest.mark.parametrize("where", [DECODE, CLIP, SAVE])
-def test_a_second_signal_stops_at_once(server: ForkServer, whole_run: Whole, folder: Path, where: str) -> None:
+def test_second_signal_exits_immediately(server: ForkServer, whole_run: Whole, folder: Path, where: str) -> None:
     point = Point(where, call=2, number=TERM, second=INT)
     assert server.run(knobs("sft"), folder, point).code == 128 + INT
     assert manifest(folder)["status"] == "running"  # there was no time to write
@@ -128,7 +128,7 @@ ENDLESS = [  # one token in 65 thousand closes a completion
     ("kind", "number", "sweep", "code"),
     [("grpo", TERM, "", 143), pytest.param("eval", INT, "", 130, marks=pytest.mark.long), ("sft", TERM, "abc", 0)],
 )
-def test_the_command_stops_in_a_rollout_without_end(
+def test_signal_during_endless_rollout_stops_the_command(
     folder: Path, kind: str, number: int, sweep: str, code: int
 ) -> None:
     command = [sys.executable, "-m", "r1.run", *knobs(kind, *ENDLESS), f"output_dir={folder}"]
@@ -137,13 +137,13 @@ def test_the_command_stops_in_a_rollout_without_end(
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         wait_for(folder / "manifest.json", process)
         time.sleep(1.0)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         process.send_signal(number)
-        said, _ = process.communicate(timeout=LONGEST_S)
-    print(f"{kind}: stopped {time.monotonic() - asked:.2f} s after {signal.Signals(number).name}")
-    assert process.returncode == code, said
+        output, _ = process.communicate(timeout=LONGEST_S)
+    print(f"{kind}: stopped {time.monotonic() - signalled:.2f} s after {signal.Signals(number).name}")
+    assert process.returncode == code, output
     assert manifest(folder)["status"] == "interrupted"
-    assert "Traceback" not in said
+    assert "Traceback" not in output
 
 
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:

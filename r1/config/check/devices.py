@@ -6,13 +6,13 @@ from r1.core.errors import UserError
 from r1.core.rank_info import rank_info_from_env
 
 
-def check_devices(accelerator: str, devices: int, num_nodes: int, several: bool) -> None:
+def check_devices(accelerator: str, devices: int, num_nodes: int, multi_device: bool) -> None:
     """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang.
 
     Args:
-        several: the strategy takes more than one device.
+        multi_device: the strategy supports more than one device.
     """
-    if devices * num_nodes > 1 and not several:
+    if devices * num_nodes > 1 and not multi_device:
         message = "this strategy is for one device"
         raise UserError(message, key="trainer.devices", value=devices, expected="1", hint="strategy=ddp")
     _check_machine(accelerator, devices)

@@ -17,6 +17,7 @@ from r1.core.provenance import PIPELINE_KEYS
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
 from r1.logger.base import RunLogger
+from r1.strategy.base import Strategy
 
 MAX_SEQUENCES = 10**7  # per optimizer step
 
@@ -122,16 +123,14 @@ def async_rollouts(cfg: Config) -> None:
             f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
         )
         raise UserError(message, key="stage.importance_cap", value="null", hint="a number, or rollout.async_steps=0")
-    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
-    if getattr(strategy, "sharded", False):
+    if strategy_class(cfg).sharded:
         message = "the weights that sample the next batch are kept whole, and the model is sharded"
         raise UserError(message, key=where, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
 def precision(cfg: Config) -> None:
-    """What the strategy can train."""
-    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
-    if getattr(strategy, "float32", False) and cfg["stage"].get("lr") and cfg["model"]["dtype"] != "float32":
+    """Some strategies train float32 weights only."""
+    if strategy_class(cfg).requires_float32 and cfg["stage"].get("lr") and cfg["model"]["dtype"] != "float32":
         message, hint = "this strategy trains weights in float32", "model.dtype=float32 trainer.precision=bf16-mixed"
         raise UserError(message, key="model.dtype", value=cfg["model"]["dtype"], expected="float32", hint=hint)
 
@@ -169,21 +168,26 @@ def mixture_weight(cfg: Config) -> None:
         raise UserError("one dataset has no share in anything", key="data.weight", value=weight, hint=hint)
 
 
+def strategy_class(cfg: Config) -> type[Strategy]:
+    """The class of ``trainer.strategy``; for a user's factory function, of which no more is known, the base class."""
+    target = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
+    return target if isinstance(target, type) and issubclass(target, Strategy) else Strategy
+
+
 def devices(cfg: Config) -> None:
-    names = ("accelerator", "devices", "num_nodes")
-    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
-    check_devices(**{name: cfg["trainer"][name] for name in names}, several=getattr(strategy, "several", True))
+    trainer = cfg["trainer"]
+    multi_device = strategy_class(cfg).multi_device
+    check_devices(trainer["accelerator"], trainer["devices"], trainer["num_nodes"], multi_device=multi_device)
 
 
 def packages(cfg: Config) -> None:
     """Optional packages that the config asks for."""
     logger = resolve(cfg["logger"]["_target_"], "logger", cfg["extensions"])
-    strategy = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
     if check := getattr(engine, "check_package", None):
         check()
     wanted = []
-    if package := getattr(strategy, "package", None):
+    if package := strategy_class(cfg).package:
         wanted.append((package, "strategy", f"pip install 'r1[{package}]'"))
     if isinstance(logger, type) and issubclass(logger, RunLogger) and logger.extra:
         wanted.append((logger.extra, "logger", f"pip install 'r1[{logger.extra}]'"))

@@ -38,7 +38,7 @@ class AsyncServerSampler:
         """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
         with temporary_weights(model, weights):
             self.engine.update(model, version, ranks)
-            if ranks.first:
+            if ranks.is_rank_zero:
                 self.held = copied(model)
 
     def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:

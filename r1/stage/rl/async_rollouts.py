@@ -87,7 +87,7 @@ class AsyncRollouts:
         taken = pending = None
         if self.taken and self.taken.number * self.stage.num_iterations == step:
             taken = vars(self.taken) | {"groups": [[vars(r) for r in group] for group in self.taken.groups]}
-        elif self.stage.ranks.first:
+        elif self.stage.ranks.is_rank_zero:
             pending = self.held  # it may not have been begun again yet
             if self.pending is not None:
                 pending = {"number": self.pending, "version": self.version, "weights": self.sampler.weights()}

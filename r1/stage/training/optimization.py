@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypedDict
 import torch
 from annotated_types import Ge, Gt, Interval
 
+from r1.distributed.sharding import ShardedGradient
+
 
 class Optimization(TypedDict):
     """The knobs that every training stage has (conf/stage/_base.yaml)."""
@@ -39,12 +41,15 @@ def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
     )
 
 
-def clip_grad_norm(strategy: Any, policy: torch.nn.Module, limit: float | None) -> torch.Tensor:
-    """The norm of the whole gradient, which is scaled down to ``limit`` where it is longer; None: never."""
-    own = getattr(strategy, "clip_grad_norm", None)  # of a gradient that is not where the weights are
-    limit = limit or math.inf
-    norm = own(limit) if own else torch.nn.utils.clip_grad_norm_(policy.parameters(), limit)
-    return getattr(norm, "full_tensor", lambda: norm)()  # type: ignore[no-any-return]  # of shards
+def clip_grad_norm(strategy: object, policy: torch.nn.Module, max_norm: float | None) -> torch.Tensor:
+    """The norm of the full gradient, which is scaled down to ``max_norm`` if it is larger; None: never."""
+    from torch.distributed.tensor import DTensor
+
+    max_norm = max_norm or math.inf
+    if isinstance(strategy, ShardedGradient):
+        return strategy.clip_grad_norm(max_norm)
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), max_norm)
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:

@@ -54,18 +54,18 @@ def command(*overrides: str) -> list[str]:
     return [sys.executable, "-m", "r1.run", *overrides, *(LONG.get(o.partition("=")[0], o) for o in KNOBS)]
 
 
-def slurm(*words: str) -> str:
-    """What one of Slurm's commands says."""
-    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+def slurm(*argv: str) -> str:
+    """The output of a Slurm command."""
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
 def rows(file: Path) -> int:
     return len(file.read_bytes().splitlines()) if file.is_file() else 0
 
 
-def wait_for(found: Callable[[], object]) -> None:
+def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + LONGEST_S
-    while not found():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
@@ -81,9 +81,9 @@ def on_two_nodes(*overrides: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on two nodes that nobody touched, by srun alone."""
-    folder = tmp_path_factory.mktemp("slurm") / "whole"
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on two nodes without interruption, by srun alone."""
+    folder = tmp_path_factory.mktemp("slurm") / "reference"
     argv = on_two_nodes("trainer.devices=1", "trainer.num_nodes=2", f"output_dir={folder}")
     done = subprocess.run(
         ["srun", *NODES, sys.executable, "-m", "r1.run", *argv], env=environ(), capture_output=True, text=True
@@ -94,8 +94,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("how", ["notice", "preemption", "cancelled"])
-def test_a_job_that_loses_its_machines_goes_on(
-    whole: Path, tmp_path: Path, wandb_server: Server, wandb_env: dict[str, str], how: str
+def test_preempted_job_is_requeued_and_resumes(
+    reference: Path, tmp_path: Path, wandb_server: Server, wandb_env: dict[str, str], how: str
 ) -> None:
     folder, log = tmp_path / "run", tmp_path / "log"
     options = ["--parsable", *NODES, f"--output={log}", f"--chdir={tmp_path}"]
@@ -114,10 +114,10 @@ def test_a_job_that_loses_its_machines_goes_on(
     wait_for(lambda: "JobState=COMPLETED" in slurm("scontrol", "show", "job", job))
     assert "and Slurm will start it again" in log.read_text()
     for name in (*GREW, *WEIGHTS):
-        if (whole / name).exists():
-            assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
-    assert {key: manifest(folder)[key] for key in DECIDED} == {key: manifest(whole)[key] for key in DECIDED}
-    assert manifest(folder)["devices"] == manifest(whole)["devices"]
+        if (reference / name).exists():
+            assert (folder / name).read_bytes() == (reference / name).read_bytes(), name
+    assert {key: manifest(folder)[key] for key in DECIDED} == {key: manifest(reference)[key] for key in DECIDED}
+    assert manifest(folder)["devices"] == manifest(reference)["devices"]
     from wandbruns import check, only
 
     wandb_server.wait_until_runs_ended()
@@ -143,7 +143,7 @@ def started_again(job: str) -> bool:
 # ---- a sweep ----
 
 
-def test_a_run_of_a_sweep_that_loses_its_machine_goes_on_in_its_record(tmp_path: Path) -> None:
+def test_preempted_sweep_run_resumes_in_its_record(tmp_path: Path) -> None:
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.sweep.dir=sweep"]
     with subprocess.Popen(
         command("-m", "seed=1,2", *launcher), cwd=tmp_path, env=environ(), stdout=subprocess.PIPE, text=True
@@ -164,8 +164,8 @@ def test_a_run_of_a_sweep_that_loses_its_machine_goes_on_in_its_record(tmp_path:
     assert steps != []
     assert not list(tmp_path.glob("sweep/*.stopped"))
     again = subprocess.run(
-        command(f"seed={seed}", "output_dir=whole"), cwd=tmp_path, env=environ(), capture_output=True, check=False
+        command(f"seed={seed}", "output_dir=reference"), cwd=tmp_path, env=environ(), capture_output=True, check=False
     )
     assert again.returncode == 0
     for name in ("metrics.jsonl", "model/model.safetensors"):
-        assert (first / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+        assert (first / name).read_bytes() == (tmp_path / "reference" / name).read_bytes()

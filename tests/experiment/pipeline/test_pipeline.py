@@ -19,7 +19,7 @@ from forkserver import ForkServer
 
 from r1.core.errors import Interrupted, UserError
 from r1.core.paths import CONF
-from r1.distributed.process import last_words
+from r1.distributed.process import last_error_line
 from r1.experiment.launch import launch
 from r1.experiment.pipeline import scheduler as execute
 from r1.experiment.pipeline.node import PipelineNode
@@ -31,16 +31,19 @@ LONGEST_S = 120.0
 class Forked:
     """Stands in for a step's process: the same run, forked in a moment from a process that has imported everything."""
 
-    ended, wall_s = True, 0.5
+    wall_s = 0.5
 
     def __init__(self, server: ForkServer, node: PipelineNode) -> None:
         self.node = node
         node.folder.mkdir(parents=True, exist_ok=True)
         here = [text.replace("=outputs/", f"={Path.cwd()}/outputs/") for text in node.overrides]
-        self.code = server.run(here, node.folder.absolute(), resume=True).code
+        self.exit_code = server.run(here, node.folder.absolute(), resume=True).code
 
-    def last_words(self) -> str:
-        return last_words(self.node.folder.with_name(f"{self.node.folder.name}.log").read_text())
+    def poll(self) -> int:
+        return self.exit_code
+
+    def last_error_line(self) -> str:
+        return last_error_line(self.node.folder.with_name(f"{self.node.folder.name}.log").read_text())
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def fork_steps(patch: pytest.MonkeyPatch, server: ForkServer) -> None:
 
 def go(argv: list[str], capsys: pytest.CaptureFixture[str]) -> Path:
     """Run a pipeline in this process, its steps in theirs; its record."""
-    assert launch(argv, lambda *_: pytest.fail_point("this is no run")) == 0
+    assert launch(argv, lambda *_: pytest.fail("this is no run")) == 0
     return Path(capsys.readouterr().out.strip())
 
 

@@ -15,8 +15,8 @@ from test_plan import finish
 from r1.core.errors import LOCKED, Interrupted, UserError
 from r1.core.files import lock_folder
 from r1.core.statistics import mean_over_seeds
-from r1.distributed.process import last_words
-from r1.experiment.pipeline import scheduler as execute
+from r1.distributed.process import last_error_line
+from r1.experiment.pipeline import scheduler
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 from r1.experiment.pipeline.record import PipelineRecord
 from r1.experiment.pipeline.scheduler import Steps
@@ -46,24 +46,23 @@ class Stage:
 
 class Run:
     wall_s = 1.5
-    code = 5
+    exit_code = 5
 
     def __init__(self, stage: Stage, node: PipelineNode) -> None:
         self.stage, self.node, self.looks, self.signals = stage, node, 0, list[int]()
 
-    @property
-    def ended(self) -> bool:
+    def poll(self) -> int | None:
         self.looks += 1
         if self.looks == 2:
             self.stage.alive -= 1
             if self.node.step not in self.stage.failing and not self.signals:
                 finish(self.node)
-        return self.looks >= 2
+        return self.exit_code if self.looks >= 2 else None
 
-    def send(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         self.signals.append(number)
 
-    def last_words(self) -> str:
+    def last_error_line(self) -> str:
         return "it broke"
 
 
@@ -73,8 +72,8 @@ def go(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple
 
     def ran(*failing: str, argv: tuple[str, ...] = (), **keys: Any) -> tuple[Stage, dict[str, Any], Any]:
         stage, raised = Stage(*failing), None
-        monkeypatch.setattr(execute, "start", stage)
-        monkeypatch.setattr(execute, "POLL_S", 0.0)
+        monkeypatch.setattr(scheduler, "start", stage)
+        monkeypatch.setattr("r1.distributed.supervisor.POLL_S", 0.0)
         record = PipelineRecord(planned("output_dir=here", *argv, **({"steps": GRAPH} | keys)), "python -m r1.run x")
         try:
             with record:
@@ -102,18 +101,18 @@ def test_steps_run_in_order_and_once(go: Any) -> None:
     assert stage.log == ["after_a", "last *"]
 
 
-def test_one_run_is_the_agent_s_also_of_several_seeds(go: Any) -> None:
+def test_only_first_seed_gets_the_agents_environment(go: Any) -> None:
     stage, _, _ = go(seeds=[0, 1])
     assert [line for line in stage.log if "last" in line] == ["last[0] *", "last[1]"]
 
 
-def test_as_many_at_once_as_there_are_workers(go: Any) -> None:
+def test_number_of_workers_limits_concurrent_steps(go: Any) -> None:
     stage, _, _ = go(workers=2)
     assert stage.most == 2
     assert stage.log == ["a", "b", "after_a", "last *"]
 
 
-def test_a_failed_step_blocks_what_needs_it_and_nothing_else(go: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_step_blocks_only_its_dependents(go: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stage, manifest, raised = go("a")
     assert stage.log == ["a", "b"]
     assert statuses(manifest) == {"a": "failed", "b": "finished", "after_a": "blocked", "last": "blocked"}
@@ -126,7 +125,7 @@ def test_a_failed_step_blocks_what_needs_it_and_nothing_else(go: Any, capsys: py
     assert (stage.log, raised) == (["a", "after_a", "last *"], None)
 
 
-def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signal_is_forwarded_and_no_further_step_starts(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = Stage.__call__
 
     def stopped(self: Stage, node: PipelineNode, *rest: Any) -> Any:
@@ -143,33 +142,33 @@ def test_a_signal_is_passed_on_and_nothing_more_is_started(go: Any, monkeypatch:
     assert raised.code == 0
 
 
-def test_one_process_at_a_time(go: Any) -> None:
+def test_locked_pipeline_folder_raises(go: Any) -> None:
     with lock_folder(Path("here").absolute()), pytest.raises(UserError, match="another process") as caught:
         go()
     assert caught.value.code == 75
 
 
 @pytest.mark.parametrize("finishes", [True, False])
-def test_a_step_that_another_pipeline_runs_is_waited_for_or_taken_over(
+def test_step_of_another_pipeline_is_awaited_or_taken_over(
     go: Any, planned: Planned, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], finishes: bool
 ) -> None:
     node = planned("output_dir=other", "steps_dir=common", steps=GRAPH).nodes[0]
-    held = lock_folder(node.folder.absolute())
+    locked = lock_folder(node.folder.absolute())
 
     def let_go(_: float) -> None:
-        if finishes and not held.closed:
+        if finishes and not locked.closed:
             finish(node)
-        held.close()
+        locked.close()
 
-    monkeypatch.setattr(execute, "time", SimpleNamespace(sleep=let_go))
+    monkeypatch.setattr("r1.distributed.supervisor.time", SimpleNamespace(sleep=let_go))
     stage, manifest, raised = go(argv=("steps_dir=common",))
     assert stage.log == (["b", "after_a", "last *"] if finishes else ["b", "a", "after_a", "last *"])
     assert (raised, statuses(manifest)["a"]) == (None, "cached" if finishes else "finished")
     assert manifest["results"] == [manifest["steps"][3]["path"]]
-    assert capsys.readouterr().err.count("waits: another pipeline is making it") == 1
+    assert capsys.readouterr().err.count("waits: another pipeline is running it") == 1
 
 
-def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_locked_after_its_start_is_retried(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     started = Stage.__call__
 
     def second_time_lucky(self: Stage, node: PipelineNode, *rest: Any) -> Any:
@@ -177,14 +176,14 @@ def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch
         return started(self, node, *rest)
 
     monkeypatch.setattr(Stage, "__call__", second_time_lucky)
-    monkeypatch.setattr(Run, "code", LOCKED)
+    monkeypatch.setattr(Run, "exit_code", LOCKED)
     stage, manifest, raised = go()
     assert (stage.log, raised) == (["a", "a", "b", "after_a", "last *"], None)
     assert set(statuses(manifest).values()) == {"finished"}
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "line"),
     [
         ("r1  16 prompts\nr1: wrong value\n  key      x\n", "wrong value"),
         ("r1: an older one\nr1: no such folder\n  value    1", "no such folder"),
@@ -192,11 +191,11 @@ def test_a_step_that_another_pipeline_began_a_moment_before(go: Any, monkeypatch
         ("", ""),
     ],
 )
-def test_last_words(text: str, words: str) -> None:
-    assert last_words(text) == words
+def test_last_error_line(text: str, line: str) -> None:
+    assert last_error_line(text) == line
 
 
-def test_figures_over_seeds() -> None:
+def test_mean_over_seeds_matches_hand_computation() -> None:
     figure = mean_over_seeds([0.5, 0.6, 0.7])
     assert (round(figure.value, 6), figure.n) == (0.6, 3)
     assert round(figure.high - figure.value, 4) == 0.2484  # 4.303 * 0.1 / sqrt(3)

@@ -28,7 +28,7 @@ WHOLE: dict[str, Any] = {
     "command": COMMAND,
 }
 DRIVER = f"import r1.distributed.process; r1.distributed.process.RUN = {FAKE}; "
-DRIVER += "from r1.experiment.sweep import runner; runner.POLL_S = 0.05; "
+DRIVER += "from r1.experiment.sweep import runner; runner.READ_RECORDS_S = 0.05; "
 DRIVER += "from r1.sweep import main; main()"
 
 

@@ -1,4 +1,4 @@
-"""Whole sweeps, their runs stand-ins: what is started, stopped, killed and gone on with, and what is said of it."""
+"""Sweeps whose runs are stand-ins: starting, stopping, killing and resuming them, and the printed lines."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ Go = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Go:
-    """``go("--count", "2", parameters=...)``: the whole command in this process; its exit code and what it says."""
+    """``go("--count", "2", parameters=...)``: the command in this process; its exit code and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(process, "RUN", FAKE)
-    monkeypatch.setattr(runner, "POLL_S", 0.02)
+    monkeypatch.setattr(runner, "READ_RECORDS_S", 0.02)
     monkeypatch.setenv("COLUMNS", "200")
 
     def ran(*argv: str, **keys: Any) -> tuple[int, str]:
@@ -50,30 +50,30 @@ def shown(point: SweepPoint) -> tuple[Any, ...]:
     return (point.values["x"], point.status, point.value)
 
 
-def test_a_sweep_from_its_first_point_to_its_best(go: Go, tmp_path: Path) -> None:
-    code, said = go("--workers", "2")
+def test_sweep_runs_all_points_and_prints_the_best(go: Go, tmp_path: Path) -> None:
+    code, err = go("--workers", "2")
     assert code == 0
     assert sorted(starts(tmp_path)) == ["0000", "0001", "0002"]
     assert [shown(point) for point in points(tmp_path)] == [(x, "finished", float(x)) for x in (1, 2, 3)]
     assert [point.history[2] for point in points(tmp_path)] == pytest.approx([0.3, 0.6, 0.9])
-    assert "r1  0002  finished after 0:00, val/pass@1 3: x=3\n" in said
-    assert "best: val/pass@1 3: x=3\nr1  again: python -m r1.run x=3\n" in said
+    assert "r1  0002  finished after 0:00, val/pass@1 3: x=3\n" in err
+    assert "best: val/pass@1 3: x=3\nr1  again: python -m r1.run x=3\n" in err
     log = tmp_path / "outputs" / "sweeps" / "tried" / "runs" / "0001" / "output.log"
     assert log.read_text() == "hello from 0001 tried\n"
-    code, said = go()
+    code, err = go()
     assert (code, len(starts(tmp_path))) == (0, 3)
-    assert "grid, 3 points, 3 of them done" in said
+    assert "grid, 3 points, 3 of them done" in err
 
 
-def test_a_failing_point_is_marked_and_does_not_end_the_sweep(go: Go, tmp_path: Path) -> None:
+def test_failed_point_does_not_end_the_sweep(go: Go, tmp_path: Path) -> None:
     keys = {"parameters": {"fail": {"values": [True, False]}, "x": {"value": 1}}}
-    code, said = go(**keys)
+    code, err = go(**keys)
     assert code == 0
     assert [(point.status, point.error, point.code) for point in points(tmp_path)] == [
         ("failed", "it broke", 3),
         ("finished", "", 1),
     ]
-    assert "0000 failed: it broke; see outputs/sweeps/tried/runs/0000/output.log" in said
+    assert "0000 failed: it broke; see outputs/sweeps/tried/runs/0000/output.log" in err
     assert starts(tmp_path) == ["0000", "0001"]
     go(**keys)
     assert starts(tmp_path) == ["0000", "0001"], "a failed one stays failed"
@@ -81,45 +81,45 @@ def test_a_failing_point_is_marked_and_does_not_end_the_sweep(go: Go, tmp_path: 
     assert starts(tmp_path) == ["0000", "0001", "0000"]
 
 
-def test_if_all_fail_so_does_the_sweep(go: Go, tmp_path: Path) -> None:
-    code, said = go(command=[*COMMAND[:-1], "fail=true", COMMAND[-1]])
+def test_sweep_fails_if_all_points_fail(go: Go, tmp_path: Path) -> None:
+    code, err = go(command=[*COMMAND[:-1], "fail=true", COMMAND[-1]])
     assert code == 3
-    assert "best:" not in said
+    assert "best:" not in err
     assert [point.status for point in points(tmp_path)] == ["failed"] * 3
 
 
-def test_a_run_without_the_metric_has_failed(go: Go, tmp_path: Path) -> None:
+def test_run_without_the_metric_is_failed(go: Go, tmp_path: Path) -> None:
     go("--count", "1", command=[*COMMAND[:-1], "figure=none", COMMAND[-1]])
     (point,) = points(tmp_path)
     assert (point.status, point.error) == ("failed", "the run has finished without a finite val/pass@1")
 
 
-def test_seeds_are_one_setting(go: Go) -> None:
+def test_seeds_are_averaged_per_setting(go: Go) -> None:
     keys = {"parameters": {"x": {"values": [1, 2]}, "seed": {"values": [0, 1, 2]}}}
-    code, said = go("--workers", "3", **keys)
+    code, err = go("--workers", "3", **keys)
     assert code == 0
     # 2.0, 2.1, 2.2: mean 2.1, half 4.303 * 0.1 / sqrt(3) = 0.248
-    assert "best: val/pass@1 2.100 (1.852 to 2.348) over 3 seeds: x=2\n" in said
-    assert "again: python -m r1.run -m x=2 seed=0,1,2\n" in said
+    assert "best: val/pass@1 2.100 (1.852 to 2.348) over 3 seeds: x=2\n" in err
+    assert "again: python -m r1.run -m x=2 seed=0,1,2\n" in err
 
 
-def test_hyperband_stops_a_hopeless_run(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hyperband_stops_a_losing_run(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = {"type": "hyperband", "min_iter": 2, "eta": 2}
     keys = {"parameters": {"x": {"values": [3, 2, 1]}, "delay": {"value": 0.1}, "length": {"value": 6}}}
-    code, said = go(early_terminate=rule, **keys)
+    code, err = go(early_terminate=rule, **keys)
     assert code == 0
-    found = points(tmp_path)
-    # alone, the first goes on. The second: at 2 values 0.6 and 0.4; int(2 / 2) = 1: the threshold is 0.4, not missed;
+    by_number = points(tmp_path)
+    # alone, the first continues. The second: at 2 values 0.6 and 0.4; int(2 / 2) = 1: the threshold is 0.4, not missed;
     # at 4 values 0.8 misses nothing either. The third: 0.6 0.4 0.2; int(3 / 2) = 1: the threshold is 0.4, missed
-    assert [point.status for point in found] == ["finished", "finished", "pruned"]
-    assert 2 <= len(found[2].history) < 6
-    assert "0002  pruned after 0:0" in said
-    step, value = max(found[2].history.items())
-    assert f"{value:.4g} at step {step}" in said
-    assert '"interrupted"' in (found[2].folder / "manifest.json").read_text()
+    assert [point.status for point in by_number] == ["finished", "finished", "pruned"]
+    assert 2 <= len(by_number[2].history) < 6
+    assert "0002  pruned after 0:0" in err
+    step, value = max(by_number[2].history.items())
+    assert f"{value:.4g} at step {step}" in err
+    assert '"interrupted"' in (by_number[2].folder / "manifest.json").read_text()
 
 
-def test_a_run_that_does_not_listen_is_killed(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_ignores_sigterm_is_killed(go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "KILL_DELAY_S", 0.3)
     rule = {"type": "hyperband", "min_iter": 1, "eta": 3}
     deaf = {"deaf": {"value": True}, "delay": {"value": 0.1}, "length": {"value": 30}}
@@ -129,22 +129,22 @@ def test_a_run_that_does_not_listen_is_killed(go: Go, tmp_path: Path, monkeypatc
     assert len(points(tmp_path)[1].history) < 30
 
 
-def test_a_stop_is_passed_on_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_signal_stops_the_runs_and_the_same_command_resumes(tmp_path: Path) -> None:
     first = start(tmp_path, "--workers", "2", **HOLD)
     wait_until(lambda: [rows(tmp_path, number) for number in (0, 1)] == [2, 2])
     first.send_signal(signal.SIGTERM)
-    _, said = first.communicate(timeout=60)
+    _, err = first.communicate(timeout=60)
     assert first.returncode == 143
-    assert "0000  interrupted after" in said
+    assert "0000  interrupted after" in err
     (tmp_path / "go").touch()
     second = start(tmp_path, "--workers", "2", **HOLD)
-    out, said = second.communicate(timeout=60)
+    out, err = second.communicate(timeout=60)
     assert (second.returncode, out) == (0, "outputs/sweeps/tried\n")
-    assert "0000  resumes: x=1" in said
+    assert "0000  resumes: x=1" in err
     assert sorted(starts(tmp_path)) == ["0000", "0000+", "0001", "0001+"]
 
 
-def test_a_killed_worker_takes_its_run_along_and_another_takes_over(tmp_path: Path) -> None:
+def test_killed_worker_kills_its_run_and_another_worker_resumes_it(tmp_path: Path) -> None:
     first = start(tmp_path, **HOLD)
     wait_until(lambda: rows(tmp_path, 0) == 2)
     second = start(tmp_path, **HOLD)
@@ -154,9 +154,9 @@ def test_a_killed_worker_takes_its_run_along_and_another_takes_over(tmp_path: Pa
     wait_until(lambda: not running(tmp_path, 0))
     assert running(tmp_path, 1)
     (tmp_path / "go").touch()
-    _, said = second.communicate(timeout=60)
+    _, err = second.communicate(timeout=60)
     assert second.returncode == 0
-    assert "0000  resumes: x=1" in said
+    assert "0000  resumes: x=1" in err
     assert starts(tmp_path) == ["0000", "0001", "0000+"]
     assert rows(tmp_path, 0) == 3, "from where it was, not from the start"
 
@@ -180,30 +180,30 @@ def read_bytes(file: Path) -> bytes:
     return b""
 
 
-@pytest.mark.parametrize(("text", "words"), [("x=1", "`x` is given twice"), ("experiment=r1_zeros", "r1_zero")])
-def test_what_is_wrong_with_every_point_is_said_before_the_first(go: Go, text: str, words: str) -> None:
-    code, said = go(command=[*COMMAND[:-1], text, COMMAND[-1]])
+@pytest.mark.parametrize(("text", "message"), [("x=1", "`x` is given twice"), ("experiment=r1_zeros", "r1_zero")])
+def test_error_of_every_point_is_reported_before_the_first_run(go: Go, text: str, message: str) -> None:
+    code, err = go(command=[*COMMAND[:-1], text, COMMAND[-1]])
     assert code == 2
-    assert words in said
+    assert message in err
     assert not Path("outputs").exists()
 
 
-def test_pipelines_are_told_from_runs() -> None:
+def test_is_pipeline() -> None:
     assert not is_pipeline(["stage=grpo", "stage.lr=1"])
     assert not is_pipeline(["experiment=tiny_base"])
     assert is_pipeline(["experiment=r1_zero", "steps.rl.stage.group_size=4"])
 
 
-def test_a_name_is_a_folder(go: Go) -> None:
-    code, said = go("--name", "../x")
+def test_sweep_name_must_be_a_folder_name(go: Go) -> None:
+    code, err = go("--name", "../x")
     assert code == 2
-    assert "a sweep's name is also a folder's" in said
-    code, said = go("--name", "other", "--count", "1")
+    assert "a sweep's name is also a folder's" in err
+    code, err = go("--name", "other", "--count", "1")
     assert Path("outputs/sweeps/other/runs/0000").is_dir()
 
 
-def test_without_optuna(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_optuna_raises_with_install_hint(go: Go, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(__main__, "find_spec", lambda name: None)
-    code, said = go()
+    code, err = go()
     assert code == 2
-    assert "pip install 'r1[optuna]'" in said
+    assert "pip install 'r1[optuna]'" in err

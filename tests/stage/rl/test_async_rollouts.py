@@ -143,7 +143,7 @@ class Late:
     def __post_init__(self) -> None:
         self.num_iterations, self.policy, self.ranks, self.tokenizer, self.stop_ids = 1, None, self, None, set[int]()
         self.trainer = SimpleNamespace(max_steps=9, global_step=0)
-        self.first = self.rank == 0
+        self.is_rank_zero = self.rank == 0
 
     def poll(self) -> None: ...
     def note(self, metrics: dict[str, float]) -> None: ...
