@@ -64,7 +64,7 @@ def test_effects_are_worked_out_within_each_seed() -> None:
     one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), runs)
     assert one.value is not None
     assert one.value.value == pytest.approx(0.2)
-    assert one.value.high == pytest.approx(0.2 + 4.303 * 0.1 / 3**0.5)
+    assert one.value.high == pytest.approx(0.2 + 4.3026527 * 0.1 / 3**0.5)
     assert (one.value.n, [side.n for side in one.sides if side], one.verdict) == (3, [4, 3], "undecided")
     ratio = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), operator.truediv), runs)
     assert ratio.value is not None

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from r1.core.runs import RunRecord
-from r1.core.statistics import t_survival
 from r1.experiment.report.sweep.analysis import compare
 from r1.experiment.report.sweep.points import Difference, Point, difference, labels, points, ranked, shown
 from r1.experiment.report.sweep.trials import Compute, Trial
@@ -30,12 +29,13 @@ def point(scores: dict[int, float], name: Any = 1) -> Point:
 
 
 @pytest.mark.parametrize(
-    ("t", "df"), [(12.7062, 1), (4.302653, 2), (3.182446, 3), (2.776445, 4), (2.228139, 10), (1.959964, None)]
+    ("t", "df"), [(12.7062, 1), (4.302653, 2), (3.182446, 3), (2.776445, 4), (2.228139, 10), (1.959964, math.inf)]
 )
-def test_the_tail_of_students_t(t: float, df: int | None) -> None:
-    assert t_survival(t, df) == pytest.approx(0.025, abs=1e-6)
-    assert t_survival(-t, df) == pytest.approx(0.975, abs=1e-6)
-    assert t_survival(0, df) == pytest.approx(0.5)
+def test_difference_chance_is_the_tail_of_students_t(t: float, df: float) -> None:
+    assert Difference(t, 1.0, df, "").chance(1) == pytest.approx(0.025, abs=1e-6)
+    assert Difference(t, 1.0, df, "").chance(-1) == pytest.approx(0.975, abs=1e-6)
+    assert Difference(0.0, 1.0, df, "").chance(1) == pytest.approx(0.5)
+    assert Difference(0.0, 1.0, df, "").half == pytest.approx(t, abs=1e-4)
 
 
 def test_a_paired_difference() -> None:
@@ -43,7 +43,7 @@ def test_a_paired_difference() -> None:
     assert made is not None
     assert (made.value, made.df, made.basis) == (pytest.approx(0.35 / 3), 2, "paired over 3 seeds")
     assert made.se == pytest.approx(math.sqrt(0.0175 / 3) / math.sqrt(3))  # of 0.1, 0.05, 0.2
-    assert made.half == pytest.approx(4.303 * made.se)
+    assert made.half == pytest.approx(4.3026527 * made.se)
     assert made.chance(1) == pytest.approx((1 - math.sqrt(7) / 3) / 2)  # t is the root of 7; t / sqrt(2 + t^2) inside
     assert made.chance(-1) == pytest.approx((1 + math.sqrt(7) / 3) / 2)
 
@@ -60,7 +60,7 @@ def test_a_difference_of_other_seeds_is_welchs() -> None:
 def test_one_seed_has_only_its_validation() -> None:
     made = difference(point({0: 0.6}), point({0: 0.5, 1: 0.5}))
     assert made is not None
-    assert made.df is None
+    assert made.df == math.inf
     assert made.basis == "by the validations' own intervals"
     wide = over_seeds([SeedEstimate(0.5, 0.45, 0.55, 64)] * 2)
     assert made.se == pytest.approx(math.hypot(0.05 / 1.959964, ((wide.high or 0) - (wide.low or 0)) / 2 / 1.959964))

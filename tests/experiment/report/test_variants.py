@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import stdev
 
 import pytest
 
-from r1.core.statistics import t95
+from r1.core.statistics import mean_over_seeds
 from r1.experiment.report.gather import gather
 from r1.experiment.report.variants import SeedEstimate, over_seeds, variants
 
@@ -42,7 +43,9 @@ def test_a_run_without_an_end_shows_its_last_validation(record: MakeRecord) -> N
 
 @pytest.mark.parametrize(("seeds", "t"), [(2, 12.706), (5, 2.776), (10, 2.262), (11, 2.228), (31, 2.042), (121, 1.980)])
 def test_t(seeds: int, t: float) -> None:
-    assert t95(seeds) == pytest.approx(t, abs=3e-3)
+    values = [float(seed % 2) for seed in range(seeds)]
+    made = mean_over_seeds(values)
+    assert (made.high - made.value) * seeds**0.5 / stdev(values) == pytest.approx(t, abs=5e-4)
 
 
 def test_an_interval_of_shares_stays_a_share() -> None:

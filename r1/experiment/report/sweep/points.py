@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1.core.statistics import Z95, t95, t_survival
+from r1.core.statistics import Z95
 from r1.experiment.report.sweep.trials import Compute, Trial, Value, Values, mean_compute
 from r1.experiment.report.variants import SeedEstimate, over_seeds
 
@@ -40,26 +40,30 @@ class Difference:
 
     Attributes:
         se: standard error.
-        df: degrees of freedom; None: normal.
+        df: degrees of freedom of Student's t; infinite: normal.
         basis: where the standard error comes from.
     """
 
     value: float
     se: float
-    df: int | None
+    df: float
     basis: str
 
     @property
     def half(self) -> float:
         """Half the 95 % interval."""
-        return self.se * (Z95 if self.df is None else t95(self.df + 1))
+        from scipy import stats
+
+        return self.se * float(stats.t.ppf(0.975, self.df))
 
     def chance(self, sign: int) -> float:
         """One-sided p: how often noise alone would make the first point so much better (``sign`` 1: larger)."""
-        ahead = sign * self.value
+        from scipy import stats
+
+        lead = sign * self.value
         if self.se == 0:
-            return 0.0 if ahead > 0 else 1.0
-        return t_survival(ahead / self.se, self.df)
+            return 0.0 if lead > 0 else 1.0
+        return float(stats.t.sf(lead / self.se, self.df))
 
 
 def shown(value: Value) -> str:
@@ -139,4 +143,4 @@ def _validated(a: SeedEstimate | None, b: SeedEstimate | None) -> Difference | N
     if not (a and b) or None in (a.low, a.high, b.low, b.high):
         return None
     errors = [((f.high or 0) - (f.low or 0)) / (2 * Z95) for f in (a, b)]
-    return Difference(a.value - b.value, math.hypot(*errors), None, "by the validations' own intervals")
+    return Difference(a.value - b.value, math.hypot(*errors), math.inf, "by the validations' own intervals")
