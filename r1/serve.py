@@ -1,4 +1,4 @@
-"""python -m r1.serve MODEL: a vLLM server for rollout=vllm_server; what else is said goes to vLLM as it stands."""
+"""python -m r1.serve MODEL: start a vLLM server for rollout=vllm_server; other options are passed on to vLLM."""
 
 from __future__ import annotations
 
@@ -8,42 +8,43 @@ import sys
 
 from r1.core.errors import UserError
 
-SETTINGS = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the first opens the way for weights
+ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the first enables the endpoints for weights
 
 
-def arguments(words: list[str]) -> list[str]:
-    """The command line of vLLM's own server."""
+def server_command(argv: list[str]) -> list[str]:
+    """The arguments of the Python interpreter that start vLLM's own server."""
     from r1.model.loading import resolve_model_path
     from r1.rollout.serving.vllm_worker import EXTENSION
 
     parser = argparse.ArgumentParser(prog="python -m r1.serve", description=__doc__)
     parser.add_argument("model", help="a model's folder, a run's, a hub id, or r1:<name>; its weights are not read")
-    parser.add_argument("--host", default="127.0.0.1", help="whoever reaches it may change the weights (this machine)")
+    parser.add_argument("--host", default="127.0.0.1", help="any client that reaches it may change the weights")
     parser.add_argument("--port", type=int, default=8000)
-    known, others = parser.parse_known_args(words)
+    args, vllm_args = parser.parse_known_args(argv)
     fixed = {
-        "model": resolve_model_path(known.model),
-        "host": known.host,
-        "port": known.port,
-        "load-format": "dummy",  # r1 sends the weights: whatever does not arrive is seen at once
+        "model": resolve_model_path(args.model),
+        "host": args.host,
+        "port": args.port,
+        "load-format": "dummy",  # random weights: a failed transfer shows at once
         "worker-extension-cls": EXTENSION,
         "logprobs-mode": "processed_logprobs",
         "generation-config": "vllm",
     }
-    told = [word for name, value in fixed.items() for word in (f"--{name}", str(value))]
-    return ["-m", "vllm.entrypoints.openai.api_server", *told, "--tokens-only", "--enable-prefix-caching", *others]
+    options = [arg for name, value in fixed.items() for arg in (f"--{name}", str(value))]
+    server = ["-m", "vllm.entrypoints.openai.api_server"]
+    return [*server, *options, "--tokens-only", "--enable-prefix-caching", *vllm_args]
 
 
 def main() -> None:
-    from r1.rollout.vllm import check_package
+    from r1.rollout.vllm import check_vllm
 
     try:
-        check_package()
-        words = arguments(sys.argv[1:])
+        check_vllm()
+        command = server_command(sys.argv[1:])
     except UserError as error:
         print(f"r1: {error}", file=sys.stderr)
         sys.exit(error.code)
-    os.execve(sys.executable, [sys.executable, *words], SETTINGS | dict(os.environ))
+    os.execve(sys.executable, [sys.executable, *command], ENVIRONMENT | dict(os.environ))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,6 +12,7 @@ from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
+from r1.model.transformers_adapter import enable_gradient_checkpointing, has_adapters, merge_adapters
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -32,7 +32,7 @@ class Lora:
         dropout: Annotated[float, Interval(ge=0, lt=1)],
         target_modules: str | list[str],
     ) -> None:
-        self.knobs: dict[str, Any] = {
+        self.options: dict[str, Any] = {
             "r": r,
             "lora_alpha": alpha,
             "lora_dropout": dropout,
@@ -45,13 +45,13 @@ class Lora:
         except ImportError:
             raise UserError("LoRA needs the extra `peft`", key="model.lora", hint="pip install 'r1[peft]'") from None
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # between peft and transformers
-            wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.knobs))
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated parts of transformers
+            wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.options))
         return wrapped  # type: ignore[no-any-return]
 
 
 class Model:
-    """Where the policy comes from; nothing is loaded before it is asked for.
+    """Where the policy comes from; nothing is loaded before the first ``load_*`` call.
 
     Args:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>`` for a model shipped with r1; null: random
@@ -73,7 +73,7 @@ class Model:
     ) -> None:
         if (path is None) == (config is None):
             raise UserError(
-                "a model is either loaded (`path`) or made (`config`)",
+                "a model is either loaded (`path`) or initialised (`config`)",
                 key="model.path",
                 value=path,
                 hint="set exactly one of model.path and model.config",
@@ -96,22 +96,24 @@ class Model:
         return tokenizer  # type: ignore[no-any-return]
 
     def _check_exportable(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """transformers picks the tokenizer's class by ``model_type``, and for some types rewrites how it splits text:
-        a tokenizer that is borrowed for random weights must come back from ``model/`` as it went in."""
+        """Check that the tokenizer of a model with random weights survives export.
+
+        transformers picks the tokenizer's class by ``model_type``, and for some types rewrites how it splits text.
+        """
         from transformers import AutoTokenizer
 
         with TemporaryDirectory() as folder:
             self._architecture(tokenizer).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            again = AutoTokenizer.from_pretrained(folder)
-        if again(SPLIT_PROBE).input_ids != tokenizer(SPLIT_PROBE).input_ids:
+            reloaded = AutoTokenizer.from_pretrained(folder)
+        if reloaded(SPLIT_PROBE).input_ids != tokenizer(SPLIT_PROBE).input_ids:
             model_type = (self.config_fields or {}).get("model_type")
             raise UserError(
-                f"transformers reads this tokenizer back differently beside a {model_type} model, so the exported "
+                f"transformers reloads this tokenizer differently with a {model_type} model, so the exported "
                 "model would not be the trained one",
                 key="model.config.model_type",
                 value=model_type,
-                hint="model.config.model_type=llama keeps a tokenizer as it is",
+                hint="model.config.model_type=llama does not change tokenizers",
                 code=MODEL,
             )
 
@@ -132,7 +134,7 @@ class Model:
             return AutoConfig.for_model(**fields)  # type: ignore[no-any-return]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
-                "transformers cannot make this config", key="model.config", value=self.config_fields, hint=str(error)
+                "transformers rejects this config", key="model.config", value=self.config_fields, hint=str(error)
             ) from None
 
     def load(self, seed: int) -> PreTrainedModel:
@@ -157,35 +159,30 @@ class Model:
     def _instantiate(self, auto: Any, seed: int, config: PretrainedConfig | None = None) -> PreTrainedModel:
         import torch
 
-        from r1.model.packing import checkpoint_contexts
-
-        knobs: dict[str, Any] = {
-            "dtype": getattr(torch, self.dtype),
-            "attn_implementation": self.attn_implementation,
-        }
+        options = {"dtype": getattr(torch, self.dtype), "attn_implementation": self.attn_implementation}
         model: PreTrainedModel
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if self.path is not None:
-                model = _load(auto.from_pretrained, self.path, **knobs, **({"config": config} if config else {}))
+                if config:
+                    options["config"] = config
+                model = _load(auto.from_pretrained, self.path, **options)
             else:
-                model = auto.from_config(config or self.load_config(), **knobs)
+                model = auto.from_config(config or self.load_config(), **options)
             if self.gradient_checkpointing:
-                enable = getattr(model, "activation_checkpointing_enable", None)  # its name in transformers 6
-                how = {"use_reentrant": False, "context_fn": partial(checkpoint_contexts, model.config)}
-                (enable or model.gradient_checkpointing_enable)(how)
+                enable_gradient_checkpointing(model)
             model = self.lora.wrap(model) if self.lora else model
         model.train()
         return model
 
 
 def resolve_model_path(path: str) -> str:
-    """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else as it is."""
+    """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else unchanged."""
     if path.startswith("r1:"):
         folder = ASSETS / path.removeprefix("r1:")
         if not folder.is_dir():
             names = sorted(f"r1:{p.name}" for p in ASSETS.iterdir() if p.is_dir())
-            raise UserError("r1 ships no such model", key="model.path", value=path, expected=names, code=MODEL)
+            raise UserError("unknown shipped model", key="model.path", value=path, expected=names, code=MODEL)
         return str(folder)
     inside = Path(path) / "model"
     return str(inside) if (inside / "config.json").is_file() else path
@@ -194,9 +191,8 @@ def resolve_model_path(path: str) -> str:
 def _load(load: Any, path: str, **kwargs: Any) -> Any:
     from safetensors import SafetensorError
 
-    where = resolve_model_path(path)
     try:
-        return load(where, **kwargs)
+        return load(resolve_model_path(path), **kwargs)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             "the model cannot be loaded",
@@ -209,10 +205,10 @@ def _load(load: Any, path: str, **kwargs: Any) -> Any:
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that close a completion: the generation config's (one, several or none) and the tokenizer's."""
-    listed = model.generation_config.eos_token_id if model.generation_config else None
-    several = listed if isinstance(listed, list) else [listed]
-    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}
+    """Tokens that close a completion: those of the generation config and of the tokenizer."""
+    eos = model.generation_config.eos_token_id if model.generation_config else None  # an id, a list of ids, or None
+    eos_ids = eos if isinstance(eos, list) else [eos]
+    return {token for token in (*eos_ids, tokenizer.eos_token_id) if token is not None}
 
 
 def export(
@@ -220,18 +216,18 @@ def export(
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: set[int],
     folder: Path,
-    go_on: bool = False,
+    keep_adapters: bool = False,
 ) -> None:
     """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers.
 
-    Its generation config stops where training stopped: at ``stop_ids``. With ``go_on``, ``model`` stays as it is.
+    Args:
+        stop_ids: the tokens that ended completions in training; generation with the exported model ends at them, too.
+        keep_adapters: merge a copy, so that ``model`` can be trained on. False: ``model`` may lose its adapters.
     """
-    if go_on and hasattr(model, "merge_and_unload"):  # merging takes the adapters away
-        model = copy.deepcopy(model)
-    merge = getattr(model, "merge_and_unload", None)
-    whole: PreTrainedModel = merge() if merge else model
-    whole.generation_config.eos_token_id = sorted(stop_ids)
-    whole.save_pretrained(folder)
-    for name in ("is_local", "local_files_only"):  # how it was loaded is no property of the tokenizer
+    merged = merge_adapters(copy.deepcopy(model) if keep_adapters and has_adapters(model) else model)
+    assert merged.generation_config is not None
+    merged.generation_config.eos_token_id = sorted(stop_ids)
+    merged.save_pretrained(folder)
+    for name in ("is_local", "local_files_only"):  # traces of this loading, written to tokenizer_config.json otherwise
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(folder)

@@ -1,39 +1,39 @@
 """Forward passes without padding and with shared prompts, through any transformers model.
 
-All tokens of a micro-batch lie in one row: every prompt once, then the completions, those of similar lengths side by
-side. Everything in a model but attention works on single tokens and does not care. Attention is registered with
-transformers under a name of ours and told by a ``Layout`` which tokens may see which: a completion sees its prompt's
-keys and values and its own past. Gradients flow back into a shared prompt from all of its completions.
-With G completions of C tokens for a prompt of P tokens, P + G C tokens are worked out instead of G (P + C).
+All tokens of a micro-batch lie in one row: every prompt once, then the completions, those of similar lengths together.
+Everything in a model but attention works on single tokens, so only attention depends on this layout. ``attention``
+replaces the model's own; a ``Layout`` tells it which tokens may see which: a completion sees its prompt's keys and
+values and its own past. Gradients reach a shared prompt from all of its completions.
+
+With G completions of C tokens for a prompt of L tokens, the model processes L + G C tokens instead of G (L + C).
+
+Shapes: N tokens of the packed row, B completions of P prompts, H attention heads, K key/value heads, D head size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from r1.model.sequences import Sequences
+from r1.model.transformers_adapter import check_unsupported_attention
 
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
-
-MIN_FILL = 0.8  # rows shorter than this share of a segment's width go into a segment of their own
+MIN_FILL = 0.8  # rows shorter than this share of a segment's width go into another segment
 
 
 @dataclass(frozen=True)
 class Segment:
-    """``rows`` x ``width`` tokens of the packed row, from ``start``; attention runs once per segment.
+    """A rectangle of ``rows`` x ``width`` tokens of the packed row; attention runs once per segment.
 
     Attributes:
-        mask: (rows or 1, 1, width, prompt width + width) what each token sees; None: its own past and no prompt.
-        prompts: (rows,) the prompt that each row continues, an index into the first segment; None: no prompt.
+        start: index of its first token.
+        mask: (rows or 1, 1, width, prompt width + width) true where a token sees another; None: causal, no prompt.
+        prompts: (rows,) the prompt that each row continues, as a row of the first segment; None: no prompt.
     """
 
     start: int
@@ -46,21 +46,21 @@ class Segment:
     def end(self) -> int:
         return self.start + self.rows * self.width
 
-    def of(self, states: Tensor) -> Tensor:
+    def select(self, states: Tensor) -> Tensor:
         """This segment's part of (1, heads, N, D) states, as (rows, heads, width, D)."""
-        own = states[0, :, self.start : self.end]
-        return own.reshape(len(own), self.rows, self.width, -1).transpose(0, 1)
+        tokens = states[0, :, self.start : self.end]
+        return tokens.reshape(len(tokens), self.rows, self.width, -1).transpose(0, 1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One packed row.
+    """A packed micro-batch.
 
     Attributes:
         input_ids: (1, N).
-        position_ids: (1, N), of each token in its own sequence.
+        position_ids: (1, N) the position of each token in its own sequence.
         segments: in order; where prompts are shared, they are the first.
-        sources: (targets,) the packed position that predicts each completion token, row by row.
+        sources: (completion tokens,) the packed position that predicts each of them, completion by completion.
     """
 
     input_ids: Tensor
@@ -68,67 +68,72 @@ class Layout:
     segments: list[Segment]
     sources: Tensor
 
-    @cached_property
-    def shared(self) -> Segment:
-        return self.segments[0]
-
 
 def pack(batch: Sequences, share_prompts: bool) -> Layout:
-    """Lay a batch out; with ``share_prompts`` false every completion brings its prompt along."""
-    return _shared(batch) if share_prompts else _whole(batch)
+    """Lay out a batch; without ``share_prompts`` each completion has a copy of its prompt."""
+    return _pack_shared(batch) if share_prompts else _pack_separate(batch)
 
 
-def _shared(batch: Sequences) -> Layout:
-    device, (num_prompts, width) = batch.prompt_ids.device, batch.prompt_ids.shape
-    lengths = torch.tensor(batch.prompt_lengths, device=device)
-    index = torch.tensor(batch.prompt_index, device=device)
-    columns = torch.arange(width, device=device)
-    tokens, positions = [batch.prompt_ids.flatten()], [columns.repeat(num_prompts)]
-    segments = [Segment(0, num_prompts, width)]
+def _pack_shared(batch: Sequences) -> Layout:
+    """One segment of prompts, padded to (P, width), then segments of completions."""
+    device, (num_prompts, prompt_width) = batch.prompt_ids.device, batch.prompt_ids.shape
+    prompt_lengths = torch.tensor(batch.prompt_lengths, device=device)
+    prompt_index = torch.tensor(batch.prompt_index, device=device)
+    columns = torch.arange(prompt_width, device=device)
+    is_even = min(batch.prompt_lengths) == prompt_width  # without padding one mask serves all rows
+    input_ids, position_ids = [batch.prompt_ids.flatten()], [columns.repeat(num_prompts)]
+    segments = [Segment(0, num_prompts, prompt_width)]
+    # the last token of a prompt predicts the first of its completions, and completion token t - 1 predicts token t
     sources = torch.zeros_like(batch.completion_ids)
-    sources[:, 0] = index * width + lengths[index] - 1
-    for rows, longest in _similar([length - 1 for length in batch.lengths]):
-        own = torch.arange(longest, device=device)
-        prompts = index[rows]
-        even = min(batch.prompt_lengths) == width  # then one mask does for all rows
-        mask = _visible(columns < lengths[prompts[:1] if even else prompts, None], own)
-        segments.append(Segment(segments[-1].end, len(rows), longest, mask, prompts))
-        tokens.append(batch.completion_ids[rows, :longest].flatten())
-        positions.append((lengths[prompts, None] + own).flatten())
-        place = torch.arange(len(rows), device=device)[:, None] * longest + own
-        sources[rows, 1 : longest + 1] = segments[-1].start + place
-    return Layout(torch.cat(tokens)[None], torch.cat(positions)[None], segments, sources[batch.mask])
+    sources[:, 0] = prompt_index * prompt_width + prompt_lengths[prompt_index] - 1
+    # the last token of a completion predicts nothing that is trained on: it is left out
+    for rows, width in _group_by_length([length - 1 for length in batch.lengths]):
+        offsets = torch.arange(width, device=device)
+        prompts = prompt_index[rows]
+        sees_prompt = columns < prompt_lengths[prompts[:1] if is_even else prompts, None]
+        segment = Segment(segments[-1].end, len(rows), width, _mask(sees_prompt, offsets), prompts)
+        segments.append(segment)
+        input_ids.append(batch.completion_ids[rows, :width].flatten())
+        position_ids.append((prompt_lengths[prompts, None] + offsets).flatten())
+        row_starts = torch.arange(len(rows), device=device)[:, None] * width
+        sources[rows, 1 : width + 1] = segment.start + row_starts + offsets
+    return Layout(torch.cat(input_ids)[None], torch.cat(position_ids)[None], segments, sources[batch.mask])
 
 
-def _visible(prompt: Tensor, own: Tensor) -> Tensor:
-    """(rows, 1, width, prompt width + width): the real tokens of the prompt and the row's own past."""
-    past = own[:, None] >= own
-    sees_prompt = prompt[:, None, :].expand(-1, len(own), -1)
-    return torch.cat([sees_prompt, past.expand(len(prompt), -1, -1)], dim=2)[:, None]
+def _mask(sees_prompt: Tensor, offsets: Tensor) -> Tensor:
+    """(rows, 1, width, prompt width + width): a row's prompt, (rows, prompt width), and its own past."""
+    is_past = offsets[:, None] >= offsets
+    prompt_part = sees_prompt[:, None, :].expand(-1, len(offsets), -1)
+    return torch.cat([prompt_part, is_past.expand(len(sees_prompt), -1, -1)], dim=2)[:, None]
 
 
-def _whole(batch: Sequences) -> Layout:
+def _pack_separate(batch: Sequences) -> Layout:
+    """Segments of whole sequences, each a prompt and its completion without a gap."""
     device = batch.completion_ids.device
-    prompts = [batch.prompt_lengths[p] for p in batch.prompt_index]
-    tokens, positions, segments, start = [], [], [], 0
+    prompt_lengths = [batch.prompt_lengths[p] for p in batch.prompt_index]
+    input_ids, position_ids, segments, start = [], [], [], 0
     sources = torch.zeros_like(batch.completion_ids)
-    for rows, longest in _similar([p + c - 1 for p, c in zip(prompts, batch.lengths, strict=True)]):
-        place, own = torch.arange(longest, device=device), torch.arange(batch.completion_ids.shape[1], device=device)
-        before = torch.tensor([prompts[b] for b in rows], device=device)[:, None]
-        index = torch.tensor([batch.prompt_index[b] for b in rows], device=device)
-        row_start = start + torch.arange(len(rows), device=device)[:, None] * longest
-        both = torch.cat([batch.prompt_ids[index], batch.completion_ids[rows]], dim=1)
-        at = torch.where(place < before, place, place - before + batch.prompt_ids.shape[1])
-        tokens.append(both.gather(1, at.clamp(max=both.shape[1] - 1)).flatten())
-        positions.append(place.repeat(len(rows)))
-        segments.append(Segment(start, len(rows), longest))
-        sources[rows] = row_start + before - 1 + own
+    steps = torch.arange(batch.completion_ids.shape[1], device=device)
+    lengths = [p + c - 1 for p, c in zip(prompt_lengths, batch.lengths, strict=True)]
+    for rows, width in _group_by_length(lengths):
+        columns = torch.arange(width, device=device)
+        row_prompt_lengths = torch.tensor([prompt_lengths[b] for b in rows], device=device)[:, None]
+        prompts = torch.tensor([batch.prompt_index[b] for b in rows], device=device)
+        # prompts and completions are padded separately: gather closes the gap between the two
+        padded = torch.cat([batch.prompt_ids[prompts], batch.completion_ids[rows]], dim=1)
+        gap = batch.prompt_ids.shape[1] - row_prompt_lengths
+        index = torch.where(columns < row_prompt_lengths, columns, columns + gap)
+        input_ids.append(padded.gather(1, index.clamp(max=padded.shape[1] - 1)).flatten())
+        position_ids.append(columns.repeat(len(rows)))
+        segments.append(Segment(start, len(rows), width))
+        row_starts = start + torch.arange(len(rows), device=device)[:, None] * width
+        sources[rows] = row_starts + row_prompt_lengths - 1 + steps
         start = segments[-1].end
-    return Layout(torch.cat(tokens)[None], torch.cat(positions)[None], segments, sources[batch.mask])
+    return Layout(torch.cat(input_ids)[None], torch.cat(position_ids)[None], segments, sources[batch.mask])
 
 
-def _similar(lengths: list[int]) -> Iterator[tuple[list[int], int]]:
-    """Rows in groups of similar lengths, longest first: (row indices, longest); rows of length 0 are left out."""
+def _group_by_length(lengths: list[int]) -> Iterator[tuple[list[int], int]]:
+    """(row indices, longest length) of groups of similar lengths, longest first; rows of length 0 are left out."""
     order = sorted((b for b, length in enumerate(lengths) if length > 0), key=lambda b: -lengths[b])
     start = 0
     for end in range(1, len(order) + 1):
@@ -149,21 +154,22 @@ def attention(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface: (1, heads, N, D) states to (1, N, heads, D).
+    """transformers' attention interface: (1, H, N, D) queries, (1, K, N, D) keys and values to (1, N, H, D).
 
     Raises:
-        ValueError: the model's attention has a part of its own that is not worked out here.
+        ValueError: the model's attention has a part that is not implemented here.
     """
     check_unsupported_attention(kwargs)
-    parts = []
+    outputs = []
     for segment in layout.segments:
         keys, values = (_with_prompt(layout, segment, states) for states in (key, value))
         grouped = key.shape[1] != query.shape[1]
-        if grouped and segment.mask is not None and query.is_cuda:  # no fused CUDA kernel takes both
+        # no fused CUDA kernel takes both a mask and fewer key/value heads; the unfused one would store all scores
+        if grouped and segment.mask is not None and query.is_cuda:
             keys, values = (s.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for s in (keys, values))
             grouped = False
         out = F.scaled_dot_product_attention(
-            segment.of(query),
+            segment.select(query),
             keys,
             values,
             attn_mask=segment.mask,
@@ -172,46 +178,16 @@ def attention(
             dropout_p=dropout,
             enable_gqa=grouped,
         )
-        parts.append(out.transpose(1, 2).flatten(0, 1))
-    return torch.cat(parts)[None], None
-
-
-def check_unsupported_attention(kwargs: dict[str, Any]) -> None:
-    """A soft cap, sinks or a position bias on the scores: such a model keeps its own attention."""
-    if extras := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
-        raise ValueError(f"attention with {', '.join(extras)}")
+        outputs.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)[None], None
 
 
 def _with_prompt(layout: Layout, segment: Segment, states: Tensor) -> Tensor:
-    own = segment.of(states)
+    """A segment's keys or values, (rows, K, width, D), after those of each row's prompt."""
+    completion = segment.select(states)
     if segment.prompts is None:
-        return own
-    shared = layout.shared.of(states)
-    prompts = F.embedding(segment.prompts, shared.flatten(1))  # index_select, with a much faster gradient
-    return torch.cat([prompts.view(-1, *shared.shape[1:]), own], dim=2)
-
-
-@contextmanager
-def custom_attention(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
-    """Inside, the model's attention is ``function``, which also gets what is handed to the model's forward by name."""
-    from transformers import AttentionInterface
-
-    name = f"r1_{function.__module__}"
-    AttentionInterface.register(name, function)
-    with _attention_named(model.config, name):
-        yield
-
-
-@contextmanager
-def _attention_named(config: PretrainedConfig, name: str) -> Iterator[None]:
-    before = config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
-
-
-def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """For gradient checkpointing: contexts of a layer's forward and recomputation, for ``custom_attention``."""
-    return nullcontext(), _attention_named(config, config._attn_implementation)
+        return completion
+    prompts = layout.segments[0].select(states)
+    # as an embedding lookup: the same as index_select, with a much faster gradient
+    per_row = F.embedding(segment.prompts, prompts.flatten(1)).view(-1, *prompts.shape[1:])
+    return torch.cat([per_row, completion], dim=2)

@@ -1,7 +1,11 @@
-"""What a rollout engine takes and gives, in token ids: text is for rewards and people only."""
+"""The interface of a rollout engine: token ids in, sampled token ids with their log-probabilities out.
+
+Text does not occur here: only rewards and readers need it.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -12,18 +16,22 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from r1.model.loading import Model
+
 Weights = dict[str, "Tensor"]
+CheckForStop = Callable[[], None]  # raises if the run has been asked to stop
+SINGLE_RANK = RankGroup()
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One completion as it was sampled.
+    """One sampled completion.
 
     Attributes:
         prompt_ids: the prompt's token ids.
-        completion_ids: T sampled token ids, the closing one included.
+        completion_ids: T sampled token ids, including the closing one.
         logps: T log-probabilities under the sampling distribution (temperature applied).
-        truncated: it ran into ``max_completion_length`` without a closing token.
+        truncated: it reached ``max_completion_length`` without a closing token.
     """
 
     prompt_ids: list[int]
@@ -32,69 +40,87 @@ class Rollout:
     truncated: bool
 
 
-SINGLE_RANK = RankGroup()
-
-
 def no_op() -> None:
-    """The ``poll`` of those whom nobody asks to stop."""
+    """The ``check_for_stop`` of a caller that is never asked to stop."""
 
 
-class Engine(Protocol):
-    """Anything that writes completions. ``seeds[p][g]`` decides sample g of prompt p, whatever the batch around it.
+class Engine(ABC):
+    """Samples completions. ``seeds[p][g]`` alone decides sample g of prompt p, whatever else is in the batch.
 
     Attributes:
-        exact: the log-probs it keeps are the model's own up to rounding: a trainer in float32 need not ask again.
-        num_processes: that compute at once on this device's cores, this one included.
+        temperature: divides the logits; 0 is greedy.
+        max_completion_length: T, tokens, including the closing one.
+        logprobs_match_trainer: the log-probs of a rollout are the model's own up to rounding, so that a trainer in
+            float32 need not recompute them.
+        num_processes: processes that compute on this device's cores at once, this one included.
     """
 
     temperature: float
     max_completion_length: int
-    exact: ClassVar[bool]
-    num_processes: int
+    logprobs_match_trainer: ClassVar[bool] = False
+    num_processes: int = 1
 
+    @staticmethod
+    def check_package() -> None:
+        """Check, without importing anything, that the packages this engine needs are installed.
+
+        Raises:
+            UserError: a package is missing or has the wrong version.
+        """
+        return
+
+    def check_model(self, model: Model) -> None:  # noqa: ARG002
+        """Check, without loading weights, that this engine can sample from ``model``.
+
+        Raises:
+            UserError: it cannot.
+        """
+        return
+
+    @abstractmethod
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
-        """Sample with the weights that ``model`` has now, until the next update.
+        """Sample with the current weights of ``model`` until the next update.
 
         Args:
-            version: optimizer steps made: the same version is the same weights.
-            ranks: the processes of the run; every one of them comes here.
+            version: optimizer steps so far; equal versions mean equal weights.
+            ranks: the processes of the run; each of them calls this.
         """
 
+    @abstractmethod
     def generate(
         self,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = no_op,
+        check_for_stop: CheckForStop = no_op,
     ) -> list[list[Rollout]]:
-        """``len(seeds[p])`` completions for each prompt p.
+        """Sample ``len(seeds[p])`` completions for each prompt p; ``check_for_stop`` is called at least per token."""
 
-        ``poll`` is called at least once per token; it raises if the run is asked to stop.
-        """
-
-    def ahead(self) -> Sampler | None:
-        """What samples a batch while the policy is trained; None: it does not."""
+    def async_sampler(self) -> Sampler | None:
+        """A sampler that works while the policy trains, or None if the engine has none."""
+        return None
 
     def close(self) -> None:
-        """Give back what it holds: the run is over."""
+        """Free processes, threads and memory at the end of the run."""
+        return
 
 
 class Sampler(Protocol):
-    """An engine that is asked for one batch at a time, and not waited for."""
+    """Samples one rollout batch in the background."""
 
     def update(
         self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK, weights: Weights | None = None
     ) -> None:
-        """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
+        """Sample the next batch with the current weights of ``model``, or with ``weights`` in their place."""
 
-    def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
-        """Ask for a batch, as ``Engine.generate``."""
+    def submit(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
+        """Start a batch; the arguments are those of ``Engine.generate``."""
 
-    def settle(self, poll: Callable[[], None] = no_op) -> None:
-        """Until the batch that was begun needs this device's engine no more."""
+    def wait_until_weights_free(self, check_for_stop: CheckForStop = no_op) -> None:
+        """Wait until the submitted batch no longer needs the weights that the engine has now."""
 
-    def result(self, poll: Callable[[], None] = no_op) -> list[list[Rollout]]:
-        """The batch that was begun."""
+    def result(self, check_for_stop: CheckForStop = no_op) -> list[list[Rollout]]:
+        """Wait for the submitted batch."""
 
     def weights(self) -> Weights:
-        """Those that it is sampled with; of the first process of a run alone."""
+        """The weights that the submitted batch is sampled with; defined on rank 0 only."""

@@ -1,13 +1,13 @@
-"""The embedded rollout engine: decodes with the policy itself, through transformers' forward and cache.
+"""The embedded rollout engine: decodes with the policy itself, in this process.
 
-Each prompt is prefilled once for its whole group, and finished sequences leave the batch. Noise is drawn per
-(sequence, position), so a completion does not depend on what else is being decoded.
+Each prompt is prefilled once for its whole group, and finished sequences leave the batch. The noise is a function of
+(sequence seed, position), so a completion does not depend on the rest of the batch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar
 
@@ -19,22 +19,24 @@ from transformers import PreTrainedModel
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
 from r1.model.functional import sample
-from r1.rollout.base import SINGLE_RANK, Rollout, no_op
-from r1.rollout.decoding.decoder import decoder
+from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, no_op
+from r1.rollout.decoding.decoder import make_decoder
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 
+NO_TOKEN = -1  # fills a row behind the token that it was dropped after
 
-class Transformers:
-    """Sample with the policy itself, in this process.
+
+class Transformers(Engine):
+    """Sample with the policy itself.
 
     Args:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
-        max_completion_length: T, tokens, the closing one included.
+        max_completion_length: T, tokens, including the closing one.
         batch_size: sequences decoded at once; bounds the memory of the cache, cannot change the result.
         async_steps: 1: a second process samples the next batch of stage=grpo during an update.
     """
 
-    exact: ClassVar[bool] = True
+    logprobs_match_trainer: ClassVar[bool] = True
     model: PreTrainedModel
 
     def __init__(
@@ -49,35 +51,35 @@ class Transformers:
         self.max_completion_length = max_completion_length
         self.batch_size, self.async_steps = batch_size, async_steps
         self.num_processes = 1 + async_steps
-        self.beside: SubprocessSampler | None = None
+        self.sampler: SubprocessSampler | None = None
 
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
         self.model = model
 
-    def ahead(self) -> SubprocessSampler | None:
-        """This engine, in a process of its own."""
-        self.beside = SubprocessSampler(copy.copy(self)) if self.async_steps else None
-        return self.beside
+    def async_sampler(self) -> SubprocessSampler | None:
+        """A copy of this engine in a second process, with ``async_steps=1``."""
+        self.sampler = SubprocessSampler(copy.copy(self)) if self.async_steps else None
+        return self.sampler
 
     def close(self) -> None:
-        if self.beside:
-            self.beside.close()
+        if self.sampler:
+            self.sampler.close()
 
     def generate(
         self,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = no_op,
+        check_for_stop: CheckForStop = no_op,
     ) -> list[list[Rollout]]:
         model = self.model
         was_training = model.training
-        model.eval()  # dropout would make the sampled log-probs someone else's
+        model.eval()  # with dropout the sampled log-probs would be those of another model
         try:
             return [
                 group
-                for chunk in _chunks([len(s) for s in seeds], self.batch_size)
-                for group in self._decode(prompts[chunk], seeds[chunk], stop_ids, poll)
+                for chunk in _chunks([len(group) for group in seeds], self.batch_size)
+                for group in self._decode(prompts[chunk], seeds[chunk], stop_ids, check_for_stop)
             ]
         finally:
             model.train(was_training)
@@ -88,73 +90,89 @@ class Transformers:
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = no_op,
+        check_for_stop: CheckForStop,
     ) -> list[list[Rollout]]:
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
-        sizes = [len(group) for group in seeds]
+        group_sizes = [len(group) for group in seeds]
         with allow_nondeterministic_kernels(self.model.device):
-            tokens, logps = _loop(self.model, prompts, sizes, noise, self.temperature, stop_ids, poll)
+            tokens, logps = decode_batch(
+                self.model, prompts, group_sizes, noise, self.temperature, stop_ids, check_for_stop
+            )
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
-        return [[_rollout(prompt, *next(rows), stop_ids) for _ in s] for prompt, s in zip(prompts, seeds, strict=True)]
+        return [
+            [_to_rollout(prompt, *next(rows), stop_ids) for _ in range(size)]
+            for prompt, size in zip(prompts, group_sizes, strict=True)
+        ]
 
 
 @contextmanager
 def allow_nondeterministic_kernels(device: torch.device) -> Iterator[None]:
-    """On a GPU, without the slower kernels of ``trainer.deterministic``: decoding never writes one place twice."""
-    asked, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(asked and device.type == "cpu", warn_only=warn_only)
+    """On a GPU, suspend ``trainer.deterministic``.
+
+    Its kernels are slower, and decoding never writes the same element twice: the result is deterministic anyway.
+    """
+    enabled = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(enabled and device.type == "cpu", warn_only=warn_only)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(asked, warn_only=warn_only)
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
 
-def _loop(
+def decode_batch(
     model: PreTrainedModel,
     prompts: Sequence[list[int]],
     group_sizes: list[int],
     noise: Tensor,
     temperature: float,
     stop_ids: set[int],
-    poll: Callable[[], None],
+    check_for_stop: CheckForStop,
 ) -> tuple[Tensor, Tensor]:
-    """Decode until every row has met a stop id or the noise (B, T) is used up; (B, T) tokens (-1: none) and logps."""
+    """Decode until every row has a stop id or T tokens.
+
+    Args:
+        group_sizes: completions per prompt; B in all.
+        noise: (B, T) uniform numbers, one per draw.
+
+    Returns:
+        (B, T) token ids and (B, T) float32 log-probs. Behind the step at which a row left the batch they are
+        ``NO_TOKEN`` and 0; a finished row that has not left yet is filled with tokens that the caller cuts off.
+    """
     num_rows, max_length = noise.shape
-    tokens = torch.full((num_rows, max_length), -1, device=noise.device)
+    tokens = torch.full((num_rows, max_length), NO_TOKEN, device=noise.device)
     logps = torch.zeros((num_rows, max_length), dtype=torch.float32, device=noise.device)
     stops = torch.tensor(sorted(stop_ids), device=noise.device)
-    rows = torch.arange(num_rows, device=noise.device)
+    rows = torch.arange(num_rows, device=noise.device)  # the output row of each row that is still decoded
     alive = torch.ones_like(rows, dtype=torch.bool)
-    decode = decoder(model, max(map(len, prompts)) + max_length)
-    logits = decode.start(prompts, group_sizes)
+    decoder = make_decoder(model, max(map(len, prompts)) + max_length)
+    logits = decoder.start(prompts, group_sizes)
     for t in range(max_length):
-        poll()
-        drawn, logp = sample(logits, noise[rows, t], temperature)
-        tokens[rows, t], logps[rows, t] = drawn, logp
-        alive = alive & ~torch.isin(drawn, stops)
-        share = alive.float().mean().item()
-        if t + 1 == max_length or share == 0:
+        check_for_stop()
+        sampled, logp = sample(logits, noise[rows, t], temperature)
+        tokens[rows, t], logps[rows, t] = sampled, logp
+        alive = alive & ~torch.isin(sampled, stops)
+        alive_share = alive.float().mean().item()
+        if t + 1 == max_length or alive_share == 0:
             break
-        if share < decode.compact_below:
-            kept = alive.nonzero().squeeze(-1)
-            rows, drawn, alive = rows[kept], drawn[kept], alive[kept]
-            decode.keep(kept)
-        logits = decode.step(drawn)
+        # dropping rows copies the cache, so it waits until enough of them have finished
+        if alive_share < decoder.compact_below:
+            remaining = alive.nonzero().squeeze(-1)
+            rows, sampled, alive = rows[remaining], sampled[remaining], alive[remaining]
+            decoder.select_rows(remaining)
+        logits = decoder.step(sampled)
     return tokens, logps
 
 
-def _rollout(prompt: list[int], tokens: list[int], logps: list[float], stop_ids: set[int]) -> Rollout:
-    """Cut a decoded row after its first stop id: rows that are waiting to be dropped go on being decoded."""
+def _to_rollout(prompt: list[int], tokens: list[int], logps: list[float], stop_ids: set[int]) -> Rollout:
+    """Cut a decoded row after its first stop id: finished rows are decoded on until they are dropped."""
     end = next((t + 1 for t, token in enumerate(tokens) if token in stop_ids), len(tokens))
     return Rollout(prompt, tokens[:end], logps[:end], truncated=tokens[end - 1] not in stop_ids)
 
 
 def _chunks(group_sizes: list[int], batch_size: int) -> list[slice]:
-    """Consecutive whole groups of at most ``batch_size`` sequences together (at least one group)."""
+    """Slices of consecutive groups with at most ``batch_size`` sequences together, or a single larger group."""
     chunks, start, size = [], 0, 0
     for p, group_size in enumerate(group_sizes):
         if size and size + group_size > batch_size:

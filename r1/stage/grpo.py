@@ -105,7 +105,7 @@ class Grpo(Stage):
         self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
         self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
         self.experience: Experience | None = None
-        sampler, asked = engine.ahead(), lambda number: self.collector.asked(number, self.step_indices(number))
+        sampler, asked = engine.async_sampler(), lambda number: self.collector.asked(number, self.step_indices(number))
         self.ahead = AsyncRollouts(self, sampler, asked) if sampler else None
 
     def configure_model(self) -> None:
@@ -185,7 +185,11 @@ class Grpo(Stage):
     @property
     def engine_is_exact(self) -> bool:
         """Whether the log-probs kept while sampling are the trainer's: in half precision they are not."""
-        return self.engine.exact and self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
+        return (
+            self.engine.logprobs_match_trainer
+            and self.policy.dtype == torch.float32
+            and self.trainer.precision == "32-true"
+        )
 
     @torch.no_grad()
     def logps_under(self, model: Any, batch: Sequences) -> Tensor:

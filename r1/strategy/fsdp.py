@@ -33,7 +33,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.sharding import ShardedPolicy
-from r1.model.forward import unwrap_peft
+from r1.model.transformers_adapter import unwrap_peft
 from r1.strategy import shards
 from r1.strategy.base import Strategy
 from r1.strategy.shards import META, by_name

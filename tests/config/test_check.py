@@ -421,7 +421,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("model.tokenizer=think", ["ends with <think>", """data.template.prefill="'<think>'\"""", "count as part"]),
         ("data=jsonl data.path=long.jsonl data.num_val=8 val.num_prompts=8", ["the prompt alone is too long"]),
         ("model=tiny model.config.model_type=llama", ["`model.config` is null"]),
-        ("model.config=null", ["either loaded (`path`) or made (`config`)"]),
+        ("model.config=null", ["either loaded (`path`) or initialised (`config`)"]),
         ("model.tokenizer=null", ["random weights need a tokenizer"]),
         ("model.config.model_type=lama", ["no such causal language model", "did you mean `llama`"]),
         ("+model.config.hidden_siz=5", ["a llama model does not read it", "did you mean `model.config.hidden_size`"]),
@@ -462,7 +462,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
     MODEL: [
         ("model=tiny model.path=/nowhere", ["no such folder", "'/nowhere'", "hub id"]),
         ("model=tiny model.path=nobody/nothing", ["the hub cannot be asked", "looked in", "nobody/nothing"]),
-        ("model=tiny model.path=r1:tny", ["r1 ships no such model", "did you mean `r1:tiny`"]),
+        ("model=tiny model.path=r1:tny", ["unknown shipped model", "did you mean `r1:tiny`"]),
         ("model=tiny model.path=held", ["holds no model", "config.json", "it holds manifest.json"]),
         ("model.tokenizer=/nowhere", ["no such folder", "model.tokenizer"]),
         ("model.tokenizer=no_template", ["no chat template", "data/template=r1_zero"]),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.core.types import Config
-from r1.model.forward import Forward, packed, padded_forward, supports_packing
+from r1.model.forward import Forward, packed_forward, padded_forward, supports_packing
 from r1.model.loading import Lora, Model
 from r1.model.sequences import Sequences, stack
 
@@ -74,7 +74,7 @@ def test_packed_equals_plain(
     models: dict[str, PreTrainedModel], architecture: str, batch: str, share_prompts: bool
 ) -> None:
     model, sequences = models[architecture], stack(BATCHES[batch], 0)
-    found = results(model, sequences, lambda *given: packed(*given, share_prompts))
+    found = results(model, sequences, lambda *given: packed_forward(*given, share_prompts))
     assert_close(found, results(model, sequences, padded_forward))
 
 
@@ -108,7 +108,7 @@ def test_no_batch_makes_a_difference(
     pairs = [(prompt, completion) for prompt, completions in given_groups for completion in completions]
     order.shuffle(pairs)
     batch = stack(pairs, 0)
-    found = results(llama, batch, lambda *given: packed(*given, share_prompts))
+    found = results(llama, batch, lambda *given: packed_forward(*given, share_prompts))
     assert_close(found, results(llama, batch, padded_forward), rtol=5e-6)
 
 
@@ -128,7 +128,7 @@ def test_a_prompt_gets_the_gradients_of_all_its_completions(llama: PreTrainedMod
     pairs = [([50, 51, 52], [11, 12]), ([50, 51, 52], [13, 14, 15])]
 
     def row(given: list[Pair]) -> Tensor:
-        logps, _ = packed(llama, stack(given, 0), 1.0, False, share_prompts=True)
+        logps, _ = packed_forward(llama, stack(given, 0), 1.0, False, share_prompts=True)
         (gradient,) = torch.autograd.grad(logps.sum(), [llama.get_input_embeddings().weight])
         return gradient[51]
 
@@ -144,7 +144,7 @@ def falls_back(model: PreTrainedModel, pairs: list[Pair], warns: bool) -> None:
     """The model is asked with padding, and the values are its own."""
     forward, batch = Forward(packing=True, share_prompts=True), stack(pairs, 0)
     if warns:
-        with pytest.warns(UserWarning, match=f"{type(model).__name__} does not take packed sequences"):
+        with pytest.warns(UserWarning, match=f"{type(model).__name__} does not support packed sequences"):
             assert not forward.can_pack(model, batch)
     assert not forward.can_pack(model, batch)  # said once
     with torch.no_grad():
@@ -242,7 +242,7 @@ def adapted(make_model: Make) -> PreTrainedModel:
 def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, share_prompts: bool) -> None:
     assert supports_packing(adapted)
     sequences = stack(BATCHES[batch], 0)
-    found = results(adapted, sequences, lambda *given: packed(*given, share_prompts))
+    found = results(adapted, sequences, lambda *given: packed_forward(*given, share_prompts))
     assert_close(found, results(adapted, sequences, padded_forward), rtol=5e-6)
     assert found[2].norm() > 0.1
 
@@ -250,9 +250,9 @@ def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, s
 def test_adapters_are_in_the_packed_forward(adapted: PreTrainedModel) -> None:
     batch = stack(BATCHES["groups"], 0)
     with torch.no_grad():
-        with_them, _ = packed(adapted, batch, 1.0, False, share_prompts=True)
+        with_them, _ = packed_forward(adapted, batch, 1.0, False, share_prompts=True)
         with adapted.disable_adapter():
-            without, _ = packed(adapted, batch, 1.0, False, share_prompts=True)
+            without, _ = packed_forward(adapted, batch, 1.0, False, share_prompts=True)
     assert (with_them - without).abs().max() > 0.1
 
 
@@ -285,7 +285,7 @@ def test_recomputing_activations_changes_no_bit(
         if lora:
             model.enable_input_require_grads()
         batch = stack(BATCHES["groups"], 0)
-        found.append(results(model, batch, lambda *given: packed(*given, share_prompts)))
+        found.append(results(model, batch, lambda *given: packed_forward(*given, share_prompts)))
     for kept, again in zip(*found, strict=True):
         assert kept.equal(again)
 

@@ -227,7 +227,7 @@ def test_a_model_is_loaded_or_made(knobs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("model_type", ["qwen2"])
 def test_a_type_that_splits_text_otherwise_is_refused(scratch: Callable[..., Model], model_type: str) -> None:
-    with pytest.raises(UserError, match="reads this tokenizer back differently") as caught:
+    with pytest.raises(UserError, match="reloads this tokenizer differently") as caught:
         scratch({"model_type": model_type}).load_tokenizer()
     assert caught.value.key == "model.config.model_type"
     assert caught.value.value == model_type
@@ -247,7 +247,7 @@ def test_random_weights_need_a_tokenizer(scratch: Callable[..., Model]) -> None:
 
 @pytest.mark.parametrize("fields", [{"model_type": "nothing"}, {"model_type": None}])
 def test_a_config_that_transformers_does_not_know(scratch: Callable[..., Model], fields: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="cannot make this config"):
+    with pytest.raises(UserError, match="rejects this config"):
         scratch(fields).load_config()
 
 
@@ -260,6 +260,6 @@ def test_what_cannot_be_loaded(tmp_path: Path, run: Path) -> None:
             source(path=path).load(seed=0)
         assert caught.value.code == MODEL
         assert caught.value.value == path
-    with pytest.raises(UserError, match="ships no such model") as caught:
+    with pytest.raises(UserError, match="unknown shipped model") as caught:
         source(path="r1:nothing").load(seed=0)
     assert "r1:tiny" in caught.value.expected

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from r1.model import packing
-from r1.model.packing import Layout, attention, check_unsupported_attention, checkpoint_contexts, custom_attention, pack
+from r1.model.packing import Layout, attention, pack
 from r1.model.sequences import Sequences, stack
+from r1.model.transformers_adapter import check_unsupported_attention, checkpoint_contexts, custom_attention
 
 Pair = tuple[list[int], list[int]]
 A, B = [1, 2, 3], [4]
@@ -74,7 +75,7 @@ def context(layout: Layout, segment: int, row: int, column: int) -> list[int]:
     own = ids[held.start + row * held.width :][: held.width].tolist()
     if held.prompts is None:
         return own[: column + 1]
-    shared = layout.shared
+    shared = layout.segments[0]
     prompt = ids[int(held.prompts[row]) * shared.width :][: shared.width].tolist()
     sees = held.mask[row if len(held.mask) > 1 else 0, 0, column].tolist()
     return [token for token, seen in zip(prompt + own, sees, strict=True) if seen]

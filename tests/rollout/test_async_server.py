@@ -41,7 +41,7 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
 
 @pytest.fixture
 def sampler(running: Server) -> Iterator[AsyncServerSampler]:
-    made = engine(running.url, async_steps=1).ahead()
+    made = engine(running.url, async_steps=1).async_sampler()
     assert made
     yield made
     made.close()
@@ -76,7 +76,7 @@ def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
     first, slow = embedded(model), Slow(running)
     sampler.update(model, 0)
     kept = {name: value.clone() for name, value in model.state_dict().items()}
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
     moved(model, 1)  # an update is made meanwhile
     slow.go.set()
@@ -87,10 +87,10 @@ def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
     second = embedded(model)
     sampler.update(model, 1, weights=kept)  # as a run that goes on does
     assert all(torch.equal(value, now[name]) for name, value in model.state_dict().items())
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert_same(sampler.result(), first)
     sampler.update(model, 2)
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert_same(sampler.result(), second)
 
 
@@ -99,12 +99,12 @@ def test_other_weights_in_the_middle_are_an_error(
 ) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
     running.weighed.version = "another run's/3"
     slow.go.set()
     with pytest.raises(UserError, match="vLLM sampled with other weights"):
-        sampler.settle()
+        sampler.wait_until_weights_free()
 
 
 def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
@@ -112,12 +112,14 @@ def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
 ) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
-    running.weighed.version = sampler.engine.copy.version = f"{sampler.engine.copy.run}/1"  # sent too early
+    running.weighed.version = sampler.engine.engine_weights.version = (
+        f"{sampler.engine.engine_weights.run}/1"  # sent too early
+    )
     slow.go.set()
     with pytest.raises(UserError, match="vLLM sampled with other weights"):
-        sampler.settle()
+        sampler.wait_until_weights_free()
 
 
 def test_a_server_that_dies_is_told_at_the_next_batch(
@@ -125,7 +127,7 @@ def test_a_server_that_dies_is_told_at_the_next_batch(
 ) -> None:
     sampler.update(model, 0)
     running.answers[GENERATE] = hang_up
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     with pytest.raises(UserError, match=f"the vLLM server does not answer {GENERATE}"):
         sampler.result()
 
@@ -133,14 +135,14 @@ def test_a_server_that_dies_is_told_at_the_next_batch(
 def test_a_stop_leaves_what_is_in_flight(running: Server, sampler: AsyncServerSampler, model: PreTrainedModel) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
-    sampler.begin(PROMPTS, SEEDS, STOP)
+    sampler.submit(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
 
     def poll() -> None:
         raise Interrupted(signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        sampler.settle(poll)
+        sampler.wait_until_weights_free(poll)
     started = time.monotonic()
     sampler.close()
     assert time.monotonic() - started < 5

@@ -47,7 +47,7 @@ def test_it_is_missing(config: Callable[..., Config], monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("version", "requires", "said", "given"),
     [
-        ("0.31.2", [], "does not say which weights", "0.31.2"),
+        ("0.31.2", [], "does not report which weights", "0.31.2"),
         ("0.32.0", ["torch==1.0"], "does not work with this version of torch", "torch "),
         ("1.4.0", ["transformers<5"], "does not work with this version of transformers", "transformers 5."),
     ],
@@ -57,14 +57,14 @@ def test_its_version_does_not_fit(
 ) -> None:
     installed(tmp_path, monkeypatch, version, *requires)
     with pytest.raises(UserError, match=said) as caught:
-        module.check_package()
+        module.check_vllm()
     assert str(caught.value.value).startswith(given)
 
 
 def test_vllm_package_that_fits_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     installed(tmp_path, monkeypatch, "0.32.1.dev3", "torch>=2", "transformers>=5", "numpy<0; python_version<'3'")
-    module.check_package()
+    module.check_vllm()
     assert list(module.version_conflicts()) == []
     assert "vllm" not in sys.modules
     with pytest.raises(RuntimeError, match="imported"):  # importing it would have raised
@@ -72,14 +72,14 @@ def test_vllm_package_that_fits_is_not_imported(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_servers_command() -> None:
-    words = serve.arguments(["r1:tiny", "--port", "8123", "--dtype", "bfloat16"])
+    words = serve.server_command(["r1:tiny", "--port", "8123", "--dtype", "bfloat16"])
     said = dict(zip(words[2::2], words[3::2], strict=False))
     assert said["--model"].endswith("assets/tiny")
     expected = {"--host": "127.0.0.1", "--port": "8123", "--load-format": "dummy"}
     expected |= {
         "--logprobs-mode": "processed_logprobs",
-        "--worker-extension-cls": "r1.rollout.serving.vllm_worker.Weights",
+        "--worker-extension-cls": "r1.rollout.serving.vllm_worker.WeightLoader",
     }
     assert said.items() >= expected.items()
     assert words[-2:] == ["--dtype", "bfloat16"]
-    assert serve.SETTINGS["VLLM_SERVER_DEV_MODE"] == "1"
+    assert serve.ENVIRONMENT["VLLM_SERVER_DEV_MODE"] == "1"

@@ -71,7 +71,7 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
     engine(running.url, folder=str(tmp_path)).update(model, 0)
     assert Path(running.files[0]).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="the weights cannot be handed over") as caught:
+    with pytest.raises(UserError, match="the weights cannot be written for the server") as caught:
         engine(running.url, folder=str(tmp_path / "none")).update(model, 0)
     assert (caught.value.key, caught.value.code) == ("rollout.folder", STORAGE)
 
@@ -79,14 +79,14 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
 def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
     running: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("r1.rollout.serving.vllm_client.CONNECT_S", 0.3)
+    monkeypatch.setattr("r1.rollout.serving.vllm_client.CONNECT_TIMEOUT_S", 0.3)
 
     def late(handler: Any, body: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.6)
         return {}
 
     running.answers["/weight_info"] = late
-    assert engine(running.url).server.get("/weight_info") == {}
+    assert engine(running.url).client.get("/weight_info") == {}
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
         for _ in range(4):  # it takes no more
             one = waiting.enter_context(socket.socket())
@@ -94,7 +94,7 @@ def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
             one.connect_ex(full.getsockname())
         started = time.monotonic()
         with pytest.raises(UserError, match="does not answer /weight_info: TimeoutError"):
-            engine(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=60.0).server.get("/weight_info")
+            engine(f"http://127.0.0.1:{full.getsockname()[1]}", timeout_s=60.0).client.get("/weight_info")
         assert time.monotonic() - started < 5
 
 
@@ -114,7 +114,7 @@ def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made
     running.answers[GENERATE] = both
     with pytest.raises(UserError, match="vLLM sampled with other weights") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert caught.value.value == f"{made.copy.version}, later"
+    assert caught.value.value == f"{made.engine_weights.version}, later"
 
 
 def test_a_server_that_does_not_load_what_it_is_sent(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
@@ -141,8 +141,8 @@ def test_a_server_that_dies_in_the_middle(running: Server, made: VLLMServer) -> 
 
 def test_no_server_at_all() -> None:
     with pytest.raises(UserError, match="does not answer /weight_info: ConnectionRefusedError") as caught:
-        engine("http://127.0.0.1:9").check(None)  # type: ignore[arg-type]
-    assert caught.value.hint.startswith("python -m r1.serve MODEL")
+        engine("http://127.0.0.1:9").check_server(None)  # type: ignore[arg-type]
+    assert caught.value.hint.startswith("start it with: python -m r1.serve MODEL")
 
 
 @pytest.mark.parametrize(
@@ -202,18 +202,18 @@ def test_a_server_that_was_not_started_for_this(
 def test_a_server_with_another_model(running: Server, model: PreTrainedModel) -> None:
     running.criterion["hidden_size"] = 64
     with pytest.raises(UserError, match="the server has another model: its hidden_size differs") as caught:
-        engine(running.url).check(model.config)
+        engine(running.url).check_server(model.config)
     assert (caught.value.value, caught.value.expected) == ("hidden_size=64", "32")
     running.criterion |= {"hidden_size": 32, "logprobs_mode": "raw_logprobs"}
     with pytest.raises(UserError, match="not those of the sampling distribution"):
-        engine(running.url).check(model.config)
+        engine(running.url).check_server(model.config)
 
 
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:8000", "ftp://a/b", "http://u:p@host", "http://h:99999", "http://h?x=1"]
 )
 def test_what_is_no_address(url: str) -> None:
-    with pytest.raises(UserError, match="no address of a server") as caught:
+    with pytest.raises(UserError, match="invalid server address") as caught:
         engine(url)
     assert caught.value.key == "rollout.url"
 
@@ -242,7 +242,7 @@ def test_the_first_process_sends_for_all(running: Server, model: PreTrainedModel
     second = engine(running.url)
     second.update(model, 3, RankGroup(RankInfo(rank=1, size=2)))
     assert running.requests == []
-    assert second.copy.version == "0123abcd/3"
+    assert second.engine_weights.version == "0123abcd/3"
     running.weighed.load(model.named_parameters())
     running.weighed.version = "0123abcd/3"
     assert len(second.generate(PROMPTS, SEEDS, STOP)) == 3

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from r1.rollout.base import Rollout
-from r1.rollout.serving.vllm_worker import SHAPE
+from r1.rollout.serving.vllm_worker import ARCHITECTURE_FIELDS
 from r1.rollout.transformers import Transformers
 
 
@@ -118,7 +118,9 @@ class Server(HttpServer):
         super().__init__()
         self.weighed, self.model_lock = WeightedModel(config), threading.Lock()
         self.files: list[str] = []
-        self.criterion = {name: getattr(config, name) for name in SHAPE} | {"logprobs_mode": "processed_logprobs"}
+        self.criterion = {name: getattr(config, name) for name in ARCHITECTURE_FIELDS} | {
+            "logprobs_mode": "processed_logprobs"
+        }
         self.answers: dict[str, Responder] = {
             "/weight_info": lambda handler, body: {"weight_version": self.weighed.version},
             "/update_weight_version": self.label,

@@ -118,7 +118,7 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
     "the next batch on its way": (
         "ahead",
         Point(RENAME, "after", match="step_000002"),
-        Point("r1.rollout.serving.subprocess_sampler:SubprocessSampler.begin", "after", call=2),
+        Point("r1.rollout.serving.subprocess_sampler:SubprocessSampler.submit", "after", call=2),
     ),
     "the student's questions": (
         "direct",

@@ -14,7 +14,6 @@ from r1.data.base import Data, Row, Template, has_answer
 from r1.data.template.base import template_prefill
 from r1.reward.base import RESERVED, Function, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
-from r1.rollout.serving.weight_sync import WeightSyncedEngine
 from r1.stage.distillation.filters import Filters
 
 if TYPE_CHECKING:
@@ -267,9 +266,8 @@ def _check_lengths(experiment: Experiment) -> None:
 
 
 def _check_engine(experiment: Experiment) -> None:
-    """A server that samples must be there now, with the architecture that is trained."""
-    if isinstance(experiment.engine, WeightSyncedEngine):
-        experiment.engine.check(experiment.model.load_config())
+    """A server that samples must run now, with the architecture that is trained."""
+    experiment.engine.check_model(experiment.model)
 
 
 def _longest(rows: Iterable[Row], *columns: str) -> list[Row]:

@@ -17,6 +17,7 @@ from r1.core.provenance import PIPELINE_KEYS
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
 from r1.logger.base import RunLogger
+from r1.rollout.base import Engine
 from r1.strategy.base import Strategy
 
 MAX_SEQUENCES = 10**7  # per optimizer step
@@ -184,8 +185,8 @@ def packages(cfg: Config) -> None:
     """Optional packages that the config asks for."""
     logger = resolve(cfg["logger"]["_target_"], "logger", cfg["extensions"])
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
-    if check := getattr(engine, "check_package", None):
-        check()
+    if isinstance(engine, type) and issubclass(engine, Engine):
+        engine.check_package()
     wanted = []
     if package := strategy_class(cfg).package:
         wanted.append((package, "strategy", f"pip install 'r1[{package}]'"))

@@ -1,8 +1,13 @@
-"""The lean decoder as a CUDA graph: the hundreds of small kernels that a token takes are launched as one.
+"""The llama decoder as a CUDA graph: the hundreds of small kernels of a step are launched as one.
 
-On a GPU, launching them one by one takes many times as long as running them. A graph is fixed in its shapes and
-addresses: attention looks at the whole of the rows' buffers, -inf where they are still empty, and another graph is
-recorded when rows leave and when the buffers double. On other devices the same operations run as they are.
+On a GPU, launching them one by one takes many times as long as running them. A graph is captured once and replayed with
+the same shapes and addresses, which dictates the design:
+
+* Attention reads the full capacity of the rows' buffers, with a bias of -inf at the empty positions.
+* Everything that changes between steps is a tensor that the step itself updates in place.
+* A new graph is captured when rows leave and when the buffers double.
+
+On other devices the same operations run eagerly, so that tests cover them without a GPU.
 """
 
 from __future__ import annotations
@@ -15,28 +20,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1.rollout.decoding.llama_decoder import LlamaDecoder
-from r1.rollout.decoding.shared_prefix import Layer, State
+from r1.rollout.decoding.shared_prefix import DecoderState, LayerCache
 
-CAPACITY = 256  # completion tokens that the first buffers hold
+FIRST_GRAPH_CAPACITY = 256  # completion tokens of the first buffers
 
 
-class FixedLayer(Layer):
-    """Buffers that are written where a tensor says: a graph has no other way to move on."""
+class StaticLayerCache(LayerCache):
+    """Buffers of fixed size, written at an index that is a tensor: a Python int would be baked into the graph."""
 
-    def append(self, key: Tensor, value: Tensor, state: State) -> None:
-        assert isinstance(state, FixedState)
-        self.keys.index_copy_(2, state.next_place, key[:, :, None])
-        self.values.index_copy_(2, state.next_place, value[:, :, None])
+    def append(self, key: Tensor, value: Tensor, state: DecoderState) -> None:
+        assert isinstance(state, StaticState)
+        self.keys.index_copy_(2, state.write_position, key[:, :, None])
+        self.values.index_copy_(2, state.write_position, value[:, :, None])
 
 
 @dataclass
-class FixedState(State):
-    """``next_place``: (1,) where the next token goes in the rows' buffers."""
+class StaticState(DecoderState):
+    """A state with the cache position on the device.
 
-    next_place: Tensor = field(default_factory=lambda: torch.empty(0))
+    Attributes:
+        write_position: (1,) ``cache_position`` as a tensor.
+    """
+
+    write_position: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @property
-    def seen(self) -> int:
+    def num_visible(self) -> int:
         return self.capacity
 
     @property
@@ -45,73 +54,77 @@ class FixedState(State):
 
 
 class GraphDecoder(LlamaDecoder):
-    """Steps by replaying a recorded step."""
+    """A ``Decoder`` whose steps replay a captured step."""
 
-    compact_below = 0.5  # recording takes as long as tens of steps
-    shared_from = 1024  # until then reading copies takes less than the kernels of attention in two parts
-    state: FixedState
+    compact_below = 0.5  # lower than elsewhere: capturing takes as long as tens of steps
+    shared_from = 1024  # higher than elsewhere: attention in two parts has more kernels than reading copies has cost
+    state: StaticState
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         logits = super().start(prompts, group_sizes)
-        self.state = FixedState(**{part.name: getattr(self.state, part.name) for part in fields(State)})
-        self.state.layers = [FixedLayer(**vars(layer)) for layer in self.state.layers]
-        self._enlarge(self.state.copied + CAPACITY)
+        self.state = StaticState(**{f.name: getattr(self.state, f.name) for f in fields(DecoderState)})
+        self.state.layers = [StaticLayerCache(**vars(layer)) for layer in self.state.layers]
+        self._resize(self.state.copied_length + FIRST_GRAPH_CAPACITY)
         return logits
 
     def step(self, tokens: Tensor) -> Tensor:
-        if self.state.filled == self.state.capacity:
-            self._enlarge(2 * self.state.capacity)
+        if self.state.cache_position == self.state.capacity:
+            self._resize(2 * self.state.capacity)
         if self.graph is None and tokens.is_cuda:
-            self._record()
+            self._capture()
         self.tokens.copy_(tokens)
         if self.graph is None:
-            self._advance()
+            self._static_step()
         else:
             self.graph.replay()
-        self.state.filled += 1
-        self.length += 1
-        return self.logits
+        self.state.cache_position += 1
+        self.num_steps += 1
+        return self.logits  # the graph's output buffer: the next replay overwrites it
 
-    def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
-        self._fix()
+    def select_rows(self, rows: Tensor) -> None:
+        super().select_rows(rows)
+        self._allocate_inputs()
 
-    def _enlarge(self, capacity: int) -> None:
-        filled = self.state.filled
+    def _resize(self, capacity: int) -> None:
+        length = self.state.cache_position
         for layer in self.state.layers:
             layer.keys, layer.values = (
-                F.pad(buffer[:, :, :filled], (0, 0, 0, capacity - filled)) for buffer in (layer.keys, layer.values)
+                F.pad(buffer[:, :, :length], (0, 0, 0, capacity - length)) for buffer in (layer.keys, layer.values)
             )
-        self._fix()
+        self._allocate_inputs()
 
-    def _fix(self) -> None:
-        """Everything a recorded step reads and writes, as it stands now."""
-        state, device = self.state, self.lengths.device
-        empty = torch.arange(state.capacity, device=device) >= state.filled
-        state.unseen = self.head.new_zeros(1, 1, state.capacity).masked_fill(empty, -torch.inf)
-        state.next_place = torch.tensor([state.filled], device=device)
-        self.tokens, self.positions = torch.zeros_like(self.lengths), self.lengths + self.length
-        self.extend_rotary_cache(self.longest_prompt + state.capacity - state.copied)
+    def _allocate_inputs(self) -> None:
+        """Allocate all that a step reads and writes, with its current values; any captured graph becomes invalid."""
+        state, device = self.state, self.prompt_lengths.device
+        is_empty = torch.arange(state.capacity, device=device) >= state.cache_position
+        state.empty_bias = self.head.new_zeros(1, 1, state.capacity).masked_fill(is_empty, -torch.inf)
+        state.write_position = torch.tensor([state.cache_position], device=device)
+        self.tokens, self.positions = torch.zeros_like(self.prompt_lengths), self.prompt_lengths + self.num_steps
+        # growing the rotary cache during a step would reallocate it
+        self.extend_rotary_cache(self.longest_prompt + state.capacity - state.copied_length)
         self.graph: torch.cuda.CUDAGraph | None = None
 
-    def _advance(self) -> None:
-        """One step, in tensors alone."""
-        assert self.state.unseen is not None
-        self.state.unseen.index_fill_(2, self.state.next_place, 0)
+    def _static_step(self) -> None:
+        """One step in tensor operations only: no Python value that changes, no synchronisation."""
+        assert self.state.empty_bias is not None
+        self.state.empty_bias.index_fill_(2, self.state.write_position, 0)
         self.logits = self.next_logits(self.tokens, self.positions)
         self.positions += 1
-        self.state.next_place += 1
+        self.state.write_position += 1
 
-    def _record(self) -> None:
-        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    def _capture(self) -> None:
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()  # the default stream cannot be captured
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            self._advance()  # libraries set themselves up, which no graph may hold; the step itself is made again
+            # Warm up: libraries allocate their workspaces at the first call, which a capture must not contain. The
+            # captured step runs at the first replay, so what this run advanced is undone; its cache entries, made from
+            # stale tokens, are overwritten.
+            self._static_step()
             self.positions -= 1
-            self.state.next_place -= 1
+            self.state.write_position -= 1
             graph.capture_begin()
             try:
-                self._advance()
+                self._static_step()
             finally:
                 graph.capture_end()
         torch.cuda.current_stream().wait_stream(stream)

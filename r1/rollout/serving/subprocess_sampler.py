@@ -1,4 +1,4 @@
-"""The embedded engine in a process of its own, with a copy of the policy: it samples while this process trains."""
+"""The embedded engine in a second process, with a copy of the policy: it samples while this process trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import os
 import signal
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
@@ -16,88 +16,90 @@ import torch
 from r1.core.errors import STOP_SIGNALS
 from r1.distributed.collectives import RankGroup
 from r1.distributed.process import kill_on_parent_death
-from r1.rollout.base import SINGLE_RANK, Rollout, Weights, no_op
+from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Weights, no_op
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from r1.rollout.transformers import Transformers
-
 Groups = list[list[Rollout]]
 POLL_S = 0.005
-CLOSES_WITHIN_S = 5.0
+JOIN_TIMEOUT_S = 5.0
 
 
 class SubprocessSampler:
-    """Started at the first ``update``; the copy's weights lie in memory that both processes see."""
+    """A ``Sampler`` whose process starts at the first ``update``; the two processes share the copy's memory."""
 
-    def __init__(self, engine: Transformers) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.copy: Any = None
+        self.policy_copy: Any = None
         self.process: Any = None
 
     def update(
         self,
         model: PreTrainedModel,
-        version: int,  # noqa: ARG002  # no copy but this one has them
+        version: int,  # noqa: ARG002  # only this process writes the copy, so it cannot have another version
         ranks: RankGroup = SINGLE_RANK,  # noqa: ARG002
         weights: Weights | None = None,
     ) -> None:
-        """The next batch is sampled with the weights that ``model`` has now, or with these ``weights``."""
-        if self.copy is None:
+        """Sample the next batch with the current weights of ``model``, or with ``weights`` in their place."""
+        if self.policy_copy is None:
             self._start(model)
         with torch.no_grad():
-            held = self.copy.state_dict()
+            shared = self.policy_copy.state_dict()
             for name, value in (weights or model.state_dict()).items():
-                held[name].copy_(value)
+                shared[name].copy_(value)
         if model.device.type == "cuda":
-            torch.cuda.synchronize()  # another process cannot wait for this one's stream
+            torch.cuda.synchronize()  # streams order nothing across processes: the copies must be complete
 
-    def begin(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
+    def submit(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
         self.pipe.send((prompts, seeds, stop_ids))
 
-    def settle(self, poll: Callable[[], None] = no_op) -> None:
-        """Nothing waits for the batch: the copy is its alone."""
+    def wait_until_weights_free(self, check_for_stop: CheckForStop = no_op) -> None:
+        """Return at once: this process's engine samples with other memory."""
 
-    def result(self, poll: Callable[[], None] = no_op) -> Groups:
-        """What it has sampled.
+    def result(self, check_for_stop: CheckForStop = no_op) -> Groups:
+        """Wait for the submitted batch.
 
         Raises:
-            RuntimeError: it failed, or is gone.
+            RuntimeError: the process raised an error, or died.
         """
-        poll()
+        check_for_stop()
         while not self.pipe.poll(POLL_S):
-            poll()
+            check_for_stop()
+            # a process may die right after its reply: look into the pipe once more
             if not self.process.is_alive() and not self.pipe.poll():
-                raise RuntimeError(f"the process that samples ahead has died with {self.process.exitcode}")
-        found: Groups | str = self.pipe.recv()
-        if isinstance(found, str):
-            raise RuntimeError(f"the process that samples ahead has failed:\n{found}")
-        return found
+                raise RuntimeError(f"the rollout process died with exit code {self.process.exitcode}")
+        reply: Groups | str = self.pipe.recv()
+        if isinstance(reply, str):
+            raise RuntimeError(f"the rollout process failed:\n{reply}")
+        return reply
 
     def weights(self) -> Weights:
-        """Those that it samples with."""
-        return {name: value.cpu().clone() for name, value in self.copy.state_dict().items()}
+        """A CPU copy of the weights that the batch is sampled with."""
+        return {name: value.cpu().clone() for name, value in self.policy_copy.state_dict().items()}
 
     def close(self) -> None:
         if self.process:
             self.pipe.close()
             self.process.kill()
-            self.process.join(CLOSES_WITHIN_S)
-            self.process = self.copy = None
+            self.process.join(JOIN_TIMEOUT_S)
+            self.process = self.policy_copy = None
 
     def _start(self, model: PreTrainedModel) -> None:
         context = torch.multiprocessing.get_context("spawn")
-        self.copy = copy.deepcopy(model).requires_grad_(False).share_memory()
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, os.getpid(), self.engine, self.copy, torch.get_num_threads())
-        self.process = context.Process(target=serve, args=arguments, daemon=True, name="r1-ahead")
+        self.policy_copy = copy.deepcopy(model).requires_grad_(False).share_memory()
+        self.pipe, child_pipe = context.Pipe()
+        args = (child_pipe, os.getpid(), self.engine, self.policy_copy, torch.get_num_threads())
+        self.process = context.Process(target=serve_batches, args=args, daemon=True, name="r1-async-rollouts")
         self.process.start()
-        theirs.close()
+        child_pipe.close()
 
 
-def serve(pipe: Connection, parent: int, engine: Transformers, model: PreTrainedModel, num_threads: int) -> None:
-    """The process: orders come through ``pipe`` until it ends; signals are for the run, which says when that is."""
+def serve_batches(pipe: Connection, parent: int, engine: Engine, model: PreTrainedModel, num_threads: int) -> None:
+    """The process: sample each batch that comes through ``pipe`` until the pipe closes.
+
+    A reply is the groups, or a traceback. Stop signals are ignored: the run handles them and kills this process.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     kill_on_parent_death(parent)
@@ -105,9 +107,9 @@ def serve(pipe: Connection, parent: int, engine: Transformers, model: PreTrained
     engine.update(model, 0)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            order = pipe.recv()
+            prompts, seeds, stop_ids = pipe.recv()
             try:
-                answer: Groups | str = engine.generate(*order)
+                reply: Groups | str = engine.generate(prompts, seeds, stop_ids)
             except Exception:
-                answer = traceback.format_exc(limit=-3)
-            pipe.send(answer)
+                reply = traceback.format_exc(limit=-3)
+            pipe.send(reply)

@@ -1,9 +1,11 @@
-"""Talking to a vLLM server: JSON there and back, and what is wrong when it is not."""
+"""HTTP client of a vLLM server: JSON requests and replies, every failure as a ``UserError``."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from socket import SHUT_RDWR
@@ -12,102 +14,119 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from r1.core.errors import UserError
+from r1.rollout.base import CheckForStop
 from r1.rollout.serving.weight_sync import VllmCompletion
 
-START = "python -m r1.serve MODEL starts one that fits"
-CONNECT_S = 10.0  # a host that has not answered by then is not there; a run that is stopped waits no longer
-MAX_BYTES = 1 << 28  # a longer body is no answer of vLLM's
+START_HINT = "start it with: python -m r1.serve MODEL"
+GENERATE_PATH = "/inference/v1/generate"
+CONNECT_TIMEOUT_S = 10.0  # short: a run that is asked to stop waits for a connection at most this long
+MAX_REPLY_BYTES = 1 << 28
+POLL_S = 0.02
 
 
-class Server:
-    """Args: url: http(s)://HOST:PORT; timeout_s: seconds that one request may take.
+class VllmClient:
+    """One connection per request, so that requests can be aborted from another thread.
+
+    Args:
+        url: http(s)://HOST:PORT, with or without ``/v1``.
+        timeout_s: seconds that one request may take.
 
     Raises:
-        UserError: the address is none.
+        UserError: the url is invalid.
     """
 
     def __init__(self, url: str, timeout_s: float) -> None:
         try:
             parts = urlsplit(url)
             self.host, self.port = parts.hostname or "", parts.port
-        except ValueError:
+        except ValueError:  # an invalid port
             parts, self.host, self.port = urlsplit(""), "", None
         if parts.scheme not in ("http", "https") or not self.host or parts.username or parts.password or parts.query:
-            raise UserError("this is no address of a server", key="rollout.url", value=url, expected="http://HOST:PORT")
+            raise UserError("invalid server address", key="rollout.url", value=url, expected="http://HOST:PORT")
         self.url, self.timeout_s = url, timeout_s
         self.path = parts.path.rstrip("/").removesuffix("/v1")
-        self.open: set[HTTPConnection] = set()
-        self.hung_up = Event()
-        self.connection = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+        self.open_connections: set[HTTPConnection] = set()
+        self.aborted = Event()
+        self.connection_type = HTTPSConnection if parts.scheme == "https" else HTTPConnection
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Raises: UserError: nobody answers, or not as vLLM does."""
-        return self._ask("POST", path, json.dumps(body or {}).encode())
+        """Raises: UserError: the server does not answer, or not as vLLM does."""
+        return self._request("POST", path, json.dumps(body or {}).encode())
 
     def get(self, path: str) -> Any:
         """Raises: UserError: as ``post``."""
-        return self._ask("GET", path, None)
+        return self._request("GET", path, None)
 
-    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = self.connection(self.host, self.port, timeout=min(self.timeout_s, CONNECT_S))
+    def _request(self, method: str, path: str, body: bytes | None) -> Any:
+        connection = self.connection_type(self.host, self.port, timeout=min(self.timeout_s, CONNECT_TIMEOUT_S))
         try:
             connection.connect()
             connection.sock.settimeout(self.timeout_s)
-            self.open.add(connection)
-            if self.hung_up.is_set():  # before this one was among the open ones
-                raise OSError("hung up")
+            self.open_connections.add(connection)
+            if self.aborted.is_set():  # abort_requests ran just before the line above and missed this connection
+                raise OSError("aborted")
             connection.request(method, self.path + path, body, {"Content-Type": "application/json"})
-            with connection.getresponse() as reply:
-                text = reply.read(MAX_BYTES)
+            with connection.getresponse() as response:
+                text = response.read(MAX_REPLY_BYTES)
         except (OSError, HTTPException) as error:
-            hint = f"{START}; a run that had begun goes on with resume=auto"
+            hint = f"{START_HINT}; a run that has started resumes with resume=auto"
             message = f"the vLLM server does not answer {path}: {type(error).__name__} {error}"
             raise UserError(message, key="rollout.url", value=self.url, hint=hint, code=1) from None
         finally:
-            self.open.discard(connection)
+            self.open_connections.discard(connection)
             connection.close()
-        if reply.status != 200:
-            hint = START if reply.status in (403, 404, 405) else "the server's own log says more"
-            message = f"the vLLM server answers {path} with {reply.status}: {excerpt(text)}"
+        if response.status != 200:
+            hint = START_HINT if response.status in (403, 404, 405) else "see the server's log"
+            message = f"the vLLM server answers {path} with {response.status}: {excerpt(text)}"
             raise UserError(message, key="rollout.url", value=self.url, hint=hint, code=1)
         try:
             return json.loads(text or b"null")
         except (ValueError, RecursionError):
-            raise unreadable(path, self.url, text) from None
+            raise invalid_reply(path, self.url, text) from None
 
     def abort_requests(self) -> None:
-        """Break off every request in flight: vLLM stops writing for those who have gone."""
-        self.hung_up.set()
-        for connection in list(self.open):
-            with suppress(OSError, AttributeError):  # it has just ended by itself
+        """Close the connections of all requests in flight; vLLM stops generating when its client disconnects."""
+        self.aborted.set()
+        for connection in list(self.open_connections):
+            with suppress(OSError, AttributeError):  # the request has just ended by itself
                 connection.sock.shutdown(SHUT_RDWR)
 
-    def written(self, path: str, body: dict[str, Any]) -> VllmCompletion:
-        """One completion. Raises: UserError: as ``post``, and where it is incomplete."""
-        found = self.post(path, body)
+    def request_completion(self, body: dict[str, Any]) -> VllmCompletion:
+        """One completion. Raises: UserError: as ``post``, or the reply is incomplete."""
+        reply = self.post(GENERATE_PATH, body)
         try:
-            (choice,) = found["choices"]
-            ids, logps = choice["token_ids"], [at["logprob"] for at in choice["logprobs"]["content"]]
-            versions = [span["version"] for span in choice["weight_versions"] or ()]
-            sound = ids and len(ids) == len(logps) and all(type(i) is int and i >= 0 for i in ids)
-            if not sound or not all(math.isfinite(float(logp)) for logp in logps):
+            (choice,) = reply["choices"]
+            token_ids, logps = choice["token_ids"], [float(t["logprob"]) for t in choice["logprobs"]["content"]]
+            versions = [str(span["version"]) for span in choice["weight_versions"] or ()]
+            ids_valid = token_ids and all(type(i) is int and i >= 0 for i in token_ids)
+            if not ids_valid or len(token_ids) != len(logps) or not all(map(math.isfinite, logps)):
                 raise ValueError
-            return VllmCompletion(ids, [float(logp) for logp in logps], [str(version) for version in versions])
+            return VllmCompletion(token_ids, logps, versions)
         except (ValueError, KeyError, TypeError):
-            raise unreadable(path, self.url, json.dumps(found).encode()) from None
+            raise invalid_reply(GENERATE_PATH, self.url, json.dumps(reply).encode()) from None
 
 
-def unreadable(path: str, url: str, text: bytes) -> UserError:
-    message = f"what the vLLM server answers to {path} is no completion with log-probs and versions: {excerpt(text)}"
-    return UserError(message, key="rollout.url", value=url, hint=START, code=1)
+def wait_for_futures(futures: Sequence[Future[Any]], check_for_stop: CheckForStop) -> None:
+    """Wait for all futures; raise the first error, or that of ``check_for_stop``, at once."""
+    pending = set(futures)
+    while pending:
+        check_for_stop()
+        done, pending = wait(pending, POLL_S, FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+
+
+def invalid_reply(path: str, url: str, text: bytes) -> UserError:
+    message = f"the vLLM server's reply to {path} is no completion with log-probs and versions: {excerpt(text)}"
+    return UserError(message, key="rollout.url", value=url, hint=START_HINT, code=1)
 
 
 def excerpt(text: bytes) -> str:
-    """What an error's body says, on one line, printable, short."""
-    said = text[:2000].decode(errors="replace")
+    """The error message in a response body: at most 200 printable characters on one line."""
+    message = text[:2000].decode(errors="replace")
     try:
-        found = json.loads(text)
-        said = str(found.get("error", found.get("detail", said)))
+        body = json.loads(text)
+        message = str(body.get("error", body.get("detail", message)))
     except (ValueError, AttributeError, RecursionError):
         pass
-    return "".join(c if c.isprintable() else " " for c in said)[:200]
+    return "".join(c if c.isprintable() else " " for c in message)[:200]

@@ -1,163 +1,167 @@
-"""Engines that sample with a copy of the policy's weights: how they are asked, and how their copy is kept honest.
+"""Engines that sample with a copy of the policy's weights: request protocol and verification of the copy.
 
-Each copy has a version, ``RUN/STEP``: it goes to vLLM with the weights, comes back with every completion, and must be
-the one that was sent last. After each sending a few tokens are sampled and held against the policy's own log-probs:
-weights that arrived but are not used have the right version, too.
+Each copy has a version, ``RUN/STEP``. It is sent to vLLM with the weights, comes back with every completion, and must
+be the version sent last. That alone does not show that vLLM uses the weights it received. So after each transfer a few
+tokens are sampled and their log-probs compared with the policy's own.
 """
 
 from __future__ import annotations
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from r1.core.errors import UserError
 from r1.distributed.collectives import RankGroup
-from r1.model.forward import TOLERANCE, padded_forward, unwrap_peft
+from r1.model.forward import TOLERANCE, padded_forward
 from r1.model.sequences import stack
-from r1.rollout.base import SINGLE_RANK, Rollout, Sampler, no_op
+from r1.model.transformers_adapter import unwrap_peft
+from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, no_op
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 PROBE = ([3, 5, 7], [6, 2, 9, 8, 5, 4], [1] * 33)  # prompts; the last fills a block of the prefix cache
 PROBE_LENGTH = 4
-Parameters = dict[str, Any]
+SamplingParameters = dict[str, Any]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
 class VllmCompletion:
-    """A completion as vLLM gives it.
+    """A completion as vLLM returns it.
 
     Attributes:
-        ids, logps: of its tokens.
-        versions: of the weights that sampled them.
+        token_ids, logps: T token ids and their T log-probs.
+        weight_versions: the versions of the weights that sampled them, in order.
     """
 
-    ids: list[int]
+    token_ids: list[int]
     logps: list[float]
-    versions: list[str]
+    weight_versions: list[str]
 
 
 @dataclass
 class EngineWeights:
-    """What is known of the copy of the weights; shared by copies of the engine."""
+    """Which weights vLLM has; shared by copies of the engine.
+
+    Attributes:
+        run: a random id of this run, so that two runs never share a version.
+        version: ``RUN/STEP`` of the weights that vLLM has now; empty before the first transfer and during one.
+    """
 
     run: str = ""
-    version: str = ""  # none is held
+    version: str = ""
 
 
-class WeightSyncedEngine:
-    """Everything but the two ways to reach vLLM.
+class WeightSyncedEngine(Engine):
+    """An engine that samples with vLLM; a subclass implements the transport.
+
+    ``logprobs_match_trainer`` is False: vLLM has other kernels, another batch, perhaps another precision.
 
     Args:
         temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
-        max_completion_length: T, tokens, the closing one included.
-        dtype: of the copy; null: the policy's.
+        max_completion_length: T, tokens, including the closing one.
+        dtype: of vLLM's copy of the weights; null: the policy's.
     """
-
-    exact: ClassVar[bool] = False  # other kernels, another batch, perhaps another precision
-    num_processes: int = 1
 
     def __init__(self, temperature: float, max_completion_length: int, dtype: str | None) -> None:
         self.temperature, self.max_completion_length = temperature, max_completion_length
-        self.dtype, self.copy = dtype, EngineWeights()
-
-    # ---- what an engine does ----
+        self.dtype, self.engine_weights = dtype, EngineWeights()
 
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
-        """Send the weights, unless they are there.
+        """Send the weights, unless vLLM has this version already.
 
         Raises:
             UserError: they did not arrive, or vLLM does not sample with them.
         """
-        self.copy.run = self.copy.run or ranks.broadcast_from_rank_zero(lambda: secrets.token_hex(4))
-        wanted = f"{self.copy.run}/{version}"
-        if wanted != self.copy.version:
-            self.copy.version = ""
-            self.send(model, wanted, ranks)
-            self.copy.version = wanted
+        current = self.engine_weights
+        current.run = current.run or ranks.broadcast_from_rank_zero(lambda: secrets.token_hex(4))
+        full_version = f"{current.run}/{version}"
+        if full_version != current.version:
+            current.version = ""  # a transfer that fails halfway leaves no valid version
+            self.send(model, full_version, ranks)
+            current.version = full_version
 
     def generate(
         self,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
-        poll: Callable[[], None] = no_op,
+        check_for_stop: CheckForStop = no_op,
     ) -> list[list[Rollout]]:
-        """Raises: UserError: vLLM cannot be asked, or sampled with other weights than those of the last update."""
-        return self.order(prompts, seeds, stop_ids)(poll)
+        """Raises: UserError: vLLM does not answer, or sampled with other weights than those of the last update."""
+        return self.prepare_request(prompts, seeds, stop_ids)(check_for_stop)
 
-    def order(
+    def prepare_request(
         self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]
-    ) -> Callable[[Callable[[], None]], list[list[Rollout]]]:
-        """``generate`` for later: what comes then must be of the weights that vLLM has now."""
-        length, version = self.max_completion_length, self.copy.version
-        asked = [
-            (prompt, parameters(self.temperature, length, seed, stop_ids))
+    ) -> Callable[[CheckForStop], list[list[Rollout]]]:
+        """``generate`` as a function to call later, which requires the weights that vLLM has at this moment."""
+        length, version = self.max_completion_length, self.engine_weights.version
+        requests = [
+            (prompt, sampling_parameters(self.temperature, length, seed, stop_ids))
             for prompt, group in zip(prompts, seeds, strict=True)
             for seed in group
         ]
 
-        def made(poll: Callable[[], None]) -> list[list[Rollout]]:
-            written = self.ask(asked, poll)
-            check_versions(written, version)
+        def generate(check_for_stop: CheckForStop) -> list[list[Rollout]]:
+            completions = self.request_completions(requests, check_for_stop)
+            check_versions(completions, version)
             rollouts = iter(
-                Rollout(prompt, one.ids, one.logps, truncated=one.ids[-1] not in stop_ids)
-                for (prompt, _), one in zip(asked, written, strict=True)
+                Rollout(prompt, c.token_ids, c.logps, truncated=c.token_ids[-1] not in stop_ids)
+                for (prompt, _), c in zip(requests, completions, strict=True)
             )
             return [[next(rollouts) for _ in group] for group in seeds]
 
-        return made
+        return generate
 
-    def ahead(self) -> Sampler | None:
-        return None
+    # ---- the transport ----
 
-    def close(self) -> None:
-        """A server stays for the next run."""
-
-    # ---- the two ways to reach vLLM ----
-
-    def check(self, config: PretrainedConfig) -> None:
-        """Raises: UserError: what can be known without weights speaks against sampling with this architecture."""
-
+    @abstractmethod
     def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
-        """Give vLLM the weights, with their version, and probe it."""
-        raise NotImplementedError
+        """Send vLLM the weights with their version, and verify them with ``probe``."""
 
-    def ask(self, asked: Sequence[tuple[list[int], Parameters]], poll: Callable[[], None]) -> list[VllmCompletion]:
-        """A completion for each prompt with its sampling parameters."""
-        raise NotImplementedError
+    @abstractmethod
+    def request_completions(
+        self, requests: Sequence[tuple[list[int], SamplingParameters]], check_for_stop: CheckForStop
+    ) -> list[VllmCompletion]:
+        """One completion per (prompt, sampling parameters), in order."""
 
-    # ---- the probe ----
+    # ---- verification ----
 
     def probe(self, model: PreTrainedModel, version: str) -> None:
-        """Raises: UserError: vLLM's log-probs of a few tokens are not those of the policy."""
-        size, temperature = model.config.vocab_size, self.temperature or 1.0
-        prompts = [[token % size for token in prompt] for prompt in PROBE]
-        written = self.ask([(p, parameters(temperature, PROBE_LENGTH, 0, set())) for p in prompts], no_op)
-        check_versions(written, version)
-        pairs = [(prompt, one.ids) for prompt, one in zip(prompts, written, strict=True)]
-        expected = policy_logprobs(model, pairs, temperature)
-        gap = float((torch.tensor([logp for one in written for logp in one.logps]) - expected).abs().max())
+        """Compare vLLM's log-probs of a few tokens with the policy's.
+
+        Raises:
+            UserError: they differ by more than rounding.
+        """
+        vocab_size, temperature = model.config.vocab_size, self.temperature or 1.0
+        prompts = [[token % vocab_size for token in prompt] for prompt in PROBE]
+        requests = [(prompt, sampling_parameters(temperature, PROBE_LENGTH, 0, set())) for prompt in prompts]
+        completions = self.request_completions(requests, no_op)
+        check_versions(completions, version)
+        pairs = [(prompt, c.token_ids) for prompt, c in zip(prompts, completions, strict=True)]
+        logps = torch.tensor([logp for c in completions for logp in c.logps])
+        gap = float((logps - policy_logprobs(model, pairs, temperature)).abs().max())
+        # the coarser of the two precisions decides
         tolerance = max(TOLERANCE.get(DTYPES.get(self.dtype or "", model.dtype), 0.3), TOLERANCE.get(model.dtype, 0.3))
-        if not gap <= tolerance:
+        if not gap <= tolerance:  # also true for NaN
             raise UserError(
-                f"vLLM was given the policy's weights, and does not sample with them: log-probs are off by {gap:.3g}",
+                f"vLLM was sent the policy's weights, and does not sample with them: log-probs are off by {gap:.3g}",
                 key="rollout",
                 value=type(model).__name__,
                 expected=f"at most {tolerance:g}",
-                hint="rollout=transformers; vLLM's copy of this architecture takes its weights in another form",
+                hint="rollout=transformers; vLLM's implementation of this architecture loads its weights differently",
             )
 
 
-def parameters(temperature: float, max_tokens: int, seed: int, stop_ids: set[int]) -> Parameters:
-    """vLLM's sampling parameters; nothing is left to the defaults of the server, or of the model."""
+def sampling_parameters(temperature: float, max_tokens: int, seed: int, stop_ids: set[int]) -> SamplingParameters:
+    """vLLM's sampling parameters, all of them explicit: a server's or model's defaults must not apply."""
     return {
         "n": 1,
         "temperature": temperature,
@@ -170,29 +174,29 @@ def parameters(temperature: float, max_tokens: int, seed: int, stop_ids: set[int
         "max_tokens": max_tokens,
         "seed": seed,
         "stop_token_ids": sorted(stop_ids),
-        "ignore_eos": True,  # what ends a completion is said above
+        "ignore_eos": True,  # stop_token_ids alone end a completion
         "logprobs": 0,  # of the sampled token alone
         "detokenize": False,
     }
 
 
-def check_versions(written: Sequence[VllmCompletion], version: str) -> None:
-    """Raises: UserError: some token was sampled with other weights."""
-    for one in written:
-        if one.versions != [version] or not version:
+def check_versions(completions: Sequence[VllmCompletion], version: str) -> None:
+    """Raises: UserError: some token was sampled with weights other than ``version``."""
+    for completion in completions:
+        if completion.weight_versions != [version] or not version:
             raise UserError(
                 "vLLM sampled with other weights than those of the last update",
                 key="rollout",
-                value=", ".join(one.versions) or "no version",
+                value=", ".join(completion.weight_versions) or "no version",
                 expected=version or "an update before the first rollout",
-                hint="one run to a server: another one may use it, too; resume=auto goes on from the last checkpoint",
+                hint="use one server per run: another run may use this one; resume=auto continues from the checkpoint",
                 code=1,
             )
 
 
 @torch.no_grad()
 def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], list[int]]], temperature: float) -> Tensor:
-    """(N,) log-probs of all completion tokens under the policy itself."""
+    """(N,) log-probs of all completion tokens of (prompt, completion) pairs under the policy itself."""
     was_training = model.training
     model.eval()
     try:
@@ -204,14 +208,14 @@ def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], lis
 
 
 @torch.no_grad()
-def weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """Name and value of every weight as in a checkpoint, tied ones once, adapters added to what they adapt."""
-    whole = unwrap_peft(model)
-    for name, parameter in whole.named_parameters():
-        owner, _, rest = name.partition(".base_layer.")
-        if rest:
-            layer: Any = whole.get_submodule(owner)
+def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
+    """(name, value) of every weight as a checkpoint has them: tied weights once, LoRA merged into its base layer."""
+    unwrapped = unwrap_peft(model)
+    for name, parameter in unwrapped.named_parameters():
+        module_name, is_adapted, rest = name.partition(".base_layer.")  # peft's name for the layer below an adapter
+        if is_adapted:
+            layer: Any = unwrapped.get_submodule(module_name)
             delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters) if rest == "weight" else 0
-            yield f"{owner}.{rest}", parameter.detach() + delta
+            yield f"{module_name}.{rest}", parameter.detach() + delta
         elif ".lora_" not in name:
             yield name, parameter.detach()

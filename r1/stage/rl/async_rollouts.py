@@ -60,7 +60,7 @@ class AsyncRollouts:
 
     def settle(self) -> None:
         """Whoever gives the engine other weights waits until no device needs those of its pending batch any more."""
-        self.sampler.settle(self.stage.poll)
+        self.sampler.wait_until_weights_free(self.stage.poll)
         self.stage.gather(None)
 
     def _result(self, number: int) -> RolloutBatch:
@@ -77,7 +77,7 @@ class AsyncRollouts:
         rows, seeds = self.asked(number)
         prompts = [stage.data.prompt_ids(stage.tokenizer, row) for row in rows]
         self.sampler.update(stage.policy, version, stage.ranks, weights)
-        self.sampler.begin(prompts, seeds, stage.stop_ids)
+        self.sampler.submit(prompts, seeds, stage.stop_ids)
         self.pending, self.version, self.held = number, version, None
 
     def state(self, step: int) -> dict[str, Any]:

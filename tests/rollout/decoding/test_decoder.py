@@ -18,8 +18,8 @@ from r1.rollout.decoding import cuda_graph as graph
 from r1.rollout.decoding import llama_decoder as lean
 from r1.rollout.decoding import shared_prefix as shared
 from r1.rollout.decoding.cuda_graph import GraphDecoder
-from r1.rollout.decoding.decoder import CachedDecoder, Decoder, decoder, fastest_decoder
-from r1.rollout.decoding.llama_decoder import LIKE_LLAMA, LlamaDecoder
+from r1.rollout.decoding.decoder import CachedDecoder, Decoder, fastest_decoder, make_decoder
+from r1.rollout.decoding.llama_decoder import LLAMA_LIKE, LlamaDecoder
 from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 from r1.rollout.transformers import Transformers
 
@@ -55,7 +55,7 @@ def decoded(kind: Kind, model: PreTrainedModel, prompts: list[list[int]], sizes:
             break
         tokens = torch.tensor([(7 * name + 13 * t + 1) % 97 for name in names])
         if len(kept) < len(names):
-            made.keep(torch.tensor(kept))
+            made.select_rows(torch.tensor(kept))
             names, tokens = [names[i] for i in kept], tokens[kept]
         logits = made.step(tokens)
     return found
@@ -123,7 +123,7 @@ def test_whatever_leaves_changes_nothing_for_the_rest(
     with pytest.MonkeyPatch.context() as patch:
         share_from(data.draw(st.sampled_from([0, 4, 64])), patch)
         patch.setattr(shared, "FIRST_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
-        patch.setattr(graph, "CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
+        patch.setattr(graph, "FIRST_GRAPH_CAPACITY", data.draw(st.sampled_from([1, 2, 32])))
         for kind in (SharedPrefixDecoder, LlamaDecoder, GraphDecoder):
             found = decoded(kind, llama, prompts, sizes, gone_before)
             assert_same(found, decoded(CachedDecoder, llama, prompts, sizes, gone_before))
@@ -141,8 +141,8 @@ def test_long_completions_outgrow_their_buffers(
 ) -> None:
     share_from(shared_from, monkeypatch)
     monkeypatch.setattr(shared, "FIRST_CAPACITY", capacity)
-    monkeypatch.setattr(graph, "CAPACITY", capacity)
-    monkeypatch.setattr(lean, "ROTATIONS", capacity)
+    monkeypatch.setattr(graph, "FIRST_GRAPH_CAPACITY", capacity)
+    monkeypatch.setattr(lean, "ROTARY_CHUNK", capacity)
     model = models[architecture]
     leaving: list[set[int]] = [{2} if t == 20 else set() for t in range(70)]
     expected = decoded(CachedDecoder, model, UNEVEN, [2, 1, 1], [{2} if t >= 20 else set() for t in range(70)])
@@ -160,7 +160,7 @@ def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -
             assert_same(decoded(kind, llama, prompts, [2, 2], [set(), {0}, {0}, set()]), expected)
         made = LlamaDecoder(llama)
         made.start(prompts, [2, 2])
-        assert (made.state.copied == 0) == (length >= SharedPrefixDecoder.shared_from)
+        assert (made.state.copied_length == 0) == (length >= SharedPrefixDecoder.shared_from)
 
 
 def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +170,7 @@ def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch
     assert logits.shape[0] == 8
     assert {tuple(layer.prompt_keys.shape) for layer in made.state.layers} == {(3, 1, 6, 16)}
     assert {layer.keys.shape[0] for layer in made.state.layers} == {8}
-    made.keep(torch.tensor([0, 1, 7]))  # the second prompt has no row left
+    made.select_rows(torch.tensor([0, 1, 7]))  # the second prompt has no row left
     assert {len(layer.prompt_keys) for layer in made.state.layers} == {2}
 
 
@@ -179,7 +179,7 @@ def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch
 
 @pytest.mark.parametrize("architecture", LEAN)
 def test_llama_and_its_like_are_served_by_the_lean_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
-    assert architecture in LIKE_LLAMA
+    assert architecture in LLAMA_LIKE
     assert fastest_decoder(models[architecture]) is LlamaDecoder
 
 
@@ -221,21 +221,21 @@ def test_a_relative_of_llama_is_never_served_by_the_lean_one(
 def test_what_does_not_pack_is_served_by_transformers(make_model: Make) -> None:
     for model in (make_model("gemma2"), make_model("lfm2", layer_types=["conv", "full_attention"])):
         assert fastest_decoder(model) is None
-        assert type(decoder(model, 8)) is CachedDecoder
+        assert type(make_decoder(model, 8)) is CachedDecoder
 
 
 def test_an_output_layer_with_a_bias_is_served_by_transformers(make_model: Make) -> None:
     model = make_model("llama")
     model.lm_head.bias = nn.Parameter(torch.randn(97))
-    assert type(decoder(model, 8)) is CachedDecoder
+    assert type(make_decoder(model, 8)) is CachedDecoder
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
 def test_beyond_its_window_a_model_is_served_by_transformers(make_model: Make, architecture: str) -> None:
     fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
     model = make_model(architecture, sliding_window=12, **fields)
-    assert type(decoder(model, 12)) in (LlamaDecoder, SharedPrefixDecoder)
-    assert type(decoder(model, 13)) is CachedDecoder
+    assert type(make_decoder(model, 12)) in (LlamaDecoder, SharedPrefixDecoder)
+    assert type(make_decoder(model, 13)) is CachedDecoder
 
 
 def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Make) -> None:
@@ -275,7 +275,7 @@ def test_on_a_gpu_a_recorded_step_is_replayed(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, shared_from: int, dtype: torch.dtype
 ) -> None:
     share_from(shared_from, monkeypatch)
-    monkeypatch.setattr(graph, "CAPACITY", 3)
+    monkeypatch.setattr(graph, "FIRST_GRAPH_CAPACITY", 3)
     model = make_model("qwen2").to("cuda", dtype)
     assert fastest_decoder(model) is GraphDecoder
     leaving = [{2} if t == 4 else set() for t in range(12)]
@@ -313,6 +313,6 @@ def test_the_engine_draws_the_same_tokens_through_each(
 
 
 def rollouts(engine: Transformers, model: Any, prompts: Any, seeds: Any, stops: Any, kind: Any, patch: Any) -> Any:
-    patch.setattr("r1.rollout.transformers.decoder", lambda model, longest: kind(model))
+    patch.setattr("r1.rollout.transformers.make_decoder", lambda model, longest: kind(model))
     engine.update(model, 0)
     return [r for group in engine.generate(prompts, seeds, stops) for r in group]

@@ -67,7 +67,7 @@ def test_a_new_decoder_has_the_new_weights(
     """What is arranged is a copy: of the weights as they are when a rollout begins. Large ones are no copies."""
     monkeypatch.setattr(products, "MIN_ONEDNN_NUMEL", 1)  # as if the test's models were large
     for module in (products, lean):
-        monkeypatch.setattr(module, "COPIED_BELOW", copied_below)
+        monkeypatch.setattr(module, "MAX_COPIED_NUMEL", copied_below)
     asked: list[bool] = []
     monkeypatch.setattr(products, "by_onednn", lambda weight: asked.append(by_onednn(weight)) or asked[-1])
     model, prompts = make_model(architecture), [[5, 7, 2, 9], [30, 31]]

@@ -17,10 +17,10 @@ from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
-from r1.model.forward import unwrap_peft
 from r1.model.loading import Lora
+from r1.model.transformers_adapter import unwrap_peft
 from r1.rollout import vllm as module
-from r1.rollout.serving.weight_sync import parameters, weights
+from r1.rollout.serving.weight_sync import checkpoint_weights, sampling_parameters
 from r1.rollout.transformers import Transformers
 from r1.rollout.vllm import VLLM
 
@@ -32,7 +32,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     played = ModuleType("vllm")
     played.LLM, played.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "vllm", played)
-    monkeypatch.setattr(module, "SETTINGS", {})
+    monkeypatch.setattr(module, "ENVIRONMENT", {})
     LLM.instances.clear()
     return played
 
@@ -76,11 +76,11 @@ def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
     expected |= {"max_num_seqs": 7, "enable_prefix_caching": True, "logprobs_mode": "processed_logprobs"}
     expected |= {"kv_cache_memory_bytes": 3 * 2**29, "enable_sleep_mode": False, "enforce_eager": True}
     assert LLM.instances[0].settings.items() >= expected.items()
-    assert LLM.instances[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.Weights"
+    assert LLM.instances[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.WeightLoader"
 
 
 def test_nothing_is_left_to_defaults() -> None:
-    found = parameters(0.7, 5, 11, {3, 1})
+    found = sampling_parameters(0.7, 5, 11, {3, 1})
     assert (found["temperature"], found["max_tokens"], found["seed"], found["stop_token_ids"]) == (0.7, 5, 11, [1, 3])
     assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
     assert (found["n"], found["logprobs"], found["ignore_eos"], found["detokenize"]) == (1, 0, True, False)
@@ -103,15 +103,19 @@ def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
     LLM.instances[0].weighed.version = "0badcafe/4"
     with pytest.raises(UserError, match="vLLM sampled with other weights than those of the last update") as caught:
         made.generate(PROMPTS, SEEDS, STOP)
-    assert (caught.value.value, caught.value.expected, caught.value.code) == ("0badcafe/4", made.copy.version, 1)
-    assert made.copy.version.endswith("/4")
+    assert (caught.value.value, caught.value.expected, caught.value.code) == (
+        "0badcafe/4",
+        made.engine_weights.version,
+        1,
+    )
+    assert made.engine_weights.version.endswith("/4")
 
 
 def test_two_runs_never_share_a_version(make_model: Make) -> None:
     one, other = engine(), engine()
     for made in (one, other):
         made.update(make_model("llama"), 0)
-    assert one.copy.version != other.copy.version
+    assert one.engine_weights.version != other.engine_weights.version
 
 
 def test_weights_it_does_not_take(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +156,8 @@ def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model:
 
 
 def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = VLLM.settings
-    monkeypatch.setattr(VLLM, "settings", lambda *a: settings(*a) | {"enable_sleep_mode": True})  # as on a GPU
+    settings = VLLM.engine_args
+    monkeypatch.setattr(VLLM, "engine_args", lambda *a: settings(*a) | {"enable_sleep_mode": True})  # as on a GPU
     model, made = make_model("llama"), engine(enable_sleep_mode=True)
     made.update(model, 0)
     first = made.generate(PROMPTS, SEEDS, STOP)
@@ -180,7 +184,7 @@ def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_weights_are_those_of_a_checkpoint(make_model: Make, tied: bool) -> None:
     model = make_model("llama", tie_word_embeddings=tied)
-    found = dict(weights(model))
+    found = dict(checkpoint_weights(model))
     assert ("lm_head.weight" in found) is not tied
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.items())
 
@@ -191,7 +195,7 @@ def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
         for name, parameter in wrapped.named_parameters():
             parameter += 0.1 if "lora_" in name else 0.0
     before = {name: value.clone() for name, value in unwrap_peft(wrapped).state_dict().items()}
-    found = {name: value.clone() for name, value in weights(wrapped)}
+    found = {name: value.clone() for name, value in checkpoint_weights(wrapped)}
     assert all(torch.equal(value, before[name]) for name, value in unwrap_peft(wrapped).state_dict().items())
     merged = dict(copy.deepcopy(wrapped).merge_and_unload().named_parameters())
     assert found.keys() == merged.keys()
@@ -203,10 +207,10 @@ def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
 def test_grpo_does_not_take_its_log_probs_for_the_trainers(
     stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (VLLM.exact, Transformers.exact) == (False, True)
+    assert (VLLM.logprobs_match_trainer, Transformers.logprobs_match_trainer) == (False, True)
     once, twice = stage("stage=grpo"), stage("stage=grpo", "stage.num_iterations=2")
     assert once.collector.collect(0).old_logps is not None
-    monkeypatch.setattr(Transformers, "exact", False)
+    monkeypatch.setattr(Transformers, "logprobs_match_trainer", False)
     assert once.collector.collect(0).old_logps is None
     assert once.importance_cap == 2.0  # corrected unless it is switched off
     again = twice.collector.collect(0)

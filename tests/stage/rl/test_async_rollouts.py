@@ -67,13 +67,13 @@ def test_with_weights_that_stand_still_it_is_the_exact_run(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
-    begin = SubprocessSampler.begin
+    begin = SubprocessSampler.submit
 
     def begun(*args: Any) -> None:
         threads.append(torch.get_num_threads())
         begin(*args)
 
-    monkeypatch.setattr(SubprocessSampler, "begin", begun)
+    monkeypatch.setattr(SubprocessSampler, "submit", begun)
     exact, ahead = run(STILL), run(STILL, "rollout.async_steps=1", "threads=2")
     assert threads == [1] * 3, "the two processes share them"
     torch.set_num_threads(1)
@@ -147,7 +147,7 @@ class Late:
 
     def poll(self) -> None: ...
     def note(self, metrics: dict[str, float]) -> None: ...
-    def begin(self, *asked: Any) -> None: ...
+    def submit(self, *args: Any) -> None: ...
 
     def gather(self, value: Any) -> list[Any]:
         self.meet.wait(10)
@@ -162,8 +162,8 @@ class Late:
         self.log.append(f"{self.name} has it")
         return []
 
-    def settle(self, poll: Any) -> None:
-        self.result(poll)
+    def wait_until_weights_free(self, check_for_stop: Any) -> None:
+        self.result(check_for_stop)
 
 
 def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> None:
@@ -230,8 +230,8 @@ def test_it_writes_what_this_process_would(beside: SubprocessSampler, make_model
     assert second == beside.engine.generate(PROMPTS, SEEDS, {96}) != first
     assert all(torch.equal(kept[name], other[name]) for name in other)
 
-    beside.begin([[5, 10**6]], [[1]], {96})
-    with pytest.raises(RuntimeError, match=r"has failed:(.|\n)*IndexError"):
+    beside.submit([[5, 10**6]], [[1]], {96})
+    with pytest.raises(RuntimeError, match=r"process failed:(.|\n)*IndexError"):
         beside.result()
 
     calls: list[int] = []
@@ -248,7 +248,7 @@ def test_it_writes_what_this_process_would(beside: SubprocessSampler, make_model
 
 def ask(beside: SubprocessSampler, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
     beside.update(model, 0, weights=weights)
-    beside.begin(PROMPTS, SEEDS, {96})
+    beside.submit(PROMPTS, SEEDS, {96})
 
 
 def again(beside: SubprocessSampler, model: Any) -> None:

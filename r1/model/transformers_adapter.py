@@ -1,0 +1,79 @@
+"""The parts of transformers' and peft's interfaces that are private or change between versions, in one place.
+
+Attention functions are replaced by name: ``AttentionInterface`` registers a function, and each layer looks up
+``config._attn_implementation`` at every forward. That attribute is private: transformers writes it when a model is
+built, and its public counterpart, the argument ``attn_implementation``, is read then only. Keyword arguments that a
+model's forward does not know reach the attention function in the architectures that pass ``**kwargs`` through; others
+raise a TypeError or ignore them, which the probes of r1.model.forward and r1.rollout.decoding.decoder detect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@contextmanager
+def custom_attention(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
+    """Inside, ``function`` is the model's attention; it also receives extra keyword arguments of the forward."""
+    from transformers import AttentionInterface
+
+    name = f"r1_{function.__module__}"
+    AttentionInterface.register(name, function)
+    with _attention_implementation(model.config, name):
+        yield
+
+
+@contextmanager
+def _attention_implementation(config: PretrainedConfig, name: str) -> Iterator[None]:
+    original = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = original
+
+
+def check_unsupported_attention(kwargs: dict[str, Any]) -> None:
+    """Raises: ValueError: the layer's scores have a soft cap, sinks or a position bias, which r1's functions lack."""
+    if extras := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+        raise ValueError(f"attention with {', '.join(extras)}")
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute each layer in backward, with the attention function that it had in forward."""
+    options = {"use_reentrant": False, "context_fn": partial(checkpoint_contexts, model.config)}
+    # transformers 6 renames the method
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(options)
+
+
+def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts of a layer's forward and of its recomputation: backward runs after ``custom_attention`` has ended."""
+    return nullcontext(), _attention_implementation(config, config._attn_implementation)
+
+
+def fits_sliding_window(config: PretrainedConfig, length: int) -> bool:
+    """Whether full attention equals the model's own for ``length`` tokens: r1's functions have no sliding window."""
+    window = getattr(config, "sliding_window", None)  # absent or None in most architectures
+    return window is None or length <= window
+
+
+def unwrap_peft(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model with its adapters in place, without peft's wrapper around it."""
+    get_base_model = getattr(model, "get_base_model", None)  # peft's models alone have it
+    return get_base_model() if get_base_model else model
+
+
+def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model with its adapters merged, which takes them away from ``model``; any other as it is."""
+    return model.merge_and_unload() if has_adapters(model) else model  # type: ignore[operator, no-any-return]
+
+
+def has_adapters(model: PreTrainedModel) -> bool:
+    return hasattr(model, "merge_and_unload")
