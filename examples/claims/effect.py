@@ -8,13 +8,12 @@ from __future__ import annotations
 import operator
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
 from r1.core.runs import RunRecord
-from r1.core.statistics import mean_over_seeds
-from r1.experiment.report.variants import SeedEstimate
+from r1.core.statistics import Estimate, mean_over_seeds
 
 REPRODUCED, NOT_REPRODUCED, UNDECIDED = "reproduced", "not reproduced", "undecided"
 Runs = Mapping[str, Mapping[Any, RunRecord]]  # step -> seed -> the run that has finished
@@ -103,8 +102,8 @@ class Measured:
     """An effect with its figures over seeds: None where no seed has them."""
 
     effect: Effect
-    value: SeedEstimate | None
-    sides: tuple[SeedEstimate | None, ...]  # of its readings
+    value: Estimate | None
+    sides: tuple[Estimate | None, ...]  # of its readings
 
     @property
     def verdict(self) -> str:
@@ -119,7 +118,7 @@ def measured(effect: Effect, runs: Runs) -> Measured:
     return Measured(effect, figure(values), tuple(figure(list(side.values())) for side in sides))
 
 
-def reading(of: Reading, runs: Runs) -> SeedEstimate | None:
+def reading(of: Reading, runs: Runs) -> Estimate | None:
     return figure(list(_by_seed(of, runs).values()))
 
 
@@ -127,14 +126,12 @@ def _by_seed(of: Reading, runs: Runs) -> dict[Any, float]:
     return {seed: of(run) for seed, run in runs.get(of.step, {}).items()}
 
 
-def figure(values: Sequence[float]) -> SeedEstimate | None:
+def figure(values: Sequence[float]) -> Estimate | None:
     """The mean over seeds with its 95 % interval (Student's t); one seed has none, and decides nothing."""
-    if len(values) < 2:
-        return SeedEstimate(values[0], None, None, 1) if values else None
-    return SeedEstimate(**asdict(mean_over_seeds(list(values))))
+    return mean_over_seeds(values) if values else None
 
 
-def verdict(value: SeedEstimate, effect: Effect) -> str:
+def verdict(value: Estimate, effect: Effect) -> str:
     """Reproduced: the whole interval lies on the side that is claimed; not: on the other; else undecided."""
     if value.low is None or value.high is None:
         return UNDECIDED

@@ -9,10 +9,10 @@ from typing import Any
 from examples.claims.effect import Measured, Runs
 from examples.claims.findings import Finding, Record
 from r1.core.console import format_duration
-from r1.experiment.report.variants import SeedEstimate
+from r1.core.statistics import Estimate
 
 
-def text(value: SeedEstimate | None) -> str:
+def text(value: Estimate | None) -> str:
     """``0.905 (0.882 to 0.923)``."""
     return f"{value.text} ({value.interval or 'one seed'})" if value else "not measured"
 

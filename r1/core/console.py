@@ -6,7 +6,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
-from r1.core.statistics import Estimate
 
 # stdout carries the record's folder and nothing else; of several processes only rank 0 prints
 console = Console(
@@ -22,12 +21,6 @@ def status_line(text: str) -> str:
 def strip_control_chars(text: str) -> str:
     """One line without control characters: a completion must not be able to write to the terminal."""
     return "".join(c if c.isprintable() else " " for c in text)
-
-
-def format_estimate(estimate: Estimate) -> str:
-    """``0.371 (0.352 to 0.390)``: the value and its 95 % interval."""
-    digits = 3 if abs(estimate.value) < 10 else 1
-    return f"{estimate.value:.{digits}f} ({estimate.low:.{digits}f} to {estimate.high:.{digits}f})"
 
 
 def format_duration(seconds: float) -> str:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
-from r1.core.console import console, format_estimate, status_line, strip_control_chars
+from r1.core.console import console, status_line, strip_control_chars
 from r1.core.metrics import METRICS, primary_metric
 from r1.core.progress_counter import PLAIN_INTERVAL_S
 
@@ -107,13 +107,13 @@ class Progress(Callback):
         table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for name, after in record.final.items():
             before = record.start.get(name)
-            table.add_row(escape(name), format_estimate(before) if before else "", format_estimate(after), str(after.n))
+            table.add_row(escape(name), str(before) if before else "", str(after), str(after.n))
         return Group(table, status_line(f"record: {record.dir}"))
 
 
 def validation_line(step: int, figures: dict[str, Estimate]) -> str:
     name = primary_metric(figures)
-    shown = f"{name.removeprefix('val/')} {format_estimate(figures[name])}, n={figures[name].n}"
+    shown = f"{name.removeprefix('val/')} {figures[name]!s}, n={figures[name].n}"
     if length := figures.get("val/completion_length"):
         shown += f", mean length {length.value:.1f} tokens"
     return f"[bold]validation[/] at step {step}: {shown}"

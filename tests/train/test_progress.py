@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from r1.core.console import format_estimate, status_line, strip_control_chars
+from r1.core.console import status_line, strip_control_chars
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
 from r1.train import progress
@@ -126,7 +126,7 @@ def test_a_terminal_gets_one_line_that_moves(terminal: io.StringIO, ends: str) -
     ],
 )
 def test_figures_come_with_their_interval(figure: Estimate, text: str) -> None:
-    assert format_estimate(figure) == text
+    assert str(figure) == text
 
 
 def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import provenance
-from r1.core.console import format_duration, format_estimate, status_line
+from r1.core.console import format_duration, status_line
 from r1.core.errors import UserError
 from r1.core.files import lock_folder
 from r1.core.manifest import manifest_header, status_of, time_now, write_manifest
@@ -119,7 +119,7 @@ class PipelineRecord:
             took = format_duration(state.wall_s) if state.wall_s else ""
             before, after = (result_metrics([node], when).get(HEADLINE_METRIC) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
-            last = format_estimate(Estimate(**after)) if after else ""
+            last = str(Estimate(**after)) if after else ""
             folder = str(node.folder.relative_to(self.plan.steps_dir.parent))
             table.add_row(*map(escape, (str(node), state.status, took, first, last, folder)))
         return Group(table, status_line(f"record: {self.dir}"))

@@ -8,34 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1.core import statistics
 from r1.core.metrics import display_order
 from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
 from r1.core.runs import RunRecord
+from r1.core.statistics import Estimate, pool_seeds
+from r1.experiment.seed_groups import group_by_values
 
 IGNORED = {*NOT_IN_FINGERPRINT, "seed", "threads"}
 MAX_KEYS, MAX_CHARS = 3, 80  # of a variant's name
-
-
-@dataclass(frozen=True)
-class SeedEstimate:
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-    @property
-    def text(self) -> str:
-        return f"{self.value:.{self.digits}f}"
-
-    @property
-    def interval(self) -> str:
-        low, high = self.low, self.high
-        return "" if low is None or high is None else f"{low:.{self.digits}f} to {high:.{self.digits}f}"
-
-    @property
-    def digits(self) -> int:
-        return 3 if abs(self.value) < 10 else 1
 
 
 @dataclass(frozen=True)
@@ -43,20 +23,17 @@ class SeedGroup:
     name: str
     runs: list[RunRecord]
     differing: dict[str, Any]  # the keys that are not the same in all variants, with this one's values
-    start: dict[str, SeedEstimate]
-    final: dict[str, SeedEstimate]
+    start: dict[str, Estimate]
+    final: dict[str, Estimate]
 
 
 def variants(runs: Sequence[RunRecord], names: dict[Path, str]) -> list[SeedGroup]:
     """Groups of runs, the best final pass@1 first; a pipeline's steps each stand alone, in their order."""
     configs = {run.dir: _config(run) for run in runs}
     keys = differing_keys(list(configs.values()))
-    groups: dict[str, list[RunRecord]] = {}
-    for run in runs:
-        own = names.get(run.dir) or json.dumps(configs[run.dir], sort_keys=True, default=str)
-        groups.setdefault(own, []).append(run)
+    groups = group_by_values(runs, lambda run: names.get(run.dir) or configs[run.dir])
     made = []
-    for group in groups.values():
+    for group in groups:
         values = {key: configs[group[0].dir].get(key, "-") for key in keys}
         name = names.get(group[0].dir) or _name(group[0], values, runs)
         made.append(SeedGroup(name, group, values, _figures(group, "start"), _figures(group, "final")))
@@ -95,30 +72,18 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 4]} ..."
 
 
-def _figures(runs: Sequence[RunRecord], when: str) -> dict[str, SeedEstimate]:
+def _figures(runs: Sequence[RunRecord], when: str) -> dict[str, Estimate]:
     """Of one run its own figures with their intervals; of several the mean over those that have the figure."""
     held = [_recorded(run, when) for run in runs]
     names = {name for figures in held for name in figures}
-    return {name: over_seeds([f[name] for f in held if name in f]) for name in sorted(names, key=display_order)}
+    return {name: pool_seeds([f[name] for f in held if name in f]) for name in sorted(names, key=display_order)}
 
 
-def _recorded(run: RunRecord, when: str) -> dict[str, SeedEstimate]:
+def _recorded(run: RunRecord, when: str) -> dict[str, Estimate]:
     """The manifest's figures; of a run without a final validation its last one, which has no interval."""
     figures = run.manifest["metrics"].get(when) or {}
-    found = {name: SeedEstimate(f["value"], f["low"], f["high"], f["n"]) for name, f in figures.items()}
+    found = {name: Estimate(**f) for name, f in figures.items()}
     if found or when == "start":
         return found
     rows = [row for row in run.metrics if "val/pass@1" in row]
-    return (
-        {name: SeedEstimate(value, None, None, 0) for name, value in rows[-1].items() if name != "step"} if rows else {}
-    )
-
-
-def over_seeds(figures: Sequence[SeedEstimate]) -> SeedEstimate:
-    """Mean over seeds with its 95 % interval (Student's t), kept in [0, 1] where every seed's interval is."""
-    if len(figures) == 1:
-        return figures[0]
-    over = statistics.mean_over_seeds([figure.value for figure in figures])
-    share = all((f.low or 0) >= 0 and (f.high or f.value) <= 1 for f in figures)
-    low, high = (max(0.0, over.low), min(1.0, over.high)) if share else (over.low, over.high)
-    return SeedEstimate(over.value, low, high, sum(figure.n for figure in figures))
+    return {name: Estimate(value, None, None, 0) for name, value in rows[-1].items() if name != "step"} if rows else {}

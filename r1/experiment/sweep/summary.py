@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,9 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from r1.core.console import format_estimate, status_line
+from r1.core.console import status_line
 from r1.core.statistics import mean_over_seeds
+from r1.experiment.seed_groups import group_by_values
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.study import Study, SweepPoint
 
@@ -46,7 +46,7 @@ class Setting:
         """The mean over seeds with its 95 % interval, or the one figure; where none has finished, how far they came."""
         figures = self.figures
         if len(figures) > 1:
-            return format_estimate(mean_over_seeds(figures))
+            return str(mean_over_seeds(figures))
         if figures:
             return f"{figures[0]:.4g}"
         last = [max(point.history.items()) for point in self.points if point.history]
@@ -62,13 +62,14 @@ class Setting:
 
 def settings(sweep: Sweep, points: list[SweepPoint]) -> list[Setting]:
     """The best first; those with fewer finished seeds than others behind them, whatever their mean."""
-    groups: dict[str, list[SweepPoint]] = {}
-    for point in points:
-        key = json.dumps({name: value for name, value in point.values.items() if name != SEED})
-        groups.setdefault(key, []).append(point)
+    groups = group_by_values(points, _values_without_seed)
     sign = -1 if sweep.goal == "maximize" else 1
-    made = [Setting(json.loads(key), sorted(group, key=lambda p: p.value is None)) for key, group in groups.items()]
+    made = [Setting(_values_without_seed(group[0]), sorted(group, key=lambda p: p.value is None)) for group in groups]
     return sorted(made, key=lambda s: (-len(s.figures), sign * (s.mean or 0)))
+
+
+def _values_without_seed(point: SweepPoint) -> dict[str, Any]:
+    return {name: value for name, value in point.values.items() if name != SEED}
 
 
 def command(sweep: Sweep, setting: Setting) -> str:

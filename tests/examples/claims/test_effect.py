@@ -9,7 +9,7 @@ import pytest
 
 from examples.claims.effect import Effect, Mean, Measured, MetricAt, StepsTo, figure, measured, overall, verdict
 from r1.core.runs import RunRecord
-from r1.experiment.report.variants import SeedEstimate
+from r1.core.statistics import Estimate
 
 
 def run(*values: float, start: float = 0.4, final: float = 0.9) -> RunRecord:
@@ -52,7 +52,7 @@ def test_steps_to_a_level(level: float, steps: float) -> None:
 def test_a_verdict_is_where_the_interval_lies(
     low: float | None, high: float | None, above: float | None, below: float | None, found: str
 ) -> None:
-    assert verdict(SeedEstimate(0.2, low, high, 5), Effect("x", MetricAt("a", "m"), above=above, below=below)) == found
+    assert verdict(Estimate(0.2, low, high, 5), Effect("x", MetricAt("a", "m"), above=above, below=below)) == found
 
 
 def test_effects_are_worked_out_within_each_seed() -> None:
@@ -74,7 +74,7 @@ def test_effects_are_worked_out_within_each_seed() -> None:
 def test_what_is_not_there_is_undecided() -> None:
     one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), {"a": {0: run()}})
     assert (one.value, one.sides[1], one.verdict) == (None, None, "undecided")
-    assert figure([0.5]) == SeedEstimate(0.5, None, None, 1)
+    assert figure([0.5]) == Estimate(0.5, None, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_not_there_is_undecided() -> None:
 )
 def test_a_claim_needs_all_that_decides_it(intervals: list[tuple[float, float]], found: str) -> None:
     deciding = Effect("x", MetricAt("a", "m"), above=0.0)
-    reported = Measured(Effect("y", MetricAt("a", "m")), SeedEstimate(-1.0, -1.1, -0.9, 5), ())
-    held = [Measured(deciding, SeedEstimate(0.0, low, high, 5), ()) for low, high in intervals]
+    reported = Measured(Effect("y", MetricAt("a", "m")), Estimate(-1.0, -1.1, -0.9, 5), ())
+    held = [Measured(deciding, Estimate(0.0, low, high, 5), ()) for low, high in intervals]
     assert overall([*held, reported]) == found
     assert overall([reported]) == "undecided"

@@ -9,23 +9,23 @@ from typing import Any
 import pytest
 
 from r1.core.runs import RunRecord
+from r1.core.statistics import Estimate, pool_seeds
 from r1.experiment.report.sweep.analysis import compare
 from r1.experiment.report.sweep.points import Difference, Point, difference, labels, points, ranked, shown
 from r1.experiment.report.sweep.trials import Compute, Trial
-from r1.experiment.report.variants import SeedEstimate, over_seeds
 
 NOTHING = Compute(None, None, None, None)
 
 
 def trial(values: dict[str, Any], seed: int, score: float, ended: str = "finished") -> Trial:
     run = RunRecord(Path(f"/{values}{seed}"), {"metrics": {}}, {}, [])
-    return Trial(run, values, seed, ended, SeedEstimate(score, score - 0.05, score + 0.05, 64), NOTHING)
+    return Trial(run, values, seed, ended, Estimate(score, score - 0.05, score + 0.05, 64), NOTHING)
 
 
 def point(scores: dict[int, float], name: Any = 1) -> Point:
     trials = [trial({"x": name}, seed, score) for seed, score in scores.items()]
     by_seed = {made.seed: made.figure for made in trials if made.figure}
-    return Point({"x": name}, trials, trials, by_seed, over_seeds(list(by_seed.values())), NOTHING)
+    return Point({"x": name}, trials, trials, by_seed, pool_seeds(list(by_seed.values())), NOTHING)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_one_seed_has_only_its_validation() -> None:
     assert made is not None
     assert made.df == math.inf
     assert made.basis == "by the validations' own intervals"
-    wide = over_seeds([SeedEstimate(0.5, 0.45, 0.55, 64)] * 2)
+    wide = pool_seeds([Estimate(0.5, 0.45, 0.55, 64)] * 2)
     assert made.se == pytest.approx(math.hypot(0.05 / 1.959964, ((wide.high or 0) - (wide.low or 0)) / 2 / 1.959964))
-    bare = Point({"x": 2}, [], [], {0: (figure := SeedEstimate(0.6, None, None, 0))}, figure, NOTHING)
+    bare = Point({"x": 2}, [], [], {0: (figure := Estimate(0.6, None, None, 0))}, figure, NOTHING)
     assert difference(point({0: 0.5}), bare) is None
     (one,) = compare([point({0: 0.5}), bare], 1)
     assert (one.difference, one.tied) == (None, True)
@@ -99,9 +99,7 @@ def test_points_and_their_rank() -> None:
         trial({"x": 4}, 0, 0.9, "failed"),
     ], maximize=True)  # fmt: skip
     assert [one.values["x"] for one in made] == [None, 2, 1, 4]
-    assert made[2].figure == over_seeds(
-        [SeedEstimate(0.5 + 0.1 * s, 0.45 + 0.1 * s, 0.55 + 0.1 * s, 64) for s in range(3)]
-    )
+    assert made[2].figure == pool_seeds([Estimate(0.5 + 0.1 * s, 0.45 + 0.1 * s, 0.55 + 0.1 * s, 64) for s in range(3)])
     assert made[3].figure is None
     assert [one.values["x"] for one in ranked(made)] == [2, 1]  # one seed of three is too few to win
     assert points([trial({"x": x}, 0, 0.1 * x) for x in (3, 1, 2)], maximize=False)[0].values == {"x": 1}

@@ -8,9 +8,9 @@ from statistics import stdev
 
 import pytest
 
-from r1.core.statistics import mean_over_seeds
+from r1.core.statistics import Estimate, mean_over_seeds, pool_seeds
 from r1.experiment.report.gather import gather
-from r1.experiment.report.variants import SeedEstimate, over_seeds, variants
+from r1.experiment.report.variants import variants
 
 MakeRecord = Callable[..., Path]
 
@@ -26,7 +26,7 @@ def test_seeds_of_one_config_are_one_variant(record: MakeRecord, tmp_path: Path)
     figure = best.final["val/pass@1"]
     assert (figure.value, figure.n) == (pytest.approx(0.7), 3 * 64)
     assert figure.low == pytest.approx(0.7 - 4.303 * 0.1 / 3**0.5, abs=1e-3)
-    assert other.final["val/pass@1"] == SeedEstimate(0.6, pytest.approx(0.55), pytest.approx(0.65), 64)
+    assert other.final["val/pass@1"] == Estimate(0.6, pytest.approx(0.55), pytest.approx(0.65), 64)
 
 
 def test_one_run_is_named_by_its_stage(record: MakeRecord) -> None:
@@ -37,7 +37,7 @@ def test_one_run_is_named_by_its_stage(record: MakeRecord) -> None:
 def test_a_run_without_an_end_shows_its_last_validation(record: MakeRecord) -> None:
     folder = record("a", status="running", metrics={"start": {}, "final": {}})
     (variant,) = variants(gather([str(folder)]).runs, {})
-    assert variant.final["val/pass@1"] == SeedEstimate(0.4, None, None, 0)
+    assert variant.final["val/pass@1"] == Estimate(0.4, None, None, 0)
     assert variant.final["val/pass@1"].interval == ""
 
 
@@ -49,8 +49,8 @@ def test_t(seeds: int, t: float) -> None:
 
 
 def test_an_interval_of_shares_stays_a_share() -> None:
-    wide = over_seeds([SeedEstimate(0.5, 0.4, 0.6, 1), SeedEstimate(0.9, 0.8, 1.0, 1)])
+    wide = pool_seeds([Estimate(0.5, 0.4, 0.6, 1), Estimate(0.9, 0.8, 1.0, 1)])
     assert (wide.low, wide.high) == (0.0, 1.0)
-    assert over_seeds([SeedEstimate(20, 19, 21, 1), SeedEstimate(10, 9, 11, 1)]).high == pytest.approx(
+    assert pool_seeds([Estimate(20, 19, 21, 1), Estimate(10, 9, 11, 1)]).high == pytest.approx(
         15 + 12.706 * 5, abs=1e-2
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
+from r1.core.statistics import Estimate
 from r1.experiment.report.sweep.analysis import Analysis, Comparison
 from r1.experiment.report.sweep.points import Point, shown
 from r1.experiment.report.sweep.trials import Compute, budget
-from r1.experiment.report.variants import SeedEstimate
 
 FEW = 4  # names in a sentence
 
@@ -69,8 +69,8 @@ def versus_default(one: Comparison) -> str:
     return f"{value:+.3f} ({value - half:.3f} to {value + half:.3f}, {one.difference.basis}): {sure}"
 
 
-def text(figure: SeedEstimate | None) -> str:
-    return f"{figure.text} ({figure.interval})" if figure and figure.interval else figure.text if figure else "-"
+def text(figure: Estimate | None) -> str:
+    return str(figure) if figure else "-"
 
 
 def warnings(found: Analysis) -> list[str]:

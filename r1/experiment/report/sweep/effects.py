@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from r1.core.statistics import Estimate, pool_seeds
 from r1.experiment.report.sweep.points import Point, shown
 from r1.experiment.report.sweep.trials import Trial, Value
-from r1.experiment.report.variants import SeedEstimate, over_seeds
 
 MAX_LEVELS, BINS = 12, 4  # numbers with more values than that are cut into bins of as many runs each
 Scale = Literal["log", "linear", "ordinal"]
@@ -29,7 +29,7 @@ class Level:
 
     label: str
     place: float | str
-    figure: SeedEstimate
+    figure: Estimate
     num_runs: int
     num_seeds: int
 
@@ -120,13 +120,13 @@ def response(trials: Sequence[Trial], name: str) -> Response:
 
 
 def _level(group: Sequence[Trial], name: str, kind: Scale) -> Level:
-    by_seed: dict[Any, list[SeedEstimate]] = {}
+    by_seed: dict[Any, list[Estimate]] = {}
     for trial in group:
         by_seed.setdefault(trial.seed, []).append(_known(trial))
     value = group[0].values[name]
     place = float(value) if kind != "ordinal" and is_number(value) else shown(value)  # type: ignore[arg-type]
     return Level(
-        shown(value), place, over_seeds([mean_figure(held) for held in by_seed.values()]), len(group), len(by_seed)
+        shown(value), place, pool_seeds([mean_figure(held) for held in by_seed.values()]), len(group), len(by_seed)
     )
 
 
@@ -134,19 +134,19 @@ def _bin(group: Sequence[Trial], name: str, kind: Scale) -> Level:
     values = [float(trial.values[name] or 0) for trial in group]
     place = statistics.geometric_mean(values) if kind == "log" else statistics.fmean(values)
     label = f"{min(values):.3g} to {max(values):.3g}"
-    return Level(label, place, over_seeds([_known(t) for t in group]), len(group), len({t.seed for t in group}))
+    return Level(label, place, pool_seeds([_known(t) for t in group]), len(group), len({t.seed for t in group}))
 
 
-def _known(trial: Trial) -> SeedEstimate:
+def _known(trial: Trial) -> Estimate:
     assert trial.figure
     return trial.figure
 
 
-def mean_figure(figures: Sequence[SeedEstimate]) -> SeedEstimate:
+def mean_figure(figures: Sequence[Estimate]) -> Estimate:
     """The mean of several runs of one seed: points differ on purpose, so it has no interval."""
     if len(figures) == 1:
         return figures[0]
-    return SeedEstimate(statistics.fmean(f.value for f in figures), None, None, sum(f.n for f in figures))
+    return Estimate(statistics.fmean(f.value for f in figures), None, None, sum(f.n for f in figures))
 
 
 def importance(trials: Sequence[Trial], points: Sequence[Point], names: Sequence[str]) -> Importance | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from r1.core.statistics import Z95
+from r1.core.statistics import Z95, Estimate, pool_seeds
 from r1.experiment.report.sweep.trials import Compute, Trial, Value, Values, mean_compute
-from r1.experiment.report.variants import SeedEstimate, over_seeds
+from r1.experiment.seed_groups import group_by_values
 
 MIN_SHARE = 0.5  # of the most seeds that a point has: with fewer, a point is not ranked
 
@@ -29,8 +28,8 @@ class Point:
     values: Values
     trials: list[Trial]
     counted: list[Trial]
-    by_seed: dict[Any, SeedEstimate]
-    figure: SeedEstimate | None
+    by_seed: dict[Any, Estimate]
+    figure: Estimate | None
     compute: Compute
 
 
@@ -87,10 +86,7 @@ def _label(name: str, names: Sequence[str]) -> str:
 
 def points(trials: Sequence[Trial], maximize: bool) -> list[Point]:
     """The best mean first; last those that no run has finished for."""
-    groups: dict[str, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(json.dumps(trial.values), []).append(trial)
-    made = [_point(group) for group in groups.values()]
+    made = [_point(group) for group in group_by_values(trials, lambda trial: trial.values)]
     sign = -1 if maximize else 1
     return sorted(made, key=lambda point: (not point.figure, sign * point.figure.value if point.figure else 0))
 
@@ -98,7 +94,7 @@ def points(trials: Sequence[Trial], maximize: bool) -> list[Point]:
 def _point(group: list[Trial]) -> Point:
     done = {trial.seed: trial for trial in group if trial.counts}
     by_seed = {seed: trial.figure for seed, trial in done.items() if trial.figure}
-    figure = over_seeds(list(by_seed.values())) if by_seed else None
+    figure = pool_seeds(list(by_seed.values())) if by_seed else None
     return Point(
         group[0].values, group, counted := list(done.values()), by_seed, figure, mean_compute(counted or group)
     )
@@ -139,7 +135,7 @@ def _welch(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(statistics.fmean(a) - statistics.fmean(b), math.sqrt(sum(parts)), max(1, df), basis)
 
 
-def _validated(a: SeedEstimate | None, b: SeedEstimate | None) -> Difference | None:
+def _validated(a: Estimate | None, b: Estimate | None) -> Difference | None:
     if not (a and b) or None in (a.low, a.high, b.low, b.high):
         return None
     errors = [((f.high or 0) - (f.low or 0)) / (2 * Z95) for f in (a, b)]

@@ -7,12 +7,12 @@ import shlex
 from collections import Counter
 from typing import Any
 
+from r1.core.statistics import Estimate
 from r1.experiment.report.sweep.analysis import Analysis, Comparison
 from r1.experiment.report.sweep.conclusions import facts, standing, text, used, verdict, warnings
 from r1.experiment.report.sweep.effects import Response, is_number, order, scale
 from r1.experiment.report.sweep.points import Point, labels, shown
 from r1.experiment.report.sweep.trials import Trial, Value
-from r1.experiment.report.variants import SeedEstimate
 
 MAX_FAILED = 100  # runs that are listed with their error
 
@@ -80,7 +80,7 @@ def row(found: Analysis, point: Point, one: Comparison | None, rank: int) -> dic
     }
 
 
-def _sortable(figure: SeedEstimate | None) -> float:
+def _sortable(figure: Estimate | None) -> float:
     return figure.value if figure else -1e99
 
 

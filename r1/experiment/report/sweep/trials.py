@@ -12,7 +12,8 @@ from typing import Any
 from r1.core.metrics import primary_metric
 from r1.core.provenance import NOT_IN_FINGERPRINT, flatten
 from r1.core.runs import RunRecord
-from r1.experiment.report.variants import IGNORED, SeedEstimate, differing_keys
+from r1.core.statistics import Estimate
+from r1.experiment.report.variants import IGNORED, differing_keys
 
 Value = bool | int | float | str | None
 Values = dict[str, Value]  # parameter -> value
@@ -51,7 +52,7 @@ class Trial:
     values: Values
     seed: Any
     ended: str
-    figure: SeedEstimate | None
+    figure: Estimate | None
     compute: Compute
 
     @property
@@ -102,12 +103,12 @@ def _number(text: str) -> Value:
     return plain(value) if math.isfinite(value) else text
 
 
-def _figure(run: RunRecord, metric: str) -> SeedEstimate | None:
+def _figure(run: RunRecord, metric: str) -> Estimate | None:
     final = (run.manifest["metrics"].get("final") or {}).get(metric)
     if final:
-        return SeedEstimate(final["value"], final["low"], final["high"], final["n"])
+        return Estimate(**final)
     last = [row[metric] for row in run.metrics if isinstance(row.get(metric), int | float)]
-    return SeedEstimate(last[-1], None, None, 0) if last and math.isfinite(last[-1]) else None
+    return Estimate(last[-1], None, None, 0) if last and math.isfinite(last[-1]) else None
 
 
 def compute(run: RunRecord) -> Compute:
