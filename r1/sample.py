@@ -10,6 +10,7 @@ from typing import Any
 
 from r1.core.cli import print_error
 from r1.core.errors import UserError
+from r1.core.runs import read_config
 from r1.data.base import Row
 from r1.reward.base import Term, required_columns
 
@@ -75,9 +76,8 @@ def config_for(model: str) -> dict[str, Any]:
     cfg = {str(k): v for k, v in container.items()}
     saved = Path(model) / "config.yaml"
     if saved.is_file():
-        held = OmegaConf.to_container(OmegaConf.load(saved))
-        assert isinstance(held, dict)
-        cfg |= {key: held[key] for key in ("data", "reward", "rollout", "model", "extensions")}
+        recorded = read_config(saved)
+        cfg |= {key: recorded[key] for key in ("data", "reward", "rollout", "model", "extensions")}
     cfg["model"] |= {"path": model, "config": None, "tokenizer": None, "lora": None}
     return cfg
 

@@ -28,6 +28,7 @@ from r1.config.overrides import name
 from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF
+from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
 
 FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
@@ -199,7 +200,7 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
     if value not in options:
         named = bool(value) and isinstance(value, str)
         message = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
-        hint = suggest(str(value), options)
+        hint = suggest_renamed(key, value) or suggest(str(value), options)
         if isinstance(value, dict):
             hint = f"set its keys one by one: {key}.KEY=VALUE"
         if str(value).startswith("_"):
@@ -225,7 +226,8 @@ def unknown_key(key: str, value: Any, config: Config) -> UserError:
     known = sorted(str(other) for other in node if not str(other).startswith("_"))
     if not prefix:
         known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
-    hint = options_with_key(key) or suggest(parts[depth], known, prefix) or suggest_moved_key(key, config)
+    hint = suggest_renamed(key) or options_with_key(key)
+    hint = hint or suggest(parts[depth], known, prefix) or suggest_moved_key(key, config)
     if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
         hint = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
     message = f"unknown key `{key}`: nothing reads it"

@@ -14,6 +14,7 @@ import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
+from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.types import Config
 
 
@@ -42,14 +43,16 @@ def read_run(path: str) -> RunRecord:
     metrics = folder / "metrics.jsonl"
     return RunRecord(
         dir=folder.absolute(),
-        manifest=json.loads(manifest.read_text()),
+        manifest=upgrade_manifest(json.loads(manifest.read_text())),
         config=read_config(folder / "config.yaml"),
-        metrics=jsonl.read_rows(metrics) if metrics.is_file() else [],
+        metrics=[upgrade_metrics(row) for row in jsonl.read_rows(metrics)] if metrics.is_file() else [],
     )
 
 
 def read_config(file: Path) -> Config:
-    """A record's ``config.yaml``, as OmegaConf reads it but several times faster: a sweep has hundreds of runs.
+    """A record's ``config.yaml`` under today's names.
+
+    It is read as OmegaConf would, but several times faster: a sweep has hundreds of runs.
 
     Raises:
         OSError, ValueError: it cannot be read, or is not a mapping.
@@ -60,7 +63,7 @@ def read_config(file: Path) -> Config:
         raise ValueError(f"{file.name} is not YAML") from error
     if not isinstance(config, dict):
         raise ValueError(f"{file.name} is not a mapping")
-    return {str(key): value for key, value in config.items()}
+    return upgrade_config({str(key): value for key, value in config.items()})
 
 
 class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

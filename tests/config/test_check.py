@@ -199,6 +199,11 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data.path=rows.jsonl", ["unknown key `data.path`", "jsonl"]),
         ("experiment=tiny_base stage=grpo", ["stage.loss_on_prompt", "experiment=tiny_base sets it"]),
         ("stage.group_siz=8 rewrd=math data.foo=3", ["stage.group_siz", "rewrd", "data.foo"]),
+        # retired names
+        ("stage=reject", ["no option `reject`", "did you mean `stage=rejection_sampling`"]),
+        ("rollout.context=512", ["unknown key `rollout.context`", "did you mean `rollout.max_model_len`"]),
+        ("+rollout.gpu_memory=0.5", ["unknown key", "did you mean `rollout.gpu_memory_utilization`"]),
+        ("trainer._target_=r1.trainer.trainer", ["no such object", "did you mean `r1.train.trainer.trainer`"]),
         # wrong types and ranges
         ("stage.lr=abc", ["wrong value for `stage.lr`", "'abc'", "number > 0"]),
         ("stage.lr=1e-4x", ["'1e-4x'", "number > 0"]),
@@ -258,7 +263,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         # objects that a config may not build
         ("reward.terms.accuracy._target_=os.system", ["may not build", "'os.system'", "objects of r1"]),
         ("reward.terms.accuracy._target_=builtins.open", ["may not build", "'builtins.open'"]),
-        ("reward.terms.accuracy._target_=r1.train.record.shlex.join", ["may not build", "belongs to shlex"]),
+        ("reward.terms.accuracy._target_=r1.core.secrets.re.escape", ["may not build", "belongs to re"]),
         ("reward.terms.accuracy._target_=r1.no.such", ["no such object", "No module named 'r1.no'"]),
         ("reward.terms.accuracy._target_=", ["a target is a dotted path"]),
         ("+reward.terms.x._target_=subprocess.run", ["may not build", "'subprocess.run'"]),

@@ -18,6 +18,7 @@ from r1.config.check.schema import problems, value_problems
 from r1.core.budget import Budget
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.provenance import PIPELINE_KEYS
+from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
 
 TOP_LEVEL_TYPES: dict[str, Any] = {
@@ -264,7 +265,8 @@ def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError
     from r1.config.compose import options_with_key
 
     if error.message.startswith("unknown key"):
-        error.hint = options_with_key(error.key) or error.hint or suggest_moved_key(error.key, cfg)
+        hint = suggest_renamed(error.key) or options_with_key(error.key)
+        error.hint = hint or error.hint or suggest_moved_key(error.key, cfg)
         experiments = [o for o in overrides if o.lstrip("+").startswith("experiment=")]
         if experiments and not any(error.key in o for o in overrides):
             error.hint = f"{experiments[0]} sets it, and fits another option of this group"

@@ -15,6 +15,7 @@ from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from r1.config.check.types import describe_expected_object, expects_object, hints_of, is_compatible
 from r1.core.errors import NO_KEY, UserError, as_yaml_null, suggest
+from r1.core.renamed import suggest_renamed
 
 ALLOWED_PACKAGES = ("r1",)
 META = ("_target_", "_partial_")
@@ -43,6 +44,8 @@ def resolve(path: Any, where: str, extensions: Iterable[str] = ()) -> Callable[.
         raise UserError(
             "a target is a dotted path", key=place, value=as_yaml_null(path), expected="for example my_rewards.brevity"
         )
+    if renamed := suggest_renamed(place, path):
+        raise UserError("no such object", key=place, value=path, hint=renamed)
     if not _inside(path, allowed):
         hint = f"if you trust it: extensions=[{path.split('.')[0]}]"
         raise UserError(refused, key=place, value=path, expected=f"objects of {', '.join(allowed)}", hint=hint)

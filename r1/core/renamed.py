@@ -1,0 +1,92 @@
+"""Names that r1 no longer uses, and their new names.
+
+A record written under the old names is read as if it had the new ones. A command line with an old name gets an error
+that suggests the new one. Whoever renames an option, a key, a target or a metric adds a line here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from r1.core.provenance import flatten
+from r1.core.types import Config
+
+OPTIONS = {"stage=reject": "stage=rejection_sampling"}
+KEYS = {
+    "rollout.context": "rollout.max_model_len",
+    "rollout.gpu_memory": "rollout.gpu_memory_utilization",
+    "rollout.sleep": "rollout.enable_sleep_mode",
+    "rollout.cpu_cache_gib": "rollout.cpu_kvcache_space",
+}
+TARGETS = {
+    "r1.model.Model": "r1.model.loading.Model",
+    "r1.model.Lora": "r1.model.loading.Lora",
+    "r1.evaluate.Validation": "r1.stage.validation.metrics.Validation",
+    "r1.trainer.trainer": "r1.train.trainer.trainer",
+    "r1.stage.reject.Reject": "r1.stage.rejection_sampling.RejectionSampling",
+    "r1.logger.csv.csv": "r1.logger.csv.Csv",
+    "r1.logger.tensorboard.tensorboard": "r1.logger.tensorboard.TensorBoard",
+    "r1.logger.wandb.wandb": "r1.logger.wandb.Wandb",
+    "r1.claims.page.page": "examples.claims.page.page",
+    "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
+}
+METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
+
+
+def suggest_renamed(key: str, value: object = None) -> str:
+    """``did you mean `stage=rejection_sampling`?`` for a retired key, option or target; empty for any other."""
+    name = KEYS.get(key) or OPTIONS.get(f"{key}={value}") or (TARGETS.get(value) if isinstance(value, str) else None)
+    return f"did you mean `{name}`?" if name else ""
+
+
+def upgrade_config(config: Config) -> Config:
+    """The config of an older record under today's names; one that is up to date stays equal."""
+    upgraded: Config = _upgrade_targets(config)
+    for old, new in KEYS.items():
+        group, _, old_key = old.partition(".")
+        node, new_key = upgraded.get(group), new.removeprefix(f"{group}.")
+        if isinstance(node, dict) and old_key in node:
+            upgraded[group] = {new_key if key == old_key else key: value for key, value in node.items()}
+    extensions = upgraded.get("extensions") or []
+    moved_out = _example_packages(upgraded) - {*extensions}
+    return upgraded | {"extensions": [*extensions, *sorted(moved_out)]} if moved_out else upgraded
+
+
+def upgrade_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A record's manifest with today's names of metrics and overrides."""
+    overrides, metrics = manifest.get("overrides") or [], manifest.get("metrics") or {}
+    return manifest | {
+        "overrides": [upgrade_override(text) for text in overrides],
+        "metrics": {when: upgrade_metrics(estimates) for when, estimates in metrics.items()},
+    }
+
+
+def upgrade_override(text: str) -> str:
+    """An override that a user typed, under today's names."""
+    key, equals, value = text.partition("=")
+    return OPTIONS.get(text) or f"{KEYS.get(key, key)}{equals}{value}"
+
+
+def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
+    """Values by metric, under the metrics' names of today."""
+    return {_upgrade_metric(name): value for name, value in row.items()}
+
+
+def _upgrade_metric(name: str) -> str:
+    group, slash, rest = name.partition("/")
+    return f"{METRIC_GROUPS.get(group, group)}{slash}{rest}"
+
+
+def _upgrade_targets(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: TARGETS.get(value, value) if key == "_target_" and isinstance(value, str) else _upgrade_targets(value)
+        for key, value in node.items()
+    }
+
+
+def _example_packages(config: Config) -> set[str]:
+    """The packages of examples/ that a config takes targets from: those were in r1 once, so no extension named them."""
+    targets = [str(value) for key, value in flatten(config).items() if key.endswith("_target_")]
+    return {".".join(target.split(".")[:2]) for target in targets if target.startswith("examples.")}
