@@ -54,11 +54,12 @@ def upgrade_config(config: Config) -> Config:
 
 def upgrade_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
     """A record's manifest with today's names of metrics and overrides."""
-    overrides, metrics = manifest.get("overrides") or [], manifest.get("metrics") or {}
-    return manifest | {
-        "overrides": [upgrade_override(text) for text in overrides],
-        "metrics": {when: upgrade_metrics(estimates) for when, estimates in metrics.items()},
-    }
+    upgraded = dict(manifest)
+    if overrides := manifest.get("overrides"):
+        upgraded["overrides"] = [upgrade_override(text) for text in overrides]
+    if metrics := manifest.get("metrics"):
+        upgraded["metrics"] = {when: upgrade_metrics(estimates) for when, estimates in metrics.items()}
+    return upgraded
 
 
 def upgrade_override(text: str) -> str:
