@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def token_logps(logits: Tensor, targets: Tensor, temperature: float) -> Tensor:
-    """Log-probability of each target under the distribution that is sampled from.
+    """Log-probability of each target under the sampling distribution.
 
     Args:
         logits: (..., V).
         targets: (...) token ids.
-        temperature: what the logits are divided by, in rollout and training alike.
+        temperature: divides the logits, in rollout and training alike.
 
     Returns:
         (...) log-probabilities in float32, <= 0.
@@ -47,24 +47,24 @@ def k3(logps: Tensor, ref_logps: Tensor) -> Tensor:
 KL_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 
 
-SAMPLE_BLOCK = 128  # tokens per block of the cumulative distribution; most vocabularies divide into such blocks
+SAMPLE_BLOCK = 128  # tokens per block of the cumulative distribution; most vocabulary sizes are multiples
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Draw one token per row by inverting the cumulative distribution at ``uniform``; greedy at temperature 0.
 
-    One uniform number per draw makes the draw a function of (distribution, number): the rows of a batch cannot
-    influence each other. The distribution is summed in blocks, so that only one block per row is ever scanned.
+    One uniform number per draw makes the draw a function of (distribution, number), so the rows of a batch cannot
+    influence each other. The cumulative sum has two levels: over blocks of the vocabulary, then within one block.
 
     Args:
         logits: (B, V).
         uniform: (B,) float64 in [0, 1).
 
     Returns:
-        (B,) token ids and (B,) float32 log-probabilities under the distribution sampled from (at temperature 0,
-        under the model's own).
+        (B,) token ids and (B,) float32 log-probabilities under the sampling distribution; at temperature 0 under the
+        model's own.
     """
-    scaled = logits.float() if temperature in (0, 1) else logits.float() / temperature
+    scaled = logits.float() if temperature in (0, 1) else logits.float() / temperature  # saves a (B, V) copy
     probs = scaled.softmax(-1)
     if temperature == 0:
         tokens = logits.argmax(-1)
@@ -73,8 +73,9 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[Tensor,
         cdf = blocks.sum(-1).double().cumsum(-1)
         threshold = uniform[:, None] * cdf[:, -1:]
         block = torch.searchsorted(cdf, threshold, right=True).clamp_(max=cdf.shape[-1] - 1)
-        inside = blocks[torch.arange(len(blocks), device=block.device), block[:, 0]].double().cumsum(-1)
-        place = torch.searchsorted(inside, threshold - F.pad(cdf, (1, 0)).gather(-1, block), right=True)
-        last = (inside < inside[:, -1:]).sum(-1, keepdim=True)  # rounding must not step onto a token of probability 0
-        tokens = (block * SAMPLE_BLOCK + torch.minimum(place, last)).squeeze(-1)
+        block_cdf = blocks[torch.arange(len(blocks), device=block.device), block[:, 0]].double().cumsum(-1)
+        index = torch.searchsorted(block_cdf, threshold - F.pad(cdf, (1, 0)).gather(-1, block), right=True)
+        # rounding must not select a token of probability 0 behind the last one of positive probability
+        last = (block_cdf < block_cdf[:, -1:]).sum(-1, keepdim=True)
+        tokens = (block * SAMPLE_BLOCK + torch.minimum(index, last)).squeeze(-1)
     return tokens, probs.gather(-1, tokens[:, None]).squeeze(-1).log()

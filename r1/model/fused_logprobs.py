@@ -1,7 +1,10 @@
-"""Log-probabilities and entropies straight from hidden states: the (tokens, V) matrix of logits never exists.
+"""Log-probabilities and entropies straight from hidden states: the (N, V) matrix of logits never exists as a whole.
 
-The output layer is applied in tiles of tokens x vocabulary, forward keeps one number per token, and backward works the
-tiles out again. At V = 151,936 a thousand tokens of full logits are 600 MB, and their gradient is as much again.
+The output layer is applied in tiles of tokens x vocabulary entries. Forward keeps one number per token and quantity,
+and backward recomputes the tiles. At V = 151,936 the logits of a thousand tokens take 600 MB, and their gradient as
+much again.
+
+Shapes: N tokens, V vocabulary, E size of the hidden states, n x v a tile.
 """
 
 from __future__ import annotations
@@ -12,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-VOCABULARY_CHUNK = 8192  # columns of a tile
-TILE = {"cpu": 2**21, "cuda": 2**27}  # elements of a tile: small enough for a cache, large enough for a GPU
+VOCABULARY_CHUNK = 8192  # v, columns of a tile
+TILE = {"cpu": 2**21, "cuda": 2**27}  # n * v, elements: fits a CPU's cache; keeps a GPU busy (512 MiB in float32)
 
 
 def head_logps(
@@ -27,10 +30,10 @@ def head_logps(
     """log p(target) and the entropy of p = softmax(hidden weight^T / temperature), tile by tile.
 
     Args:
-        hidden: (N, H) outputs of the last layer at the positions that predict ``targets``.
-        weight: (V, H) the output embedding.
+        hidden: (N, E) hidden states at the positions that predict ``targets``.
+        weight: (V, E) of the output layer.
         targets: (N,) token ids.
-        entropy_gradient: whether the entropy is differentiated too; without, its gradient is zero.
+        entropy_gradient: whether the entropy is differentiable; without, its gradient is zero.
         chunk: vocabulary entries per tile; cannot change the result beyond rounding.
 
     Returns:
@@ -42,100 +45,112 @@ def head_logps(
 
 
 class _HeadLogps(torch.autograd.Function):
+    """The gradients by the logits z, with p = softmax(z / temperature) and H its entropy.
+
+    d log p_y / dz_v = ([v = y] - p_v) / temperature
+    dH / dz_v = -p_v (log p_v + H) / temperature
+    """
+
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
     ) -> tuple[Tensor, Tensor]:
-        cast = matmul_dtype(hidden)
-        target, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
+        dtype = matmul_dtype(hidden)
+        target_logits, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
         ctx.probs = None
         for rows in row_tiles(hidden, weight, chunk):
-            target[rows], lse[rows], entropy[rows], probs = _forward_tile_stats(
-                hidden[rows].to(cast), weight, targets[rows], temperature, chunk
+            target_logits[rows], lse[rows], entropy[rows], probs = _tile_statistics(
+                hidden[rows].to(dtype), weight, targets[rows], temperature, chunk
             )
             if len(probs) == len(hidden) and probs.shape[1] == len(weight):
-                ctx.probs = probs  # all in one tile: no larger than what backward would make again
+                ctx.probs = probs  # a single tile: keeping it takes no more memory than recomputing it would
         ctx.save_for_backward(hidden, weight, targets, lse, entropy)
-        ctx.temperature, ctx.chunk, ctx.cast = temperature, chunk, cast
-        ctx.set_materialize_grads(False)
-        return target - lse, entropy
+        ctx.temperature, ctx.chunk, ctx.dtype = temperature, chunk, dtype
+        ctx.set_materialize_grads(False)  # an output without gradient arrives as None in backward
+        return target_logits - lse, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(
+        ctx: Any, logps_grad: Tensor | None, entropy_grad: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         hidden, weight, targets, lse, entropy = ctx.saved_tensors
-        of_logps, of_entropy = gradients
-        if of_logps is None:
-            of_logps = torch.zeros_like(lse)
-        to_hidden = torch.zeros_like(hidden)
-        to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        if logps_grad is None:
+            logps_grad = torch.zeros_like(lse)
+        hidden_grad = torch.zeros_like(hidden)
+        weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head has none
         for rows in row_tiles(hidden, weight, ctx.chunk):
-            states = hidden[rows].to(ctx.cast)
-            for columns, probs, logps in _recompute_probs(ctx, states, weight, lse[rows], of_entropy is not None):
-                slope = of_logps[rows, None]
-                if of_entropy is not None:
-                    slope = slope + of_entropy[rows, None] * (logps + entropy[rows, None])
-                tile = probs * -slope
-                _add_at_targets(tile, targets[rows], columns, of_logps[rows])
-                tile = (tile / ctx.temperature if ctx.temperature != 1 else tile).to(ctx.cast)
-                to_hidden[rows] += tile @ weight[columns].to(ctx.cast)
-                if to_weight is not None:
-                    accumulate(to_weight[columns], tile, states)
-        return to_hidden, to_weight, None, None, None
+            states = hidden[rows].to(ctx.dtype)
+            for columns, probs, logps in _recompute_probs(ctx, states, weight, lse[rows], entropy_grad is not None):
+                slope = logps_grad[rows, None]
+                if entropy_grad is not None:
+                    slope = slope + entropy_grad[rows, None] * (logps + entropy[rows, None])
+                logits_grad = probs * -slope
+                _add_at_targets(logits_grad, targets[rows], columns, logps_grad[rows])
+                logits_grad = (logits_grad / ctx.temperature if ctx.temperature != 1 else logits_grad).to(ctx.dtype)
+                hidden_grad[rows] += logits_grad @ weight[columns].to(ctx.dtype)
+                if weight_grad is not None:
+                    accumulate(weight_grad[columns], logits_grad, states)
+        return hidden_grad, weight_grad, None, None, None
 
 
 def _recompute_probs(
     ctx: Any, states: Tensor, weight: Tensor, lse: Tensor, with_logps: bool
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(columns, probabilities, log-probabilities where they are wanted) tile by tile, as backward needs them."""
+    """(columns, (n, v) probabilities, log-probabilities) tile by tile; the last are undefined unless ``with_logps``."""
     if ctx.probs is not None and not with_logps:
         yield slice(0, len(weight)), ctx.probs, ctx.probs
         return
     for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk):
-        probs, share = _softmax(logits)
-        probs *= (share - lse).exp()[:, None]  # of the tile -> of the vocabulary
+        probs, tile_lse = _softmax(logits)
+        probs *= (tile_lse - lse).exp()[:, None]  # from probabilities within the tile to those in the vocabulary
         yield columns, probs, logits.sub_(lse[:, None]) if with_logps else logits
 
 
-def _forward_tile_stats(
+def _tile_statistics(
     states: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per token: the target's logit, log sum exp and the entropy in one pass; and the last tile's probabilities."""
-    target = torch.zeros(len(states), device=states.device)
-    lse, entropy = torch.full_like(target, -torch.inf), torch.zeros_like(target)
+    """(n,) target logits, logsumexps and entropies over the vocabulary in one pass, and the last tile's softmax.
+
+    The pass merges each tile into the statistics of those before it. With a and b = 1 - a the probabilities of the two
+    parts, and H_a and H_b the entropies within them, the entropy of the union is a H_a + b H_b - a log a - b log b.
+    """
+    target_logits = torch.zeros(len(states), device=states.device)
+    lse, entropy = torch.full_like(target_logits, -torch.inf), torch.zeros_like(target_logits)
     for columns, logits in column_tiles(states, weight, temperature, chunk):
-        place = targets - columns.start
-        inside = (place >= 0) & (place < logits.shape[1])
-        found = logits.gather(1, place.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
-        target = torch.where(inside, found, target)
-        probs, share = _softmax(logits)
-        both = torch.logaddexp(lse, share)
-        before, here = (lse - both).exp(), (share - both).exp()  # the probability of the tiles before, and of this one
-        mixing = -torch.xlogy(before, before) - torch.xlogy(here, here)
-        entropy = before * entropy + here * (share - torch.linalg.vecdot(probs, logits)) + mixing
-        lse = both
-    return target, lse, entropy, probs
+        index = targets - columns.start
+        is_inside = (index >= 0) & (index < logits.shape[1])
+        gathered = logits.gather(1, index.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
+        target_logits = torch.where(is_inside, gathered, target_logits)
+        probs, tile_lse = _softmax(logits)
+        tile_entropy = tile_lse - torch.linalg.vecdot(probs, logits)
+        merged_lse = torch.logaddexp(lse, tile_lse)
+        before, tile = (lse - merged_lse).exp(), (tile_lse - merged_lse).exp()  # the probabilities of the two parts
+        mixing = -torch.xlogy(before, before) - torch.xlogy(tile, tile)  # xlogy(0, 0) = 0 at the first tile
+        entropy = before * entropy + tile * tile_entropy + mixing
+        lse = merged_lse
+    return target_logits, lse, entropy, probs
 
 
 def _softmax(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax over a tile, and log sum exp of each row: the largest probability is exp(largest logit - that)."""
+    """(n, v) softmax within a tile and (n,) its logsumexp, read off the largest probability exp(max logit - lse)."""
     probs = logits.softmax(1)
     return probs, logits.amax(1) - probs.amax(1).log()
 
 
 def matmul_dtype(hidden: Tensor) -> torch.dtype:
-    """What the output layer multiplies in: autocast's type inside autocast, else the hidden states' own."""
+    """The dtype of the output layer's product: autocast's inside autocast, else that of the hidden states."""
     device = hidden.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
 
 
 def row_tiles(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[slice]:
-    """Tokens at a time, so that a tile of ``chunk`` columns keeps to its size."""
+    """Slices of tokens, so that a tile of ``chunk`` columns has at most ``TILE`` elements."""
     size = max(1, TILE.get(hidden.device.type, TILE["cpu"]) // min(chunk, len(weight)))
     return (slice(start, start + size) for start in range(0, len(hidden), size))
 
 
 def column_tiles(states: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """(columns, (tokens, columns) logits in float32) tile by tile."""
+    """(columns, (n, v) logits / temperature in float32) tile by tile."""
     for start in range(0, len(weight), chunk):
         columns = slice(start, start + chunk)
         logits = (states @ weight[columns].to(states.dtype).T).float()
@@ -143,14 +158,15 @@ def column_tiles(states: Tensor, weight: Tensor, temperature: float, chunk: int)
 
 
 def _add_at_targets(tile: Tensor, targets: Tensor, columns: slice, amounts: Tensor) -> None:
-    place = targets - columns.start
-    inside = (place >= 0) & (place < tile.shape[1])
-    tile.scatter_add_(1, place.clamp(0, tile.shape[1] - 1)[:, None], torch.where(inside, amounts, 0.0)[:, None])
+    """Add (n,) amounts to a tile at the (n,) target columns that lie in it."""
+    index = targets - columns.start
+    is_inside = (index >= 0) & (index < tile.shape[1])
+    tile.scatter_add_(1, index.clamp(0, tile.shape[1] - 1)[:, None], torch.where(is_inside, amounts, 0.0)[:, None])
 
 
-def accumulate(into: Tensor, tile: Tensor, states: Tensor) -> None:
-    """into += tile^T states, without a copy where the types allow it."""
-    if into.dtype == tile.dtype:
-        into.addmm_(tile.T, states)
+def accumulate(gradient: Tensor, tile: Tensor, states: Tensor) -> None:
+    """gradient += tile^T states, in place without a temporary where the dtypes agree."""
+    if gradient.dtype == tile.dtype:
+        gradient.addmm_(tile.T, states)
     else:
-        into += tile.T @ states
+        gradient += tile.T @ states

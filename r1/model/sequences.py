@@ -1,4 +1,4 @@
-"""A batch of prompts and completions as token ids: each distinct prompt is held once, however many answers it has."""
+"""A batch of prompts and completions as token ids; completions of the same prompt share it."""
 
 from __future__ import annotations
 
@@ -53,22 +53,22 @@ class Sequences:
         return replace(self, **moved)
 
     def rows(self, chosen: Sequence[int]) -> dict[str, Any]:
-        """The fields of a batch of these completions alone, its prompts without gaps, everything trimmed."""
+        """The fields of a batch of the ``chosen`` completions: their prompts only, without superfluous padding."""
         prompts = sorted({self.prompt_index[b] for b in chosen})
-        place = {p: i for i, p in enumerate(prompts)}
+        new_index = {p: i for i, p in enumerate(prompts)}
         lengths = [self.lengths[b] for b in chosen]
         prompt_lengths = [self.prompt_lengths[p] for p in prompts]
         return {
             "prompt_ids": self.prompt_ids[prompts, : max(prompt_lengths, default=1)],
             "prompt_lengths": prompt_lengths,
-            "prompt_index": [place[self.prompt_index[b]] for b in chosen],
+            "prompt_index": [new_index[self.prompt_index[b]] for b in chosen],
             "completion_ids": self.completion_ids[list(chosen), : max(lengths, default=1)],
             "lengths": lengths,
         }
 
 
 def stack(pairs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Sequences:
-    """(prompt_ids, completion_ids) pairs as a batch; equal prompts are held once, in order of appearance."""
+    """(prompt_ids, completion_ids) pairs as a batch; equal prompts are stored once, in order of appearance."""
     index: dict[tuple[int, ...], int] = {}
     prompt_index = [index.setdefault(tuple(prompt), len(index)) for prompt, _ in pairs]
     prompts = [list(prompt) for prompt in index]
@@ -80,6 +80,6 @@ def stack(pairs: Sequence[tuple[list[int], list[int]]], pad_id: int) -> Sequence
 
 
 def padded(rows: Sequence[Sequence[Any]], fill: float) -> Tensor:
-    """Rows of different lengths as one (B, longest) tensor, ``fill`` behind their ends."""
+    """Rows of different lengths as one (B, longest) tensor, padded on the right with ``fill``."""
     width = max(map(len, rows), default=1)
     return torch.tensor([[*row, *[fill] * (width - len(row))] for row in rows])
