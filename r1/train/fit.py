@@ -159,7 +159,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
             num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
             validate_every=experiment.validation.every,
             root=held.dir,
-            place=ranks.info,
+            info=ranks.info,
         )
         _train(stage, trainer, Path(saved) if saved else None, held)
 

@@ -1,4 +1,4 @@
-"""The one place where a lightning.Trainer is made; its keyword-only parameters are what ``trainer.*`` may hold."""
+"""Builds the lightning.Trainer; the keyword-only parameters are the keys of ``trainer.*``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def trainer(
     num_micro_batches: int,
     validate_every: int,
     root: Path,
-    place: RankInfo,
+    info: RankInfo,
     *,
     max_steps: Annotated[int, Ge(1)],
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
@@ -35,7 +35,7 @@ def trainer(
     deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
     """A quiet Trainer: progress, records and checkpoints are r1's own callbacks."""
-    made = L.Trainer(
+    lightning_trainer = L.Trainer(
         logger=list(loggers),
         callbacks=list(callbacks),
         accumulate_grad_batches=num_micro_batches,
@@ -49,7 +49,7 @@ def trainer(
         num_nodes=num_nodes,
         precision=precision,
         strategy=strategy.lightning(timedelta(seconds=timeout_s)),
-        plugins=[Environment(place)],
+        plugins=[RankEnvironment(info)],
         deterministic=deterministic,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
@@ -59,28 +59,29 @@ def trainer(
         use_distributed_sampler=False,
         inference_mode=False,  # FSDP2 gathers weights on a GPU in a way that its tensors do not allow
     )
-    # Lightning's own handler of SIGTERM would make all ranks meet wherever the signal finds them; r1 has its own
-    made._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-    return made
+    # Lightning's SIGTERM handler starts a broadcast, on each rank at another point of its step: a deadlock. r1 has its
+    # own handlers. No public option turns Lightning's off; this is the only private name of Lightning that r1 uses.
+    lightning_trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return lightning_trainer
 
 
-class Environment(LightningEnvironment):
-    """Tells Lightning where this process stands; whoever started it, the processes are all there already."""
+class RankEnvironment(LightningEnvironment):
+    """The ranks for Lightning, which starts no processes itself."""
 
     creates_processes_externally = True  # type: ignore[assignment]
 
-    def __init__(self, place: RankInfo) -> None:
+    def __init__(self, info: RankInfo) -> None:
         super().__init__()
-        self.place = place
+        self.info = info
 
     def world_size(self) -> int:
-        return self.place.size
+        return self.info.size
 
     def global_rank(self) -> int:
-        return self.place.rank
+        return self.info.rank
 
     def local_rank(self) -> int:
-        return self.place.local_rank
+        return self.info.local_rank
 
     def node_rank(self) -> int:
-        return self.place.node
+        return self.info.node
