@@ -20,12 +20,12 @@ from r1.data.completion import parse
 LIMIT_BYTES = 5_000_000
 
 
-def test_they_fit_into_the_package() -> None:
+def test_assets_fit_into_the_package() -> None:
     assert sum(file.stat().st_size for file in ASSETS.rglob("*")) <= LIMIT_BYTES
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny_xs"])
-def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[..., Any], model: str) -> None:
+def test_base_model_can_work_out_sums_but_seldom_does(config: Callable[..., Any], model: str) -> None:
     """Held-out pass@1 between 0.15 and 0.45; worked answers are mostly right, short ones mostly wrong."""
     experiment = build(config("stage=eval", f"model={model}"))
     stage = experiment.stage
@@ -48,7 +48,7 @@ def test_the_base_knows_how_to_work_a_sum_out_and_seldom_does(config: Callable[.
 
 @pytest.mark.long
 @pytest.mark.parametrize("command", [["stage=grpo", "reward=math"], ["stage=sft"], ["stage=distill"]])
-def test_the_default_runs_reach_their_target(command: list[str], tmp_path: Path) -> None:
+def test_default_runs_reach_their_target(command: list[str], tmp_path: Path) -> None:
     """pass@1 of 0.85 in at most 5 minutes, and for GRPO a completion length of 1.5 times the base's."""
     subprocess.run([sys.executable, "-m", "r1.run", *command, f"output_dir={tmp_path}"], check=True, timeout=300)
     metrics = json.loads((tmp_path / "manifest.json").read_text())["metrics"]
@@ -58,7 +58,7 @@ def test_the_default_runs_reach_their_target(command: list[str], tmp_path: Path)
 
 
 @pytest.mark.long
-def test_the_recipe_takes_the_same_steps_twice(tmp_path: Path) -> None:
+def test_base_recipe_is_reproducible(tmp_path: Path) -> None:
     """Two processes take the same first steps of the recipe, bit for bit."""
     rows = []
     for name in ("a", "b"):

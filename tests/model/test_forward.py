@@ -70,7 +70,7 @@ def own_logps(model: PreTrainedModel, pairs: list[Pair], temperature: float) -> 
 @pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("batch", list(BATCHES))
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_packed_equals_plain(
+def test_packed_forward_equals_padded(
     models: dict[str, PreTrainedModel], architecture: str, batch: str, share_prompts: bool
 ) -> None:
     model, sequences = models[architecture], stack(BATCHES[batch], 0)
@@ -80,7 +80,7 @@ def test_packed_equals_plain(
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_both_equal_the_model_asked_for_one_sequence_at_a_time(
+def test_both_forwards_equal_single_sequence_forward(
     models: dict[str, PreTrainedModel], architecture: str, packing: bool
 ) -> None:
     model, pairs = models[architecture], BATCHES["groups"]
@@ -102,7 +102,7 @@ groups = st.lists(st.tuples(tokens, st.lists(tokens, min_size=1, max_size=4)), m
 
 @settings(max_examples=25)
 @given(given_groups=groups, share_prompts=st.booleans(), order=st.randoms(use_true_random=False))
-def test_no_batch_makes_a_difference(
+def test_packed_forward_equals_padded_for_any_batch(
     llama: PreTrainedModel, given_groups: list[Any], share_prompts: bool, order: Any
 ) -> None:
     pairs = [(prompt, completion) for prompt, completions in given_groups for completion in completions]
@@ -112,7 +112,7 @@ def test_no_batch_makes_a_difference(
     assert_close(found, results(llama, batch, padded_forward), rtol=5e-6)
 
 
-def test_the_entropy_is_differentiated_only_if_asked_for(llama: PreTrainedModel) -> None:
+def test_entropy_has_a_gradient_only_on_request(llama: PreTrainedModel) -> None:
     batch = stack(BATCHES["groups"], 0)
     for packing in (True, False):
         forward = Forward(packing, share_prompts=True)
@@ -123,7 +123,7 @@ def test_the_entropy_is_differentiated_only_if_asked_for(llama: PreTrainedModel)
             assert not forward(llama, batch, 1.0, entropy_gradient=True)[1].requires_grad
 
 
-def test_a_prompt_gets_the_gradients_of_all_its_completions(llama: PreTrainedModel) -> None:
+def test_shared_prompt_sums_the_gradients_of_its_completions(llama: PreTrainedModel) -> None:
     """A token that stands in no completion but in the shared prompt: its embedding's gradient is the sum."""
     pairs = [([50, 51, 52], [11, 12]), ([50, 51, 52], [13, 14, 15])]
 
@@ -157,14 +157,14 @@ def falls_back(model: PreTrainedModel, pairs: list[Pair], warns: bool) -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_usual_models_pack(make_model: Make, architecture: str, dtype: torch.dtype) -> None:
+def test_common_architectures_support_packing(make_model: Make, architecture: str, dtype: torch.dtype) -> None:
     model = make_model(architecture).to(dtype).train()
     assert supports_packing(model)
     assert model.training
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.2])
-def test_a_cap_on_the_scores_or_the_logits_does_not_pack(make_model: Make, spread: float) -> None:
+def test_soft_caps_do_not_pack(make_model: Make, spread: float) -> None:
     """In a model as it is first made, a cap changes next to nothing; it will later."""
     caps = {"attn_logit_softcapping": None, "final_logit_softcapping": 30.0}
     model = make_model("gemma2", initializer_range=spread)
@@ -174,13 +174,13 @@ def test_a_cap_on_the_scores_or_the_logits_does_not_pack(make_model: Make, sprea
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.2])
-def test_layers_that_carry_on_from_one_sequence_to_the_next_do_not_pack(make_model: Make, spread: float) -> None:
+def test_recurrent_layers_do_not_pack(make_model: Make, spread: float) -> None:
     model = make_model("lfm2", initializer_range=spread, layer_types=["conv", "full_attention"])
     falls_back(model, BATCHES["groups"], warns=True)
 
 
 @pytest.mark.parametrize("head", ["bias", "other"])
-def test_an_output_layer_of_another_kind_does_not_pack(make_model: Make, head: str) -> None:
+def test_nonstandard_output_layer_does_not_pack(make_model: Make, head: str) -> None:
     model = make_model("llama")
     if head == "bias":
         model.lm_head.bias = nn.Parameter(torch.randn(97))
@@ -189,12 +189,12 @@ def test_an_output_layer_of_another_kind_does_not_pack(make_model: Make, head: s
     falls_back(model, BATCHES["groups"], warns=True)
 
 
-def test_a_scaled_output_does_not_pack(make_model: Make) -> None:
+def test_scaled_output_does_not_pack(make_model: Make) -> None:
     falls_back(make_model("granite", logits_scaling=8.0), BATCHES["groups"], warns=True)
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
-def test_a_sliding_window_packs_only_what_fits_in_it(make_model: Make, architecture: str) -> None:
+def test_sliding_window_packs_only_shorter_sequences(make_model: Make, architecture: str) -> None:
     fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
     model = make_model(architecture, sliding_window=9, **fields)
     fits: list[Pair] = [(A, [1, 2, 3, 4, 5]), (B, [6])]
@@ -239,7 +239,7 @@ def adapted(make_model: Make) -> PreTrainedModel:
 
 @pytest.mark.parametrize("share_prompts", [True, False])
 @pytest.mark.parametrize("batch", ["groups", "uneven prompts"])
-def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, share_prompts: bool) -> None:
+def test_lora_gradients_equal_padded(adapted: PreTrainedModel, batch: str, share_prompts: bool) -> None:
     assert supports_packing(adapted)
     sequences = stack(BATCHES[batch], 0)
     found = results(adapted, sequences, lambda *given: packed_forward(*given, share_prompts))
@@ -247,7 +247,7 @@ def test_adapters_get_the_same_gradients(adapted: PreTrainedModel, batch: str, s
     assert found[2].norm() > 0.1
 
 
-def test_adapters_are_in_the_packed_forward(adapted: PreTrainedModel) -> None:
+def test_packed_forward_applies_lora(adapted: PreTrainedModel) -> None:
     batch = stack(BATCHES["groups"], 0)
     with torch.no_grad():
         with_them, _ = packed_forward(adapted, batch, 1.0, False, share_prompts=True)
@@ -256,14 +256,14 @@ def test_adapters_are_in_the_packed_forward(adapted: PreTrainedModel) -> None:
     assert (with_them - without).abs().max() > 0.1
 
 
-def test_an_adapter_on_the_output_layer_does_not_pack(make_model: Make) -> None:
+def test_lora_on_the_output_layer_does_not_pack(make_model: Make) -> None:
     model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=["lm_head"]).wrap(make_model("llama"))
     assert not supports_packing(model)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")])
 @pytest.mark.parametrize("share_prompts", [True, False])
-def test_recomputing_activations_changes_no_bit(
+def test_gradient_checkpointing_changes_no_bit(
     small: Callable[..., Config], lora: Lora | None, share_prompts: bool
 ) -> None:
     config = small("stage=sft")["model"]["config"]
@@ -291,7 +291,7 @@ def test_recomputing_activations_changes_no_bit(
 
 
 @pytest.mark.parametrize("share_prompts", [True, False])
-def test_under_autocast_they_are_roughly_equal(llama: PreTrainedModel, share_prompts: bool) -> None:
+def test_packed_forward_under_autocast_is_close_to_padded(llama: PreTrainedModel, share_prompts: bool) -> None:
     batch = stack(BATCHES["groups"], 0)
     exact = results(llama, batch, padded_forward)
     with torch.autocast("cpu", torch.bfloat16):
@@ -307,7 +307,7 @@ def test_under_autocast_they_are_roughly_equal(llama: PreTrainedModel, share_pro
     assert found[0].dtype == found[1].dtype == torch.float32
 
 
-def test_in_bfloat16_they_are_roughly_equal(make_model: Make) -> None:
+def test_packed_forward_in_bfloat16_is_close_to_padded(make_model: Make) -> None:
     model, batch = make_model("llama").to(torch.bfloat16), stack(BATCHES["groups"], 0)
     found, expected = (results(model, batch, Forward(packing, share_prompts=True)) for packing in (True, False))
     assert (found[0] - expected[0]).abs().max() < 0.2

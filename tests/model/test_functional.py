@@ -15,7 +15,7 @@ LN3 = math.log(3.0)
 LARGEST = 1 - 2.0**-53  # the largest number that a float64 uniform can be
 
 
-def test_logps_by_hand() -> None:
+def test_logps_match_hand_computation() -> None:
     logits = torch.tensor([[0.0, LN3], [0.0, LN3]])
     found = token_logps(logits, torch.tensor([0, 1]), temperature=1.0)
     assert found.tolist() == pytest.approx([math.log(0.25), math.log(0.75)], abs=1e-6)
@@ -26,7 +26,7 @@ def test_logps_divide_the_logits_by_the_temperature() -> None:
     assert found.item() == pytest.approx(math.log(math.sqrt(3) / (1 + math.sqrt(3))), abs=1e-6)
 
 
-def test_logps_are_float32_whatever_the_logits_are() -> None:
+def test_logps_are_float32_for_any_logits_dtype() -> None:
     logits = torch.linspace(-3, 3, 64, dtype=torch.bfloat16)
     found = token_logps(logits, torch.tensor(5), temperature=1.0)
     assert found.dtype == torch.float32
@@ -46,13 +46,13 @@ def test_probabilities_of_all_tokens_sum_to_one(logits: list[float], temperature
     assert logps.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_entropy_by_hand() -> None:
+def test_entropy_matches_hand_computation() -> None:
     assert token_entropy(torch.zeros(2, 8), 1.0).tolist() == pytest.approx([math.log(8)] * 2, abs=1e-6)
     by_hand = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert token_entropy(torch.tensor([0.0, 2 * LN3]), 2.0).item() == pytest.approx(by_hand, abs=1e-6)
 
 
-def test_kl_estimators_by_hand() -> None:
+def test_kl_estimators_match_hand_computation() -> None:
     logps, ref_logps = torch.tensor(0.5).log(), torch.tensor(0.25).log()  # p / q = 2
     assert k1(logps, ref_logps).item() == pytest.approx(math.log(2), abs=1e-6)
     assert k2(logps, ref_logps).item() == pytest.approx(math.log(2) ** 2 / 2, abs=1e-6)
@@ -117,13 +117,13 @@ def test_sample_is_greedy_at_temperature_zero() -> None:
     st.one_of(st.sampled_from([0.0, LARGEST]), st.floats(0, LARGEST)),
     st.sampled_from([0.6, 1.0, 1.3]),
 )
-def test_sample_never_draws_the_impossible(logits: list[float], uniform: float, temperature: float) -> None:
+def test_sample_never_draws_probability_zero(logits: list[float], uniform: float, temperature: float) -> None:
     row = torch.tensor([logits])
     drawn, _ = sample(row, torch.tensor([uniform], dtype=torch.float64), temperature)
     assert (row / temperature).softmax(-1)[0, drawn].item() > 0
 
 
-def test_the_rows_of_a_batch_do_not_influence_each_other() -> None:
+def test_sample_rows_are_independent() -> None:
     generator = torch.Generator().manual_seed(4)
     logits = torch.randn(16, 50, generator=generator) * 3
     uniform = torch.rand(16, generator=generator, dtype=torch.float64)
@@ -139,7 +139,7 @@ def test_the_rows_of_a_batch_do_not_influence_each_other() -> None:
     uniform=st.one_of(st.sampled_from([0.0, LARGEST]), st.floats(0, LARGEST)),
     scale=st.sampled_from([0.0, 1.0, 12.0]),
 )
-def test_summing_in_blocks_draws_as_one_long_sum(size: int, seed: int, uniform: float, scale: float) -> None:
+def test_sample_in_blocks_equals_one_cumulative_sum(size: int, seed: int, uniform: float, scale: float) -> None:
     """The token's share of the whole sum covers the number drawn, whatever block it lies in."""
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(1, size, generator=generator)
@@ -154,7 +154,7 @@ def test_summing_in_blocks_draws_as_one_long_sum(size: int, seed: int, uniform: 
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
-def test_sample_gives_the_log_probability_of_what_it_drew(temperature: float) -> None:
+def test_sample_returns_the_logp_of_the_sampled_token(temperature: float) -> None:
     generator = torch.Generator().manual_seed(7)
     logits = 3 * torch.randn(8, 300, generator=generator)
     tokens, logps = sample(logits, torch.rand(8, generator=generator, dtype=torch.float64), temperature)

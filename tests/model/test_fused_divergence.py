@@ -67,13 +67,13 @@ def assert_equals_the_whole(name: str, given: tuple[Tensor, ...], temperature: f
 @every_case
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.0])
 @pytest.mark.parametrize("chunk", [1, 7, 40, 8192])
-def test_it_equals_the_sum_over_the_whole_vocabulary(name: str, chunk: int, temperature: float) -> None:
+def test_head_divergence_equals_full_vocabulary_sum(name: str, chunk: int, temperature: float) -> None:
     assert_equals_the_whole(name, inputs(9, 40), temperature, chunk)
 
 
 @every_case
 @given(st.integers(1, 7), st.integers(1, 30), st.integers(1, 33), st.integers(1, 60), st.integers(0, 99))
-def test_no_shape_makes_a_difference(
+def test_head_divergence_equals_full_sum_for_any_shape(
     name: str, num_tokens: int, vocab_size: int, chunk: int, tile: int, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -83,7 +83,7 @@ def test_no_shape_makes_a_difference(
 
 @every_case
 @pytest.mark.parametrize("chunk", [3, 8192])
-def test_a_model_is_no_distance_from_itself_and_stays(name: str, chunk: int) -> None:
+def test_divergence_to_itself_is_zero_with_zero_gradient(name: str, chunk: int) -> None:
     hidden, weight, *_ = inputs(5, 20, scale=2.0)
     found = head_divergence(hidden, weight, hidden.detach(), weight.detach(), 1.0, CASES[name][0], chunk)
     assert found.abs().max() < 1e-6
@@ -93,7 +93,7 @@ def test_a_model_is_no_distance_from_itself_and_stays(name: str, chunk: int) -> 
 
 @every_case
 @given(st.integers(0, 999), st.sampled_from([0.1, 1.0, 5.0]))
-def test_it_is_never_negative(name: str, seed: int, scale: float) -> None:
+def test_divergence_is_never_negative(name: str, seed: int, scale: float) -> None:
     hidden, weight, teacher_hidden, teacher_weight, _ = inputs(4, 12, seed, scale)
     found = head_divergence(hidden, weight, teacher_hidden, teacher_weight, 1.0, CASES[name][0], chunk=5)
     assert found.min() > -1e-5
@@ -108,21 +108,21 @@ def by_hand(divergence: Divergence) -> tuple[float, list[float]]:
     return found.item(), gradient[0].tolist()
 
 
-def test_forward_kl_by_hand() -> None:
+def test_forward_kl_matches_hand_computation() -> None:
     """(ln 2 + ln 2/3) / 2, and q - p."""
     value, gradient = by_hand(forward_kl)
     assert value == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(2 / 3))
     assert gradient == pytest.approx([-0.25, 0.25])
 
 
-def test_reverse_kl_by_hand() -> None:
+def test_reverse_kl_matches_hand_computation() -> None:
     """ln(1/2) / 4 + 3 ln(3/2) / 4 = 0.13081, and q (log q/p - KL)."""
     value, gradient = by_hand(reverse_kl)
     assert value == pytest.approx(0.13081, abs=1e-5)
     assert gradient == pytest.approx([0.25 * (math.log(0.5) - value), 0.75 * (math.log(1.5) - value)])
 
 
-def test_jsd_by_hand() -> None:
+def test_jsd_matches_hand_computation() -> None:
     """m = (3/8, 5/8): half of ln(4/3)/2 + ln(4/5)/2, and half of ln(2/3)/4 + 3 ln(6/5)/4."""
     value, _ = by_hand(partial(jsd, beta=0.5))
     forward = 0.5 * math.log(4 / 3) + 0.5 * math.log(4 / 5)
@@ -131,7 +131,7 @@ def test_jsd_by_hand() -> None:
 
 
 @pytest.mark.parametrize(("beta", "limit"), [(1e-3, forward_kl), (1 - 1e-3, reverse_kl)])
-def test_the_ends_of_jsd_are_the_two_kls(beta: float, limit: Divergence) -> None:
+def test_jsd_limits_are_the_two_kls(beta: float, limit: Divergence) -> None:
     value, gradient = by_hand(partial(jsd, beta=beta))
     expected, slopes = by_hand(limit)
     size = min(beta, 1 - beta)
@@ -152,7 +152,7 @@ def test_reverse_kl_has_the_mean_gradient_of_the_sampled_one() -> None:
 
 @every_case
 @pytest.mark.parametrize(("ours", "theirs"), [(40, 43), (43, 40)])
-def test_a_vocabulary_that_is_padded_further_is_cut(name: str, ours: int, theirs: int) -> None:
+def test_longer_padded_vocabulary_is_cut(name: str, ours: int, theirs: int) -> None:
     divergence = CASES[name][0]
     hidden, weight, teacher_hidden, teacher_weight, slopes = inputs(5, 43)
     weight, teacher_weight = weight[:ours], teacher_weight[:theirs]

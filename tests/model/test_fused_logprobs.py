@@ -59,28 +59,28 @@ def assert_equals_the_whole(
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
 @pytest.mark.parametrize("chunk", [1, 7, 10, 64, 8192])
-def test_it_equals_log_softmax_for_any_chunk_and_temperature(chunk: int, temperature: float) -> None:
+def test_head_logps_equals_log_softmax(chunk: int, temperature: float) -> None:
     assert_equals_the_whole(*inputs(9, 40), temperature, chunk)
 
 
 @pytest.mark.parametrize("tile", [1, 10, 25, 40, 10**6])  # rows per tile: 1 to all of them
-def test_it_does_not_depend_on_the_size_of_a_tile(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
+def test_tile_size_does_not_change_head_logps(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     monkeypatch.setattr(head, "TILE", {"cpu": tile})
     assert_equals_the_whole(*inputs(9, 40), 0.8, chunk=10)
 
 
 @pytest.mark.parametrize("target", [0, 9, 10, 19, 20, 39])  # first and last of a chunk of ten, and of the vocabulary
-def test_targets_at_the_borders_of_chunks(target: int) -> None:
+def test_targets_at_chunk_borders_equal_log_softmax(target: int) -> None:
     hidden, weight, targets, of_logps, of_entropy = inputs(3, 40)
     assert_equals_the_whole(hidden, weight, torch.full_like(targets, target), of_logps, of_entropy, 1.0, chunk=10)
 
 
 @pytest.mark.parametrize(("num_tokens", "vocab_size"), [(1, 40), (1, 1), (5, 1), (1, 2)])
-def test_one_token_and_the_smallest_vocabularies(num_tokens: int, vocab_size: int) -> None:
+def test_one_token_and_tiny_vocabularies_equal_log_softmax(num_tokens: int, vocab_size: int) -> None:
     assert_equals_the_whole(*inputs(num_tokens, vocab_size), 1.0, chunk=3)
 
 
-def test_no_tokens() -> None:
+def test_empty_batch_gives_empty_results() -> None:
     hidden, weight, targets, *_ = inputs(0, 5)
     logps, entropy = head_logps(hidden, weight, targets, 1.0, entropy_gradient=True)
     assert logps.shape == entropy.shape == (0,)
@@ -97,7 +97,7 @@ def test_no_tokens() -> None:
     scale=st.sampled_from([0.1, 1.0, 5.0]),
     seed=st.integers(0, 99),
 )
-def test_no_shape_makes_a_difference(
+def test_head_logps_equals_log_softmax_for_any_shape(
     num_tokens: int, vocab_size: int, chunk: int, tile: int, temperature: float, scale: float, seed: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -106,7 +106,7 @@ def test_no_shape_makes_a_difference(
         assert_equals_the_whole(*given, temperature, chunk, slack=20)  # logits up to 100 in single precision
 
 
-def test_by_hand() -> None:
+def test_head_logps_matches_hand_computation() -> None:
     """Logits (0, ln 3) at temperature 1: p = (1/4, 3/4)."""
     weight = torch.tensor([[0.0], [math.log(3)]])
     logps, entropy = head_logps(torch.ones(2, 1), weight, torch.tensor([0, 1]), 1.0, chunk=1)
@@ -115,7 +115,7 @@ def test_by_hand() -> None:
 
 
 @pytest.mark.parametrize("chunk", [4, 8192])
-def test_the_gradient_equals_that_of_finite_differences(chunk: int) -> None:
+def test_gradient_matches_finite_differences(chunk: int) -> None:
     hidden, weight, targets, of_logps, of_entropy = inputs(2, 9, width=3)
 
     def total(states: Tensor, matrix: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def test_without_entropy_gradient_the_entropy_is_a_constant() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_the_entropy_alone_may_be_differentiated() -> None:
+def test_gradient_of_the_entropy_alone_is_correct() -> None:
     hidden, weight, targets, *_ = inputs(5, 20)
     _, entropy = head_logps(hidden, weight, targets, 1.0, entropy_gradient=True, chunk=8)
     found = torch.autograd.grad(entropy.sum(), [hidden, weight])
@@ -152,7 +152,7 @@ def test_the_entropy_alone_may_be_differentiated() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_a_frozen_output_layer_gets_no_gradient_and_changes_none() -> None:
+def test_frozen_output_layer_has_no_gradient_and_changes_no_other() -> None:
     """As with adapters: the gradient goes on to the hidden states."""
     hidden, weight, targets, of_logps, of_entropy = inputs(5, 20)
     (expected,) = gradients(whole(hidden, weight, targets, 1.0), of_logps, of_entropy, [hidden])
@@ -188,7 +188,7 @@ def test_many_tiles_lose_no_precision() -> None:
 
 
 @pytest.mark.parametrize("chunk", [8, 8192])
-def test_in_bfloat16_it_is_as_close_as_the_whole_matrix(chunk: int) -> None:
+def test_bfloat16_error_is_within_that_of_the_full_matrix(chunk: int) -> None:
     hidden, weight, targets, of_logps, of_entropy = inputs(9, 40)
     exact = whole(hidden, weight, targets, 1.0)
     expected = gradients(exact, of_logps, of_entropy, [hidden, weight])

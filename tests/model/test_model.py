@@ -75,14 +75,14 @@ def test_an_exported_model_is_a_transformers_folder(run: Path) -> None:
     assert {path.suffix for path in (run / "model").iterdir()} <= {".json", ".safetensors", ".jinja"}
 
 
-def test_its_tokenizer_splits_as_in_training(run: Path) -> None:
+def test_exported_tokenizer_splits_as_in_training(run: Path) -> None:
     ours = source(path="r1:tiny").load_tokenizer()
     assert AutoTokenizer.from_pretrained(run / "model")(PROBE).input_ids == ours(PROBE).input_ids
     assert AutoTokenizer.from_pretrained(run / "model").chat_template == ours.chat_template
 
 
 @pytest.mark.parametrize("inside", ["", "model"])
-def test_evaluating_it_gives_the_same_figures_to_the_bit(
+def test_evaluating_the_export_gives_the_same_metrics_bitwise(
     run: Path, small: Callable[..., Config], folder: Path, inside: str
 ) -> None:
     loaded = [f"model.path={run / inside}", "~model.config", "+model.config=null", "model.tokenizer=null"]
@@ -95,7 +95,9 @@ def test_evaluating_it_gives_the_same_figures_to_the_bit(
     assert not (folder / "model").exists()
 
 
-def test_training_moved_it(run: Path, small: Callable[..., Config], experiment: Callable[..., Any]) -> None:
+def test_training_changed_the_exported_weights(
+    run: Path, small: Callable[..., Config], experiment: Callable[..., Any]
+) -> None:
     stage = experiment("stage=grpo").stage
     stage.configure_model()
     stored = load_file(run / "model" / "model.safetensors")
@@ -107,7 +109,7 @@ def test_training_moved_it(run: Path, small: Callable[..., Config], experiment: 
 
 
 @pytest.mark.parametrize("knobs", [[], ["model.gradient_checkpointing=true"]])
-def test_adapters_train_and_the_exported_model_needs_no_peft(
+def test_lora_export_loads_without_peft(
     small: Callable[..., Config], folder: Path, monkeypatch: pytest.MonkeyPatch, knobs: list[str]
 ) -> None:
     execute(small("stage=sft", *LORA, "stage.lr=0.01", f"output_dir={folder}", *knobs), [])
@@ -121,7 +123,7 @@ def test_adapters_train_and_the_exported_model_needs_no_peft(
     assert all(again.state_dict()[name].equal(value) for name, value in stored.items())
 
 
-def test_recomputing_activations_changes_no_bit(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_gradient_checkpointing_changes_no_bit(small: Callable[..., Config], tmp_path: Path) -> None:
     for name, value in (("kept", "false"), ("made", "true")):
         knobs = [f"model.gradient_checkpointing={value}", "trainer.max_steps=2"]
         execute(small("stage=sft", f"output_dir={tmp_path / name}", *knobs), [])
@@ -129,7 +131,7 @@ def test_recomputing_activations_changes_no_bit(small: Callable[..., Config], tm
     assert all(kept[name].equal(made[name]) for name in kept)
 
 
-def test_only_adapters_learn_and_merging_keeps_the_function(scratch: Callable[..., Model], tmp_path: Path) -> None:
+def test_lora_trains_adapters_only_and_merging_preserves_outputs(scratch: Callable[..., Model], tmp_path: Path) -> None:
     lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
     plain, wrapped = scratch().load(seed=0), scratch(lora=lora).load(seed=0)
     trained = {name for name, p in wrapped.named_parameters() if p.requires_grad}
@@ -149,7 +151,7 @@ def test_only_adapters_learn_and_merging_keeps_the_function(scratch: Callable[..
     assert again.generation_config.eos_token_id == [1]
 
 
-def test_without_peft(scratch: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lora_without_peft_raises(scratch: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
     with pytest.raises(UserError, match=r"r1\[peft\]"):
@@ -159,7 +161,7 @@ def test_without_peft(scratch: Callable[..., Model], monkeypatch: pytest.MonkeyP
 # ---- where it comes from ----
 
 
-def test_random_weights_are_a_function_of_the_seed_alone(scratch: Callable[..., Model]) -> None:
+def test_random_weights_depend_on_the_seed_only(scratch: Callable[..., Model]) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
     first = scratch().load(seed=3).state_dict()
@@ -170,7 +172,7 @@ def test_random_weights_are_a_function_of_the_seed_alone(scratch: Callable[..., 
     assert any(not first[name].equal(other[name]) for name in first)
 
 
-def test_adapters_are_a_function_of_the_seed_alone(scratch: Callable[..., Model]) -> None:
+def test_lora_initialisation_depends_on_the_seed_only(scratch: Callable[..., Model]) -> None:
     lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
     found = []
     for global_seed, seed in ((1, 3), (2, 3), (2, 4)):
@@ -188,7 +190,7 @@ def test_adapters_are_a_function_of_the_seed_alone(scratch: Callable[..., Model]
     assert not loaded[0][name].equal(loaded[2][name])
 
 
-def test_knobs_reach_the_model(scratch: Callable[..., Model]) -> None:
+def test_model_options_reach_the_model(scratch: Callable[..., Model]) -> None:
     made = scratch(dtype="bfloat16", attn_implementation="eager", gradient_checkpointing=True).load(seed=0)
     assert made.dtype is torch.bfloat16
     assert made.config._attn_implementation == "eager"
@@ -196,19 +198,19 @@ def test_knobs_reach_the_model(scratch: Callable[..., Model]) -> None:
     assert made.training
 
 
-def test_the_architecture_alone_is_read_without_weights(run: Path, tmp_path: Path) -> None:
+def test_load_config_reads_no_weights(run: Path, tmp_path: Path) -> None:
     AutoConfig.from_pretrained(run / "model").save_pretrained(tmp_path)
     assert source(path=str(tmp_path)).load_config().hidden_size == 32
 
 
-def test_a_tokenizer_without_padding_gets_one(tmp_path: Path) -> None:
+def test_tokenizer_without_padding_uses_eos(tmp_path: Path) -> None:
     tokenizer = source(path="r1:tiny").load_tokenizer()
     tokenizer.pad_token = None
     tokenizer.save_pretrained(tmp_path)
     assert source(path=str(tmp_path)).load_tokenizer().pad_token_id == tokenizer.eos_token_id
 
 
-def test_locations(run: Path, tmp_path: Path) -> None:
+def test_resolve_model_path_of_each_kind(run: Path, tmp_path: Path) -> None:
     assert resolve_model_path(str(run)) == str(run / "model")
     assert resolve_model_path(str(run / "model")) == str(run / "model")
     assert resolve_model_path("Qwen/Qwen2.5-0.5B") == "Qwen/Qwen2.5-0.5B"
@@ -220,13 +222,13 @@ def test_locations(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("knobs", [{}, {"path": "r1:tiny", "config": {"model_type": "llama"}}])
-def test_a_model_is_loaded_or_made(knobs: dict[str, Any]) -> None:
+def test_model_needs_exactly_one_of_path_and_config(knobs: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="exactly one of"):
         source(**knobs)
 
 
 @pytest.mark.parametrize("model_type", ["qwen2"])
-def test_a_type_that_splits_text_otherwise_is_refused(scratch: Callable[..., Model], model_type: str) -> None:
+def test_model_type_that_changes_the_tokenizer_raises(scratch: Callable[..., Model], model_type: str) -> None:
     with pytest.raises(UserError, match="reloads this tokenizer differently") as caught:
         scratch({"model_type": model_type}).load_tokenizer()
     assert caught.value.key == "model.config.model_type"
@@ -236,22 +238,22 @@ def test_a_type_that_splits_text_otherwise_is_refused(scratch: Callable[..., Mod
 
 
 @pytest.mark.parametrize("model_type", ["llama", "mistral", "gpt_neox"])
-def test_a_type_that_leaves_the_tokenizer_alone(scratch: Callable[..., Model], model_type: str) -> None:
+def test_model_type_that_preserves_the_tokenizer_loads(scratch: Callable[..., Model], model_type: str) -> None:
     assert scratch({"model_type": model_type}).load_tokenizer().vocab_size
 
 
-def test_random_weights_need_a_tokenizer(scratch: Callable[..., Model]) -> None:
+def test_random_weights_without_tokenizer_raises(scratch: Callable[..., Model]) -> None:
     with pytest.raises(UserError, match="need a tokenizer"):
         scratch(tokenizer=None).load_tokenizer()
 
 
 @pytest.mark.parametrize("fields", [{"model_type": "nothing"}, {"model_type": None}])
-def test_a_config_that_transformers_does_not_know(scratch: Callable[..., Model], fields: dict[str, Any]) -> None:
+def test_unknown_model_type_raises(scratch: Callable[..., Model], fields: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="rejects this config"):
         scratch(fields).load_config()
 
 
-def test_what_cannot_be_loaded(tmp_path: Path, run: Path) -> None:
+def test_unloadable_model_raises(tmp_path: Path, run: Path) -> None:
     (tmp_path / "config.json").write_text((run / "model" / "config.json").read_text())
     whole = (run / "model" / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(whole[: len(whole) // 2])

@@ -23,7 +23,7 @@ pairs = st.lists(st.tuples(st.sampled_from([[1], [2, 3], [4, 5, 6, 7, 8]]) | tok
 # ---- by hand ----
 
 
-def test_shared_prompts_by_hand() -> None:
+def test_pack_shared_matches_hand_computation() -> None:
     """Prompts first, then the completions but for their last tokens, those of similar lengths side by side."""
     layout = pack(stack(PAIRS, 0), share_prompts=True)
     prompts, long, short = layout.segments
@@ -42,7 +42,7 @@ def test_shared_prompts_by_hand() -> None:
     assert layout.sources.tolist() == [2, 6, 7, 8, 9, 3, 2, 14, 3, 10, 11, 12, 13]
 
 
-def test_whole_sequences_by_hand() -> None:
+def test_pack_separate_matches_hand_computation() -> None:
     """Sorted by length, 7 tokens and then the two of 4 and 5, and the one of 1 on its own."""
     layout = pack(stack(PAIRS, 0), share_prompts=False)
     assert [(s.start, s.rows, s.width) for s in layout.segments] == [(0, 1, 7), (7, 2, 5), (17, 1, 1)]
@@ -54,14 +54,14 @@ def test_whole_sequences_by_hand() -> None:
     assert all(s.mask is None and s.prompts is None for s in layout.segments)
 
 
-def test_completions_of_one_token_need_nothing_but_their_prompts() -> None:
+def test_one_token_completions_pack_prompts_only() -> None:
     layout = pack(stack([(A, [5]), (A, [6]), (B, [7])], 0), share_prompts=True)
     assert len(layout.segments) == 1
     assert layout.input_ids.tolist() == [[1, 2, 3, 4, 0, 0]]
     assert layout.sources.tolist() == [2, 2, 3]
 
 
-def test_prompts_of_one_length_need_one_mask() -> None:
+def test_equal_prompt_lengths_share_one_mask() -> None:
     layout = pack(stack([([1, 2], [5, 6, 7]), ([3, 4], [5, 6, 7])], 0), share_prompts=True)
     assert layout.segments[1].mask.shape == (1, 1, 2, 4)
 
@@ -89,7 +89,7 @@ def place(layout: Layout, position: int) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("share_prompts", [True, False])
 @given(given_pairs=pairs)
-def test_every_target_is_predicted_from_what_comes_before_it(share_prompts: bool, given_pairs: list[Pair]) -> None:
+def test_sources_precede_their_targets(share_prompts: bool, given_pairs: list[Pair]) -> None:
     layout = pack(stack(given_pairs, 0), share_prompts)
     sources = iter(layout.sources.tolist())
     for prompt, completion in given_pairs:
@@ -102,7 +102,7 @@ def test_every_target_is_predicted_from_what_comes_before_it(share_prompts: bool
 
 
 @given(given_pairs=pairs)
-def test_shared_prompts_save_all_but_one_of_each(given_pairs: list[Pair]) -> None:
+def test_shared_prompts_are_packed_once(given_pairs: list[Pair]) -> None:
     layout = pack(stack(given_pairs, 0), share_prompts=True)
     distinct = {tuple(prompt) for prompt, _ in given_pairs}
     longest = max(map(len, distinct))
@@ -111,13 +111,13 @@ def test_shared_prompts_save_all_but_one_of_each(given_pairs: list[Pair]) -> Non
 
 
 @given(given_pairs=pairs)
-def test_little_padding_lies_between_whole_sequences(given_pairs: list[Pair]) -> None:
+def test_pack_separate_has_little_padding(given_pairs: list[Pair]) -> None:
     layout = pack(stack(given_pairs, 0), share_prompts=False)
     real = sum(len(prompt) + len(completion) - 1 for prompt, completion in given_pairs)
     assert real <= layout.input_ids.shape[1] <= real / packing.MIN_FILL
 
 
-def test_padding_behind_a_batch_does_not_get_into_the_row() -> None:
+def test_batch_padding_is_not_packed() -> None:
     batch = stack(PAIRS, 0)
     wide = Sequences(
         torch.nn.functional.pad(batch.prompt_ids, (0, 2), value=7),
@@ -135,7 +135,7 @@ def test_padding_behind_a_batch_does_not_get_into_the_row() -> None:
 # ---- the model's attention ----
 
 
-def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
+def test_custom_attention_restores_the_original(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
 
     def broken() -> None:
@@ -148,7 +148,7 @@ def test_the_models_own_attention_is_put_back(llama: PreTrainedModel) -> None:
     assert llama.config._attn_implementation == before
 
 
-def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel) -> None:
+def test_checkpointed_layer_is_recomputed_with_its_attention(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
     with custom_attention(llama, attention):
         forward, again = checkpoint_contexts(llama.config)
@@ -160,7 +160,7 @@ def test_a_layer_is_recomputed_with_the_attention_it_had(llama: PreTrainedModel)
 
 
 @pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
-def test_attention_with_a_part_of_its_own_is_refused(name: str) -> None:
+def test_unsupported_attention_raises(name: str) -> None:
     check_unsupported_attention({name: None, "sliding_window": 4, "is_causal": True})
     with pytest.raises(ValueError, match=name):
         check_unsupported_attention({name: torch.ones(1)})

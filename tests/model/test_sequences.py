@@ -44,7 +44,7 @@ def experience_of(given_pairs: list[Pair], old: bool = True) -> Experience:
 # ---- stack ----
 
 
-def test_stack_by_hand() -> None:
+def test_stack_matches_hand_computation() -> None:
     batch = stack(PAIRS, pad_id=9)
     assert batch.prompt_ids.tolist() == [[1, 2], [4, 9]]
     assert batch.prompt_lengths == [2, 1]
@@ -56,7 +56,7 @@ def test_stack_by_hand() -> None:
 
 
 @given(pairs, st.integers(0, 3))
-def test_the_mask_goes_by_position_never_by_token_id(given_pairs: list[Pair], pad_id: int) -> None:
+def test_mask_depends_on_position_not_token_id(given_pairs: list[Pair], pad_id: int) -> None:
     """With four token ids, one of them the padding, completions are full of it."""
     batch = stack(given_pairs, pad_id)
     assert pairs_of(batch) == given_pairs
@@ -66,7 +66,7 @@ def test_the_mask_goes_by_position_never_by_token_id(given_pairs: list[Pair], pa
 
 
 @given(pairs)
-def test_every_distinct_prompt_is_held_once(given_pairs: list[Pair]) -> None:
+def test_distinct_prompts_are_stored_once(given_pairs: list[Pair]) -> None:
     batch = stack(given_pairs, 0)
     distinct = list(dict.fromkeys(tuple(prompt) for prompt, _ in given_pairs))
     held = [tuple(row[:n].tolist()) for row, n in zip(batch.prompt_ids, batch.prompt_lengths, strict=True)]
@@ -74,13 +74,13 @@ def test_every_distinct_prompt_is_held_once(given_pairs: list[Pair]) -> None:
     assert batch.prompt_ids.shape[1] == max(map(len, distinct))
 
 
-def test_a_prompt_that_another_begins_with_is_another_prompt() -> None:
+def test_prompt_that_is_a_prefix_stays_distinct() -> None:
     batch = stack([([1, 0], [2]), ([1], [2]), ([1, 0, 0], [2])], pad_id=0)
     assert batch.prompt_index == [0, 1, 2]
     assert batch.prompt_lengths == [2, 1, 3]
 
 
-def test_padded_by_hand() -> None:
+def test_padded_matches_hand_computation() -> None:
     assert padded([[1, 2], [], [3]], 7).tolist() == [[1, 2], [7, 7], [3, 7]]
     assert padded([[0.5], [0.25, 1.0]], 0.0).tolist() == [[0.5, 0.0], [0.25, 1.0]]
     assert padded([], 0).numel() == 0
@@ -90,7 +90,7 @@ def test_padded_by_hand() -> None:
 
 
 @given(pairs, st.data())
-def test_rows_are_those_that_were_picked_in_order_and_trimmed(given_pairs: list[Pair], data: st.DataObject) -> None:
+def test_rows_selects_in_order_and_trims(given_pairs: list[Pair], data: st.DataObject) -> None:
     batch = stack(given_pairs, 0)
     picked = data.draw(st.lists(st.integers(0, len(batch) - 1), min_size=1, max_size=8))
     found = Sequences(**batch.rows(picked))
@@ -99,7 +99,7 @@ def test_rows_are_those_that_were_picked_in_order_and_trimmed(given_pairs: list[
     assert found.prompt_ids.shape == (len(set(found.prompt_index)), max(found.prompt_lengths))
 
 
-def test_no_rows_are_an_empty_batch() -> None:
+def test_rows_of_nothing_is_an_empty_batch() -> None:
     found = Sequences(**stack(PAIRS, 0).rows([]))
     assert (len(found), found.num_tokens) == (0, 0)
     assert found.mask.shape[0] == 0
@@ -125,7 +125,7 @@ def test_to_moves_the_tensors_and_keeps_the_rest() -> None:
 # ---- an experience ----
 
 
-def test_select_trims_every_field_alike() -> None:
+def test_select_trims_all_fields() -> None:
     found = select(experience_of(PAIRS), [1, 0])
     assert pairs_of(found) == [PAIRS[1], PAIRS[0]]
     assert found.advantages.tolist() == [1.0, 0.0]
@@ -135,7 +135,7 @@ def test_select_trims_every_field_alike() -> None:
 
 
 @pytest.mark.parametrize("num_parts", [1, 2, 3, 4, 7])
-def test_split_gives_parts_whose_sizes_differ_by_one_at_most(num_parts: int) -> None:
+def test_split_sizes_differ_by_at_most_one(num_parts: int) -> None:
     parts = split(experience_of(PAIRS), num_parts)
     sizes = [len(part) for part in parts]
     assert len(parts) == num_parts
@@ -146,13 +146,13 @@ def test_split_gives_parts_whose_sizes_differ_by_one_at_most(num_parts: int) -> 
     assert {part.counts for part in parts} == {experience_of(PAIRS).counts}
 
 
-def test_an_empty_experience_splits_into_empty_parts() -> None:
+def test_empty_experience_splits_into_empty_parts() -> None:
     parts = split(select(experience_of(PAIRS), []), 3)
     assert [len(part) for part in parts] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_an_experience_comes_back_from_its_state(old: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_experience_state_round_trip(old: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     experience = experience_of(PAIRS, old).as_stale()
     file = tmp_path_factory.mktemp("state") / "state.pt"
     torch.save(to_state(experience), file)

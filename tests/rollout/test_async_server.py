@@ -70,7 +70,7 @@ class Slow:
 # ---- one batch ----
 
 
-def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
+def test_async_batch_uses_the_weights_at_submission(
     running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     first, slow = embedded(model), Slow(running)
@@ -94,7 +94,7 @@ def test_a_batch_is_of_the_weights_before_it_whatever_becomes_of_the_policy(
     assert_same(sampler.result(), second)
 
 
-def test_other_weights_in_the_middle_are_an_error(
+def test_async_batch_with_foreign_weights_raises(
     running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     slow = Slow(running)
@@ -107,7 +107,7 @@ def test_other_weights_in_the_middle_are_an_error(
         sampler.wait_until_weights_free()
 
 
-def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
+def test_async_batch_with_newer_weights_raises(
     running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     slow = Slow(running)
@@ -122,7 +122,7 @@ def test_a_batch_is_held_to_the_weights_that_it_was_asked_for_with(
         sampler.wait_until_weights_free()
 
 
-def test_a_server_that_dies_is_told_at_the_next_batch(
+def test_server_death_raises_at_the_next_result(
     running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
 ) -> None:
     sampler.update(model, 0)
@@ -132,7 +132,9 @@ def test_a_server_that_dies_is_told_at_the_next_batch(
         sampler.result()
 
 
-def test_a_stop_leaves_what_is_in_flight(running: Server, sampler: AsyncServerSampler, model: PreTrainedModel) -> None:
+def test_close_after_stop_does_not_wait_for_requests_in_flight(
+    running: Server, sampler: AsyncServerSampler, model: PreTrainedModel
+) -> None:
     slow = Slow(running)
     sampler.update(model, 0)
     sampler.submit(PROMPTS, SEEDS, STOP)
@@ -181,7 +183,7 @@ def metrics(folder: Path, name: str) -> list[float]:
     return [row[name] for row in read_rows(folder / "metrics.jsonl") if name in row]
 
 
-def test_every_batch_but_the_first_is_one_update_old(run: Callable[..., Path]) -> None:
+def test_async_run_samples_with_weights_one_update_old(run: Callable[..., Path]) -> None:
     still, exact = written(run("still", STILL)), written(run("exact", BOLD))
     folder = run("ahead", BOLD, ON)
     ahead = written(folder)
@@ -195,9 +197,7 @@ def test_every_batch_but_the_first_is_one_update_old(run: Callable[..., Path]) -
     assert written(between) == ahead, "a validation, with newer weights, waits for the batch on its way"
 
 
-def test_a_stopped_run_goes_on_with_the_batch_that_was_on_its_way(
-    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_async_run_repeats_the_pending_batch(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run("whole", BOLD, ON)
     original = Stage.configure_gradient_clipping
 

@@ -61,7 +61,7 @@ def slow(model: PreTrainedModel, prompt: list[int], seed: int, temperature: floa
 
 @pytest.mark.parametrize("temperature", [0.0, *TEMPERATURES])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_the_engine_equals_the_slow_decoder(
+def test_engine_equals_the_reference_decoder(
     make_model: Callable[..., PreTrainedModel], architecture: str, temperature: float
 ) -> None:
     model, seeds = make_model(architecture), seeds_of(3)
@@ -113,24 +113,22 @@ def assert_same(found: list[Rollout], expected: list[Rollout]) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 8, 16])
-def test_the_batch_size_does_not_matter(llama: PreTrainedModel, together: list[list[Rollout]], batch_size: int) -> None:
+def test_batch_size_does_not_change_completions(
+    llama: PreTrainedModel, together: list[list[Rollout]], batch_size: int
+) -> None:
     found = sampled(engine(batch_size=batch_size), llama, PROMPTS, seeds_of(4), STOP)
     for a, b in zip(found, together, strict=True):
         assert_same(a, b)
 
 
-def test_the_order_of_prompts_and_samples_does_not_matter(
-    llama: PreTrainedModel, together: list[list[Rollout]]
-) -> None:
+def test_order_does_not_change_completions(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
     seeds = [group[::-1] for group in seeds_of(4)[::-1]]
     found = sampled(engine(), llama, PROMPTS[::-1], seeds, STOP)
     for a, b in zip(found, together[::-1], strict=True):
         assert_same(a, b[::-1])
 
 
-def test_the_other_prompts_and_their_padding_do_not_matter(
-    llama: PreTrainedModel, together: list[list[Rollout]]
-) -> None:
+def test_other_prompts_do_not_change_completions(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
     for p, prompt in enumerate(PROMPTS):
         for g, seed in enumerate(seeds_of(4)[p]):
             (alone,) = sampled(engine(), llama, [prompt], [[seed]], STOP)
@@ -139,7 +137,7 @@ def test_the_other_prompts_and_their_padding_do_not_matter(
             assert_same(far, together[p][g : g + 1])
 
 
-def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
+def test_groups_of_different_sizes_decode_alike(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
     seeds = [group[: p + 1] for p, group in enumerate(seeds_of(4))]
     found = sampled(engine(batch_size=4), llama, PROMPTS, seeds, STOP)
     assert [len(group) for group in found] == [1, 2, 3, 4]
@@ -148,7 +146,7 @@ def test_groups_may_differ_in_size(llama: PreTrainedModel, together: list[list[R
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.1])  # finished rows never leave, leave in lots, leave at once
-def test_compaction_does_not_matter(
+def test_compaction_does_not_change_completions(
     llama: PreTrainedModel, together: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr(SharedPrefixDecoder, "compact_below", share)
@@ -179,7 +177,7 @@ def test_finished_rows_leave_the_batch(llama: PreTrainedModel, monkeypatch: pyte
     assert len(widths) == max(len(r.completion_ids) for r in rollouts) - 1
 
 
-def test_a_poll_that_raises_stops_between_two_tokens(llama: PreTrainedModel) -> None:
+def test_check_for_stop_raises_between_two_tokens(llama: PreTrainedModel) -> None:
     """As many questions as tokens, and whoever raises is heard at once."""
     asked: list[int] = []
 
@@ -199,7 +197,7 @@ def test_a_poll_that_raises_stops_between_two_tokens(llama: PreTrainedModel) -> 
     assert len(asked) == 4
 
 
-def test_a_longer_limit_only_continues(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
+def test_longer_limit_only_extends_completions(llama: PreTrainedModel, together: list[list[Rollout]]) -> None:
     longer = sampled(engine(max_completion_length=2 * LENGTH), llama, PROMPTS, seeds_of(4), STOP)
     for a, b in zip(longer, together, strict=True):
         assert [r.completion_ids[:LENGTH] for r in a] == [r.completion_ids for r in b]
@@ -213,7 +211,7 @@ def test_other_seeds_give_other_completions(llama: PreTrainedModel) -> None:
 # ---- where a completion ends ----
 
 
-def test_it_ends_with_its_first_stop_token_or_at_the_limit(together: list[list[Rollout]]) -> None:
+def test_completion_ends_at_its_first_stop_token_or_the_limit(together: list[list[Rollout]]) -> None:
     for rollout in (r for group in together for r in group):
         *inside, last = rollout.completion_ids
         assert not STOP & set(inside)
@@ -222,14 +220,14 @@ def test_it_ends_with_its_first_stop_token_or_at_the_limit(together: list[list[R
         assert len(rollout.completion_ids) == LENGTH or not rollout.truncated
 
 
-def test_a_limit_of_one_token(llama: PreTrainedModel) -> None:
+def test_limit_of_one_token_gives_one_token(llama: PreTrainedModel) -> None:
     everything = sampled(engine(max_completion_length=1), llama, PROMPTS, seeds_of(1), set(range(97)))
     nothing = sampled(engine(max_completion_length=1), llama, PROMPTS, seeds_of(1), {96})
     assert [[r.truncated for r in group] for group in everything] == [[False]] * 4
     assert {len(r.completion_ids) for group in nothing for r in group} == {1}
 
 
-def test_dropout_is_off_while_sampling_and_the_mode_is_kept(
+def test_sampling_disables_dropout_and_restores_the_mode(
     make_model: Callable[..., PreTrainedModel],
 ) -> None:
     model = make_model("llama", attention_dropout=0.5)

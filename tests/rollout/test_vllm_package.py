@@ -36,7 +36,7 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, *requ
     monkeypatch.syspath_prepend(folder)
 
 
-def test_it_is_missing(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_vllm_not_installed_raises(config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="this config needs the package `vllm`, which is not installed") as caught:
         check_config(config("rollout=vllm", "trainer.accelerator=cpu"))
@@ -52,7 +52,7 @@ def test_it_is_missing(config: Callable[..., Config], monkeypatch: pytest.Monkey
         ("1.4.0", ["transformers<5"], "does not work with this version of transformers", "transformers 5."),
     ],
 )
-def test_its_version_does_not_fit(
+def test_check_vllm_incompatible_version_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, requires: list[str], said: str, given: str
 ) -> None:
     installed(tmp_path, monkeypatch, version, *requires)
@@ -61,7 +61,7 @@ def test_its_version_does_not_fit(
     assert str(caught.value.value).startswith(given)
 
 
-def test_vllm_package_that_fits_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_vllm_compatible_version_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "vllm", raising=False)
     installed(tmp_path, monkeypatch, "0.32.1.dev3", "torch>=2", "transformers>=5", "numpy<0; python_version<'3'")
     module.check_vllm()
@@ -71,7 +71,7 @@ def test_vllm_package_that_fits_is_not_imported(tmp_path: Path, monkeypatch: pyt
         import_module("vllm")
 
 
-def test_the_servers_command() -> None:
+def test_server_command_has_fixed_and_user_options() -> None:
     words = serve.server_command(["r1:tiny", "--port", "8123", "--dtype", "bfloat16"])
     said = dict(zip(words[2::2], words[3::2], strict=False))
     assert said["--model"].endswith("assets/tiny")

@@ -67,7 +67,7 @@ def gaps(found: list[dict[str, Any]]) -> list[float]:
     return [row["train/logprob_gap"] for row in found if "train/logprob_gap" in row]
 
 
-def test_in_this_process(here: list[dict[str, Any]]) -> None:
+def test_vllm_in_process_logprobs_match_and_training_improves(here: list[dict[str, Any]]) -> None:
     assert len(gaps(here)) == 4
     assert max(gaps(here)) < 1e-5  # nats per token, in float32
     assert here[-1]["val/pass@1"] > here[0]["val/pass@1"]
@@ -78,18 +78,20 @@ def assert_same(found: list[dict[str, Any]], expected: list[dict[str, Any]]) -> 
         assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
 
 
-def test_the_server_samples_what_the_process_does(here: list[dict[str, Any]], server: None, tmp_path: Path) -> None:
+def test_vllm_server_gives_the_same_metrics_as_in_process(
+    here: list[dict[str, Any]], server: None, tmp_path: Path
+) -> None:
     assert_same(rows(tmp_path / "run", *THERE), here)
 
 
 @pytest.mark.parametrize("where", [HERE, THERE])
-def test_two_processes_sample_what_one_does(
+def test_two_ranks_give_the_same_metrics_as_one(
     here: list[dict[str, Any]], server: None, tmp_path: Path, where: list[str]
 ) -> None:
     assert_same(rows(tmp_path / "run", *where, *TWO), here)
 
 
-def test_the_next_batch_is_sampled_during_the_update(server: None, tmp_path: Path) -> None:
+def test_async_server_samples_with_weights_one_update_old(server: None, tmp_path: Path) -> None:
     ahead = [*THERE, "rollout.async_steps=1", "val.every=2"]
     found = rows(tmp_path / "run", *ahead)
     assert [row["train/weights_lag"] for row in found if "train/weights_lag" in row] == [0, 1, 1, 1]
@@ -97,12 +99,12 @@ def test_the_next_batch_is_sampled_during_the_update(server: None, tmp_path: Pat
     assert_same(rows(tmp_path / "two", *ahead, *TWO), found)
 
 
-def test_half_precision_is_logged_and_corrected(tmp_path: Path) -> None:
+def test_half_precision_mismatch_is_logged_and_bounded(tmp_path: Path) -> None:
     found = gaps(rows(tmp_path / "run", *HERE, "rollout.dtype=bfloat16", "stage.num_iterations=2"))
     assert all(1e-4 < gap < 0.05 for gap in found)
 
 
-def test_adapters_and_an_evaluation(tmp_path: Path) -> None:
+def test_lora_run_and_its_evaluation_agree(tmp_path: Path) -> None:
     found = rows(tmp_path / "lora", *HERE, "+model/lora=default")
     assert max(gaps(found)) < 1e-5
     (evaluated,) = rows(tmp_path / "eval", *HERE, "stage=eval", f"model.path={tmp_path / 'lora'}")

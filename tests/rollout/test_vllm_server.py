@@ -51,7 +51,7 @@ def made(running: Server, model: PreTrainedModel) -> VLLMServer:
     return found
 
 
-def test_completions_are_those_of_the_policy_at_every_version(running: Server, model: PreTrainedModel) -> None:
+def test_server_completions_equal_the_policys_at_each_version(running: Server, model: PreTrainedModel) -> None:
     made, embedded = (
         engine(f"{running.url}/v1"),
         Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0),
@@ -67,7 +67,9 @@ def test_completions_are_those_of_the_policy_at_every_version(running: Server, m
     assert not any(Path(file).exists() for file in running.files)
 
 
-def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel, tmp_path: Path) -> None:
+def test_weights_file_is_written_in_the_configured_folder(
+    running: Server, model: PreTrainedModel, tmp_path: Path
+) -> None:
     engine(running.url, folder=str(tmp_path)).update(model, 0)
     assert Path(running.files[0]).parent == tmp_path
     assert list(tmp_path.iterdir()) == []
@@ -76,9 +78,7 @@ def test_the_file_lies_where_it_is_said(running: Server, model: PreTrainedModel,
     assert (caught.value.key, caught.value.code) == ("rollout.folder", STORAGE)
 
 
-def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
-    running: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_host_fails_within_the_connect_timeout(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1.rollout.serving.vllm_client.CONNECT_TIMEOUT_S", 0.3)
 
     def late(handler: Any, body: dict[str, Any]) -> dict[str, Any]:
@@ -98,14 +98,14 @@ def test_a_host_that_is_not_there_is_not_waited_for_as_long_as_an_answer(
         assert time.monotonic() - started < 5
 
 
-def test_another_run_at_the_same_server_is_found_out(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
+def test_second_run_at_the_same_server_raises(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
     made.generate(PROMPTS, SEEDS, STOP)
     engine(running.url).update(model, 0)  # the same weights, even
     with pytest.raises(UserError, match="vLLM sampled with other weights"):
         made.generate(PROMPTS, SEEDS, STOP)
 
 
-def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made: VLLMServer) -> None:
+def test_weights_changed_during_a_completion_raises(running: Server, made: VLLMServer) -> None:
     def both(handler: Any, body: dict[str, Any]) -> Any:
         found = running.generate(handler, body)
         found["choices"][0]["weight_versions"].append({"version": "later", "start": 3, "end": 5})
@@ -117,13 +117,13 @@ def test_weights_that_change_in_the_middle_of_a_completion(running: Server, made
     assert caught.value.value == f"{made.engine_weights.version}, later"
 
 
-def test_a_server_that_does_not_load_what_it_is_sent(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
+def test_server_that_ignores_sent_weights_raises(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
     running.weighed.ignores_weights = True
     with pytest.raises(UserError, match="does not sample with them"):
         made.update(moved(model, 1), 1)
 
 
-def test_a_server_that_dies_in_the_middle(running: Server, made: VLLMServer) -> None:
+def test_server_death_during_rollout_raises(running: Server, made: VLLMServer) -> None:
     asked = threading.Event()
 
     def dying(handler: Any, body: dict[str, Any]) -> Any:
@@ -139,7 +139,7 @@ def test_a_server_that_dies_in_the_middle(running: Server, made: VLLMServer) -> 
     assert caught.value.code == 1
 
 
-def test_no_server_at_all() -> None:
+def test_no_server_raises_with_start_hint() -> None:
     with pytest.raises(UserError, match="does not answer /weight_info: ConnectionRefusedError") as caught:
         engine("http://127.0.0.1:9").check_server(None)  # type: ignore[arg-type]
     assert caught.value.hint.startswith("start it with: python -m r1.serve MODEL")
@@ -174,7 +174,9 @@ def test_no_server_at_all() -> None:
         (GENERATE, refuse(403, "Scale-out endpoints are disabled"), "with 403"),
     ],
 )  # fmt: skip
-def test_what_is_no_completion(running: Server, made: VLLMServer, path: str, answer: Any, said: str) -> None:
+def test_invalid_completion_raises_printable_message(
+    running: Server, made: VLLMServer, path: str, answer: Any, said: str
+) -> None:
     running.answers[path] = answer
     with pytest.raises(UserError) as caught:
         made.generate(PROMPTS, SEEDS, STOP)
@@ -191,7 +193,7 @@ def test_what_is_no_completion(running: Server, made: VLLMServer, path: str, ans
         ("/reset_prefix_cache", lambda handler, body: {"success": False}, "prefix cache of older weights"),
     ],
 )
-def test_a_server_that_was_not_started_for_this(
+def test_server_without_r1_extension_raises(
     running: Server, model: PreTrainedModel, path: str, answer: Any, said: str
 ) -> None:
     running.answers[path] = answer
@@ -199,7 +201,7 @@ def test_a_server_that_was_not_started_for_this(
         engine(running.url).update(model, 0)
 
 
-def test_a_server_with_another_model(running: Server, model: PreTrainedModel) -> None:
+def test_server_with_another_architecture_raises(running: Server, model: PreTrainedModel) -> None:
     running.criterion["hidden_size"] = 64
     with pytest.raises(UserError, match="the server has another model: its hidden_size differs") as caught:
         engine(running.url).check_server(model.config)
@@ -212,13 +214,13 @@ def test_a_server_with_another_model(running: Server, model: PreTrainedModel) ->
 @pytest.mark.parametrize(
     "url", ["", "127.0.0.1:8000", "ftp://a/b", "http://u:p@host", "http://h:99999", "http://h?x=1"]
 )
-def test_what_is_no_address(url: str) -> None:
+def test_invalid_url_raises(url: str) -> None:
     with pytest.raises(UserError, match="invalid server address") as caught:
         engine(url)
     assert caught.value.key == "rollout.url"
 
 
-def test_a_stop_is_heard_while_the_server_says_nothing(running: Server, made: VLLMServer) -> None:
+def test_stop_interrupts_a_silent_server(running: Server, made: VLLMServer) -> None:
     asked, over = threading.Event(), threading.Event()
 
     def silent(handler: Any, body: dict[str, Any]) -> Any:
@@ -237,7 +239,7 @@ def test_a_stop_is_heard_while_the_server_says_nothing(running: Server, made: VL
     over.set()
 
 
-def test_the_first_process_sends_for_all(running: Server, model: PreTrainedModel, monkeypatch: Any) -> None:
+def test_rank_zero_sends_the_weights_for_all_ranks(running: Server, model: PreTrainedModel, monkeypatch: Any) -> None:
     monkeypatch.setattr(RankGroup, "gather", lambda self, value: ["0123abcd" if value is None else value])
     second = engine(running.url)
     second.update(model, 3, RankGroup(RankInfo(rank=1, size=2)))

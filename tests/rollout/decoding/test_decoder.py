@@ -73,7 +73,7 @@ def assert_same(found: dict[Any, Tensor], expected: dict[Any, Tensor], atol: flo
 @pytest.mark.parametrize("shared_from", [0, 64])  # prompts are shared, prompts are copied
 @pytest.mark.parametrize("prompts", [EVEN, UNEVEN], ids=["even", "uneven"])
 @pytest.mark.parametrize("architecture", [*LEAN, *GENERAL])
-def test_they_give_the_same_log_probs(
+def test_decoders_give_the_same_log_probs(
     models: dict[str, PreTrainedModel],
     monkeypatch: pytest.MonkeyPatch,
     architecture: str,
@@ -92,7 +92,7 @@ def test_they_give_the_same_log_probs(
 
 @pytest.mark.parametrize("kind", [SharedPrefixDecoder, LlamaDecoder, GraphDecoder])
 @pytest.mark.parametrize("shared_from", [0, 64])
-def test_they_equal_whole_sequences(
+def test_decoders_equal_full_forward_without_cache(
     llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch, kind: Kind, shared_from: int
 ) -> None:
     """No cache at all: each row's tokens from the start."""
@@ -113,7 +113,7 @@ prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_
 
 @settings(max_examples=30, deadline=None)
 @given(prompts=prompts_of, data=st.data())
-def test_whatever_leaves_changes_nothing_for_the_rest(
+def test_dropped_rows_do_not_change_the_others(
     llama: PreTrainedModel, prompts: list[list[int]], data: st.DataObject
 ) -> None:
     sizes = data.draw(st.lists(st.integers(1, 4), min_size=len(prompts), max_size=len(prompts)))
@@ -132,7 +132,7 @@ def test_whatever_leaves_changes_nothing_for_the_rest(
 @pytest.mark.parametrize("capacity", [1, 3, 32])
 @pytest.mark.parametrize("shared_from", [0, 64])
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
-def test_long_completions_outgrow_their_buffers(
+def test_buffers_grow_with_long_completions(
     models: dict[str, PreTrainedModel],
     monkeypatch: pytest.MonkeyPatch,
     architecture: str,
@@ -152,7 +152,7 @@ def test_long_completions_outgrow_their_buffers(
         assert_same(decoded(made, model, UNEVEN, [2, 1, 1], leaving), expected, atol=3e-5)
 
 
-def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -> None:
+def test_prompts_at_the_sharing_threshold_decode_alike(llama: PreTrainedModel) -> None:
     for length in (SharedPrefixDecoder.shared_from - 1, SharedPrefixDecoder.shared_from):
         prompts = [[(3 * i) % 97 for i in range(length)], [4, 5]]
         expected = decoded(CachedDecoder, llama, prompts, [2, 2], [set(), {0}, {0}, set()])
@@ -163,7 +163,7 @@ def test_prompts_of_the_length_at_which_sharing_begins(llama: PreTrainedModel) -
         assert (made.state.copied_length == 0) == (length >= SharedPrefixDecoder.shared_from)
 
 
-def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_is_prefilled_once_per_group(llama: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     share_from(0, monkeypatch)
     made = SharedPrefixDecoder(llama)
     logits = made.start(UNEVEN, [5, 1, 2])
@@ -178,19 +178,19 @@ def test_a_prompt_is_read_once_for_its_group(llama: PreTrainedModel, monkeypatch
 
 
 @pytest.mark.parametrize("architecture", LEAN)
-def test_llama_and_its_like_are_served_by_the_lean_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
+def test_llama_like_models_use_the_llama_decoder(models: dict[str, PreTrainedModel], architecture: str) -> None:
     assert architecture in LLAMA_LIKE
     assert fastest_decoder(models[architecture]) is LlamaDecoder
 
 
-def test_a_rotation_that_depends_on_the_length_is_left_to_the_model(make_model: Make) -> None:
+def test_length_dependent_rope_uses_the_shared_prefix_decoder(make_model: Make) -> None:
     scaled = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
     assert fastest_decoder(make_model("llama", rope_parameters=scaled)) is SharedPrefixDecoder
     assert fastest_decoder(make_model("llama", rope_parameters=scaled | {"rope_type": "linear"})) is LlamaDecoder
 
 
 @pytest.mark.parametrize("architecture", GENERAL)
-def test_others_are_served_by_the_general_one(models: dict[str, PreTrainedModel], architecture: str) -> None:
+def test_other_models_use_the_shared_prefix_decoder(models: dict[str, PreTrainedModel], architecture: str) -> None:
     assert fastest_decoder(models[architecture]) is SharedPrefixDecoder
 
 
@@ -204,7 +204,7 @@ RELATIVES: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("architecture", "fields"), RELATIVES)
-def test_a_relative_of_llama_is_never_served_by_the_lean_one(
+def test_unlisted_llama_relatives_never_use_the_llama_decoder(
     make_model: Make, architecture: str, fields: dict[str, Any], dtype: torch.dtype
 ) -> None:
     """Near zero, where a new model's weights are, or in half precision, no probe tells the difference."""
@@ -218,27 +218,27 @@ def test_a_relative_of_llama_is_never_served_by_the_lean_one(
         assert_same(decoded(SharedPrefixDecoder, model, UNEVEN, [2, 1, 1], [set()] * 5), expected, atol=3e-5)
 
 
-def test_what_does_not_pack_is_served_by_transformers(make_model: Make) -> None:
+def test_models_that_do_not_pack_use_the_cached_decoder(make_model: Make) -> None:
     for model in (make_model("gemma2"), make_model("lfm2", layer_types=["conv", "full_attention"])):
         assert fastest_decoder(model) is None
         assert type(make_decoder(model, 8)) is CachedDecoder
 
 
-def test_an_output_layer_with_a_bias_is_served_by_transformers(make_model: Make) -> None:
+def test_output_layer_with_bias_uses_the_cached_decoder(make_model: Make) -> None:
     model = make_model("llama")
     model.lm_head.bias = nn.Parameter(torch.randn(97))
     assert type(make_decoder(model, 8)) is CachedDecoder
 
 
 @pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
-def test_beyond_its_window_a_model_is_served_by_transformers(make_model: Make, architecture: str) -> None:
+def test_sequences_beyond_the_sliding_window_use_the_cached_decoder(make_model: Make, architecture: str) -> None:
     fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
     model = make_model(architecture, sliding_window=12, **fields)
     assert type(make_decoder(model, 12)) in (LlamaDecoder, SharedPrefixDecoder)
     assert type(make_decoder(model, 13)) is CachedDecoder
 
 
-def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Make) -> None:
+def test_half_precision_and_autocast_use_the_llama_decoder(make_model: Make) -> None:
     assert fastest_decoder(make_model("llama").to(torch.bfloat16)) is LlamaDecoder
     model = make_model("llama", hidden_size=64)
     with torch.autocast("cpu", torch.bfloat16):
@@ -250,7 +250,7 @@ def test_half_precision_and_autocast_do_not_keep_a_model_from_it(make_model: Mak
 
 
 @pytest.mark.parametrize("targets", ["all-linear", ["q_proj", "down_proj"]])
-def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
+def test_lora_adapters_are_applied_in_decoding(make_model: Make, targets: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=targets).wrap(make_model("llama")).eval()
@@ -271,7 +271,7 @@ def test_adapters_are_asked_too(make_model: Make, targets: Any) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are recorded on a GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shared_from", [0, 64])
-def test_on_a_gpu_a_recorded_step_is_replayed(
+def test_cuda_graph_replay_equals_the_cached_decoder(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, shared_from: int, dtype: torch.dtype
 ) -> None:
     share_from(shared_from, monkeypatch)
@@ -290,7 +290,7 @@ def test_on_a_gpu_a_recorded_step_is_replayed(
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gemma3_text"])
-def test_the_engine_draws_the_same_tokens_through_each(
+def test_engine_samples_the_same_tokens_with_each_decoder(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str
 ) -> None:
     model = make_model(architecture)

@@ -31,7 +31,7 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 @pytest.mark.parametrize("rows", [1, 7, 64])
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_a_product_is_the_layers(shape: str, rows: int) -> None:
+def test_linear_fns_equal_the_linear_layer(shape: str, rows: int) -> None:
     weight, bias = random(*SHAPES[shape]), random(SHAPES[shape][0])
     states, residual = random(rows, SHAPES[shape][1]), random(rows, SHAPES[shape][0])
     before = residual.clone()
@@ -42,14 +42,14 @@ def test_a_product_is_the_layers(shape: str, rows: int) -> None:
     assert torch.equal(residual, before), "the residual stream is another's"
 
 
-def test_the_shapes_go_different_ways() -> None:
+def test_weight_size_selects_the_kernel() -> None:
     small, middle, large = (random(*shape) for shape in SHAPES.values())
     assert [by_onednn(weight) for weight in (small, middle, large)] == [False, True, True]
     assert prepack(middle).is_mkldnn
     assert prepack(large) is large, "no copy of a large one"
 
 
-def test_half_precision_and_autocast_are_left_alone() -> None:
+def test_half_precision_and_autocast_do_not_use_onednn() -> None:
     weight, states = random(*SHAPES["arranged"]), random(3, SHAPES["arranged"][1])
     half = weight.bfloat16()
     assert not by_onednn(half)
@@ -61,7 +61,7 @@ def test_half_precision_and_autocast_are_left_alone() -> None:
 
 @pytest.mark.parametrize(("copied_below", "per_layer"), [(2**22, 4), (0, 7)])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_a_new_decoder_has_the_new_weights(
+def test_new_decoder_packs_the_current_weights(
     make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str, copied_below: int, per_layer: int
 ) -> None:
     """What is arranged is a copy: of the weights as they are when a rollout begins. Large ones are no copies."""

@@ -48,7 +48,7 @@ def engine(**changes: Any) -> VLLM:
     return VLLM(**knobs | changes)
 
 
-def test_completions_are_those_of_the_policy_at_every_version(make_model: Make) -> None:
+def test_vllm_completions_equal_the_policys_at_each_version(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
     embedded = Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0)
     for step in range(3):
@@ -61,7 +61,7 @@ def test_completions_are_those_of_the_policy_at_every_version(make_model: Make) 
     assert llm.weighed.loads == 3
 
 
-def test_weights_are_sent_once_for_each_version(make_model: Make) -> None:
+def test_weights_are_sent_once_per_version(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
     for step in (0, 0, 1, 1, 1):
         made.update(model, step)
@@ -69,7 +69,7 @@ def test_weights_are_sent_once_for_each_version(make_model: Make) -> None:
     assert LLM.instances[0].calls == ["r1_load", "reset"] * 2
 
 
-def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
+def test_engine_args_start_from_random_weights(make_model: Make) -> None:
     made = engine(batch_size=7, max_model_len=64, enable_sleep_mode=True)
     made.update(make_model("llama"), 0)
     expected = {"load_format": "dummy", "skip_tokenizer_init": True, "dtype": "float32", "max_model_len": 64}
@@ -79,14 +79,14 @@ def test_it_knows_nothing_but_what_is_sent(make_model: Make) -> None:
     assert LLM.instances[0].settings["worker_extension_cls"] == "r1.rollout.serving.vllm_worker.WeightLoader"
 
 
-def test_nothing_is_left_to_defaults() -> None:
+def test_sampling_parameters_are_all_explicit() -> None:
     found = sampling_parameters(0.7, 5, 11, {3, 1})
     assert (found["temperature"], found["max_tokens"], found["seed"], found["stop_token_ids"]) == (0.7, 5, 11, [1, 3])
     assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
     assert (found["n"], found["logprobs"], found["ignore_eos"], found["detokenize"]) == (1, 0, True, False)
 
 
-def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) -> None:
+def test_probe_detects_weights_that_are_not_used(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
     made.update(model, 0)
     LLM.instances[0].weighed.ignores_weights = True
@@ -97,7 +97,7 @@ def test_weights_that_arrive_and_are_not_used_are_found_out(make_model: Make) ->
         made.generate(PROMPTS, SEEDS, STOP)
 
 
-def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
+def test_generate_with_foreign_version_raises(make_model: Make) -> None:
     made = engine()
     made.update(make_model("llama"), 4)
     LLM.instances[0].weighed.version = "0badcafe/4"
@@ -111,20 +111,20 @@ def test_another_version_is_an_error_and_no_bias(make_model: Make) -> None:
     assert made.engine_weights.version.endswith("/4")
 
 
-def test_two_runs_never_share_a_version(make_model: Make) -> None:
+def test_two_runs_have_different_versions(make_model: Make) -> None:
     one, other = engine(), engine()
     for made in (one, other):
         made.update(make_model("llama"), 0)
     assert one.engine_weights.version != other.engine_weights.version
 
 
-def test_weights_it_does_not_take(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rejected_weights_raise(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(WeightedModel, "load", lambda self, weights: {}["lm_head.weight"])
     with pytest.raises(UserError, match=r"vLLM does not take the policy's weights: KeyError: 'lm_head.weight'"):
         engine().update(make_model("llama"), 0)
 
 
-def test_it_does_not_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_raises_and_restores_global_state(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: LLM, model: str, **settings: Any) -> None:
         random.seed(0)
         torch.set_num_threads = None  # type: ignore[assignment]
@@ -139,7 +139,7 @@ def test_it_does_not_start(make_model: Make, monkeypatch: pytest.MonkeyPatch) ->
     assert torch.equal(torch.random.get_rng_state(), drawn)
 
 
-def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model: Make) -> None:
+def test_stop_between_steps_aborts_all_requests(make_model: Make) -> None:
     made, asked = engine(), []
 
     def poll() -> None:
@@ -155,7 +155,7 @@ def test_a_stop_is_heard_between_two_steps_and_leaves_nothing_behind(make_model:
     assert not inside.has_unfinished_requests()
 
 
-def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sleep_mode_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = VLLM.engine_args
     monkeypatch.setattr(VLLM, "engine_args", lambda *a: settings(*a) | {"enable_sleep_mode": True})  # as on a GPU
     model, made = make_model("llama"), engine(enable_sleep_mode=True)
@@ -169,7 +169,7 @@ def test_it_sleeps_between_rollouts(make_model: Make, monkeypatch: pytest.Monkey
     assert LLM.instances[0].calls == [*sent, "sleep 1", "wake", "sleep 1", "wake", *sent, "sleep 1", "shutdown"]
 
 
-def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
+def test_engine_copies_share_the_llm_and_its_weights(make_model: Make) -> None:
     """``stage=distill_direct`` asks for questions with another temperature and another length."""
     made = engine()
     asking = copy.copy(made)
@@ -182,14 +182,14 @@ def test_copies_of_the_engine_share_what_it_holds(make_model: Make) -> None:
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_weights_are_those_of_a_checkpoint(make_model: Make, tied: bool) -> None:
+def test_checkpoint_weights_equal_the_state_dict(make_model: Make, tied: bool) -> None:
     model = make_model("llama", tie_word_embeddings=tied)
     found = dict(checkpoint_weights(model))
     assert ("lm_head.weight" in found) is not tied
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.items())
 
 
-def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
+def test_checkpoint_weights_merge_lora(make_model: Make) -> None:
     wrapped: Any = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
@@ -204,9 +204,7 @@ def test_adapters_are_added_to_what_they_adapt(make_model: Make) -> None:
     assert any(not torch.equal(value, before.get(name, value)) or name not in before for name, value in found.items())
 
 
-def test_grpo_does_not_take_its_log_probs_for_the_trainers(
-    stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_grpo_recomputes_logps_of_inexact_engines(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (VLLM.logprobs_match_trainer, Transformers.logprobs_match_trainer) == (False, True)
     once, twice = stage("stage=grpo"), stage("stage=grpo", "stage.num_iterations=2")
     assert once.collector.collect(0).old_logps is not None
