@@ -16,7 +16,7 @@ import matplotlib
 
 from examples.claims.claims import LANGUAGE, PASS, THINKING
 from examples.claims.effect import Runs, curve
-from examples.claims.findings import finished, manifest_of
+from examples.claims.findings import finished_runs, read_manifest
 from r1.core.statistics import mean_over_seeds
 
 HERE = Path(__file__).parent
@@ -59,7 +59,7 @@ FIGURES: dict[str, Callable[[Runs], None]] = {"claims_rl.svg": learning, "claims
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("record", type=Path, help="the pipeline's folder")
-    runs = finished(manifest_of(parser.parse_args().record))
+    runs = finished_runs(read_manifest(parser.parse_args().record))
     for name, draw in FIGURES.items():
         draw(runs)
         pyplot.savefig(HERE / name, metadata={"Date": None})

@@ -22,7 +22,7 @@ from r1.experiment.report.gather import gather
 from r1.experiment.report.sweep.analysis import Analysis, analyse
 from r1.experiment.report.sweep.conclusions import markdown
 from r1.experiment.report.sweep.effects import Response, order
-from r1.experiment.report.sweep.points import labels, shown
+from r1.experiment.report.sweep.points import labels, value_text
 
 BLUE, GREY = "#2b6cb0", "#8a9099"
 WIDTH, HEIGHT, MAX_CELLS = 3.4, 2.9, 100  # inches of a panel; points of a map
@@ -35,19 +35,23 @@ from matplotlib.axes import Axes  # noqa: E402
 
 def curve(axis: Axes, found: Analysis, made: Response) -> None:
     """The metric over one parameter."""
-    places = [shown(value) for value in order([trial.values[made.name] for trial in found.trials])]
+    places = [value_text(value) for value in order([trial.values[made.name] for trial in found.trials])]
     ordinal = made.scale == "ordinal"
     at = {place: float(i) for i, place in enumerate(places)}
-    dots = [(trial.values[made.name], trial.figure.value) for trial in found.trials if trial.counts and trial.figure]
-    xs = [at[shown(value)] if ordinal else float(value or 0) for value, _ in dots]
+    dots = [
+        (trial.values[made.name], trial.estimate.value) for trial in found.trials if trial.is_counted and trial.estimate
+    ]
+    xs = [at[value_text(value)] if ordinal else float(value or 0) for value, _ in dots]
     axis.plot(xs, [y for _, y in dots], "o", color=GREY, alpha=0.5, markersize=3, markeredgewidth=0)
-    x = [at[str(level.place)] if ordinal else float(level.place) for level in made.levels]
-    axis.plot(x, [level.figure.value for level in made.levels], "o-", color=BLUE, linewidth=1.6, markersize=4.5)
+    x = [at[str(level.x)] if ordinal else float(level.x) for level in made.levels]
+    axis.plot(x, [level.estimate.value for level in made.levels], "o-", color=BLUE, linewidth=1.6, markersize=4.5)
     known = [
-        (xi, lv.figure.low, lv.figure.high) for xi, lv in zip(x, made.levels, strict=True) if lv.figure.low is not None
+        (xi, lv.estimate.low, lv.estimate.high)
+        for xi, lv in zip(x, made.levels, strict=True)
+        if lv.estimate.low is not None
     ]
     axis.vlines(*zip(*known, strict=True), color=BLUE, linewidth=1.6) if known else None
-    axis.set(xlabel=made.name, ylabel=found.asked.metric, xscale="log" if made.scale == "log" else "linear")
+    axis.set(xlabel=made.name, ylabel=found.info.metric, xscale="log" if made.scale == "log" else "linear")
     if ordinal or not made.binned:
         axis.set_xticks(x, [level.label for level in made.levels])
         axis.minorticks_off()
@@ -57,7 +61,7 @@ def curve(axis: Axes, found: Analysis, made: Response) -> None:
 def grid(axis: Axes, found: Analysis) -> None:
     """The mean of every point of two parameters; the best one framed."""
     columns, rows = (order([point.values[name] for point in found.points]) for name in found.names)
-    means = {tuple(point.values.values()): point.figure.value for point in found.points if point.figure}
+    means = {tuple(point.values.values()): point.estimate.value for point in found.points if point.estimate}
     cells = [[means.get((column, row), float("nan")) for column in columns] for row in rows]
     image = axis.imshow(cells, cmap="viridis", aspect="auto", origin="lower")
     for (column, row), mean in means.items():
@@ -72,9 +76,9 @@ def grid(axis: Axes, found: Analysis) -> None:
             pyplot.Rectangle((left, bottom), 1, 1, fill=False, edgecolor="#d2691e", linewidth=2, clip_on=False)
         )
     short = labels(found.names)
-    axis.set(xlabel=short[found.names[0]], ylabel=short[found.names[1]], title=f"mean {found.asked.metric}")
-    axis.set_xticks(range(len(columns)), list(map(shown, columns)))
-    axis.set_yticks(range(len(rows)), list(map(shown, rows)))
+    axis.set(xlabel=short[found.names[0]], ylabel=short[found.names[1]], title=f"mean {found.info.metric}")
+    axis.set_xticks(range(len(columns)), list(map(value_text, columns)))
+    axis.set_yticks(range(len(rows)), list(map(value_text, rows)))
 
 
 def draw(found: Analysis, file: Path) -> None:

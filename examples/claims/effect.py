@@ -110,23 +110,23 @@ class Measured:
         return UNDECIDED if self.value is None else verdict(self.value, self.effect)
 
 
-def measured(effect: Effect, runs: Runs) -> Measured:
+def measure(effect: Effect, runs: Runs) -> Measured:
     """An effect over the seeds under which all runs that it reads have finished."""
     sides = [_by_seed(reading, runs) for reading in effect.readings]
     seeds = [seed for seed in sides[0] if all(seed in side for side in sides)]
     values = [sides[0][seed] if len(sides) == 1 else effect.by(*(side[seed] for side in sides)) for seed in seeds]
-    return Measured(effect, figure(values), tuple(figure(list(side.values())) for side in sides))
+    return Measured(effect, over_seeds(values), tuple(over_seeds(list(side.values())) for side in sides))
 
 
-def reading(of: Reading, runs: Runs) -> Estimate | None:
-    return figure(list(_by_seed(of, runs).values()))
+def measure_reading(of: Reading, runs: Runs) -> Estimate | None:
+    return over_seeds(list(_by_seed(of, runs).values()))
 
 
 def _by_seed(of: Reading, runs: Runs) -> dict[Any, float]:
     return {seed: of(run) for seed, run in runs.get(of.step, {}).items()}
 
 
-def figure(values: Sequence[float]) -> Estimate | None:
+def over_seeds(values: Sequence[float]) -> Estimate | None:
     """The mean over seeds with its 95 % interval (Student's t); one seed has none, and decides nothing."""
     return mean_over_seeds(values) if values else None
 
@@ -144,7 +144,7 @@ def verdict(value: Estimate, effect: Effect) -> str:
     return REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
 
 
-def overall(found: Sequence[Measured]) -> str:
+def overall_outcome(found: Sequence[Measured]) -> str:
     """The verdict on a claim: reproduced if each of its deciding effects is, not reproduced if one of them is not."""
     verdicts = {one.verdict for one in found if one.effect.decides}
     return NOT_REPRODUCED if NOT_REPRODUCED in verdicts else REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from examples.claims.claims import CLAIMS, Claim
-from examples.claims.effect import UNDECIDED, Measured, Runs, measured, overall
+from examples.claims.effect import UNDECIDED, Measured, Runs, measure, overall_outcome
 from r1.core.runs import read_run
 
 Record = dict[str, Any]  # a pipeline's manifest
-THERE = ("finished", "cached")
+AVAILABLE = ("finished", "cached")
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,28 @@ class Finding:
     commands: list[str]
 
 
-def findings(manifest: Record, runs: Runs) -> list[Finding]:
+def find_all(manifest: Record, runs: Runs) -> list[Finding]:
     return [_finding(number, claim, manifest["steps"], runs) for number, claim in enumerate(CLAIMS, 1)]
 
 
-def manifest_of(folder: Path) -> Record:
+def read_manifest(folder: Path) -> Record:
     """What a pipeline's folder says of itself."""
     held: Record = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return held
 
 
-def finished(manifest: Record) -> Runs:
+def finished_runs(manifest: Record) -> Runs:
     """step -> seed -> its run, of the steps that have finished."""
     found: dict[str, dict[Any, Any]] = {}
     for step in manifest["steps"]:
-        if step["status"] in THERE:
+        if step["status"] in AVAILABLE:
             found.setdefault(step["name"], {})[step["seed"]] = read_run(step["path"])
     return found
 
 
 def _finding(number: int, claim: Claim, steps: Sequence[Record], runs: Runs) -> Finding:
-    found = [measured(effect, runs) for effect in claim.effects]
-    return Finding(number, claim, overall(found), found, _missing(claim, steps, runs), _commands(claim, steps))
+    found = [measure(effect, runs) for effect in claim.effects]
+    return Finding(number, claim, overall_outcome(found), found, _missing(claim, steps, runs), _commands(claim, steps))
 
 
 def _missing(claim: Claim, steps: Sequence[Record], runs: Runs) -> list[str]:
@@ -65,7 +65,7 @@ def _missing(claim: Claim, steps: Sequence[Record], runs: Runs) -> list[str]:
     lines += [
         f"{step['name']}[{step['seed']}]: {step['status']}" + (f", {step['error']}" if step["error"] else "")
         for step in steps
-        if step["name"] in claim.steps and step["status"] not in THERE
+        if step["name"] in claim.steps and step["status"] not in AVAILABLE
     ]
     if not lines and any(len(runs[name]) < 2 for name in claim.steps):
         lines.append("one seed has no interval")

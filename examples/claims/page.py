@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from examples.claims.claims import Curves, Dots
-from examples.claims.effect import Runs, reading
-from examples.claims.findings import Finding, counts, findings, finished, manifest_of
-from examples.claims.summary import bound, markdown, ours, plain, stamp, text
+from examples.claims.effect import Runs, measure_reading
+from examples.claims.findings import Finding, counts, find_all, finished_runs, read_manifest
+from examples.claims.summary import as_json, claimed_bound, effect_text, estimate_text, markdown, stamp
 from r1.core.files import write_atomic
 from r1.core.runs import RunRecord
 from r1.experiment.report.curves import by_metric, series
 from r1.experiment.report.html import html
-from r1.experiment.report.samples import read
+from r1.experiment.report.samples import read_samples
 
 POINTS = 300  # of one curve
 SHOWN = 3  # questions with their completions, of each run
@@ -22,9 +22,9 @@ SHOWN = 3  # questions with their completions, of each run
 
 def page(folder: Path) -> Path:
     """Write ``claims.html``, ``claims.json`` and ``claims.md`` into a pipeline's record; returns the first."""
-    manifest = manifest_of(folder)
-    runs = finished(manifest)
-    found = findings(manifest, runs)
+    manifest = read_manifest(folder)
+    runs = finished_runs(manifest)
+    found = find_all(manifest, runs)
     made = html(
         Path(__file__).parent,
         [drawing(finding, runs) for finding in found],
@@ -33,11 +33,11 @@ def page(folder: Path) -> Path:
         stamp=(stamped := stamp(manifest, runs)),
         command=manifest["command"],
         completions={finding.number: completions(finding, runs) for finding in found},
-        text=text,
-        ours=ours,
-        bound=bound,
+        text=estimate_text,
+        ours=effect_text,
+        bound=claimed_bound,
     )
-    summary = json.dumps(plain(found, manifest), indent=2, ensure_ascii=False) + "\n"
+    summary = json.dumps(as_json(found, manifest), indent=2, ensure_ascii=False) + "\n"
     for name, held in (
         ("claims.json", summary),
         ("claims.md", markdown(found, manifest["command"], stamped)),
@@ -64,7 +64,7 @@ def _curves(plot: Curves, runs: Runs) -> dict[str, Any]:
 
 
 def _dots(plot: Dots, runs: Runs) -> dict[str, Any]:
-    values = [(i, name, reading(of, runs)) for i, (name, of) in enumerate(plot.dots.items())]
+    values = [(i, name, measure_reading(of, runs)) for i, (name, of) in enumerate(plot.dots.items())]
     rows = [{"i": i, "name": name, "value": e.value, "low": e.low, "high": e.high} for i, name, e in values if e]
     return {"title": plot.title, "rows": rows}
 
@@ -76,7 +76,7 @@ def completions(finding: Finding, runs: Runs) -> dict[str, list[dict[str, Any]]]
 
 
 def _pairs(run: RunRecord) -> list[dict[str, Any]]:
-    rows = [row for row in read(run) if row["split"] == "val" and "completion" in row]
+    rows = [row for row in read_samples(run) if row["split"] == "val" and "completion" in row]
     ends = sorted({row["step"] for row in rows})[:: max(1, len({row["step"] for row in rows}) - 1)]
     firsts = [{row["prompt"]: row for row in reversed(rows) if row["step"] == end} for end in ends]
     prompts = sorted(set.intersection(*map(set, firsts))) if firsts else []

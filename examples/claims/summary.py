@@ -12,18 +12,18 @@ from r1.core.console import format_duration
 from r1.core.statistics import Estimate
 
 
-def text(value: Estimate | None) -> str:
+def estimate_text(value: Estimate | None) -> str:
     """``0.905 (0.882 to 0.923)``."""
     return f"{value.text} ({value.interval or 'one seed'})" if value else "not measured"
 
 
-def ours(one: Measured) -> str:
+def effect_text(one: Measured) -> str:
     """An effect with its figures; of two that are compared, each with its interval."""
-    sides = [text(side) for side in one.sides] if len(one.sides) > 1 and one.value else []
-    return f"{one.effect.what}: {text(one.value)}" + (f"; {' against '.join(sides)}" if sides else "")
+    sides = [estimate_text(side) for side in one.sides] if len(one.sides) > 1 and one.value else []
+    return f"{one.effect.what}: {estimate_text(one.value)}" + (f"; {' against '.join(sides)}" if sides else "")
 
 
-def bound(one: Measured) -> str:
+def claimed_bound(one: Measured) -> str:
     """What the claim asks of an effect."""
     effect = one.effect
     if effect.above is not None:
@@ -44,15 +44,16 @@ def stamp(manifest: Record, runs: Runs) -> str:
 
 
 def markdown(found: Sequence[Finding], command: str, stamped: str) -> str:
-    rows = [
-        f"| {f.number} | {f.claim.statement} | {f.claim.paper} | {'<br>'.join(map(ours, f.measured))} | {f.verdict} |"
-        for f in found
-    ]
+    rows = []
+    for finding in found:
+        effects = "<br>".join(map(effect_text, finding.measured))
+        cells = (str(finding.number), finding.claim.statement, finding.claim.paper, effects, finding.verdict)
+        rows.append(f"| {' | '.join(cells)} |")
     head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
     return "\n".join([f"    {command}", "", stamped, "", *head, *rows]) + "\n"
 
 
-def plain(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:
+def as_json(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:
     """What claims.json holds."""
     return {
         "command": manifest["command"],

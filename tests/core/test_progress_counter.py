@@ -38,3 +38,4 @@ def test_progress_in_a_terminal_is_one_moving_line(monkeypatch: pytest.MonkeyPat
     assert "asking" in text
     assert "5/9" in text
     assert "a [model]" in text
+    assert sent.getvalue().endswith("\x1b[1A\x1b[2K")  # up, and cleared

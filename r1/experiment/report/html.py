@@ -1,8 +1,8 @@
-"""From a template to one HTML file with its style, its scripts and its data inside, that opens from disk.
+"""One HTML file from a template, with its style, scripts and data inside, that opens from disk.
 
-Whatever comes from a record is hostile text: the template escapes it, the data block cannot be left (no ``<`` in it),
-the pages' scripts only ever set text, and a policy names the hashes of the only scripts that may run and forbids the
-network. Curves are drawn by Observable Plot, which is in vendor/ with the d3 that it needs.
+Text from a record is untrusted: the template escapes it, the data block has no ``<`` to end it with, and the pages'
+scripts only set text. A content security policy allows these scripts by their hashes and forbids the network.
+Curves are drawn by Observable Plot, which is in vendor/ with the d3 that it needs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ SCRIPTS = ("vendor/d3.min.js", "vendor/plot.umd.min.js", "plots.js")  # of every
 
 
 def html(folder: Path, data: Any, scripts: Sequence[str] = (), **values: Any) -> str:
-    """Render ``page.html`` of a folder, with ``page.js`` beside it.
+    """Render ``page.html`` of a folder, with its ``page.js``.
 
     Args:
-        data: what the page's script reads, as JSON.
-        scripts: further ones of the folder, which come before that.
-        values: what the template reads.
+        data: for the page's script, as JSON.
+        scripts: further scripts of the folder, before ``page.js``.
+        values: for the template.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -1,4 +1,4 @@
-"""The report's page: what of the records it shows, with less detail where it would be too large otherwise."""
+"""The report's page as HTML, with less detail where it would be too large otherwise."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from r1.core.metrics import meaning, metric_named
 from r1.core.provenance import flatten
 from r1.core.runs import RunRecord
 from r1.experiment.report.curves import charts, stacks
-from r1.experiment.report.gather import CollectedRuns, Node
+from r1.experiment.report.gather import CollectedRuns, LineageNode
 from r1.experiment.report.html import HERE, html
 from r1.experiment.report.samples import samples
 from r1.experiment.report.sweep.analysis import Analysis, analyse
-from r1.experiment.report.sweep.section import drawing, section
+from r1.experiment.report.sweep.section import plot_data, section_data
 from r1.experiment.report.variants import SeedGroup, variants
 
 MAX_BYTES = 3_000_000
@@ -22,19 +22,19 @@ POINTS, CHARS = 40_000, 1_000_000  # curve points and characters of completions
 ROW_PX, ARC_PX = 36, 10  # of the lineage graph
 
 
-def page(found: CollectedRuns) -> str:
+def page(collected: CollectedRuns) -> str:
     """The HTML; with less detail where it would be too large otherwise."""
-    made = variants(found.runs, found.names)
-    sweep = None if found.names else analyse(found.runs, found.folder)
+    groups = variants(collected.runs, collected.names)
+    sweep = None if collected.names else analyse(collected.runs, collected.folder)
     for share in (1, 4, 16):
-        text = _render(found, made, sweep, share)
+        text = _render(collected, groups, sweep, share)
         if len(text.encode()) < MAX_BYTES:
             break
     return text
 
 
-def _render(found: CollectedRuns, made: Sequence[SeedGroup], sweep: Analysis | None, share: int) -> str:
-    drawn, rows = made[:MAX_DRAWN], made[: MAX_ROWS // share]
+def _render(collected: CollectedRuns, groups: Sequence[SeedGroup], sweep: Analysis | None, share: int) -> str:
+    drawn, rows = groups[:MAX_DRAWN], groups[: MAX_ROWS // share]
     shown, total = samples(drawn, CHARS // share)
     data = {
         "names": [variant.name for variant in drawn],
@@ -42,34 +42,34 @@ def _render(found: CollectedRuns, made: Sequence[SeedGroup], sweep: Analysis | N
         "stacks": stacks(drawn[:MAX_STACKS], POINTS // share // 4),
         "samples": shown,
         "ranking": ranking(drawn),
-        "sweep": drawing(sweep) if sweep else None,
+        "sweep": plot_data(sweep) if sweep else None,
     }
     runs = [run for variant in rows for run in variant.runs][: MAX_ROWS // share]
     return html(
         HERE,
         data,
         ["sweep/sweep.js"] if sweep else [],
-        found=found,
-        sweep=section(sweep, MAX_ROWS // share) if sweep else None,
+        collected=collected,
+        sweep=section_data(sweep, MAX_ROWS // share) if sweep else None,
         variants=rows,
         drawn=drawn,
-        columns=_columns(made),
-        tiles=_tiles(made),
+        columns=_columns(groups),
+        tiles=_tiles(groups),
         runs=runs,
-        total_runs=len(found.runs),
-        total_variants=len(made),
+        total_runs=len(collected.runs),
+        total_variants=len(groups),
         num_samples=(len(shown), total),
-        graph=graph(found.nodes),
-        environment=facts(found.runs),
-        config=_yaml(found.runs[0]) if len(found.runs) == 1 else "",
+        graph=lineage_layout(collected.nodes),
+        environment=environment_facts(collected.runs),
+        config=_yaml(collected.runs[0]) if len(collected.runs) == 1 else "",
         differing=sorted({key for variant in rows for key in variant.differing}),
         meaning=meaning,
-        about=about,
+        describe=describe,
         has_curves=bool(curves),
     )
 
 
-def about(run: RunRecord) -> str:
+def describe(run: RunRecord) -> str:
     """``grpo on arithmetic from r1:tiny``: stage, data and model of a run."""
     config = run.config
     stage, data = (str(config.get(part, {}).get("_target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
@@ -77,33 +77,29 @@ def about(run: RunRecord) -> str:
     return f"{stage.rpartition('.')[2]} on {data.rpartition('.')[2]} from {model}"
 
 
-def ranking(made: Sequence[SeedGroup]) -> list[dict[str, Any]]:
+def ranking(groups: Sequence[SeedGroup]) -> list[dict[str, Any]]:
     """The final pass@1 of each variant."""
-    figures = [
-        (i, variant.name, variant.final["val/pass@1"])
-        for i, variant in enumerate(made)
-        if "val/pass@1" in variant.final
-    ]
     return [
-        {"i": i, "name": name, "value": figure.value, "low": figure.low, "high": figure.high}
-        for i, name, figure in figures
+        {"i": i, "name": group.name, "value": estimate.value, "low": estimate.low, "high": estimate.high}
+        for i, group in enumerate(groups)
+        if (estimate := group.final.get("val/pass@1"))
     ]
 
 
-def _columns(made: Sequence[SeedGroup]) -> list[str]:
-    """The final figures in the order they are looked at, each once."""
+def _columns(groups: Sequence[SeedGroup]) -> list[str]:
+    """The metrics of all groups, in display order, without duplicates."""
     names: dict[str, None] = {}
-    for variant in made:
+    for variant in groups:
         names |= dict.fromkeys(variant.final or variant.start)
     return list(names)
 
 
-def _tiles(made: Sequence[SeedGroup]) -> list[str]:
-    """The few figures of a single variant that are shown large."""
-    if len(made) != 1:
+def _tiles(groups: Sequence[SeedGroup]) -> list[str]:
+    """The metrics of a single group that are shown large."""
+    if len(groups) != 1:
         return []
     # of maj@k, the one family among them, the last k
-    tiles = {metric.name: name for name in made[0].final if (metric := metric_named(name)).tile}
+    tiles = {metric.name: name for name in groups[0].final if (metric := metric_named(name)).tile}
     return list(tiles.values())
 
 
@@ -113,12 +109,12 @@ def _yaml(run: RunRecord) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(run.config))
 
 
-def facts(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
-    """Environment and origin: fact -> its different values over all runs."""
+def environment_facts(runs: Sequence[RunRecord]) -> dict[str, list[str]]:
+    """Environment and origin: fact -> its distinct values over all runs."""
     keys = ("git", "code", "data", "packages", "hardware")
-    held = [flatten({key: run.manifest.get(key) for key in keys}) | {"code.diff": _diff(run)} for run in runs]
-    names = {name: None for facts in held for name in facts}
-    return {name: list(dict.fromkeys(str(facts.get(name, "-")) for facts in held)) for name in names}
+    by_run = [flatten({key: run.manifest.get(key) for key in keys}) | {"code.diff": _diff(run)} for run in runs]
+    names = {name: None for facts in by_run for name in facts}
+    return {name: list(dict.fromkeys(str(facts.get(name, "-")) for facts in by_run)) for name in names}
 
 
 def _diff(run: RunRecord) -> str:
@@ -127,20 +123,20 @@ def _diff(run: RunRecord) -> str:
     return f"{size} bytes: the run's code is not its commit's" if size else "empty: the code is the commit's"
 
 
-def graph(nodes: Sequence[Node]) -> dict[str, Any]:
+def lineage_layout(nodes: Sequence[LineageNode]) -> dict[str, Any]:
     """The lineage as a list with an arc from every node to those that need it, in pixels."""
-    places = {node.name: i for i, node in enumerate(nodes)}
+    rows = {node.name: i for i, node in enumerate(nodes)}
     arcs, widest = [], 0
     for node in nodes:
         for need in node.needs:
-            a, b = places[need], places[node.name]
+            a, b = rows[need], rows[node.name]
             reach = ARC_PX + min(ARC_PX * abs(b - a), 6 * ARC_PX)
             widest = max(widest, reach)
-            arcs.append((_middle(a), _middle(b), reach))
+            arcs.append((_row_centre(a), _row_centre(b), reach))
     paths = [f"M{widest},{a} C{widest - reach},{a} {widest - reach},{b} {widest},{b}" for a, b, reach in arcs]
     return {"nodes": nodes, "paths": paths, "width": widest + 8, "height": ROW_PX * len(nodes), "row": ROW_PX,
-            "dots": [(widest, _middle(i), node.status) for i, node in enumerate(nodes)]}  # fmt: skip
+            "dots": [(widest, _row_centre(i), node.status) for i, node in enumerate(nodes)]}  # fmt: skip
 
 
-def _middle(row: int) -> int:
+def _row_centre(row: int) -> int:
     return row * ROW_PX + ROW_PX // 2

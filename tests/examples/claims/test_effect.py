@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from examples.claims.effect import Effect, Mean, Measured, MetricAt, StepsTo, figure, measured, overall, verdict
+from examples.claims.effect import (
+    Effect,
+    Mean,
+    Measured,
+    MetricAt,
+    StepsTo,
+    measure,
+    over_seeds,
+    overall_outcome,
+    verdict,
+)
 from r1.core.runs import RunRecord
 from r1.core.statistics import Estimate
 
@@ -61,20 +71,20 @@ def test_effects_are_worked_out_within_each_seed() -> None:
         "a": {seed: run(final=value) for seed, value in enumerate((0.2, 0.5, 0.9, 0.7))},
         "b": {seed: run(final=value) for seed, value in enumerate((0.1, 0.3, 0.6))},
     }
-    one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), runs)
+    one = measure(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), runs)
     assert one.value is not None
     assert one.value.value == pytest.approx(0.2)
     assert one.value.high == pytest.approx(0.2 + 4.3026527 * 0.1 / 3**0.5)
     assert (one.value.n, [side.n for side in one.sides if side], one.verdict) == (3, [4, 3], "undecided")
-    ratio = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), operator.truediv), runs)
+    ratio = measure(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), operator.truediv), runs)
     assert ratio.value is not None
     assert ratio.value.value == pytest.approx((2 + 5 / 3 + 1.5) / 3)
 
 
 def test_what_is_not_there_is_undecided() -> None:
-    one = measured(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), {"a": {0: run()}})
+    one = measure(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), {"a": {0: run()}})
     assert (one.value, one.sides[1], one.verdict) == (None, None, "undecided")
-    assert figure([0.5]) == Estimate(0.5, None, None, 1)
+    assert over_seeds([0.5]) == Estimate(0.5, None, None, 1)
 
 
 @pytest.mark.parametrize(
@@ -90,5 +100,5 @@ def test_a_claim_needs_all_that_decides_it(intervals: list[tuple[float, float]],
     deciding = Effect("x", MetricAt("a", "m"), above=0.0)
     reported = Measured(Effect("y", MetricAt("a", "m")), Estimate(-1.0, -1.1, -0.9, 5), ())
     held = [Measured(deciding, Estimate(0.0, low, high, 5), ()) for low, high in intervals]
-    assert overall([*held, reported]) == found
-    assert overall([reported]) == "undecided"
+    assert overall_outcome([*held, reported]) == found
+    assert overall_outcome([reported]) == "undecided"

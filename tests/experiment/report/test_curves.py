@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from r1.experiment.report.curves import by_metric, charts, series, stacks
 from r1.experiment.report.gather import gather
-from r1.experiment.report.samples import MAX_TEXT, read, samples, thinned
+from r1.experiment.report.samples import MAX_TEXT, read_samples, samples, thin_out
 from r1.experiment.report.variants import variants
 
 MakeRecord = Callable[..., Path]
@@ -62,13 +62,13 @@ def test_charts_of_two_variants(record: MakeRecord, tmp_path: Path) -> None:
 
 def test_samples_are_thinned_evenly_and_keep_the_last() -> None:
     rows = [{"step": i, "text": "x" * 100} for i in range(100)]
-    kept = thinned(rows, 2000)
+    kept = thin_out(rows, 2000)
     assert kept[0] == rows[0]
     assert kept[-1] == rows[-1]
     assert sum(len(str(row)) for row in kept[:-1]) <= 2000
     assert len(kept) > 10
-    assert thinned(rows, 10**6) == rows
-    assert thinned([], 10) == []
+    assert thin_out(rows, 10**6) == rows
+    assert thin_out([], 10) == []
 
 
 def test_long_and_strange_samples(record: MakeRecord) -> None:
@@ -76,7 +76,7 @@ def test_long_and_strange_samples(record: MakeRecord) -> None:
         "a", samples=[{"step": 0, "completion": "x" * 10_000, "advantage": math.nan, "rewards": {"a": math.nan}}]
     )
     runs = gather([str(folder)]).runs
-    (row,) = read(runs[0])
+    (row,) = read_samples(runs[0])
     assert row["completion"] == "x" * MAX_TEXT + "\n[2000 more characters]"
     assert row["rewards"] == {}
     assert row.get("advantage") is None

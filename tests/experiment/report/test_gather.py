@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from r1.core.errors import UserError
-from r1.experiment.report.gather import Node, gather, ordered
+from r1.experiment.report.gather import LineageNode, gather, topological_order
 
 MakeRecord = Callable[..., Path]
 
@@ -72,9 +72,9 @@ def test_the_steps_of_a_pipeline(record: MakeRecord, tmp_path: Path) -> None:
     (tmp_path / "pipe" / "manifest.json").write_text(json.dumps({"steps": steps}))
     found = gather([str(tmp_path / "pipe")])
     assert found.nodes == [
-        Node("cold", "cached", [], figures["final"]),
-        Node("later[1]", "waiting", [], {}),
-        Node("rl[1]", "finished", ["cold"], {}, 3.0),
+        LineageNode("cold", "cached", [], figures["final"]),
+        LineageNode("later[1]", "waiting", [], {}),
+        LineageNode("rl[1]", "finished", ["cold"], {}, 3.0),
     ]
     assert [r.dir for r in found.runs] == [run]
     assert found.names == {run: "rl[1]"}
@@ -92,5 +92,5 @@ def test_lineage_goes_back_as_far_as_there_are_records(record: MakeRecord, tmp_p
 
 
 def test_a_circle_does_not_hang() -> None:
-    nodes = {name: Node(name, "", [need], {}) for name, need in (("a", "b"), ("b", "a"), ("c", "a"))}
-    assert [node.name for node in ordered(nodes)] == ["a", "b", "c"]
+    nodes = {name: LineageNode(name, "", [need], {}) for name, need in (("a", "b"), ("b", "a"), ("c", "a"))}
+    assert [node.name for node in topological_order(nodes)] == ["a", "b", "c"]

@@ -16,11 +16,11 @@ from r1.core.paths import CONF
 from r1.experiment.report.gather import gather
 from r1.experiment.report.sweep import analysis
 from r1.experiment.report.sweep.analysis import Analysis, analyse
-from r1.experiment.report.sweep.baseline import default
-from r1.experiment.report.sweep.conclusions import markdown, verdict, warnings
+from r1.experiment.report.sweep.baseline import baseline_values
+from r1.experiment.report.sweep.conclusions import conclusion, markdown, warnings
 from r1.experiment.report.sweep.info import question
-from r1.experiment.report.sweep.section import again
-from r1.experiment.report.sweep.trials import plain, trials
+from r1.experiment.report.sweep.section import rerun_command
+from r1.experiment.report.sweep.trials import make_trials, normalise
 from r1.report import report
 
 G = "stage.group_size"
@@ -30,7 +30,7 @@ NOISE = (0.0, 0.02, -0.01, 0.01, -0.02)
 @pytest.fixture(autouse=True)
 def usual(monkeypatch: pytest.MonkeyPatch) -> None:
     """Composing the default takes a moment; where it is not the point, it is taken as known."""
-    monkeypatch.setattr(analysis, "default", lambda run, names: {G: 8} if names == [G] else None)
+    monkeypatch.setattr(analysis, "baseline_values", lambda run, names: {G: 8} if names == [G] else None)
 
 
 def found(folder: Path) -> Analysis:
@@ -52,9 +52,9 @@ def sizes(folder: Path, scores: dict[int, float], seeds: int = 5, wobble: float 
 
 
 def test_a_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis, "default", default)
+    monkeypatch.setattr(analysis, "baseline_values", baseline_values)
     made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.8}))
-    said = verdict(made)
+    said = conclusion(made)
     assert said.startswith("stage.group_size=16 has the highest mean val/pass@1, 0.800 (")
     assert "ahead of all 2 other points (95 %, paired over 5 seeds, corrected for 2 comparisons)" in said
     assert "Against the default (stage.group_size=8, 0.600 (" in said
@@ -67,8 +67,8 @@ def test_a_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_winner_within_noise(tmp_path: Path) -> None:
     made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.603}))
-    assert "No clear winner" in verdict(made)
-    assert "1 of 2 others cannot be told apart from it: stage.group_size=8 (95 %" in verdict(made)
+    assert "No clear winner" in conclusion(made)
+    assert "1 of 2 others cannot be told apart from it: stage.group_size=8 (95 %" in conclusion(made)
     assert (
         warnings(made)[0]
         == "The winner lies within noise: 1 of the 2 other points cannot be told apart from it at 95 %."
@@ -77,9 +77,9 @@ def test_a_winner_within_noise(tmp_path: Path) -> None:
 
 def test_one_seed_per_point(tmp_path: Path) -> None:
     made = found(sizes(tmp_path / "sizes", {2: 0.2, 4: 0.7, 8: 0.72}, seeds=1))
-    assert "by the validations' own intervals" in verdict(made)
-    assert "stage.group_size=8 has the highest val/pass@1" in verdict(made)
-    assert verdict(made).endswith("It is the default.")
+    assert "by the validations' own intervals" in conclusion(made)
+    assert "stage.group_size=8 has the highest val/pass@1" in conclusion(made)
+    assert conclusion(made).endswith("It is the default.")
     assert any("one seed per point" in line for line in warnings(made))
     assert [one.tied for one in made.comparisons] == [True, False]
 
@@ -92,7 +92,7 @@ def test_what_did_not_finish_is_listed_and_in_no_mean(tmp_path: Path) -> None:
     made = found(folder)
     assert made.winner is not None
     assert made.winner.values == {G: 16}
-    assert "is not among the points" in verdict(made)
+    assert "is not among the points" in conclusion(made)
     assert "2 of 12 runs did not finish" in warnings(made)[-1]
     text = report([str(folder)], None).read_text()
     assert "<pre>python -m r1.run stage=grpo stage.group_size=16 seed=0</pre>" in text
@@ -108,7 +108,7 @@ def test_nothing_has_finished(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "sizes", G)
     for size in (2, 4):
         make_trial(folder / "runs", f"{size}", {G: size}, score=None, status="failed", error="E: no")
-    assert verdict(found(folder)) == "No run has finished with val/pass@1, so there is no best point."
+    assert conclusion(found(folder)) == "No run has finished with val/pass@1, so there is no best point."
     assert "E: no" in report([str(folder)], None).read_text()
 
 
@@ -118,7 +118,7 @@ def test_runs_without_a_sweep_file(tmp_path: Path) -> None:
         make_trial(tmp_path, name, {G: size, "reward.terms.format.weight": weight}, score=0.5)
     made = found(tmp_path)
     assert made.names == [G, "reward.terms.format.weight"]
-    assert made.asked.method == "runs"
+    assert made.info.method == "runs"
     assert made.trials[0].values == {G: 2, "reward.terms.format.weight": None}
     assert made.responses[1].levels[0].label == "null"
 
@@ -145,8 +145,8 @@ def test_a_sweep_over_pipelines(tmp_path: Path) -> None:
     made = found(folder)
     assert [point.values for point in made.points] == [{name: 0.2}, {name: 0.1}]
     assert [trial.seed for trial in made.trials] == ["0", "1", "0", "1"]
-    assert made.points[0].figure is not None
-    assert made.points[0].figure.value == pytest.approx(0.25)
+    assert made.points[0].estimate is not None
+    assert made.points[0].estimate.value == pytest.approx(0.25)
     assert "Sweep pipes" in report([str(folder)], None).read_text()
 
 
@@ -155,22 +155,22 @@ def test_a_sweep_over_pipelines(tmp_path: Path) -> None:
     [(1.0, 1), ("8", 8), ("1e-6", 1e-6), ("null", None), ("None", None), ("True", True), ("nan", "nan"), ([1], "[1]")],
 )
 def test_values_that_mean_the_same(value: Any, same: Any) -> None:
-    assert plain(value) == same
-    assert type(plain(value)) is type(same)
+    assert normalise(value) == same
+    assert type(normalise(value)) is type(same)
 
 
 def test_compute(tmp_path: Path) -> None:
     """16 prompts of 4 completions, two steps, 10 tokens each."""
     folder = make_trial(tmp_path, "a", {G: 4})
-    (trial,) = trials(gather([str(folder)]).runs, [G], "val/pass@1")
+    (trial,) = make_trials(gather([str(folder)]).runs, [G], "val/pass@1")
     used = trial.compute
     assert (used.per_step, used.sequences, used.tokens, used.wall_s) == (64, 128, 1280, 12.5)
 
 
 def test_a_run_can_be_made_again_elsewhere(tmp_path: Path) -> None:
     typed = [f"{G}=4", "output_dir=x", "resume=auto"]
-    (trial,) = trials(gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs, [G], "val/pass@1")
-    assert again(trial) == f"python -m r1.run {G}=4"
+    (trial,) = make_trials(gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs, [G], "val/pass@1")
+    assert rerun_command(trial) == f"python -m r1.run {G}=4"
 
 
 def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,18 +178,18 @@ def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pyte
     typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "name=${oc.env:PLANTED}"]
     run = gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs[0]
     names = [G, "stage.lr", "reward", "name"]
-    assert default(run, names) == {G: 8, "stage.lr": 3e-4, "reward": "math", "name": None}
-    assert default(run, [G, "stage.unknown"]) is None
+    assert baseline_values(run, names) == {G: 8, "stage.lr": 3e-4, "reward": "math", "name": None}
+    assert baseline_values(run, [G, "stage.unknown"]) is None
     run.manifest["overrides"] = ["stage.nothing=1"]
-    assert default(run, [G]) is None
+    assert baseline_values(run, [G]) is None
 
 
 def test_the_default_of_a_pipelines_step_is_its_experiments(tmp_path: Path) -> None:
     run = gather([str(make_trial(tmp_path, "a", {G: 4}))]).runs[0]
     run.manifest["overrides"] = ["experiment=r1_zero", "steps.rl.stage.lr=1", "seed=1"]
-    assert default(run, ["steps.rl.stage.lr"]) == {"steps.rl.stage.lr": 3e-4}
+    assert baseline_values(run, ["steps.rl.stage.lr"]) == {"steps.rl.stage.lr": 3e-4}
     run.manifest["overrides"] = ["seed=1"]
-    assert default(run, ["steps.rl.stage.lr"]) is None
+    assert baseline_values(run, ["steps.rl.stage.lr"]) is None
 
 
 def test_the_question_is_the_comment_at_the_top() -> None:
@@ -222,7 +222,7 @@ def test_the_script_writes_the_verdict_and_its_figure(tmp_path: Path, monkeypatc
     assert text == markdown(found(folder), "weights", "weights.svg")
     assert text.startswith("# weights\n\nDoes it matter?\n\n    python -m r1.sweep sweeps/weights.yaml\n")
     assert "](weights.svg)" in text
-    assert "**Verdict.** No clear winner" in text
+    assert "**Conclusion.** No clear winner" in text
     assert "Commit abc." in text
     assert "Budget: sequences." in text
     rows = re.findall(r"^\| (null|0.1) \| ", text, re.MULTILINE)

@@ -11,7 +11,15 @@ import pytest
 from r1.core.runs import RunRecord
 from r1.core.statistics import Estimate, pool_seeds
 from r1.experiment.report.sweep.analysis import compare
-from r1.experiment.report.sweep.points import Difference, Point, difference, labels, points, ranked, shown
+from r1.experiment.report.sweep.points import (
+    Difference,
+    TrialGroup,
+    comparable,
+    difference,
+    group_trials,
+    labels,
+    value_text,
+)
 from r1.experiment.report.sweep.trials import Compute, Trial
 
 NOTHING = Compute(None, None, None, None)
@@ -22,20 +30,20 @@ def trial(values: dict[str, Any], seed: int, score: float, ended: str = "finishe
     return Trial(run, values, seed, ended, Estimate(score, score - 0.05, score + 0.05, 64), NOTHING)
 
 
-def point(scores: dict[int, float], name: Any = 1) -> Point:
+def point(scores: dict[int, float], name: Any = 1) -> TrialGroup:
     trials = [trial({"x": name}, seed, score) for seed, score in scores.items()]
-    by_seed = {made.seed: made.figure for made in trials if made.figure}
-    return Point({"x": name}, trials, trials, by_seed, pool_seeds(list(by_seed.values())), NOTHING)
+    by_seed = {made.seed: made.estimate for made in trials if made.estimate}
+    return TrialGroup({"x": name}, trials, trials, by_seed, pool_seeds(list(by_seed.values())), NOTHING)
 
 
 @pytest.mark.parametrize(
     ("t", "df"), [(12.7062, 1), (4.302653, 2), (3.182446, 3), (2.776445, 4), (2.228139, 10), (1.959964, math.inf)]
 )
 def test_difference_chance_is_the_tail_of_students_t(t: float, df: float) -> None:
-    assert Difference(t, 1.0, df, "").chance(1) == pytest.approx(0.025, abs=1e-6)
-    assert Difference(t, 1.0, df, "").chance(-1) == pytest.approx(0.975, abs=1e-6)
-    assert Difference(0.0, 1.0, df, "").chance(1) == pytest.approx(0.5)
-    assert Difference(0.0, 1.0, df, "").half == pytest.approx(t, abs=1e-4)
+    assert Difference(t, 1.0, df, "").p_value(1) == pytest.approx(0.025, abs=1e-6)
+    assert Difference(t, 1.0, df, "").p_value(-1) == pytest.approx(0.975, abs=1e-6)
+    assert Difference(0.0, 1.0, df, "").p_value(1) == pytest.approx(0.5)
+    assert Difference(0.0, 1.0, df, "").half_width == pytest.approx(t, abs=1e-4)
 
 
 def test_a_paired_difference() -> None:
@@ -43,9 +51,9 @@ def test_a_paired_difference() -> None:
     assert made is not None
     assert (made.value, made.df, made.basis) == (pytest.approx(0.35 / 3), 2, "paired over 3 seeds")
     assert made.se == pytest.approx(math.sqrt(0.0175 / 3) / math.sqrt(3))  # of 0.1, 0.05, 0.2
-    assert made.half == pytest.approx(4.3026527 * made.se)
-    assert made.chance(1) == pytest.approx((1 - math.sqrt(7) / 3) / 2)  # t is the root of 7; t / sqrt(2 + t^2) inside
-    assert made.chance(-1) == pytest.approx((1 + math.sqrt(7) / 3) / 2)
+    assert made.half_width == pytest.approx(4.3026527 * made.se)
+    assert made.p_value(1) == pytest.approx((1 - math.sqrt(7) / 3) / 2)  # t is the root of 7; t / sqrt(2 + t^2) inside
+    assert made.p_value(-1) == pytest.approx((1 + math.sqrt(7) / 3) / 2)
 
 
 def test_a_difference_of_other_seeds_is_welchs() -> None:
@@ -64,17 +72,17 @@ def test_one_seed_has_only_its_validation() -> None:
     assert made.basis == "by the validations' own intervals"
     wide = pool_seeds([Estimate(0.5, 0.45, 0.55, 64)] * 2)
     assert made.se == pytest.approx(math.hypot(0.05 / 1.959964, ((wide.high or 0) - (wide.low or 0)) / 2 / 1.959964))
-    bare = Point({"x": 2}, [], [], {0: (figure := Estimate(0.6, None, None, 0))}, figure, NOTHING)
+    bare = TrialGroup({"x": 2}, [], [], {0: (figure := Estimate(0.6, None, None, 0))}, figure, NOTHING)
     assert difference(point({0: 0.5}), bare) is None
     (one,) = compare([point({0: 0.5}), bare], 1)
     assert (one.difference, one.tied) == (None, True)
 
 
 def test_equal_runs_are_no_evidence_and_a_constant_lead_is() -> None:
-    assert Difference(0.0, 0.0, 2, "").chance(1) == 1.0
+    assert Difference(0.0, 0.0, 2, "").p_value(1) == 1.0
     lead = difference(point({0: 0.3, 1: 0.1, 2: 0.7}), point({0: 0.2, 1: 0.0, 2: 0.6}))
     assert lead is not None
-    assert (lead.se, lead.chance(1), lead.chance(-1)) == (0.0, 0.0, 1.0)
+    assert (lead.se, lead.p_value(1), lead.p_value(-1)) == (0.0, 0.0, 1.0)
 
 
 def test_a_tie_is_decided_for_as_many_comparisons_as_there_are_rivals() -> None:
@@ -83,15 +91,15 @@ def test_a_tie_is_decided_for_as_many_comparisons_as_there_are_rivals() -> None:
     far = point({0: 0.1, 1: 0.19001}, "far")
     (alone,) = compare([best, other], 1)
     first, second = compare([best, other, far], 1)
-    assert alone.chance == pytest.approx(first.chance / 2)
-    assert alone.chance == pytest.approx(0.5 - math.atan(10) / math.pi)
+    assert alone.p_value == pytest.approx(first.p_value / 2)
+    assert alone.p_value == pytest.approx(0.5 - math.atan(10) / math.pi)
     assert (alone.tied, first.tied, second.tied) == (False, True, False)
     assert second.difference is not None
     assert second.difference.value == pytest.approx(-0.554995)
 
 
 def test_points_and_their_rank() -> None:
-    made = points([
+    made = group_trials([
         *(trial({"x": 1}, seed, 0.5 + 0.1 * seed) for seed in range(3)),
         trial({"x": 1}, 3, 0.99, "stopped"),
         *(trial({"x": 2}, seed, 0.7) for seed in range(2)),
@@ -99,14 +107,16 @@ def test_points_and_their_rank() -> None:
         trial({"x": 4}, 0, 0.9, "failed"),
     ], maximize=True)  # fmt: skip
     assert [one.values["x"] for one in made] == [None, 2, 1, 4]
-    assert made[2].figure == pool_seeds([Estimate(0.5 + 0.1 * s, 0.45 + 0.1 * s, 0.55 + 0.1 * s, 64) for s in range(3)])
-    assert made[3].figure is None
-    assert [one.values["x"] for one in ranked(made)] == [2, 1]  # one seed of three is too few to win
-    assert points([trial({"x": x}, 0, 0.1 * x) for x in (3, 1, 2)], maximize=False)[0].values == {"x": 1}
+    assert made[2].estimate == pool_seeds(
+        [Estimate(0.5 + 0.1 * s, 0.45 + 0.1 * s, 0.55 + 0.1 * s, 64) for s in range(3)]
+    )
+    assert made[3].estimate is None
+    assert [one.values["x"] for one in comparable(made)] == [2, 1]  # one seed of three is too few to win
+    assert group_trials([trial({"x": x}, 0, 0.1 * x) for x in (3, 1, 2)], maximize=False)[0].values == {"x": 1}
 
 
 def test_words() -> None:
     names = ["stage.lr", "reward.terms.format.weight", "reward.terms.language.weight", "model", "a.b.c", "x.b.c"]
     short = ["stage.lr", "format.weight", "language.weight", "model", "a.b.c", "x.b.c"]
     assert list(labels(names).values()) == short
-    assert [shown(v) for v in (None, True, 8, 0.000355914, "dapo")] == ["null", "true", "8", "0.0003559", "dapo"]
+    assert [value_text(v) for v in (None, True, 8, 0.000355914, "dapo")] == ["null", "true", "8", "0.0003559", "dapo"]

@@ -1,1 +1,1 @@
-"""What a sweep's runs say: the metric over each parameter, what matters, the best point, and how sure that is."""
+"""The report of a sweep: the metric over each parameter, importance, the best point, and how certain it is."""

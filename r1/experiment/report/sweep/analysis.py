@@ -1,4 +1,4 @@
-"""A sweep's runs, worked out: points, curves, importance, and how sure it is which point is the best."""
+"""The analysis of a sweep's runs: points, response curves, importance, and how certain the best point is."""
 
 from __future__ import annotations
 
@@ -7,61 +7,69 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1.core.runs import RunRecord
-from r1.experiment.report.sweep.baseline import default
+from r1.experiment.report.sweep.baseline import baseline_values
 from r1.experiment.report.sweep.effects import Importance, Response, importance, levels_of, response
-from r1.experiment.report.sweep.info import SweepInfo, asked
-from r1.experiment.report.sweep.points import Difference, Point, difference, labels, points, ranked, shown
-from r1.experiment.report.sweep.trials import Trial, Values, trials
+from r1.experiment.report.sweep.info import SweepInfo, sweep_info
+from r1.experiment.report.sweep.points import (
+    Difference,
+    TrialGroup,
+    comparable,
+    difference,
+    group_trials,
+    labels,
+    value_text,
+)
+from r1.experiment.report.sweep.trials import Trial, Values, make_trials
 
 ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A point against the winner.
+    """A point compared with the winner.
 
     Attributes:
-        difference: the point less the winner; None: nothing says how far noise reaches.
-        chance: one-sided p that it is worse only by noise, times the number of comparisons.
+        difference: the point less the winner; None: there is no estimate of the noise.
+        p_value: one-sided p that it is worse only by noise, times the number of comparisons.
     """
 
-    point: Point
+    point: TrialGroup
     difference: Difference | None
-    chance: float
+    p_value: float
 
     @property
     def tied(self) -> bool:
-        """Whether it cannot be told apart from the winner at 95 %."""
-        return self.chance >= ALPHA
+        """Whether it does not differ from the winner at 95 %."""
+        return self.p_value >= ALPHA
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Everything that the page and the verdict say.
+    """Everything that the page and the conclusion read.
 
     Attributes:
         points: the best mean first.
-        winner: the best mean of the points that enough seeds have finished for; None: no run has.
+        winner: the best mean among the points with enough finished seeds; None: no run has finished.
         comparisons: every other such point against the winner.
-        default: conf's values of the parameters; None: not known.
-        compared: the default's own comparison; None: it is the winner, or no such point, or it has not finished.
+        default: conf's values of the parameters; None: unknown.
+        default_comparison: the default against the winner; None: it is the winner, no point, or unfinished.
     """
 
-    asked: SweepInfo
+    info: SweepInfo
     names: list[str]
     trials: list[Trial]
-    points: list[Point]
-    winner: Point | None
+    points: list[TrialGroup]
+    winner: TrialGroup | None
     comparisons: list[Comparison]
     default: Values | None
-    compared: Comparison | None
+    default_comparison: Comparison | None
     responses: list[Response]
     importance: Importance | None
 
     def name(self, values: Values) -> str:
         """A point in a sentence."""
         short = labels(self.names)
-        return ", ".join(f"{short[name]}={shown(value)}" for name, value in values.items())
+        return ", ".join(f"{short[name]}={value_text(value)}" for name, value in values.items())
 
     @property
     def several_seeds(self) -> bool:
@@ -69,48 +77,49 @@ class Analysis:
 
     @property
     def tied(self) -> list[Comparison]:
-        return [one for one in self.comparisons if one.tied]
+        return [comparison for comparison in self.comparisons if comparison.tied]
 
 
 def analyse(runs: Sequence[RunRecord], folder: Path | None) -> Analysis | None:
-    """The sweep that some runs are, by its file in ``folder`` or by what they differ in; None: they are no sweep."""
-    told = asked(folder, runs)
-    every = trials(runs, told.parameters, told.metric)
-    names = [name for name in told.parameters if len({str(trial.values[name]) for trial in every}) > 1]
+    """The sweep of some runs, by the sweep file in ``folder`` or by their differences; None: they are no sweep."""
+    info = sweep_info(folder, runs)
+    all_trials = make_trials(runs, info.parameters, info.metric)
+    names = [name for name in info.parameters if len({str(trial.values[name]) for trial in all_trials}) > 1]
     if not names:
         return None
-    made = points(every := trials(runs, names, told.metric), told.maximize)
-    found = ranked(made)
-    winner = found[0] if found else None
-    comparisons = compare(found, 1 if told.maximize else -1)
-    usual = default(runs[0], names) if winner else None
-    counted = [trial for point in made for trial in point.counted]
+    trials = make_trials(runs, names, info.metric)
+    points = group_trials(trials, info.maximize)
+    candidates = comparable(points)
+    winner = candidates[0] if candidates else None
+    comparisons = compare(candidates, 1 if info.maximize else -1)
+    default = baseline_values(runs[0], names) if winner else None
+    counted = [trial for point in points for trial in point.counted]
     return Analysis(
-        asked=told,
+        info=info,
         names=names,
-        trials=every,
-        points=made,
+        trials=trials,
+        points=points,
         winner=winner,
         comparisons=comparisons,
-        default=usual,
-        compared=next((one for one in comparisons if one.point.values == usual), None),
+        default=default,
+        default_comparison=next((c for c in comparisons if c.point.values == default), None),
         responses=[response(counted, name) for name in names if counted and levels_of(counted, name)[0]],
-        importance=importance(counted, made, names),
+        importance=importance(counted, points, names),
     )
 
 
-def compare(found: Sequence[Point], sign: int) -> list[Comparison]:
-    """Every point but the first against it, one-sided, with Bonferroni's correction for so many comparisons.
+def compare(ranked: Sequence[TrialGroup], sign: int) -> list[Comparison]:
+    """Every point but the first against the first, one-sided, with Bonferroni's correction.
 
-    The winner and the points tied with it hold the truly best one with 95 % confidence, although the winner was
-    picked: for the best one to be left out, one of its rivals must be ahead of it by noise at a level that is the
-    error divided by their number (Gupta's subset selection, with a paired t for each pair).
+    The winner and the points tied with it contain the truly best point with 95 % confidence, although the winner was
+    selected on the same data: the best point is excluded only if a rival leads it by noise at a level that is the
+    error divided by the number of rivals (Gupta's subset selection, with a paired t for each pair).
     """
-    rivals = len(found) - 1
-    made = []
-    for point in found[1:]:
-        ahead = difference(found[0], point)
-        chance = min(1.0, rivals * ahead.chance(sign)) if ahead else 1.0
-        back = Difference(0.0 - ahead.value, ahead.se, ahead.df, ahead.basis) if ahead else None
-        made.append(Comparison(point, back, chance))
-    return made
+    rivals = len(ranked) - 1
+    comparisons = []
+    for point in ranked[1:]:
+        lead = difference(ranked[0], point)
+        p_value = min(1.0, rivals * lead.p_value(sign)) if lead else 1.0
+        behind = Difference(0.0 - lead.value, lead.se, lead.df, lead.basis) if lead else None
+        comparisons.append(Comparison(point, behind, p_value))
+    return comparisons

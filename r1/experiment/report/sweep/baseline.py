@@ -1,4 +1,4 @@
-"""The point that a sweep's command would have been without the sweep: conf's own values of its parameters."""
+"""The default point of a sweep: the values that conf gives its parameters."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 from r1.core.errors import UserError
 from r1.core.provenance import flatten
 from r1.core.runs import RunRecord
-from r1.experiment.report.sweep.trials import Values, plain
+from r1.experiment.report.sweep.trials import Values, normalise
 
 STEP = "steps."
 
 
-def default(run: RunRecord, names: Sequence[str]) -> Values | None:
+def baseline_values(run: RunRecord, names: Sequence[str]) -> Values | None:
     """The values of ``names`` in the config that a run's command composes without them.
 
-    None where there is no telling: a parameter that has no value of its own, a command that does not compose here.
+    None where a parameter has no value there, or the command does not compose here.
     """
-    kept = [text for text in run.manifest.get("overrides") or [] if _is_kept(text, names)]
-    of_steps = all(name.startswith(STEP) for name in names)
+    inherited = [text for text in run.manifest.get("overrides") or [] if _is_inherited(text, names)]
+    is_pipeline = all(name.startswith(STEP) for name in names)
     try:
-        held = _of_steps(kept, {name.split(".")[1] for name in names}) if of_steps else _composed(kept)
-    except (UserError, KeyError, ValueError):  # of a step: there is none, or no pipeline
+        values = _of_steps(inherited, {name.split(".")[1] for name in names}) if is_pipeline else _composed(inherited)
+    except (UserError, KeyError, ValueError):  # of a step: no such step, or not a pipeline
         return None
-    return {name: plain(held[name]) for name in names} if all(name in held for name in names) else None
+    return {name: normalise(values[name]) for name in names} if all(name in values for name in names) else None
 
 
-def _is_kept(text: str, names: Sequence[str]) -> bool:
-    """Not the sweep's own; and nothing that would read the environment or other folders for a record."""
+def _is_inherited(text: str, names: Sequence[str]) -> bool:
+    """Whether an override is not the sweep's and reads neither the environment nor other folders."""
     key = text.lstrip("+~").partition("=")[0]
     return key not in (*names, "output_dir") and not key.startswith(("hydra", "-")) and "${" not in text
 
@@ -44,14 +44,14 @@ def _composed(overrides: list[str]) -> dict[str, Any]:
 
 
 def _of_steps(overrides: list[str], steps: set[str]) -> dict[str, Any]:
-    """The same of some steps of a pipeline, as ``steps.NAME.KEY``."""
+    """The same for some steps of a pipeline, as ``steps.NAME.KEY``."""
     from r1.config.overrides import read
     from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 
     rest, of_step = split_step_overrides(overrides)
     (pipeline,) = parse_pipelines(*read(rest), of_step)
-    held: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for step in steps:
-        own = [text for text in pipeline.steps[step].overrides() if "${" not in text]
-        held |= {f"{STEP}{step}.{key}": value for key, value in _composed(own).items()}
-    return held
+        inherited = [text for text in pipeline.steps[step].overrides() if "${" not in text]
+        values |= {f"{STEP}{step}.{key}": value for key, value in _composed(inherited).items()}
+    return values

@@ -1,4 +1,4 @@
-"""What a sweep was asked for: its file, or what its runs differ in."""
+"""The question, metric and parameters of a sweep: from its file, or from the differences of its runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r1.core.errors import UserError
 from r1.core.runs import RunRecord
-from r1.experiment.report.sweep.trials import SEEDS, headline, parameters
+from r1.experiment.report.sweep.trials import SEEDS, metric_of_runs, parameters
 
 FILE = "sweep.yaml"
 
@@ -20,10 +20,10 @@ class SweepInfo:
 
     Attributes:
         question: the comment at the top of its file.
-        command: what runs it again; empty where nothing says.
+        command: the command that runs it again; empty: unknown.
         point: the command of one point.
         method: grid, random, bayes; runs: there is no sweep file.
-        problem: why there is none, although there is a file.
+        problem: why the sweep file could not be read.
     """
 
     name: str
@@ -37,41 +37,42 @@ class SweepInfo:
     problem: str = ""
 
 
-def asked(folder: Path | None, runs: Sequence[RunRecord]) -> SweepInfo:
-    """The sweep file of a folder; without one (that can be read) what the runs themselves say."""
+def sweep_info(folder: Path | None, runs: Sequence[RunRecord]) -> SweepInfo:
+    """From the sweep file of a folder; without a readable one, from the runs."""
     from yaml import YAMLError  # type: ignore[import-untyped]
 
     file = folder / FILE if folder else None
     try:
-        return _of_file(file) if file and file.is_file() else _of_runs(folder, runs)
+        return _from_file(file) if file and file.is_file() else _from_runs(folder, runs)
     except (OSError, ValueError, KeyError, TypeError, YAMLError, UserError) as error:
         why = error.message if isinstance(error, UserError) else type(error).__name__
-        return _of_runs(folder, runs, f"{FILE} cannot be read ({why}), so the parameters are what the runs differ in.")
+        problem = f"{FILE} cannot be read ({why}), so the parameters are those in which the runs differ."
+        return _from_runs(folder, runs, problem)
 
 
-def _of_file(file: Path) -> SweepInfo:
+def _from_file(file: Path) -> SweepInfo:
     from r1.experiment.sweep.file import read_sweep
 
-    held = read_sweep(str(file))
-    start = held.command.index("r1.run")
-    name = file.parent.name if held.name == file.stem else held.name
+    sweep = read_sweep(str(file))
+    start = sweep.command.index("r1.run")
+    name = file.parent.name if sweep.name == file.stem else sweep.name
     return SweepInfo(
         name=name,
         question=question(file.read_text(encoding="utf-8")),
         command=f"python -m r1.sweep sweeps/{name}.yaml",
-        point=shlex.join(["python", "-m", *(part for part in held.command[start:] if "${" not in part)]),
-        method=held.method,
-        metric=held.metric,
-        maximize=held.goal == "maximize",
-        parameters=[name for name in held.parameters if name not in SEEDS],
+        point=shlex.join(["python", "-m", *(part for part in sweep.command[start:] if "${" not in part)]),
+        method=sweep.method,
+        metric=sweep.metric,
+        maximize=sweep.goal == "maximize",
+        parameters=[name for name in sweep.parameters if name not in SEEDS],
     )
 
 
-def _of_runs(folder: Path | None, runs: Sequence[RunRecord], problem: str = "") -> SweepInfo:
+def _from_runs(folder: Path | None, runs: Sequence[RunRecord], problem: str = "") -> SweepInfo:
     commands = {str(run.manifest.get("command")) for run in runs}
     command = commands.pop() if len(commands) == 1 else ""
     name = folder.name if folder else ""
-    return SweepInfo(name, "", command, "", "runs", headline(runs), True, parameters(runs), problem)
+    return SweepInfo(name, "", command, "", "runs", metric_of_runs(runs), True, parameters(runs), problem)
 
 
 def question(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The points of a sweep, each over its seeds, and the difference of two of them with its interval."""
+"""The points of a sweep, each with its seeds, and the difference of two points with its interval."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ MIN_SHARE = 0.5  # of the most seeds that a point has: with fewer, a point is no
 
 
 @dataclass(frozen=True)
-class Point:
-    """Runs that differ in nothing but their seed.
+class TrialGroup:
+    """One point: the trials that differ only in their seed.
 
     Attributes:
         counted: the finished runs, one for each seed.
-        by_seed: their figures.
-        figure: their mean with its interval over seeds; of one seed its own.
+        by_seed: their estimates.
+        estimate: their mean with its interval over seeds; of one seed its own.
     """
 
     values: Values
     trials: list[Trial]
     counted: list[Trial]
     by_seed: dict[Any, Estimate]
-    figure: Estimate | None
+    estimate: Estimate | None
     compute: Compute
 
 
@@ -49,14 +49,14 @@ class Difference:
     basis: str
 
     @property
-    def half(self) -> float:
+    def half_width(self) -> float:
         """Half the 95 % interval."""
         from scipy import stats
 
         return self.se * float(stats.t.ppf(0.975, self.df))
 
-    def chance(self, sign: int) -> float:
-        """One-sided p: how often noise alone would make the first point so much better (``sign`` 1: larger)."""
+    def p_value(self, sign: int) -> float:
+        """One-sided p of noise alone giving the first point such a lead (``sign`` 1: larger is better)."""
         from scipy import stats
 
         lead = sign * self.value
@@ -65,7 +65,7 @@ class Difference:
         return float(stats.t.sf(lead / self.se, self.df))
 
 
-def shown(value: Value) -> str:
+def value_text(value: Value) -> str:
     """A value in a table or a sentence: as YAML has it, numbers with four digits."""
     if isinstance(value, bool | None):
         return {None: "null", True: "true", False: "false"}[value]
@@ -73,50 +73,49 @@ def shown(value: Value) -> str:
 
 
 def labels(names: Sequence[str]) -> dict[str, str]:
-    """The last two parts of each dotted name, or as many as set it apart from the others."""
+    """The last two parts of each dotted name, or as many as make it unique."""
     return {name: _label(name, names) for name in names}
 
 
 def _label(name: str, names: Sequence[str]) -> str:
     parts = name.split(".")
     tails = (".".join(parts[-n:]) for n in range(2, len(parts) + 1))
-    alone = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in names) == 1)
-    return next(alone, name)
+    unique = (tail for tail in tails if sum(f".{other}".endswith(f".{tail}") for other in names) == 1)
+    return next(unique, name)
 
 
-def points(trials: Sequence[Trial], maximize: bool) -> list[Point]:
-    """The best mean first; last those that no run has finished for."""
-    made = [_point(group) for group in group_by_values(trials, lambda trial: trial.values)]
+def group_trials(trials: Sequence[Trial], maximize: bool) -> list[TrialGroup]:
+    """The points, the best mean first; points without a finished run last."""
+    groups = [_trial_group(group) for group in group_by_values(trials, lambda trial: trial.values)]
     sign = -1 if maximize else 1
-    return sorted(made, key=lambda point: (not point.figure, sign * point.figure.value if point.figure else 0))
+    return sorted(groups, key=lambda point: (not point.estimate, sign * point.estimate.value if point.estimate else 0))
 
 
-def _point(group: list[Trial]) -> Point:
-    done = {trial.seed: trial for trial in group if trial.counts}
-    by_seed = {seed: trial.figure for seed, trial in done.items() if trial.figure}
-    figure = pool_seeds(list(by_seed.values())) if by_seed else None
-    return Point(
-        group[0].values, group, counted := list(done.values()), by_seed, figure, mean_compute(counted or group)
-    )
+def _trial_group(group: list[Trial]) -> TrialGroup:
+    done = {trial.seed: trial for trial in group if trial.is_counted}
+    by_seed = {seed: trial.estimate for seed, trial in done.items() if trial.estimate}
+    estimate = pool_seeds(list(by_seed.values())) if by_seed else None
+    counted = list(done.values())
+    return TrialGroup(group[0].values, group, counted, by_seed, estimate, mean_compute(counted or group))
 
 
-def ranked(made: Sequence[Point]) -> list[Point]:
-    """The points that enough seeds have finished for to be compared."""
-    most = max((len(point.by_seed) for point in made), default=0)
-    return [point for point in made if point.by_seed and len(point.by_seed) >= MIN_SHARE * most]
+def comparable(groups: Sequence[TrialGroup]) -> list[TrialGroup]:
+    """The points with enough finished seeds to be compared."""
+    most = max((len(point.by_seed) for point in groups), default=0)
+    return [point for point in groups if point.by_seed and len(point.by_seed) >= MIN_SHARE * most]
 
 
-def difference(a: Point, b: Point) -> Difference | None:
+def difference(a: TrialGroup, b: TrialGroup) -> Difference | None:
     """``a`` less ``b``: within each seed where both have two seeds or more in common, else between their means.
 
-    With one seed there are only the validations' own intervals, which hold no noise between seeds; None without them.
+    With one seed only the validations' own intervals are known, which leave out noise between seeds; None without them.
     """
     shared = [seed for seed in a.by_seed if seed in b.by_seed]
     if len(shared) > 1:
         return _paired([a.by_seed[seed].value - b.by_seed[seed].value for seed in shared])
     if min(len(a.by_seed), len(b.by_seed)) > 1:
-        return _welch(*([figure.value for figure in point.by_seed.values()] for point in (a, b)))
-    return _validated(a.figure, b.figure)
+        return _welch(*([estimate.value for estimate in point.by_seed.values()] for point in (a, b)))
+    return _validated(a.estimate, b.estimate)
 
 
 def _paired(differences: Sequence[float]) -> Difference:
@@ -127,7 +126,10 @@ def _paired(differences: Sequence[float]) -> Difference:
 
 
 def _welch(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Welch's, the degrees of freedom rounded down."""
+    """Welch's t-test with the degrees of freedom rounded down, which is conservative.
+
+    scipy's warns about constant samples and does not return the standard error.
+    """
     parts = [statistics.variance(values) / len(values) for values in (a, b)]
     spread = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (a, b), strict=True))
     df = int(sum(parts) ** 2 / spread) if spread > 0 else 1

@@ -1,11 +1,11 @@
-"""One run of a sweep: the values that it was given, what it measured, what that cost, and how it ended."""
+"""One run of a sweep: its parameter values, its metric, its compute, and its outcome."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +18,13 @@ from r1.experiment.report.variants import IGNORED, differing_keys
 Value = bool | int | float | str | None
 Values = dict[str, Value]  # parameter -> value
 SEEDS = ("seed", "seeds")
-ENDED = {"finished": "finished", "interrupted": "stopped", "running": "running"}  # any other status: failed
+OUTCOMES = {"finished": "finished", "interrupted": "stopped", "running": "running"}  # any other status: failed
 MAX_PARAMETERS = 8  # runs that differ in more are no sweep
 
 
 @dataclass(frozen=True)
 class Compute:
-    """What a run has used; None where its record does not say.
+    """The compute of a run; None where its record does not tell.
 
     Attributes:
         per_step: sequences per optimizer step.
@@ -44,52 +44,52 @@ class Trial:
     """A run with its place in the sweep.
 
     Attributes:
-        ended: finished, stopped (early), failed or running.
-        figure: the metric at the end; of a run that did not come to its end its last validation.
+        outcome: finished, stopped (early), failed or running.
+        estimate: the metric at the end; of an unfinished run, its last validation.
     """
 
     run: RunRecord
     values: Values
     seed: Any
-    ended: str
-    figure: Estimate | None
+    outcome: str
+    estimate: Estimate | None
     compute: Compute
 
     @property
-    def counts(self) -> bool:
-        """Whether it is in the means: what was stopped early is not measured where the others are."""
-        return self.ended == "finished" and self.figure is not None
+    def is_counted(self) -> bool:
+        """Whether it is in the means: a run that was stopped early is not measured at the same step as the others."""
+        return self.outcome == "finished" and self.estimate is not None
 
 
-def trials(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> list[Trial]:
+def make_trials(runs: Sequence[RunRecord], names: Sequence[str], metric: str) -> list[Trial]:
     return [_trial(run, names, metric) for run in runs]
 
 
 def _trial(run: RunRecord, names: Sequence[str], metric: str) -> Trial:
     leaves, typed = flatten(run.config), overrides(run)
-    values = {name: _value(name, leaves, typed) for name in names}
+    values = {name: _parameter_value(name, leaves, typed) for name in names}
     seed = run.manifest.get("seed")
     seed = next((typed[name] for name in SEEDS if name in typed), "default") if seed is None else seed
-    ended = ENDED.get(str(run.manifest.get("status")), "failed")
-    return Trial(run, values, seed, ended, _figure(run, metric), compute(run))
+    outcome = OUTCOMES.get(str(run.manifest.get("status")), "failed")
+    return Trial(run, values, seed, outcome, _final_estimate(run, metric), compute(run))
 
 
 def overrides(run: RunRecord) -> dict[str, str]:
-    """What was typed for a run: key -> text."""
+    """The overrides of a run: key -> text."""
     pairs = (text.lstrip("+~").partition("=") for text in run.manifest.get("overrides") or [])
     return {key: value for key, _, value in pairs}
 
 
-def _value(name: str, leaves: Mapping[str, Any], typed: Mapping[str, str]) -> Value:
-    """A parameter's value: the config's; the word on the command line for a group, or for a pipeline's step."""
-    return plain(leaves[name]) if name in leaves else plain(typed.get(name, "default"))
+def _parameter_value(name: str, leaves: Mapping[str, Any], typed: Mapping[str, str]) -> Value:
+    """A parameter's value: the config's; for a group or a pipeline's step the text of the override."""
+    return normalise(leaves[name]) if name in leaves else normalise(typed.get(name, "default"))
 
 
-def plain(value: Any) -> Value:
-    """A value that equals what means the same: 1 for ``1.0`` and ``"1"``, None for ``"null"``."""
+def normalise(value: Any) -> Value:
+    """One value for all spellings: 1 for ``1.0`` and ``"1"``, None for ``"null"``."""
     if isinstance(value, str):
-        word = {"null": None, "none": None, "true": True, "false": False}.get(value.lower(), value)
-        return _number(value) if word is value else word
+        constant = {"null": None, "none": None, "true": True, "false": False}.get(value.lower(), value)
+        return _number(value) if constant is value else constant
     if isinstance(value, float):
         return int(value) if value.is_integer() else value
     return value if value is None or isinstance(value, bool | int) else json.dumps(value, default=str)
@@ -100,10 +100,10 @@ def _number(text: str) -> Value:
         value = float(text)
     except ValueError:
         return text
-    return plain(value) if math.isfinite(value) else text
+    return normalise(value) if math.isfinite(value) else text
 
 
-def _figure(run: RunRecord, metric: str) -> Estimate | None:
+def _final_estimate(run: RunRecord, metric: str) -> Estimate | None:
     final = (run.manifest["metrics"].get("final") or {}).get(metric)
     if final:
         return Estimate(**final)
@@ -125,28 +125,37 @@ def compute(run: RunRecord) -> Compute:
 
 
 def budget(run: RunRecord) -> str | None:
-    """What the run's config keeps the same when the group size changes; None: its stage samples no groups."""
+    """The size that stays the same when the group size changes; None: the stage samples no groups."""
     return run.config.get("budget") if "group_size" in (run.config.get("stage") or {}) else None
 
 
-def mean_compute(made: Sequence[Trial]) -> Compute:
-    """Of several seeds the mean."""
-    held = [[getattr(trial.compute, name) for trial in made] for name in Compute.__annotations__]
-    known = [[value for value in values if value is not None] for values in held]
-    return Compute(*(statistics.fmean(values) if values else None for values in known))
+def mean_compute(trials: Sequence[Trial]) -> Compute:
+    """The mean over several seeds."""
+
+    def mean(values: Iterable[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if known else None
+
+    compute = [trial.compute for trial in trials]
+    return Compute(
+        per_step=mean(one.per_step for one in compute),
+        sequences=mean(one.sequences for one in compute),
+        tokens=mean(one.tokens for one in compute),
+        wall_s=mean(one.wall_s for one in compute),
+    )
 
 
 def parameters(runs: Sequence[RunRecord]) -> list[str]:
-    """What varies over runs that no sweep file describes: the overrides that differ, else the keys of the config.
+    """The parameters of runs without a sweep file: the overrides that differ, else the keys of the config that do.
 
-    Empty where nothing does, or too much: such runs are no sweep.
+    Empty where none or too many differ: such runs are no sweep.
     """
     typed = [overrides(run) for run in runs]
     names = [name for name in dict.fromkeys(name for one in typed for name in one) if _varies(name)]
-    found = [name for name in names if len({one.get(name) for one in typed}) > 1]
-    if not found:
-        found = [name for name in differing_keys([flatten(run.config) for run in runs]) if _varies(name)]
-    return found if len(found) <= MAX_PARAMETERS else []
+    varying = [name for name in names if len({one.get(name) for one in typed}) > 1]
+    if not varying:
+        varying = [name for name in differing_keys([flatten(run.config) for run in runs]) if _varies(name)]
+    return varying if len(varying) <= MAX_PARAMETERS else []
 
 
 def _varies(name: str) -> bool:
@@ -154,7 +163,7 @@ def _varies(name: str) -> bool:
     return first not in {*IGNORED, *NOT_IN_FINGERPRINT, *SEEDS} and not first.startswith("hydra")
 
 
-def headline(runs: Sequence[RunRecord]) -> str:
-    """The metric of runs that no sweep file names one for."""
+def metric_of_runs(runs: Sequence[RunRecord]) -> str:
+    """The metric of runs without a sweep file."""
     final = {name for run in runs for name in run.manifest["metrics"].get("final") or {}}
     return primary_metric(final or {name for run in runs for row in run.metrics for name in row})
