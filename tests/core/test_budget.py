@@ -42,13 +42,13 @@ def test_prompts_or_completions_are_derived(
 
 
 def test_compute_budget_matches_hand_computation(config: Callable[..., Config]) -> None:
-    found = budget.compute_budget(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
-    assert found == budget.ComputeBudget("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
+    compute = budget.compute_budget(config("stage.group_size=4", "stage.num_iterations=3", "trainer.max_steps=10"))
+    assert compute == budget.ComputeBudget("sequences", 32, 4, 128, steps=10, prompts=128, sequences=512, tokens=None)
     assert budget.compute_budget(config("stage=sft")) is None
 
 
 @pytest.mark.parametrize(
-    ("overrides", "where", "said"),
+    ("overrides", "key", "output"),
     [
         (["stage.group_size=3"], "stage.group_size", "expected 1, 2, 4, 8, 16, 32, 64, 128"),
         (["stage.examples_per_step=4", "stage.sequences_per_step=64"], "stage.sequences_per_step", "4 prompts x 8"),
@@ -60,13 +60,13 @@ def test_compute_budget_matches_hand_computation(config: Callable[..., Config]) 
     ],
 )
 def test_check_budget_rejects_sizes_that_do_not_divide(
-    config: Callable[..., Config], overrides: list[str], where: str, said: str
+    config: Callable[..., Config], overrides: list[str], key: str, output: str
 ) -> None:
     cfg = config(*overrides, "rollout.max_completion_length=96")
     with pytest.raises(UserError) as caught:
         budget.check_budget(cfg)
-    assert caught.value.key == where
-    assert said in str(caught.value)
+    assert caught.value.key == key
+    assert output in str(caught.value)
 
 
 SIZES = [["stage.group_size=4"], ["stage.group_size=8"]]
@@ -136,9 +136,9 @@ def test_grid_of_unequal_compute_is_rejected_before_it_starts(tmp_path: Path, mo
 
 def test_dry_run_prints_the_compute_of_every_point(capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(["-m", "stage.group_size=4,16", "dry_run=true"], execute) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert "budget=sequences: 32 prompts x 4 = 128 completions per step, in total 3,200 prompts and 12,800" in said
-    assert "budget=sequences: 8 prompts x 16 = 128 completions per step, in total 800 prompts and 12,800" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "budget=sequences: 32 prompts x 4 = 128 completions per step, in total 3,200 prompts and 12,800" in output
+    assert "budget=sequences: 8 prompts x 16 = 128 completions per step, in total 800 prompts and 12,800" in output
 
 
 def test_run_ends_at_its_token_budget(small: Callable[..., Config], folder: Path) -> None:

@@ -69,14 +69,16 @@ def test_fingerprint_changes_with_data_parents_and_code(
 
 
 def test_fingerprint_identifies_parents_by_content_not_path(config: Callable[..., Config], tmp_path: Path) -> None:
-    def found(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
+    def fingerprint_at(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
         cfg = config("data=traces", f"data.path={tmp_path}/{folder}{tail}", f"model.path={tmp_path}/{folder}")
         return provenance.fingerprint(cfg, data, [{"path": str(tmp_path / folder), "fingerprint": fingerprint}])
 
-    assert found("here") == found("there")
-    assert found("here") == found("here", data="other rows"), "they come from the parent, which decides them"
-    assert found("here") != found("here", "y")
-    assert found("here") != found("here", tail="/traces")
+    assert fingerprint_at("here") == fingerprint_at("there")
+    assert fingerprint_at("here") == fingerprint_at("here", data="other rows"), (
+        "they come from the parent, which decides them"
+    )
+    assert fingerprint_at("here") != fingerprint_at("here", "y")
+    assert fingerprint_at("here") != fingerprint_at("here", tail="/traces")
 
 
 def test_fingerprint_hashes_other_files_of_a_parents_data(tmp_path: Path) -> None:
@@ -211,8 +213,8 @@ def test_git_state_without_git_is_empty(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("inside", [".", "model", "traces", "traces/traces.jsonl"])
 def test_find_parents_from_paths_in_a_record(tmp_path: Path, inside: str) -> None:
     (tmp_path / "manifest.json").write_text('{"fingerprint": "f"}')
-    found = provenance.find_parents([str(tmp_path / inside)])
-    assert found == [{"path": str(tmp_path), "fingerprint": "f"}]
+    runs = provenance.find_parents([str(tmp_path / inside)])
+    assert runs == [{"path": str(tmp_path), "fingerprint": "f"}]
 
 
 @pytest.mark.parametrize("text", ['{"name": "a browser extension"}', '["fingerprint"]', "{", '{"fingerprint": ""}'])

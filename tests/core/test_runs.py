@@ -39,8 +39,8 @@ def test_read_run_returns_the_record(record: Path) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(WORDS, st.recursive(VALUES, lambda v: st.dictionaries(WORDS, v, max_size=3), max_leaves=5)))
-def test_read_config_matches_omegaconf(held: dict) -> None:
-    text = yaml.dump(held, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml
+def test_read_config_matches_omegaconf(content: dict) -> None:
+    text = yaml.dump(content, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml
     assert yaml.load(text, ConfigLoader) == yaml.load(text, get_yaml_loader())
 
 
@@ -81,15 +81,15 @@ def test_read_rows_returns_appended_rows(
 
 
 def test_repair_and_read_recovers_from_any_cut(tmp_path: Path) -> None:
-    whole = "".join(jsonl.row_to_line(row) for row in ROWS).encode()
+    complete = "".join(jsonl.row_to_line(row) for row in ROWS).encode()
     file = tmp_path / "rows.jsonl"
-    for cut in range(len(whole) + 1):
-        file.write_bytes(whole[:cut])
-        kept = ROWS[: whole[:cut].count(b"\n")]
-        assert jsonl.read_rows(file) == kept
-        assert jsonl.repair_and_read(file) == kept
+    for cut in range(len(complete) + 1):
+        file.write_bytes(complete[:cut])
+        rows = ROWS[: complete[:cut].count(b"\n")]
+        assert jsonl.read_rows(file) == rows
+        assert jsonl.repair_and_read(file) == rows
         jsonl.append_rows(file, ROWS[:1])
-        assert jsonl.read_rows(file) == [*kept, ROWS[0]]
+        assert jsonl.read_rows(file) == [*rows, ROWS[0]]
 
 
 def test_repair_and_read_of_a_missing_file_is_empty(tmp_path: Path) -> None:

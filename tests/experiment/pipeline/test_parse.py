@@ -12,7 +12,7 @@ from r1.core.errors import UserError
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 from r1.experiment.pipeline.steps import Pipeline
 
-Asked = Callable[..., list[Pipeline]]
+Parse = Callable[..., list[Pipeline]]
 STEPS = {"a": ["stage=sft", "stage.lr=1"], "b": ["stage=eval", "model.path=${step:a}"]}
 
 
@@ -27,8 +27,8 @@ def test_split_step_overrides_separates_them_by_step() -> None:
     }
 
 
-def test_step_overrides_win_over_shared_ones(asked: Asked) -> None:
-    (pipeline,) = asked(
+def test_step_overrides_win_over_shared_ones(parse: Parse) -> None:
+    (pipeline,) = parse(
         "seed=3", "steps.a.stage.lr=4", "stage.lr=3", "steps.b.seed=9", shared=["stage.lr=0", "threads=1"], steps=STEPS
     )
     assert pipeline.steps["a"].overrides() == ["stage.lr=4", "threads=1", "stage=sft", "seed=3"]
@@ -43,15 +43,15 @@ def test_step_overrides_win_over_shared_ones(asked: Asked) -> None:
     assert pipeline.global_overrides == ["seed=3", "stage.lr=3"]
 
 
-def test_step_with_its_own_seed_ignores_the_pipelines_seeds(asked: Asked) -> None:
-    (pipeline,) = asked(shared=[], seeds=[0, 1], steps={"a": ["seed=5"], "b": ["stage=eval"]})
+def test_step_with_its_own_seed_ignores_the_pipelines_seeds(parse: Parse) -> None:
+    (pipeline,) = parse(shared=[], seeds=[0, 1], steps={"a": ["seed=5"], "b": ["stage=eval"]})
     assert pipeline.steps["a"].overrides(1) == ["seed=5"]
     assert pipeline.steps["b"].overrides(1) == ["seed=1", "stage=eval"]
 
 
-def test_steps_can_be_added_replaced_and_removed(asked: Asked) -> None:
+def test_steps_can_be_added_replaced_and_removed(parse: Parse) -> None:
     more = """+steps.more=["stage=eval","model.path=${step:a}/best"]"""
-    (pipeline,) = asked(more, "steps.a=['stage=grpo']", "~steps.b", "steps.more.seed=2", shared=[], steps=STEPS)
+    (pipeline,) = parse(more, "steps.a=['stage=grpo']", "~steps.b", "steps.more.seed=2", shared=[], steps=STEPS)
     assert {name: step.overrides() for name, step in pipeline.steps.items()} == {
         "a": ["stage=grpo"],
         "more": ["stage=eval", "model.path=${step:a}/best", "seed=2"],
@@ -59,9 +59,9 @@ def test_steps_can_be_added_replaced_and_removed(asked: Asked) -> None:
     assert pipeline.steps["more"].needs == ["a"]
 
 
-def test_grid_varies_step_and_shared_overrides(asked: Asked) -> None:
-    found = asked("-m", "seed=1,2", "steps.a.stage.lr=3,4", "steps.b.val.every=3,4", shared=[], steps=STEPS)
-    points = [[o for o in pipeline.overrides if not o.startswith("experiment")] for pipeline in found]
+def test_grid_varies_step_and_shared_overrides(parse: Parse) -> None:
+    pipelines = parse("-m", "seed=1,2", "steps.a.stage.lr=3,4", "steps.b.val.every=3,4", shared=[], steps=STEPS)
+    points = [[o for o in pipeline.overrides if not o.startswith("experiment")] for pipeline in pipelines]
     assert points == [
         [f"seed={seed}", f"steps.a.stage.lr={lr}", f"steps.b.val.every={every}"]
         for seed in (1, 2)
@@ -77,7 +77,7 @@ def test_parse_pipelines_of_a_run_is_empty(argv: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "keys", "where", "said"),
+    ("argv", "keys", "key", "message"),
     [
         (["steps.aa.seed=1"], {}, "steps.aa", "did you mean `steps.a`?"),
         (["steps.a.output_dir=x"], {}, "steps.a.output_dir", "for the whole pipeline"),
@@ -113,12 +113,12 @@ def test_parse_pipelines_of_a_run_is_empty(argv: list[str]) -> None:
     ],
 )
 def test_parse_pipelines_reports_mistakes(
-    asked: Asked, argv: list[str], keys: dict[str, Any], where: str, said: str
+    parse: Parse, argv: list[str], keys: dict[str, Any], key: str, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        asked(*argv, **{"shared": [], "steps": STEPS} | keys)
-    assert f"  key      {where}\n" in str(caught.value)
-    assert said in str(caught.value)
+        parse(*argv, **{"shared": [], "steps": STEPS} | keys)
+    assert f"  key      {key}\n" in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_step_override_without_a_pipeline_is_rejected() -> None:

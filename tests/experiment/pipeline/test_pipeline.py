@@ -103,14 +103,14 @@ def wait_for(steps: Path, name: str) -> None:
 
 def step_processes(base: Path) -> list[int]:
     """Processes with a folder below ``base`` on their command line."""
-    found = []
+    pids = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if f"output_dir={base}/steps".encode() in file.read_bytes():
-                found.append(int(file.parent.name))
+                pids.append(int(file.parent.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def test_killed_and_stopped_pipeline_resumes_its_step(
@@ -118,10 +118,12 @@ def test_killed_and_stopped_pipeline_resumes_its_step(
 ) -> None:
     """The records end as those of a pipeline that nobody touched."""
     argv = [*write(), "~steps.test"]
-    whole = go([*argv, f"output_dir={tmp_path}/whole"], capsys)
+    uninterrupted = go([*argv, f"output_dir={tmp_path}/whole"], capsys)
     forked.undo()
     base = tmp_path / "cut"
-    shutil.copytree(whole / "steps" / "answers", base / "steps" / "answers")  # wherever it lies, it is the same run
+    shutil.copytree(
+        uninterrupted / "steps" / "answers", base / "steps" / "answers"
+    )  # wherever it lies, it is the same run
     argv.append(f"output_dir={base}")
     env = os.environ | {"PYTHONPATH": str(CONF.parent), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen([sys.executable, "-m", "r1.run", *argv], env=env, stderr=subprocess.PIPE) as process:
@@ -151,10 +153,10 @@ def test_killed_and_stopped_pipeline_resumes_its_step(
     assert statuses(base) == {"answers": "cached", "sft": "finished"}
     for one in ("model/model.safetensors", "traces/traces.jsonl"):
         step = "sft" if one.startswith("model") else "answers"
-        assert (record(base, step) / one).read_bytes() == (record(whole, step) / one).read_bytes()
-    rows = [(record(where, "sft") / "metrics.jsonl").read_text().splitlines() for where in (base, whole)]
+        assert (record(base, step) / one).read_bytes() == (record(uninterrupted, step) / one).read_bytes()
+    rows = [(record(folder, "sft") / "metrics.jsonl").read_text().splitlines() for folder in (base, uninterrupted)]
     assert [row for row in rows[0] if "train/loss" in row] == [row for row in rows[1] if "train/loss" in row]
-    assert manifest(record(base, "sft"))["fingerprint"] == manifest(record(whole, "sft"))["fingerprint"]
+    assert manifest(record(base, "sft"))["fingerprint"] == manifest(record(uninterrupted, "sft"))["fingerprint"]
 
 
 def test_failed_step_is_recorded_and_fails_the_pipeline(

@@ -28,11 +28,11 @@ def finish(node: PipelineNode, status: str = "finished") -> None:
     """The record of a run that was not made."""
     node.folder.mkdir(parents=True, exist_ok=True)
     provenance.write_sources(node.folder, node.config, node.overrides)
-    held = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
+    manifest = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
     code = provenance.code_hash(*node.config["extensions"])
-    figures: dict[str, Any] = {"start": {}, "final": {}}
+    metrics: dict[str, Any] = {"start": {}, "final": {}}
     (node.folder / "model").symlink_to(resolve_model_path("r1:tiny"))
-    (node.folder / "manifest.json").write_text(json.dumps(held | {"code": code, "metrics": figures}))
+    (node.folder / "manifest.json").write_text(json.dumps(manifest | {"code": code, "metrics": metrics}))
 
 
 def changed(before: PipelinePlan, after: PipelinePlan) -> set[str]:
@@ -87,7 +87,7 @@ def test_overrides_hold_the_folders_of_needed_steps(planned: Planned) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "steps", "where", "said"),
+    ("argv", "steps", "key", "message"),
     [
         (["stage.lr=0.1"], {}, "steps.test.stage.lr", "for one step alone: steps.NAME.stage.lr=0.1"),
         (["steps.sft.stage.group_size=4"], {}, "steps.sft.stage.group_size", "unknown key"),
@@ -103,12 +103,12 @@ def test_overrides_hold_the_folders_of_needed_steps(planned: Planned) -> None:
     ],
 )
 def test_plan_reports_errors_before_anything_starts(
-    planned: Planned, tmp_path: Path, argv: list[str], steps: dict[str, list[str]], where: str, said: str
+    planned: Planned, tmp_path: Path, argv: list[str], steps: dict[str, list[str]], key: str, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
         planned(*argv, steps=STEPS | steps)
-    assert f"  key      {where}" in str(caught.value).splitlines()
-    assert said in str(caught.value)
+    assert f"  key      {key}" in str(caught.value).splitlines()
+    assert message in str(caught.value)
     assert not (tmp_path / "outputs").exists()
 
 

@@ -29,9 +29,9 @@ def test_merge_overrides_keeps_the_later_one(earlier: str, later: str, both: lis
 
 def test_sort_steps_puts_needed_steps_first() -> None:
     texts = {"d": ["x=${step:b}/best", "y='${step:c}'"], "a": ["x=1"], "b": ["x=${step:a}"], "c": ["x=1"]}
-    found = sort_steps({name: PipelineStep([], [overrides]) for name, overrides in texts.items()})
-    assert list(found) == ["a", "b", "c", "d"]
-    assert {name: step.needs for name, step in found.items()} == {"a": [], "b": ["a"], "c": [], "d": ["b", "c"]}
+    in_order = sort_steps({name: PipelineStep([], [overrides]) for name, overrides in texts.items()})
+    assert list(in_order) == ["a", "b", "c", "d"]
+    assert {name: step.needs for name, step in in_order.items()} == {"a": [], "b": ["a"], "c": [], "d": ["b", "c"]}
 
 
 @pytest.mark.parametrize("path", ["outputs/a/steps", "/tmp/a b/c,d=(e)", r"x\y [1]{2}:3"])

@@ -29,9 +29,9 @@ rows = folder / "metrics.jsonl"
 done = len(rows.read_bytes().splitlines()) if rows.is_file() else 0
 with Path("starts").open("a") as log:
     log.write(f"{folder.name}{'+' if done else ''}\n")
-asked: list[int] = []
+options: list[int] = []
 for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda number, _: asked.append(number))
+    signal.signal(number, lambda number, _: options.append(number))
 manifest("running", {})
 print("hello from", folder.name, os.environ.get("WANDB_RUN_GROUP"), flush=True)
 if keys.get("fail", "").lower() == "true":
@@ -40,11 +40,11 @@ if keys.get("fail", "").lower() == "true":
     sys.exit(3)
 for step in range(done, int(keys.get("length", 3))):
     time.sleep(float(keys.get("delay", 0)))
-    while step == 2 and keys.get("hold", "").lower() == "true" and not Path("go").exists() and not asked:
+    while step == 2 and keys.get("hold", "").lower() == "true" and not Path("go").exists() and not options:
         time.sleep(0.02)
-    if asked and keys.get("deaf", "").lower() != "true":
+    if options and keys.get("deaf", "").lower() != "true":
         manifest("interrupted", {})
-        sys.exit(0 if os.environ.get("R1_SWEEP") else 128 + asked[0])
+        sys.exit(0 if os.environ.get("R1_SWEEP") else 128 + options[0])
     value = float(keys["x"]) * (step + 1) / 10
     with rows.open("a") as out:
         out.write(json.dumps({"step": step} | ({} if keys.get("figure") == "none" else {"val/pass@1": value})) + "\n")

@@ -16,11 +16,11 @@ from r1.experiment.sweep import storage
 from r1.experiment.sweep.file import Sweep, read_sweep
 from r1.experiment.sweep.study import Study
 
-HELD: list[TextIO] = []  # the locks of the points that a test has taken
+LOCKS: list[TextIO] = []  # the locks of the points that a test has taken
 HERE = Path(__file__).parent
 FAKE = [sys.executable, "-S", str(HERE / "fakerun.py")]
 COMMAND = ["${env}", "${interpreter}", "-m", "r1.run", "${args_no_hyphens}"]
-WHOLE: dict[str, Any] = {
+SWEEP: dict[str, Any] = {
     "name": "tried",
     "method": "grid",
     "metric": {"name": "val/pass@1", "goal": "maximize"},
@@ -34,7 +34,7 @@ DRIVER += "from r1.sweep import main; main()"
 
 def write(folder: Path, **keys: Any) -> Path:
     file = folder / "tried.yaml"
-    file.write_text(yaml.safe_dump(WHOLE | keys, sort_keys=False))
+    file.write_text(yaml.safe_dump(SWEEP | keys, sort_keys=False))
     return file
 
 
@@ -64,8 +64,8 @@ def starts(folder: Path) -> list[str]:
     return file.read_text().split() if file.is_file() else []
 
 
-def wait_until(what: Callable[[], Any], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

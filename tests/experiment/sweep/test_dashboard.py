@@ -17,12 +17,12 @@ from swept import study, wait_until
 @pytest.mark.parametrize("place", [None, "journal.log"])
 def test_dashboard_shows_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str | None) -> None:
     monkeypatch.chdir(tmp_path)
-    made = study(tmp_path, place=place, parameters={"x": {"values": ["a", 2, [3, 4]]}, "k": {"value": 1}})
+    opened = study(tmp_path, place=place, parameters={"x": {"values": ["a", 2, [3, 4]]}, "k": {"value": 1}})
     for value in (0.25, 0.5):
-        taken = made.take_point()
+        taken = opened.take_point()
         assert taken
-        made.report_history(taken[0], {0: 0.1, 5: value})
-        made.finish_point(taken[0], value)
+        opened.report_history(taken[0], {0: 0.1, 5: value})
+        opened.finish_point(taken[0], value)
         taken[1].close()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

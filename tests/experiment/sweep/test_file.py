@@ -33,9 +33,9 @@ Write = Callable[[dict[str, Any]], str]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    def written(held: dict[str, Any]) -> str:
+    def written(content: dict[str, Any]) -> str:
         file = tmp_path / "mine.yaml"
-        file.write_text(yaml.safe_dump(held, sort_keys=False))
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
         return str(file)
 
     return written
@@ -50,8 +50,8 @@ def wrong(path: str) -> list[UserError]:
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
     """The good file with some keys set; None: left out."""
-    held = deepcopy(GOOD) | {key: value for key, value in changes.items() if value is not None}
-    return {key: value for key, value in held.items() if changes.get(key, value) is not None}
+    content = deepcopy(GOOD) | {key: value for key, value in changes.items() if value is not None}
+    return {key: value for key, value in content.items() if changes.get(key, value) is not None}
 
 
 def test_read_sweep_returns_the_content_of_a_valid_file(write: Write) -> None:
@@ -104,11 +104,11 @@ TOP = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "where", "do"), TOP, ids=[f"{where}-{i}" for i, (_, where, _) in enumerate(TOP)])
-def test_sweep_file_errors_name_the_key_and_the_fix(write: Write, changes: dict[str, Any], where: str, do: str) -> None:
-    found = wrong(write(changed(changes)))
-    assert where in [error.key for error in found]
-    assert do in " ".join(error.hint for error in found if error.key == where)
+@pytest.mark.parametrize(("changes", "key", "do"), TOP, ids=[f"{key}-{i}" for i, (_, key, _) in enumerate(TOP)])
+def test_sweep_file_errors_name_the_key_and_the_fix(write: Write, changes: dict[str, Any], key: str, do: str) -> None:
+    errors = wrong(write(changed(changes)))
+    assert key in [error.key for error in errors]
+    assert do in " ".join(error.hint for error in errors if error.key == key)
 
 
 PARAMETERS = [
@@ -149,10 +149,10 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "where", "do"), PARAMETERS, ids=[json.dumps(spec) for spec, _, _ in PARAMETERS])
-def test_parameter_errors_name_the_key_and_the_fix(write: Write, spec: Any, where: str, do: str) -> None:
+@pytest.mark.parametrize(("spec", "key", "do"), PARAMETERS, ids=[json.dumps(spec) for spec, _, _ in PARAMETERS])
+def test_parameter_errors_name_the_key_and_the_fix(write: Write, spec: Any, key: str, do: str) -> None:
     (error,) = wrong(write(changed({"method": "random", "parameters": {"stage.lr": spec}})))
-    assert error.key == f"parameters.stage.lr{where}"
+    assert error.key == f"parameters.stage.lr{key}"
     assert do in error.hint
 
 
@@ -164,8 +164,8 @@ def test_grid_rejects_ranges(write: Write, spec: dict[str, Any]) -> None:
 
 def test_sweep_file_errors_are_reported_together(write: Write) -> None:
     specs = {"stage.lr": {"value": None}, "seed": {"min": 3, "max": 1}}
-    found = wrong(write(changed({"method": "gird", "metric": {"name": "x"}, "parameters": specs})))
-    assert [e.key for e in found] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
+    errors = wrong(write(changed({"method": "gird", "metric": {"name": "x"}, "parameters": specs})))
+    assert [e.key for e in errors] == ["method", "metric.goal", "parameters.stage.lr.value", "parameters.seed.min"]
 
 
 @pytest.mark.parametrize(
@@ -322,9 +322,9 @@ SPECS = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(SPECS, st.booleans())
 def test_sweep_file_errors_handle_any_parameter(spec: Any, in_grid: bool) -> None:
-    held = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
-    found = sweep_file_errors(held)
-    assert all(error.key.startswith("parameters.stage.lr") for error in found)
-    if not found:
+    content = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})
+    errors = sweep_file_errors(content)
+    assert all(error.key.startswith("parameters.stage.lr") for error in errors)
+    if not errors:
         values = grid_values(spec, 5) if in_grid else values_to_check(spec)
         assert 1 <= len(values) <= 5 or "values" in spec

@@ -59,9 +59,9 @@ def space(method: Any = "random", **parameters: Any) -> SearchSpace:
 @pytest.mark.parametrize(("spec", "values"), QUANTILES, ids=lambda part: json.dumps(part))
 def test_quantiles_match_wandb(spec: dict[str, Any], values: list[Any]) -> None:
     parameter = space(x=spec).parameters["x"]
-    found = [parameter.at(u) for u in (0.1, 0.53, 0.93)]
-    assert found == (pytest.approx(values, rel=1e-9) if isinstance(values[0], float) else values)
-    assert [type(value) for value in found] == [type(value) for value in values]
+    values_at = [parameter.at(u) for u in (0.1, 0.53, 0.93)]
+    assert values_at == (pytest.approx(values, rel=1e-9) if isinstance(values[0], float) else values)
+    assert [type(value) for value in values_at] == [type(value) for value in values]
 
 
 def test_grid_points_have_the_order_of_wandb() -> None:
@@ -93,10 +93,10 @@ SPECS = [spec for spec, _ in QUANTILES] + [{"distribution": "beta"}, {"distribut
 
 @given(st.sampled_from(SPECS), st.floats(0, 1, exclude_max=True), st.sampled_from(["random", "bayes"]))
 def test_every_draw_can_be_stored_in_optuna(spec: dict[str, Any], u: float, method: str) -> None:
-    made = space(method, x=spec)
-    parameter = made.parameters["x"]
+    searched = space(method, x=spec)
+    parameter = searched.parameters["x"]
     value = parameter.at(u)
-    create_trial(state=TrialState.RUNNING, params={"x": value}, distributions=made.distributions)
+    create_trial(state=TrialState.RUNNING, params={"x": value}, distributions=searched.distributions)
     assert parameter.snap(value) == value
 
 
@@ -107,12 +107,12 @@ def test_draws_depend_on_name_and_number_alone() -> None:
 
 
 def test_optuna_distributions_match_the_parameters() -> None:
-    made = space(
+    searched = space(
         "bayes", g={"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 8}, l={"values": [[1, 2]]}
     )
-    assert made.distributions["g"] == IntDistribution(8, 512, log=True)
-    assert made.distributions["l"] == optuna.distributions.CategoricalDistribution(["[1, 2]"])
-    assert made.snap_point({"g": 133, "l": "[1, 2]"}) == {"g": 136, "l": "[1, 2]"}
+    assert searched.distributions["g"] == IntDistribution(8, 512, log=True)
+    assert searched.distributions["l"] == optuna.distributions.CategoricalDistribution(["[1, 2]"])
+    assert searched.snap_point({"g": 133, "l": "[1, 2]"}) == {"g": 136, "l": "[1, 2]"}
     bell = space("bayes", x={"distribution": "normal", "mu": 1.0, "sigma": 2.0}).distributions["x"]
     assert isinstance(bell, FloatDistribution)
     assert (bell.low, bell.high) == (pytest.approx(-5), pytest.approx(7))

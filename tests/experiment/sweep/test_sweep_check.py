@@ -45,8 +45,8 @@ def write(tmp_path: Path) -> Write:
     """``write({"parameters.stage.lr": {...}, ...})``: the good file with some things set."""
 
     def written(changes: Config) -> str:
-        held = deepcopy(GOOD) | changes
-        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(held, sort_keys=False))
+        content = deepcopy(GOOD) | changes
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
         return "mine.yaml"
 
     return written
@@ -119,13 +119,13 @@ BAD: dict[str, tuple[Config, str, str, str]] = {  # changes, where, what, do
 
 @pytest.mark.parametrize("name", BAD)
 def test_check_reports_errors_before_anything_runs(write: Write, name: str) -> None:
-    changes, where, what, do = BAD[name]
+    changes, key, message, do = BAD[name]
     with pytest.raises(UserErrors) as caught:
         load_and_compose(write(changes))
     (error,) = caught.value.errors
     assert caught.value.code == CONFIG
-    assert error.key == where
-    assert what in error.message
+    assert error.key == key
+    assert message in error.message
     assert do in error.hint
 
 
@@ -149,31 +149,31 @@ def test_check_does_not_print_secrets(write: Write) -> None:
 def test_preview_shows_points_seeds_and_compute(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     specs = {"stage.group_size": {"values": [4, 8]}, "seed": {"values": [0, 1, 2]}}
     check_sweep(write({"parameters": specs, **command("logger=wandb", "trainer.max_steps=50")}), workers=4)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "mine: grid over stage.group_size, seed; maximize val/pass@1" in said
-    assert "6 points = 2 settings x 3 seeds, budget=sequences; each checked" in said
-    assert "stage.group_size=4 32 x 4 = 128 6,400 50" in said
-    assert "stage.group_size=8 16 x 8 = 128 6,400 50" in said
-    assert "with 4 workers" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "mine: grid over stage.group_size, seed; maximize val/pass@1" in output
+    assert "6 points = 2 settings x 3 seeds, budget=sequences; each checked" in output
+    assert "stage.group_size=4 32 x 4 = 128 6,400 50" in output
+    assert "stage.group_size=8 16 x 8 = 128 6,400 50" in output
+    assert "with 4 workers" in output
 
 
 def test_preview_of_an_endless_search_names_run_cap(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     check_sweep(write({"method": "bayes", "parameters": {"stage/loss": {"values": ["grpo", "dapo"]}}}))
-    said = " ".join(capsys.readouterr().err.split())
-    assert "points without end, budget=sequences; 2 points checked, at the ends of each range" in said
-    assert "run_cap: N" in said
-    assert "W&B's own schema has no 'stage/loss'" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "points without end, budget=sequences; 2 points checked, at the ends of each range" in output
+    assert "run_cap: N" in output
+    assert "W&B's own schema has no 'stage/loss'" in output
 
 
 def test_cost_is_the_median_of_similar_records(config: Callable[..., Config], tmp_path: Path) -> None:
     cfg = config("stage=grpo", "reward=math")
     longer = cfg | {"trainer": cfg["trainer"] | {"max_steps": 200}}
     runs = [(10.0, "finished", cfg), (30.0, "finished", cfg | {"seed": 1}), (12.0, "finished", cfg | {"seed": 2})]
-    for i, (seconds, status, held) in enumerate([*runs, (99.0, "failed", cfg), (99.0, "finished", longer)]):
+    for i, (seconds, status, run_config) in enumerate([*runs, (99.0, "failed", cfg), (99.0, "finished", longer)]):
         folder = tmp_path / "outputs" / "grpo" / str(i)
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"status": status, "wall_s": seconds}))
-        OmegaConf.save(OmegaConf.create(held), folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(run_config), folder / "config.yaml")
     (tmp_path / "outputs" / "manifest.json").write_text("no record")
     known = recorded_times(tmp_path / "outputs")
     assert estimate_cost(cfg | {"seed": 3}, known) == RunCost(12.0, 3)

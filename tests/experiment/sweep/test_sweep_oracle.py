@@ -56,16 +56,16 @@ def python() -> Path:
     python = place / "bin" / "python"
     if not (place / "ready").is_file():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(place)], check=True)
-        made = subprocess.run([python, "-m", "pip", "install", "-q", *WANTED], capture_output=True, text=True)
-        if made.returncode:
-            pytest.skip(f"pip cannot install {' '.join(WANTED)}: {made.stderr.strip()[-200:]}")
+        built = subprocess.run([python, "-m", "pip", "install", "-q", *WANTED], capture_output=True, text=True)
+        if built.returncode:
+            pytest.skip(f"pip cannot install {' '.join(WANTED)}: {built.stderr.strip()[-200:]}")
         (place / "ready").touch()
     return python
 
 
 def rules() -> list[tuple[dict[str, Any], str, list[list[float]]]]:
     """Hyperband in all its forms, on histories with many ties."""
-    rng, made = random.Random(0), []
+    rng, built = random.Random(0), []
     for _ in range(500):
         eta = rng.choice([2, 3, 1.5])
         rule = rng.choice(
@@ -73,8 +73,8 @@ def rules() -> list[tuple[dict[str, Any], str, list[list[float]]]]:
         )
         rule = {"type": "hyperband", "eta": eta, "strict": rng.random() < 0.5} | rule
         histories = [[round(rng.random(), 2) for _ in range(rng.randint(0, 30))] for _ in range(rng.randint(1, 9))]
-        made.append((rule, rng.choice(["minimize", "maximize"]), histories))
-    return made
+        built.append((rule, rng.choice(["minimize", "maximize"]), histories))
+    return built
 
 
 def test_quantiles_grids_and_hyperband_match_the_wandb_engine(python: Path) -> None:
@@ -96,19 +96,21 @@ def test_quantiles_grids_and_hyperband_match_the_wandb_engine(python: Path) -> N
         ],
     }
     done = subprocess.run([python, "-c", ENGINE], input=json.dumps(asked), capture_output=True, text=True, check=True)
-    theirs = json.loads(done.stdout)
-    for (spec, _), values in zip(QUANTILES, theirs["quantiles"], strict=True):
+    engine_results = json.loads(done.stdout)
+    for (spec, _), values in zip(QUANTILES, engine_results["quantiles"], strict=True):
         parameter = space(x=spec).parameters["x"]
-        ours = [parameter.at(u) for u in us]
-        assert ours == (pytest.approx(values, rel=1e-6, abs=1e-12) if isinstance(values[0], float) else values), spec
-    for parameters, points in zip(grids, theirs["grids"], strict=True):
-        made = space("grid", **parameters)
-        found = [made.values(made.grid_point(number)) for number in range(made.size or 0)]
-        assert len(found) == len(points)
-        assert all(one == pytest.approx(other) for one, other in zip(found, points, strict=True))
+        values_here = [parameter.at(u) for u in us]
+        assert values_here == (
+            pytest.approx(values, rel=1e-6, abs=1e-12) if isinstance(values[0], float) else values
+        ), spec
+    for parameters, points in zip(grids, engine_results["grids"], strict=True):
+        built = space("grid", **parameters)
+        points_here = [built.values(built.grid_point(number)) for number in range(built.size or 0)]
+        assert len(points_here) == len(points)
+        assert all(one == pytest.approx(other) for one, other in zip(points_here, points, strict=True))
     stops = []
     for rule, goal, histories in cases:
         own = Hyperband(rule, goal)
         stops.append([i for i, history in enumerate(histories) if own.should_stop(history, histories)])
-    assert stops == theirs["stopped"]
+    assert stops == engine_results["stopped"]
     assert sum(map(len, stops)) > 300

@@ -39,17 +39,17 @@ def test_sweep_over_pipelines_runs_common_steps_once(write: Callable[..., list[s
     command = ["python", "-m", "r1.run", *write(), "${args_no_hyphens}"]
     parameters = {"steps.test.val.num_samples": {"values": [2, 3]}, "trainer.max_steps": {"value": 2}}
     sweep = start(tmp_path, "--workers", "2", command=command, parameters=parameters)
-    _, said = sweep.communicate(timeout=LONGEST_S)
-    assert sweep.returncode == 0, said
-    made = [file.parent.parent.name for file in tmp_path.glob("outputs/sweeps/tried/steps/*/*/manifest.json")]
-    assert sorted(made) == ["answers", "sft", "test", "test"]
+    _, output = sweep.communicate(timeout=LONGEST_S)
+    assert sweep.returncode == 0, output
+    finished_steps = [file.parent.parent.name for file in tmp_path.glob("outputs/sweeps/tried/steps/*/*/manifest.json")]
+    assert sorted(finished_steps) == ["answers", "sft", "test", "test"]
     for number, samples in enumerate((2, 3)):
-        held = manifest(tmp_path, number)
-        assert held["status"] == "finished"
-        figure = held["metrics"]["final"]["val/pass@1"]
+        record = manifest(tmp_path, number)
+        assert record["status"] == "finished"
+        figure = record["metrics"]["final"]["val/pass@1"]
         assert figure["n"] == 2 * samples
-    assert "best: val/pass@1" in said
-    assert "again: python -m r1.run --config-dir conf experiment=mine steps.test.val.num_samples=" in said
+    assert "best: val/pass@1" in output
+    assert "again: python -m r1.run --config-dir conf experiment=mine steps.test.val.num_samples=" in output
 
 
 def test_run_of_a_killed_worker_resumes_bit_for_bit(tmp_path: Path) -> None:
@@ -62,12 +62,12 @@ def test_run_of_a_killed_worker_resumes_bit_for_bit(tmp_path: Path) -> None:
     first.communicate()
     status = manifest(tmp_path, 0)["status"]
     second = start(tmp_path, command=command, parameters=parameters)
-    _, said = second.communicate(timeout=LONGEST_S)
-    assert second.returncode == 0, said
-    assert status == "finished" or "0000  resumes" in said
+    _, output = second.communicate(timeout=LONGEST_S)
+    assert second.returncode == 0, output
+    assert status == "finished" or "0000  resumes" in output
     other = start(tmp_path, "--name", "other", command=command, parameters=parameters)
-    _, said = other.communicate(timeout=LONGEST_S)
-    assert other.returncode == 0, said
-    whole = tmp_path / "outputs" / "sweeps" / "other" / "runs" / "0000" / "metrics.jsonl"
-    assert (runs / "0000" / "metrics.jsonl").read_text() == whole.read_text()
+    _, output = other.communicate(timeout=LONGEST_S)
+    assert other.returncode == 0, output
+    uninterrupted = tmp_path / "outputs" / "sweeps" / "other" / "runs" / "0000" / "metrics.jsonl"
+    assert (runs / "0000" / "metrics.jsonl").read_text() == uninterrupted.read_text()
     assert yaml.safe_load((runs.parent / "sweep.yaml").read_text())["name"] == "tried"

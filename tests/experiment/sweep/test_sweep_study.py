@@ -25,11 +25,11 @@ JOURNAL = "journal.log"  # faster than SQLite
 
 
 @pytest.fixture(autouse=True)
-def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TextIO]]:
+def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TextIO]]:
     """The locks of the points that are taken, open until the test has ended."""
     monkeypatch.chdir(tmp_path)
     files: list[TextIO] = []
-    monkeypatch.setattr(swept, "HELD", files)
+    monkeypatch.setattr(swept, "LOCKS", files)
     yield files
     for file in files:
         file.close()
@@ -38,7 +38,7 @@ def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TextI
 def take(study: Study) -> SweepPoint:
     taken = study.take_point()
     assert taken
-    swept.HELD.append(taken[1])
+    swept.LOCKS.append(taken[1])
     return taken[0]
 
 
@@ -56,11 +56,11 @@ def test_study_hands_out_points_in_order_to_all_workers(tmp_path: Path, place: s
     assert [(point.status, point.value) for point in two.points()] == [("finished", 0.5)] * 3
 
 
-def test_study_hands_out_the_points_of_a_killed_worker_again(tmp_path: Path, held: list[TextIO]) -> None:
+def test_study_hands_out_the_points_of_a_killed_worker_again(tmp_path: Path, locks: list[TextIO]) -> None:
     one, two = study(tmp_path, place=JOURNAL), study(tmp_path, place=JOURNAL)
     first = take(one)
     assert take(two).number == 1
-    held[0].close()  # as the kernel does for a process that has died
+    locks[0].close()  # as the kernel does for a process that has died
     again = take(two)
     assert (again.number, again.folder) == (0, first.folder)
     assert take(one).number == 2
@@ -74,10 +74,10 @@ def test_study_limit_is_the_lowest_cap(tmp_path: Path) -> None:
     assert study(tmp_path / "outputs", 5, place="b.log").limit == 3, "the grid's"
 
 
-def test_study_retries_failed_points_once_with_the_option(tmp_path: Path, held: list[TextIO]) -> None:
+def test_study_retries_failed_points_once_with_the_option(tmp_path: Path, locks: list[TextIO]) -> None:
     one = study(tmp_path, 1, place=JOURNAL)
     one.fail_point(take(one), "it broke", 3)
-    held[0].close()
+    locks[0].close()
     (point,) = one.points()
     assert (point.status, point.error, point.code) == ("failed", "it broke", 3)
     assert one.is_complete()
@@ -104,29 +104,29 @@ def test_random_search_is_the_same_in_every_worker(tmp_path: Path) -> None:
 
 def test_bayes_approaches_the_optimum(tmp_path: Path) -> None:
     """The best x is 0.7: after ten draws at random the proposals lie near it, and history alone decides them."""
-    made = study(tmp_path, 24, method="bayes", parameters=UNIFORM, place=JOURNAL)
+    opened = study(tmp_path, 24, method="bayes", parameters=UNIFORM, place=JOURNAL)
     xs = []
     for _ in range(24):
-        point = take(made)
+        point = take(opened)
         xs.append(point.values["x"])
-        made.finish_point(point, -abs(xs[-1] - 0.7))
+        opened.finish_point(point, -abs(xs[-1] - 0.7))
     early, late = (fmean(abs(x - 0.7) for x in part) for part in (xs[:10], xs[16:]))
     assert late < 0.7 * early
     assert [
         study(tmp_path, 25, method="bayes", parameters=UNIFORM, place=JOURNAL)._choose_values(24) for _ in range(2)
-    ] == [made._choose_values(24)] * 2
+    ] == [opened._choose_values(24)] * 2
 
 
 def test_report_history_adds_each_step_once(tmp_path: Path) -> None:
-    made = study(tmp_path, place=JOURNAL)
-    point = take(made)
-    made.report_history(point, {0: 0.1, 5: 0.2})
-    made.report_history(point, {0: 0.1, 5: 0.2, 10: 0.4})
-    assert made.points()[0].history == {0: 0.1, 5: 0.2, 10: 0.4}
-    made.prune_point(point)
-    (trial,) = made.optuna.trials
+    opened = study(tmp_path, place=JOURNAL)
+    point = take(opened)
+    opened.report_history(point, {0: 0.1, 5: 0.2})
+    opened.report_history(point, {0: 0.1, 5: 0.2, 10: 0.4})
+    assert opened.points()[0].history == {0: 0.1, 5: 0.2, 10: 0.4}
+    opened.prune_point(point)
+    (trial,) = opened.optuna.trials
     assert (trial.state, trial.value) == (TrialState.PRUNED, 0.4)
-    assert (made.points()[0].status, made.points()[0].value) == ("pruned", None)
+    assert (opened.points()[0].status, opened.points()[0].value) == ("pruned", None)
 
 
 def test_resume_rejects_a_different_file_but_not_a_higher_cap(tmp_path: Path) -> None:
@@ -150,9 +150,9 @@ def test_resume_without_the_study_is_rejected(tmp_path: Path) -> None:
 
 
 def test_storage_url_rejects_storages_that_workers_cannot_share(tmp_path: Path) -> None:
-    for given in ("mysql://root@host/x", "redis://x.log", "study.db"):
+    for option in ("mysql://root@host/x", "redis://x.log", "study.db"):
         with pytest.raises(UserError, match="SQLite or in a journal"):
-            storage.storage_url(tmp_path, given)
+            storage.storage_url(tmp_path, option)
 
 
 @pytest.mark.parametrize(
