@@ -53,7 +53,7 @@ class SweepDisplay:
         if point.error and event == "failed":
             console.print(f"      {escape(point.error)}")
 
-    def show(self, running: Sequence[SweepPoint]) -> None:
+    def update(self, running: Sequence[SweepPoint]) -> None:
         """Update the table of the points that run here."""
         if self.live:
             self.live.update(self._table(running), refresh=True)

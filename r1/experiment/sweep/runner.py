@@ -59,7 +59,7 @@ class Runner:
             while running or (self.stop_signal is None and not self.study.is_complete()):
                 if self.stop_signal is None:
                     self._fill()
-                self.display.show([run.point for run in running.values()])
+                self.display.update([run.point for run in running.values()])
                 ended = self.supervisor.poll()
                 # An ended child's record is read after its end was noticed, so its last row is seen.
                 for child, run in ended:
