@@ -18,6 +18,7 @@ from typing import Any
 from r1.core.manifest import read_manifest
 from r1.core.paths import ROOT
 from r1.core.secrets import redact, redact_values
+from r1.core.types import Config
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
 # keys that cannot change the result:
@@ -29,7 +30,7 @@ DEVICE_KEYS = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_siz
 SOURCE_SUFFIXES = (".py", ".yaml")
 
 
-def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]) -> str:
+def fingerprint(config: Config, data: str, parents: list[dict[str, Any]]) -> str:
     """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints.
 
     A path into a parent's folder counts as the parent's fingerprint. Rows that come from a parent are decided by it, so
@@ -48,7 +49,7 @@ def fingerprint(config: dict[str, Any], data: str, parents: list[dict[str, Any]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def with_device_settings_of(config: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def with_device_settings_of(config: Config, other: Config) -> dict[str, Any]:
     """``config`` with the devices and servers of another one, which cannot change the result."""
     parts = {
         part: {key: other[part].get(key, value) if key in DEVICE_KEYS else value for key, value in config[part].items()}
@@ -77,7 +78,7 @@ def _file_digests(path: Any) -> list[str]:
         return [hashlib.file_digest(source, "sha256").hexdigest()]
 
 
-def fingerprinted_config(config: dict[str, Any]) -> dict[str, Any]:
+def fingerprinted_config(config: Config) -> dict[str, Any]:
     """The part of a config that decides the result."""
     return {key: value for key, value in config.items() if key not in (*NOT_IN_FINGERPRINT, *PIPELINE_KEYS)}
 
@@ -107,12 +108,12 @@ def rows_hash(*splits: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe_environment(config: dict[str, Any]) -> dict[str, Any]:
+def describe_environment(config: Config) -> dict[str, Any]:
     """The git state and the environment, as a manifest records them."""
     return {"git": git_state()} | environment(config)
 
 
-def environment(config: dict[str, Any]) -> dict[str, Any]:
+def environment(config: Config) -> dict[str, Any]:
     """Code, packages and hardware: equal environments give equal bits for the same config."""
     return {
         "code": code_hash(*config["extensions"]),
@@ -196,7 +197,7 @@ def describe_hardware(threads: int | None) -> dict[str, Any]:
     }
 
 
-def input_paths(config: dict[str, Any]) -> list[str]:
+def input_paths(config: Config) -> list[str]:
     """The paths that a config reads from disk: the texts of all keys ``path`` and ``tokenizer``."""
     leaves = flatten(config).items()
     return [text for key, text in leaves if key.rpartition(".")[2] in ("path", "tokenizer") and isinstance(text, str)]
@@ -218,7 +219,7 @@ def find_parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType
     return runs
 
 
-def write_sources(folder: Path, config: dict[str, Any], overrides: list[str]) -> None:
+def write_sources(folder: Path, config: Config, overrides: list[str]) -> None:
     """Write ``config.yaml``, ``overrides.yaml`` and ``code.diff`` into a record, without secrets."""
     from omegaconf import OmegaConf
 
