@@ -86,9 +86,9 @@ def _joint_errors(sweep: Sweep, points: list[ComposedPoint]) -> Iterator[UserErr
     """The errors of points that compose one by one."""
     results = [cfg for point in points for cfg in point.results]
     if sweep.metric:
-        yield from metric.problems(sweep.metric, sweep.goal, sweep.parameters, results)
+        yield from metric.objective_errors(sweep.metric, sweep.goal, sweep.parameters, results)
         if sweep.early_terminate:
-            yield from metric.hyperband(sweep.early_terminate, sweep.metric, results[0])
+            yield from metric.hyperband_errors(sweep.early_terminate, sweep.metric, results[0])
     yield from _logger_errors(results)
     yield from _folder_errors(points)
     yield from _integer_bound_errors(sweep, points)

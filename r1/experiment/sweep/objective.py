@@ -1,4 +1,4 @@
-"""The metric of a sweep: whether its runs log it, whether points can be compared by it, and which way is better."""
+"""The errors in a sweep's metric: its runs do not log it, its scale varies between points, or the goal is wrong."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOALS = {"higher": "maximize", "lower": "minimize"}
 REWARD_KEY = re.compile(r"(^|[.+])reward([./@]|$)")
 
 
-def names(cfg: Config) -> list[str]:
+def logged_metrics(cfg: Config) -> list[str]:
     """The metrics that a run of this config may log, apart from those that depend on the data."""
     single = [m.name for m in METRICS if not m.is_family and not m.name.startswith("val/reward/")]
     of_k = [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
@@ -28,36 +28,36 @@ def names(cfg: Config) -> list[str]:
     return single + of_k + of_terms + [f"val/{part}/{m.label}" for part in parts for m in METRICS if m.per_part]
 
 
-def problems(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
+def objective_errors(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
     """Everything wrong with the metric of a sweep over some parameters.
 
     Args:
         goal: empty: its error is reported already.
         results: the configs of the runs that are to log the metric.
     """
-    where = "metric.name"
+    key = "metric.name"
     registered = metric_named(metric)
-    logged = [set(names(cfg)) for cfg in results]
+    logged = [set(logged_metrics(cfg)) for cfg in results]
     known = set[str].intersection(*logged) if logged else {metric}
     if metric not in known and not registered.data_dependent:
         message = "no run logs this metric" if not any(metric in one for one in logged) else "not every point logs this"
         of_k = re.match(r"val/(pass|maj)@\d", metric)
         expected = sorted(name for name in known if name.startswith(of_k[0][:-1] if of_k else "val/"))
         hint = "val.ks says which k there are" if of_k else suggest(metric, sorted(known))
-        yield UserError(message, key=where, value=metric, expected=expected, hint=hint)
+        yield UserError(message, key=key, value=metric, expected=expected, hint=hint)
         return
     weights = [name for name in swept if REWARD_KEY.search(name)]
     if weights and registered.scaled_by_reward:
         message = f"its scale changes with the swept weights (`{weights[0]}`), so it compares no points"
-        yield UserError(message, key=where, value=metric, hint="val/pass@1, which no weight changes")
+        yield UserError(message, key=key, value=metric, hint="val/pass@1, which no weight changes")
     better = GOALS[registered.better] if registered.better else goal
     if goal and goal != better:
         message = f"the sweep would look for the worst: {meaning(metric)}"
         yield UserError(message, key="metric.goal", value=goal, hint=f"goal: {better}")
 
 
-def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserError]:
-    """Early stopping that comes too late: a band counts values of the metric, of which a run has few."""
+def hyperband_errors(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserError]:
+    """A first band that no run reaches: bands count values of the metric, of which a run logs few."""
     if not metric.startswith("val/"):
         return
     steps, every = cfg["trainer"]["max_steps"], cfg["val"]["every"]
@@ -68,7 +68,5 @@ def hyperband(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator[UserEr
         brackets = min(spec["s"], int(math.log(spec[key], spec.get("eta", 3)) + 1e-9))
         first = int(spec[key] / spec.get("eta", 3) ** brackets + 1e-9)
     if first >= count:
-        message = (
-            f"nothing would ever be stopped: the first band is at value {first} of the metric, and a run has {count}"
-        )
+        message = f"no run would be stopped: the first band is at value {first} of the metric, and a run has {count}"
         yield UserError(message, key=f"early_terminate.{key}", value=spec[key], hint="lower it, or lower val.every")

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from r1.config.overrides import read
 from r1.core.errors import UserError, one_line
+from r1.core.manifest import read_manifest
 from r1.distributed.process import ChildProcess, escape_hydra, shared_cores, start_run
 from r1.distributed.supervisor import Supervisor
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
@@ -86,7 +87,7 @@ class Runner:
         overrides = self.sweep.overrides(point.values)
         if is_pipeline(overrides):  # all points share the records of their steps
             overrides = [*overrides, f"steps_dir={escape_hydra(str(self.study.folder / 'steps'))}"]
-        event = "resumes" if results.manifest(point.folder) else "starts"
+        event = "resumes" if read_manifest(point.folder) else "starts"
         child = start_run(overrides, point.folder, self._env())
         self.supervisor.running[child] = Running(point, lock)
         self.display.print_event(point, event)
@@ -98,7 +99,7 @@ class Runner:
 
     def _report(self, point: SweepPoint) -> list[float]:
         """The metric so far, which the study has now, too."""
-        history = results.history(point.folder, self.sweep.metric)
+        history = results.metric_history(point.folder, self.sweep.metric)
         self.study.report_history(point, history)
         return list(history.values())
 
@@ -117,7 +118,7 @@ class Runner:
         """Give the study a point's result; an interrupted point stays open, and the next worker resumes it."""
         with lock:
             if results.is_finished(point.folder):
-                value = results.objective(point.folder, self.sweep.metric)
+                value = results.final_metric(point.folder, self.sweep.metric)
                 if value is None:
                     self.study.fail_point(point, f"the run has finished without a finite {self.sweep.metric}", 1)
                 else:

@@ -1,4 +1,4 @@
-"""What a sweep has found: its points by their metric, the seeds of one taken together, and the best to run again."""
+"""The summary of a sweep: its settings by their metric over seeds, its failures, and the best setting's command."""
 
 from __future__ import annotations
 
@@ -15,40 +15,39 @@ from r1.core.console import status_line
 from r1.core.statistics import mean_over_seeds
 from r1.experiment.seed_groups import group_by_values
 from r1.experiment.sweep.file import Sweep
+from r1.experiment.sweep.points import SEED
 from r1.experiment.sweep.study import Study, SweepPoint
-
-SEED = "seed"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """The points that differ in nothing but their seed.
+    """The points that differ in their seed only.
 
     Attributes:
         values: of all parameters but the seed.
-        points: those that have finished first.
+        points: finished ones before the others.
     """
 
     values: dict[str, Any]
     points: list[SweepPoint]
 
     @property
-    def figures(self) -> list[float]:
+    def scores(self) -> list[float]:
+        """The metric of each finished point."""
         return [point.value for point in self.points if point.value is not None]
 
     @property
-    def mean(self) -> float | None:
-        figures = self.figures
-        return sum(figures) / len(figures) if figures else None
+    def mean(self) -> float:
+        return sum(self.scores) / len(self.scores) if self.scores else 0.0
 
     @property
     def text(self) -> str:
-        """The mean over seeds with its 95 % interval, or the one figure; where none has finished, how far they came."""
-        figures = self.figures
-        if len(figures) > 1:
-            return str(mean_over_seeds(figures))
-        if figures:
-            return f"{figures[0]:.4g}"
+        """The mean over seeds with its 95 % interval, or the only score, or the last values of unfinished points."""
+        scores = self.scores
+        if len(scores) > 1:
+            return str(mean_over_seeds(scores))
+        if scores:
+            return f"{scores[0]:.4g}"
         last = [max(point.history.items()) for point in self.points if point.history]
         return ", ".join(f"{value:.4g} at step {step}" for step, value in last)
 
@@ -60,48 +59,55 @@ class Setting:
         return ", ".join(f"{names.count(name)} {name}" for name in dict.fromkeys(names))
 
 
-def settings(sweep: Sweep, points: list[SweepPoint]) -> list[Setting]:
-    """The best first; those with fewer finished seeds than others behind them, whatever their mean."""
-    groups = group_by_values(points, _values_without_seed)
+def group_by_setting(sweep: Sweep, points: list[SweepPoint]) -> list[Setting]:
+    """The settings of a sweep: most finished seeds first, and among those with as many the best mean first."""
     sign = -1 if sweep.goal == "maximize" else 1
-    made = [Setting(_values_without_seed(group[0]), sorted(group, key=lambda p: p.value is None)) for group in groups]
-    return sorted(made, key=lambda s: (-len(s.figures), sign * (s.mean or 0)))
+    settings = [
+        Setting(_values_without_seed(group[0]), sorted(group, key=lambda point: point.value is None))
+        for group in group_by_values(points, _values_without_seed)
+    ]
+    return sorted(settings, key=lambda setting: (-len(setting.scores), sign * setting.mean))
 
 
 def _values_without_seed(point: SweepPoint) -> dict[str, Any]:
     return {name: value for name, value in point.values.items() if name != SEED}
 
 
-def command(sweep: Sweep, setting: Setting) -> str:
-    """What runs a setting again, with all its seeds."""
+def command_for_setting(sweep: Sweep, setting: Setting) -> str:
+    """The command that runs a setting again, with all its seeds."""
     seeds = [str(point.values[SEED]) for point in setting.points if SEED in point.values]
     values = {name: ",".join(seeds) if name == SEED else setting.values[name] for name in sweep.parameters}
     flags = ["-m"] if len(seeds) > 1 else []
     return shlex.join(["python", "-m", "r1.run", *flags, *sweep.overrides(values)])
 
 
-def final_summary(study: Study, place: str) -> RenderableType:
-    """The table, the best, what failed, and what to look at next."""
+def final_summary(study: Study, url: str) -> RenderableType:
+    """The table of settings, the errors of failed points, and the commands to run next.
+
+    Args:
+        url: the study's storage.
+    """
     sweep, points = study.sweep, study.points()
-    found = settings(sweep, points)
+    settings = group_by_setting(sweep, points)
     failed = [point for point in points if point.status == "failed"]
     lines = [f"{point.folder.name} failed: {point.error}; see {point.folder / 'output.log'}" for point in failed]
-    if found and found[0].figures:
-        seeds = f" over {len(found[0].figures)} seeds" if len(found[0].figures) > 1 else ""
-        values = " ".join(f"{name}={value}" for name, value in found[0].values.items())
-        lines += [f"best: {sweep.metric} {found[0].text}{seeds}: {values}", f"again: {command(sweep, found[0])}"]
-    lines += [f"page: python -m r1.sweep {sweep.path} --report", f"study: optuna-dashboard {place}"]
-    return Group(_table(study, found), *map(status_line, lines))
+    best = settings[0] if settings else None
+    if best and best.scores:
+        seeds = f" over {len(best.scores)} seeds" if len(best.scores) > 1 else ""
+        values = " ".join(f"{name}={value}" for name, value in best.values.items())
+        lines += [f"best: {sweep.metric} {best.text}{seeds}: {values}", f"again: {command_for_setting(sweep, best)}"]
+    lines += [f"page: python -m r1.sweep {sweep.path} --report", f"study: optuna-dashboard {url}"]
+    return Group(_settings_table(study, settings), *map(status_line, lines))
 
 
-def _table(study: Study, found: list[Setting]) -> Table:
+def _settings_table(study: Study, settings: list[Setting]) -> Table:
     names = [name for name in study.space.parameters if name != SEED]
     columns = [Column(name, overflow="fold") for name in (*names, study.sweep.metric)]
-    many = any(len(setting.points) > 1 for setting in found)
-    table = Table(*columns, *(["seeds"] if many else []), "status", "runs", box=SIMPLE_HEAD, pad_edge=False)
-    for setting in found:
+    has_seeds = any(len(setting.points) > 1 for setting in settings)
+    table = Table(*columns, *(["seeds"] if has_seeds else []), "status", "runs", box=SIMPLE_HEAD, pad_edge=False)
+    for setting in settings:
         records = " ".join(sorted(point.folder.name for point in setting.points))
         cells = [str(setting.values[name]) for name in names] + [setting.text]
-        cells += [str(len(setting.figures))] if many else []
+        cells += [str(len(setting.scores))] if has_seeds else []
         table.add_row(*map(escape, [*cells, setting.status, records]))
     return table

@@ -200,7 +200,7 @@ LOGGED = ["val/pass@8", "val/maj@8", "val/reward/format", "reward/format_weighte
 
 @pytest.mark.parametrize("name", [*LOGGED, "time/rollout", "rejection/kept"])
 def test_objective_accepts_logged_metrics(name: str) -> None:
-    assert list(metric.problems(name, "maximize", ["stage.lr"], [CFG])) == []
+    assert list(metric.objective_errors(name, "maximize", ["stage.lr"], [CFG])) == []
 
 
 @pytest.mark.parametrize(
@@ -214,15 +214,15 @@ def test_objective_accepts_logged_metrics(name: str) -> None:
     ],
 )
 def test_objective_rejects_metrics_that_no_run_logs(name: str, do: str) -> None:
-    (error,) = metric.problems(name, "maximize", [], [CFG])
+    (error,) = metric.objective_errors(name, "maximize", [], [CFG])
     assert (error.key, error.value, error.hint) == ("metric.name", name, do)
 
 
 @pytest.mark.parametrize(("name", "wrong"), [("val/maj@8", "minimize"), ("train/loss", "maximize")])
 def test_objective_rejects_the_wrong_goal(name: str, wrong: str) -> None:
-    (error,) = metric.problems(name, wrong, [], [CFG])
+    (error,) = metric.objective_errors(name, wrong, [], [CFG])
     assert error.key == "metric.goal"
-    assert list(metric.problems(name, "", [], [CFG])) == []
+    assert list(metric.objective_errors(name, "", [], [CFG])) == []
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ def test_objective_rejects_the_wrong_goal(name: str, wrong: str) -> None:
     ],
 )
 def test_objective_rejects_rewards_with_swept_weights(swept: str, scaled: bool) -> None:
-    assert bool(list(metric.problems("val/reward", "maximize", [swept], [CFG]))) is scaled
-    assert list(metric.problems("val/reward/format", "maximize", [swept], [CFG])) == []
+    assert bool(list(metric.objective_errors("val/reward", "maximize", [swept], [CFG]))) is scaled
+    assert list(metric.objective_errors("val/reward/format", "maximize", [swept], [CFG])) == []
 
 
 @pytest.mark.parametrize(
@@ -253,5 +253,5 @@ def test_objective_rejects_rewards_with_swept_weights(swept: str, scaled: bool) 
 )
 def test_hyperband_first_band_after_the_run_is_rejected(spec: Config, late: bool) -> None:
     """Validations at 0, 25, 50, 75 and 100: five values. Bands: 4 | 5 | 1, 3 | 9 | 3, 9."""
-    assert bool(list(metric.hyperband(spec, "val/pass@1", CFG))) is late
-    assert list(metric.hyperband(spec, "train/reward", CFG)) == []
+    assert bool(list(metric.hyperband_errors(spec, "val/pass@1", CFG))) is late
+    assert list(metric.hyperband_errors(spec, "train/reward", CFG)) == []
