@@ -276,8 +276,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
 
 
 @pytest.fixture
-def asked(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
-    """``asked("steps.sft.stage.lr=1", steps=...)``: the pipelines of a command line over a user's own file."""
+def parse(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
+    """``parse("steps.sft.stage.lr=1", steps=...)``: the pipelines of a command line over a user's own file."""
 
     def read_back(*argv: str, **keys: Any) -> list[Pipeline]:
         flags = [text for text in argv if text.startswith("-")]
