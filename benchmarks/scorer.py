@@ -148,12 +148,12 @@ def groups(count: int, size: int) -> Pairs:
     return pairs
 
 
-def score(pairs: Pairs, seconds: float, batch: int = 64) -> tuple[float, int]:
+def score(pairs: Pairs, verifier: math.Math, batch: int = 64) -> tuple[float, int]:
     """Wall time, and how many verdicts were not the expected ones."""
     missed, start = 0, time.perf_counter()
     for i in range(0, len(pairs), batch):
         golds, answers, rights = zip(*pairs[i : i + batch], strict=True)
-        verdicts = math.many(answers, [{"answer": gold} for gold in golds], seconds=seconds)
+        verdicts = verifier.verify_batch(answers, [{"answer": gold} for gold in golds])
         missed += sum(verdict != right for verdict, right in zip(verdicts, rights, strict=True))
     return time.perf_counter() - start, missed
 
@@ -162,7 +162,7 @@ def forget(num_workers: int) -> float:
     """Start a pool that knows nothing; the seconds until its processes are ready."""
     math.POOL.close()
     math.POOL = pool.Pool(num_workers)
-    math._check_run.cache_clear()
+    math._compare_short.cache_clear()
     start = time.perf_counter()
     math.POOL.judge([pool.Job("x", (f"x+{n}",)) for n in range(8 * num_workers)], 60.0)
     return time.perf_counter() - start
@@ -176,9 +176,9 @@ def cpu() -> float:
     return time.process_time() + sum(map(int, ticks)) / 1e9
 
 
-def rates(name: str, pairs: Pairs, seconds: float) -> dict[str, float]:
+def rates(name: str, pairs: Pairs, verifier: math.Math) -> dict[str, float]:
     used = cpu()
-    wall, missed = score(pairs, seconds)
+    wall, missed = score(pairs, verifier)
     return {
         f"{name}: scorings/s": len(pairs) / wall,
         f"{name}: scorings per CPU second": len(pairs) / (cpu() - used),
@@ -187,6 +187,7 @@ def rates(name: str, pairs: Pairs, seconds: float) -> dict[str, float]:
 
 
 def measure(pairs: int, seconds: float) -> dict[str, float]:
+    verifier = math.Math(seconds=seconds)
     found = {"start s": forget(1)}
     cold = distinct(pairs)
     hard = [
@@ -195,19 +196,19 @@ def measure(pairs: int, seconds: float) -> dict[str, float]:
         if isinstance(math.compare_exact_first(gold, answer), pool.Job)
     ]
     found["share that math-verify sees"] = len(hard) / pairs
-    math._check_run.cache_clear()
-    found |= rates("cold", cold, seconds)
+    math._compare_short.cache_clear()
+    found |= rates("cold", cold, verifier)
     forget(1)
-    found |= rates("cold, math-verify's share only", hard, seconds)
+    found |= rates("cold, math-verify's share only", hard, verifier)
     forget(1)
-    found |= rates("training", groups(256, 8) * 2, seconds)
+    found |= rates("training", groups(256, 8) * 2, verifier)
     forget(pool.NUM_WORKERS)
-    math.pop_counts()
+    verifier.pop_error_counts()
     batch = distinct(56)
     batch[4:4] = [("42", answer, False) for answer in HOSTILE]
-    found["batch of 56 + 8 hostile s"], found["batch: unexpected verdicts"] = score(batch, seconds)
-    found["batch: timeouts"] = math.pop_counts()["timeouts"]
-    found["batch again s"], _ = score(batch, seconds)
+    found["batch of 56 + 8 hostile s"], found["batch: unexpected verdicts"] = score(batch, verifier)
+    found["batch: timeouts"] = verifier.pop_error_counts()["timeouts"]
+    found["batch again s"], _ = score(batch, verifier)
     return found
 
 

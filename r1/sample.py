@@ -93,7 +93,7 @@ def question(data: Any, prompt: str, answer: str | None) -> Row:
 
 def scorable(terms: dict[str, Term], row: Row) -> dict[str, Term]:
     """The terms that this row has the columns for."""
-    return {name: term for name, term in terms.items() if required_columns(term.function, ()) <= row.keys()}
+    return {name: term for name, term in terms.items() if required_columns(term.function) <= row.keys()}
 
 
 if __name__ == "__main__":

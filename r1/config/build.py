@@ -17,7 +17,7 @@ from r1.core.types import Config
 if TYPE_CHECKING:
     from r1.data.base import Data
     from r1.model.loading import Model
-    from r1.reward.base import Function, Rewards
+    from r1.reward.base import RewardFunction, Rewards
     from r1.rollout.base import Engine
     from r1.stage.base import Stage
     from r1.stage.distillation.filters import Filters
@@ -141,8 +141,8 @@ def filters(cfg: Config) -> Filters:
     return Filters([Filter(name, functions[name], node["min"], node["max"]) for name, node in nodes.items()])
 
 
-def _function(node: Config, where: str, cfg: Config, *others: str) -> Function:
+def _function(node: Config, where: str, cfg: Config, *others: str) -> RewardFunction:
     """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
     knobs = {key: value for key, value in node.items() if key not in others}
-    function: Function = instantiate_node({"_partial_": True} | knobs, where, cfg)
+    function: RewardFunction = instantiate_node({"_partial_": True} | knobs, where, cfg)
     return function

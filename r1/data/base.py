@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
 
 from annotated_types import Gt
@@ -20,12 +20,35 @@ Row = dict[str, Any]
 known, ``completion`` (a worked answer to learn from). ``terms`` names the reward terms that apply to it (absent: all),
 ``part`` the part of a mixture that it belongs to. Every further column is handed to the reward terms by its name."""
 
-Verifier = Callable[[str, Row], bool]
-"""``verifier(answer, row)``: is the one answer that a completion states right for this row?
 
-It may have two attributes: ``many(answers, rows)``, the same for a whole batch, with the same knobs; ``pop_counts()``,
-how many answers since the last call were wrong for a reason worth a metric, by name.
-"""
+class Verifier(ABC):
+    """Decides whether stated answers are right. A config may also name a plain function ``f(answer, row) -> bool``."""
+
+    @abstractmethod
+    def __call__(self, answer: str, row: Row) -> bool:
+        """Whether the one answer that a completion states is right for this row."""
+
+    def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """``__call__`` for each of B answers; a subclass may compare them in parallel."""
+        return [self(answer, row) for answer, row in zip(answers, rows, strict=True)]
+
+    def pop_error_counts(self) -> dict[str, int]:
+        """Reason -> answers since the last call that it made wrong without a comparison, such as a time-out."""
+        return {}
+
+
+class FunctionVerifier(Verifier):
+    """A plain function ``f(answer, row) -> bool`` as a verifier."""
+
+    def __init__(self, function: Callable[[str, Row], bool]) -> None:
+        self.function = function
+
+    def __call__(self, answer: str, row: Row) -> bool:
+        return self.function(answer, row)
+
+
+def as_verifier(verifier: Verifier | Callable[[str, Row], bool]) -> Verifier:
+    return verifier if isinstance(verifier, Verifier) else FunctionVerifier(verifier)
 
 
 class Template(Protocol):
@@ -74,6 +97,7 @@ class Data:
     parts: dict[str, Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "verifier", as_verifier(self.verifier))  # the dataclass is frozen
         if self.terms is not None:
             for rows in (self.train, self.val):
                 rows[:] = [row | {"terms": list(self.terms)} if row.get("terms") is None else row for row in rows]
@@ -124,37 +148,20 @@ class Data:
         """``correct`` for each of B completions, faster: a verifier may look at a batch in parallel."""
         return verify_completions(self.verifier, [parse(completion).answer for completion in completions], rows)
 
-    def pop_scorer_counts(self) -> dict[str, int]:
+    def pop_error_counts(self) -> dict[str, int]:
         """The verifier's counts since the last call as metrics, ``scorer/timeouts``; empty if it counts nothing."""
-        return {f"scorer/{reason}": count for reason, count in pop_counts(self.verifier).items()}
+        return {f"scorer/{reason}": count for reason, count in self.verifier.pop_error_counts().items()}
 
 
 def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
     """Whether each of B answers is right: None where the row has no gold answer; no answer, None, is not right."""
-    stated = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
+    indices = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
     with errors_mounted_at("data.verifier"):
-        found = verified(verifier, [str(answers[b]) for b in stated], [rows[b] for b in stated])
-    right = {b for b, verdict in zip(stated, found, strict=True) if verdict}
-    return [b in right if has_answer(row) else None for b, row in enumerate(rows)]
-
-
-def verified(verifier: Verifier, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-    """The verifier's word on each of B answers; in one call where it has ``many``."""
-    if many := getattr(_function(verifier), "many", None):
-        return list(many(answers, rows, **getattr(verifier, "keywords", {})))
-    return [verifier(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        verdicts = verifier.verify_batch([str(answers[b]) for b in indices], [rows[b] for b in indices])
+    correct = {b for b, verdict in zip(indices, verdicts, strict=True) if verdict}
+    return [b in correct if has_answer(row) else None for b, row in enumerate(rows)]
 
 
 def has_answer(row: Row) -> bool:
     """Whether there is a gold answer; an open-ended question has none."""
     return row.get("answer") is not None
-
-
-def pop_counts(verifier: Verifier) -> dict[str, int]:
-    """What the verifier has counted since the last call; empty if it counts nothing."""
-    return dict(getattr(_function(verifier), "pop_counts", dict)())
-
-
-def _function(verifier: Verifier) -> Any:
-    """The function inside a ``partial``."""
-    return verifier.func if isinstance(verifier, partial) else verifier

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from r1.core.errors import UserError, as_yaml_null, errors_mounted_at
-from r1.data.base import Data, Row, pop_counts, verified
+from r1.data.base import Data, Row, Verifier
 
 
 def mixture(*, parts: dict[str, Data]) -> Data:
@@ -27,7 +27,7 @@ def mixture(*, parts: dict[str, Data]) -> Data:
         train=interleaved([rows[: counts[name]] for name, rows in named.items()]),
         val=interleaved(list(held.values())),
         template=first.template,
-        verifier=Verifiers(parts),
+        verifier=MixtureVerifier(parts),
         ask=lambda prompt: ask(parts, prompt),
         parts=parts,
     )
@@ -66,29 +66,29 @@ def ask(parts: dict[str, Data], prompt: str) -> Row | None:
     return next((row | {"part": name} for name, row in made if row), None)
 
 
-class Verifiers:
+class MixtureVerifier(Verifier):
     """Each row is verified by its own part's verifier; a row without a part by the first one's."""
 
     def __init__(self, parts: dict[str, Data]) -> None:
-        self.of = {name: part.verifier for name, part in parts.items()}
+        self.verifiers = {name: part.verifier for name, part in parts.items()}
         self.first = next(iter(parts))
 
     def __call__(self, answer: str, row: Row) -> bool:
-        return self.many([answer], [row])[0]
+        return self.verify_batch([answer], [row])[0]
 
-    def many(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+    def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         """One call per part."""
-        right = [False] * len(rows)
-        for name, verifier in self.of.items():
-            mine = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
+        correct = [False] * len(rows)
+        for name, verifier in self.verifiers.items():
+            indices = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
             with errors_mounted_at(f"data.parts.{name}.verifier"):
-                found = verified(verifier, [answers[b] for b in mine], [rows[b] for b in mine])
-            for b, verdict in zip(mine, found, strict=True):
-                right[b] = verdict
-        return right
+                verdicts = verifier.verify_batch([answers[b] for b in indices], [rows[b] for b in indices])
+            for b, verdict in zip(indices, verdicts, strict=True):
+                correct[b] = verdict
+        return correct
 
-    def pop_counts(self) -> dict[str, int]:
-        found: Counter[str] = Counter()
-        for verifier in self.of.values():
-            found.update(pop_counts(verifier))  # a Counter keeps what is zero, too
-        return dict(found)
+    def pop_error_counts(self) -> dict[str, int]:
+        counts: Counter[str] = Counter()
+        for verifier in self.verifiers.values():
+            counts.update(verifier.pop_error_counts())  # a Counter keeps what is zero, too
+        return dict(counts)

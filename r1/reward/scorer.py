@@ -54,7 +54,7 @@ class Scorer:
         """The part of a completion that is scored."""
         return completion if self.thinking else text_after_thinking(completion)
 
-    def pop_counts(self) -> dict[str, int]:
+    def pop_error_counts(self) -> dict[str, int]:
         """How many completions since the last call had no score, by reason."""
         counts = {reason: self._counts[reason] for reason in self.reasons}
         self._counts.clear()

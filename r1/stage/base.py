@@ -127,7 +127,7 @@ class Stage(L.LightningModule):
 
     def pop_scorer_counts(self) -> dict[str, float]:
         """What verifier and rewards could not score since the last call, by reason, as metrics."""
-        counts = self.data.pop_scorer_counts() | self.rewards.pop_counts()
+        counts = self.data.pop_error_counts() | self.rewards.pop_error_counts()
         return {name: float(count) for name, count in counts.items()}
 
     def export_policy(self, folder: Path, go_on: bool = False) -> None:

@@ -98,7 +98,7 @@ class RejectionSampling(Stage):
         with self.summon_full_params():
             self.update_engine()
             found = self.candidates(mine) if mine else []
-        own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_scorer_counts()}
+        own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_error_counts()}
         parts = self.gather(own)
         batch = {
             "prompts": [self.data.train[i]["prompt"] for i in indices],

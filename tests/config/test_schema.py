@@ -16,7 +16,7 @@ from r1.config.check.schema import check_value, describe, problems, resolve, sig
 from r1.config.check.types import describe_expected_object, expects_object, is_compatible
 from r1.core.errors import UserError, format_value, one_line, suggest, suggest_moved_key
 from r1.data.base import Data, Verifier
-from r1.reward.base import Function
+from r1.reward.base import RewardFunction
 from r1.rollout.base import Engine
 from r1.rollout.transformers import Transformers
 from r1.stage.advantage.base import Advantage
@@ -249,7 +249,7 @@ def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: py
         (is_right, Verifier, True, True),
         (is_right, Verifier, False, False),
         (is_right, Advantage, True, False),
-        (is_right, Function, True, False),
+        (is_right, RewardFunction, True, False),
         (Maker, Verifier, True, False),
         (Maker, dict[str, Any] | None, False, False),
         (as_data, Any, False, True),
@@ -261,9 +261,9 @@ def test_what_r1s_own_code_fits(target: Callable[..., Any], hint: Any, partial: 
 
 def test_a_users_code_need_not_say_what_it_returns() -> None:
     assert is_compatible(unannotated, Data, False, own=False)
-    assert is_compatible(free, Function, True, own=False)
+    assert is_compatible(free, RewardFunction, True, own=False)
     assert not is_compatible(unannotated, Data, False, own=True)
-    assert not is_compatible(free, Function, False, own=False)
+    assert not is_compatible(free, RewardFunction, False, own=False)
 
 
 def test_places_in_words() -> None:

@@ -1,6 +1,5 @@
 import json
 import logging
-from functools import partial
 
 import datasets
 import huggingface_hub
@@ -16,7 +15,7 @@ from r1.data.openr1_math import in_form, openr1_math
 from r1.data.split import exclude_overlap, hold_out, subsample
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
-from r1.data.verifier.math import math as verify_math
+from r1.data.verifier.math import Math
 
 SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
 COLUMNS = {"prompt_column": "question", "answer_column": "answer"}
@@ -223,7 +222,7 @@ MATH = {"prompt_column": "problem", "solution_column": "solution", "answer_colum
 
 def math_rows(tmp_path, rows, **knobs):
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    shared = SHARED | {"verifier": partial(verify_math, seconds=2.0)}
+    shared = SHARED | {"verifier": Math(seconds=2.0)}
     return math(path=str(tmp_path / "copy"), **HELD | MATH | knobs, **shared)
 
 

@@ -93,7 +93,7 @@ def test_each_row_is_verified_by_its_parts_verifier() -> None:
     texts = [f"<answer>{answer}</answer>" for answer in ("5", "3+2", "3+2", "2+3")]
     assert data.all_correct(texts, rows) == [True, True, False, True]
     assert data.all_correct(texts[:1], [{"part": "sums"}]) == [None]
-    assert data.pop_scorer_counts() == {}
+    assert data.pop_error_counts() == {}
 
 
 def test_each_row_is_asked_in_its_parts_template() -> None:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from functools import cache, partial
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from options import HARD_TEXTS, build_option, option_names, texts
 
-from r1.data.base import Row, verify_completions
+from r1.data.base import Row, Verifier, as_verifier, verify_completions
 
 VERIFIERS = option_names("data/verifier")
 GOLD: Row = {"prompt": "3+5=?", "answer": "8", "numbers": [3, 5], "target": 8}
-build = cache(partial(build_option, "data/verifier"))
+
+
+@cache
+def build(option: str) -> Verifier:
+    return as_verifier(build_option("data/verifier", option))
 
 
 @pytest.mark.parametrize("option", VERIFIERS)

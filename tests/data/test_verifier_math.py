@@ -1,6 +1,5 @@
 import threading
 import time
-from functools import partial
 from math import log10
 
 import pytest
@@ -8,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.data.verifier.guard import MAX_DIGITS, digits, guard
-from r1.data.verifier.math import math as verify_math
-from r1.data.verifier.math import pop_counts
+from r1.data.verifier.math import Math
 
-math = partial(verify_math, seconds=2.0)
+math = Math(seconds=2.0)
 
 HOSTILE = [
     "9^{9^9}",
@@ -200,11 +198,11 @@ def test_not_equal(gold, answer):
 
 
 def test_a_slow_comparison_is_cut_short():
-    pop_counts()
+    verifier = Math(seconds=0.5)
     start = time.perf_counter()
-    assert not verify_math(r"\left(\sqrt{2}+\sqrt{3}+\sqrt{5}\right)^{999}", {"answer": "42"}, seconds=0.5)
+    assert not verifier(r"\left(\sqrt{2}+\sqrt{3}+\sqrt{5}\right)^{999}", {"answer": "42"})
     assert time.perf_counter() - start < 5  # half a second, and the start of the scoring processes
-    assert pop_counts() == {"timeouts": 1, "died": 0, "guard": 0}
+    assert verifier.pop_error_counts() == {"timeouts": 1, "died": 0, "guard": 0}
 
 
 def test_it_works_off_the_main_thread():

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,13 @@ from r1.core.errors import UserError
 from r1.data.verifier import math as math_module
 from r1.data.verifier import worker
 from r1.data.verifier.guard import guard
-from r1.data.verifier.math import math, pop_counts
+from r1.data.verifier.math import Math
 from r1.data.verifier.pool import Job, Pool
 
 PAYLOADS = str(Path(__file__).parents[1] / "support" / "payloads.py")
 SLOW = r"\left(\sqrt{2}+\sqrt{3}+\sqrt{%d}\right)^{999}"  # passes the guard
 FINE = Job("fine", ("fine",))
-verify = partial(math, seconds=2.0)
+verify = Math(seconds=2.0)
 
 
 @pytest.fixture
@@ -217,7 +216,7 @@ def test_a_program_that_does_not_start_is_a_user_error(tmp_path):
 def test_plain_answers_start_no_process(pool, monkeypatch):
     monkeypatch.setattr(math_module, "POOL", pool)
     answers = ["42", "43", "4.5", r"\frac{1}{2}", "1,042", "9^{9^9}", r"\text{42 or not}"]
-    assert math_module.many(answers, [{"answer": "42"}] * 7, seconds=2.0) == [True] + [False] * 6
+    assert verify.verify_batch(answers, [{"answer": "42"}] * 7) == [True] + [False] * 6
     assert not pool.children
 
 
@@ -232,16 +231,16 @@ def test_a_hostile_batch_is_bounded_counted_and_harmless():
         *(SLOW % n for n in (5, 7)),
     ]
     assert guard(hostile[-1]) is None
+    verifier = Math(seconds=0.5)
     verify("x+1", {"answer": "1+x"})
-    pop_counts()
     ordinary = ["0.75", "x^2+1", r"\sqrt{12}", r"2\sqrt{3}"]
     golds = ["42"] * 8 + [r"\frac{3}{4}", "1+x^2", r"2\sqrt{3}", r"\sqrt{3}"]
     start = time.monotonic()
-    verdict = math_module.many([*hostile, *ordinary], [{"answer": gold} for gold in golds], seconds=0.5)
+    verdict = verifier.verify_batch([*hostile, *ordinary], [{"answer": gold} for gold in golds])
     assert time.monotonic() - start < 5
     assert verdict == [False] * 8 + [True, True, True, False]
-    assert pop_counts() == {"timeouts": 2, "died": 0, "guard": 6}
-    assert pop_counts() == {"timeouts": 0, "died": 0, "guard": 0}
+    assert verifier.pop_error_counts() == {"timeouts": 2, "died": 0, "guard": 6}
+    assert verifier.pop_error_counts() == {"timeouts": 0, "died": 0, "guard": 0}
 
 
 @settings(max_examples=60, deadline=None)
@@ -254,5 +253,5 @@ def test_a_hostile_batch_is_bounded_counted_and_harmless():
 )
 def test_no_answer_raises_or_hangs(answer):
     start = time.monotonic()
-    assert math(answer, {"answer": "x^2+7"}, seconds=1.0) in (True, False)
+    assert Math(seconds=1.0)(answer, {"answer": "x^2+7"}) in (True, False)
     assert time.monotonic() - start < 5

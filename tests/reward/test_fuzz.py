@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from options import HARD_TEXTS, build_option, option_names, texts
 
 from r1.core.paths import CONF
-from r1.data.base import Row
+from r1.data.base import Row, as_verifier
 from r1.data.verifier.exact import exact
 from r1.reward.base import RESERVED, Rewards, Scores, Term, required_columns
 from r1.reward.scorer import Scorer
@@ -38,11 +38,13 @@ build = cache(partial(build_option, "reward/terms"))
 def score(option: str, prompts: list[str], completions: list[str]) -> Scores:
     """With every column that the term needs; one whose name says nothing holds a number as text."""
     function = build(option)
-    extra = dict.fromkeys(required_columns(function, ()) - {*RESERVED, "prompt", "answer"}, "1")
+    extra = dict.fromkeys(required_columns(function) - {*RESERVED, "prompt", "answer"}, "1")
     rows: list[Row] = [{"prompt": prompt, "answer": "8", **extra} for prompt in prompts]
     ids = [[ord(char) % 610 for char in completion[:500]] for completion in completions]
     rewards = Rewards({option: Term(option, function, 1.0)})
-    return rewards.score(prompts, completions, rows, exact, ids, 64, truncated=[len(row) > 400 for row in ids])
+    return rewards.score(
+        prompts, completions, rows, as_verifier(exact), ids, 64, truncated=[len(row) > 400 for row in ids]
+    )
 
 
 def assert_scored(option: str, scores: Scores, count: int) -> None:

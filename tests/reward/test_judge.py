@@ -14,6 +14,7 @@ import torch
 from r1.config.build import rewards
 from r1.config.check.config import check_schema
 from r1.core.errors import MODEL, REWARD, UserError
+from r1.data.base import as_verifier
 from r1.reward import scorer
 from r1.reward.initial_policy import InitialPolicy
 from r1.reward.terms.judge import Judge
@@ -65,8 +66,8 @@ def test_replies_without_a_score_are_none_and_counted_each_time() -> None:
     term = judge(fake)
     for _ in range(2):
         assert term(["q", "q", "q"], ["what?", "what?", "ab"]) == [None, None, 0.2]
-        assert term.pop_counts() == {"parse_failures": 2, "errors": 0}  # the same from the cache
-    assert term.pop_counts() == {"parse_failures": 0, "errors": 0}
+        assert term.pop_error_counts() == {"parse_failures": 2, "errors": 0}  # the same from the cache
+    assert term.pop_error_counts() == {"parse_failures": 0, "errors": 0}
     assert len(fake.calls) == 1
 
 
@@ -74,7 +75,7 @@ def test_an_answer_that_the_judge_fails_on_costs_no_other_its_score_and_is_asked
     fake = Fake(broken="bad")
     term = judge(fake)
     assert term(["q"] * 3, ["ab", "bad", "abc"]) == [0.2, None, 0.3]
-    assert term.pop_counts() == {"parse_failures": 0, "errors": 1}
+    assert term.pop_error_counts() == {"parse_failures": 0, "errors": 1}
     fake.broken = ""
     assert term(["q"] * 2, ["bad", "ab"]) == [0.3, 0.2]
     assert fake.calls == [["ab", "bad", "abc"], ["ab"], ["bad"], ["abc"], ["bad"]]
@@ -147,11 +148,11 @@ def test_an_endpoint_judges_the_rows_that_ask_for_it(
     reward = rewards(cfg)
     rows = [{"answer": "3"}, {"terms": ["kind"]}, {"terms": ["kind"]}]
     texts = ["<answer>3</answer>", "hello", "broken"]
-    scores = reward.score(["q"] * 3, texts, rows, lambda a, row: a == row["answer"], [[1]] * 3, 9)
+    scores = reward.score(["q"] * 3, texts, rows, as_verifier(lambda a, row: a == row["answer"]), [[1]] * 3, 9)
     assert scores.total[0] == pytest.approx(1.0 + 0.8)
     assert scores.total[1] == pytest.approx(0.8)
     assert scores.total[2] != scores.total[2]  # NaN: nothing could score it
-    assert reward.pop_counts() == {"scorer/kind_parse_failures": 0, "scorer/kind_errors": 1}
+    assert reward.pop_error_counts() == {"scorer/kind_parse_failures": 0, "scorer/kind_errors": 1}
     assert all("hello" not in asked or "[answer " in asked for asked in endpoint.asked)  # type: ignore[attr-defined]
 
 
@@ -188,6 +189,6 @@ def test_the_policy_judges_by_the_same_rubric() -> None:
 
     term, frozen = self_judge(), Scripted()
     assert term(["q"] * 3, ["good", "bad", "good"], frozen) == [0.5, None, 0.5]
-    assert term.pop_counts() == {"parse_failures": 1}
+    assert term.pop_error_counts() == {"parse_failures": 1}
     assert frozen.asked[0][0] == judge(Fake()).rubric.prompt("q", "good")
     assert len({seed for _, seed in frozen.asked}) == 2

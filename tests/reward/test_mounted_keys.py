@@ -132,7 +132,7 @@ def test_pool_that_does_not_start_names_the_verifier(monkeypatch: pytest.MonkeyP
         raise UserError("no scoring process starts", code=REWARD)
 
     monkeypatch.setattr(POOL, "judge", closed)
-    node = {"_target_": "r1.data.verifier.math.math", "_partial_": True, "seconds": 1.0}
+    node = {"_target_": "r1.data.verifier.math.Math", "seconds": 1.0}
     verifier = instantiate_node(node, "data.verifier", {"extensions": []})
     data = Data([], [], Chat(system=None, prefill=""), verifier)
     assert key_of_error(lambda: data.correct("<answer>x+1</answer>", {"answer": "1+x"})) == "data.verifier"

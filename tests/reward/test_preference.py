@@ -76,7 +76,7 @@ def test_a_chat_that_is_too_long_has_no_score_and_is_counted(folder: Path) -> No
     term = Preference(path=str(folder), **KNOBS | {"max_length": 20})
     scores = term(["q"] * 3, ["8", "word " * 40, "9"])
     assert [score is None for score in scores] == [False, True, False]
-    assert term.pop_counts() == {"too_long": 1}
+    assert term.pop_error_counts() == {"too_long": 1}
 
 
 def test_what_is_known_is_not_scored_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from r1.config.build import rewards
 from r1.config.check.schema import problems
 from r1.core.paths import CONF
-from r1.data.base import Row
-from r1.reward.base import Function, Rewards
+from r1.data.base import Row, as_verifier
+from r1.reward.base import RewardFunction, Rewards
 
 TERMS = sorted(path.stem for path in (CONF / "reward" / "terms").glob("*.yaml"))
 
@@ -32,6 +32,7 @@ def built(terms: dict[str, Any]) -> Rewards:
     return rewards({"reward": {"terms": terms}, "extensions": []})
 
 
+@as_verifier
 def equal(answer: str, row: Row) -> bool:
     return bool(answer == row["answer"])
 
@@ -65,7 +66,7 @@ def test_every_term_fits_its_function(tmp_path: Path, name: str) -> None:
     module, _, target = node["_target_"].rpartition(".")
     assert module == f"r1.reward.terms.{name}"
     assert node["_partial_"] is (target == name), "a function waits for its batch, an object is made"
-    knobs: dict[str, Any] = {"extra": {"weight": float | None}, "hint": Function}
+    knobs: dict[str, Any] = {"extra": {"weight": float | None}, "hint": RewardFunction}
     assert problems(node, "reward.terms.it", **knobs) == []
     for bad in ({"weigth": 1.0}, {"weight": "x"}, {"_partial_": not node["_partial_"]}):
         assert len(problems(node | bad, "reward.terms.it", **knobs)) == 1

@@ -12,23 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.core.errors import DATA, REWARD, UserError
-from r1.data.base import Row
-from r1.reward.base import Function, Rewards, Scores, Term, required_columns
+from r1.data.base import Row, as_verifier
+from r1.reward.base import RewardFunction, Rewards, Scores, Term, required_columns
 from r1.rollout.base import no_op
 
 
+@as_verifier
 def equal(answer: str, row: Row) -> bool:
     return bool(answer == row["answer"])
 
 
-def constant(values: list[Any]) -> Function:
+def constant(values: list[Any]) -> RewardFunction:
     def given(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         return values
 
     return given
 
 
-def rewards(**terms: tuple[Function, float | None]) -> Rewards:
+def rewards(**terms: tuple[RewardFunction, float | None]) -> Rewards:
     return Rewards({name: Term(name, function, weight) for name, (function, weight) in terms.items()})
 
 
@@ -53,7 +54,7 @@ def test_raw_terms_are_reported_without_their_weight_even_where_it_is_null() -> 
 
 
 def test_the_order_of_the_terms_does_not_change_a_bit_of_the_sum() -> None:
-    terms: dict[str, tuple[Function, float | None]] = {
+    terms: dict[str, tuple[RewardFunction, float | None]] = {
         name: (constant([value]), 1.0) for name, value in (("a", 0.1), ("b", 0.2), ("c", 0.3))
     }
     assert 0.1 + 0.2 + 0.3 != 0.3 + 0.2 + 0.1
@@ -137,10 +138,10 @@ def test_required_columns() -> None:
     ) -> list[float | None]:
         return []
 
-    assert required_columns(trl, ()) == {"solution"}
-    assert required_columns(trl, {"solution"}) == set()
-    assert required_columns(ours, {"scale"}) == {"numbers"}
-    assert required_columns(partial(ours, scale=2.0, knob=1), ()) == {"numbers"}
+    assert required_columns(trl) == {"solution"}
+    assert required_columns(partial(trl, solution=[])) == set()
+    assert required_columns(partial(ours, scale=1.0)) == {"numbers"}
+    assert required_columns(partial(ours, scale=2.0, knob=1)) == {"numbers"}
 
 
 def test_a_missing_column_names_the_term_and_the_column() -> None:
@@ -255,8 +256,11 @@ def test_a_term_that_applies_to_no_row_is_not_called_and_a_row_without_a_term_ha
 
 
 def test_terms_that_count_are_asked_by_their_names() -> None:
-    def counting(completions: list[str]) -> list[float | None]:
-        return [None] * len(completions)
+    class Counting:
+        def __call__(self, completions: list[str]) -> list[float | None]:
+            return [None] * len(completions)
 
-    counting.pop_counts = lambda: {"errors": 2}  # type: ignore[attr-defined]
-    assert rewards(a=(counting, 1.0), b=(constant([]), 1.0)).pop_counts() == {"scorer/a_errors": 2}
+        def pop_error_counts(self) -> dict[str, int]:
+            return {"errors": 2}
+
+    assert rewards(a=(Counting(), 1.0), b=(constant([]), 1.0)).pop_error_counts() == {"scorer/a_errors": 2}

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.core.errors import UserError
-from r1.data.base import Row
+from r1.data.base import Row, as_verifier
 from r1.data.completion import TAGS
 from r1.data.text import language_share
 from r1.reward.terms.accuracy import accuracy
@@ -28,6 +28,7 @@ completions = st.one_of(
 )
 
 
+@as_verifier
 def equal(answer: str, row: Row) -> bool:
     return bool(answer == row["answer"])
 
@@ -43,6 +44,7 @@ def test_accuracy() -> None:
 
 
 def test_accuracy_never_asks_the_verifier_about_no_answer() -> None:
+    @as_verifier
     def verifier(answer: str, row: Row) -> bool:
         raise AssertionError(answer)
 

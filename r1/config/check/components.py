@@ -12,7 +12,7 @@ from r1.core.provenance import flatten
 from r1.core.types import Config
 from r1.data.base import Data, Row, Template, has_answer
 from r1.data.template.base import template_prefill
-from r1.reward.base import RESERVED, Function, Rewards, applies, required_columns
+from r1.reward.base import RESERVED, RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 
@@ -91,7 +91,7 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
             )
 
 
-def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tuple[str, Function, list[Row]]]:
+def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tuple[str, RewardFunction, list[Row]]]:
     """(key, function, the rows that it applies to) of every reward term and filter."""
     for name, term in experiment.rewards.terms.items():
         yield f"reward.terms.{name}", term.function, [row for row in rows if applies(name, row)]
@@ -108,7 +108,7 @@ def _check_columns(cfg: Config, experiment: Experiment) -> None:
         raise UserError("this column name is reserved", key="data", value=taken[0], hint="rename the column", code=DATA)
     for where, function, rows in _scoring_functions(experiment, everything):
         columns = set.intersection(*map(set, rows)) if rows else set()
-        needed = required_columns(function, ()) if rows else set()
+        needed = required_columns(function) if rows else set()
         for column in sorted(needed - columns):
             lacking = sum(column not in row for row in rows)
             some = f", which {lacking} of {len(rows)} rows lack" if lacking < len(rows) else ", which no row has"

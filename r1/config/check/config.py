@@ -236,11 +236,11 @@ def _function_problems(
     kind: str, where: str, node: Any, named: Config, extensions: list[str], others: Config
 ) -> list[UserError]:
     """A reward function's node, one of several that are ``named``; ``others``: its keys that are no knob of it."""
-    from r1.reward.base import RESERVED, Function
+    from r1.reward.base import RESERVED, RewardFunction
 
     if isinstance(node, dict) and "_target_" in node:
         whole = {"_partial_": True} | node
-        return problems(whole, where, extensions, others, hint=Function, handed=RESERVED)
+        return problems(whole, where, extensions, others, hint=RewardFunction, handed=RESERVED)
     group, _, name = where.rpartition(".")
     known = [other for other, term in named.items() if isinstance(term, dict) and "_target_" in term]
     hint = f"{where}.{next(iter(others))}=... to set it, ~{where} to leave it out"

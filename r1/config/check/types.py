@@ -78,8 +78,10 @@ def _in_words(hint: Any) -> str:
 
 
 def is_call(hint: Any) -> bool:
-    """Whether a function is asked for."""
-    return get_origin(hint) is collections.abc.Callable or (_is_protocol(hint) and "__call__" in vars(hint))
+    """Whether a function is asked for: a ``Callable``, or a protocol or abstract class whose objects are called."""
+    if get_origin(hint) is collections.abc.Callable:
+        return True
+    return (_is_protocol(hint) or inspect.isabstract(hint)) and "__call__" in vars(hint)
 
 
 def methods(protocol: type) -> list[str]:
@@ -88,7 +90,7 @@ def methods(protocol: type) -> list[str]:
 
 
 def _called(hint: Any) -> Any:
-    return hints_of(hint.__call__).get("return") if _is_protocol(hint) else get_args(hint)[1]
+    return get_args(hint)[1] if get_origin(hint) is collections.abc.Callable else hints_of(hint.__call__).get("return")
 
 
 def _returns(function: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Annotated
 
 from annotated_types import Gt
 
-from r1.data.base import Row
+from r1.data.base import Row, Verifier
 from r1.data.verifier.exact import clean, same, value
 from r1.data.verifier.guard import guard
 from r1.data.verifier.pool import POOL, Job, Outcome
@@ -33,51 +33,48 @@ SHORT_FRACTION = re.compile(r"\\[dt]?frac\s*[0-9]\s*[0-9]")
 TWO_NUMBERS = re.compile(r"[0-9.](?:\s|~|\\[,;: ]|\\q?quad(?![a-z]))+[0-9.]")  # 17 42
 HEDGE = r"\b(?:or|and|not|but|no|maybe|perhaps|nor)\b"  # math-verify drops remarks: 42 \text{ or not}
 REMARK = re.compile(rf"\\(?:text|mathrm|textrm|mbox)\{{[^{{}}]*{HEDGE}[^{{}}]*\}}\s*$")
-Seconds = Annotated[float, Gt(0)]
-
-_counts: Counter[Outcome] = Counter()
-_counting = threading.Lock()
 
 
-def math(answer: str, row: Row, *, seconds: Seconds) -> bool:
-    """Whether ``answer`` is mathematically equal to ``row["answer"]``. No answer makes it raise or hang.
+class Math(Verifier):
+    """Whether an answer is mathematically equal to ``row["answer"]``. No answer makes it raise or hang.
 
     Args:
-        seconds: for one comparison, in a process that is ended then.
+        seconds: time limit of one comparison, whose process is ended then.
     """
-    return many([answer], [row], seconds=seconds)[0]
 
+    def __init__(self, *, seconds: Annotated[float, Gt(0)]) -> None:
+        self.seconds = seconds
+        self._counts: Counter[Outcome] = Counter()
+        self._lock = threading.Lock()  # rollouts ahead of the training step are scored in a thread of their own
 
-def many(answers: Sequence[str], rows: Sequence[Row], *, seconds: Seconds) -> list[bool]:
-    """``math`` for a whole batch, side by side in the scoring processes."""
-    looks = [compare_exact_first(str(row["answer"]), answer) for answer, row in zip(answers, rows, strict=True)]
-    jobs = list(dict.fromkeys(found for found in looks if isinstance(found, Job)))
-    judged = dict(zip(jobs, POOL.judge(jobs, seconds), strict=True))
-    outcomes = [judged[found] if isinstance(found, Job) else found for found in looks]
-    with _counting:
-        _counts.update(outcome for outcome in outcomes if outcome in REASONS)
-    return [outcome == "right" for outcome in outcomes]
+    def __call__(self, answer: str, row: Row) -> bool:
+        return self.verify_batch([answer], [row])[0]
 
+    def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """Each of B answers, in parallel in the scoring processes."""
+        verdicts = [compare_exact_first(str(row["answer"]), answer) for answer, row in zip(answers, rows, strict=True)]
+        jobs = list(dict.fromkeys(verdict for verdict in verdicts if isinstance(verdict, Job)))
+        judged = dict(zip(jobs, POOL.judge(jobs, self.seconds), strict=True))
+        outcomes = [judged[verdict] if isinstance(verdict, Job) else verdict for verdict in verdicts]
+        with self._lock:
+            self._counts.update(outcome for outcome in outcomes if outcome in REASONS)
+        return [outcome == "right" for outcome in outcomes]
 
-def pop_counts() -> dict[str, int]:
-    """How many answers since the last call were wrong because they timed out, crashed or were refused."""
-    with _counting:
-        counts = {str(reason): _counts.pop(reason, 0) for reason in REASONS}
-    return counts
-
-
-math.many, math.pop_counts = many, pop_counts  # type: ignore[attr-defined]  # where r1.data.base looks for them
+    def pop_error_counts(self) -> dict[str, int]:
+        """Answers since the last call that were wrong because they timed out, crashed or were refused."""
+        with self._lock:
+            return {str(reason): self._counts.pop(reason, 0) for reason in REASONS}
 
 
 def compare_exact_first(gold: str, answer: str) -> Outcome | Job:
     """The verdict of the layers that need no computer algebra, or what is left to be judged."""
     if len(answer) > MAX_CHARS:
         return "right" if answer == gold else "guard"
-    return _look(gold, answer)
+    return _compare_short(gold, answer)
 
 
 @lru_cache(maxsize=CACHED)
-def _look(gold: str, answer: str) -> Outcome | Job:
+def _compare_short(gold: str, answer: str) -> Outcome | Job:
     gold, answer = _cleaned(gold), clean(answer)
     if same(answer, gold):
         return "right"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1.data.base import Row, Verifier
-from r1.reward.base import Function, Rewards, Term
+from r1.reward.base import RewardFunction, Rewards, Term
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Filter:
     """Accepts ``min <= value <= max``; None bounds nothing, and a term that gave no value does not apply."""
 
     name: str
-    function: Function
+    function: RewardFunction
     min: float | None
     max: float | None
 
