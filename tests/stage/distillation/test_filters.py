@@ -10,7 +10,7 @@ import pytest
 
 from r1.config.build import filters
 from r1.core.errors import REWARD, UserError
-from r1.reward.base import Function
+from r1.reward.base import RewardFunction
 from r1.stage.distillation.filters import Filter, Filters
 
 Compose = Callable[..., dict[str, Any]]
@@ -117,5 +117,5 @@ def test_filters_are_set_added_and_left_out_on_the_command_line(config: Compose)
 def test_a_function_for_rewards_is_a_filter(config: Compose) -> None:
     node = f"{{_target_: {by_length.__module__}.by_length, _partial_: true, min: 3, max: null}}"
     cfg = config("stage=distill", f"extensions=[{by_length.__module__}]", f"+stage.filters.mine={node}")
-    mine: Function = filters(cfg).filters[-1].function
+    mine: RewardFunction = filters(cfg).filters[-1].function
     assert mine(completions=["ab", ""]) == [4.0, None]
