@@ -1,6 +1,6 @@
-"""From runs to verdicts: a reading of one run, an effect between readings, and what its interval over seeds says.
+"""Effects: readings of single runs, differences between readings, and the outcome by the interval over seeds.
 
-An effect is worked out within each seed, so that its interval is that of paired differences (or ratios).
+An effect is computed within each seed, so that its interval is that of paired differences (or ratios).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Runs = Mapping[str, Mapping[Any, RunRecord]]  # step -> seed -> the run that has
 
 @dataclass(frozen=True)
 class MetricAt:
-    """A figure of a run's ``start``, its ``final``, or the validation after so many optimizer steps."""
+    """A metric at a run's ``start``, at its end (``final``), or after a number of optimizer steps."""
 
     step: str
     metric: str
@@ -66,19 +66,20 @@ Reading = MetricAt | StepsTo | Mean
 
 
 def curve(run: RunRecord, metric: str) -> list[tuple[int, float]]:
-    """(step, value), in order; of a run that went on after a stop, the later of two values for a step."""
+    """(step, value), in order; of a resumed run, the later of two values for a step."""
     return sorted({int(row["step"]): row[metric] for row in run.metrics if metric in row}.items())
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What is measured for a claim, and on which side of which bound its interval must lie.
+    """A measurement for a claim, and the bound that its interval must lie above or below.
 
     Attributes:
-        of: what it is about.
-        to: what that is compared with; None: it stands alone.
-        by: how: the difference, or the ratio.
-        above: the claim says that it lies above this; with ``below`` None as well, it is only reported.
+        what: its description.
+        of: the reading.
+        to: the reading that it is compared with; None: a single reading.
+        by: the comparison: a difference or a ratio.
+        above, below: the claimed bound; both None: the effect is only reported.
     """
 
     what: str
@@ -99,15 +100,15 @@ class Effect:
 
 @dataclass(frozen=True)
 class Measured:
-    """An effect with its figures over seeds: None where no seed has them."""
+    """An effect with its estimates over seeds; None: no seed has them."""
 
     effect: Effect
     value: Estimate | None
     sides: tuple[Estimate | None, ...]  # of its readings
 
     @property
-    def verdict(self) -> str:
-        return UNDECIDED if self.value is None else verdict(self.value, self.effect)
+    def outcome(self) -> str:
+        return UNDECIDED if self.value is None else outcome_of(self.value, self.effect)
 
 
 def measure(effect: Effect, runs: Runs) -> Measured:
@@ -131,8 +132,8 @@ def over_seeds(values: Sequence[float]) -> Estimate | None:
     return mean_over_seeds(values) if values else None
 
 
-def verdict(value: Estimate, effect: Effect) -> str:
-    """Reproduced: the whole interval lies on the side that is claimed; not: on the other; else undecided."""
+def outcome_of(value: Estimate, effect: Effect) -> str:
+    """Reproduced: the whole interval is on the claimed side of the bound; not reproduced: on the other side."""
     if value.low is None or value.high is None:
         return UNDECIDED
     if effect.above is not None:
@@ -144,7 +145,7 @@ def verdict(value: Estimate, effect: Effect) -> str:
     return REPRODUCED if right else NOT_REPRODUCED if wrong else UNDECIDED
 
 
-def overall_outcome(found: Sequence[Measured]) -> str:
-    """The verdict on a claim: reproduced if each of its deciding effects is, not reproduced if one of them is not."""
-    verdicts = {one.verdict for one in found if one.effect.decides}
-    return NOT_REPRODUCED if NOT_REPRODUCED in verdicts else REPRODUCED if verdicts == {REPRODUCED} else UNDECIDED
+def overall_outcome(measured: Sequence[Measured]) -> str:
+    """The outcome of a claim: reproduced if all deciding effects are, not reproduced if one of them is not."""
+    outcomes = {one.outcome for one in measured if one.effect.decides}
+    return NOT_REPRODUCED if NOT_REPRODUCED in outcomes else REPRODUCED if outcomes == {REPRODUCED} else UNDECIDED

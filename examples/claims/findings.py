@@ -1,4 +1,4 @@
-"""From a pipeline's record to what became of each claim."""
+"""The outcome of each claim, from a pipeline's record."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ AVAILABLE = ("finished", "cached")
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim with its figures.
+    """A claim with its measurements.
 
     Attributes:
-        verdict: reproduced, not reproduced, or undecided.
-        missing: one line for each run that it needs and that is not there.
-        commands: what runs it under the first seed, in order.
+        outcome: reproduced, not reproduced, or undecided.
+        missing: one line for each missing run.
+        commands: the commands of its runs under the first seed, in order.
     """
 
     number: int
     claim: Claim
-    verdict: str
+    outcome: str
     measured: list[Measured]
     missing: list[str]
     commands: list[str]
@@ -40,23 +40,25 @@ def find_all(manifest: Record, runs: Runs) -> list[Finding]:
 
 
 def read_manifest(folder: Path) -> Record:
-    """What a pipeline's folder says of itself."""
-    held: Record = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    return held
+    """The manifest of a pipeline."""
+    manifest: Record = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
 
 
 def finished_runs(manifest: Record) -> Runs:
     """step -> seed -> its run, of the steps that have finished."""
-    found: dict[str, dict[Any, Any]] = {}
+    runs: dict[str, dict[Any, Any]] = {}
     for step in manifest["steps"]:
         if step["status"] in AVAILABLE:
-            found.setdefault(step["name"], {})[step["seed"]] = read_run(step["path"])
-    return found
+            runs.setdefault(step["name"], {})[step["seed"]] = read_run(step["path"])
+    return runs
 
 
 def _finding(number: int, claim: Claim, steps: Sequence[Record], runs: Runs) -> Finding:
-    found = [measure(effect, runs) for effect in claim.effects]
-    return Finding(number, claim, overall_outcome(found), found, _missing(claim, steps, runs), _commands(claim, steps))
+    measured = [measure(effect, runs) for effect in claim.effects]
+    return Finding(
+        number, claim, overall_outcome(measured), measured, _missing(claim, steps, runs), _commands(claim, steps)
+    )
 
 
 def _missing(claim: Claim, steps: Sequence[Record], runs: Runs) -> list[str]:
@@ -73,10 +75,10 @@ def _missing(claim: Claim, steps: Sequence[Record], runs: Runs) -> list[str]:
 
 
 def _commands(claim: Claim, steps: Sequence[Record]) -> list[str]:
-    """The runs that a claim reads and those that they start from, as anyone may type them."""
+    """The commands of a claim's runs and of the runs they start from."""
     first = [step for step in steps if step["seed"] == steps[0]["seed"]]
     wanted = set(claim.steps)
-    for step in reversed(first):  # what is needed stands before what needs it
+    for step in reversed(first):  # a step comes after the steps it needs
         if step["name"] in wanted:
             wanted |= {need.partition("[")[0] for need in step["needs"]}
     return [
@@ -91,7 +93,7 @@ def _relative(path: str) -> str:
     return str(place.relative_to(here)) if place.is_relative_to(here) else path
 
 
-def counts(found: Sequence[Finding]) -> dict[str, int]:
-    """verdict -> how many claims have it, undecided last."""
-    verdicts = sorted((finding.verdict for finding in found), key=lambda verdict: (verdict == UNDECIDED, verdict))
-    return {verdict: verdicts.count(verdict) for verdict in dict.fromkeys(verdicts)}
+def counts(findings: Sequence[Finding]) -> dict[str, int]:
+    """outcome -> number of claims, undecided last."""
+    outcomes = sorted((finding.outcome for finding in findings), key=lambda outcome: (outcome == UNDECIDED, outcome))
+    return {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}

@@ -1,4 +1,4 @@
-"""The claims on one page, made at the end of experiment=claims; also of a pipeline of which some steps have failed."""
+"""The page of the claims, written at the end of experiment=claims, also when some steps have failed."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def page(folder: Path) -> Path:
     """Write ``claims.html``, ``claims.json`` and ``claims.md`` into a pipeline's record; returns the first."""
     manifest = read_manifest(folder)
     runs = finished_runs(manifest)
-    found = find_all(manifest, runs)
-    made = html(
+    findings = find_all(manifest, runs)
+    text = html(
         Path(__file__).parent,
-        [drawing(finding, runs) for finding in found],
-        found=found,
-        counts=counts(found),
+        [drawing(finding, runs) for finding in findings],
+        findings=findings,
+        counts=counts(findings),
         stamp=(stamped := stamp(manifest, runs)),
         command=manifest["command"],
-        completions={finding.number: completions(finding, runs) for finding in found},
+        completions={finding.number: completions(finding, runs) for finding in findings},
         text=estimate_text,
         ours=effect_text,
         bound=claimed_bound,
     )
-    summary = json.dumps(as_json(found, manifest), indent=2, ensure_ascii=False) + "\n"
-    for name, held in (
+    summary = json.dumps(as_json(findings, manifest), indent=2, ensure_ascii=False) + "\n"
+    for name, content in (
         ("claims.json", summary),
-        ("claims.md", markdown(found, manifest["command"], stamped)),
-        ("claims.html", made),
+        ("claims.md", markdown(findings, manifest["command"], stamped)),
+        ("claims.html", text),
     ):
-        write_atomic(folder / name, held)
+        write_atomic(folder / name, content)
     return folder / "claims.html"
 
 

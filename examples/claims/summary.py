@@ -1,4 +1,4 @@
-"""What became of the claims as a table for people (Markdown) and as JSON for programs."""
+"""The outcomes of the claims as a Markdown table and as JSON."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def estimate_text(value: Estimate | None) -> str:
 
 
 def effect_text(one: Measured) -> str:
-    """An effect with its figures; of two that are compared, each with its interval."""
+    """An effect with its estimate; of a comparison, both sides with their intervals."""
     sides = [estimate_text(side) for side in one.sides] if len(one.sides) > 1 and one.value else []
     return f"{one.effect.what}: {estimate_text(one.value)}" + (f"; {' against '.join(sides)}" if sides else "")
 
 
 def claimed_bound(one: Measured) -> str:
-    """What the claim asks of an effect."""
+    """The bound that a claim sets for an effect."""
     effect = one.effect
     if effect.above is not None:
         return f"above {effect.above:g}"
@@ -32,7 +32,7 @@ def claimed_bound(one: Measured) -> str:
 
 
 def stamp(manifest: Record, runs: Runs) -> str:
-    """When, from which code and from how much it was made."""
+    """Date, commit, seeds and compute of the runs."""
     git, seeds = manifest["git"], list(dict.fromkeys(step["seed"] for step in manifest["steps"]))
     commit = (git["commit"] or "unknown")[:12] + (" with uncommitted changes" if git["dirty"] else "")
     took = [run.manifest["wall_s"] for by_seed in runs.values() for run in by_seed.values()]
@@ -43,25 +43,25 @@ def stamp(manifest: Record, runs: Runs) -> str:
     )
 
 
-def markdown(found: Sequence[Finding], command: str, stamped: str) -> str:
+def markdown(findings: Sequence[Finding], command: str, stamped: str) -> str:
     rows = []
-    for finding in found:
+    for finding in findings:
         effects = "<br>".join(map(effect_text, finding.measured))
-        cells = (str(finding.number), finding.claim.statement, finding.claim.paper, effects, finding.verdict)
+        cells = (str(finding.number), finding.claim.statement, finding.claim.paper, effects, finding.outcome)
         rows.append(f"| {' | '.join(cells)} |")
     head = ["| # | claim | in the paper | here | verdict |", "|---|---|---|---|---|"]
     return "\n".join([f"    {command}", "", stamped, "", *head, *rows]) + "\n"
 
 
-def as_json(found: Sequence[Finding], manifest: Record) -> dict[str, Any]:
-    """What claims.json holds."""
+def as_json(findings: Sequence[Finding], manifest: Record) -> dict[str, Any]:
+    """The content of claims.json."""
     return {
         "command": manifest["command"],
         "commit": manifest["git"]["commit"],
         "dirty": manifest["git"]["dirty"],
         "date": manifest["ended"],
         "wall_s": manifest["wall_s"],
-        "claims": [_plain(finding) for finding in found],
+        "claims": [_plain(finding) for finding in findings],
     }
 
 
@@ -72,14 +72,14 @@ def _plain(finding: Finding) -> dict[str, Any]:
         "claim": claim.statement,
         "paper": claim.paper,
         "about": claim.criterion,
-        "verdict": finding.verdict,
+        "verdict": finding.outcome,
         "missing": finding.missing,
         "effects": [
             {
                 "what": one.effect.what,
                 "above": one.effect.above,
                 "below": one.effect.below,
-                "verdict": one.verdict if one.effect.decides else None,
+                "verdict": one.outcome if one.effect.decides else None,
                 "value": asdict(one.value) if one.value else None,
                 "compared": [asdict(side) if side else None for side in one.sides],
             }

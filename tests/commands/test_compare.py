@@ -58,7 +58,7 @@ def shown(
     return printed
 
 
-def test_two_of_a_kind(run: Callable[..., RunRecord]) -> None:
+def test_compare_equal_runs_has_no_differences(run: Callable[..., RunRecord]) -> None:
     a, b = run(), run(config={"output_dir": "b", "resume": "auto"})
     assert all(rows == [] for rows in compare.sections(a, b).values())
     assert [row[-1] for row in compare.metric_rows(a, b)] == ["equal", "equal"]
@@ -81,7 +81,7 @@ def test_two_of_a_kind(run: Callable[..., RunRecord]) -> None:
         ),
     ],
 )
-def test_each_difference_is_in_its_section(
+def test_sections_sort_differences_by_kind(
     run: Callable[..., RunRecord], section: str, changed: dict[str, Any], expected: list[tuple[str, Any, Any]]
 ) -> None:
     sections = compare.sections(run(), run(**changed))
@@ -98,7 +98,7 @@ def test_each_difference_is_in_its_section(
         (0.6, 0.7, 0.8, "+0.200"),  # they touch
     ],
 )
-def test_metrics_say_whether_they_are_apart(
+def test_metric_rows_mark_disjoint_intervals(
     run: Callable[..., RunRecord], low: float, value: float, high: float, verdict: str
 ) -> None:
     figure = {"value": value, "low": low, "high": high, "n": 100}
@@ -109,14 +109,14 @@ def test_metrics_say_whether_they_are_apart(
     assert rows["val/only"] == ["-", "0.500 (0.400 to 0.600)", "only in one"]
 
 
-def test_on_the_screen(run: Callable[..., RunRecord], shown: Callable[[RunRecord, RunRecord], str]) -> None:
+def test_compare_prints_sections(run: Callable[..., RunRecord], shown: Callable[[RunRecord, RunRecord], str]) -> None:
     text = shown(run(), run(config={"seed": 7}))
     assert "code: the same" in text
     assert any(line.split() == ["seed", "0", "7"] for line in text.splitlines())
     assert "equal" in text
 
 
-def test_values_are_shown_as_they_are_and_to_their_end(
+def test_compare_prints_values_unabridged(
     run: Callable[..., RunRecord], shown: Callable[[RunRecord, RunRecord], str]
 ) -> None:
     texts = ["[/b] [red]:smile: " + "a" * 150 + end for end in ("left", "right")]
@@ -128,7 +128,9 @@ def test_values_are_shown_as_they_are_and_to_their_end(
     assert "…" not in text
 
 
-def test_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_without_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["r1.compare", str(tmp_path), str(tmp_path)])
     with pytest.raises(SystemExit) as stop:
         compare.main()

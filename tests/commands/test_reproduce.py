@@ -49,7 +49,7 @@ def change(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new))
 
 
-def test_the_same_again(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_equal_run_exits_0(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = cli(run)
     assert code == 0
     *_, verdict, where = out.splitlines()
@@ -62,9 +62,7 @@ def test_the_same_again(run: Path, cli: Callable[..., tuple[int, str, str]]) -> 
     assert "note:" not in out
 
 
-def test_a_changed_value_is_found_and_named(
-    run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
-) -> None:
+def test_reproduce_lists_changed_values(run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     rows = read_run(str(run)).metrics
     index = next(i for i, row in enumerate(rows) if "train/loss" in row)
     loss = rows[index]["train/loss"]
@@ -80,14 +78,14 @@ def test_a_changed_value_is_found_and_named(
     assert out.splitlines()[-1] == str(tmp_path / "there")
 
 
-def test_another_setting_is_another_result(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_changed_config_exits_1(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     change(run / "config.yaml", "lr: 0.001", "lr: 0.002")
     code, out, _ = cli(run)
     assert code == 1
     assert "train/lr" in out
 
 
-def test_what_the_bits_depend_on_is_noted(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_notes_changed_environment(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     manifest = read_run(str(run)).manifest
     manifest["packages"]["torch"], manifest["code"] = "1.0", "x"
     (run / "manifest.json").write_text(json.dumps(manifest))
@@ -98,7 +96,7 @@ def test_what_the_bits_depend_on_is_noted(run: Path, cli: Callable[..., tuple[in
 
 
 @pytest.mark.parametrize("metrics", [[{"step": 1, "a": float("nan")}], [{"step": 1, "a": 0.1}, {"step": 2}]])
-def test_the_same_values_do_not_differ(run: Path, metrics: list[dict[str, float]]) -> None:
+def test_compare_metrics_nan_equals_nan(run: Path, metrics: list[dict[str, float]]) -> None:
     then, now = read_run(str(run)), read_run(str(run))
     then.metrics[:], now.metrics[:] = json.loads(json.dumps(metrics)), json.loads(json.dumps(metrics))
     assert reproduce.compare_metrics(then, now) == []
@@ -108,7 +106,7 @@ def test_the_same_values_do_not_differ(run: Path, metrics: list[dict[str, float]
     assert "rows then" in reproduce.compare_metrics(then, now)[0]
 
 
-def test_a_run_that_was_cut_off_is_said_to_be(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_notes_interrupted_run(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     change(run / "manifest.json", '"status": "finished"', '"status": "interrupted"')
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     (run / "metrics.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:9])
@@ -118,7 +116,7 @@ def test_a_run_that_was_cut_off_is_said_to_be(run: Path, cli: Callable[..., tupl
     assert f"metrics.jsonl: 2 rows then, {len(lines)} now" in out
 
 
-def test_redacted_values_cannot_be_run_again(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_redacted_config_raises(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     change(run / "config.yaml", "name: mine", "name: <redacted>")
     code, _, err = cli(run)
     assert code == 2
@@ -126,7 +124,7 @@ def test_redacted_values_cannot_be_run_again(run: Path, cli: Callable[..., tuple
     assert "environment variable" in err
 
 
-def test_no_run(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_reproduce_without_a_run_exits_3(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     code, _, err = cli(tmp_path)
     assert code == DATA
     assert "manifest.json" in err

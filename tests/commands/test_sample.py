@@ -49,7 +49,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> C
     return command
 
 
-def test_a_run_and_a_question_it_can_answer(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_sample_prints_reward_terms(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = cli(run, KNOWN, "-n", 3)
     assert code == 0
     heads = out.splitlines()[::2]
@@ -61,9 +61,7 @@ def test_a_run_and_a_question_it_can_answer(run: Path, cli: Callable[..., tuple[
         assert float(total) == pytest.approx(named["low_ids"] + named["accuracy"] + 0.2 * named["format"], abs=0.02)
 
 
-def test_a_question_without_a_gold_answer_shows_the_other_terms(
-    run: Path, cli: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_sample_without_gold_answer_omits_accuracy(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     code, out, _ = cli(run, "Why is the sky blue?", "-n", 2)
     assert code == 0
     assert out.count("low_ids") == out.count("format") == 2
@@ -71,44 +69,46 @@ def test_a_question_without_a_gold_answer_shows_the_other_terms(
     assert cli(run, "Why is the sky blue?", "--answer", "air")[1].count("accuracy") == 4
 
 
-def test_the_model_folder_works_like_the_run(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_sample_model_folder(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     """The default config then: its rewards, and its longer completions."""
     code, out, _ = cli(run / "model", KNOWN, "-n", 1)
     assert code == 0
     assert {"accuracy", "format"} <= set(out.split())
 
 
-def test_the_seed_decides(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_sample_seed_determines_completions(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     first, again, other = (cli(run, KNOWN, "-n", 2, "--seed", seed)[1] for seed in (0, 0, 1))
     assert first == again != other
     assert first.startswith(cli(run, KNOWN, "-n", 1)[1])
 
 
-def test_greedy_samples_are_alike(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_sample_temperature_0_is_greedy(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     lines = cli(run, KNOWN, "--temperature", 0)[1].splitlines()
     assert len(lines) == 8
     assert len(set(lines)) == 2
 
 
 @pytest.mark.parametrize("temperature", ["-1", "nan"])
-def test_a_temperature_out_of_range(run: Path, cli: Callable[..., tuple[int, str, str]], temperature: str) -> None:
+def test_sample_invalid_temperature_exits_2(
+    run: Path, cli: Callable[..., tuple[int, str, str]], temperature: str
+) -> None:
     code, _, err = cli(run, KNOWN, f"--temperature={temperature}")
     assert code == 2
     assert "rollout.temperature" in err
 
 
-def test_no_samples(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+def test_sample_zero_samples_exits_2(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
     assert cli(run, KNOWN, "-n", 0)[0] == 2
 
 
 @pytest.mark.parametrize("model", ["r1:nothing", "./nothing-here"])
-def test_no_model(cli: Callable[..., tuple[int, str, str]], model: str) -> None:
+def test_sample_missing_model_exits_with_model_code(cli: Callable[..., tuple[int, str, str]], model: str) -> None:
     code, _, err = cli(model, KNOWN)
     assert code == MODEL
     assert "model.path" in err
 
 
-def test_only_terms_that_the_row_serves(small: Callable[..., Config]) -> None:
+def test_scorable_keeps_terms_with_their_columns(small: Callable[..., Config]) -> None:
     mine = f"+reward.terms.asked={{_target_: {__name__}.asked, weight: 1.0}}"
     cfg = small("stage=sft", mine)
     cfg["extensions"].append(__name__)

@@ -39,13 +39,13 @@ def value(step: str, key: str) -> str:
     return next(text.partition("=")[2] for text in reversed(texts) if text.startswith(f"{key}="))
 
 
-def test_there_are_twelve_and_each_can_be_decided() -> None:
+def test_claims_each_have_a_deciding_effect() -> None:
     assert len(CLAIMS) == 12
     assert all(any(effect.decides for effect in claim.effects) for claim in CLAIMS)
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.statement)
-def test_what_a_claim_reads_is_run(claim: Claim) -> None:
+def test_claim_reads_only_metrics_that_its_steps_log(claim: Claim) -> None:
     assert set(claim.steps) <= set(PIPELINE["steps"])
     for step, metric in metrics_of(claim):
         assert metric in METRICS
@@ -60,13 +60,13 @@ def test_what_a_claim_reads_is_run(claim: Claim) -> None:
     assert all(MIDDLE % int(value(reading.step, "val.every")) == 0 for reading in curves)
 
 
-def test_every_run_serves_a_claim() -> None:
+def test_pipeline_steps_are_all_used() -> None:
     wanted = {step for claim in CLAIMS for step in claim.steps}
     needed = set(re.findall(r"\$\{step:(\w+)\}", "\n".join(t for texts in PIPELINE["steps"].values() for t in texts)))
     assert set(PIPELINE["steps"]) == wanted | needed
 
 
-def test_groups_have_equal_completions_per_step() -> None:
+def test_group_size_steps_have_equal_completions_per_step() -> None:
     steps = [step for step in PIPELINE["steps"] if step.startswith("groups_of_")]
     sizes = {
         step: (int(value(step, "stage.group_size")), int(value(step, "stage.examples_per_step"))) for step in steps
@@ -102,7 +102,7 @@ def _step(record: MakeRecord, name: str, seed: int, statuses: dict[str, str]) ->
     return held | {"error": HOSTILE if status == "failed" else None}
 
 
-def test_the_page_has_twelve_claims_and_is_closed(pipeline: Callable[..., Path]) -> None:
+def test_page_has_twelve_claims_and_loads_nothing(pipeline: Callable[..., Path]) -> None:
     file = pipeline()
     text = file.read_text()
     tags = Tags(text).tags
@@ -119,7 +119,7 @@ def test_the_page_has_twelve_claims_and_is_closed(pipeline: Callable[..., Path])
     assert drawn[0]["series"][0]["y"] == [0.0, 0.5, 1.0]
 
 
-def test_the_summaries(pipeline: Callable[..., Path]) -> None:
+def test_summaries_have_outcomes_and_effects(pipeline: Callable[..., Path]) -> None:
     folder = pipeline().parent
     held = json.loads((folder / "claims.json").read_text())
     assert [claim["number"] for claim in held["claims"]] == list(range(1, 13))
@@ -133,7 +133,7 @@ def test_the_summaries(pipeline: Callable[..., Path]) -> None:
     assert "the seeds 10, 11" in table
 
 
-def test_a_step_that_failed_leaves_its_claims_undecided(pipeline: Callable[..., Path]) -> None:
+def test_failed_step_leaves_its_claims_undecided(pipeline: Callable[..., Path]) -> None:
     file = pipeline(zero="failed", rl="blocked")
     held = json.loads((file.parent / "claims.json").read_text())["claims"]
     assert held[0]["verdict"] == "undecided"

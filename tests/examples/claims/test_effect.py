@@ -14,9 +14,9 @@ from examples.claims.effect import (
     MetricAt,
     StepsTo,
     measure,
+    outcome_of,
     over_seeds,
     overall_outcome,
-    verdict,
 )
 from r1.core.runs import RunRecord
 from r1.core.statistics import Estimate
@@ -29,7 +29,7 @@ def run(*values: float, start: float = 0.4, final: float = 0.9) -> RunRecord:
     return RunRecord(Path("x"), {"metrics": metrics}, {}, [*rows, {"step": 5.0, "other": 1.0}])
 
 
-def test_readings() -> None:
+def test_metric_at_and_mean_read_a_run() -> None:
     held = run(0.4, 0.6, 1.0)
     assert (MetricAt("a", "m", "start")(held), MetricAt("a", "m")(held), MetricAt("a", "m", 10)(held)) == (
         0.4,
@@ -40,7 +40,7 @@ def test_readings() -> None:
 
 
 @pytest.mark.parametrize(("level", "steps"), [(0.3, 0), (0.4, 0), (0.5, 5), (0.6, 10), (0.8, 15), (1.0, 20), (1.1, 20)])
-def test_steps_to_a_level(level: float, steps: float) -> None:
+def test_steps_to_interpolates_between_validations(level: float, steps: float) -> None:
     assert StepsTo("a", "m", level)(run(0.4, 0.6, 1.0)) == pytest.approx(steps)
 
 
@@ -59,13 +59,13 @@ def test_steps_to_a_level(level: float, steps: float) -> None:
         (None, None, 0.0, None, "undecided"),
     ],
 )
-def test_a_verdict_is_where_the_interval_lies(
+def test_outcome_depends_on_the_side_of_the_interval(
     low: float | None, high: float | None, above: float | None, below: float | None, found: str
 ) -> None:
-    assert verdict(Estimate(0.2, low, high, 5), Effect("x", MetricAt("a", "m"), above=above, below=below)) == found
+    assert outcome_of(Estimate(0.2, low, high, 5), Effect("x", MetricAt("a", "m"), above=above, below=below)) == found
 
 
-def test_effects_are_worked_out_within_each_seed() -> None:
+def test_measure_pairs_seeds() -> None:
     """Differences 0.1, 0.2 and 0.3: mean 0.2, half-width 4.303 * 0.1 / sqrt(3); the third seed of b is not there."""
     runs = {
         "a": {seed: run(final=value) for seed, value in enumerate((0.2, 0.5, 0.9, 0.7))},
@@ -75,15 +75,15 @@ def test_effects_are_worked_out_within_each_seed() -> None:
     assert one.value is not None
     assert one.value.value == pytest.approx(0.2)
     assert one.value.high == pytest.approx(0.2 + 4.3026527 * 0.1 / 3**0.5)
-    assert (one.value.n, [side.n for side in one.sides if side], one.verdict) == (3, [4, 3], "undecided")
+    assert (one.value.n, [side.n for side in one.sides if side], one.outcome) == (3, [4, 3], "undecided")
     ratio = measure(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), operator.truediv), runs)
     assert ratio.value is not None
     assert ratio.value.value == pytest.approx((2 + 5 / 3 + 1.5) / 3)
 
 
-def test_what_is_not_there_is_undecided() -> None:
+def test_measure_missing_run_is_undecided() -> None:
     one = measure(Effect("x", MetricAt("a", "m"), MetricAt("b", "m"), above=0.0), {"a": {0: run()}})
-    assert (one.value, one.sides[1], one.verdict) == (None, None, "undecided")
+    assert (one.value, one.sides[1], one.outcome) == (None, None, "undecided")
     assert over_seeds([0.5]) == Estimate(0.5, None, None, 1)
 
 
@@ -96,7 +96,7 @@ def test_what_is_not_there_is_undecided() -> None:
         ([(-0.1, 0.2), (-0.2, -0.1)], "not reproduced"),
     ],
 )
-def test_a_claim_needs_all_that_decides_it(intervals: list[tuple[float, float]], found: str) -> None:
+def test_overall_outcome_needs_all_deciding_effects(intervals: list[tuple[float, float]], found: str) -> None:
     deciding = Effect("x", MetricAt("a", "m"), above=0.0)
     reported = Measured(Effect("y", MetricAt("a", "m")), Estimate(-1.0, -1.1, -0.9, 5), ())
     held = [Measured(deciding, Estimate(0.0, low, high, 5), ()) for low, high in intervals]

@@ -23,7 +23,7 @@ FLAGS = (
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome on this machine")
-def test_in_a_browser(record: MakeRecord, tmp_path: Path) -> None:
+def test_page_draws_and_searches_in_a_browser(record: MakeRecord, tmp_path: Path) -> None:
     found = {"split": "val", "step": 4, "prompt": "9+9=?", "completion": "<think> needle</think>18", "rewards": {}}
     other = record("b", group_size=2, samples=[found, found | {"completion": "<think> hay</think>18"}])
     page = report([str(hostile(record)), str(other)], tmp_path / "page.html")

@@ -17,7 +17,7 @@ from r1.experiment.report.variants import variants
 MakeRecord = Callable[..., Path]
 
 
-def test_a_band_is_the_range_of_the_seeds() -> None:
+def test_series_band_is_the_range_over_seeds() -> None:
     assert series({10: [1.0, 3.0], 0: [0.0, 0.5], 20: [2.0]}, 10) == {
         "x": [0, 10, 20],
         "y": [0.25, 2.0, 2.0],
@@ -26,18 +26,18 @@ def test_a_band_is_the_range_of_the_seeds() -> None:
     }
 
 
-def test_neighbours_become_one_point() -> None:
+def test_series_averages_neighbouring_steps() -> None:
     assert series({step: [float(step)] for step in range(5)}, 2) == {"x": [1.0, 3.5], "y": [1.0, 3.5]}
 
 
 @given(st.integers(1, 2000), st.integers(1, 300))
-def test_never_more_points_than_asked_for(steps: int, points: int) -> None:
+def test_series_has_at_most_the_requested_points(steps: int, points: int) -> None:
     made = series({step: [0.0] for step in range(steps)}, points)
     assert len(made["x"]) == len(made["y"]) <= points
     assert made["x"] == sorted(made["x"])
 
 
-def test_what_is_not_finite_is_left_out(record: MakeRecord) -> None:
+def test_by_metric_drops_values_that_are_not_finite(record: MakeRecord) -> None:
     folder = record("a")
     with (folder / "metrics.jsonl").open("a") as out:
         out.write('{"step": 30, "train/loss": NaN, "train/kl": Infinity}\n')
@@ -60,7 +60,7 @@ def test_charts_of_two_variants(record: MakeRecord, tmp_path: Path) -> None:
     assert [set(held["terms"]) for held in stacks(made, 1000)] == [{"accuracy", "format"}] * 2
 
 
-def test_samples_are_thinned_evenly_and_keep_the_last() -> None:
+def test_thin_out_is_even_and_keeps_the_last_row() -> None:
     rows = [{"step": i, "text": "x" * 100} for i in range(100)]
     kept = thin_out(rows, 2000)
     assert kept[0] == rows[0]
@@ -71,7 +71,7 @@ def test_samples_are_thinned_evenly_and_keep_the_last() -> None:
     assert thin_out([], 10) == []
 
 
-def test_long_and_strange_samples(record: MakeRecord) -> None:
+def test_read_samples_cuts_long_text_and_drops_nan(record: MakeRecord) -> None:
     folder = record(
         "a", samples=[{"step": 0, "completion": "x" * 10_000, "advantage": math.nan, "rewards": {"a": math.nan}}]
     )

@@ -14,7 +14,7 @@ from r1.experiment.report.gather import LineageNode, gather, topological_order
 MakeRecord = Callable[..., Path]
 
 
-def test_a_folder_of_runs_is_all_of_its_runs(record: MakeRecord, tmp_path: Path) -> None:
+def test_gather_folder_returns_all_runs_below(record: MakeRecord, tmp_path: Path) -> None:
     folders = [record("sweep/b"), record("sweep/a"), record("sweep/deep/c")]
     (folders[0] / "model").mkdir()
     (folders[0] / "model" / "manifest.json").write_text("{}")  # what lies inside a record is no record
@@ -24,7 +24,7 @@ def test_a_folder_of_runs_is_all_of_its_runs(record: MakeRecord, tmp_path: Path)
     assert found.nodes == []
 
 
-def test_damaged_records_are_named_and_the_rest_is_shown(record: MakeRecord, tmp_path: Path) -> None:
+def test_gather_lists_unreadable_records(record: MakeRecord, tmp_path: Path) -> None:
     record("good")
     (record("cut") / "manifest.json").write_text('{"status": ')
     (record("strange") / "manifest.json").write_text("[1]")
@@ -37,14 +37,14 @@ def test_damaged_records_are_named_and_the_rest_is_shown(record: MakeRecord, tmp
         gather([str(tmp_path / "torn")])
 
 
-def test_nothing_to_show(tmp_path: Path) -> None:
+def test_gather_without_runs_raises(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
         gather([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="no run here"):
         gather([str(tmp_path)])
 
 
-def test_the_steps_of_a_pipeline(record: MakeRecord, tmp_path: Path) -> None:
+def test_gather_pipeline_returns_steps_as_nodes(record: MakeRecord, tmp_path: Path) -> None:
     run = record("pipe/steps/rl")
     gone = str(tmp_path / "removed")
     figures = {"start": {}, "final": {"val/pass@1": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 8}}}
@@ -80,7 +80,7 @@ def test_the_steps_of_a_pipeline(record: MakeRecord, tmp_path: Path) -> None:
     assert found.names == {run: "rl[1]"}
 
 
-def test_lineage_goes_back_as_far_as_there_are_records(record: MakeRecord, tmp_path: Path) -> None:
+def test_lineage_ends_at_missing_records(record: MakeRecord, tmp_path: Path) -> None:
     first = record("x/first", parents=[{"path": str(tmp_path / "x/gone"), "fingerprint": "f"}])
     second = record("x/second", parents=[{"path": str(first), "fingerprint": "first"}])
     found = gather([str(second)])
@@ -91,6 +91,6 @@ def test_lineage_goes_back_as_far_as_there_are_records(record: MakeRecord, tmp_p
     ]
 
 
-def test_a_circle_does_not_hang() -> None:
+def test_topological_order_of_a_cycle_terminates() -> None:
     nodes = {name: LineageNode(name, "", [need], {}) for name, need in (("a", "b"), ("b", "a"), ("c", "a"))}
     assert [node.name for node in topological_order(nodes)] == ["a", "b", "c"]

@@ -27,7 +27,7 @@ def data_of(text: str) -> dict:
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1])
 
 
-def test_what_a_record_says_is_text(record: MakeRecord) -> None:
+def test_report_escapes_text_of_records(record: MakeRecord) -> None:
     text = report([str(hostile(record))], None).read_text()
     tags = Tags(text).tags
     assert "img" not in {tag for tag, _ in tags}
@@ -36,7 +36,7 @@ def test_what_a_record_says_is_text(record: MakeRecord) -> None:
     assert not any(name.startswith("on") for _, attrs in tags for name in attrs)
 
 
-def test_the_page_asks_the_network_for_nothing(record: MakeRecord) -> None:
+def test_page_makes_no_network_requests(record: MakeRecord) -> None:
     text = report([str(record("a"))], None).read_text()
     links = [a.get("href") or a.get("src") for _, a in Tags(text).tags if "href" in a or "src" in a]
     assert all(link.startswith(("#", "data:,")) for link in links)
@@ -47,7 +47,7 @@ def test_the_page_asks_the_network_for_nothing(record: MakeRecord) -> None:
     assert policy.count("'sha256-") == 4
 
 
-def test_hundreds_of_runs_fit(record: MakeRecord, tmp_path: Path) -> None:
+def test_page_of_hundreds_of_runs_stays_small(record: MakeRecord, tmp_path: Path) -> None:
     many = [{"split": "val", "step": s, "prompt": "1+2=?", "completion": "等" * 900, "rewards": {}} for s in range(150)]
     for i in range(300):
         record(f"sweep/{i}", group_size=i // 2, seed=i % 2, steps=40, samples=many if i < 40 else ())
@@ -60,7 +60,7 @@ def test_hundreds_of_runs_fit(record: MakeRecord, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "broken", [{"status": "failed", "error": "E: no", "metrics": {"start": {}, "final": {}}}, {"git": None}]
 )
-def test_runs_that_lack_something(record: MakeRecord, broken: dict) -> None:
+def test_report_of_incomplete_records(record: MakeRecord, broken: dict) -> None:
     folder = record("a", **broken)
     for name in ("metrics.jsonl", "samples.jsonl"):
         (folder / name).unlink()
@@ -69,7 +69,7 @@ def test_runs_that_lack_something(record: MakeRecord, broken: dict) -> None:
     assert ("E: no" in text) == ("error" in broken)
 
 
-def test_a_pipeline_before_its_first_run(tmp_path: Path) -> None:
+def test_report_of_a_pipeline_without_runs(tmp_path: Path) -> None:
     step = {"name": "cold <start>", "seed": None, "status": "waiting", "needs": [], "path": "x", "wall_s": 0.0}
     (tmp_path / "manifest.json").write_text(json.dumps({"steps": [step | {"metrics": None}]}))
     text = report([str(tmp_path)], None).read_text()
@@ -77,7 +77,7 @@ def test_a_pipeline_before_its_first_run(tmp_path: Path) -> None:
     assert "waiting" in text
 
 
-def test_the_libraries_are_the_published_files() -> None:
+def test_vendored_libraries_are_the_published_files() -> None:
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in (HERE / "vendor").glob("*.js")}
     assert found == {
         "d3.min.js": "f2094bbf6141b359722c4fe454eb6c4b0f0e42cc10cc7af921fc158fceb86539",  # npm d3 7.9.0
@@ -85,7 +85,7 @@ def test_the_libraries_are_the_published_files() -> None:
     }
 
 
-def test_on_the_command_line(
+def test_report_command_line(
     record: MakeRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a, b, file = record("a"), record("b", group_size=2), tmp_path / "page.html"
@@ -102,7 +102,7 @@ def test_on_the_command_line(
 
 
 @pytest.mark.parametrize(("stage", "knobs"), [("grpo", ["stage.kl_coef=0.1"]), ("distill", ["stage.num_questions=16"])])
-def test_every_metric_of_a_run_is_explained_and_shown(
+def test_every_logged_metric_is_registered_and_shown(
     small: Callable[..., dict[str, Any]], folder: Path, stage: str, knobs: list[str]
 ) -> None:
     execute(small(f"stage={stage}", "trainer.max_steps=1", f"output_dir={folder}", *knobs), [])

@@ -51,7 +51,7 @@ def sizes(folder: Path, scores: dict[int, float], seeds: int = 5, wobble: float 
     return folder
 
 
-def test_a_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conclusion_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "baseline_values", baseline_values)
     made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.8}))
     said = conclusion(made)
@@ -65,7 +65,7 @@ def test_a_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "from 64 to 512 sequences" in told[1]
 
 
-def test_a_winner_within_noise(tmp_path: Path) -> None:
+def test_conclusion_winner_within_noise(tmp_path: Path) -> None:
     made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.603}))
     assert "No clear winner" in conclusion(made)
     assert "1 of 2 others cannot be told apart from it: stage.group_size=8 (95 %" in conclusion(made)
@@ -75,7 +75,7 @@ def test_a_winner_within_noise(tmp_path: Path) -> None:
     )
 
 
-def test_one_seed_per_point(tmp_path: Path) -> None:
+def test_conclusion_one_seed_per_point(tmp_path: Path) -> None:
     made = found(sizes(tmp_path / "sizes", {2: 0.2, 4: 0.7, 8: 0.72}, seeds=1))
     assert "by the validations' own intervals" in conclusion(made)
     assert "stage.group_size=8 has the highest val/pass@1" in conclusion(made)
@@ -84,7 +84,7 @@ def test_one_seed_per_point(tmp_path: Path) -> None:
     assert [one.tied for one in made.comparisons] == [True, False]
 
 
-def test_what_did_not_finish_is_listed_and_in_no_mean(tmp_path: Path) -> None:
+def test_unfinished_runs_are_listed_and_in_no_mean(tmp_path: Path) -> None:
     folder = sizes(tmp_path / "sizes", {2: 0.5, 16: 0.6})
     make_trial(folder / "runs", "f", {G: 16}, seed=5, score=None, status="failed", error=f"E: {HOSTILE}")
     stopped = {"status": "interrupted", "error": "Interrupted: SIGTERM", "metrics": {"start": {}, "final": {}}}
@@ -104,7 +104,7 @@ def test_what_did_not_finish_is_listed_and_in_no_mean(tmp_path: Path) -> None:
     assert [dot["y"] for dot in dots if not dot["done"]] == [0.99]
 
 
-def test_nothing_has_finished(tmp_path: Path) -> None:
+def test_conclusion_without_finished_runs(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "sizes", G)
     for size in (2, 4):
         make_trial(folder / "runs", f"{size}", {G: size}, score=None, status="failed", error="E: no")
@@ -112,7 +112,7 @@ def test_nothing_has_finished(tmp_path: Path) -> None:
     assert "E: no" in report([str(folder)], None).read_text()
 
 
-def test_runs_without_a_sweep_file(tmp_path: Path) -> None:
+def test_analyse_without_a_sweep_file_finds_the_parameters(tmp_path: Path) -> None:
     """Of a W&B agent, of -m: what was typed differs; what follows from it is no parameter."""
     for name, size, weight in (("a", 2, None), ("b", 4, None), ("c", 4, 0.5)):
         make_trial(tmp_path, name, {G: size, "reward.terms.format.weight": weight}, score=0.5)
@@ -123,14 +123,14 @@ def test_runs_without_a_sweep_file(tmp_path: Path) -> None:
     assert made.responses[1].levels[0].label == "null"
 
 
-def test_runs_that_are_no_sweep(tmp_path: Path) -> None:
+def test_analyse_equal_runs_is_no_sweep(tmp_path: Path) -> None:
     make_trial(tmp_path, "a", {G: 2}, seed=0)
     make_trial(tmp_path, "b", {G: 2}, seed=1)
     assert analyse(gather([str(tmp_path)]).runs, tmp_path) is None
     assert data_of(report([str(tmp_path)], None).read_text())["sweep"] is None
 
 
-def test_a_sweep_over_pipelines(tmp_path: Path) -> None:
+def test_analyse_sweep_over_pipelines(tmp_path: Path) -> None:
     """Each is one run, with its result and under its own seed; its steps stay where they are."""
     name = "steps.rl.stage.lr"
     folder = make_sweep(tmp_path / "pipes", name)
@@ -154,12 +154,12 @@ def test_a_sweep_over_pipelines(tmp_path: Path) -> None:
     ("value", "same"),
     [(1.0, 1), ("8", 8), ("1e-6", 1e-6), ("null", None), ("None", None), ("True", True), ("nan", "nan"), ([1], "[1]")],
 )
-def test_values_that_mean_the_same(value: Any, same: Any) -> None:
+def test_normalise_unifies_spellings(value: Any, same: Any) -> None:
     assert normalise(value) == same
     assert type(normalise(value)) is type(same)
 
 
-def test_compute(tmp_path: Path) -> None:
+def test_trial_compute(tmp_path: Path) -> None:
     """16 prompts of 4 completions, two steps, 10 tokens each."""
     folder = make_trial(tmp_path, "a", {G: 4})
     (trial,) = make_trials(gather([str(folder)]).runs, [G], "val/pass@1")
@@ -167,13 +167,13 @@ def test_compute(tmp_path: Path) -> None:
     assert (used.per_step, used.sequences, used.tokens, used.wall_s) == (64, 128, 1280, 12.5)
 
 
-def test_a_run_can_be_made_again_elsewhere(tmp_path: Path) -> None:
+def test_rerun_command_leaves_paths_out(tmp_path: Path) -> None:
     typed = [f"{G}=4", "output_dir=x", "resume=auto"]
     (trial,) = make_trials(gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs, [G], "val/pass@1")
     assert rerun_command(trial) == f"python -m r1.run {G}=4"
 
 
-def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baseline_values_come_from_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "hidden")
     typed = ["stage=grpo", f"{G}=4", "stage.lr=1", "reward=r1_zero", "seed=3", "output_dir=x", "name=${oc.env:PLANTED}"]
     run = gather([str(make_trial(tmp_path, "a", {G: 4}, overrides=typed))]).runs[0]
@@ -184,7 +184,7 @@ def test_the_default_is_conf_without_the_sweep(tmp_path: Path, monkeypatch: pyte
     assert baseline_values(run, [G]) is None
 
 
-def test_the_default_of_a_pipelines_step_is_its_experiments(tmp_path: Path) -> None:
+def test_baseline_values_of_a_pipeline_step(tmp_path: Path) -> None:
     run = gather([str(make_trial(tmp_path, "a", {G: 4}))]).runs[0]
     run.manifest["overrides"] = ["experiment=r1_zero", "steps.rl.stage.lr=1", "seed=1"]
     assert baseline_values(run, ["steps.rl.stage.lr"]) == {"steps.rl.stage.lr": 3e-4}
@@ -192,12 +192,12 @@ def test_the_default_of_a_pipelines_step_is_its_experiments(tmp_path: Path) -> N
     assert baseline_values(run, ["steps.rl.stage.lr"]) is None
 
 
-def test_the_question_is_the_comment_at_the_top() -> None:
+def test_question_is_the_leading_comment() -> None:
     assert question("# One,\n#   two?\nmethod: grid\n# three\n") == "One, two?"
     assert question("method: grid\n") == ""
 
 
-def test_a_sweep_file_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
+def test_analyse_unreadable_sweep_file_falls_back_to_runs(tmp_path: Path) -> None:
     folder = sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6}, seeds=1)
     (folder / "sweep.yaml").write_text("method: [")
     made = found(folder)
@@ -205,7 +205,7 @@ def test_a_sweep_file_that_cannot_be_read_is_not_needed(tmp_path: Path) -> None:
     assert warnings(made)[-1].startswith("sweep.yaml cannot be read (")
 
 
-def test_the_script_writes_the_verdict_and_its_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_verdict_script_writes_markdown_and_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = importlib.util.spec_from_file_location("sweep_verdict", CONF.parent / "benchmarks" / "sweep_verdict.py")
     assert spec
     assert spec.loader

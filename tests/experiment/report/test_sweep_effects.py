@@ -20,7 +20,7 @@ def grid() -> list[Trial]:
     return [trial({"a": a, "b": b}, seed, y + 0.2 * seed - 0.1) for (a, b), y in CELLS.items() for seed in (0, 1)]
 
 
-def test_the_other_parameters_are_averaged_out_within_each_seed() -> None:
+def test_response_averages_other_parameters_within_seeds() -> None:
     made = response(grid(), "a")
     assert (made.scale, made.binned) == ("linear", False)
     assert [(level.x, level.num_runs, level.num_seeds) for level in made.levels] == [(0, 4, 2), (1, 4, 2)]
@@ -30,7 +30,7 @@ def test_the_other_parameters_are_averaged_out_within_each_seed() -> None:
     assert (low, high) == (0.0, 1.0) or (low, high) == pytest.approx((0.3 - half, 0.3 + half), abs=1e-3)
 
 
-def test_one_seed_has_no_interval_but_that_of_a_single_run() -> None:
+def test_response_one_seed_has_only_a_single_runs_interval() -> None:
     several = response([t for t in grid() if t.seed == 0], "a")
     assert [(level.estimate.low, level.estimate.high) for level in several.levels] == [(None, None)] * 2
     single = response([trial({"a": 1}, 0, 0.5)], "a")
@@ -51,7 +51,7 @@ def test_importance_of_a_grid() -> None:
     assert shares["seeds"] == (pytest.approx(0.08 / 0.78), None)
 
 
-def test_importance_without_seeds_or_a_grid() -> None:
+def test_importance_without_seeds_or_full_grid() -> None:
     runs = [trial({"a": a, "b": b}, 0, y) for a, b, y in ((0, 0, 0.1), (0, 1, 0.3), (1, 0, 0.5))]
     made = importance(runs, group_trials(runs, maximize=True), ["a", "b"])
     assert made is not None
@@ -65,7 +65,7 @@ def test_importance_without_seeds_or_a_grid() -> None:
     assert importance(equal, group_trials(equal, maximize=True), ["a"]) is None
 
 
-def test_many_values_are_cut_into_bins() -> None:
+def test_response_bins_many_values() -> None:
     runs = [trial({"lr": 10 ** (-4 + i / 10)}, 0, i / 40) for i in range(40)]
     made = response(runs, "lr")
     assert (made.scale, made.binned, len(made.levels)) == ("log", True, BINS)
@@ -88,24 +88,24 @@ def test_many_values_are_cut_into_bins() -> None:
         ([True, False], "ordinal"),
     ],
 )
-def test_scales(values: list, kind: str) -> None:
+def test_scale_of_values(values: list, kind: str) -> None:
     assert scale(values) == kind
 
 
-def test_null_comes_first_and_numbers_count_up() -> None:
+def test_order_null_first_then_ascending() -> None:
     assert order([16, None, 2, 0.5, 16, True]) == [None, True, 0.5, 2, 16]
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from("xy"), st.floats(0, 1)), min_size=3, max_size=24))
-def test_no_share_is_more_than_all(rows: list[tuple[int, str, float]]) -> None:
+def test_importance_shares_are_between_0_and_1(rows: list[tuple[int, str, float]]) -> None:
     runs = [trial({"a": a, "b": b}, seed, y) for seed, (a, b, y) in enumerate(rows)]
     made = importance(runs, group_trials(runs, maximize=True), ["a", "b"])
     for share in made.shares if made else ():
         assert -1e-9 <= share.share <= 1 + 1e-9
 
 
-def test_shares_of_a_full_grid_add_up() -> None:
+def test_importance_shares_of_a_full_grid_sum_to_1() -> None:
     runs = [
         trial({"a": a, "b": b}, s, (a * 7 + b * 3 + s * 5 + a * b) % 11 / 11) for a, b, s in product(range(3), repeat=3)
     ]

@@ -46,7 +46,7 @@ def test_difference_chance_is_the_tail_of_students_t(t: float, df: float) -> Non
     assert Difference(0.0, 1.0, df, "").half_width == pytest.approx(t, abs=1e-4)
 
 
-def test_a_paired_difference() -> None:
+def test_difference_paired_over_seeds() -> None:
     made = difference(point({0: 0.6, 1: 0.7, 2: 0.8}), point({0: 0.5, 1: 0.65, 2: 0.6, 9: 0.0}))
     assert made is not None
     assert (made.value, made.df, made.basis) == (pytest.approx(0.35 / 3), 2, "paired over 3 seeds")
@@ -56,7 +56,7 @@ def test_a_paired_difference() -> None:
     assert made.p_value(-1) == pytest.approx((1 + math.sqrt(7) / 3) / 2)
 
 
-def test_a_difference_of_other_seeds_is_welchs() -> None:
+def test_difference_of_disjoint_seeds_is_welchs() -> None:
     made = difference(point({0: 0.1, 1: 0.2, 2: 0.3}), point({7: 0.4, 8: 0.6}))
     assert made is not None
     assert made.value == pytest.approx(-0.3)
@@ -65,7 +65,7 @@ def test_a_difference_of_other_seeds_is_welchs() -> None:
     assert "not the same" in made.basis
 
 
-def test_one_seed_has_only_its_validation() -> None:
+def test_difference_one_seed_uses_the_validation() -> None:
     made = difference(point({0: 0.6}), point({0: 0.5, 1: 0.5}))
     assert made is not None
     assert made.df == math.inf
@@ -78,14 +78,14 @@ def test_one_seed_has_only_its_validation() -> None:
     assert (one.difference, one.tied) == (None, True)
 
 
-def test_equal_runs_are_no_evidence_and_a_constant_lead_is() -> None:
+def test_p_value_constant_lead_is_certain() -> None:
     assert Difference(0.0, 0.0, 2, "").p_value(1) == 1.0
     lead = difference(point({0: 0.3, 1: 0.1, 2: 0.7}), point({0: 0.2, 1: 0.0, 2: 0.6}))
     assert lead is not None
     assert (lead.se, lead.p_value(1), lead.p_value(-1)) == (0.0, 0.0, 1.0)
 
 
-def test_a_tie_is_decided_for_as_many_comparisons_as_there_are_rivals() -> None:
+def test_compare_corrects_for_the_number_of_rivals() -> None:
     """Of two seeds t is 10, one-sided p 0.0317: alone that is no tie, among three points it is one."""
     best, other = point({0: 0.655, 1: 0.745}), point({0: 0.6, 1: 0.7}, "other")
     far = point({0: 0.1, 1: 0.19001}, "far")
@@ -98,7 +98,7 @@ def test_a_tie_is_decided_for_as_many_comparisons_as_there_are_rivals() -> None:
     assert second.difference.value == pytest.approx(-0.554995)
 
 
-def test_points_and_their_rank() -> None:
+def test_group_trials_ranks_by_mean() -> None:
     made = group_trials([
         *(trial({"x": 1}, seed, 0.5 + 0.1 * seed) for seed in range(3)),
         trial({"x": 1}, 3, 0.99, "stopped"),
@@ -115,7 +115,7 @@ def test_points_and_their_rank() -> None:
     assert group_trials([trial({"x": x}, 0, 0.1 * x) for x in (3, 1, 2)], maximize=False)[0].values == {"x": 1}
 
 
-def test_words() -> None:
+def test_labels_and_value_text() -> None:
     names = ["stage.lr", "reward.terms.format.weight", "reward.terms.language.weight", "model", "a.b.c", "x.b.c"]
     short = ["stage.lr", "format.weight", "language.weight", "model", "a.b.c", "x.b.c"]
     assert list(labels(names).values()) == short
