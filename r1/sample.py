@@ -52,10 +52,10 @@ def show(args: argparse.Namespace) -> None:
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
     row = question(experiment.data, args.prompt, args.answer)
-    rollouts = stage.sample([row], [[derive_seed(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
+    rollouts = stage.sampler.sample([row], [[derive_seed(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
     rows = [row] * len(rollouts)
     experiment.rewards.terms = scorable(experiment.rewards.terms, row)
-    texts, scores = stage.score(rows, rollouts)
+    texts, scores = stage.sampler.score(rows, rollouts)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     for i, text in enumerate(texts):
         known = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}

@@ -32,10 +32,10 @@ def test_base_model_can_work_out_sums_but_seldom_does(config: Callable[..., Any]
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
     rows = experiment.data.val[:64]
-    groups = stage.sample(rows, [[derive_seed("assets", i, g) for g in range(8)] for i in range(len(rows))])
+    groups = stage.sampler.sample(rows, [[derive_seed("assets", i, g) for g in range(8)] for i in range(len(rows))])
     right: dict[str, list[bool]] = defaultdict(list)
     for row, group in zip(rows, groups, strict=True):
-        for text in (stage.text(rollout, row) for rollout in group):
+        for text in (stage.sampler.text(rollout, row) for rollout in group):
             parsed = parse(text)
             form = "worked" if parsed.strict else "short" if parsed.answer else "other"
             right[form].append(experiment.data.correct(text, row))

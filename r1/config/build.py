@@ -38,21 +38,24 @@ class Experiment:
 
 def build(cfg: Config) -> Experiment:
     """Build all parts of a run that its stage asks for; ``cfg`` has passed ``check.check_schema``."""
-    parts: dict[str, Any] = {
-        "seed": cfg["seed"],
-        "num_devices": cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
-        "model": instantiate_node(cfg["model"], "model", cfg),
-        "data": instantiate_node(cfg["data"], "data", cfg),
-        "rewards": rewards(cfg),
-        "engine": instantiate_node(cfg["rollout"], "rollout", cfg),
-        "validation": instantiate_node(cfg["val"], "val", cfg),
-    }
+    from r1.stage.base import StageParts
+
+    parts = StageParts(
+        model=instantiate_node(cfg["model"], "model", cfg),
+        data=instantiate_node(cfg["data"], "data", cfg),
+        rewards=rewards(cfg),
+        engine=instantiate_node(cfg["rollout"], "rollout", cfg),
+        validation=instantiate_node(cfg["val"], "val", cfg),
+        seed=cfg["seed"],
+        num_devices=cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
+    )
+    optional: dict[str, Any] = {}  # only some stages take these
     if "teacher" in stage_dependencies(cfg):
-        parts["teacher"] = instantiate_node(cfg["teacher"], "teacher", cfg)
+        optional["teacher"] = instantiate_node(cfg["teacher"], "teacher", cfg)
     if takes_filters(cfg):
-        parts["filters"] = filters(cfg)
-    stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **parts)
-    return Experiment(stage, *(parts[name] for name in ("model", "data", "rewards", "engine", "validation")))
+        optional["filters"] = filters(cfg)
+    stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, parts=parts, **optional)
+    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation)
 
 
 def stage_dependencies(cfg: Config) -> list[str]:

@@ -6,24 +6,30 @@ import dataclasses
 import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Unpack
+from typing import Annotated, ClassVar, Unpack
 
 from annotated_types import Ge
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.data.base import Data, Row
-from r1.model.loading import Model
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
+from r1.data.base import Row
+from r1.stage.base import StageParts
 from r1.stage.distillation.answer_cache import AnswerCache
 from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.teacher_queries import ModelChange, TeacherAnswers, query_teacher
 from r1.stage.distillation.traces import write_traces
-from r1.stage.sft import Sft
-from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
+from r1.stage.sft import Sft, SftOptions
 from r1.teacher.base import Answer, Teacher, questions
+
+
+class DistillOptions(SftOptions):
+    """The knobs that distillation and ``DistillDirect`` share."""
+
+    num_questions: Annotated[int, Ge(1)]
+    answers_per_question: Annotated[int, Ge(1)]
+    store: str | None
+    teacher_seed: int | None
+    model_change: ModelChange
 
 
 class Distill(Sft):
@@ -38,50 +44,33 @@ class Distill(Sft):
         model_change: ``stop`` or ``accept``, once the teacher reports another model than in earlier answers.
     """
 
-    needs_columns = ()  # the teacher writes the completions
+    required_columns: ClassVar[tuple[str, ...]] = ()  # the teacher writes the completions
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
+        parts: StageParts,
         teacher: Teacher,
         filters: Filters,
-        seed: int,
-        num_devices: int,
         *,
         num_questions: Annotated[int, Ge(1)],
         answers_per_question: Annotated[int, Ge(1)],
         store: str | None,
         teacher_seed: int | None,
         model_change: ModelChange,
-        loss_on_prompt: bool,
-        **optimization: Unpack[Optimization],
+        **sft: Unpack[SftOptions],
     ) -> None:
-        super().__init__(
-            model,
-            data,
-            rewards,
-            engine,
-            validation,
-            seed,
-            num_devices,
-            loss_on_prompt=loss_on_prompt,
-            **optimization,
-        )
+        super().__init__(parts, **sft)
         self.teacher, self.filters = teacher, filters
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
         self.store, self.model_change = Path(store) if store else None, model_change
-        self.teacher_seed = seed if teacher_seed is None else teacher_seed
+        self.teacher_seed = parts.seed if teacher_seed is None else teacher_seed
         if self.store:
-            AnswerCache(self.store, "stage.store", self.poll)  # a file that is no store is found now
+            AnswerCache(self.store, "stage.store", self.run.check_for_stop)  # a file that is no store is found now
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
             with self.summon_full_params():
-                rows, self.counts = self.ranks.broadcast_from_rank_zero(self.kept)
+                rows, self.counts = self.run.ranks.broadcast_from_rank_zero(self.kept)
             self.data = dataclasses.replace(self.data, train=rows)
 
     def on_train_start(self) -> None:
@@ -90,7 +79,7 @@ class Distill(Sft):
 
     def kept(self) -> tuple[list[Row], dict[str, int]]:
         """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
-        file = self.record.dir / "traces" / "traces.jsonl" if self.record else None
+        file = self.run.record.dir / "traces" / "traces.jsonl" if self.run.record else None
         if file and file.is_file():
             return jsonl.read_rows(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
         asked = self.ask(file.with_name("answers.jsonl") if file else None)
@@ -139,5 +128,5 @@ class Distill(Sft):
         wanted = questions(self.questions(), self.answers_per_question, self.teacher_seed)
         with TemporaryDirectory() as nowhere:  # without a record nothing is kept
             file = self.store or file or Path(nowhere) / "answers.jsonl"
-            with AnswerCache(file, "stage.store", self.poll) as store:
-                return query_teacher(self.teacher, wanted, store, self.poll, self.model_change)
+            with AnswerCache(file, "stage.store", self.run.check_for_stop) as store:
+                return query_teacher(self.teacher, wanted, store, self.run.check_for_stop, self.model_change)

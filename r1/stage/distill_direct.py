@@ -16,17 +16,12 @@ from r1.core import jsonl
 from r1.core.console import console, status_line
 from r1.core.errors import DATA, UserError
 from r1.core.seeds import derive_seed
-from r1.data.base import Data, Row
-from r1.model.loading import Model
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
-from r1.stage.distill import Distill
+from r1.data.base import Row
+from r1.stage.base import StageParts
+from r1.stage.distill import Distill, DistillOptions
 from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.question_generation import REASONS, QuestionFilter, QuestionPrompt
-from r1.stage.distillation.teacher_queries import ModelChange
 from r1.stage.distillation.traces import write_traces
-from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
 from r1.teacher.base import Teacher
 
 WRITTEN_AT_ONCE = 256  # between two looks at whether there are enough
@@ -48,49 +43,20 @@ class DistillDirect(Distill):
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
+        parts: StageParts,
         teacher: Teacher,
         filters: Filters,
-        seed: int,
-        num_devices: int,
         *,
-        num_questions: Annotated[int, Ge(1)],
-        answers_per_question: Annotated[int, Ge(1)],
-        store: str | None,
-        teacher_seed: int | None,
-        model_change: ModelChange,
         max_tries: Annotated[int, Ge(1)],
         question_temperature: Annotated[float, Gt(0)],
         min_question_length: Annotated[int, Ge(1)],
         max_question_length: Annotated[int, Ge(1)],
         single_line: bool,
-        loss_on_prompt: bool,
-        **optimization: Unpack[Optimization],
+        **distill: Unpack[DistillOptions],
     ) -> None:
-        super().__init__(
-            model,
-            data,
-            rewards,
-            engine,
-            validation,
-            teacher,
-            filters,
-            seed,
-            num_devices,
-            num_questions=num_questions,
-            answers_per_question=answers_per_question,
-            store=store,
-            teacher_seed=teacher_seed,
-            model_change=model_change,
-            loss_on_prompt=loss_on_prompt,
-            **optimization,
-        )
+        super().__init__(parts, teacher, filters, **distill)
         self.max_tries, self.single_line, self.min_question_length = max_tries, single_line, min_question_length
-        self.question_engine = copy.copy(engine)
+        self.question_engine = copy.copy(parts.engine)
         self.question_engine.temperature, self.question_engine.max_completion_length = (
             question_temperature,
             max_question_length,
@@ -104,14 +70,14 @@ class DistillDirect(Distill):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        if self.trainer.global_step == 0 and self.ranks.is_rank_zero:
+        if self.trainer.global_step == 0 and self.run.ranks.is_rank_zero:
             counts = self.question_counts
             shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}
             self.report({"questions/written": float(counts["written"])} | shares)
 
     def kept(self) -> tuple[list[Row], dict[str, int]]:
         """As ``Distill``, the student's questions first: read back where the run has them."""
-        file = self.record.dir / "traces" / "questions.jsonl" if self.record else None
+        file = self.run.record.dir / "traces" / "questions.jsonl" if self.run.record else None
         if file and file.is_file():
             self.asked = jsonl.read_rows(file)
             self.question_counts = json.loads(file.with_suffix(".json").read_bytes())["counts"]
@@ -137,7 +103,7 @@ class DistillDirect(Distill):
             numbers = range(start, min(start + WRITTEN_AT_ONCE, limit))
             seeds = [[derive_seed(self.seed, "question", i)] for i in numbers]
             prompts = [opening.prompt_ids for _ in numbers]
-            for (rollout,) in self.question_engine.generate(prompts, seeds, opening.stop_ids, self.poll):
+            for (rollout,) in self.question_engine.generate(prompts, seeds, opening.stop_ids, self.run.check_for_stop):
                 if len(sieve.rows) < self.num_questions:
                     sieve.see(opening.question(rollout))
         if len(sieve.rows) < self.num_questions:

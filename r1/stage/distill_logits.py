@@ -11,15 +11,10 @@ from typing import Annotated, Unpack
 from annotated_types import Gt, Interval
 from torch import Tensor
 
-from r1.data.base import Data
 from r1.model.fused_divergence import Divergence
-from r1.model.loading import Model
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
+from r1.stage.base import StageParts
 from r1.stage.distillation.local_teacher import LocalTeacher
-from r1.stage.sft import Sft, SftBatch
-from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
+from r1.stage.sft import Sft, SftBatch, SftOptions
 from r1.teacher.base import Teacher
 
 
@@ -34,32 +29,15 @@ class DistillLogits(Sft):
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
+        parts: StageParts,
         teacher: Teacher,
-        seed: int,
-        num_devices: int,
         *,
         divergence: Divergence,
         temperature: Annotated[float, Gt(0)],
         cross_entropy: Annotated[float, Interval(ge=0, lt=1)],
-        loss_on_prompt: bool,
-        **optimization: Unpack[Optimization],
+        **sft: Unpack[SftOptions],
     ) -> None:
-        super().__init__(
-            model,
-            data,
-            rewards,
-            engine,
-            validation,
-            seed,
-            num_devices,
-            loss_on_prompt=loss_on_prompt,
-            **optimization,
-        )
+        super().__init__(parts, **sft)
         self.teacher = LocalTeacher(teacher, self.tokenizer)
         self.divergence, self.tau, self.cross_entropy = divergence, temperature, cross_entropy
 
@@ -69,9 +47,9 @@ class DistillLogits(Sft):
             self.policy, teacher, batch, self.tau, self.divergence, want_logps=self.cross_entropy > 0
         )
         divergence = found.sum() / batch.step_tokens
-        self.log_sum({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
+        self.step_metrics.add({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
         loss = (1 - self.cross_entropy) * self.tau**2 * divergence
         if logps is not None:
             loss = loss - self.cross_entropy * logps.sum() / batch.step_tokens
-        self.log_sum({"train/loss": loss.detach()})
+        self.step_metrics.add({"train/loss": loss.detach()})
         return loss * self.backward_scale()

@@ -18,21 +18,17 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from r1.core.seeds import derive_seed
-from r1.data.base import Data
 from r1.model.fused_divergence import Divergence
-from r1.model.loading import Model
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
-from r1.stage.base import Stage
+from r1.stage.base import StageParts
 from r1.stage.distillation.local_teacher import LocalTeacher
 from r1.stage.sft import SftBatch, make_micro_batches
+from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
 from r1.stage.validation.sampling import shard
 from r1.teacher.base import Teacher
 
 
-class DistillOnPolicy(Stage):
+class DistillOnPolicy(TrainingStage):
     """D(teacher, student) per sampled token, the mean taken over the whole step; no reward and no verifier is asked.
 
     Args:
@@ -46,14 +42,8 @@ class DistillOnPolicy(Stage):
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
+        parts: StageParts,
         teacher: Teacher,
-        seed: int,
-        num_devices: int,
         *,
         divergence: Divergence,
         temperature: Annotated[float, Gt(0)],
@@ -63,9 +53,7 @@ class DistillOnPolicy(Stage):
         share_prompts: bool,
         **optimization: Unpack[Optimization],
     ) -> None:
-        super().__init__(model, data, rewards, engine, validation, seed)
-        self.group_size = group_size
-        self.training_setup(optimization, num_devices, share_prompts)
+        super().__init__(parts, optimization, group_size, share_prompts)
         self.teacher = LocalTeacher(teacher, self.tokenizer)
         self.divergence, self.tau, self.num_iterations = divergence, temperature, num_iterations
         self.sequences: list[tuple[list[int], list[int]]] = []  # of the rollout batch: (prompt ids, completion ids)
@@ -77,7 +65,7 @@ class DistillOnPolicy(Stage):
         )
         divergence = found.sum() / batch.step_tokens
         loss = self.tau**2 * divergence
-        self.log_sum({"train/divergence": divergence.detach(), "train/loss": loss.detach()})
+        self.step_metrics.add({"train/divergence": divergence.detach(), "train/loss": loss.detach()})
         return loss * self.backward_scale()
 
     def micro_batches(self, step: int) -> list[SftBatch]:
@@ -90,9 +78,9 @@ class DistillOnPolicy(Stage):
         self.update_engine()
         started, indices = time.monotonic(), self.step_indices(number)
         seeds = [[derive_seed(self.seed, "rollout", number, i, g) for g in range(self.group_size)] for i in indices]
-        groups = self.sample([self.data.train[i] for i in indices], seeds)
+        groups = self.sampler.sample([self.data.train[i] for i in indices], seeds)
         flat = [rollout for group in groups for rollout in group]
-        self.log_sum(
+        self.step_metrics.add(
             {
                 "time/rollout": time.monotonic() - started,
                 "train/completion_length": sum(len(r.completion_ids) for r in flat) / self.plan.sequences_per_step,
@@ -105,4 +93,6 @@ class DistillOnPolicy(Stage):
         return {"sequences": self.sequences if step % self.num_iterations else []}
 
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
-        self.sequences = shard([s for state in states for s in state["sequences"]], self.ranks.rank, self.ranks.size)
+        self.sequences = shard(
+            [s for state in states for s in state["sequences"]], self.run.ranks.rank, self.run.ranks.size
+        )

@@ -7,5 +7,3 @@ from r1.stage.base import Stage
 
 class Eval(Stage):
     """Samples, scores, reports; trains nothing."""
-
-    trains = False

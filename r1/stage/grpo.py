@@ -1,11 +1,17 @@
 """GRPO: prompts -> rollouts -> rewards -> advantages -> micro-batches -> loss (DeepSeekMath 2024; DeepSeek-R1 2025).
 
-The rollouts are the data loader: ``micro_batches`` makes a whole optimizer step in advance, so every micro-batch
-carries the step's normaliser and ``training_step`` is the loss and nothing else.
+The rollouts are the data loader: ``micro_batches`` builds a whole optimizer step in advance, so every micro-batch
+carries the step's normaliser, and ``training_step`` is the loss and nothing else.
+
+A step in this file, from top to bottom: ``micro_batches`` -> ``collect`` (sample groups, compute advantages, select)
+-> ``training_step`` (the loss of a micro-batch). ``rl/group_sampler.py`` samples and scores, ``rl/experience.py`` holds
+the batch and its counts, ``loss/`` and ``advantage/`` the formulas.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal, Unpack
 
 import torch
@@ -13,59 +19,61 @@ from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
 from r1.core.errors import TrainingHalted
-from r1.data.base import Data
 from r1.model.functional import KL_ESTIMATORS
-from r1.model.loading import Model
 from r1.model.sequences import Sequences, stack
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
-from r1.stage.advantage.base import Advantage
-from r1.stage.base import Stage
-from r1.stage.loss.base import Clip, Loss
+from r1.stage.advantage.base import Advantage, compute_advantages
+from r1.stage.base import StageParts
+from r1.stage.loss.base import Clip, Loss, StepCounts
 from r1.stage.rl.async_rollouts import AsyncRollouts
-from r1.stage.rl.collector import Collector, ZeroVariance
-from r1.stage.rl.experience import Experience, concat, from_state, split, to_state
+from r1.stage.rl.experience import (
+    Experience,
+    Group,
+    ZeroVariance,
+    concat,
+    from_state,
+    select_trainable,
+    sequences_of,
+    split,
+    to_state,
+    total_rewards,
+    weighted_terms,
+)
+from r1.stage.rl.group_sampler import GroupSampler
 from r1.stage.rl.reference import Reference
+from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
 
 
-class Grpo(Stage):
+class Grpo(TrainingStage):
     """Group-relative policy optimization.
 
     Args:
-        loss: what each token costs and weighs (nested group ``stage/loss``).
-        advantage: how rewards become credit (nested group ``stage/advantage``).
+        loss: cost and weight of each token (nested group ``stage/loss``).
+        advantage: rewards of a group -> advantages (nested group ``stage/advantage``).
         group_size: G, completions per prompt.
-        sequences_per_step: B = P x G; the plan has it.
+        sequences_per_step: B = P x G; derived, the batch plan has it.
         num_iterations: mu, optimizer steps on one rollout batch.
-        clip_low, clip_high: epsilon; the ratio is kept in [1 - clip_low, 1 + clip_high].
+        clip_low, clip_high: epsilon; the ratio is clipped to [1 - clip_low, 1 + clip_high].
         clip_dual: bounds the ratio where the advantage is negative (Ye et al. 2020); null: unbounded.
-        kl_coef: beta, weight of the KL to the reference; 0 keeps none.
-        kl_estimator: k1, k2 or k3.
-        kl_in: ``loss`` adds it per token; ``reward`` takes its sum over a completion from the completion's reward.
-        ref_sync_every: optimizer steps after which the reference moves; null: it stays the start of the run.
-        ref_sync_mix: how far: ref <- mix policy + (1 - mix) ref.
-        entropy_coef: weight of the mean token entropy, which the loss is lowered by.
+        kl_coef: beta, weight of the KL to the reference; 0: no reference is loaded.
+        kl_estimator: k1, k2 or k3 (Schulman 2020).
+        kl_in: ``loss`` adds the KL per token; ``reward`` subtracts its sum over a completion from the reward.
+        ref_sync_every: optimizer steps between two syncs of the reference; null: it stays the initial policy.
+        ref_sync_mix: ref <- mix policy + (1 - mix) ref.
+        entropy_coef: weight of the mean token entropy, which is subtracted from the loss.
         importance_cap: truncated importance sampling: min(pi_trainer / pi_engine, cap) weighs each token where the
-            engine's log-probs are not the trainer's; null: no correction.
-        zero_variance: what becomes of groups whose rewards are all equal; see ``r1.stage.rl.collector``.
-        max_resamples: how often at most such groups are drawn again.
-        mask_truncated: learn nothing from completions that ran into the length limit.
+            engine's log-probs differ from the trainer's; null: no correction.
+        zero_variance: treatment of groups whose rewards are all equal; see ``r1.stage.rl.experience``.
+        max_resamples: times that such groups are resampled at most.
+        mask_truncated: learn nothing from completions that reached the length limit.
         share_prompts: each prompt goes through the model once for all of its completions.
-        total_tokens: completion tokens that end training, with the rollout batch that reaches them; null: its steps do.
-        max_kl, min_entropy: the run stops where the KL to the reference or the entropy goes beyond; null: never.
+        total_tokens: completion tokens after which training ends, with the rollout batch that reaches them; null: off.
+        max_kl, min_entropy: guards; the run halts where the KL or the entropy passes them; null: off.
     """
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
-        seed: int,
-        num_devices: int,
+        parts: StageParts,
         *,
         loss: Loss,
         advantage: Advantage,
@@ -91,22 +99,32 @@ class Grpo(Stage):
         min_entropy: Annotated[float, Gt(0)] | None,
         **optimization: Unpack[Optimization],
     ) -> None:
-        super().__init__(model, data, rewards, engine, validation, seed)
-        self.group_size = group_size
-        self.training_setup(optimization, num_devices, share_prompts)
+        super().__init__(parts, optimization, group_size, share_prompts)
         self.loss, self.advantage = loss, advantage
         self.num_iterations = num_iterations
         self.clip = Clip(clip_low, clip_high, clip_dual)
         self.kl_coef, self.kl, self.kl_in = kl_coef, KL_ESTIMATORS[kl_estimator], kl_in
         self.entropy_coef, self.importance_cap = entropy_coef, importance_cap
+        self.zero_variance, self.mask_truncated = zero_variance, mask_truncated
         self.max_kl, self.min_entropy, self.total_tokens = max_kl, min_entropy, total_tokens
-        self.num_tokens = 0  # completion tokens sampled so far, on all devices
-        needed = kl_coef > 0 or max_kl is not None
-        self.reference = Reference(ref_sync_every, ref_sync_mix) if needed else None
-        self.collector = Collector(self, zero_variance, max_resamples, mask_truncated)
+        self.num_tokens = 0  # completion tokens sampled so far, on all ranks
+        needs_reference = kl_coef > 0 or max_kl is not None
+        self.reference = Reference(ref_sync_every, ref_sync_mix) if needs_reference else None
+        self.group_sampler = GroupSampler(self.sampler, self.step_metrics, self.seed, group_size, max_resamples)
+        self.group_sampler.async_rollouts = self._async_rollouts()
         self.experience: Experience | None = None
-        sampler, asked = engine.async_sampler(), lambda number: self.collector.asked(number, self.step_indices(number))
-        self.ahead = AsyncRollouts(self, sampler, asked) if sampler else None
+
+    def _async_rollouts(self) -> AsyncRollouts | None:
+        engine_sampler = self.engine.async_sampler()
+        if engine_sampler is None:
+            return None
+        return AsyncRollouts(
+            engine_sampler,
+            self.sampler,
+            lambda number: self.group_sampler.prompts_and_seeds(number, self.step_indices(number)),
+            self.num_iterations,
+            lambda: self.trainer,
+        )
 
     def configure_model(self) -> None:
         super().configure_model()
@@ -114,86 +132,101 @@ class Grpo(Stage):
             self.reference.start_from(self.policy)
 
     def update_engine(self) -> None:
-        if self.ahead:
-            self.ahead.settle()
+        if self.group_sampler.async_rollouts:
+            self.group_sampler.async_rollouts.wait_until_weights_free()
         super().update_engine()
-
-    # ---- the loss ----
-
-    def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
-        if not len(batch):
-            return self.zero_loss()
-        logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_coef > 0)
-        mask, counts = batch.mask, batch.counts
-        old_logps = logps.detach() if batch.old_logps is None else batch.old_logps
-        per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
-        metrics: dict[str, Tensor | float] = {"train/clip_frac": _mean(clipped, batch)}
-        if self.importance_cap is not None and not self.engine_is_exact:
-            per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
-        if batch.ref_logps is not None:
-            kl = self.kl(logps, batch.ref_logps)
-            per_token = per_token + self.kl_coef * kl if self.kl_in == "loss" else per_token
-            metrics["train/kl"] = _mean(kl.detach(), batch)
-        loss = (per_token * self.loss.weights(mask, counts)).sum()
-        if self.entropy_coef > 0:
-            loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
-        if batch.is_first_pass:
-            metrics["train/logprob_gap"] = _mean((logps.detach() - batch.engine_logps).abs(), batch)
-        self.log_sum(metrics | {"train/loss": loss.detach(), "train/entropy": _mean(entropy.detach(), batch)})
-        return loss * self.backward_scale()
-
-    def zero_loss(self) -> Tensor:
-        """The loss of a micro-batch that all groups have been dropped from: zero, with a gradient of zero.
-
-        The other devices go through the model meanwhile, and may need this one to.
-        """
-        logps, _ = self.forward_logps(self.policy, stack([([0], [0])], 0).to(self.device))
-        return logps.sum() * 0
-
-    def on_train_start(self) -> None:
-        self._stop_at_total_tokens()  # a run that goes on may have reached them already
-
-    def _stop_at_total_tokens(self) -> None:
-        last_pass = self.trainer.global_step % self.num_iterations == 0
-        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and last_pass:
-            self.trainer.should_stop = True
-
-    def check_step(self, metrics: dict[str, float]) -> None:
-        self._stop_at_total_tokens()
-        if self.max_kl is not None and metrics.get("train/kl", 0.0) > self.max_kl:
-            raise TrainingHalted(
-                f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", metrics["train/kl"]
-            )
-        if self.min_entropy is not None and metrics.get("train/entropy", 1e9) < self.min_entropy:
-            raise TrainingHalted(
-                f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", metrics["train/entropy"]
-            )
 
     # ---- the data: rollouts ----
 
     def micro_batches(self, step: int) -> list[Experience]:
         if self.reference:
             self.reference.sync(self.policy, step)
-        fresh = self.experience is None or step % self.num_iterations == 0
-        if fresh:
-            self.experience = self.collector.collect(step // self.num_iterations)
-            self.num_tokens += self.global_sum(self.collector.pop_tokens())
+        is_first_pass = self.experience is None or step % self.num_iterations == 0
+        if is_first_pass:
+            self.experience = self.collect(step // self.num_iterations)
+            self.num_tokens += self.global_sum(self.group_sampler.pop_num_tokens())
         assert self.experience is not None
-        self.note({"train/total_tokens": self.num_tokens})
-        return split(self.experience if fresh else self.experience.as_stale(), self.plan.num_micro_batches)
+        self.step_metrics.add_replicated({"train/total_tokens": self.num_tokens})
+        experience = self.experience if is_first_pass else self.experience.as_stale()
+        return split(experience, self.plan.num_micro_batches)
+
+    def collect(self, number: int) -> Experience:
+        """Rollout batch ``number``, on this rank."""
+        if not self.group_sampler.async_rollouts:  # which syncs the weights itself
+            self.update_engine()
+        groups = self.group_sampler.sample(number, self.step_indices(number))
+        self.group_sampler.log_groups(groups)
+        if self.zero_variance == "resample":
+            groups = self.group_sampler.resample(number, groups)
+        experience = self.with_advantages(groups)
+        self._record(number, groups[0], experience.advantages)
+        return self.with_logps(self.select(experience, groups))
+
+    def with_advantages(self, groups: Sequence[Group]) -> Experience:
+        """All completions of this rank's groups with their advantages, nothing dropped yet."""
+        rewards = total_rewards(groups)
+        batch, engine_logps = sequences_of(groups, self.tokenizer.pad_token_id)
+        values, weights = weighted_terms(groups)
+        if self.reference and self.kl_in == "reward":
+            gap = self.kl(engine_logps, self.logps_under(self.reference.model, batch))
+            penalty = -(gap * batch.mask).sum(1).view_as(rewards)
+            mean = penalty.mean() / self.plan.num_devices
+            self.step_metrics.add({"reward/kl": mean, "reward/kl_weighted": self.kl_coef * mean})
+            rewards = rewards + self.kl_coef * penalty
+            values = torch.cat([values, penalty[None]])
+            weights = torch.cat([weights, torch.tensor([self.kl_coef])])
+        return Experience(
+            **vars(batch),
+            advantages=self.advantages(rewards, values, weights).flatten(),
+            engine_logps=engine_logps,
+            old_logps=engine_logps if self.engine_is_exact else None,
+            ref_logps=None,
+            counts=StepCounts(0, 0, self.engine.max_completion_length, 0, self.plan.num_devices, 0),
+        )
+
+    def advantages(self, rewards: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+        """(P, G) advantages of this rank's groups, computed among the groups of all ranks.
+
+        Args:
+            rewards: (P, G).
+            values: (K, P, G) of the reward terms.
+            weights: (K,) of the reward terms.
+        """
+        parts = self.run.ranks.gather({"total": rewards, "values": values})
+        all_rewards, all_values = (torch.cat([part[name] for part in parts], dim=-2) for name in ("total", "values"))
+        advantages = compute_advantages(self.advantage, all_rewards, all_values, weights)
+        return advantages.chunk(len(parts))[self.run.ranks.rank]
+
+    def select(self, experience: Experience, groups: Sequence[Group]) -> Experience:
+        """The completions that are learned from, with the totals of the step."""
+        is_masked = [self.mask_truncated and r.truncated for group in groups for r in group.rollouts]
+        return select_trainable(experience, total_rewards(groups), is_masked, self.zero_variance, self.global_sum)
+
+    def with_logps(self, experience: Experience) -> Experience:
+        """Add the log-probabilities that the loss needs, of the old policy and of the reference."""
+        if not len(experience):
+            return experience
+        if not self.engine_is_exact and self.num_iterations > 1:
+            experience = replace(experience, old_logps=self.logps_under(self.policy, experience))
+        if self.reference and (self.kl_in == "loss" or self.max_kl is not None):
+            experience = replace(experience, ref_logps=self.logps_under(self.reference.model, experience))
+        return experience
+
+    def _record(self, number: int, group: Group, advantages: Tensor) -> None:
+        """Write one whole group per rollout batch to the record."""
+        if self.run.record:
+            rows, step = [group.row] * len(group.texts), number * self.num_iterations
+            self.run.record.add_rollouts(step, rows, group.texts, group.scores, advantages)
 
     @property
     def engine_is_exact(self) -> bool:
-        """Whether the log-probs kept while sampling are the trainer's: in half precision they are not."""
-        return (
-            self.engine.logprobs_match_trainer
-            and self.policy.dtype == torch.float32
-            and self.trainer.precision == "32-true"
-        )
+        """Whether the engine's log-probs match the trainer's: in half precision they do not."""
+        is_float32 = self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
+        return self.engine.logprobs_match_trainer and is_float32
 
     @torch.no_grad()
     def logps_under(self, model: Any, batch: Sequences) -> Tensor:
-        """(B, T) log-probabilities of the completions, in the trainer's precision, worked out in micro-batches."""
+        """(B, T) log-probabilities of the completions, in the trainer's precision, computed in micro-batches."""
         rows = []
         size, width = self.plan.micro_batch_size, batch.completion_ids.shape[1]
         for start in range(0, len(batch), size):
@@ -204,28 +237,85 @@ class Grpo(Stage):
             rows.append(torch.nn.functional.pad(logps.cpu(), (0, width - logps.shape[1])))
         return torch.cat(rows)
 
+    # ---- the loss ----
+
+    def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
+        if not len(batch):
+            return self.zero_loss()
+        logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_coef > 0)
+        mask, counts = batch.mask, batch.counts
+        # Without old log-probs this is the only pass: the ratio is exactly 1 and only its gradient matters.
+        old_logps = logps.detach() if batch.old_logps is None else batch.old_logps
+        per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
+        metrics: dict[str, Tensor | float] = {"train/clip_frac": _step_mean(clipped, batch)}
+        if self.importance_cap is not None and not self.engine_is_exact:
+            per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
+        if batch.ref_logps is not None:
+            kl = self.kl(logps, batch.ref_logps)
+            per_token = per_token + self.kl_coef * kl if self.kl_in == "loss" else per_token
+            metrics["train/kl"] = _step_mean(kl.detach(), batch)
+        loss = (per_token * self.loss.weights(mask, counts)).sum()
+        if self.entropy_coef > 0:
+            loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
+        if batch.is_first_pass:
+            metrics["train/logprob_gap"] = _step_mean((logps.detach() - batch.engine_logps).abs(), batch)
+        self.step_metrics.add(
+            metrics | {"train/loss": loss.detach(), "train/entropy": _step_mean(entropy.detach(), batch)}
+        )
+        return loss * self.backward_scale()
+
+    def zero_loss(self) -> Tensor:
+        """The loss of a micro-batch without trainable completions: zero, with a gradient of zero.
+
+        The other ranks run the model meanwhile; sharded, they need this rank's part of every collective.
+        """
+        logps, _ = self.forward_logps(self.policy, stack([([0], [0])], 0).to(self.device))
+        return logps.sum() * 0
+
+    # ---- after a step ----
+
+    def on_train_start(self) -> None:
+        self._stop_at_total_tokens()  # a resumed run may have reached them already
+
+    def check_step(self, metrics: dict[str, float]) -> None:
+        self._stop_at_total_tokens()
+        kl, entropy = metrics.get("train/kl", 0.0), metrics.get("train/entropy", float("inf"))
+        if self.max_kl is not None and kl > self.max_kl:
+            raise TrainingHalted(f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", kl)
+        if self.min_entropy is not None and entropy < self.min_entropy:
+            raise TrainingHalted(f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", entropy)
+
+    def _stop_at_total_tokens(self) -> None:
+        is_last_pass = self.trainer.global_step % self.num_iterations == 0
+        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and is_last_pass:
+            self.trainer.should_stop = True
+
+    # ---- resume ----
+
     def loader_state(self, step: int) -> dict[str, Any]:
-        used_again = self.experience is not None and step % self.num_iterations > 0
+        is_reused = self.experience is not None and step % self.num_iterations > 0
+        async_rollouts = self.group_sampler.async_rollouts
         return {
             "num_tokens": self.num_tokens,
-            "experience": to_state(self.experience) if self.experience and used_again else None,
-            "reference": self.reference.state() if self.reference and self.ranks.is_rank_zero else None,
-            "ahead": self.ahead.state(step) if self.ahead else None,
+            "experience": to_state(self.experience) if self.experience and is_reused else None,
+            "reference": self.reference.state() if self.reference and self.run.ranks.is_rank_zero else None,
+            "ahead": async_rollouts.state(step) if async_rollouts else None,
         }
 
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
+        ranks = self.run.ranks
         self.num_tokens = states[0]["num_tokens"]
-        held = [from_state(state["experience"]) for state in states if state["experience"]]
-        if len(held) == self.ranks.size:
-            self.experience = held[self.ranks.rank]
-        elif held:  # other devices than then: each row carries the step's normaliser, wherever it goes
-            self.experience = split(concat(held), self.ranks.size)[self.ranks.rank]
+        saved = [from_state(state["experience"]) for state in states if state["experience"]]
+        if len(saved) == ranks.size:
+            self.experience = saved[ranks.rank]
+        elif saved:  # another number of ranks: each row carries the step's normaliser, so rows may change ranks
+            self.experience = split(concat(saved), ranks.size)[ranks.rank]
         if self.reference:
             self.reference.load_state(states[0]["reference"])
-        if self.ahead:
-            self.ahead.load_state([state["ahead"] for state in states])
+        if self.group_sampler.async_rollouts:
+            self.group_sampler.async_rollouts.load_state([state["ahead"] for state in states])
 
 
-def _mean(values: Tensor, batch: Experience) -> Tensor:
-    """This micro-batch's part of the mean over all tokens that go through the model in the step."""
+def _step_mean(values: Tensor, batch: Experience) -> Tensor:
+    """This micro-batch's contribution to the mean over all tokens that go through the model in the step."""
     return (values * batch.mask).sum() / max(batch.counts.active_tokens, 1)

@@ -20,16 +20,11 @@ from r1.core.errors import DATA, UserError
 from r1.core.files import write_atomic
 from r1.core.seeds import derive_seed
 from r1.core.statistics import Estimate
-from r1.data.base import Data
-from r1.model.loading import Model
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
-from r1.stage.base import Stage
+from r1.stage.base import Stage, StageParts
 from r1.stage.distillation.candidates import Candidate, Select, difficulty, pass_rate, selected, tally
 from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.traces import write_traces
 from r1.stage.training.loader import Batches
-from r1.stage.validation.metrics import Validation
 from r1.stage.validation.sampling import shard
 
 
@@ -46,18 +41,12 @@ class RejectionSampling(Stage):
         min_pass_rate, max_pass_rate: questions with a share of right answers outside give no rows.
     """
 
-    trains = False
     predicts = True
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
+        parts: StageParts,
         filters: Filters,
-        seed: int,
         *,
         num_questions: Annotated[int, Ge(1)],
         answers_per_question: Annotated[int, Ge(1)],
@@ -67,7 +56,7 @@ class RejectionSampling(Stage):
         min_pass_rate: Annotated[float, Interval(ge=0, le=1)],
         max_pass_rate: Annotated[float, Interval(ge=0, le=1)],
     ) -> None:
-        super().__init__(model, data, rewards, engine, validation, seed)
+        super().__init__(parts)
         self.filters, self.select, self.max_per_question = filters, select, max_per_question
         self.num_questions, self.answers_per_question = num_questions, answers_per_question
         self.questions_at_once = questions_at_once
@@ -78,7 +67,7 @@ class RejectionSampling(Stage):
 
     @property
     def folder(self) -> Path | None:
-        return self.record.dir / "traces" if self.record else None
+        return self.run.record.dir / "traces" if self.run.record else None
 
     def predict_dataloader(self) -> Batches:
         size = self.questions_at_once
@@ -88,18 +77,18 @@ class RejectionSampling(Stage):
         def held() -> list[dict[str, Any]]:
             return jsonl.repair_and_read(self.folder / "samples.jsonl") if self.folder else []
 
-        self.batches = self.ranks.broadcast_from_rank_zero(held)
+        self.batches = self.run.ranks.broadcast_from_rank_zero(held)
 
     def predict_step(self, indices: list[int], batch_idx: int) -> dict[str, Any]:
         """The journal's line for a batch of questions."""
         if batch_idx < len(self.batches):  # asked by the process that this one goes on from
             return self.batches[batch_idx]
-        mine = shard(indices, self.ranks.rank, self.ranks.size)
+        mine = shard(indices, self.run.ranks.rank, self.run.ranks.size)
         with self.summon_full_params():
             self.update_engine()
             found = self.candidates(mine) if mine else []
         own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_error_counts()}
-        parts = self.gather(own)
+        parts = self.run.ranks.gather(own)
         batch = {
             "prompts": [self.data.train[i]["prompt"] for i in indices],
             "answers": [group for part in parts for group in part["answers"]],
@@ -112,9 +101,11 @@ class RejectionSampling(Stage):
 
     def candidates(self, indices: list[int]) -> list[list[Candidate]]:
         n, rows = self.answers_per_question, [self.data.train[i] for i in indices]
-        sampled = self.sample(rows, [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices])
+        sampled = self.sampler.sample(
+            rows, [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices]
+        )
         flat, rollouts = [row for row in rows for _ in range(n)], [r for group in sampled for r in group]
-        texts, scores = self.score(flat, rollouts)
+        texts, scores = self.sampler.score(flat, rollouts)
         lengths, cut = [len(r.completion_ids) for r in rollouts], [r.truncated for r in rollouts]
         rejected_by = self.filters.rejected_by(
             rows=flat,
@@ -152,7 +143,7 @@ class RejectionSampling(Stage):
 
     def report_kept(self, counts: dict[str, int], figures: dict[str, Estimate]) -> None:
         """One row for the whole run; the figures become the record's, beside those of the validation."""
-        self.figures = self.figures | figures
+        self.validator.metrics |= figures
         scorer = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
         whole = {f"rejection/{name}": count for name, count in counts.items()} | scorer
         self.report({name: figure.value for name, figure in figures.items()} | {n: float(c) for n, c in whole.items()})

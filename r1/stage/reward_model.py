@@ -13,14 +13,11 @@ from torch.nn.functional import logsigmoid
 from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
-from r1.data.base import Data, Row
-from r1.model.loading import Model
-from r1.reward.base import Rewards
+from r1.data.base import Row
 from r1.reward.reward_model_io import chat_ids, check_chat, padded, reward_model_scores
-from r1.rollout.base import Engine
-from r1.stage.base import Stage
+from r1.stage.base import StageParts
+from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,30 +44,23 @@ class Pairs:
         return replace(self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device))
 
 
-class RewardModel(Stage):
+class RewardModel(TrainingStage):
     """Learns r(prompt, chosen) > r(prompt, rejected): the mean over a step's pairs of -log sigmoid(difference).
 
     The policy is a sequence-classification model with one output on a causal LM's weights; nothing is sampled.
     """
 
-    needs_columns = val_columns = ("chosen", "rejected")
-    unit = "pairs"
+    required_columns = val_columns = ("chosen", "rejected")
+    batch_unit = "pairs"
 
     def __init__(
         self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
-        seed: int,
-        num_devices: int,
+        parts: StageParts,
         **optimization: Unpack[Optimization],
     ) -> None:
-        super().__init__(model, data, rewards, engine, validation, seed)
-        self.training_setup(optimization, num_devices)
+        super().__init__(parts, optimization)
         check_chat(self.tokenizer, "model.path")
-        if model.lora is not None:
+        if parts.model.lora is not None:
             raise UserError("a reward model trains all weights", key="model.lora", hint="leave it at null")
         if optimization["packing"]:
             raise UserError("pairs are padded", key="stage.packing", value=True, expected="false")
@@ -83,7 +73,7 @@ class RewardModel(Stage):
         margins = self.margins(batch)
         loss = -logsigmoid(margins).sum() / batch.step_pairs
         accuracy = pair_accuracy(margins).sum() / batch.step_pairs
-        self.log_sum({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
+        self.step_metrics.add({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
         return loss * self.backward_scale()
 
     def margins(self, batch: Pairs) -> Tensor:
@@ -114,16 +104,17 @@ class RewardModel(Stage):
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         rows = [self.data.val[i] for i in indices]
         margins = torch.cat([self.margins(part.to(self.device)) for part in self.pairs(rows, len(rows))])
-        self.figures = {
+        metrics = {
             "val/pair_accuracy": proportion(pair_accuracy(margins).tolist(), 1),
             "val/loss": mean((-logsigmoid(margins)).tolist(), 1),
             "val/margin": mean(margins.tolist(), 1),
         }
-        if self.record:
-            self.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
-        self.validated({})
+        if self.run.record:
+            self.run.record.add_pairs("val", self.trainer.global_step, rows[:8], margins.tolist())
+        self.validator.update(self.trainer.global_step, metrics)
+        self.report_validation({})
 
-    def export(self, policy: PreTrainedModel, folder: Path, go_on: bool = False) -> None:
+    def save_pretrained(self, policy: PreTrainedModel, folder: Path, resumable: bool) -> None:
         policy.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 

@@ -3,78 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Unpack
+from typing import ClassVar, Unpack
 
 from torch import Tensor
 
-from r1.data.base import Data, Row
-from r1.model.loading import Model
+from r1.data.base import Row
 from r1.model.sequences import Sequences, stack
-from r1.reward.base import Rewards
-from r1.rollout.base import Engine
-from r1.stage.base import Stage
+from r1.stage.base import StageParts
+from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
-from r1.stage.validation.metrics import Validation
+
+
+class SftOptions(Optimization):
+    """The knobs that SFT and the stages built on it share."""
+
+    loss_on_prompt: bool
 
 
 @dataclass(frozen=True)
 class SftBatch(Sequences):
-    """A micro-batch, and the target tokens of the whole step over all devices."""
+    """A micro-batch, and the number of target tokens of the whole step over all ranks."""
 
     step_tokens: int
 
 
-class Sft(Stage):
+class Sft(TrainingStage):
     """Mean negative log-likelihood per target token, the mean taken over the whole optimizer step.
 
     Args:
         loss_on_prompt: learn the prompt's tokens too, as in pre-training.
     """
 
-    needs_columns: tuple[str, ...] = ("completion",)
+    required_columns: ClassVar[tuple[str, ...]] = ("completion",)
 
-    def __init__(
-        self,
-        model: Model,
-        data: Data,
-        rewards: Rewards,
-        engine: Engine,
-        validation: Validation,
-        seed: int,
-        num_devices: int,
-        *,
-        loss_on_prompt: bool,
-        **optimization: Unpack[Optimization],
-    ) -> None:
-        super().__init__(model, data, rewards, engine, validation, seed)
-        self.training_setup(optimization, num_devices)
+    def __init__(self, parts: StageParts, *, loss_on_prompt: bool, **optimization: Unpack[Optimization]) -> None:
+        super().__init__(parts, optimization)
         self.loss_on_prompt = loss_on_prompt
 
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
         logps, _ = self.forward_logps(self.policy, batch)
         loss = -logps.sum() / batch.step_tokens
-        self.log_sum({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
+        self.step_metrics.add({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
         return loss * self.backward_scale()
 
     @property
     def temperature(self) -> float:
-        return 1.0
+        return 1.0  # of the cross-entropy, whatever completions are sampled at
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         return make_micro_batches(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
-        """(context ids, target ids) of one example; the very first token of a text has nothing to follow."""
+        """(context ids, target ids) of one example; the first token of a text has no context to be predicted from."""
         prompt, completion = (
             self.data.prompt_ids(self.tokenizer, row),
             self.data.completion_ids(self.tokenizer, row),
         )
-        whole = prompt + completion
-        return (whole[:1], whole[1:]) if self.loss_on_prompt else (prompt, completion)
+        ids = prompt + completion
+        return (ids[:1], ids[1:]) if self.loss_on_prompt else (prompt, completion)
 
 
-def make_micro_batches(stage: Stage, sequences: list[tuple[list[int], list[int]]]) -> list[SftBatch]:
-    """A step's (context ids, target ids) as micro-batches, those of similar lengths together."""
+def make_micro_batches(stage: TrainingStage, sequences: list[tuple[list[int], list[int]]]) -> list[SftBatch]:
+    """A step's (context ids, target ids) as micro-batches, sorted by length so that little is padded."""
     ordered = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
     step_tokens = stage.global_sum(sum(len(targets) for _, targets in ordered))
     size = stage.plan.micro_batch_size

@@ -61,11 +61,11 @@ class Checkpoints(Callback):
         trainer.strategy.checkpoint_io = DirectCheckpointIO(self.in_background)
 
     def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.record.best = module.best  # a run that was killed could not write it down
+        self.record.best = module.validator.best  # a run that was killed could not write it down
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.poll()
-        if trainer.global_step and self._validation_due(trainer) and module.validated_at != trainer.global_step:
+        if trainer.global_step and self._validation_due(trainer) and module.validator.step != trainer.global_step:
             self._make_up_validation(trainer, module)
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
@@ -137,12 +137,12 @@ class Checkpoints(Callback):
 
     def _keep_best(self, module: Any) -> None:
         """``best/`` is a Hugging Face folder like ``model/``: the old one or the new one, never half of either."""
-        if not self.keep_best or not module.improved(self.record.start):
+        if not self.keep_best or not module.validator.improved(self.record.start):
             return
-        self.record.best = module.best
+        self.record.best = module.validator.best
         final = self.record.dir / "best"
         new, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
-        module.export_policy(new, go_on=True)
+        module.export_policy(new, resumable=True)
         if not self.ranks.is_rank_zero:
             return
         if final.exists():

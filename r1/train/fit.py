@@ -27,6 +27,8 @@ from r1.distributed.signals import signal_handlers
 from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
+from r1.stage.grpo import Grpo
+from r1.stage.training.base import TrainingStage
 from r1.train import checkpoint
 from r1.train.checkpoint import Checkpoints
 from r1.train.progress import Progress
@@ -43,7 +45,7 @@ TINY_WIDTH, MAX_LR_LARGE_MODEL = 256, 5e-5  # the default learning rates suit mo
 def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     """Say what will happen: the stage, the parts, the batch arithmetic."""
     stage = experiment.stage
-    if stage.trains:
+    if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
     data = experiment.data
     counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
@@ -52,7 +54,7 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
         console.print(status_line(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
-    if "advantage" in cfg["stage"] and stage.group_size > 1 and cfg["dry_run"]:
+    if isinstance(stage, Grpo) and stage.group_size > 1 and cfg["dry_run"]:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(status_line(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
@@ -97,8 +99,8 @@ def fit(
         held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
         with held, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
             broadcast_start_metrics(held, ranks)
-            experiment.stage.ranks = ranks
-            experiment.stage.record = held if isinstance(held, Record) else None
+            experiment.stage.run.ranks = ranks
+            experiment.stage.run.record = held if isinstance(held, Record) else None
             try:
                 _run(cfg, experiment, held, ranks)
             finally:
@@ -148,7 +150,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
     held.cut_files(checkpoint.file_sizes_at(Path(saved)) if saved else {})
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
     checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
-    stage.poll = checkpoints.poll
+    stage.run.check_for_stop = checkpoints.poll
     with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), loggers(cfg, held, ranks) as opened:
         trainer = instantiate_node(
             cfg["trainer"],
@@ -156,7 +158,7 @@ def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) 
             cfg,
             loggers=opened,
             callbacks=[checkpoints, Progress()],
-            num_micro_batches=stage.plan.num_micro_batches if stage.trains else 1,
+            num_micro_batches=stage.plan.num_micro_batches if isinstance(stage, TrainingStage) else 1,
             validate_every=experiment.validation.every,
             root=held.dir,
             info=ranks.info,
@@ -178,17 +180,17 @@ def loggers(cfg: Config, held: RunState, ranks: RankGroup) -> Iterator[list[Logg
 def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunState) -> None:
     if saved is None:
         trainer.validate(stage, verbose=False)
-        record.start = stage.figures
+        record.start = stage.validator.metrics
         record.write_manifest("running")  # a resumed run does not validate its start again
     if stage.trains:
         trainer.fit(stage, ckpt_path=saved, weights_only=True)
-        stage.poll()
-        if stage.validated_at != trainer.global_step:
+        stage.run.check_for_stop()
+        if stage.validator.step != trainer.global_step:
             trainer.validate(stage, verbose=False)
         stage.export_policy(record.dir / "model")
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
-    record.final = stage.figures
+    record.final = stage.validator.metrics
 
 
 def resolve_output_dir(cfg: Config) -> Path:

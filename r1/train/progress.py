@@ -69,8 +69,8 @@ class Progress(Callback):
         return "  ".join([*shown, f"{self.tokens * trainer.world_size / (time.monotonic() - self.started):,.0f} tok/s"])
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        console.print(validation_line(trainer.global_step, module.figures))
-        for sample in module.shown_samples:
+        console.print(validation_line(trainer.global_step, module.validator.metrics))
+        for sample in module.validator.shown_samples:
             text = escape(strip_control_chars(sample.completion)[:160])
             console.print(f"   {CORRECT_LABELS[sample.correct]}  {text}")
 

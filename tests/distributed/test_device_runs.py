@@ -18,7 +18,7 @@ from killpoints import Point
 from safetensors.torch import load_file
 from samerun import assert_same_run, files, manifest
 
-DECODE, STEP = "r1.rollout.transformers:sample", "r1.stage.base:Stage.configure_gradient_clipping"
+DECODE, STEP = "r1.rollout.transformers:sample", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 TEN = ["trainer.max_steps=10", "val.every=5", "val.num_prompts=3"]  # of 3 prompts and 4 devices, one has none
 Ended = Callable[..., Path]
 
@@ -180,7 +180,7 @@ STOPS = [
     pytest.param("grpo", Point(DECODE, call=20, number=signal.SIGTERM), 1),  # of one rank alone, in a rollout
     pytest.param("grpo", Point(STEP, call=3, number=signal.SIGTERM), 0, marks=LONG),
     pytest.param("sft", Point(STEP, call=3, number=signal.SIGINT), 1, marks=LONG),
-    pytest.param("resample", Point("r1.stage.rl.collector:Collector.groups", call=2, number=15), 0, marks=LONG),
+    pytest.param("resample", Point("r1.stage.rl.group_sampler:GroupSampler.sample", call=2, number=15), 0, marks=LONG),
     pytest.param(
         "ahead",
         Point("r1.rollout.serving.subprocess_sampler:SubprocessSampler.result", call=3, number=15),

@@ -166,7 +166,7 @@ def self_judge() -> SelfJudge:
 
 def test_the_frozen_policy_stays_what_it_was(stage: Callable[..., Any]) -> None:
     made = stage("stage=grpo", "+reward/terms@reward.terms.self=self_judge")
-    frozen = made.frozen_policy
+    frozen = made.sampler.initial_policy
     before = frozen.answer(self_judge().engine, ["a", "b"], [1, 2])
     with torch.no_grad():
         for parameter in made.policy.parameters():
@@ -175,7 +175,7 @@ def test_the_frozen_policy_stays_what_it_was(stage: Callable[..., Any]) -> None:
     assert frozen.answer(self_judge().engine, ["b"], [2]) == before[1:]  # whatever the batch
     assert not any(p.requires_grad for p in frozen.model.parameters())
     assert not any("frozen" in name for name, _ in made.named_parameters())
-    assert stage("stage=grpo").frozen_policy is None  # no term asks for it
+    assert stage("stage=grpo").sampler.initial_policy is None  # no term asks for it
 
 
 def test_the_policy_judges_by_the_same_rubric() -> None:

@@ -22,7 +22,7 @@ from r1.core.jsonl import read_rows
 from r1.rollout.serving.async_server import AsyncServerSampler
 from r1.rollout.transformers import Transformers
 from r1.run import execute
-from r1.stage.base import Stage
+from r1.stage.training.base import TrainingStage
 
 Config = dict[str, Any]
 STILL, BOLD, ON = "stage.lr=1e-30", "stage.lr=0.05", "rollout.async_steps=1"
@@ -199,15 +199,15 @@ def test_async_run_samples_with_weights_one_update_old(run: Callable[..., Path])
 
 def test_resumed_async_run_repeats_the_pending_batch(run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run("whole", BOLD, ON)
-    original = Stage.configure_gradient_clipping
+    original = TrainingStage.configure_gradient_clipping
 
-    def stopping(self: Stage, *args: Any, **kwargs: Any) -> None:
+    def stopping(self: TrainingStage, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if self.trainer.global_step == 1:
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Stage, "configure_gradient_clipping", stopping)
+        patch.setattr(TrainingStage, "configure_gradient_clipping", stopping)
         with pytest.raises(Interrupted):
             run("cut", BOLD, ON)
     cut = run("cut", BOLD, ON, "resume=auto")

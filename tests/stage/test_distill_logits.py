@@ -65,7 +65,7 @@ def test_the_step_equals_full_logits_one_example_at_a_time(
     loss = slow_loss(made, tau, share)
     loss.backward()
     assert_same(found, collected(made.policy), atol=1e-5)
-    assert made._sums["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert made.step_metrics["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -77,7 +77,7 @@ def test_the_micro_batch_size_changes_nothing(stage: Stages, divergence: str, si
     lengths = [len(whole.sequence(row)[1]) for row in rows(whole)]
     assert len(set(lengths)) > 1, "means of means would not show"
     assert_same(gradient(parts, parts.micro_batches(0)), gradient(whole, whole.micro_batches(0)))
-    assert parts._sums["train/divergence"] == pytest.approx(whole._sums["train/divergence"], rel=1e-6)
+    assert parts.step_metrics["train/divergence"] == pytest.approx(whole.step_metrics["train/divergence"], rel=1e-6)
 
 
 def test_prompts_are_learned_too_if_asked_for(stage: Stages) -> None:
@@ -96,7 +96,7 @@ def test_a_student_that_is_its_teacher_learns_nothing(stage: Stages, divergence:
         gradient_checkpointing=False, lora=None,
     ).load(0)  # fmt: skip
     assert gradient(made, made.micro_batches(0)).abs().max() < 1e-5
-    assert made._sums["train/loss"] == pytest.approx(0, abs=1e-6)
+    assert made.step_metrics["train/loss"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:

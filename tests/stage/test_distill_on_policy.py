@@ -15,7 +15,7 @@ from torch import Tensor
 from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.run import execute
-from r1.stage.base import Stage
+from r1.stage.policy_sampler import PolicySampler
 
 Stages = Callable[..., Any]
 KNOBS = [
@@ -30,7 +30,7 @@ KNOBS = [
 @pytest.fixture(autouse=True, scope="module")
 def many_stops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        patch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
         yield
 
 
@@ -62,7 +62,7 @@ def test_the_step_equals_full_logits_one_sequence_at_a_time(stage: Stages, packi
     loss = slow_loss(one, 1.3)
     loss.backward()
     assert_same(found, collected(one.policy), atol=1e-5)
-    assert one._sums["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert one.step_metrics["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("size", [1, 4])

@@ -31,9 +31,9 @@ from transformers import PreTrainedModel
 
 from r1.model.sequences import Sequences
 from r1.run import execute
-from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
-from r1.stage.rl.experience import Experience, split
+from r1.stage.policy_sampler import PolicySampler
+from r1.stage.rl.experience import Experience, split, total_rewards
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]
@@ -51,7 +51,7 @@ KNOBS: dict[str, Any] = {  # of every case here, unless it says otherwise
 
 @pytest.fixture(autouse=True)
 def many_stops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+    monkeypatch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss: str, 
     experience = chosen(made, groups)
     move(made.policy)
     found = gradient(made, split(experience, 2))
-    assert 0.1 < made._sums["train/clip_frac"] < 0.9
+    assert 0.1 < made.step_metrics["train/clip_frac"] < 0.9
     made.policy.zero_grad()
     more = {"temperature": 0.8, "importance": None}
     expected = slow_loss(made.policy, start, flat(groups), experience, loss, knobs | more)
     expected.backward()
     assert collected(made.policy).norm() > 0.01
     torch.testing.assert_close(found, collected(made.policy), rtol=1e-4, atol=1e-6)
-    assert made._sums["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert made.step_metrics["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("cap", [1.1, None])
@@ -121,8 +121,8 @@ def test_at_its_only_pass_the_policy_is_its_own_past(stage: Stages) -> None:
     experience = chosen(made, groups, engine_noise=0.2)
     assert experience.old_logps is None
     found = gradient(made, split(experience, 2))
-    assert made._sums["train/clip_frac"] == 0
-    gap = made._sums["train/logprob_gap"]
+    assert made.step_metrics["train/clip_frac"] == 0
+    gap = made.step_metrics["train/logprob_gap"]
     assert gap == pytest.approx(0.2 * math.sqrt(2 / math.pi), rel=0.3)  # the mean of |N(0, 0.2)|
     made.policy.zero_grad()
     logps, _ = made.forward_logps(made.policy, experience)
@@ -138,7 +138,7 @@ def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) 
     start = copy.deepcopy(made.policy)
     move(made.policy)
     groups = groups_of(made)
-    experience, rewards = made.collector.experience(groups)
+    experience, rewards = made.with_advantages(groups), total_rewards(groups)
     penalties, expected = [], []
     for group in groups:
         costs = []
@@ -154,9 +154,9 @@ def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) 
     assert fmean(penalties) > 0.01
     assert experience.advantages.tolist() == pytest.approx(expected, abs=1e-3)
     assert rewards.tolist() == [pytest.approx(group.total) for group in groups]  # signal is looked for before
-    assert made._sums["reward/kl"] == pytest.approx(-fmean(penalties), abs=1e-4)
-    assert made._sums["reward/kl_weighted"] == pytest.approx(-0.05 * fmean(penalties), abs=1e-5)
-    left = made.collector.select_trainable(experience, rewards, groups)
+    assert made.step_metrics["reward/kl"] == pytest.approx(-fmean(penalties), abs=1e-4)
+    assert made.step_metrics["reward/kl_weighted"] == pytest.approx(-0.05 * fmean(penalties), abs=1e-5)
+    left = made.with_logps(made.select(experience, groups))
     assert left.ref_logps is None
     found = gradient(made, split(left, 2))
     without = stage(*SMALLER)
@@ -169,11 +169,11 @@ def test_rewards_by_term_reach_an_advantage_that_asks_for_them(stage: Stages) ->
     knobs = ["stage.kl_coef=0.05", "stage.kl_in=reward"]
     plain, per_term = stage(*SMALLER), stage(*SMALLER, "stage/advantage=gdpo")
     with_kl = stage(*SMALLER, "stage/advantage=gdpo", *knobs)
-    expected = plain.collector.experience(groups_of(plain))[0].advantages
+    expected = plain.with_advantages(groups_of(plain)).advantages
     groups = groups_of(per_term)
-    torch.testing.assert_close(per_term.collector.experience(groups)[0].advantages, expected)
+    torch.testing.assert_close(per_term.with_advantages(groups).advantages, expected)
     move(with_kl.reference.model)
-    moved, _ = with_kl.collector.experience(groups)
+    moved = with_kl.with_advantages(groups)
     penalty = with_kl.kl(moved.engine_logps, with_kl.logps_under(with_kl.reference.model, moved)).sum(1).view(2, 4)
     scaled = -(penalty - penalty.mean(1, keepdim=True)) / (penalty.std(1, keepdim=True) + 1e-4)
     torch.testing.assert_close(moved.advantages, expected + 0.05 * scaled.flatten(), rtol=1e-3, atol=1e-3)
@@ -199,8 +199,8 @@ def test_the_first_ratio_is_one(
         closed += sum(ids[n - 1].item() in STOPS for ids, n in zip(batch.completion_ids, batch.lengths, strict=True))
         gradient(made, [batch])
     assert closed > 0  # closing tokens are learned like all others
-    assert made._sums["train/clip_frac"] == 0
-    assert made._sums["train/logprob_gap"] < 1e-5
+    assert made.step_metrics["train/clip_frac"] == 0
+    assert made.step_metrics["train/logprob_gap"] < 1e-5
 
 
 def own_logps(made: Grpo, batch: Sequences) -> Tensor:
@@ -217,7 +217,7 @@ def own_logps(made: Grpo, batch: Sequences) -> Tensor:
 def test_the_first_gradient_is_that_of_the_policy_gradient(stage: Stages) -> None:
     """On policy the surrogate's gradient is the mean of -A grad log pi (DAPO weights)."""
     made = stage("stage=grpo")
-    experience = made.collector.collect(0)
+    experience = made.collect(0)
     found = gradient(made, split(experience, 4))
     made.policy.zero_grad()
     tokens = experience.completion_ids[experience.mask]
@@ -229,7 +229,7 @@ def test_the_first_gradient_is_that_of_the_policy_gradient(stage: Stages) -> Non
 
 def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages) -> None:
     made = stage("stage=grpo")
-    experience = made.collector.collect(0)
+    experience = made.collect(0)
     assert experience.advantages.abs().sum() > 0
     assert gradient(made, [experience]).norm() > 0.01
     nothing = replace(experience, advantages=torch.zeros(16))
@@ -238,33 +238,33 @@ def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages
 
 def test_entropy_and_kl_by_hand(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.kl_coef=0.1", "rollout.temperature=0.8")
-    experience = made.collector.collect(0)
+    experience = made.collect(0)
     move(made.policy)
-    made._sums.clear()
+    made.step_metrics.clear()
     gradient(made, split(experience, 4))
     with torch.no_grad():
         logps = own_logps(made, experience)
     now = logps.gather(1, experience.completion_ids[experience.mask][:, None]).squeeze(1)
     gap = experience.ref_logps[experience.mask] - now
     entropy = -(logps.exp() * logps).sum(-1).mean().item()
-    assert made._sums["train/entropy"] == pytest.approx(entropy, abs=1e-5)
-    assert made._sums["train/kl"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), abs=1e-6)
+    assert made.step_metrics["train/entropy"] == pytest.approx(entropy, abs=1e-5)
+    assert made.step_metrics["train/kl"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), abs=1e-6)
 
 
 def test_the_gap_to_the_engine_is_reported_for_fresh_rollouts_only(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2")
     for step, reported in ((0, True), (1, False), (2, True)):
         gradient(made, made.micro_batches(step))
-        assert ("train/logprob_gap" in made._sums) == reported
-        made._sums.clear()
+        assert ("train/logprob_gap" in made.step_metrics) == reported
+        made.step_metrics.clear()
 
 
 def test_half_precision_takes_the_old_logps_from_the_trainer(stage: Stages) -> None:
     """One pass needs none; with two, those of the trainer make the first ratio exactly 1."""
     once, twice = (stage("stage=grpo", "model.dtype=bfloat16", f"stage.num_iterations={n}") for n in (1, 2))
     assert not once.engine_is_exact
-    assert once.collector.collect(0).old_logps is None
-    experience = twice.collector.collect(0)
+    assert once.collect(0).old_logps is None
+    experience = twice.collect(0)
     ratio = (twice.logps_under(twice.policy, experience) - experience.old_logps).exp()
     assert ratio.equal(torch.ones_like(ratio))
 
@@ -331,11 +331,11 @@ def readable(part: Experience) -> list[tuple[list[int], list[int], list[float], 
 
 
 def test_rollouts_depend_on_seed_and_step(stage: Stages) -> None:
-    first, again = stage("stage=grpo").collector.collect(0), stage("stage=grpo").collector.collect(0)
+    first, again = stage("stage=grpo").collect(0), stage("stage=grpo").collect(0)
     assert_equal(first, again)
     same_weights = stage("stage=grpo")
     same_weights.seed = 1
-    assert not torch.equal(same_weights.collector.collect(0).completion_ids, first.completion_ids)
+    assert not torch.equal(same_weights.collect(0).completion_ids, first.completion_ids)
     assert len({tuple(row.tolist()) for row in first.completion_ids}) == 16
 
 
@@ -343,7 +343,7 @@ def test_the_same_prompt_is_answered_anew_in_the_next_step(stage: Stages) -> Non
     made = stage("stage=grpo", "data.num_train=4")
     completions = [
         {tuple(ids[:n].tolist()) for ids, n in zip(batch.completion_ids, batch.lengths, strict=True)}
-        for batch in (made.collector.collect(step) for step in (0, 1))
+        for batch in (made.collect(step) for step in (0, 1))
     ]
     assert sorted(made.step_indices(0)) == sorted(made.step_indices(1)) == [0, 1, 2, 3]
     assert not completions[0] & completions[1]
@@ -356,20 +356,20 @@ def test_metrics_of_a_rollout_batch_by_hand(stage: Stages, monkeypatch: pytest.M
     """The first completion of each group has no reward; the last group's are all alike."""
     made = stage("stage=grpo")
     rewards = [[None, 0.0, 1.0, 0.25], [None, 0.25, 0.25, 1.0], [None, 0.0, 0.0, 2.0], [None, 1.0, 1.0, 1.0]]
-    term = made.rewards.terms["low_ids"]
+    term = made.sampler.rewards.terms["low_ids"]
     all_rewards = [r for group in rewards for r in group]
     replaced = replace(term, function=lambda completions: all_rewards, weight=2.0)
-    monkeypatch.setitem(made.rewards.terms, "low_ids", replaced)
-    experience = made.collector.collect(0)
+    monkeypatch.setitem(made.sampler.rewards.terms, "low_ids", replaced)
+    experience = made.collect(0)
     there = [[2 * r for r in group if r is not None] for group in rewards]
-    assert made._sums["train/reward"] == pytest.approx(fmean(r for group in there for r in group))
-    assert made._sums["train/reward_std"] == pytest.approx(fmean(map(stdev, there)))
-    assert made._sums["train/frac_zero_std"] == 0.25
-    assert made._sums["reward/low_ids"] == pytest.approx(fmean(r for group in there for r in group) / 2)
-    assert made._sums["reward/low_ids_weighted"] == made._sums["train/reward"]
-    assert made._sums["train/completion_length"] == pytest.approx(fmean(experience.lengths))
+    assert made.step_metrics["train/reward"] == pytest.approx(fmean(r for group in there for r in group))
+    assert made.step_metrics["train/reward_std"] == pytest.approx(fmean(map(stdev, there)))
+    assert made.step_metrics["train/frac_zero_std"] == 0.25
+    assert made.step_metrics["reward/low_ids"] == pytest.approx(fmean(r for group in there for r in group) / 2)
+    assert made.step_metrics["reward/low_ids_weighted"] == made.step_metrics["train/reward"]
+    assert made.step_metrics["train/completion_length"] == pytest.approx(fmean(experience.lengths))
     ends = [ids[n - 1].item() for ids, n in zip(experience.completion_ids, experience.lengths, strict=True)]
-    assert made._sums["train/truncated"] == pytest.approx(fmean(end not in STOPS for end in ends))
+    assert made.step_metrics["train/truncated"] == pytest.approx(fmean(end not in STOPS for end in ends))
     assert (experience.advantages == 0).sum() == 4 + 3
     assert experience.advantages.isfinite().all()
 

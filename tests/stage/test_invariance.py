@@ -12,8 +12,8 @@ from torch import Tensor
 
 from r1.model import fused_logprobs as head
 from r1.model.forward import Forward
-from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
+from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, select, split
 
 Stages = Callable[..., Grpo]
@@ -30,7 +30,7 @@ PER_DEVICE = ("bnpo",)  # by definition a mean over each device's tokens
 @pytest.fixture(autouse=True, scope="module")
 def many_stops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        patch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
         yield
 
 
@@ -167,7 +167,7 @@ def test_bnpo_gradient_is_the_mean_of_the_devices_gradients(stage: Stages) -> No
     shares = Ranks(made).do(step)
     found = sum(shares) / 2
     whole, alone = stage("stage=grpo", "stage/loss=dapo", *plain), []
-    experience = whole.collector.collect(0)
+    experience = whole.collect(0)
     move(whole.policy)
     for rows in (range(8), range(8, 16)):
         part = select(experience, rows)

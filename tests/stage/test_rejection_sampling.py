@@ -221,4 +221,4 @@ def test_without_a_record_nothing_is_written(stage: Callable[..., Any]) -> None:
     for i, indices in enumerate(alone.predict_dataloader()):
         alone.predict_step(indices, i)
     alone.on_predict_end()
-    assert alone.figures["rejection/pass_rate"].value == 0.0
+    assert alone.validator.metrics["rejection/pass_rate"].value == 0.0

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.distributed.collectives import RankGroup
 from r1.run import execute
-from r1.stage.base import Stage
+from r1.stage.training.base import TrainingStage
 from r1.train import checkpoint
 
 Runner = Callable[..., Path]
@@ -72,28 +72,28 @@ def whole(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process a SIGTERM while ``step`` is being trained, once."""
-    original, asked = Stage.configure_gradient_clipping, []
+    original, asked = TrainingStage.configure_gradient_clipping, []
 
-    def asking(self: Stage, *args: Any, **kwargs: Any) -> None:
+    def asking(self: TrainingStage, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
         if self.trainer.global_step + 1 == step and not asked:
             asked.append(step)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Stage, "configure_gradient_clipping", asking)
+    monkeypatch.setattr(TrainingStage, "configure_gradient_clipping", asking)
 
 
 def crash_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Raise in the middle of ``step``, once."""
-    original, crashed = Stage.configure_gradient_clipping, []
+    original, crashed = TrainingStage.configure_gradient_clipping, []
 
-    def crashing(self: Stage, *args: Any, **kwargs: Any) -> None:
+    def crashing(self: TrainingStage, *args: Any, **kwargs: Any) -> None:
         if self.trainer.global_step + 1 == step and not crashed:
             crashed.append(step)
             raise Crash
         original(self, *args, **kwargs)
 
-    monkeypatch.setattr(Stage, "configure_gradient_clipping", crashing)
+    monkeypatch.setattr(TrainingStage, "configure_gradient_clipping", crashing)
 
 
 def manifest(folder: Path) -> dict[str, Any]:

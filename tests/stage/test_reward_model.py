@@ -48,8 +48,8 @@ def test_loss_and_gradient_equal_the_loop_over_pairs(stage: Callable[..., Any]) 
     expected = torch.cat([p.grad.flatten() for p in made.policy.parameters() if p.grad is not None])
     assert expected.abs().max() > 1e-3
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
-    assert made._sums["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
-    assert made._sums["train/pair_accuracy"] == sum(gap.item() > 0 for gap in gaps) / 4
+    assert made.step_metrics["train/loss"] == pytest.approx(loss.item(), abs=1e-5)
+    assert made.step_metrics["train/pair_accuracy"] == sum(gap.item() > 0 for gap in gaps) / 4
 
 
 def test_micro_batches_cannot_change_the_gradient(stage: Callable[..., Any]) -> None:

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from r1.model.forward import Forward
 from r1.rollout.base import Rollout
 from r1.run import execute
-from r1.stage.base import StepLoader
 from r1.stage.sft import Sft, SftBatch
+from r1.stage.training.loader import StepLoader
 
 Stages = Callable[..., Sft]
 Config = dict[str, Any]
@@ -69,7 +69,7 @@ def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss_on_pro
     expected = reference(made, loss_on_prompt)
     expected.backward()
     torch.testing.assert_close(found, collected(made.policy), rtol=1e-4, atol=1e-6)
-    assert made._sums["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
+    assert made.step_metrics["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 # ---- what must not change the gradient ----
@@ -206,7 +206,7 @@ def test_the_loader_gives_step_after_step_and_can_be_put_back(stage: Stages) -> 
 def test_stop_tokens_are_the_templates_and_those_of_the_model(stage: Stages, held: Any, expected: set[int]) -> None:
     made = stage("stage=sft")
     made.policy.generation_config.eos_token_id = held
-    assert made.stop_ids == expected
+    assert made.sampler.stop_ids == expected
 
 
 def test_the_text_of_a_completion(stage: Stages) -> None:
@@ -214,8 +214,8 @@ def test_the_text_of_a_completion(stage: Stages) -> None:
     ids = made.tokenizer(" 3 plus 5</think>").input_ids
     for closing in (1, 300):  # a special token and, as some templates have it, an ordinary one
         closed = Rollout([2], [*ids, closing], [], truncated=False)
-        assert made.text(closed, {}) == "<think> 3 plus 5</think>"
-    assert made.text(Rollout([2], ids, [], truncated=True), {}) == "<think> 3 plus 5</think>"
+        assert made.sampler.text(closed, {}) == "<think> 3 plus 5</think>"
+    assert made.sampler.text(Rollout([2], ids, [], truncated=True), {}) == "<think> 3 plus 5</think>"
 
 
 # ---- the optimizer ----
@@ -281,8 +281,8 @@ def test_gradients_are_clipped_to_a_norm(stage: Stages, limit: str, expected: fl
     optimizer = made.configure_optimizers()["optimizer"]
     made.configure_gradient_clipping(optimizer)
     after = collected(made.policy)
-    assert made._sums["train/grad_norm"] == pytest.approx(before.norm().item(), rel=1e-5)
-    assert made._sums["train/lr"] == optimizer.param_groups[0]["lr"]
+    assert made.step_metrics["train/grad_norm"] == pytest.approx(before.norm().item(), rel=1e-5)
+    assert made.step_metrics["train/lr"] == optimizer.param_groups[0]["lr"]
     torch.testing.assert_close(after, before if expected is None else before * expected / before.norm())
 
 

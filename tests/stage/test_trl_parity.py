@@ -24,8 +24,8 @@ from r1.stage.advantage.batch import batch
 from r1.stage.advantage.center import center
 from r1.stage.advantage.gdpo import gdpo
 from r1.stage.advantage.group import group
-from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
+from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, Group, split
 
 Stages = Callable[..., Grpo]
@@ -40,7 +40,7 @@ pytestmark = [  # TRL 1.16 calls what transformers 5 has renamed
 @pytest.fixture(autouse=True, scope="module")
 def many_stops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        patch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
         yield
 
 
@@ -171,13 +171,13 @@ def both(
     experience = learned_from(made, groups)
     if off:
         move(made.policy)
-    start = made._sums.get("train/loss", 0.0)
+    start = made.step_metrics.get("train/loss", 0.0)
     found = gradient(made, split(experience, made.plan.num_micro_batches))
-    return (made._sums["train/loss"] - start, found), of_trl(trainer, made, groups, TYPES[loss] | theirs, off)
+    return (made.step_metrics["train/loss"] - start, found), of_trl(trainer, made, groups, TYPES[loss] | theirs, off)
 
 
 def learned_from(made: Grpo, groups: list[Group]) -> Experience:
-    return made.collector.select_trainable(*made.collector.experience(groups), groups)
+    return made.with_logps(made.select(made.with_advantages(groups), groups))
 
 
 def of_trl(trainer: Any, made: Grpo, groups: list[Group], knobs: dict[str, Any], off: bool) -> tuple[float, Tensor]:
@@ -187,7 +187,7 @@ def of_trl(trainer: Any, made: Grpo, groups: list[Group], knobs: dict[str, Any],
     trainer.model.zero_grad()
     rollouts = flat(groups)
     inputs = trl_inputs(trainer, rollouts, [[r, 0.0] for group in groups for r in group.total])
-    every = made.collector.experience(groups)[0]  # none left out, as in TRL
+    every = made.with_advantages(groups)  # none left out, as in TRL
     inputs["old_per_token_logps"] = every.engine_logps if off else None
     if trainer.beta:
         inputs["ref_per_token_logps"] = made.logps_under(made.reference.model, every)
@@ -228,10 +228,10 @@ def test_the_importance_correction_is_that_of_trl_with_another_engine(
     knobs = ["stage.clip_low=0.1", "stage.clip_high=0.15", f"rollout.temperature={TEMPERATURE}"]
     made = stage("stage=grpo", "stage.num_iterations=2", "stage.importance_cap=1.2", "stage.kl_coef=0.1", *knobs)
     groups = groups_of(made)
-    experience, rewards = made.collector.experience(groups)
+    experience = made.with_advantages(groups)
     noise = 0.3 * torch.randn(experience.engine_logps.shape, generator=torch.Generator().manual_seed(4))
     experience = replace(experience, engine_logps=experience.engine_logps + noise * experience.mask)
-    experience = made.collector.select_trainable(experience, rewards, groups)
+    experience = made.with_logps(made.select(experience, groups))
     move(made.policy)
     found = gradient(made, split(experience, 4))
     set_up(trainer, {"beta": 0.1})

@@ -13,6 +13,8 @@ from options import option_names
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from r1.core.rank_info import RankInfo
+from r1.distributed.collectives import RankGroup
 from r1.rollout.base import Rollout
 from r1.stage.grpo import Grpo
 from r1.stage.rl.experience import Experience, Group, split
@@ -58,7 +60,7 @@ def move(model: torch.nn.Module, size: float = 0.02, seed: int = 5) -> None:
 
 def groups_of(stage: Grpo) -> list[Group]:
     """A step's scored rollouts, of different lengths."""
-    groups = stage.collector.groups(0, stage.step_indices(0), attempt=0)
+    groups = stage.group_sampler.sample(0, stage.step_indices(0))
     assert len({len(r.completion_ids) for r in flat(groups)}) > 3
     return groups
 
@@ -69,11 +71,11 @@ def flat(groups: Sequence[Group]) -> list[Rollout]:
 
 def chosen(stage: Grpo, groups: Sequence[Group], engine_noise: float = 0.0) -> Experience:
     """The experience of these rollouts, with random advantages; ``engine_noise`` is added to the sampled log-probs."""
-    made, rewards = stage.collector.experience(groups)
+    made = stage.with_advantages(groups)
     generator = torch.Generator().manual_seed(6)
     noise = engine_noise * torch.randn(made.engine_logps.shape, generator=generator) * made.mask
     made = replace(made, advantages=torch.randn(len(made), generator=generator), engine_logps=made.engine_logps + noise)
-    return stage.collector.select_trainable(made, rewards, groups)
+    return stage.with_logps(stage.select(made, groups))
 
 
 # ---- the reference: the losses of the papers, one token at a time ----
@@ -149,7 +151,8 @@ class Ranks:
             self.join(stage, rank)
 
     def join(self, stage: Any, rank: int) -> None:
-        stage.gather = lambda value: self.exchange(rank, value)
+        stage.run.ranks = RankGroup(RankInfo(rank=rank, size=len(self.stages)))
+        stage.run.ranks.gather = lambda value: self.exchange(rank, value)
 
     def exchange(self, rank: int, value: Any) -> list[Any]:
         self.slots[rank] = value

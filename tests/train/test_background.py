@@ -14,7 +14,7 @@ from samerun import assert_same_run, manifest
 from r1.train import checkpoint
 from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO
 
-ASYNC, STEP = "checkpoint_async=true", "r1.stage.base:Stage.configure_gradient_clipping"
+ASYNC, STEP = "checkpoint_async=true", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 
 
 @pytest.mark.parametrize("kind", ["grpo", pytest.param("sft", marks=pytest.mark.long)])

@@ -17,9 +17,9 @@ SEED = 20250
 EVERY = (1, 1, 2, 4)  # steps between two checkpoints
 RENAME, RMTREE, SAVE = "os:rename", "shutil:rmtree", "torch:save"
 APPEND, EXPORT, DECODE = "r1.core.jsonl:append_rows", "r1.model.loading:export", "r1.rollout.transformers:sample"
-VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.base:Stage.report_step"
+VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.training.base:TrainingStage.report_step"
 ADD = "r1.stage.distillation.answer_cache:AnswerCache.add"
-CLIP, SCORE = "r1.stage.base:Stage.configure_gradient_clipping", "r1.reward.base:Rewards.score"
+CLIP, SCORE = "r1.stage.training.base:TrainingStage.configure_gradient_clipping", "r1.reward.base:Rewards.score"
 MANIFEST, WRITE, ASK = "os:replace", "r1.stage.distill:write_traces", "r1.teacher.procedural:Procedural.answer"
 GRPO, ON_POLICY = "r1.stage.grpo:Grpo", "r1.stage.distill_on_policy:DistillOnPolicy"
 
@@ -111,9 +111,9 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
     ),
     "prompts drawn again": (
         "resample",
-        Point("r1.stage.rl.collector:Collector.groups", call=2),
-        Point("r1.stage.rl.collector:Collector.resampled", "after"),
-        Point("r1.stage.rl.collector:Collector.select_trainable", call=2),
+        Point("r1.stage.rl.group_sampler:GroupSampler.sample", call=2),
+        Point("r1.stage.rl.group_sampler:GroupSampler.resample", "after"),
+        Point("r1.stage.grpo:select_trainable", call=2),
     ),
     "the next batch on its way": (
         "ahead",

@@ -23,7 +23,7 @@ from r1.core.runs import new_run_dir, read_run
 from r1.core.secrets import REDACTED
 from r1.core.types import Config
 from r1.run import execute, main
-from r1.stage.base import Stage
+from r1.stage.training.base import TrainingStage
 from r1.train.progress import Progress
 from r1.train.record import Record
 
@@ -275,7 +275,7 @@ def test_an_error_of_r1s_own_is_recorded_too(
     def broken(*args: Any) -> None:
         raise ZeroDivisionError("of r1's own")
 
-    monkeypatch.setattr(Stage, "micro_batches", broken)
+    monkeypatch.setattr(TrainingStage, "micro_batches", broken)
     monkeypatch.setattr("r1.stage.grpo.Grpo.micro_batches", broken)
     with pytest.raises(ZeroDivisionError):
         execute(config(*OVERRIDES, f"output_dir={folder}"), [])

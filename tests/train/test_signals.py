@@ -19,7 +19,7 @@ TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 DECODE, SAVE, EXPORT = "r1.rollout.transformers:sample", "torch:save", "r1.model.loading:export"
 ASK, TRAIN_START = "r1.teacher.procedural:Procedural.answer", "r1.train.checkpoint:Checkpoints.on_train_start"
 # the first call of ASK and of SCORE is the check's, before there is a run
-SCORE, CLIP = "r1.reward.base:Rewards.score", "r1.stage.base:Stage.configure_gradient_clipping"
+SCORE, CLIP = "r1.reward.base:Rewards.score", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 MANIFEST = "os:replace"
 
 POINTS = {  # each run is stopped at one point after the other, each time by the process that went on from the last
@@ -40,14 +40,14 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
     ),
     "a resampled prompt": (
         "resample",
-        Point("r1.stage.rl.collector:Collector.groups", call=2, number=TERM),
-        Point("r1.stage.rl.collector:Collector.groups", "after", call=2, number=TERM),
+        Point("r1.stage.rl.group_sampler:GroupSampler.sample", call=2, number=TERM),
+        Point("r1.stage.rl.group_sampler:GroupSampler.sample", "after", call=2, number=TERM),
     ),
     "a step with two passes": (
         "grpo",
         Point("r1.stage.grpo:Grpo.training_step", call=2, number=TERM),
         Point(CLIP, number=INT),
-        Point("r1.stage.base:Stage.report_step", "after", number=TERM),
+        Point("r1.stage.training.base:TrainingStage.report_step", "after", number=TERM),
         Point(SAVE, number=TERM),
     ),
     "validations": (

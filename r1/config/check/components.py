@@ -15,6 +15,7 @@ from r1.data.template.base import template_prefill
 from r1.reward.base import RESERVED, RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
+from r1.stage.training.base import TrainingStage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,7 @@ def _check_counts(cfg: Config, experiment: Experiment) -> None:
         message = f"the training split has {num_rows} questions"
         raise UserError(message, key="stage.num_questions", value=asked, hint=f"stage.num_questions={num_rows}")
     num_examples = asked * cfg["stage"].get("answers_per_question", 1) or num_rows
-    if stage.trains and stage.plan.examples_per_step > num_examples:
+    if isinstance(stage, TrainingStage) and stage.plan.examples_per_step > num_examples:
         raise UserError(
             f"one optimizer step needs more examples than the {num_examples} there are to learn from",
             key="stage.examples_per_step",
@@ -126,7 +127,7 @@ def _check_stage_columns(experiment: Experiment) -> None:
     """What the stage itself reads of every training row, and of every held-out row."""
     stage, data = experiment.stage, experiment.data
     for kind, rows, columns in (
-        ("training", data.train, stage.needs_columns),
+        ("training", data.train, stage.required_columns),
         ("held-out", data.val, stage.val_columns),
     ):
         for column in columns:
@@ -254,7 +255,7 @@ def _check_lengths(experiment: Experiment) -> None:
             expected=f"at most {context - longest}" if longest < context else "nothing: the prompt alone is too long",
             hint="lower it, shorten the prompts, or take a model with a longer context",
         )
-    if "completion" in experiment.stage.needs_columns:
+    if "completion" in experiment.stage.required_columns:
         rows = _longest(data.train, "rendered", "prompt", "completion")
         longest = max(len(data.prompt_ids(tokenizer, r)) + len(data.completion_ids(tokenizer, r)) for r in rows)
         if longest > context:

@@ -37,7 +37,7 @@ TOP_LEVEL_TYPES: dict[str, Any] = {
 }
 GROUPS = ("model", "data", "teacher", "stage", "rollout", "val", "trainer", "logger")
 RUNTIME_ARGS = {  # runtime objects that are given to a part and never set in a config
-    "stage": ("model", "data", "rewards", "engine", "validation", "teacher", "filters", "seed", "num_devices"),
+    "stage": ("parts", "teacher", "filters"),
     "trainer": ("loggers", "callbacks", "num_micro_batches", "validate_every", "root", "info"),
     "logger": ("folder", "config"),
 }

@@ -1,32 +1,44 @@
 """``rollout.async_steps=1``: rollout batch t + 1 is sampled while update t is made, with the weights from before it.
 
-So every batch but the first was sampled by a policy that is one rollout batch older (``train/weights_lag`` optimizer
-steps), whatever the timing, and a run is as reproducible as without. What corrects for the lag: where the engine is
-exact, its log-probs are the old ones of the clipped ratio, pi_now / pi_then; where it is not (half precision, vLLM),
-that ratio is truncated at ``stage.importance_cap``, and the clipped one starts at 1. ``train/logprob_gap`` then shows
-how far the policy has moved, besides the engine's rounding.
+Every batch but the first is therefore sampled by a policy that is one rollout batch older, whatever the timing
+(``train/weights_lag``, optimizer steps), and a run is as reproducible as a synchronous one. The lag is corrected in one
+of two ways. Where the engine's log-probs match the trainer's, they are the old ones of the clipped ratio pi_now /
+pi_old. Where they do not (half precision, vLLM), that ratio is truncated at ``stage.importance_cap``, and the clipped
+one starts at 1. ``train/logprob_gap`` then includes how far the policy has moved, besides the engine's rounding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from r1.rollout.base import Rollout
+from r1.data.base import Row
+from r1.rollout.base import Rollout, Sampler
+from r1.stage.policy_sampler import PolicySampler
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+PromptsAndSeeds = tuple[list[Row], list[list[int]]]
 
-    from r1.data.base import Row
-    from r1.rollout.base import Sampler
-    from r1.stage.grpo import Grpo
 
-PromptsAndSeeds = tuple[list["Row"], list[list[int]]]
+class TrainerProgress(Protocol):
+    """The two counters of Lightning's trainer that scheduling needs."""
+
+    @property
+    def global_step(self) -> int: ...
+
+    @property
+    def max_steps(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class RolloutBatch:
-    """A rollout batch that is there: this device's groups, and the optimizer steps that its weights had seen."""
+    """A sampled rollout batch.
+
+    Attributes:
+        number: of the rollout batch.
+        version: optimizer steps that its weights had seen.
+        groups: this rank's groups of completions.
+    """
 
     number: int
     version: int
@@ -34,71 +46,92 @@ class RolloutBatch:
 
 
 class AsyncRollouts:
-    """Hands out rollout batches in order, each begun when the one before it is handed out.
+    """Returns rollout batches in order and starts the next one whenever one is returned.
 
     Args:
-        sampler: a second process, or a server.
-        asked: number of a rollout batch -> the rows and the seeds of its completions, on this device.
+        engine_sampler: a second process, or a server.
+        sampler: the policy and its prompts.
+        prompts_and_seeds: number of a rollout batch -> the rows and the seeds of its completions, on this rank.
+        num_iterations: mu, optimizer steps per rollout batch.
+        trainer: returns Lightning's trainer, which is known once the run has started.
     """
 
-    def __init__(self, stage: Grpo, sampler: Sampler, asked: Callable[[int], PromptsAndSeeds]) -> None:
-        self.stage, self.sampler, self.asked = stage, sampler, asked
-        self.pending: int | None = None
-        self.version = 0  # optimizer steps that the weights had seen which the pending batch is sampled with
-        self.taken: RolloutBatch | None = None  # the newest batch that every device has
-        self.held: dict[str, Any] | None = None  # the pending one of a run that goes on
+    def __init__(
+        self,
+        engine_sampler: Sampler,
+        sampler: PolicySampler,
+        prompts_and_seeds: Callable[[int], PromptsAndSeeds],
+        num_iterations: int,
+        trainer: Callable[[], TrainerProgress],
+    ) -> None:
+        self.engine_sampler, self.sampler, self.run = engine_sampler, sampler, sampler.run
+        self.prompts_and_seeds, self.num_iterations, self.trainer = prompts_and_seeds, num_iterations, trainer
+        self.pending: int | None = None  # number of the batch that is being sampled
+        self.version = 0  # of the weights that the pending batch is sampled with
+        self.current: RolloutBatch | None = None  # the newest batch that every rank has received
+        self.restored: dict[str, Any] | None = None  # number, version and weights of a resumed run's pending batch
 
-    def take(self, number: int) -> list[list[Rollout]]:
-        """Rollout batch ``number``; the next one is on its way."""
-        if self.taken is None or self.taken.number != number:
-            self.taken = self._result(number)
+    def next_batch(self, number: int) -> list[list[Rollout]]:
+        """Rollout batch ``number``; starts the next one in the background."""
+        if self.current is None or self.current.number != number:
+            self.current = self._result(number)
             self.pending = None
-        if (number + 1) * self.stage.num_iterations < self.stage.trainer.max_steps:
-            self._begin(number + 1)
-        self.stage.note({"train/weights_lag": float(self.stage.trainer.global_step - self.taken.version)})
-        return self.taken.groups
+        if (number + 1) * self.num_iterations < self.trainer().max_steps:
+            self._start(number + 1)
+        return self.current.groups
 
-    def settle(self) -> None:
-        """Whoever gives the engine other weights waits until no device needs those of its pending batch any more."""
-        self.sampler.wait_until_weights_free(self.stage.poll)
-        self.stage.gather(None)
+    @property
+    def weights_lag(self) -> int:
+        """Optimizer steps between the policy and the weights that the current batch was sampled with."""
+        assert self.current is not None
+        return self.trainer().global_step - self.current.version
+
+    def wait_until_weights_free(self) -> None:
+        """Block until no rank needs the engine's weights for a pending batch; then they may be replaced."""
+        self.engine_sampler.wait_until_weights_free(self.run.check_for_stop)
+        self.run.ranks.gather(None)
 
     def _result(self, number: int) -> RolloutBatch:
         if self.pending != number:
-            self._begin(number)
-        groups = self.sampler.result(self.stage.poll)
-        self.stage.gather(None)  # until then another device may be stopped, and need the weights that it is made with
+            self._start(number)
+        groups = self.engine_sampler.result(self.run.check_for_stop)
+        # Barrier: until every rank has its part, another one may be stopped, and a checkpoint then needs the weights
+        # that this batch was sampled with.
+        self.run.ranks.gather(None)
         return RolloutBatch(number, self.version, groups)
 
-    def _begin(self, number: int) -> None:
-        stage, weights, version = self.stage, None, self.stage.trainer.global_step
-        if self.held and self.held["number"] == number:
-            weights, version = self.held["weights"], self.held["version"]
-        rows, seeds = self.asked(number)
-        prompts = [stage.data.prompt_ids(stage.tokenizer, row) for row in rows]
-        self.sampler.update(stage.policy, version, stage.ranks, weights)
-        self.sampler.submit(prompts, seeds, stage.stop_ids)
-        self.pending, self.version, self.held = number, version, None
+    def _start(self, number: int) -> None:
+        weights, version, policy = None, self.trainer().global_step, self.sampler.policy
+        if self.restored and self.restored["number"] == number:
+            weights, version = self.restored["weights"], self.restored["version"]
+        rows, seeds = self.prompts_and_seeds(number)
+        prompts = [self.sampler.prompt_ids(row) for row in rows]
+        self.engine_sampler.update(policy, version, self.run.ranks, weights)
+        self.engine_sampler.submit(prompts, seeds, self.sampler.stop_ids)
+        self.pending, self.version, self.restored = number, version, None
 
     def state(self, step: int) -> dict[str, Any]:
-        """What makes the same batches again before ``step``: of one that ``step`` is about, the completions; of one
-        that is pending, the weights, which are the first device's to keep.
+        """State that reproduces the same batches before ``step``.
+
+        Of the batch that ``step`` trains on, the completions; of a pending batch, the weights, saved by rank zero.
         """
-        taken = pending = None
-        if self.taken and self.taken.number * self.stage.num_iterations == step:
-            taken = vars(self.taken) | {"groups": [[vars(r) for r in group] for group in self.taken.groups]}
-        elif self.stage.ranks.is_rank_zero:
-            pending = self.held  # it may not have been begun again yet
+        current = pending = None
+        if self.current and self.current.number * self.num_iterations == step:
+            groups = [[vars(rollout) for rollout in group] for group in self.current.groups]
+            current = vars(self.current) | {"groups": groups}
+        elif self.run.ranks.is_rank_zero:
+            pending = self.restored  # a resumed run may be stopped before it starts the batch again
             if self.pending is not None:
-                pending = {"number": self.pending, "version": self.version, "weights": self.sampler.weights()}
-        return {"taken": taken, "pending": pending}
+                weights = self.engine_sampler.weights()
+                pending = {"number": self.pending, "version": self.version, "weights": weights}
+        return {"taken": current, "pending": pending}
 
     def load_state(self, states: list[dict[str, Any]]) -> None:
-        """Those of all devices that there were then; each takes its share of the groups."""
-        self.held = states[0]["pending"]
+        """Restore from the states of all ranks of the saved run; each rank takes its share of the groups."""
+        self.restored = states[0]["pending"]
         if not states[0]["taken"]:
             return
         groups = [[Rollout(**r) for r in group] for state in states for group in state["taken"]["groups"]]
-        share = len(groups) // self.stage.ranks.size
-        first = self.stage.ranks.rank * share
-        self.taken = RolloutBatch(**states[0]["taken"] | {"groups": groups[first : first + share]})
+        share = len(groups) // self.run.ranks.size
+        first = self.run.ranks.rank * share
+        self.current = RolloutBatch(**states[0]["taken"] | {"groups": groups[first : first + share]})

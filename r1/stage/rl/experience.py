@@ -1,23 +1,39 @@
-"""What GRPO learns from: scored groups, and the rollout batch made of them; no model, no config."""
+"""The data that GRPO learns from: scored groups, and the rollout batch built from them; no model, no config.
+
+``zero_variance`` decides about groups whose rewards are all equal. Their advantages are zero whatever is chosen:
+
+=========  ========================  ==================================  =====================================
+option     goes through the model    counts in the loss's denominator    its tokens feel the KL and entropy terms
+=========  ========================  ==================================  =====================================
+keep       yes                       yes                                 yes
+mask       no                        yes                                 no
+drop       no                        no: the other groups weigh more     no
+resample   the prompt is replaced by another one (DAPO's dynamic sampling), at most ``max_resamples`` times; groups
+           that still have no signal then are dropped
+=========  ========================  ==================================  =====================================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from r1.model.sequences import Sequences
+from r1.model.sequences import Sequences, padded, stack
+from r1.stage.advantage.base import has_signal
 from r1.stage.loss.base import StepCounts
 
 if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
     from r1.rollout.base import Rollout
+
+ZeroVariance = Literal["keep", "mask", "drop", "resample"]
 
 
 @dataclass(frozen=True)
@@ -31,20 +47,21 @@ class Group:
 
     @property
     def total(self) -> list[float]:
+        """(G,) rewards."""
         return self.scores.total
 
 
 @dataclass(frozen=True)
 class Experience(Sequences):
-    """A rollout batch, or a micro-batch of it: the B completions that are learned from.
+    """A rollout batch, or a micro-batch of it: B completions with all that the loss needs.
 
     Attributes:
         advantages: (B,) A_i.
-        engine_logps: (B, T) log-probabilities as they were sampled, 0 behind a completion's end.
+        engine_logps: (B, T) log-probabilities reported by the engine, 0 behind a completion's end.
         old_logps: (B, T) log pi_old in the trainer's precision; None: the policy's own at its only pass.
         ref_logps: (B, T) log pi_ref; None where no reference is used in the loss.
-        counts: totals of the whole optimizer step, over all micro-batches and devices.
-        fresh: no optimizer step has been made on these rollouts yet.
+        counts: totals of the whole optimizer step, over all micro-batches and ranks.
+        is_first_pass: no optimizer step has been made on these rollouts yet.
     """
 
     advantages: Tensor
@@ -55,8 +72,59 @@ class Experience(Sequences):
     is_first_pass: bool = True
 
     def as_stale(self) -> Experience:
-        """The same for a further pass."""
+        """The same rollouts for a further pass."""
         return replace(self, is_first_pass=False)
+
+
+def sequences_of(groups: Sequence[Group], pad_id: int) -> tuple[Sequences, Tensor]:
+    """The B completions of all groups, and the engine's (B, T) log-probabilities."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    sequences = stack([(rollout.prompt_ids, rollout.completion_ids) for rollout in rollouts], pad_id)
+    return sequences, padded([rollout.logps for rollout in rollouts], 0.0)
+
+
+def total_rewards(groups: Sequence[Group]) -> Tensor:
+    """(P, G) rewards; NaN where a completion could not be scored."""
+    return torch.tensor([group.total for group in groups])
+
+
+def weighted_terms(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
+    """(K, P, G) values of the weighted reward terms, and their (K,) weights."""
+    weights = {name: weight for name, weight in groups[0].scores.weights.items() if weight is not None}
+    values = [[group.scores.terms[name] for group in groups] for name in weights]
+    return torch.tensor(values), torch.tensor(list(weights.values()))
+
+
+def select_trainable(
+    experience: Experience,
+    rewards: Tensor,
+    is_masked: Sequence[bool],
+    zero_variance: ZeroVariance,
+    global_sum: Callable[[int], int],
+) -> Experience:
+    """The completions that go through the model, with the totals that the step's means are taken over.
+
+    Args:
+        rewards: (P, G), before any KL penalty.
+        is_masked: B flags of completions that are not learned from, for example truncated ones.
+        global_sum: sum of a count over all ranks; every rank calls it the same number of times.
+    """
+    signal = has_signal(rewards).expand_as(rewards).flatten().tolist()
+    drops = zero_variance in ("drop", "resample")
+    is_counted = [has or not drops for has in signal]
+    active = [b for b, has in enumerate(signal) if (has or zero_variance == "keep") and not is_masked[b]]
+    tokens = [0 if masked else length for length, masked in zip(experience.lengths, is_masked, strict=True)]
+    device_tokens = sum(n for n, counted in zip(tokens, is_counted, strict=True) if counted)
+    # These totals are the normalisers of every micro-batch on every rank: the gradient then depends neither on
+    # micro_batch_size nor on the number of ranks.
+    counts = replace(
+        experience.counts,
+        num_tokens=global_sum(device_tokens),
+        num_sequences=global_sum(sum(is_counted)),
+        device_tokens=device_tokens,
+        active_tokens=global_sum(sum(tokens[b] for b in active)),
+    )
+    return replace(select(experience, active), counts=counts)
 
 
 def per_token_tensors(experience: Experience) -> dict[str, Tensor]:
@@ -65,12 +133,12 @@ def per_token_tensors(experience: Experience) -> dict[str, Tensor]:
 
 
 def select(experience: Experience, rows: Sequence[int]) -> Experience:
-    """These completions alone, trimmed to the longest of them."""
-    kept = experience.rows(rows)
-    width = kept["completion_ids"].shape[1]
+    """The completions with these indices, trimmed to the longest of them."""
+    selected = experience.rows(rows)
+    width = selected["completion_ids"].shape[1]
     for name, value in per_token_tensors(experience).items():
-        kept[name] = value[list(rows), :width]
-    return replace(experience, **kept, advantages=experience.advantages[list(rows)])
+        selected[name] = value[list(rows), :width]
+    return replace(experience, **selected, advantages=experience.advantages[list(rows)])
 
 
 def split(experience: Experience, num_parts: int) -> list[Experience]:
@@ -90,7 +158,7 @@ def from_state(state: dict[str, Any]) -> Experience:
 
 
 def concat(parts: Sequence[Experience]) -> Experience:
-    """The experience of several devices as one; the counts of the step are the same in all."""
+    """The experience of several ranks as one; the counts of the step are the same in all."""
     tensors: dict[str, Any] = {"advantages": torch.cat([part.advantages for part in parts])}
     for name in ("prompt_ids", "completion_ids", *per_token_tensors(parts[0])):
         width = max(getattr(part, name).shape[1] for part in parts)
@@ -104,15 +172,3 @@ def concat(parts: Sequence[Experience]) -> Experience:
         prompt_index=[start + i for part, start in zip(parts, starts, strict=False) for i in part.prompt_index],
         lengths=[n for part in parts for n in part.lengths],
     )
-
-
-def totals(groups: Sequence[Group]) -> Tensor:
-    """(P, G) rewards; NaN where a completion could not be scored."""
-    return torch.tensor([group.total for group in groups])
-
-
-def terms(groups: Sequence[Group]) -> tuple[Tensor, Tensor]:
-    """(K, P, G) values of the weighted reward terms, and their (K,) weights."""
-    weights = {name: weight for name, weight in groups[0].scores.weights.items() if weight is not None}
-    values = [[group.scores.terms[name] for group in groups] for name in weights]
-    return torch.tensor(values), torch.tensor(list(weights.values()))

@@ -1,23 +1,42 @@
-"""What Lightning iterates over: whole optimizer steps, made when they are asked for; and a validation in one piece."""
+"""The dataloaders that Lightning iterates over: optimizer steps made on demand, and a validation in one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from r1.stage.base import Stage
+from r1.core.batch import BatchPlan
+from r1.stage.run_context import RunContext
+
+
+class StepSource(Protocol):
+    """A training stage, as its loader sees it."""
+
+    @property
+    def plan(self) -> BatchPlan: ...
+
+    @property
+    def run(self) -> RunContext: ...
+
+    def micro_batches(self, step: int) -> list[Any]: ...
+
+    def loader_state(self, step: int) -> dict[str, Any]: ...
+
+    def load_loader_state(self, states: list[dict[str, Any]]) -> None: ...
+
+    def summon_full_params(self) -> AbstractContextManager[None]: ...
 
 
 class StepLoader:
-    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made when asked for.
+    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made on demand.
 
-    Its length is known, so that Lightning does not fetch one item ahead: the next rollouts must be made by the
+    Its length is known, so that Lightning does not prefetch an item: the next rollouts must be sampled with the
     weights after the current update.
     """
 
-    def __init__(self, stage: Stage, num_steps: int) -> None:
+    def __init__(self, stage: StepSource, num_steps: int) -> None:
         self.stage, self.num_steps, self.step = stage, num_steps, 0
 
     def __len__(self) -> int:
@@ -25,13 +44,15 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         while self.step < self.num_steps:
-            with self.stage.summon_full_params():  # nobody waits for another while rollouts are made
+            with (
+                self.stage.summon_full_params()
+            ):  # ranks sample at their own pace: no collectives over shards meanwhile
                 batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
             yield from batches
 
     def state_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "stage": self.stage.gather(self.stage.loader_state(self.step))}
+        return {"step": self.step, "stage": self.stage.run.ranks.gather(self.stage.loader_state(self.step))}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
@@ -53,7 +74,7 @@ class SingleBatchLoader:
 
 @dataclass(frozen=True)
 class Batches:
-    """A dataloader of batches that are known in advance."""
+    """A dataloader of batches known in advance."""
 
     batches: Sequence[Any]
 
@@ -65,7 +86,7 @@ class Batches:
 
 
 def rescale_progress(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
-    """Lightning counts micro-batches, of which there may be more or fewer in a step than when it was saved."""
+    """Convert Lightning's micro-batch counters: a step may have more or fewer micro-batches than when it was saved."""
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
     for counts in (progress["total"], progress["current"]):
         for name, count in counts.items():

@@ -1,43 +1,46 @@
-"""The figures of one validation: of all its completions, and of each part of a mixture."""
+"""The metrics of one validation: over all of its completions, and per part of a mixture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from r1.core.metrics import METRICS
 from r1.core.statistics import Estimate
-from r1.data.base import Row
 from r1.reward.base import Scores
-from r1.stage.validation.metrics import Sample, reward, summarise
+from r1.stage.validation import readability
+from r1.stage.validation.metrics import Sample, Validation, reward, summarise
+from r1.stage.validation.sampling import ValidationCompletions
 
 PER_PART_METRICS = tuple(metric for metric in METRICS if metric.per_part)
 
 
-def validation_metrics(
-    rows: Sequence[Row],
-    samples: Sequence[Sample],
-    scores: Scores,
+def sampling_metrics(
+    completions: ValidationCompletions,
     parts: Iterable[str],
-    num_samples: int,
-    ks: Sequence[int],
+    validation: Validation,
+    count_tokens: Callable[[list[str]], list[int]],
 ) -> dict[str, Estimate]:
-    """Of completions that stand ``num_samples`` in a row for each prompt; ``val/<part>/pass@1`` for a part's own."""
-    found = overall_metrics(samples, scores, num_samples, ks)
+    """Correctness, rewards, form and readability; ``val/<part>/pass@1`` and others per part of a mixture."""
+    samples, scores = completions.samples, completions.scores
+    num_samples, ks = validation.num_samples, validation.ks
+    metrics = overall_metrics(samples, scores, num_samples, ks)
     for part in parts:
-        if mine := [b for b, row in enumerate(rows) if row["part"] == part]:
-            own = overall_metrics([samples[b] for b in mine], scores.part(mine), num_samples, ks)
-            found |= {
-                f"val/{part}/{metric.label}": own[metric.name] for metric in PER_PART_METRICS if metric.name in own
+        if of_part := [b for b, row in enumerate(completions.rows) if row["part"] == part]:
+            part_metrics = overall_metrics([samples[b] for b in of_part], scores.part(of_part), num_samples, ks)
+            metrics |= {
+                f"val/{part}/{metric.label}": part_metrics[metric.name]
+                for metric in PER_PART_METRICS
+                if metric.name in part_metrics
             }
-    return found
+    return metrics | readability.summarise([sample.completion for sample in samples], num_samples, count_tokens)
 
 
 def overall_metrics(
     samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]
 ) -> dict[str, Estimate]:
-    """What is right, the form, and each reward term; the reward itself where some question has no gold answer."""
-    found = summarise([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
+    """Correctness, form, and each reward term; the total reward where some question has no gold answer."""
+    metrics = summarise([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
     values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
     values |= {"val/reward": scores.total} if any(sample.correct is None for sample in samples) else {}
-    rewards = {name: reward(given, num_samples) for name, given in values.items()}
-    return found | {name: figure for name, figure in rewards.items() if figure}
+    rewards = {name: reward(term_values, num_samples) for name, term_values in values.items()}
+    return metrics | {name: estimate for name, estimate in rewards.items() if estimate}

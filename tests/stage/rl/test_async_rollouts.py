@@ -141,12 +141,11 @@ class Late:
     size: int = 2
 
     def __post_init__(self) -> None:
-        self.num_iterations, self.policy, self.ranks, self.tokenizer, self.stop_ids = 1, None, self, None, set[int]()
+        self.policy, self.stop_ids = None, set[int]()
+        self.run = SimpleNamespace(ranks=self, check_for_stop=lambda: None)
         self.trainer = SimpleNamespace(max_steps=9, global_step=0)
         self.is_rank_zero = self.rank == 0
 
-    def poll(self) -> None: ...
-    def note(self, metrics: dict[str, float]) -> None: ...
     def submit(self, *args: Any) -> None: ...
 
     def gather(self, value: Any) -> list[Any]:
@@ -172,11 +171,11 @@ def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> 
 
     def device(rank: int) -> None:
         played: Any = Late(log, meet, f"device {rank}", rank)
-        ahead = AsyncRollouts(played, played, lambda number: ([], []))
-        ahead.take(0)
+        ahead = AsyncRollouts(played, played, lambda number: ([], []), 1, lambda: played.trainer)
+        ahead.next_batch(0)
         played.trainer.global_step = 1
-        ahead.take(1)
-        ahead.settle()
+        ahead.next_batch(1)
+        ahead.wait_until_weights_free()
         log.append("validation")
 
     with ThreadPoolExecutor(2) as pool:
@@ -190,19 +189,19 @@ def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> 
 def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: int) -> None:
     def device(rank: int, size: int) -> Any:
         played: Any = Late([], threading.Barrier(1), "", rank, size)
-        return AsyncRollouts(played, played, lambda number: ([], []))
+        return AsyncRollouts(played, played, lambda number: ([], []), 1, lambda: played.trainer)
 
     groups = [[Rollout([i], [i, 7], [-0.1, -0.2], False)] for i in range(4)]
     states = []
     for rank in range(then):
         made = device(rank, then)
-        made.taken = RolloutBatch(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
+        made.current = RolloutBatch(3, 2, groups[rank * 4 // then : (rank + 1) * 4 // then])
         states.append(made.state(3))
     found = [device(rank, now) for rank in range(now)]
     for one in found:
         one.load_state(states)
-    assert [group for one in found for group in one.taken.groups] == groups
-    assert len({len(one.taken.groups) for one in found}) == 1
+    assert [group for one in found for group in one.current.groups] == groups
+    assert len({len(one.current.groups) for one in found}) == 1
     assert {one.state(4)["taken"] for one in found} == {None}, "its step has been made"
 
 
@@ -278,7 +277,7 @@ def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
     while processes(folder):
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    point = Point("r1.stage.rl.async_rollouts:AsyncRollouts.take", number=signal.SIGTERM)
+    point = Point("r1.stage.rl.async_rollouts:AsyncRollouts.next_batch", number=signal.SIGTERM)
     stopped = server.run(knobs("ahead"), folder, point, resume=True, env=env)
     assert stopped.code == 143, log(folder)
     assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"

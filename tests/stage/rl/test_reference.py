@@ -15,8 +15,8 @@ from slow import STOPS, groups_of, move
 from torch import Tensor
 
 from r1.run import execute
-from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
+from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.reference import Reference
 
 Stages = Callable[..., Grpo]
@@ -27,7 +27,7 @@ KL = ["stage=grpo", "stage.kl_coef=0.1"]
 @pytest.fixture(autouse=True, scope="module")
 def many_stops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        patch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
         yield
 
 
@@ -44,7 +44,7 @@ def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) -> None:
     made = stage(*KL)
-    experience = made.collector.collect(0)
+    experience = made.collect(0)
     assert (experience.ref_logps - experience.old_logps).abs().max() < 1e-5
     move(made.policy)
     made.configure_model()  # Lightning calls it again for each of validate and fit
@@ -71,8 +71,8 @@ def test_a_guard_on_the_kl_needs_a_reference_and_nothing_else(stage: Stages) -> 
         made.policy.zero_grad()
         for batch in batches:
             made.training_step(batch, 0).backward()
-    assert guarded._sums["train/kl"] > 1e-3
-    assert "train/kl" not in plain._sums
+    assert guarded.step_metrics["train/kl"] > 1e-3
+    assert "train/kl" not in plain.step_metrics
     for a, b in zip(guarded.policy.parameters(), plain.policy.parameters(), strict=True):
         assert a.grad.equal(b.grad)
 
@@ -163,7 +163,7 @@ def test_a_reference_with_adapters_follows_them(stage: Stages) -> None:
     with torch.no_grad():
         for p in trained:
             p += 0.1
-    batch, _ = made.collector.experience(groups)
+    batch = made.with_advantages(groups)
     before = made.logps_under(made.reference.model, batch)
     made.reference.sync(made.policy, 1)
     after = made.logps_under(made.reference.model, batch)

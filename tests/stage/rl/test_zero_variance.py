@@ -18,9 +18,9 @@ from torch import Tensor
 from r1.core.seeds import batch_indices, derive_seed
 from r1.run import execute
 from r1.stage.advantage.base import expected_frac_zero_std
-from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
 from r1.stage.loss.base import StepCounts
+from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, Group, split
 
 Stages = Callable[..., Grpo]
@@ -31,7 +31,7 @@ TEMPERATURE = "rollout.temperature=0.8"
 @pytest.fixture(autouse=True, scope="module")
 def many_stops() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stage, "stop_ids", property(lambda self: STOPS))
+        patch.setattr(PolicySampler, "stop_ids", property(lambda self: STOPS))
         yield
 
 
@@ -46,7 +46,7 @@ def same_rewards(groups: list[Group], places: tuple[int, ...]) -> list[Group]:
 
 
 def learned_from(made: Grpo, groups: list[Group]) -> Experience:
-    return made.collector.select_trainable(*made.collector.experience(groups), groups)
+    return made.with_logps(made.select(made.with_advantages(groups), groups))
 
 
 def lengths_of(groups: list[Group]) -> list[int]:
@@ -93,8 +93,8 @@ def test_the_weights_of_the_other_groups_by_hand(stage: Stages, loss: str, optio
 def step(made: Grpo, groups: list[Group]) -> tuple[Tensor, dict[str, float]]:
     experience = learned_from(made, groups)
     move(made.policy)
-    made._sums.clear()
-    return gradient(made, split(experience, 4)), dict(made._sums)
+    made.step_metrics.clear()
+    return gradient(made, split(experience, 4)), dict(made.step_metrics)
 
 
 def test_without_kl_and_entropy_masking_changes_nothing_and_dropping_only_the_scale(stage: Stages) -> None:
@@ -117,7 +117,7 @@ def test_whose_tokens_feel_the_kl_and_the_entropy_bonus(stage: Stages, option: s
     experience = learned_from(made, groups)
     silent = replace(experience, advantages=torch.zeros(len(experience)))
     move(made.policy)
-    made._sums.clear()
+    made.step_metrics.clear()
     found = gradient(made, split(silent, 4))
     made.policy.zero_grad()
     logps, entropy = made.forward_logps(made.policy, silent, entropy_gradient=True)
@@ -125,10 +125,10 @@ def test_whose_tokens_feel_the_kl_and_the_entropy_bonus(stage: Stages, option: s
     loss = (0.3 * kl.sum() - 0.1 * entropy[silent.mask].sum()) / silent.counts.num_tokens
     loss.backward()
     assert_same(found, collected(made.policy))
-    assert made._sums["train/loss"] == pytest.approx(loss.item(), abs=1e-6)
+    assert made.step_metrics["train/loss"] == pytest.approx(loss.item(), abs=1e-6)
     assert len(kl) == sum(lengths_of(groups)[0 if option == "keep" else 4 :])
-    assert made._sums["train/kl"] == pytest.approx(kl.mean().item(), abs=1e-6)  # of those that were worked out
-    assert made._sums["train/entropy"] == pytest.approx(entropy[silent.mask].mean().item(), abs=1e-5)
+    assert made.step_metrics["train/kl"] == pytest.approx(kl.mean().item(), abs=1e-6)  # of those that were worked out
+    assert made.step_metrics["train/entropy"] == pytest.approx(entropy[silent.mask].mean().item(), abs=1e-5)
 
 
 def test_a_kl_in_the_reward_is_no_signal(stage: Stages) -> None:
@@ -145,13 +145,13 @@ def test_a_kl_in_the_reward_is_no_signal(stage: Stages) -> None:
 def attempts_of(made: Grpo) -> list[tuple[int, list[int]]]:
     """Every draw after the first, as (attempt, prompts) in the order made."""
     drawn: list[tuple[int, list[int]]] = []
-    original = made.collector.groups
+    original = made.group_sampler.sample
 
-    def recording(step: int, indices: list[int], attempt: int) -> list[Group]:
+    def recording(step: int, indices: list[int], attempt: int = 0) -> list[Group]:
         drawn.append((attempt, list(indices)))
         return original(step, indices, attempt)
 
-    made.collector.groups = recording
+    made.group_sampler.sample = recording
     return drawn
 
 
@@ -159,12 +159,12 @@ def test_only_prompts_without_signal_are_drawn_again(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)
     before = same_rewards(groups_of(made), (1, 3))
     drawn = attempts_of(made)
-    after = made.collector.resampled(0, before)
+    after = made.group_sampler.resample(0, before)
     wanted = batch_indices(derive_seed(made.seed, "resample", 1), 0, 4, 64)[:2]
     assert drawn == [(1, wanted)]
     assert [after[0], after[2]] == [before[0], before[2]]
     assert [after[p].row for p in (1, 3)] == [made.data.train[i] for i in wanted]
-    assert made._sums["train/resampled"] == 0.5
+    assert made.step_metrics["train/resampled"] == 0.5
     assert len(learned_from(made, after)) == 16
 
 
@@ -174,17 +174,17 @@ def test_the_number_of_tries_is_bounded(stage: Stages, monkeypatch: pytest.Monke
     made = stage("stage=grpo", "stage.zero_variance=resample", f"stage.max_resamples={max_resamples}", TEMPERATURE)
     equal(made, monkeypatch)
     drawn = attempts_of(made)
-    experience = made.collector.collect(0)
+    experience = made.collect(0)
     assert [attempt for attempt, _ in drawn] == list(range(max_resamples + 1))
     assert len({tuple(indices) for _, indices in drawn}) == max_resamples + 1
     assert len(experience) == 0
-    assert made._sums["train/resampled"] == max_resamples
+    assert made.step_metrics["train/resampled"] == max_resamples
 
 
 def equal(made: Grpo, monkeypatch: pytest.MonkeyPatch) -> None:
-    term = made.rewards.terms["low_ids"]
+    term = made.sampler.rewards.terms["low_ids"]
     constant = replace(term, function=lambda completions: [0.5] * len(completions))
-    monkeypatch.setitem(made.rewards.terms, "low_ids", constant)
+    monkeypatch.setitem(made.sampler.rewards.terms, "low_ids", constant)
 
 
 def sparse(completion_ids: list[list[int]]) -> list[float]:
@@ -193,14 +193,13 @@ def sparse(completion_ids: list[list[int]]) -> list[float]:
 
 
 def sparsely(made: Grpo) -> Grpo:
-    made.rewards.terms["low_ids"] = replace(made.rewards.terms["low_ids"], function=sparse)
+    made.sampler.rewards.terms["low_ids"] = replace(made.sampler.rewards.terms["low_ids"], function=sparse)
     return made
 
 
 def test_drawing_again_is_deterministic(stage: Stages) -> None:
     first, again = (
-        sparsely(stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)).collector.collect(0)
-        for _ in range(2)
+        sparsely(stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)).collect(0) for _ in range(2)
     )
     assert first.completion_ids.equal(again.completion_ids)
     assert first.prompt_ids.equal(again.prompt_ids)
@@ -212,14 +211,14 @@ def test_drawing_again_does_not_depend_on_the_number_of_devices(stage: Stages) -
     knobs = ["stage=grpo", "stage.zero_variance=resample", "stage.max_resamples=4", TEMPERATURE]
     alone = sparsely(stage(*knobs))
     drawn = attempts_of(alone)
-    expected = alone.collector.collect(0)
+    expected = alone.collect(0)
     assert 2 < len(drawn) <= 5  # several tries, and not all of them for nothing
     assert 0 < len(expected) < 16
     ranks = [
         sparsely(stage(*knobs, "trainer.devices=2", "stage.micro_batch_size=4", world_size=2, global_rank=r))
         for r in (0, 1)
     ]
-    parts = Ranks(ranks).do(lambda made: made.collector.collect(0))
+    parts = Ranks(ranks).do(lambda made: made.collect(0))
     assert rows_of(parts[0]) + rows_of(parts[1]) == rows_of(expected)
     for part in parts:
         assert replace(part.counts, device_tokens=0, num_devices=1) == replace(expected.counts, device_tokens=0)
@@ -308,12 +307,12 @@ def test_the_share_without_signal_is_that_of_the_first_draw(stage: Stages, monke
         spread = [len(set(ids)) + b for b, ids in enumerate(completion_ids)]
         return [1.0] * 12 + spread[12:] if len(calls) == 1 else [float(s) for s in spread]
 
-    term = made.rewards.terms["low_ids"]
-    monkeypatch.setitem(made.rewards.terms, "low_ids", replace(term, function=first_all_alike))
-    assert len(made.collector.collect(0)) == 16
+    term = made.sampler.rewards.terms["low_ids"]
+    monkeypatch.setitem(made.sampler.rewards.terms, "low_ids", replace(term, function=first_all_alike))
+    assert len(made.collect(0)) == 16
     assert calls == [16, 12]
-    assert made._sums["train/frac_zero_std"] == 0.75
-    assert made._sums["train/resampled"] == 0.75
+    assert made.step_metrics["train/frac_zero_std"] == 0.75
+    assert made.step_metrics["train/resampled"] == 0.75
 
 
 @pytest.mark.parametrize(
@@ -349,8 +348,8 @@ def test_nothing_is_learned_from_what_was_cut_off(stage: Stages, loss: str) -> N
     assert (counts.num_tokens, counts.num_sequences, counts.active_tokens) == (sum(lengths), 16, sum(lengths))
     found, _ = step(made, groups)
     plain = stage("stage=grpo", *knobs)
-    everything, rewards = plain.collector.experience(groups)
-    everything = plain.collector.select_trainable(everything, rewards, groups)
+    everything = plain.with_advantages(groups)
+    everything = plain.with_logps(plain.select(everything, groups))
     move(plain.policy)
     plain.policy.zero_grad()
     logps, _ = plain.forward_logps(plain.policy, everything)

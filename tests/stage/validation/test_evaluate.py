@@ -204,10 +204,10 @@ def test_an_evaluation_equals_its_samples_recounted(
 def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(stage: Callable[..., Any]) -> None:
     made = stage("stage=eval")
     made.validation_step([0, 1], 0)
-    first = made.figures
+    first = made.validator.metrics
     made.trainer.global_step = 50
     made.validation_step([0, 1], 0)
-    assert made.figures == first
+    assert made.validator.metrics == first
     reported = made.trainer.callback_metrics["val/reward/low_ids"].item()
     assert reported == pytest.approx(first["val/reward/low_ids"].value)
 

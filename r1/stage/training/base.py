@@ -1,0 +1,134 @@
+"""What every training stage has: the batch plan, the micro-batches of a step, the optimizer, and the step's metrics."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from r1.core.batch import BatchPlan
+from r1.core.errors import TrainingHalted
+from r1.core.seeds import batch_indices, derive_seed
+from r1.model.forward import Forward
+from r1.model.sequences import Sequences
+from r1.stage.base import Stage, StageParts
+from r1.stage.training.loader import StepLoader, rescale_progress
+from r1.stage.training.optimization import Optimization, adamw, clip_grad_norm, lr_factor
+from r1.stage.training.step_metrics import StepMetrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TrainingStage(Stage):
+    """Trains the policy; a stage adds ``micro_batches`` and ``training_step``.
+
+    Args:
+        optimization: the knobs of ``conf/stage/_base.yaml``.
+        group_size: G, sequences per example.
+        share_prompts: each prompt goes through the model once for all of its completions.
+    """
+
+    trains = True
+    batch_unit: ClassVar[str] = "sequences"  # counted by the batch plan
+
+    def __init__(
+        self, parts: StageParts, optimization: Optimization, group_size: int = 1, share_prompts: bool = False
+    ) -> None:
+        super().__init__(parts)
+        self.optimization, self.group_size = optimization, group_size
+        self.forward_pass = Forward(optimization["packing"], share_prompts)
+        sizes = optimization["examples_per_step"], group_size, optimization["micro_batch_size"]
+        self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit)
+        self.step_metrics = StepMetrics()
+
+    # ---- data ----
+
+    @abstractmethod
+    def micro_batches(self, step: int) -> list[Any]:
+        """All micro-batches of one optimizer step on this rank, each with the normaliser of the whole step."""
+
+    def train_dataloader(self) -> StepLoader:
+        return StepLoader(self, self.trainer.max_steps)
+
+    def step_indices(self, step: int) -> list[int]:
+        """This rank's share of the step's examples, as indices into ``data.train``."""
+        indices = batch_indices(self.seed, step, self.plan.examples_per_step, len(self.data.train))
+        share = len(indices) // self.trainer.world_size
+        return indices[self.trainer.global_rank * share : (self.trainer.global_rank + 1) * share]
+
+    def global_sum(self, count: int) -> int:
+        """Sum of a count over all ranks; every rank must call this."""
+        return sum(self.run.ranks.gather(count))
+
+    def loader_state(self, step: int) -> dict[str, Any]:
+        """State of this rank's data before ``step``, besides the step itself, for a checkpoint."""
+        return {}
+
+    def load_loader_state(self, states: list[dict[str, Any]]) -> None:
+        """Restore from the ``loader_state`` of every rank of the saved run; there may be more or fewer ranks now."""
+
+    # ---- loss ----
+
+    @property
+    def temperature(self) -> float:
+        """Divides the logits in training: the sampling temperature, so that a ratio of equal policies is 1."""
+        return self.engine.temperature
+
+    def forward_logps(
+        self, model: PreTrainedModel, batch: Sequences, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and entropies under ``model`` at ``temperature``."""
+        return self.forward_pass(model, batch, self.temperature, entropy_gradient)
+
+    def backward_scale(self) -> float:
+        """Cancels Lightning's divisions: by the number of accumulated micro-batches, and by the number of ranks.
+
+        Every micro-batch is already normalised by the whole step, so contributions must add up, not average.
+        """
+        return float(self.plan.num_micro_batches * self.trainer.world_size)
+
+    # ---- optimizer ----
+
+    def configure_optimizers(self) -> Any:
+        optimizer = adamw(self.policy, self.optimization)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_factor(self, step: int) -> float:
+        return lr_factor(self.optimization, step, self.trainer.max_steps)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Dropout is the only consumer of the global generator: it is keyed like every other draw.
+        micro_batch = batch_idx % self.plan.num_micro_batches
+        self.run.ranks.heartbeat()
+        key = derive_seed(self.seed, "dropout", self.trainer.global_step, micro_batch, self.trainer.global_rank)
+        torch.manual_seed(key)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        norm = clip_grad_norm(self.trainer.strategy, self.policy, self.optimization["max_grad_norm"])
+        if not norm.isfinite():  # raised before the optimizer step: the weights are those of the last good step
+            raise TrainingHalted("the loss or its gradient is not finite", float(norm))
+        self.step_metrics.add_replicated({"train/grad_norm": norm, "train/lr": optimizer.param_groups[0]["lr"]})
+
+    # ---- after a step ----
+
+    def report_step(self) -> None:
+        """Report the step's metrics; called before a checkpoint, which includes its step's row."""
+        self.report(metrics := self.step_metrics.reduce(self.run.ranks.gather))
+        self.check_step(metrics)
+
+    def check_step(self, metrics: dict[str, float]) -> None:
+        """Guards of a stage, on the metrics of the newest step; raises TrainingHalted."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["validation"] = self.validator.state_dict()
+        checkpoint["num_micro_batches"] = self.plan.num_micro_batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.validator.load_state_dict(checkpoint["validation"])
+        rescale_progress(checkpoint, self.plan.num_micro_batches)
