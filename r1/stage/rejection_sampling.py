@@ -143,7 +143,7 @@ class RejectionSampling(Stage):
 
     def report_kept(self, counts: dict[str, int], figures: dict[str, Estimate]) -> None:
         """One row for the whole run; the figures become the record's, beside those of the validation."""
-        self.validator.metrics |= figures
+        self.validator.metrics = self.validator.metrics | figures  # a new dict: the record holds the start's
         scorer = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
         whole = {f"rejection/{name}": count for name, count in counts.items()} | scorer
         self.report({name: figure.value for name, figure in figures.items()} | {n: float(c) for n, c in whole.items()})

@@ -39,8 +39,8 @@ def test_step_metrics_are_summed_over_ranks_except_times_and_notes() -> None:
     one.add({"train/loss": 0.5})
     other.add({"train/loss": 1.0, "time/rollout": 3.0, "train/kl": 0.125})
     for metrics in (one, other):
-        metrics.note({"train/lr": 0.1})
-    row = one.close(lambda row: [row, {name: value for name, value in other.items() if name != "train/lr"}])
+        metrics.add_replicated({"train/lr": 0.1})
+    row = one.reduce(lambda row: [row, {name: value for name, value in other.items() if name != "train/lr"}])
     assert row == {"train/loss": 1.75, "time/rollout": 3.0, "train/kl": 0.125, "train/lr": 0.1}
     assert one == {}
     assert reduce_over_ranks([{}, {}]) == {}
