@@ -27,7 +27,7 @@ from r1.rollout.base import Rollout
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 from r1.rollout.transformers import Transformers
 from r1.run import execute
-from r1.stage.policy_sampler import PolicySampler
+from r1.stage.grpo import Grpo
 from r1.stage.rl.async_rollouts import AsyncRollouts, RolloutBatch
 
 Config = dict[str, Any]
@@ -108,17 +108,17 @@ def test_a_batch_that_was_there_at_the_stop_is_not_made_again(
     run: Callable[..., Path], small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its weights are gone: they have made place for those of the next one, which is on its way already."""
-    whole, cut, score = run(BOLD, "rollout.async_steps=1"), tmp_path / "run", PolicySampler.score
+    whole, cut, original = run(BOLD, "rollout.async_steps=1"), tmp_path / "run", Grpo.with_advantages
     more = ["trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false", "checkpoint_every=9"]
     cfg = small("stage=grpo", *more, BOLD, "rollout.async_steps=1", f"output_dir={cut}")
 
-    def stopping(self: PolicySampler, *args: Any) -> Any:
+    def stopping(self: Grpo, *args: Any) -> Any:
         if self.trainer.training and self.trainer.global_step == 2:
             raise Interrupted(signal.SIGTERM)
-        return score(self, *args)
+        return original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PolicySampler, "score", stopping)
+        patch.setattr(Grpo, "with_advantages", stopping)
         with pytest.raises(Interrupted):
             execute(cfg, [])
     kept = torch.load(cut / "checkpoints/step_000002/state.ckpt", weights_only=True)
