@@ -16,8 +16,8 @@ from r1.model import loading
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
-from r1.stage.policy_sampler import PolicySampler
-from r1.stage.run_context import RunContext
+from r1.stage.runtime.policy_sampler import PolicySampler
+from r1.stage.runtime.run_context import RunContext
 from r1.stage.training.loader import SingleBatchLoader
 from r1.stage.validation.metrics import Validation
 from r1.stage.validation.sampling import sample_validation

@@ -15,7 +15,7 @@ from torch import Tensor
 from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.run import execute
-from r1.stage.policy_sampler import PolicySampler
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Any]
 KNOBS = [

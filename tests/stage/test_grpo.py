@@ -32,8 +32,8 @@ from transformers import PreTrainedModel
 from r1.model.sequences import Sequences
 from r1.run import execute
 from r1.stage.grpo import Grpo
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, split, total_rewards
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]

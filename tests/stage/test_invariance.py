@@ -13,8 +13,8 @@ from torch import Tensor
 from r1.model import fused_logprobs as head
 from r1.model.forward import Forward
 from r1.stage.grpo import Grpo
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, select, split
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
 KNOBS = [

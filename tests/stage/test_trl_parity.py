@@ -25,8 +25,8 @@ from r1.stage.advantage.center import center
 from r1.stage.advantage.gdpo import gdpo
 from r1.stage.advantage.group import group
 from r1.stage.grpo import Grpo
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, Group, split
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
 TrlOf = Callable[[float], Any]

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from r1.data.base import Row
 from r1.rollout.base import Rollout, Sampler
-from r1.stage.policy_sampler import PolicySampler
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 PromptsAndSeeds = tuple[list[Row], list[list[int]]]
 

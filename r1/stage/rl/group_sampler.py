@@ -12,9 +12,9 @@ from torch import Tensor
 
 from r1.core.seeds import batch_indices, derive_seed
 from r1.stage.advantage.base import group_std, has_signal
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.async_rollouts import AsyncRollouts, PromptsAndSeeds
 from r1.stage.rl.experience import Group, total_rewards
+from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.training.step_metrics import StepMetrics
 from r1.stage.validation.readability import readability_of, train_metrics
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from r1.core.batch import BatchPlan
-from r1.stage.run_context import RunContext
+from r1.stage.runtime.run_context import RunContext
 
 
 class StepSource(Protocol):

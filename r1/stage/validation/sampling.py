@@ -10,7 +10,7 @@ from r1.core.seeds import derive_seed
 from r1.data.base import Row
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
-from r1.stage.policy_sampler import PolicySampler
+from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.validation.metrics import Sample, Validation
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from r1.run import execute
 from r1.stage.grpo import Grpo
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.reference import Reference
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]

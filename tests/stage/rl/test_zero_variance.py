@@ -20,8 +20,8 @@ from r1.run import execute
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.grpo import Grpo
 from r1.stage.loss.base import StepCounts
-from r1.stage.policy_sampler import PolicySampler
 from r1.stage.rl.experience import Experience, Group, split
+from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
 Config = dict[str, Any]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from r1.distributed.collectives import RankGroup
 from r1.rollout.base import no_op
-from r1.stage.recorder import Recorder
+from r1.stage.runtime.recorder import Recorder
 
 
 @dataclass

@@ -10,7 +10,7 @@ from r1.model import loading
 from r1.reward.base import Rewards, Scores
 from r1.reward.initial_policy import InitialPolicy
 from r1.rollout.base import Engine, Rollout
-from r1.stage.run_context import RunContext
+from r1.stage.runtime.run_context import RunContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
