@@ -282,7 +282,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage._target_=r1.stage.base.Stage", ["does not fit `stage`"]),
         (
             "rollout._target_=r1.stage.loss.dapo.Dapo",
-            ["does not fit `rollout`", "methods of Engine: update, generate, ahead, close"],
+            ["does not fit `rollout`", "an object of class Engine"],
         ),
         ("stage.advantage._target_=r1.data.verifier.exact.exact", ["does not fit `stage.advantage`"]),
         ("trainer._target_=r1.logger.csv.Csv", ["does not fit `trainer`"]),
