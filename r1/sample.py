@@ -86,7 +86,7 @@ def question(data: Any, prompt: str, answer: str | None) -> Row:
     """A row for the prompt: the dataset's own if it has one or can make one, else the prompt and the given answer."""
     if answer is not None:
         return {"prompt": prompt, "answer": answer}
-    made = data.ask(prompt) if data.ask else None
+    made = data.row_from_question(prompt) if data.row_from_question else None
     found = (row for row in [*data.val, *data.train] if row["prompt"] == prompt)
     return made or next(found, {"prompt": prompt})
 

@@ -25,7 +25,7 @@ from r1.config.build import Experiment, build
 from r1.config.check.config import check_schema
 from r1.config.overrides import read
 from r1.core.paths import CONF
-from r1.data.arithmetic import arithmetic, row, worked_solution
+from r1.data.arithmetic import arithmetic, sum_row, worked_solution
 from r1.data.base import Data, Row
 from r1.experiment.pipeline.node import PipelinePlan
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
@@ -119,11 +119,11 @@ pytest.register_assert_rewrite("samerun")
 def any_sums(**knobs: Any) -> Data:
     """Sums, and every text is a way to ask for one: random weights never write a sum."""
 
-    def ask(text: str) -> Row:
+    def row_from_question(text: str) -> Row:
         terms = [1 + digit % 9 for digit in sha256(text.encode()).digest()[:4]]
-        return row(terms, worked_solution(terms, random.Random(text), ["en"]))
+        return sum_row(terms, worked_solution(terms, random.Random(text), ["en"]))
 
-    return replace(arithmetic(**knobs), ask=ask)
+    return replace(arithmetic(**knobs), row_from_question=row_from_question)
 
 
 any_sums.__module__ = low_ids.__module__

@@ -293,7 +293,6 @@ def defined_twice(kind: type[ast.ClassDef | ast.FunctionDef], package: bool) -> 
 SAME_CLASS = {"Point", "Compute", "Job", "Node", "Planner", "State"}  # may only shrink
 SAME_FUNCTION = {  # may only shrink
     "r1/core/read",
-    *(f"r1/data/{name}" for name in ("row", "ask", "question", "split_of", "problems", "text")),
     "r1/experiment/pipeline/start",
     "r1/experiment/sweep/problems",
     "r1/stage/validation/summarise",

@@ -12,8 +12,10 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
-from r1.data.arithmetic import Language, draw, perturb, problems, question, row, split_of, tagged, worked_solution
+from r1.data.arithmetic import Language, distinct_sums, draw_sum, perturb, sum_question, sum_row, worked_solution
 from r1.data.base import Data, DataOptions, Row
+from r1.data.completion import format_completion
+from r1.data.split import split_of
 from r1.data.template.r1_zero import R1Zero
 
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -56,15 +58,16 @@ def tiny_corpus(
     shares = {"short": share_short, "bare": share_bare, "untagged": share_untagged, "worked": max(share_worked, 0.0)}
     train: list[Row] = []
     # nine in ten problems are training problems, so twice as many draws are enough
-    for terms in draw(rng, min_terms, max_terms, max_term, tries=2 * num_documents + 1000):
-        if split_of(terms) == "train":
+    for _ in range(2 * num_documents + 1000):
+        terms = draw_sum(rng, min_terms, max_terms, max_term)
+        if split_of(sum_question(terms)) == "train":
             style = rng.choices(list(shares), list(shares.values()))[0]
-            rendered = r1_zero.fill(question(terms)) if rng.random() < share_r1_zero else None
+            rendered = r1_zero.fill(sum_question(terms)) if rng.random() < share_r1_zero else None
             train.append(document(terms, style, rng, slip_rate, wait_rate) | {"rendered": rendered})
         if len(train) == num_documents:
             break
-    val = problems(rng, "val", min_terms, max_terms, max_term, num_val)
-    return Data(train=train, val=[row(terms, worked_solution(terms, rng, ["en"])) for terms in val], **shared)
+    val = distinct_sums(rng, "val", min_terms, max_terms, max_term, num_val)
+    return Data(train=train, val=[sum_row(terms, worked_solution(terms, rng, ["en"])) for terms in val], **shared)
 
 
 def document(terms: list[int], style: str, rng: random.Random, slip_rate: float, wait_rate: float) -> Row:
@@ -78,10 +81,10 @@ def document(terms: list[int], style: str, rng: random.Random, slip_rate: float,
         languages = rng.choices(LANGUAGES, LANGUAGE_SHARES)[0]
         thinking = worked_solution(terms, rng, languages, slip_rate=slip_rate, wait_rate=wait_rate)
         answer = re.findall(r"\d+", thinking)[-1]
-        text = tagged(thinking, answer)
+        text = format_completion(thinking, answer)
     if style == "untagged":
         text = text.replace("<answer>", "").replace("</answer>", "")
-    return {"prompt": question(terms), "answer": answer, "completion": text}
+    return {"prompt": sum_question(terms), "answer": answer, "completion": text}
 
 
 def quick_guess(terms: list[int], rng: random.Random) -> int:

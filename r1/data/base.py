@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, cast
 
 from annotated_types import Gt
 
@@ -72,14 +72,19 @@ class DataOptions(TypedDict):
     weight: Annotated[float, Gt(0)] | None
 
 
+def data_options(options: DataOptions) -> DataOptions:
+    """The knobs of ``Data`` itself, out of all options of a dataset."""
+    return cast(DataOptions, {name: value for name, value in options.items() if name in DataOptions.__annotations__})
+
+
 @dataclass(frozen=True)
 class Data:
     """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them.
 
     Attributes:
-        ask: makes a row of a question typed by hand, where the answer can be worked out.
-        held_out: says which questions must never be learned, in ``val`` or not, where a question itself tells which
-            side it is on.
+        row_from_question: the row of a question typed by hand, for datasets that can work out its answer.
+        is_held_out: whether a question must never be learned, in ``val`` or not; for datasets whose split is a property
+            of the question.
         terms: the reward terms that apply to rows that do not name their own; None: all.
         weight: share of the rows of a mixture that this dataset is a part of.
         parts: the datasets that a mixture is made of, by the name that its rows carry as ``part``. The mixture's own
@@ -90,8 +95,8 @@ class Data:
     val: list[Row]
     template: Template
     verifier: Verifier
-    ask: Callable[[str], Row | None] | None = None
-    held_out: Callable[[str], bool] | None = None
+    row_from_question: Callable[[str], Row | None] | None = None
+    is_held_out: Callable[[str], bool] | None = None
     terms: list[str] | None = None
     weight: float | None = None
     parts: dict[str, Data] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Reading a completion: its thinking, its one answer, and whether its form is what R1 asks for.
+"""Reading and writing a completion: its thinking, its one answer, and whether its form is the one that R1 asks for.
 
 The parser never guesses. A completion has an answer only if it states exactly one: one ``<answer>`` block
 outside the thinking, or, where there is no answer tag at all, the last ``\\boxed{}`` after the thinking, if
@@ -19,7 +19,7 @@ STRICT = re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.D
 
 @dataclass(frozen=True)
 class Parsed:
-    """What one completion says.
+    """The parts of one completion.
 
     Attributes:
         thinking: the text between the think tags (up to the end if the block never closes), or None.
@@ -32,6 +32,11 @@ class Parsed:
     answer: str | None
     strict: bool
     tags: int
+
+
+def format_completion(thinking: str, answer: str) -> str:
+    """A completion in the strict form, from which ``parse`` reads both again."""
+    return f"<think>{thinking}</think>\n<answer>{answer}</answer>"
 
 
 def parse(completion: str) -> Parsed:

@@ -1,14 +1,12 @@
-"""The countdown game: make a target from given numbers with + - * / (TinyZero's task, here exact and seeded).
+"""The countdown game: make a target from some numbers with + - * / (TinyZero's task, here exact and seeded).
 
-A problem is made by playing it: two of the numbers are joined, then the result with a third, until one is
-left, which becomes the target. So a solution is known. Train and held-out problems never overlap: the split
-is a property of the problem (a hash of its sorted numbers and its target), not of the order in which they
-are drawn.
+A problem is drawn by playing the game: two of the numbers are joined, then the result with a third, until one is left,
+which becomes the target. So a solution is known. The split goes by the sorted numbers and the target: the same problem
+with its numbers in another order is on the same side.
 """
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ from typing import Annotated, Unpack
 
 from annotated_types import Ge
 
-from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import tagged
-from r1.data.base import Data, DataOptions, Row
+from r1.core.errors import UserError
+from r1.data.base import Data, Row
+from r1.data.completion import format_completion
+from r1.data.generated import GeneratedOptions, distinct_problems, generated_data
 
 TRIES = 1000  # per wanted problem
 OPERATIONS: dict[str, Callable[[int, int], int]] = {
@@ -40,18 +39,16 @@ class Problem:
 
     @property
     def key(self) -> str:
+        """Equal for the same numbers in any order."""
         return f"{sorted(self.numbers)}={self.target}"
 
 
 def countdown(
     *,
-    num_train: Annotated[int, Ge(1)],
-    num_val: Annotated[int, Ge(1)],
     min_numbers: Annotated[int, Ge(2)],
     max_numbers: Annotated[int, Ge(2)],
     max_number: Annotated[int, Ge(1)],
-    seed: Annotated[int, Ge(0)],
-    **shared: Unpack[DataOptions],
+    **options: Unpack[GeneratedOptions],
 ) -> Data:
     """``min_numbers`` to ``max_numbers`` numbers per problem; none, target included, is above ``max_number``.
 
@@ -66,54 +63,40 @@ def countdown(
             expected=f"whole number >= {min_numbers}",
         )
 
-    def rows(split: str, count: int) -> list[Row]:
-        rng = random.Random(f"countdown/{split}/{seed}")
-        drawn = problems(rng, split, count, (min_numbers, max_numbers), max_number)
-        return [row(problem) for problem in drawn]
+    def rows(rng: random.Random, split: str, count: int) -> list[Row]:
+        problems = distinct_problems(
+            lambda: play(rng, draw_numbers(rng, min_numbers, max_numbers, max_number), max_number),
+            lambda problem: problem.key,
+            split,
+            count,
+            tries=count * TRIES,
+            hint="lower it, or raise max_numbers or max_number",
+        )
+        return [countdown_row(problem) for problem in problems]
 
-    return Data(train=rows("train", num_train), val=rows("val", num_val), **shared)
+    return generated_data("countdown", rows, options)
 
 
-def row(problem: Problem) -> Row:
+def countdown_row(problem: Problem) -> Row:
     return {
-        "prompt": question(problem.numbers, problem.target),
+        "prompt": countdown_question(problem.numbers, problem.target),
         "answer": problem.expression,
-        "completion": tagged(" " + ", ".join(problem.steps) + ".", problem.expression),
+        "completion": format_completion(" " + ", ".join(problem.steps) + ".", problem.expression),
         "numbers": list(problem.numbers),
         "target": problem.target,
     }
 
 
-def question(numbers: tuple[int, ...], target: int) -> str:
+def countdown_question(numbers: tuple[int, ...], target: int) -> str:
     return (
         f"Using the numbers {list(numbers)}, write an expression that equals {target}. "
         "You may use + - * / and parentheses, and must use each number exactly once."
     )
 
 
-def split_of(problem: Problem) -> str:
-    """Which split a problem belongs to: one in ten is held out."""
-    digest = hashlib.sha256(problem.key.encode()).digest()
-    return "val" if digest[0] % 10 == 0 else "train"
-
-
-def problems(rng: random.Random, split: str, count: int, lengths: tuple[int, int], max_number: int) -> list[Problem]:
-    """``count`` different problems of one split, the number of numbers uniform."""
-    seen: dict[str, Problem] = {}
-    for _ in range(count * TRIES):
-        numbers = tuple(rng.randint(1, max_number) for _ in range(rng.randint(*lengths)))
-        problem = play(rng, numbers, max_number)
-        if split_of(problem) == split:
-            seen.setdefault(problem.key, problem)
-        if len(seen) == count:
-            return list(seen.values())
-    raise UserError(
-        f"there are not that many different problems: found {len(seen)}",
-        key=f".num_{split}",
-        value=count,
-        hint="lower it, or raise max_numbers or max_number",
-        code=DATA,
-    )
+def draw_numbers(rng: random.Random, min_numbers: int, max_numbers: int, max_number: int) -> tuple[int, ...]:
+    """The count of numbers is uniform, and so is each number."""
+    return tuple(rng.randint(1, max_number) for _ in range(rng.randint(min_numbers, max_numbers)))
 
 
 def play(rng: random.Random, numbers: tuple[int, ...], max_number: int) -> Problem:

@@ -3,46 +3,30 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Unpack
-
-from annotated_types import Ge
+from functools import partial
+from typing import Unpack
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import tagged
-from r1.data.base import Data, DataOptions, Row
-from r1.data.hub import splits, text
+from r1.data.base import Data, Row
+from r1.data.completion import format_completion
+from r1.data.hub import HubOptions, hub_data, text_value
 
 CALCULATOR = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: a tool's notes, not part of the text
 
 
-def gsm8k(
-    *,
-    path: str,
-    name: str | None,
-    train_split: str,
-    val_split: str | None,
-    num_val: Annotated[int, Ge(1)] | None,
-    limit_train: Annotated[int, Ge(1)] | None,
-    prompt_column: str,
-    answer_column: str,
-    **shared: Unpack[DataOptions],
-) -> Data:
+def gsm8k(*, answer_column: str, **options: Unpack[HubOptions]) -> Data:
     """Rows of GSM8K, or of any dataset written like it; further columns are kept.
 
     Raises:
         UserError: the dataset cannot be read, or an answer has no ``####``.
     """
-    columns = {"prompt_column": prompt_column, "answer_column": answer_column}
-    train, val = splits(path, name, train_split, val_split, num_val, limit_train, columns)
-    return Data(
-        train=[row(source, prompt_column, answer_column) for source in train],
-        val=[row(source, prompt_column, answer_column) for source in val],
-        **shared,
-    )
+    prompt_column = options["prompt_column"]
+    return hub_data(options, {"answer_column": answer_column}, partial(gsm8k_row, prompt_column, answer_column))
 
 
-def row(source: dict[str, Any], prompt_column: str, answer_column: str) -> Row:
-    solution, mark, answer = text(source, answer_column, "answer_column").rpartition("####")
+def gsm8k_row(prompt_column: str, answer_column: str, source: Row) -> Row:
+    """The solution without the calculator's notes as thinking, and the number behind ``####`` as the answer."""
+    solution, mark, answer = text_value(source, answer_column, "answer_column").rpartition("####")
     if not mark:
         raise UserError(
             "a solution does not end in `#### answer`",
@@ -53,5 +37,5 @@ def row(source: dict[str, Any], prompt_column: str, answer_column: str) -> Row:
         )
     answer = answer.strip().replace(",", "")
     thinking = CALCULATOR.sub("", solution).strip()
-    completion = tagged(f"\n{thinking}\n", answer)
+    completion = format_completion(f"\n{thinking}\n", answer)
     return {**source, "prompt": source[prompt_column], "answer": answer, "completion": completion}

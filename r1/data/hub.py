@@ -8,13 +8,15 @@ ever run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError, suggest
-from r1.data.base import Row
+from r1.data.base import Data, DataOptions, Row, data_options
 from r1.data.split import exclude_overlap, hold_out, need_num_val, subsample
 
 if TYPE_CHECKING:
@@ -25,47 +27,79 @@ FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "cs
 HOLD_OUT = "val_split: null with num_val: 256 holds rows of the training split out"
 
 
-def splits(
-    path: str,
-    name: str | None,
-    train_split: str,
-    val_split: str | None,
-    num_val: int | None,
-    limit_train: int | None,
-    columns: Mapping[str, str],
-) -> tuple[Dataset, Dataset]:
-    """The source rows to train on and those held out.
+class HubOptions(DataOptions):
+    """The knobs that every dataset has that is read with the datasets library.
 
-    Args:
+    Attributes:
         path: a Hub name, folder or file.
         name: which configuration of it, or None.
         val_split: the held-out split; None takes ``num_val`` rows of ``train_split``, by the question's hash.
         num_val: how many held-out rows; None takes the whole of ``val_split``.
         limit_train: at most so many training rows, chosen by the same hash; None takes all.
-        columns: knob -> column that must be there, the question's first.
+    """
+
+    path: str
+    name: str | None
+    train_split: str
+    val_split: str | None
+    num_val: Annotated[int, Ge(1)] | None
+    limit_train: Annotated[int, Ge(1)] | None
+    prompt_column: str
+
+
+def hub_data(
+    options: HubOptions,
+    columns: Mapping[str, str],
+    make_row: Callable[[Row], Row | str],
+    read_only: Iterable[str] | None = None,
+) -> Data:
+    """The rows that ``make_row`` makes of a dataset's source rows.
+
+    Args:
+        columns: knob -> column that must be there, besides the question's.
+        make_row: one row, or the reason why it is left out.
+        read_only: the columns to read, as far as the dataset has them; None: all.
+
+    Raises:
+        UserError: the dataset cannot be read, lacks a column, or no row is left.
+    """
+
+    def rows(dataset: Dataset) -> list[Row]:
+        if read_only is not None:
+            dataset = dataset.select_columns(sorted({*read_only} & {*dataset.column_names}))
+        return drop_invalid_rows(map(make_row, dataset), options["path"])
+
+    train, val = splits(options, {"prompt_column": options["prompt_column"], **columns})
+    return Data(train=rows(train), val=rows(val), **data_options(options))
+
+
+def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[Dataset, Dataset]:
+    """The source rows to train on and those held out. ``columns``: knob -> column that must be there.
 
     Raises:
         UserError: not reachable, no such dataset, configuration, split or column.
     """
+    path, name = options["path"], options["name"]
+    train_split, val_split = options["train_split"], options["val_split"]
     if train_split == val_split:
         message = "the held-out rows would be the training rows"
         raise UserError(message, key=".val_split", value=val_split, hint=HOLD_OUT)
-    question = next(iter(columns.values()))
-    train = table(path, name, train_split, ".train_split", columns)
+    question = options["prompt_column"]
+    train = load_columns(path, name, train_split, ".train_split", columns)
     if val_split is None:
-        learned, held = hold_out(texts(train, question), need_num_val(num_val, "val_split"))
+        learned, held = hold_out(column_texts(train, question), need_num_val(options["num_val"], "val_split"))
         train, val = train.select(learned), train.select(held)
     else:
-        val = table(path, name, val_split, ".val_split", columns)
-        train = train.select(exclude_overlap(texts(train, question), texts(val, question), ".val_split"))
-        val = val.select(subsample(texts(val, question), num_val))
-    return train.select(subsample(texts(train, question), limit_train)), val
+        val = load_columns(path, name, val_split, ".val_split", columns)
+        train = train.select(exclude_overlap(column_texts(train, question), column_texts(val, question), ".val_split"))
+        val = val.select(subsample(column_texts(val, question), options["num_val"]))
+    return train.select(subsample(column_texts(train, question), options["limit_train"])), val
 
 
-def table(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
+def load_columns(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
     """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
     with translate_errors(path, name, split, key):
-        found = load(path, name, split, key)
+        found = load_split(path, name, split, key)
     for knob, column in columns.items():
         if column not in found.column_names:
             raise UserError(
@@ -79,12 +113,12 @@ def table(path: str, name: str | None, split: str, key: str, columns: Mapping[st
     return found
 
 
-def texts(dataset: Dataset, column: str) -> list[str]:
+def column_texts(dataset: Dataset, column: str) -> list[str]:
     """The whole column, all of it text."""
-    return [text({column: value}, column, "prompt_column") for value in dataset[column]]
+    return [text_value({column: value}, column, "prompt_column") for value in dataset[column]]
 
 
-def text(source: Row, column: str, knob: str) -> str:
+def text_value(source: Row, column: str, knob: str) -> str:
     """One value of a source row. Raises: UserError: it is no text."""
     value = source[column]
     if isinstance(value, str):
@@ -115,7 +149,7 @@ def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
     return found
 
 
-def load(path: str, name: str | None, split: str, key: str) -> Dataset:
+def load_split(path: str, name: str | None, split: str, key: str) -> Dataset:
     """One split, with the library's own errors."""
     from datasets import load_dataset
 
@@ -123,9 +157,9 @@ def load(path: str, name: str | None, split: str, key: str) -> Dataset:
     if local.is_file():
         return load_dataset(file_format(local), data_files={"train": str(local)}, split=split)
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
-        return saved(local, split, key)
+        return load_saved_split(local, split, key)
     if local.is_dir():
-        return load_dataset(str(local), **configuration(local, name), split=split)
+        return load_dataset(str(local), **configuration_args(local, name), split=split)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         looked = f"looked in {local.absolute()}"
         raise UserError("no such file or folder", key=".path", value=path, hint=looked, code=DATA)
@@ -139,7 +173,7 @@ def file_format(file: Path) -> str:
     return FORMATS[file.suffix]
 
 
-def saved(folder: Path, split: str, key: str) -> Dataset:
+def load_saved_split(folder: Path, split: str, key: str) -> Dataset:
     """A split of what ``save_to_disk`` wrote; a single dataset that lost its split's name counts as train."""
     from datasets import Dataset, load_from_disk
 
@@ -150,7 +184,7 @@ def saved(folder: Path, split: str, key: str) -> Dataset:
     return parts[split]
 
 
-def configuration(folder: Path, name: str | None) -> dict[str, str]:
+def configuration_args(folder: Path, name: str | None) -> dict[str, str]:
     """How to ask a folder for configuration ``name``: copies often lack the card that lists the names."""
     from datasets import get_dataset_config_names
 

@@ -48,9 +48,9 @@ def jsonl(
     """
     optional = {"answer": answer_column, "completion": completion_column}
     columns = {"prompt": prompt_column} | {name: column for name, column in optional.items() if column is not None}
-    train = read(path, columns, on_bad_row, ".path")
+    train = read_rows(path, columns, on_bad_row, ".path")
     if val_path is not None:
-        val = read(val_path, columns, on_bad_row, ".val_path")
+        val = read_rows(val_path, columns, on_bad_row, ".val_path")
         learned = exclude_overlap(prompts(train), prompts(val), ".val_path")
         held = [val[i] for i in subsample(prompts(val), num_val)]
     else:
@@ -86,7 +86,7 @@ def prompts(rows: list[Row]) -> list[str]:
     return [row["prompt"] for row in rows]
 
 
-def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str) -> list[Row]:
+def read_rows(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str) -> list[Row]:
     """All rows of a file. ``key`` is the config key of the path, for messages."""
     file = Path(path).expanduser()
     if not file.is_file():
@@ -94,9 +94,9 @@ def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key:
         raise UserError(f"data file not found: {path}", key=key, value=path, hint=looked, code=DATA)
     rows: list[Row] = []
     bad: list[UserError] = []
-    for number, source in sources(file, key):
+    for number, source in source_rows(file, key):
         try:
-            rows.append(mapped(source, columns, f"{path}:{number}", key))
+            rows.append(map_columns(source, columns, f"{path}:{number}", key))
         except UserError as error:
             if on_bad_row == "error":
                 raise
@@ -112,7 +112,7 @@ def read(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key:
     return rows
 
 
-def sources(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
+def source_rows(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
     """(line number, line) of a .jsonl file, blank lines left out, or (row number, row) of a .parquet file."""
     if file.suffix == ".jsonl":
         with file.open("rb") as lines:
@@ -121,13 +121,13 @@ def sources(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
                 if line.strip():
                     yield number, line
     elif file.suffix == ".parquet":
-        yield from enumerate(parquet(file, key), 1)
+        yield from enumerate(read_parquet(file, key), 1)
     else:
         message = "a file of this type cannot be read"
         raise UserError(message, key=key, value=str(file), expected=".jsonl, .parquet", code=DATA)
 
 
-def parquet(file: Path, key: str) -> list[Row]:
+def read_parquet(file: Path, key: str) -> list[Row]:
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
@@ -138,15 +138,15 @@ def parquet(file: Path, key: str) -> list[Row]:
     return rows
 
 
-def mapped(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
+def map_columns(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
     """One row with r1's columns added. ``place`` is ``PATH:LINE``."""
-    row = source if isinstance(source, dict) else decoded(source, place, key)
+    row = source if isinstance(source, dict) else decode_row(source, place, key)
     open_ended = row.get("terms") is not None and row.get(columns.get("answer", "")) is None
     wanted = {name: column for name, column in columns.items() if not (open_ended and name == "answer")}
-    return row | {name: text(row, name, column, place) for name, column in wanted.items()}
+    return row | {name: column_text(row, name, column, place) for name, column in wanted.items()}
 
 
-def decoded(line: bytes, place: str, key: str) -> Row:
+def decode_row(line: bytes, place: str, key: str) -> Row:
     def bad(what: str) -> UserError:
         hint = "mend it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
         return UserError(f"{place}: {what}", key=key, hint=hint, code=DATA)
@@ -164,7 +164,7 @@ def decoded(line: bytes, place: str, key: str) -> Row:
     return row
 
 
-def text(row: Row, name: str, column: str, place: str) -> str:
+def column_text(row: Row, name: str, column: str, place: str) -> str:
     """One value as text; an answer may also be a number."""
     if column not in row:
         raise UserError(

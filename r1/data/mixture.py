@@ -21,14 +21,14 @@ def mixture(*, parts: dict[str, Data]) -> Data:
     _check(parts)
     named = {name: [row | {"part": name} for row in part.train] for name, part in parts.items()}
     held = {name: [row | {"part": name} for row in part.val] for name, part in parts.items()}
-    counts = shares({name: len(rows) for name, rows in named.items()}, {n: p.weight for n, p in parts.items()})
+    counts = rows_per_part({name: len(rows) for name, rows in named.items()}, {n: p.weight for n, p in parts.items()})
     first = next(iter(parts.values()))
     return Data(
-        train=interleaved([rows[: counts[name]] for name, rows in named.items()]),
-        val=interleaved(list(held.values())),
+        train=interleave([rows[: counts[name]] for name, rows in named.items()]),
+        val=interleave(list(held.values())),
         template=first.template,
         verifier=MixtureVerifier(parts),
-        ask=lambda prompt: ask(parts, prompt),
+        row_from_question=lambda prompt: row_from_any_part(parts, prompt),
         parts=parts,
     )
 
@@ -46,7 +46,7 @@ def _check(parts: dict[str, Data]) -> None:
         raise UserError(message, key=f".parts.{lacking[0]}.weight", value=as_yaml_null(None), hint=hint)
 
 
-def shares(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str, int]:
+def rows_per_part(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str, int]:
     """How many rows of each part an epoch holds: in proportion to the weights, as many as there are, at least one."""
     lengths = [size / weight for size, weight in zip(sizes.values(), weights.values(), strict=True) if weight]
     if not lengths:
@@ -54,16 +54,18 @@ def shares(sizes: dict[str, int], weights: dict[str, float | None]) -> dict[str,
     return {name: max(1, round(min(lengths) * (weights[name] or 0.0))) for name in sizes}
 
 
-def interleaved(parts: Sequence[Sequence[Row]]) -> list[Row]:
+def interleave(parts: Sequence[Sequence[Row]]) -> list[Row]:
     """All rows, each part's in order and spread evenly, so that every stretch holds about the same mixture."""
     places = [((j + 0.5) / len(rows), i, j) for i, rows in enumerate(parts) for j in range(len(rows))]
     return [parts[i][j] for _, i, j in sorted(places)]
 
 
-def ask(parts: dict[str, Data], prompt: str) -> Row | None:
-    """The row of a question typed by hand, from the first part that knows what to make of it."""
-    made = ((name, part.ask(prompt)) for name, part in parts.items() if part.ask)
-    return next((row | {"part": name} for name, row in made if row), None)
+def row_from_any_part(parts: dict[str, Data], prompt: str) -> Row | None:
+    """The row of a question typed by hand, from the first part that can work out its answer."""
+    for name, part in parts.items():
+        if part.row_from_question and (row := part.row_from_question(prompt)):
+            return row | {"part": name}
+    return None
 
 
 class MixtureVerifier(Verifier):

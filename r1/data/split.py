@@ -15,7 +15,18 @@ log = logging.getLogger(__name__)
 
 
 def digest(prompt: str) -> bytes:
+    """The hash that every split goes by."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).digest()
+
+
+def is_held_out(problem: str) -> bool:
+    """Whether a generated problem is held out: one in ten is, by the hash of its text."""
+    return digest(problem)[0] % 10 == 0
+
+
+def split_of(problem: str) -> str:
+    """``val`` or ``train``: the split that a generated problem belongs to."""
+    return "val" if is_held_out(problem) else "train"
 
 
 def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]]:

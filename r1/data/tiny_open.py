@@ -8,25 +8,26 @@ that a reward model learns from and measures what became of it (``reward/terms/t
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
+from functools import partial
 from itertools import accumulate
 from typing import Annotated, Unpack
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
-from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import Language, perturb, tagged, worked_solution
-from r1.data.base import Data, DataOptions, Row
-from r1.data.completion import parse
+from r1.data.arithmetic import Language, perturb, worked_solution
+from r1.data.base import Data, Row
+from r1.data.completion import format_completion, parse
+from r1.data.generated import GeneratedOptions, distinct_problems, generated_data
+from r1.data.split import is_held_out
 from r1.data.text import language_share
 
 QUESTION = re.compile(r"((?:\d{1,2}\+)+)\?=\?")
 STEP = re.compile(r"(?:plus|加) (\d{1,3}) (?:is|得) (\d{1,3})")
 LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
 MAX_TERM = 9  # largest number
-MIN_GIVEN, MAX_GIVEN = 2, 4  # numbers that a question begins with
+MIN_NUMBERS, MAX_NUMBERS = 2, 4  # numbers that a question begins with
 MAX_ADDED = 3  # that people add
 ENOUGH = 3  # numbers added: more do not please more
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -34,72 +35,67 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 
 def tiny_open(
     *,
-    num_train: Annotated[int, Ge(1)],
-    num_val: Annotated[int, Ge(1)],
     share_short: Share,
     share_wrong: Share,
-    seed: Annotated[int, Ge(0)],
-    **shared: Unpack[DataOptions],
+    **options: Unpack[GeneratedOptions],
 ) -> Data:
     """Questions with a person's ``completion``, and with a pair of two others' answers, ``chosen`` and ``rejected``.
+
+    Training questions may repeat, with other answers; held-out questions are all different.
 
     Raises:
         UserError: there are not that many different questions to hold out.
     """
 
-    def rows(split: str, count: int) -> list[Row]:
-        rng = random.Random(f"tiny_open/{split}/{seed}")
-        asked = [drawn(rng, split) for _ in range(count)] if split == "train" else different(rng, split, count)
-        return [row(given, rng, share_short, share_wrong) for given in asked]
+    def rows(rng: random.Random, split: str, count: int) -> list[Row]:
+        if split == "train":
+            questions = [draw_training_numbers(rng) for _ in range(count)]
+        else:
+            draw = partial(draw_open_numbers, rng)
+            questions = distinct_problems(draw, open_question, split, count, tries=1000 * count, hint="lower it")
+        return [open_row(numbers, rng, share_short, share_wrong) for numbers in questions]
 
-    return Data(train=rows("train", num_train), val=rows("val", num_val), ask=ask, **shared)
-
-
-def drawn(rng: random.Random, split: str) -> list[int]:
-    """The numbers that a question begins with; one question in ten is held out, by its hash."""
-    while True:
-        given = [rng.randint(1, MAX_TERM) for _ in range(rng.randint(MIN_GIVEN, MAX_GIVEN))]
-        if (hashlib.sha256(question(given).encode()).digest()[0] % 10 == 0) == (split == "val"):
-            return given
+    return generated_data("tiny_open", rows, options, row_from_question=row_from_open_question)
 
 
-def different(rng: random.Random, split: str, count: int) -> list[list[int]]:
-    found: dict[str, list[int]] = {}
-    for _ in range(100 * count):
-        given = drawn(rng, split)
-        found.setdefault(question(given), given)
-        if len(found) == count:
-            return list(found.values())
-    message = f"there are not that many different questions to hold out: {len(found)} were found"
-    raise UserError(message, key=".num_val", value=count, hint="lower it", code=DATA)
+def draw_open_numbers(rng: random.Random) -> list[int]:
+    """The numbers that a question begins with."""
+    return [rng.randint(1, MAX_TERM) for _ in range(rng.randint(MIN_NUMBERS, MAX_NUMBERS))]
 
 
-def question(given: list[int]) -> str:
-    return f"{'+'.join(map(str, given))}+?=?"
+def draw_training_numbers(rng: random.Random) -> list[int]:
+    """The numbers of a question that is not held out."""
+    while is_held_out(open_question(numbers := draw_open_numbers(rng))):
+        pass
+    return numbers
 
 
-def ask(prompt: str) -> Row | None:
+def open_question(numbers: list[int]) -> str:
+    return f"{'+'.join(map(str, numbers))}+?=?"
+
+
+def row_from_open_question(prompt: str) -> Row | None:
     """The row of a question typed by hand, or None if it is no question of this kind."""
     return {"prompt": prompt} if QUESTION.fullmatch(prompt) else None
 
 
-def row(given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> Row:
+def open_row(numbers: list[int], rng: random.Random, share_short: float, share_wrong: float) -> Row:
     """A question, one person's answer, and two others' of which people prefer one."""
-    prompt = question(given)
-    completion, one, other = (answered(given, rng, share_short, share_wrong) for _ in range(3))
+    prompt = open_question(numbers)
+    completion, one, other = (sample_answer(numbers, rng, share_short, share_wrong) for _ in range(3))
     while quality(prompt, one) == quality(prompt, other):
-        one, other = (answered(given, rng, share_short, share_wrong) for _ in range(2))
+        one, other = (sample_answer(numbers, rng, share_short, share_wrong) for _ in range(2))
     rejected, chosen = sorted((one, other), key=lambda text: quality(prompt, text) or 0.0)
     return {"prompt": prompt, "completion": completion, "chosen": chosen, "rejected": rejected}
 
 
-def answered(given: list[int], rng: random.Random, share_short: float, share_wrong: float) -> str:
-    """One person's answer, in a style of theirs."""
-    terms = given + [rng.randint(1, MAX_TERM) for _ in range(rng.randint(1, MAX_ADDED))]
+def sample_answer(numbers: list[int], rng: random.Random, share_short: float, share_wrong: float) -> str:
+    """One person's answer: with or without working, right or wrong, in one language or in two."""
+    terms = numbers + [rng.randint(1, MAX_TERM) for _ in range(rng.randint(1, MAX_ADDED))]
     answer = str(perturb(sum(terms), rng) if rng.random() < share_wrong else sum(terms))
     if rng.random() < share_short:
         return f"<answer>{answer}</answer>"
-    return tagged(worked_solution(terms, rng, rng.choice(LANGUAGES)), answer)
+    return format_completion(worked_solution(terms, rng, rng.choice(LANGUAGES)), answer)
 
 
 def quality(prompt: str, completion: str) -> float | None:
@@ -109,27 +105,27 @@ def quality(prompt: str, completion: str) -> float | None:
     such a sum can have. One with its working earns 1/4, and up to 1/4 each for being right at every step, for keeping
     to one language and for adding several numbers (three are enough).
     """
-    asked = QUESTION.fullmatch(prompt)
-    if asked is None:
+    question = QUESTION.fullmatch(prompt)
+    if question is None:
         return None
-    given = [int(number) for number in re.findall(r"\d+", asked[1])]
+    numbers = [int(number) for number in re.findall(r"\d+", question[1])]
     parsed = parse(completion)
     answer = int(parsed.answer or 0) if re.fullmatch(r"\d{1,3}", parsed.answer or "") else 0
     if parsed.thinking is None:
-        return 0.25 if answer > sum(given) else 0.0
-    terms, totals = working(parsed.thinking)
-    added = len(terms) - len(given)
-    if not parsed.strict or answer == 0 or terms[: len(given)] != given or added == 0:
+        return 0.25 if answer > sum(numbers) else 0.0
+    terms, totals = parse_working(parsed.thinking)
+    num_added = len(terms) - len(numbers)
+    if not parsed.strict or answer == 0 or terms[: len(numbers)] != numbers or num_added == 0:
         return 0.0
     right = [*accumulate(terms)] == totals and totals[-1] == answer
     one_language = max(language_share(parsed.thinking, "en"), language_share(parsed.thinking, "zh"))
-    return (1 + right + one_language + min(added, ENOUGH) / ENOUGH) / 4
+    return (1 + right + one_language + min(num_added, ENOUGH) / ENOUGH) / 4
 
 
-def working(thinking: str) -> tuple[list[int], list[int]]:
-    """The numbers that a working adds up, and its running totals; nothing if it says anything else with numbers."""
-    said, steps = re.findall(r"\d+", thinking), STEP.findall(thinking)
-    if len(said) != 1 + 2 * len(steps):
+def parse_working(thinking: str) -> tuple[list[int], list[int]]:
+    """The numbers that a working adds up, and its running totals; empty if it holds any other number."""
+    numbers, steps = re.findall(r"\d+", thinking), STEP.findall(thinking)
+    if len(numbers) != 1 + 2 * len(steps):
         return [], []
-    first = int(said[0])
+    first = int(numbers[0])
     return [first, *(int(term) for term, _ in steps)], [first, *(int(total) for _, total in steps)]

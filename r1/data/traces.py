@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Data, DataOptions
-from r1.data.jsonl import prompts, read
+from r1.data.jsonl import prompts, read_rows
 from r1.data.split import hold_out
 
 COLUMNS = {name: name for name in ("prompt", "completion")}
@@ -26,14 +26,14 @@ def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[DataOp
     Raises:
         UserError: no such file, a bad row, or a file that is not what its card (.json beside it) says.
     """
-    file = find(path)
-    rows = read(str(file), COLUMNS, "error", ".path")
+    file = find_traces(path)
+    rows = read_rows(str(file), COLUMNS, "error", ".path")
     check_card(file, len(rows))
     learned, held = hold_out(prompts(rows), num_val)
     return Data(train=[rows[i] for i in learned], val=[rows[i] for i in held], **shared)
 
 
-def find(path: str) -> Path:
+def find_traces(path: str) -> Path:
     given = Path(path).expanduser()
     places = [given / "traces" / "traces.jsonl", given / "traces.jsonl", given]
     for place in places:

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from annotated_types import Interval
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import Language, tagged, worked_solution
+from r1.data.arithmetic import Language, worked_solution
 from r1.data.base import Row
-from r1.data.completion import parse
+from r1.data.completion import format_completion, parse
 from r1.teacher.base import Answer, Question, Reply
 
 BATCH_SIZE = 64  # questions between two calls of poll
@@ -69,10 +69,10 @@ def add_up(terms: list[int], wrong: bool, rng: random.Random, language: Language
         thinking = worked_solution(terms, rng, [language], slip_rate=1 / len(terms) if wrong else 0.0)
         answer = re.findall(r"\d+", thinking)[-1]
         if (int(answer) != sum(terms)) == wrong:
-            return tagged(thinking, answer)
+            return format_completion(thinking, answer)
 
 
 def corrupt_answer(completion: str) -> str:
     """The same steps with an answer that is off by one; works for any arithmetic expression."""
     parsed = parse(completion)
-    return tagged(parsed.thinking or "", f"({parsed.answer})+1")
+    return format_completion(parsed.thinking or "", f"({parsed.answer})+1")

@@ -3,8 +3,9 @@ import random
 import pytest
 
 from r1.core.errors import UserError
-from r1.data.arithmetic import arithmetic, perturb, question, row, split_of, worked_solution
+from r1.data.arithmetic import arithmetic, perturb, sum_question, sum_row, worked_solution
 from r1.data.completion import parse
+from r1.data.split import split_of
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 
@@ -17,7 +18,7 @@ def build(num_train=300, num_val=40, **knobs):
 
 
 def test_a_row():
-    found = row([3, 5, 8], " 3 plus 5 is 8, plus 8 is 16.")
+    found = sum_row([3, 5, 8], " 3 plus 5 is 8, plus 8 is 16.")
     assert found == {
         "prompt": "3+5+8=?",
         "answer": "16",
@@ -47,7 +48,7 @@ def test_no_problem_is_on_both_sides_or_twice():
     data = build()
     train, val = ([found["prompt"] for found in rows] for rows in (data.train, data.val))
     assert len({*train, *val}) == 340
-    assert all(split_of([int(t) for t in prompt[:-2].split("+")]) == "val" for prompt in val)
+    assert all(split_of(prompt) == "val" for prompt in val)
 
 
 def test_the_split_holds_across_seeds():
@@ -79,4 +80,4 @@ def test_slips_are_carried_on_and_waits_are_mended():
     mended = worked_solution(terms, random.Random(1), ["en"], wait_rate=1.0)
     assert mended.count("wait") == 3
     assert mended.endswith(" 18.")
-    assert question(terms) == "3+5+8+2=?"
+    assert sum_question(terms) == "3+5+8+2=?"

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from r1.core.errors import UserError
 from r1.data.completion import parse
-from r1.data.countdown import countdown, play, question, row, split_of
+from r1.data.countdown import countdown, countdown_question, countdown_row, play
+from r1.data.split import split_of
 from r1.data.template.chat import Chat
 from r1.data.verifier.countdown import countdown as verifier
 
@@ -21,7 +22,7 @@ def build(num_train=300, num_val=40, **knobs):
 
 def test_a_row():
     problem = play(random.Random(0), (2, 3), 99)
-    found = row(problem)
+    found = countdown_row(problem)
     assert found["numbers"] == [2, 3]
     assert found["prompt"].startswith(f"Using the numbers [2, 3], write an expression that equals {problem.target}.")
     a, sign, b = found["answer"].split()
@@ -62,7 +63,7 @@ def test_same_seed_same_rows():
 
 def test_about_one_problem_in_ten_is_held_out():
     rng = random.Random(0)
-    splits = [split_of(play(rng, tuple(rng.randint(1, 99) for _ in range(4)), 99)) for _ in range(2000)]
+    splits = [split_of(play(rng, tuple(rng.randint(1, 99) for _ in range(4)), 99).key) for _ in range(2000)]
     assert 0.08 < splits.count("val") / 2000 < 0.13
 
 
@@ -83,5 +84,5 @@ def test_impossible_sizes_are_refused():
 
 
 def test_the_question_names_numbers_and_target():
-    assert "[7, 7, 1]" in question((7, 7, 1), 48)
-    assert "equals 48" in question((7, 7, 1), 48)
+    assert "[7, 7, 1]" in countdown_question((7, 7, 1), 48)
+    assert "equals 48" in countdown_question((7, 7, 1), 48)

@@ -11,7 +11,7 @@ from r1.data.completion import parse
 from r1.data.gsm8k import gsm8k
 from r1.data.hub import drop_invalid_rows, splits
 from r1.data.math import math
-from r1.data.openr1_math import in_form, openr1_math
+from r1.data.openr1_math import openr1_math, to_strict_form
 from r1.data.split import exclude_overlap, hold_out, subsample
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
@@ -55,7 +55,8 @@ def on_disk(tmp_path):
 
 
 def read(path, columns=COLUMNS, **knobs):
-    return splits(str(path), **SOURCE | knobs, columns=columns)
+    options = {"path": str(path), "prompt_column": columns["prompt_column"], **SOURCE, **knobs}
+    return splits(options, columns)
 
 
 def questions(rows):
@@ -322,7 +323,7 @@ def test_openr1_can_keep_unsolved_questions_for_rl(tmp_path, monkeypatch):
     ],
 )
 def test_a_completion_is_put_into_form(text, wanted):
-    assert in_form(text, "4") == wanted
+    assert to_strict_form(text, "4") == wanted
     assert parse(wanted).strict
     assert parse(wanted).answer == "4"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from r1.core.errors import DATA, UserError
-from r1.data.jsonl import decoded, jsonl
+from r1.data.jsonl import decode_row, jsonl
 from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 
@@ -202,7 +202,7 @@ def test_held_out_rows_must_come_from_somewhere(tmp_path):
 
 def attempt(line):
     try:
-        return decoded(line, "rows.jsonl:1", ".path")
+        return decode_row(line, "rows.jsonl:1", ".path")
     except UserError as error:
         return error.message
 

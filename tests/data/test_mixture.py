@@ -18,7 +18,7 @@ from r1.config.check.config import check_config
 from r1.core.errors import UserError
 from r1.core.jsonl import read_rows
 from r1.data.base import Data
-from r1.data.mixture import interleaved, mixture, shares
+from r1.data.mixture import interleave, mixture, rows_per_part
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.countdown import countdown
 from r1.data.verifier.exact import exact
@@ -56,12 +56,12 @@ def test_all_rows_are_spread_evenly_and_say_where_they_come_from() -> None:
     ],
 )
 def test_no_row_comes_twice_and_the_shares_are_as_asked(weights: Any, counts: dict[str, int]) -> None:
-    assert shares({"a": 40, "b": 10}, weights) == counts
+    assert rows_per_part({"a": 40, "b": 10}, weights) == counts
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4))
 def test_every_stretch_holds_about_the_same_mixture(sizes: list[int]) -> None:
-    rows = interleaved([[{"part": str(i), "at": j} for j in range(size)] for i, size in enumerate(sizes)])
+    rows = interleave([[{"part": str(i), "at": j} for j in range(size)] for i, size in enumerate(sizes)])
     for i, size in enumerate(sizes):
         assert [row["at"] for row in rows if row["part"] == str(i)] == list(range(size))
     for end in range(len(rows)):

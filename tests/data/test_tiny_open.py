@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from r1.config.build import instantiate_node
 from r1.core.errors import UserError
 from r1.data.base import Data
-from r1.data.tiny_open import ask, quality, question, working
+from r1.data.tiny_open import open_question, parse_working, quality, row_from_open_question
 from r1.reward.terms.tiny_open import tiny_open
 
 
@@ -53,7 +53,7 @@ def test_the_hidden_preference_by_hand(completion: str, expected: float) -> None
 @given(st.text())
 def test_no_text_breaks_it(text: str) -> None:
     assert 0 <= (quality("3+5+?=?", text) or 0) <= 1
-    assert len(working(text)[0]) == len(working(text)[1])
+    assert len(parse_working(text)[0]) == len(parse_working(text)[1])
 
 
 def test_people_prefer_what_is_chosen_and_there_is_no_gold_answer(build: Callable[..., Data]) -> None:
@@ -80,11 +80,11 @@ def test_the_same_rows_every_time_and_others_with_another_seed(build: Callable[.
 
 
 def test_too_many_held_out_questions_are_refused(build: Callable[..., Data]) -> None:
-    with pytest.raises(UserError, match="not that many different questions") as caught:
+    with pytest.raises(UserError, match="not that many different problems") as caught:
         build(num_val=800)
     assert caught.value.key == "data.num_val"
 
 
 def test_a_question_typed_by_hand() -> None:
-    assert ask(question([3, 5])) == {"prompt": "3+5+?=?"}
-    assert ask("3+5=?") is None
+    assert row_from_open_question(open_question([3, 5])) == {"prompt": "3+5+?=?"}
+    assert row_from_open_question("3+5=?") is None

@@ -13,7 +13,7 @@ from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read_run
 from r1.core.types import Config
-from r1.data.arithmetic import held_out
+from r1.data.split import is_held_out
 from r1.run import execute
 from r1.stage.distillation.question_generation import REASONS
 
@@ -51,7 +51,7 @@ def test_the_teacher_is_asked_what_the_student_wrote(finished: Path) -> None:
 
 
 def test_no_question_is_held_out(finished: Path) -> None:
-    assert not any(held_out(row["prompt"]) for row in lines(finished, "questions.jsonl"))
+    assert not any(is_held_out(row["prompt"]) for row in lines(finished, "questions.jsonl"))
 
 
 def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from replies import ask_all
 
 from r1.core.errors import DATA, UserError
-from r1.data.arithmetic import question, tagged, worked_solution
+from r1.data.arithmetic import sum_question, worked_solution
 from r1.data.base import Row
-from r1.data.completion import parse
+from r1.data.completion import format_completion, parse
 from r1.data.text import language_share
 from r1.data.verifier.countdown import countdown
 from r1.teacher.base import Answer
@@ -28,7 +28,7 @@ problems = st.lists(st.integers(0, 99), min_size=2, max_size=8)
 
 
 def row(terms: list[int]) -> Row:
-    return {"prompt": question(terms), "answer": str(sum(terms))}
+    return {"prompt": sum_question(terms), "answer": str(sum(terms))}
 
 
 def solve(teacher: Procedural, row: Row, num_samples: int = 1, seed: int = 0) -> list[Answer]:
@@ -37,7 +37,7 @@ def solve(teacher: Procedural, row: Row, num_samples: int = 1, seed: int = 0) ->
 
 def test_sum_without_errors_is_solved_step_by_step() -> None:
     (answer,) = solve(Procedural(error_rate=0.0, language="en"), row([3, 5, 8]))
-    assert answer.text == tagged(" 3 plus 5 is 8, plus 8 is 16.", "16")
+    assert answer.text == format_completion(" 3 plus 5 is 8, plus 8 is 16.", "16")
     assert (answer.finish_reason, answer.prompt_tokens, answer.completion_tokens) == ("stop", 0, 0)
 
 

@@ -79,12 +79,12 @@ class QuestionFilter:
             return "unfinished"
         if len(question) < self.min_length:
             return "too_short"
-        row = self.data.ask(question) if self.data.ask else {"prompt": question}
+        row = self.data.row_from_question(question) if self.data.row_from_question else {"prompt": question}
         if row is None:
             return "not_answerable"
         row = {column: value for column, value in row.items() if column != "completion"}  # the teacher's to write
         asked = str(row["prompt"])
-        if plain(asked) in self._held_out or (self.data.held_out and self.data.held_out(asked)):
+        if plain(asked) in self._held_out or (self.data.is_held_out and self.data.is_held_out(asked)):
             return "held_out"
         return "duplicate" if plain(asked) in self._taken else row
 

@@ -16,9 +16,9 @@ from examples.tiny_world.tiny_corpus import LANGUAGE_SHARES, QUICK_RIGHT, QUICK_
 from r1.config.build import instantiate_node
 from r1.core.errors import UserError
 from r1.core.types import Config
-from r1.data.arithmetic import split_of
 from r1.data.base import Data
 from r1.data.completion import parse
+from r1.data.split import split_of
 
 NUM = 4000
 SHARES = {"short": 0.4, "bare": 0.15, "untagged": 0.15, "worked": 0.3}
@@ -119,9 +119,9 @@ def test_tiny_corpus_has_its_shares_of_languages(data: Data) -> None:
 
 
 def test_train_and_val_problems_come_from_their_own_splits(data: Data) -> None:
-    assert all(split_of(terms(row["prompt"])) == "train" for row in data.train)
+    assert all(split_of(row["prompt"]) == "train" for row in data.train)
     assert len(data.val) == 20
-    assert all(split_of(terms(row["prompt"])) == "val" for row in data.val)
+    assert all(split_of(row["prompt"]) == "val" for row in data.val)
     assert all(row["answer"] == str(sum(terms(row["prompt"]))) for row in data.val)
     assert all(data.correct(row["completion"], row) for row in data.val)
 

@@ -10,6 +10,7 @@ import pytest
 
 from r1.config.build import filters
 from r1.core.errors import REWARD, UserError
+from r1.data.base import as_verifier
 from r1.reward.base import RewardFunction
 from r1.stage.distillation.filters import Filter, Filters
 
@@ -30,7 +31,7 @@ def rejected(chosen: Filters, texts: list[str], **given: Any) -> list[str | None
             "completions": texts,
             "completion_ids": [[7] * 9] * len(texts),
             "truncated": [False] * len(texts),
-            "verifier": lambda answer, row: answer == row["answer"],
+            "verifier": as_verifier(lambda answer, row: answer == row["answer"]),
             "max_completion_length": 64,
         }
         | given

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from r1.data import arithmetic
+from r1.data.arithmetic import row_from_sum
 from r1.data.base import Data
+from r1.data.split import is_held_out
 from r1.data.template.base import around_question
 from r1.data.template.chat import Chat
 from r1.data.template.r1_zero import R1Zero
@@ -109,9 +110,9 @@ def test_nothing_behind_a_question(tiny: Any) -> None:
 
 def test_every_reason_is_counted() -> None:
     """Held out are what ``val`` holds, and what a question itself says."""
-    sieve = QuestionFilter(data(ask=arithmetic.ask, held_out=arithmetic.held_out), min_length=5)
-    held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if arithmetic.held_out(q))
-    new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not arithmetic.held_out(q)]
+    sieve = QuestionFilter(data(row_from_question=row_from_sum, is_held_out=is_held_out), min_length=5)
+    held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if is_held_out(q))
+    new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not is_held_out(q)]
     for question in [None, "1+=?", "one and two?", "1+2+3=?", held, new[0], new[0], new[1], f"{new[1]} "]:
         sieve.see(question)
     assert [row["prompt"] for row in sieve.rows] == new[:2]
@@ -121,7 +122,7 @@ def test_every_reason_is_counted() -> None:
 
 
 def test_the_answer_is_the_datasets_and_the_working_is_not() -> None:
-    sieve = QuestionFilter(data(ask=arithmetic.ask), min_length=1)
+    sieve = QuestionFilter(data(row_from_question=row_from_sum), min_length=1)
     sieve.see("4+4+4=?")
     assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
 
