@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run test long lint bench vllm-env clean
+.PHONY: run quick test long lint mutants bench vllm-env clean
 
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
@@ -14,6 +14,14 @@ AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: $(READY) lint
 	$(AT_ONCE)
+
+# The tests that find most faults, in less than a minute (tests/quick.txt).
+quick: $(READY) lint
+	$(AT_ONCE) @tests/quick.txt
+
+# Thirty hand-made faults: which of them do the quick tests and the suite notice? About an hour.
+mutants: $(READY)
+	$(BIN)/python tests/mutants/run.py
 
 long: $(READY)
 	$(AT_ONCE) -m long
