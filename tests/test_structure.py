@@ -290,11 +290,8 @@ def defined_twice(kind: type[ast.ClassDef | ast.FunctionDef], package: bool) -> 
     return {name for name, modules in files.items() if len(modules) > 1}
 
 
-SAME_CLASS = {"Point", "Compute", "Job", "Node", "Planner", "State"}  # may only shrink
+SAME_CLASS = {"Job"}  # may only shrink
 SAME_FUNCTION = {  # may only shrink
-    "r1/core/read",
-    "r1/experiment/pipeline/start",
-    "r1/experiment/sweep/problems",
     "r1/stage/validation/summarise",
 }
 

@@ -32,7 +32,8 @@ MUTANTS = [
     # the loss
     Mutant(LOSS + "base.py", "(1 - clip.low, 1 + clip.high)", "(1 - clip.high, 1 + clip.low)", "clip bounds swapped"),
     Mutant(LOSS + "base.py", "-torch.minimum(gain", "-torch.maximum(gain", "the optimistic bound instead of the lower"),
-    Mutant(LOSS + "dapo.py", "counts.num_tokens", "counts.device_tokens", "normaliser of the device, not of the step"),
+    Mutant("r1/stage/rl/experience.py", "num_tokens=global_sum(device_tokens)", "num_tokens=device_tokens",
+           "normaliser of the device, not of the step"),
     Mutant(LOSS + "grpo.py", "mask.sum(1, keepdim=True)", "mask.sum()", "length of a micro-batch"),
     Mutant(LOSS + "gspo.py", "mask.sum(1, keepdim=True).clamp(min=1)", "mask.shape[1]", "padding in the ratio"),
     Mutant(LOSS + "cispo.py", "logps.detach()", "logps", "a gradient through the importance weight"),
