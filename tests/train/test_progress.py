@@ -37,7 +37,7 @@ def trainer(step: int, **metrics: float) -> Any:
 
 def stage(*completions: str, correct: bool = False) -> Any:
     samples = [Sample(text, 3, False, correct) for text in completions]
-    return SimpleNamespace(figures=FIGURES, shown_samples=samples)
+    return SimpleNamespace(validator=SimpleNamespace(metrics=FIGURES, shown_samples=samples))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from samerun import assert_same_run, manifest
 from r1.core import jsonl
 from r1.core.errors import STORAGE
 from r1.train import checkpoint
+from r1.train.checkpoint_files import DirectCheckpointIO
 from r1.train.record import Record
 
 FILES = ("state.ckpt", "files.json", "sha256")
@@ -134,7 +135,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
 
 
 def test_no_room_is_an_error_of_the_disk() -> None:
-    io = checkpoint.InPlace()
+    io = DirectCheckpointIO()
     io.save_checkpoint({"weights": torch.zeros(100_000)}, "/dev/full")
     assert isinstance(io.error, OSError)
     assert "No space left" in str(io.error)
