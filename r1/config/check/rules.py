@@ -18,6 +18,8 @@ from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.types import Config
 from r1.logger.base import RunLogger
 from r1.rollout.base import Engine
+from r1.stage.advantage.base import AdvantageFunction
+from r1.stage.loss.base import ClippedLoss
 from r1.strategy.base import Strategy
 
 MAX_SEQUENCES = 10**7  # per optimizer step
@@ -57,13 +59,12 @@ def group_size(cfg: Config) -> None:
     group_size = stage.get("group_size", 1)
     if "advantage" in stage:
         function = resolve(stage["advantage"]["_target_"], "stage.advantage", cfg["extensions"])
-        least = getattr(function, "min_group_size", 1)
-        if group_size < least:
+        if isinstance(function, AdvantageFunction) and group_size < function.min_group_size:
             raise UserError(
                 f"stage/advantage={function.__name__} compares the completions of a group with each other",
                 key="stage.group_size",
                 value=group_size,
-                expected=f"whole number >= {least}",
+                expected=f"whole number >= {function.min_group_size}",
             )
     if temperature == 0 and group_size > 1:
         message = "greedy rollouts are all alike, so no group has anything to learn from"
@@ -96,7 +97,7 @@ def policy_loss(cfg: Config) -> None:
         message = "the dual clip bounds ratios beyond the upper clip"
         raise UserError(message, key="stage.clip_dual", value=dual, expected=f"number > {1 + stage['clip_high']:g}")
     loss = resolve(stage["loss"]["_target_"], "stage.loss", cfg["extensions"])
-    if dual is not None and not getattr(loss, "takes_dual_clip", True):
+    if dual is not None and isinstance(loss, type) and issubclass(loss, ClippedLoss) and not loss.takes_dual_clip:
         message = f"{loss.__name__} bounds every ratio already: a dual clip would do nothing"
         raise UserError(message, key="stage.clip_dual", value=dual, expected="null")
     if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
@@ -119,7 +120,8 @@ def async_rollouts(cfg: Config) -> None:
         raise UserError(message, key=where, value=1, hint="zero_variance=drop, or rollout.async_steps=0")
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
     full = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
-    if stage["importance_cap"] is None and not (full and getattr(engine, "exact", False)):
+    exact = isinstance(engine, type) and issubclass(engine, Engine) and engine.logprobs_match_trainer
+    if stage["importance_cap"] is None and not (full and exact):
         message = (
             f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
         )

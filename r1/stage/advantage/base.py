@@ -1,28 +1,64 @@
-"""What the advantages share: statistics of a group in which a reward may be missing."""
+"""The interface of advantages, and statistics of groups in which a reward may be missing."""
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Protocol
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import Generic, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
 
 
 class Advantage(Protocol):
     """``f(rewards)``: (P, G) float rewards, NaN where a completion could not be scored, to (P, G) finite advantages.
 
-    A function with the attribute ``per_term`` takes (K, P, G) terms and their (K,) weights instead of their sum.
-    ``min_group_size`` says how many completions it needs to compare.
+    Any function of this form will do. One with requirements declares them with the decorator ``advantage_function``.
     """
 
     def __call__(self, *rewards: Tensor) -> Tensor: ...
 
 
+class AdvantageFunction(Generic[P]):
+    """A function with its requirements; see ``advantage_function``."""
+
+    __name__: str
+
+    def __init__(self, function: Callable[P, Tensor], min_group_size: int, per_term: bool) -> None:
+        self.function, self.min_group_size, self.per_term = function, min_group_size, per_term
+        update_wrapper(self, function)  # its name, module and signature are those of the option
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        return self.function(*args, **kwargs)
+
+
+def advantage_function(
+    *, min_group_size: int, per_term: bool = False
+) -> Callable[[Callable[P, Tensor]], AdvantageFunction[P]]:
+    """Decorator that declares the requirements of an advantage.
+
+    Args:
+        min_group_size: completions that a group needs for a comparison; checked against ``stage.group_size``.
+        per_term: the function takes (K, P, G) reward terms and their (K,) weights instead of the weighted sum.
+    """
+    return lambda function: AdvantageFunction(function, min_group_size, per_term)
+
+
 def compute_advantages(advantage: Advantage, rewards: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
-    """(P, G) advantages, from what the function asks for."""
-    inner = advantage.func if isinstance(advantage, partial) else advantage
-    return advantage(terms, weights) if getattr(inner, "per_term", False) else advantage(rewards)
+    """(P, G) advantages.
+
+    Args:
+        advantage: a function, or a partial of one with its knobs.
+        rewards: (P, G) weighted sums of the terms.
+        terms: (K, P, G).
+        weights: (K,).
+    """
+    function = advantage.func if isinstance(advantage, partial) else advantage
+    if isinstance(function, AdvantageFunction) and function.per_term:
+        return advantage(terms, weights)
+    return advantage(rewards)
 
 
 def expected_frac_zero_std(solved: float, group_size: int) -> float:
@@ -37,9 +73,20 @@ def center_rewards(rewards: Tensor) -> Tensor:
 
 
 def group_std(rewards: Tensor) -> Tensor:
-    """(P, 1) sample standard deviation (n - 1) over the rewards that are there."""
+    """(P, 1) sample standard deviation (n - 1) of each group, over the rewards that are not missing."""
     count = (~rewards.isnan()).sum(1, keepdim=True)
     return (center_rewards(rewards).square().sum(1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
+
+
+def step_std(centered: Tensor, missing: Tensor) -> Tensor:
+    """Scalar: the sample standard deviation (n - 1), over a whole step, of values whose mean is 0.
+
+    Args:
+        centered: (P, G), 0 where the reward is missing.
+        missing: (P, G) flags; such values are not counted in n.
+    """
+    count = (~missing).sum()
+    return (centered.square().sum() / (count - 1).clamp(min=1)).sqrt()
 
 
 def has_signal(rewards: Tensor) -> Tensor:

@@ -7,17 +7,14 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from r1.stage.advantage.base import center_rewards
+from r1.stage.advantage.base import advantage_function, center_rewards, step_std
 
 
+@advantage_function(min_group_size=2)
 def batch(rewards: Tensor, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
     """(r - group mean) / (its std over the step + epsilon) (Hu et al. 2025, REINFORCE++-baseline); (P, G) -> (P, G).
 
-    A group whose rewards hardly differ is not blown up to the same size as one whose rewards do.
+    A group with nearly equal rewards keeps small advantages: its own small std would scale them up to order 1.
     """
-    gaps = center_rewards(rewards)
-    count = (~rewards.isnan()).sum()
-    return gaps / ((gaps.square().sum() / (count - 1).clamp(min=1)).sqrt() + epsilon)
-
-
-batch.min_group_size = 2  # type: ignore[attr-defined]  # a group of one is its own mean
+    centered = center_rewards(rewards)
+    return centered / (step_std(centered, rewards.isnan()) + epsilon)

@@ -7,12 +7,10 @@ from typing import Annotated
 from annotated_types import Gt
 from torch import Tensor
 
-from r1.stage.advantage.base import center_rewards, group_std
+from r1.stage.advantage.base import advantage_function, center_rewards, group_std
 
 
+@advantage_function(min_group_size=2)
 def group(rewards: Tensor, *, epsilon: Annotated[float, Gt(0)]) -> Tensor:
     """(r - mean) / (std + epsilon) within each group (DeepSeekMath sec. 4.1.2); (P, G) -> (P, G)."""
     return center_rewards(rewards) / (group_std(rewards) + epsilon)
-
-
-group.min_group_size = 2  # type: ignore[attr-defined]  # a group of one has no spread

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from r1.stage.advantage.base import center_rewards
+from r1.stage.advantage.base import advantage_function, center_rewards
 
 
+@advantage_function(min_group_size=2)
 def rloo(rewards: Tensor) -> Tensor:
     """r_i minus the mean of the other n - 1, which is n / (n - 1) (r_i - mean) (Ahmadian et al. 2024, eq. 6).
 
-    (P, G) -> (P, G); n counts the rewards that are there.
+    (P, G) -> (P, G); n counts the rewards that are not missing.
     """
     count = (~rewards.isnan()).sum(1, keepdim=True)
     return center_rewards(rewards) * count / (count - 1).clamp(min=1)
-
-
-rloo.min_group_size = 2  # type: ignore[attr-defined]  # a group of one has no others

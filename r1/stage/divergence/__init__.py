@@ -1,1 +1,1 @@
-"""How far the student is from the teacher, elementwise (``r1.model.fused_divergence``). One file per option."""
+"""Divergence of the student from the teacher, elementwise (``r1.model.fused_divergence``). One file per option."""

@@ -1,4 +1,4 @@
-"""Forward KL: the student must cover all that the teacher might say (Hinton et al. 2015)."""
+"""Forward KL, mode-covering: every token that the teacher finds likely must be likely (Hinton et al. 2015)."""
 
 from __future__ import annotations
 

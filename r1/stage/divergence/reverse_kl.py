@@ -1,4 +1,4 @@
-"""Reverse KL: the student settles for what the teacher finds likely (MiniLLM; Gu et al. 2024)."""
+"""Reverse KL, mode-seeking: the student avoids tokens that the teacher finds unlikely (MiniLLM; Gu et al. 2024)."""
 
 from __future__ import annotations
 

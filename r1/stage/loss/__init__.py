@@ -1,1 +1,1 @@
-"""Policy losses, one file per option: what each token costs, and how tokens are weighed against each other."""
+"""Policy losses, one file per option: the cost of each token, and the weight of each token."""

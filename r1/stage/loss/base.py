@@ -1,9 +1,10 @@
-"""The clipped surrogate that the losses share, and what they may know of the whole optimizer step."""
+"""The interface of losses, the totals of an optimizer step that weigh them, and the clipped surrogate they share."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class StepCounts:
         num_sequences: completions that it is taken over.
         max_completion_length: the rollout's limit T_max, tokens.
         device_tokens: the part of ``num_tokens`` on this device.
-        num_devices: how many devices there are.
+        num_devices: number of devices.
         active_tokens: tokens that go through the model; fewer than ``num_tokens`` where some are masked.
     """
 
@@ -51,13 +52,16 @@ class Loss(Protocol):
         """Weight of each token; all weights of a step sum to at most 1."""
 
 
-class ClippedLoss:
+class ClippedLoss(ABC):
     """Token-level PPO surrogate, min(r A, clip(r, 1 - low, 1 + high) A) (DeepSeekMath eq. 3; DAPO eq. 8).
 
     With a dual clip c, a negative advantage counts at most c times (Ye et al. 2020, eq. 5).
+
+    Attributes:
+        takes_dual_clip: False: ``Clip.dual`` has no effect, so a config that sets it is refused.
     """
 
-    takes_dual_clip = True
+    takes_dual_clip: ClassVar[bool] = True
 
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
@@ -65,5 +69,10 @@ class ClippedLoss:
         ratio = torch.exp(logps - old_logps)
         clipped = ratio.clamp(1 - clip.low, 1 + clip.high)
         bounded = ratio if clip.dual is None else torch.where(advantages < 0, ratio.clamp(max=clip.dual), ratio)
+        # The minimum clips only in the direction that the advantage rewards: a token that has moved the wrong way keeps
+        # its gradient, so the update can bring it back.
         gain, clipped_gain = bounded * advantages, clipped * advantages
         return -torch.minimum(gain, clipped_gain), (clipped_gain < gain) | (bounded < ratio)
+
+    @abstractmethod
+    def weights(self, mask: Tensor, counts: StepCounts) -> Tensor: ...

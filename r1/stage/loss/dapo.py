@@ -11,4 +11,5 @@ class Dapo(ClippedLoss):
     """Every token weighs the same, in a short or a long completion."""
 
     def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
+        # The step's count, not the micro-batch's: weights of all micro-batches on all devices sum to at most 1.
         return mask / max(counts.num_tokens, 1)

@@ -15,6 +15,8 @@ class Gspo(Grpo):
     def per_token(
         self, logps: Tensor, old_logps: Tensor, advantages: Tensor, mask: Tensor, clip: Clip
     ) -> tuple[Tensor, Tensor]:
-        gap = ((logps - old_logps) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
-        whole = gap.expand_as(logps)  # every token carries its completion's log-ratio
-        return super().per_token(whole, torch.zeros_like(whole), advantages, mask, clip)
+        log_ratio = ((logps - old_logps) * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
+        # Every token carries its completion's ratio, and gradient flows through the mean, so a completion is clipped as
+        # one. GSPO-token's stop-gradient (sec. 4.3) has the same gradient while the advantage is one per completion.
+        log_ratios = log_ratio.expand_as(logps)
+        return super().per_token(log_ratios, torch.zeros_like(log_ratios), advantages, mask, clip)
