@@ -32,7 +32,7 @@ def check_chat(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
         )
 
 
-def padded(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+def pad_chats(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """(B, L) token ids, padded on the right, and the mask of what is no padding."""
     ids = [torch.tensor(row) for row in rows]
     masks = [torch.ones(len(row), dtype=torch.long) for row in rows]

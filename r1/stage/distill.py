@@ -1,25 +1,28 @@
-"""Sequence-level distillation: ask a teacher, keep what the filters accept, learn it (DeepSeek-R1 sec. 2.4)."""
+"""Sequence-level distillation: SFT on the answers of a teacher that the filters accept (DeepSeek-R1 sec. 2.4).
+
+Two phases, in this order below: ``setup`` makes the training rows (questions -> answers -> filters -> traces), then
+``Sft`` trains on them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, ClassVar, Unpack
 
 from annotated_types import Ge
 
-from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.data.base import Row
 from r1.stage.base import StageParts
 from r1.stage.distillation.answer_cache import AnswerCache
 from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.teacher_queries import ModelChange, TeacherAnswers, query_teacher
-from r1.stage.distillation.traces import write_traces
+from r1.stage.distillation.traces import RowsAndCounts, TraceFiles, format_counts, load_or_make, trace_files
 from r1.stage.sft import Sft, SftOptions
-from r1.teacher.base import Answer, Teacher, questions
+from r1.teacher.base import Answer, Teacher
+from r1.teacher.base import questions as teacher_questions
 
 
 class DistillOptions(SftOptions):
@@ -36,10 +39,10 @@ class Distill(Sft):
     """SFT on a teacher's answers to the training questions; the answers are part of the run's record.
 
     Args:
-        filters: which answers are kept (nested group ``stage/filters``).
+        filters: the conditions that accept an answer (nested group ``stage/filters``).
         num_questions: training questions put to the teacher, the first of the split.
         answers_per_question: n answers each.
-        store: file that the answers go to, and are taken from where it has them; null: in the run's record.
+        store: file of the answer cache; null: in the run's record.
         teacher_seed: of the answers; null: the run's.
         model_change: ``stop`` or ``accept``, once the teacher reports another model than in earlier answers.
     """
@@ -65,68 +68,81 @@ class Distill(Sft):
         self.store, self.model_change = Path(store) if store else None, model_change
         self.teacher_seed = parts.seed if teacher_seed is None else teacher_seed
         if self.store:
-            AnswerCache(self.store, "stage.store", self.run.check_for_stop)  # a file that is no store is found now
+            AnswerCache(self.store, "stage.store", self.run.check_for_stop)  # raises if the file is something else
+
+    # ---- phase 1: the training rows ----
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            with self.summon_full_params():
-                rows, self.counts = self.run.ranks.broadcast_from_rank_zero(self.kept)
+            with self.summon_full_params():  # one rank queries: answers cost money, and the cache has one writer
+                rows, self.counts = self.run.ranks.broadcast_from_rank_zero(self.load_or_make_traces)
             self.data = dataclasses.replace(self.data, train=rows)
+
+    @property
+    def files(self) -> TraceFiles | None:
+        return trace_files(self.run)
+
+    def load_or_make_traces(self) -> RowsAndCounts:
+        """The accepted answers as training rows, with counts of all answers; read back in a resumed run."""
+        return load_or_make(self.files.traces if self.files else None, self.make_traces)
+
+    def make_traces(self) -> RowsAndCounts:
+        """Query the teacher and filter its answers.
+
+        Raises:
+            UserError: fewer answers are accepted than one optimizer step needs.
+        """
+        answers = self.query_teacher()
+        self.report(answers.timing)
+        rejected_by, counts = self.filter_answers(answers.pairs)
+        rows = [
+            {**row, "completion": answer.text, "teacher": self.teacher.name}
+            for (row, answer), name in zip(answers.pairs, rejected_by, strict=True)
+            if name is None
+        ]
+        self.require_one_step(counts)
+        return rows, counts | answers.counts
+
+    def questions(self) -> list[Row]:
+        """Rows whose prompts are put to the teacher."""
+        return self.data.train[: self.num_questions]
+
+    def query_teacher(self) -> TeacherAnswers:
+        questions = teacher_questions(self.questions(), self.answers_per_question, self.teacher_seed)
+        with TemporaryDirectory() as temporary:  # for a run without a record
+            file = self.store or (self.files.answers if self.files else Path(temporary) / "answers.jsonl")
+            with AnswerCache(file, "stage.store", self.run.check_for_stop) as cache:
+                return query_teacher(self.teacher, questions, cache, self.run.check_for_stop, self.model_change)
+
+    def filter_answers(self, pairs: list[tuple[Row, Answer]]) -> tuple[list[str | None], dict[str, int]]:
+        """For each answer the filter that rejects it, or None; and the counts of the outcomes."""
+        # Lengths are in the student's tokens: they decide whether it can learn the answer.
+        completions = [{**row, "completion": answer.text} for row, answer in pairs]
+        truncated = [answer.finish_reason != "stop" for _, answer in pairs]
+        rejected_by = self.filters.rejected_by(
+            rows=[row for row, _ in pairs],
+            completions=[answer.text for _, answer in pairs],
+            completion_ids=[self.data.completion_ids(self.tokenizer, row) for row in completions],
+            truncated=truncated,
+            verifier=self.data.verifier,
+            max_completion_length=self.engine.max_completion_length,
+        )
+        counts = self.filters.outcome_counts(truncated, rejected_by)
+        return rejected_by, counts | {"kept": rejected_by.count(None)}
+
+    def require_one_step(self, counts: dict[str, int]) -> None:
+        if counts["kept"] < self.plan.examples_per_step:
+            raise UserError(
+                f"{counts['kept']} teacher answers were accepted, fewer than one optimizer step needs",
+                key="stage.num_questions",
+                value=format_counts(counts),
+                expected=f"at least stage.examples_per_step={self.plan.examples_per_step} accepted answers",
+                hint="raise stage.num_questions, lower stage.examples_per_step, or drop a filter: ~stage.filters.X",
+                code=DATA,
+            )
+
+    # ---- phase 2: SFT on them ----
 
     def on_train_start(self) -> None:
         if self.trainer.global_step == 0:  # a resumed run has the row already
             self.report({f"distill/{name}": float(count) for name, count in self.counts.items()})
-
-    def kept(self) -> tuple[list[Row], dict[str, int]]:
-        """The kept answers as training rows, and how many there were on the way: read back where the run has them."""
-        file = self.run.record.dir / "traces" / "traces.jsonl" if self.run.record else None
-        if file and file.is_file():
-            return jsonl.read_rows(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
-        asked = self.ask(file.with_name("answers.jsonl") if file else None)
-        self.report(asked.timing)
-        rejected_by = self.rejected_by(asked.pairs)
-        kept = [pair for pair, name in zip(asked.pairs, rejected_by, strict=True) if name is None]
-        rows = [{**row, "completion": answer.text, "teacher": self.teacher.name} for row, answer in kept]
-        counts = {
-            "asked": len(asked.pairs),
-            "finished": sum(answer.finish_reason == "stop" for _, answer in asked.pairs),
-            **{f"rejected/{name}": rejected_by.count(name) for name in self.filters.names},
-            "kept": len(rows),
-        }
-        if len(rows) < self.plan.examples_per_step:
-            raise UserError(
-                f"{len(rows)} teacher answers were kept, fewer than one optimizer step needs",
-                key="stage.num_questions",
-                value=", ".join(f"{name} {count}" for name, count in counts.items()),
-                expected=f"at least stage.examples_per_step={self.plan.examples_per_step} kept answers",
-                hint="raise stage.num_questions, lower stage.examples_per_step, or drop a filter: ~stage.filters.X",
-                code=DATA,
-            )
-        counts |= asked.counts
-        if file:
-            write_traces(file, rows, counts)
-        return rows, counts
-
-    def questions(self) -> list[Row]:
-        """What the teacher is asked."""
-        return self.data.train[: self.num_questions]
-
-    def rejected_by(self, pairs: list[tuple[Row, Answer]]) -> list[str | None]:
-        """For each answer the filter that rejects it, or None; lengths are those in the student's tokens."""
-        rows = [{**row, "completion": answer.text} for row, answer in pairs]
-        return self.filters.rejected_by(
-            rows=[row for row, _ in pairs],
-            completions=[answer.text for _, answer in pairs],
-            completion_ids=[self.data.completion_ids(self.tokenizer, row) for row in rows],
-            truncated=[answer.finish_reason != "stop" for _, answer in pairs],
-            verifier=self.data.verifier,
-            max_completion_length=self.engine.max_completion_length,
-        )
-
-    def ask(self, file: Path | None) -> TeacherAnswers:
-        """Every answer with its question; ``file`` keeps the answers where no ``store`` was named."""
-        wanted = questions(self.questions(), self.answers_per_question, self.teacher_seed)
-        with TemporaryDirectory() as nowhere:  # without a record nothing is kept
-            file = self.store or file or Path(nowhere) / "answers.jsonl"
-            with AnswerCache(file, "stage.store", self.run.check_for_stop) as store:
-                return query_teacher(self.teacher, wanted, store, self.run.check_for_stop, self.model_change)

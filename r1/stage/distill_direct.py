@@ -1,18 +1,16 @@
 """Direct distillation: the student writes its own questions, the teacher answers them, the student learns.
 
-Questions are sampled from the student as it starts, by having it go on from its template up to where a user's question
-begins (Magpie, Xu et al. 2024); a sieve leaves those that can be answered and are new. All else is ``Distill``.
+The initial student samples questions: its prompt is the chat template up to the start of the user's question (Magpie,
+Xu et al. 2024). A filter accepts the new, answerable ones. Everything else is ``Distill``.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 from typing import Annotated, Unpack
 
 from annotated_types import Ge, Gt
 
-from r1.core import jsonl
 from r1.core.console import console, status_line
 from r1.core.errors import DATA, UserError
 from r1.core.seeds import derive_seed
@@ -21,19 +19,19 @@ from r1.stage.base import StageParts
 from r1.stage.distill import Distill, DistillOptions
 from r1.stage.distillation.filters import Filters
 from r1.stage.distillation.question_generation import REASONS, QuestionFilter, QuestionPrompt
-from r1.stage.distillation.traces import write_traces
+from r1.stage.distillation.traces import RowsAndCounts, format_counts, load_or_make
 from r1.teacher.base import Teacher
 
-WRITTEN_AT_ONCE = 256  # between two looks at whether there are enough
+QUESTIONS_PER_BATCH = 256
 
 
 class DistillDirect(Distill):
-    """Learn a teacher's answers to questions of the student's own.
+    """SFT on a teacher's answers to questions that the student writes.
 
     Args:
-        num_questions: questions that are taken.
-        max_tries: questions written at most, as a multiple of ``num_questions``.
-        question_temperature: divides the logits while a question is written.
+        num_questions: accepted questions.
+        max_tries: limit of sampled questions, as a multiple of ``num_questions``.
+        question_temperature: divides the logits of a question's tokens.
         min_question_length: characters; shorter ones are rejected.
         max_question_length: tokens; a question that does not end by then is rejected.
         single_line: a question ends at its first line break.
@@ -57,16 +55,59 @@ class DistillDirect(Distill):
         super().__init__(parts, teacher, filters, **distill)
         self.max_tries, self.single_line, self.min_question_length = max_tries, single_line, min_question_length
         self.question_engine = copy.copy(parts.engine)
-        self.question_engine.temperature, self.question_engine.max_completion_length = (
-            question_temperature,
-            max_question_length,
-        )
+        self.question_engine.temperature = question_temperature
+        self.question_engine.max_completion_length = max_question_length
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":  # Lightning would load the policy, and move it, only after this
+        if stage == "fit":  # the policy must sample now; Lightning loads and moves it only after this hook
             self.configure_model()
             self.policy.to(self.trainer.strategy.root_device)  # type: ignore[arg-type]  # transformers hides it
         super().setup(stage)
+
+    def load_or_make_traces(self) -> RowsAndCounts:
+        """As ``Distill``, after the student's questions; both are read back in a resumed run."""
+        file = self.files.questions if self.files else None
+        self.generated_questions, self.question_counts = load_or_make(file, self.generate_questions)
+        return super().load_or_make_traces()
+
+    def questions(self) -> list[Row]:
+        return self.generated_questions
+
+    def generate_questions(self) -> RowsAndCounts:
+        """``num_questions`` accepted questions, and the counts of the rejected ones.
+
+        Raises:
+            UserError: too few are accepted within ``max_tries``.
+        """
+        self.question_engine.update(self.policy, 0)
+        prompt = QuestionPrompt(self.data, self.tokenizer, self.single_line)
+        accepted = QuestionFilter(self.data, self.min_question_length)
+        limit = self.num_questions * self.max_tries
+        for start in range(0, limit, QUESTIONS_PER_BATCH):
+            for question in self.sample_questions(prompt, range(start, min(start + QUESTIONS_PER_BATCH, limit))):
+                # Not one more than needed: the counts then do not depend on the size of a batch.
+                if len(accepted.rows) < self.num_questions:
+                    accepted.add(question)
+            if len(accepted.rows) == self.num_questions:
+                counts = {name: count for name, count in accepted.counts.items() if count}
+                text = f"{self.num_questions} questions written by the student were accepted: {format_counts(counts)}"
+                console.print(status_line(text))
+                return accepted.rows, accepted.counts
+        raise UserError(
+            f"the student wrote {limit} questions, of which {len(accepted.rows)} were accepted",
+            key="stage.num_questions",
+            value=format_counts(accepted.counts),
+            expected=f"{self.num_questions} of them within stage.max_tries={self.max_tries} times as many",
+            hint="lower stage.num_questions, raise stage.max_tries, or take a student that has read such prompts",
+            code=DATA,
+        )
+
+    def sample_questions(self, prompt: QuestionPrompt, numbers: range) -> list[str | None]:
+        """The questions with these numbers; None where a question does not end."""
+        seeds = [[derive_seed(self.seed, "question", number)] for number in numbers]
+        prompts = [prompt.prompt_ids] * len(numbers)
+        groups = self.question_engine.generate(prompts, seeds, prompt.stop_ids, self.run.check_for_stop)
+        return [prompt.question(rollout) for (rollout,) in groups]
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -74,45 +115,3 @@ class DistillDirect(Distill):
             counts = self.question_counts
             shares = {f"questions/{reason}": counts[reason] / counts["written"] for reason in REASONS}
             self.report({"questions/written": float(counts["written"])} | shares)
-
-    def kept(self) -> tuple[list[Row], dict[str, int]]:
-        """As ``Distill``, the student's questions first: read back where the run has them."""
-        file = self.run.record.dir / "traces" / "questions.jsonl" if self.run.record else None
-        if file and file.is_file():
-            self.asked = jsonl.read_rows(file)
-            self.question_counts = json.loads(file.with_suffix(".json").read_bytes())["counts"]
-        else:
-            self.asked, self.question_counts = self.write_questions()
-            counted = ", ".join(f"{name} {count}" for name, count in self.question_counts.items() if count)
-            console.print(status_line(f"{len(self.asked)} questions of the student's own were taken: {counted}"))
-            if file:
-                write_traces(file, self.asked, self.question_counts)
-        return super().kept()
-
-    def questions(self) -> list[Row]:
-        return self.asked
-
-    def write_questions(self) -> tuple[list[Row], dict[str, int]]:
-        """``num_questions`` rows, and the sieve's counts. Raises: UserError: too few are taken in ``max_tries``."""
-        self.question_engine.update(self.policy, 0)
-        opening = QuestionPrompt(self.data, self.tokenizer, self.single_line)
-        sieve = QuestionFilter(self.data, self.min_question_length)
-        limit = self.num_questions * self.max_tries
-        while len(sieve.rows) < self.num_questions and sieve.counts["written"] < limit:
-            start = sieve.counts["written"]
-            numbers = range(start, min(start + WRITTEN_AT_ONCE, limit))
-            seeds = [[derive_seed(self.seed, "question", i)] for i in numbers]
-            prompts = [opening.prompt_ids for _ in numbers]
-            for (rollout,) in self.question_engine.generate(prompts, seeds, opening.stop_ids, self.run.check_for_stop):
-                if len(sieve.rows) < self.num_questions:
-                    sieve.see(opening.question(rollout))
-        if len(sieve.rows) < self.num_questions:
-            raise UserError(
-                f"the student wrote {limit} questions, of which {len(sieve.rows)} were taken",
-                key="stage.num_questions",
-                value=", ".join(f"{name} {count}" for name, count in sieve.counts.items()),
-                expected=f"{self.num_questions} of them within stage.max_tries={self.max_tries} times as many",
-                hint="lower stage.num_questions, raise stage.max_tries, or take a student that has read such prompts",
-                code=DATA,
-            )
-        return sieve.rows, sieve.counts

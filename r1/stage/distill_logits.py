@@ -1,7 +1,7 @@
-"""Logit-level distillation: the student's next-token distribution is drawn to the teacher's on given completions.
+"""Logit-level distillation: minimise the divergence of the student's next-token distribution from the teacher's.
 
-The completions are the dataset's: a teacher's answers (data=traces), or any others (Hinton et al. 2015; word-level
-distillation of Kim and Rush 2016).
+The contexts are the dataset's completions: a teacher's answers (data=traces), or any others (Hinton et al. 2015;
+word-level distillation of Kim and Rush 2016).
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class DistillLogits(Sft):
 
     Args:
         divergence: D (nested group ``stage/divergence``), of both distributions at temperature tau.
-        temperature: tau, divides the logits of both. tau^2 keeps the gradient's size (Hinton et al. 2015, sec. 2).
-        cross_entropy: c, the share of the cross-entropy on the completion's own tokens, at temperature 1.
+        temperature: tau, divides the logits of both.
+        cross_entropy: c, the share of the cross-entropy on the completion's tokens, at temperature 1.
     """
 
     def __init__(
@@ -42,12 +42,14 @@ class DistillLogits(Sft):
         self.divergence, self.tau, self.cross_entropy = divergence, temperature, cross_entropy
 
     def training_step(self, batch: SftBatch, batch_idx: int) -> Tensor:
-        teacher = self.teacher.on(self.device)
-        found, logps = self.forward_pass.divergence_from_teacher(
+        teacher = self.teacher.to(self.device)
+        per_token, logps = self.forward_pass.divergence_from_teacher(
             self.policy, teacher, batch, self.tau, self.divergence, want_logps=self.cross_entropy > 0
         )
-        divergence = found.sum() / batch.step_tokens
+        divergence = per_token.sum() / batch.step_tokens
         self.step_metrics.add({"train/divergence": divergence.detach(), "train/num_tokens": batch.num_tokens})
+        # Dividing the logits of both by tau scales the gradient by about 1 / tau^2 (Hinton et al. 2015, sec. 2); the
+        # factor tau^2 undoes it, so c and the learning rate mean the same at every temperature.
         loss = (1 - self.cross_entropy) * self.tau**2 * divergence
         if logps is not None:
             loss = loss - self.cross_entropy * logps.sum() / batch.step_tokens

@@ -1,8 +1,9 @@
-"""Rejection sampling: the model's own answers, the good ones kept as a dataset (DeepSeek-R1 2.3.3).
+"""Rejection sampling: the policy answers the training questions; accepted answers are a dataset (DeepSeek-R1 2.3.3).
 
-``traces/`` of the record holds ``traces.jsonl``, what was kept, for ``data=traces``; ``questions.jsonl``, every
-question asked with its pass rate, for ``data=jsonl``; and ``samples.jsonl``, the journal of all answers: one line per
-batch of questions, on the disk before the next batch is begun, so that nothing is sampled twice.
+``traces/`` of the record holds three files: ``traces.jsonl``, the selected answers, for ``data=traces``;
+``questions.jsonl``, every question with its pass rate, for ``data=jsonl``; and ``samples.jsonl``, the journal of all
+answers. A line of the journal is a batch of questions, on the disk before the next batch starts: a resumed run samples
+none of them again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 from math import isnan
-from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Interval
@@ -21,23 +21,30 @@ from r1.core.files import write_atomic
 from r1.core.seeds import derive_seed
 from r1.core.statistics import Estimate
 from r1.stage.base import Stage, StageParts
-from r1.stage.distillation.candidates import Candidate, Select, difficulty, pass_rate, selected, tally
+from r1.stage.distillation.candidates import (
+    Candidate,
+    Select,
+    difficulty_metrics,
+    outcome_counts,
+    pass_rate,
+    select_candidates,
+)
 from r1.stage.distillation.filters import Filters
-from r1.stage.distillation.traces import write_traces
+from r1.stage.distillation.traces import TraceFiles, format_counts, trace_files, write_traces
 from r1.stage.training.loader import Batches
 from r1.stage.validation.sampling import shard
 
 
 class RejectionSampling(Stage):
-    """Samples n answers to each question and keeps those that the filters accept; trains nothing.
+    """Samples n answers to each question and writes the accepted ones as training rows; trains nothing.
 
     Args:
-        filters: which answers are accepted (nested group ``stage/filters``).
-        num_questions: training questions that are asked, the first of the split.
+        filters: the conditions that accept an answer (nested group ``stage/filters``).
+        num_questions: training questions to sample answers for, the first of the split.
         answers_per_question: n.
         questions_at_once: questions in one batch.
         select: ``all`` accepted answers of a question, or the ``best``: the highest reward, of equals the first.
-        max_per_question: at most so many, the first ones sampled.
+        max_per_question: maximum number of rows per question, the first ones sampled; null: no limit.
         min_pass_rate, max_pass_rate: questions with a share of right answers outside give no rows.
     """
 
@@ -63,99 +70,104 @@ class RejectionSampling(Stage):
         self.min_pass_rate, self.max_pass_rate = min_pass_rate, max_pass_rate
         self.batches: list[dict[str, Any]] = []  # the journal's lines
 
-    # ---- asking ----
+    # ---- phase 1: sampling, in Lightning's predict loop ----
 
     @property
-    def folder(self) -> Path | None:
-        return self.run.record.dir / "traces" if self.run.record else None
+    def files(self) -> TraceFiles | None:
+        return trace_files(self.run)
 
     def predict_dataloader(self) -> Batches:
         size = self.questions_at_once
         return Batches([[*range(i, min(i + size, self.num_questions))] for i in range(0, self.num_questions, size)])
 
     def on_predict_start(self) -> None:
-        def held() -> list[dict[str, Any]]:
-            return jsonl.repair_and_read(self.folder / "samples.jsonl") if self.folder else []
+        def read_batches() -> list[dict[str, Any]]:
+            return jsonl.repair_and_read(self.files.batches) if self.files else []
 
-        self.batches = self.run.ranks.broadcast_from_rank_zero(held)
+        self.batches = self.run.ranks.broadcast_from_rank_zero(read_batches)
 
     def predict_step(self, indices: list[int], batch_idx: int) -> dict[str, Any]:
         """The journal's line for a batch of questions."""
-        if batch_idx < len(self.batches):  # asked by the process that this one goes on from
+        if batch_idx < len(self.batches):  # sampled before the run was resumed
             return self.batches[batch_idx]
-        mine = shard(indices, self.run.ranks.rank, self.run.ranks.size)
+        own_indices = shard(indices, self.run.ranks.rank, self.run.ranks.size)
         with self.summon_full_params():
             self.update_engine()
-            found = self.candidates(mine) if mine else []
-        own = {"answers": [[asdict(one) for one in group] for group in found], "counts": self.data.pop_error_counts()}
-        parts = self.run.ranks.gather(own)
+            groups = self.candidates(own_indices) if own_indices else []
+        answers = [[asdict(candidate) for candidate in group] for group in groups]
+        parts = self.run.ranks.gather({"answers": answers, "counts": self.data.pop_error_counts()})
         batch = {
             "prompts": [self.data.train[i]["prompt"] for i in indices],
             "answers": [group for part in parts for group in part["answers"]],
             "counts": dict(sum((Counter(part["counts"]) for part in parts), Counter[str]())),
         }
-        if self.folder:
-            jsonl.append_rows(self.folder / "samples.jsonl", [batch], sync=True)
+        if self.files:
+            jsonl.append_rows(self.files.batches, [batch], sync=True)
         self.batches.append(batch)
         return batch
 
     def candidates(self, indices: list[int]) -> list[list[Candidate]]:
-        n, rows = self.answers_per_question, [self.data.train[i] for i in indices]
-        sampled = self.sampler.sample(
-            rows, [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices]
-        )
-        flat, rollouts = [row for row in rows for _ in range(n)], [r for group in sampled for r in group]
-        texts, scores = self.sampler.score(flat, rollouts)
-        lengths, cut = [len(r.completion_ids) for r in rollouts], [r.truncated for r in rollouts]
+        """n answers to each of these training questions, scored and filtered."""
+        n, questions = self.answers_per_question, [self.data.train[i] for i in indices]
+        seeds = [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices]
+        rollouts = [rollout for group in self.sampler.sample(questions, seeds) for rollout in group]
+        rows = [row for row in questions for _ in range(n)]
+        texts, scores = self.sampler.score(rows, rollouts)
         rejected_by = self.filters.rejected_by(
-            rows=flat,
+            rows=rows,
             completions=texts,
-            completion_ids=[r.completion_ids for r in rollouts],
-            truncated=cut,
+            completion_ids=[rollout.completion_ids for rollout in rollouts],
+            truncated=[rollout.truncated for rollout in rollouts],
             verifier=self.data.verifier,
             max_completion_length=self.engine.max_completion_length,
         )
-        right = self.data.all_correct(texts, flat)
+        correct = self.data.all_correct(texts, rows)
         rewards = [None if isnan(total) else total for total in scores.total]
-        flat_candidates = [*map(Candidate, texts, lengths, cut, right, rewards, rejected_by)]
-        return [flat_candidates[start : start + n] for start in range(0, len(flat), n)]
+        candidates = [
+            Candidate(text, len(rollout.completion_ids), rollout.truncated, is_correct, reward, filter_name)
+            for text, rollout, is_correct, reward, filter_name in zip(
+                texts, rollouts, correct, rewards, rejected_by, strict=True
+            )
+        ]
+        return [candidates[start : start + n] for start in range(0, len(candidates), n)]
 
-    # ---- keeping ----
+    # ---- phase 2: selection ----
 
     def on_predict_end(self) -> None:
         questions = self.data.train[: self.num_questions]
-        groups = [[Candidate(**c) for c in group] for batch in self.batches for group in batch["answers"]]
-        rates = [pass_rate(row, group) for row, group in zip(questions, groups, strict=True)]
+        groups = [[Candidate(**fields) for fields in group] for batch in self.batches for group in batch["answers"]]
+        pass_rates = [pass_rate(row, group) for row, group in zip(questions, groups, strict=True)]
         rows = [
             {**row, "completion": answer.completion, "reward": answer.reward, "pass_rate": rate}
-            for row, group, rate in zip(questions, groups, rates, strict=True)
+            for row, group, rate in zip(questions, groups, pass_rates, strict=True)
             if rate is None or self.min_pass_rate <= rate <= self.max_pass_rate
-            for answer in selected(group, self.select, self.max_per_question)
+            for answer in select_candidates(group, self.select, self.max_per_question)
         ]
-        counts = tally(groups, self.filters.names) | {"kept": len(rows)}
-        self.report_kept(counts, difficulty(rates, self.answers_per_question))
-        if self.folder:
-            graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, rates, strict=True))
-            write_atomic(self.folder / "questions.jsonl", "".join(map(jsonl.row_to_line, graded)))
+        counts = outcome_counts(groups, self.filters) | {"kept": len(rows)}
+        self.report_outcome(counts, difficulty_metrics(pass_rates, self.answers_per_question))
+        if self.files:
+            graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, pass_rates, strict=True))
+            write_atomic(self.files.questions, "".join(map(jsonl.row_to_line, graded)))
         require_nonempty(counts)
-        if self.folder:
-            write_traces(self.folder / "traces.jsonl", rows, counts)
+        if self.files:
+            write_traces(self.files.traces, rows, counts)
 
-    def report_kept(self, counts: dict[str, int], figures: dict[str, Estimate]) -> None:
-        """One row for the whole run; the figures become the record's, beside those of the validation."""
-        self.validator.metrics = self.validator.metrics | figures  # a new dict: the record holds the start's
-        scorer = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
-        whole = {f"rejection/{name}": count for name, count in counts.items()} | scorer
-        self.report({name: figure.value for name, figure in figures.items()} | {n: float(c) for n, c in whole.items()})
+    def report_outcome(self, counts: dict[str, int], metrics: dict[str, Estimate]) -> None:
+        """One row of metrics for the run; ``metrics`` also join those of the validation in the manifest."""
+        self.validator.metrics = self.validator.metrics | metrics  # a new dict: the record holds that of the start
+        scoring_errors = sum((Counter(batch["counts"]) for batch in self.batches), Counter[str]())
+        all_counts = {f"rejection/{name}": count for name, count in counts.items()} | scoring_errors
+        row = {name: estimate.value for name, estimate in metrics.items()}
+        self.report(row | {name: float(count) for name, count in all_counts.items()})
 
 
 def require_nonempty(counts: dict[str, int]) -> None:
-    """Raises: UserError: nothing was kept."""
+    """Raises: UserError: no answer became a training row."""
     if not counts["kept"]:
         raise UserError(
-            "no answer was kept",
+            "no answer was accepted",
             key="stage.filters",
-            value=", ".join(f"{name} {count}" for name, count in counts.items()),
-            hint="take a better model, ask more, or leave out a filter: ~stage.filters.NAME",
+            value=format_counts(counts),
+            hint="take a better model, sample more, or leave out a filter: ~stage.filters.NAME",
             code=DATA,
         )

@@ -14,7 +14,7 @@ from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
 from r1.data.base import Row
-from r1.reward.reward_model_io import chat_ids, check_chat, padded, reward_model_scores
+from r1.reward.reward_model_io import chat_ids, check_chat, pad_chats, reward_model_scores
 from r1.stage.base import StageParts
 from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
@@ -53,11 +53,7 @@ class RewardModel(TrainingStage):
     required_columns = val_columns = ("chosen", "rejected")
     batch_unit = "pairs"
 
-    def __init__(
-        self,
-        parts: StageParts,
-        **optimization: Unpack[Optimization],
-    ) -> None:
+    def __init__(self, parts: StageParts, **optimization: Unpack[Optimization]) -> None:
         super().__init__(parts, optimization)
         check_chat(self.tokenizer, "model.path")
         if parts.model.lora is not None:
@@ -83,17 +79,17 @@ class RewardModel(TrainingStage):
 
     def micro_batches(self, step: int) -> list[Pairs]:
         rows = [self.data.train[i] for i in self.step_indices(step)]
-        return self.pairs(sorted(rows, key=_length), self.global_sum(len(rows)))
+        return self.collate(sorted(rows, key=_num_chars), self.global_sum(len(rows)))
 
-    def pairs(self, rows: list[Row], step_pairs: int) -> list[Pairs]:
-        """Pairs in micro-batches."""
+    def collate(self, rows: list[Row], step_pairs: int) -> list[Pairs]:
+        """These pairs as micro-batches."""
         size = self.plan.micro_batch_size
-        return [self.pair_batch(rows[i : i + size], step_pairs) for i in range(0, len(rows), size)]
+        return [self.collate_micro_batch(rows[i : i + size], step_pairs) for i in range(0, len(rows), size)]
 
-    def pair_batch(self, rows: list[Row], step_pairs: int) -> Pairs:
+    def collate_micro_batch(self, rows: list[Row], step_pairs: int) -> Pairs:
         sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in rows]
         chats = [chat_ids(self.tokenizer, prompt, text) for prompt, text in sides]
-        return Pairs(*padded(chats, int(self.tokenizer.pad_token_id)), step_pairs)
+        return Pairs(*pad_chats(chats, int(self.tokenizer.pad_token_id)), step_pairs)
 
     # ---- validation: held-out pairs ----
 
@@ -103,7 +99,7 @@ class RewardModel(TrainingStage):
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         rows = [self.data.val[i] for i in indices]
-        margins = torch.cat([self.margins(part.to(self.device)) for part in self.pairs(rows, len(rows))])
+        margins = torch.cat([self.margins(part.to(self.device)) for part in self.collate(rows, len(rows))])
         metrics = {
             "val/pair_accuracy": proportion(pair_accuracy(margins).tolist(), 1),
             "val/loss": mean((-logsigmoid(margins)).tolist(), 1),
@@ -120,9 +116,9 @@ class RewardModel(TrainingStage):
 
 
 def pair_accuracy(margins: Tensor) -> Tensor:
-    """1 where the preferred answer has the higher score, 1/2 where both have the same, else 0."""
+    """(n,): 1 if the preferred answer has the higher score, 1/2 for equal scores, else 0."""
     return (1 + margins.detach().sign()) / 2
 
 
-def _length(row: Row) -> int:
+def _num_chars(row: Row) -> int:
     return max(len(row["chosen"]), len(row["rejected"]))

@@ -172,7 +172,7 @@ def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., 
         "teacher.max_completion_length=2",
         "~stage.filters.verifier",
     ]
-    with pytest.raises(UserError, match="0 teacher answers were kept"):  # cut short, every one
+    with pytest.raises(UserError, match="0 teacher answers were accepted"):  # cut short, every one
         run(*knobs, "stage.num_questions=2", teacher="teacher=transformers")
     (parent,) = read_run(str(folder)).manifest["parents"]
     assert parent["path"] == str(finished)
@@ -252,7 +252,7 @@ def test_a_store_that_is_none_is_found_before_anything_is_made(experiment: Calla
 def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
     for resume in ([], ["resume=auto"]):
         with pytest.raises(
-            UserError, match="0 teacher answers were kept, fewer than one optimizer step needs"
+            UserError, match="0 teacher answers were accepted, fewer than one optimizer step needs"
         ) as caught:
             run(*resume, teacher="teacher.error_rate=1.0")
         assert caught.value.code == DATA
@@ -265,6 +265,6 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
 
 def test_without_a_record_the_answers_are_the_same(finished: Path, stage: Callable[..., Any]) -> None:
     alone: Distill = stage("stage=distill", *KNOBS, HALF_WRONG)
-    rows, counts = alone.kept()
+    rows, counts = alone.load_or_make_traces()
     assert rows == traces(finished)
     assert counts["asked"] == 48

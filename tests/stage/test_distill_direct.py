@@ -65,18 +65,18 @@ def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:
 def test_what_is_written_depends_on_the_seed_alone(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = ["data._target_=conftest.any_sums", "stage.num_questions=12", *ENDS]
     made = stage("stage=distill_direct", *knobs)
-    rows, counts = made.write_questions()
+    rows, counts = made.generate_questions()
     assert len(rows) == 12
-    monkeypatch.setattr("r1.stage.distill_direct.WRITTEN_AT_ONCE", 5)
-    assert stage("stage=distill_direct", *knobs, "rollout.batch_size=2").write_questions() == (rows, counts)
-    assert stage("stage=distill_direct", *knobs, "seed=1").write_questions()[0] != rows
+    monkeypatch.setattr("r1.stage.distill_direct.QUESTIONS_PER_BATCH", 5)
+    assert stage("stage=distill_direct", *knobs, "rollout.batch_size=2").generate_questions() == (rows, counts)
+    assert stage("stage=distill_direct", *knobs, "seed=1").generate_questions()[0] != rows
 
 
 def test_there_is_a_limit_to_what_is_written(stage: Callable[..., Any]) -> None:
     """Random weights never write a sum."""
     made = stage("stage=distill_direct", "stage.num_questions=20", "stage.max_tries=2", "stage.single_line=true")
-    with pytest.raises(UserError, match="wrote 40 questions, of which 0 were taken") as caught:
-        made.write_questions()
+    with pytest.raises(UserError, match="wrote 40 questions, of which 0 were accepted") as caught:
+        made.generate_questions()
     assert caught.value.code == DATA
     assert caught.value.value.startswith("written 40, unfinished ")
 

@@ -101,7 +101,7 @@ def test_a_student_that_is_its_teacher_learns_nothing(stage: Stages, divergence:
 
 def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:
     made = stage("stage=distill_logits", *TEACHER)
-    teacher = made.teacher.on(made.device)
+    teacher = made.teacher.to(made.device)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     gradient(made, made.micro_batches(0))
     assert not teacher.training
@@ -113,7 +113,7 @@ def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:
 def test_either_may_refuse_to_be_packed(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stage("stage=distill_logits", *TEACHER)
     expected = gradient(made, made.micro_batches(0))
-    for refuses in (made.policy, made.teacher.on(made.device)):
+    for refuses in (made.policy, made.teacher.to(made.device)):
         monkeypatch.setattr(Forward, "can_pack", lambda self, model, batch, no=refuses: model is not no)
         assert_same(gradient(made, made.micro_batches(0)), expected, atol=1e-5)
 

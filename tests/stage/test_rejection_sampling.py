@@ -16,7 +16,8 @@ from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read_run
 from r1.run import execute
-from r1.stage.distillation.candidates import Candidate, difficulty, pass_rate, selected, tally
+from r1.stage.distillation.candidates import Candidate, difficulty_metrics, outcome_counts, pass_rate, select_candidates
+from r1.stage.distillation.filters import Filter, Filters
 from r1.stage.rejection_sampling import RejectionSampling
 
 Config = dict[str, Any]
@@ -55,19 +56,20 @@ GROUP = [
     [("all", None, "acd"), ("all", 2, "ac"), ("all", 9, "acd"), ("best", None, "c"), ("best", 2, "c")],
 )
 def test_selection(select: Any, limit: int | None, kept: str) -> None:
-    assert "".join(one.completion for one in selected(GROUP, select, limit)) == kept
+    assert "".join(one.completion for one in select_candidates(GROUP, select, limit)) == kept
 
 
 def test_the_best_of_answers_without_a_reward_is_the_first_and_of_none_is_none() -> None:
     unrated = [candidate("a", reward=None), candidate("b", reward=None), candidate("c", reward=-1.0)]
-    assert [one.completion for one in selected(unrated, "best", None)] == ["c"]
-    assert [one.completion for one in selected(unrated[:2], "best", None)] == ["a"]
-    assert selected([candidate("x", by="format")], "best", None) == []
+    assert [one.completion for one in select_candidates(unrated, "best", None)] == ["c"]
+    assert [one.completion for one in select_candidates(unrated[:2], "best", None)] == ["a"]
+    assert select_candidates([candidate("x", by="format")], "best", None) == []
 
 
 def test_the_counts() -> None:
     cut = Candidate("f", 8, True, False, 0.0, "finished")
-    assert tally([GROUP, [cut]], ["finished", "verifier", "language"]) == {
+    filters = Filters([Filter(name, low_ids, 1, None) for name in ("finished", "verifier", "language")])
+    assert outcome_counts([GROUP, [cut]], filters) == {
         "asked": 6,
         "finished": 5,
         "rejected/finished": 1,
@@ -80,11 +82,11 @@ def test_the_counts() -> None:
 def test_difficulty_is_measured_where_a_gold_answer_is_known() -> None:
     assert pass_rate({"answer": "8"}, GROUP) == 0.6
     assert pass_rate({}, GROUP) is None
-    figures = difficulty([0.6, None, 0.0, 0.9, 0.0], 5)
+    figures = difficulty_metrics([0.6, None, 0.0, 0.9, 0.0], 5)
     assert figures["rejection/pass_rate"].value == 0.375
     assert figures["rejection/pass_rate"].n == 20
     assert (figures["rejection/frac_unsolved"].value, figures["rejection/frac_unsolved"].n) == (0.5, 4)
-    assert difficulty([None], 5) == {}
+    assert difficulty_metrics([None], 5) == {}
 
 
 # ---- a whole run ----
@@ -169,7 +171,7 @@ def test_questions_are_balanced(finished: Path, run: Callable[..., Path], overri
 
 
 def test_too_hard_questions_give_no_rows(run: Callable[..., Path], folder: Path) -> None:
-    with pytest.raises(UserError, match="no answer was kept") as caught:
+    with pytest.raises(UserError, match="no answer was accepted") as caught:
         run("stage.min_pass_rate=0.1")
     assert caught.value.code == DATA
     assert "asked 40" in str(caught.value.value)

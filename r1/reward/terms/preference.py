@@ -13,7 +13,7 @@ from annotated_types import Ge, Gt
 
 from r1.core.errors import MODEL, UserError
 from r1.model.loading import DType, Model
-from r1.reward.reward_model_io import chat_ids, check_chat, padded, reward_model_scores
+from r1.reward.reward_model_io import chat_ids, check_chat, pad_chats, reward_model_scores
 from r1.reward.scorer import Outcome, Pair, Scorer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Preference(Scorer):
     @torch.no_grad()
     def _batch(self, chats: list[list[int]]) -> list[float]:
         tokenizer, model = self._loaded
-        ids, mask = padded(chats, int(tokenizer.pad_token_id))
+        ids, mask = pad_chats(chats, int(tokenizer.pad_token_id))
         return reward_model_scores(model, ids.to(model.device), mask.to(model.device)).tolist()
 
     def check(self) -> None:

@@ -16,8 +16,8 @@ def gdpo(terms: Tensor, weights: Tensor, *, epsilon: Annotated[float, Gt(0)], sc
     """sum_k w_k (r_k - mean_k) / (std_k + epsilon) within each group (Liu et al. 2026, GDPO).
 
     Two completions with the same total and different terms get different advantages; after a sum before the
-    normalisation they would be equal. With ``scale_by_batch`` the sums
-    are then standardised over the step, as in the paper.
+    normalisation they would be equal. With ``scale_by_batch`` the sums are then
+    standardised over the step, as in the paper.
 
     Args:
         terms: (K, P, G) values of the reward terms, NaN where one does not apply.

@@ -34,14 +34,14 @@ class AnswerCache:
     Args:
         file: created if missing, readable by its owner only.
         key: the config key that names the file, for errors.
-        poll: called while another process has the file; raises if the run must stop.
+        check_for_stop: called while another process has the file; raises if the run must stop.
 
     Raises:
         UserError: ``file`` is a folder or another kind of file.
     """
 
-    def __init__(self, file: Path, key: str, poll: Callable[[], None]) -> None:
-        self.file, self.key, self.poll = file, key, poll
+    def __init__(self, file: Path, key: str, check_for_stop: Callable[[], None]) -> None:
+        self.file, self.key, self.check_for_stop = file, key, check_for_stop
         if file.is_dir():
             raise self._error("this is a folder", expected="a file, which is created if it does not exist")
         if file.is_file():
@@ -81,7 +81,7 @@ class AnswerCache:
                 if not waiting:
                     console.print(status_line(f"waiting for another run, which is writing {self.file}"))
                 waiting = True
-                self.poll()
+                self.check_for_stop()
                 time.sleep(POLL_S)
 
     def _truncate_partial_line(self) -> None:

@@ -1,8 +1,7 @@
-"""The sampled answers of a question: which of them are kept, and how hard they show the question to be."""
+"""The answers that the policy samples to one question: selection of training rows, and the question's difficulty."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 from r1.core import statistics
 from r1.core.statistics import Estimate
 from r1.data.base import Row, has_answer
+from r1.stage.distillation.filters import Filters
 from r1.stage.validation.metrics import Sample
 
 Select = Literal["all", "best"]
@@ -23,12 +23,12 @@ class Candidate(Sample):
     rejected_by: str | None
 
 
-def selected(group: Sequence[Candidate], select: Select, limit: int | None) -> list[Candidate]:
-    """The accepted answers of one question that are kept, in the order in which they were sampled.
+def select_candidates(group: Sequence[Candidate], select: Select, limit: int | None) -> list[Candidate]:
+    """The accepted answers to one question that become training rows, in the order in which they were sampled.
 
     Args:
-        select: ``all``, or the ``best`` alone: the one with the highest reward, of equals the first.
-        limit: at most so many, the first ones; None: no limit.
+        select: ``all``, or ``best``: the one with the highest reward, of equals the first.
+        limit: maximum number, the first ones; None: no limit.
     """
     accepted = [candidate for candidate in group if candidate.rejected_by is None]
     if select == "best" and accepted:
@@ -36,26 +36,22 @@ def selected(group: Sequence[Candidate], select: Select, limit: int | None) -> l
     return accepted[:limit]
 
 
-def tally(groups: Sequence[Sequence[Candidate]], filters: Sequence[str]) -> dict[str, int]:
-    """How many answers were asked for, came to an end, were rejected by each of the filters, and were accepted."""
-    answers = [candidate for group in groups for candidate in group]
-    rejected = Counter(answer.rejected_by for answer in answers)
-    return {
-        "asked": len(answers),
-        "finished": sum(not answer.truncated for answer in answers),
-        **{f"rejected/{name}": rejected[name] for name in filters},
-        "accepted": rejected[None],
-    }
+def outcome_counts(groups: Sequence[Sequence[Candidate]], filters: Filters) -> dict[str, int]:
+    """Number of all answers, complete ones, those rejected by each filter, and accepted ones."""
+    answers = [answer for group in groups for answer in group]
+    rejected_by = [answer.rejected_by for answer in answers]
+    counts = filters.outcome_counts([answer.truncated for answer in answers], rejected_by)
+    return counts | {"accepted": rejected_by.count(None)}
 
 
 def pass_rate(row: Row, group: Sequence[Candidate]) -> float | None:
-    """Share of right answers to a question; None where no gold answer is known."""
+    """Share of right answers to a question; None without a gold answer."""
     return sum(candidate.correct is True for candidate in group) / len(group) if has_answer(row) else None
 
 
-def difficulty(rates: Sequence[float | None], num_samples: int) -> dict[str, Estimate]:
-    """Mean pass rate, and the share of questions without a right answer, over those with a gold answer."""
-    known = [rate for rate in rates if rate is not None]
+def difficulty_metrics(pass_rates: Sequence[float | None], num_samples: int) -> dict[str, Estimate]:
+    """Mean pass rate, and share of questions without a right answer, over the questions with a gold answer."""
+    known = [rate for rate in pass_rates if rate is not None]
     if not known:
         return {}
     unsolved = [float(rate == 0) for rate in known]

@@ -1,7 +1,8 @@
-"""Which answers are kept: named filters, each a reward term and the bounds that its value must keep."""
+"""Filters of answers: each is a reward term and the bounds between which its value must lie."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from r1.reward.base import RewardFunction, Rewards, Term
 
 @dataclass(frozen=True)
 class Filter:
-    """Accepts ``min <= value <= max``; None bounds nothing, and a term that gave no value does not apply."""
+    """Accepts ``min <= value <= max``; a bound of None does not limit."""
 
     name: str
     function: RewardFunction
@@ -19,16 +20,16 @@ class Filter:
     max: float | None
 
     def accepts(self, value: float) -> bool:
-        """``value`` is NaN where the term does not apply."""
+        """``value`` is NaN where the term does not apply: neither comparison holds, so it is accepted."""
         return not ((self.min is not None and value < self.min) or (self.max is not None and value > self.max))
 
 
 class Filters:
-    """The filters of a stage, in the order in which they look at an answer: one sees what the others have left."""
+    """The filters of a stage in order; each is applied to the answers that the earlier ones have accepted."""
 
     def __init__(self, filters: Sequence[Filter]) -> None:
         self.filters = filters
-        self.names = [one.name for one in filters]
+        self.names = [filter_.name for filter_ in filters]
 
     def rejected_by(
         self,
@@ -39,26 +40,36 @@ class Filters:
         verifier: Verifier,
         max_completion_length: int,
     ) -> list[str | None]:
-        """The first filter that rejects each of B completions, by its name; None: the completion is kept.
+        """For each of B completions the name of the first filter that rejects it; None: accepted.
 
         Raises:
             UserError: a term lacks a column, raises, or does not return numbers or Nones.
         """
-        found: list[str | None] = [None] * len(rows)
-        for one in self.filters:
-            left = [b for b, name in enumerate(found) if name is None]
-            if not left:
+        rejected_by: list[str | None] = [None] * len(rows)
+        for filter_ in self.filters:
+            remaining = [b for b, name in enumerate(rejected_by) if name is None]
+            if not remaining:
                 break
-            term = Rewards({one.name: Term(one.name, one.function, None)}, "stage.filters")
+            term = Rewards({filter_.name: Term(filter_.name, filter_.function, None)}, "stage.filters")
             scores = term.score(
-                prompts=[rows[b]["prompt"] for b in left],
-                completions=[completions[b] for b in left],
-                rows=[{key: value for key, value in rows[b].items() if key != "terms"} for b in left],  # rewards' alone
+                prompts=[rows[b]["prompt"] for b in remaining],
+                completions=[completions[b] for b in remaining],
+                # A row's column ``terms`` selects reward terms; filters apply to every row.
+                rows=[{key: value for key, value in rows[b].items() if key != "terms"} for b in remaining],
                 verifier=verifier,
-                completion_ids=[completion_ids[b] for b in left],
+                completion_ids=[completion_ids[b] for b in remaining],
                 max_completion_length=max_completion_length,
-                truncated=[truncated[b] for b in left],
+                truncated=[truncated[b] for b in remaining],
             )
-            for b, value in zip(left, scores.terms[one.name], strict=True):
-                found[b] = None if one.accepts(value) else one.name
-        return found
+            for b, value in zip(remaining, scores.terms[filter_.name], strict=True):
+                rejected_by[b] = None if filter_.accepts(value) else filter_.name
+        return rejected_by
+
+    def outcome_counts(self, truncated: Sequence[bool], rejected_by: Sequence[str | None]) -> dict[str, int]:
+        """Number of answers, of complete ones, and of those that each filter has rejected."""
+        rejected = Counter(rejected_by)
+        return {
+            "asked": len(rejected_by),
+            "finished": truncated.count(False),
+            **{f"rejected/{name}": rejected[name] for name in self.names},
+        }

@@ -1,4 +1,4 @@
-"""The teacher as a distribution over next tokens: a local model that is only read, and must speak the same tokens."""
+"""A teacher whose next-token distribution is read: a frozen model in this process, with the student's tokenizer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
 
 
 class LocalTeacher:
-    """Holds the teacher outside of the LightningModule: no checkpoint holds it and no optimizer sees it.
+    """Wraps the teacher so that it is no submodule of the stage: not in checkpoints, not in the optimizer.
 
     Raises:
-        UserError: the teacher is no model in this process, or its tokenizer is not the student's; no weight has been
-            loaded by then.
+        UserError: the teacher is not a local model, or its tokenizer is not the student's. No weights are loaded yet.
     """
 
     def __init__(self, teacher: Teacher, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -35,29 +34,31 @@ class LocalTeacher:
         check_same_tokens(tokenizer, teacher.tokenizer, teacher.name)
         self.teacher = teacher
 
-    def on(self, device: torch.device) -> PreTrainedModel:
-        """The model, on the student's device."""
+    def to(self, device: torch.device) -> PreTrainedModel:
+        """The model, moved to ``device``."""
         self.teacher.model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature
         return self.teacher.model
 
 
 def check_same_tokens(student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase, teacher_path: str) -> None:
-    """Two distributions over tokens can only be compared if every id is the same piece of text, split the same way.
+    """Two distributions over tokens can only be compared if every id is the same text, and texts are split alike.
 
     Raises:
-        UserError: they are not; it names both, and the first id that differs.
+        UserError: the tokenizers differ; the message has the first different id.
     """
-    ours, theirs = ({i: token for token, i in t.get_vocab().items()} for t in (student, teacher))
-    different = sorted(i for i in ours.keys() | theirs.keys() if ours.get(i) != theirs.get(i))
+    student_tokens, teacher_tokens = ({i: token for token, i in t.get_vocab().items()} for t in (student, teacher))
+    ids = student_tokens.keys() | teacher_tokens.keys()
+    different = sorted(i for i in ids if student_tokens.get(i) != teacher_tokens.get(i))
     if different:
         i = different[0]
-        how = f"{len(different)} ids differ, the first is {i}: {ours.get(i)!r} and {theirs.get(i)!r}"
+        tokens = f"{student_tokens.get(i)!r} and {teacher_tokens.get(i)!r}"
+        difference = f"{len(different)} ids differ, the first is {i}: {tokens}"
     elif student(SPLIT_PROBE).input_ids != teacher(SPLIT_PROBE).input_ids:
-        how = f"they split {SPLIT_PROBE!r} differently"
+        difference = f"they split {SPLIT_PROBE!r} differently"
     else:
         return
     raise UserError(
-        f"student and teacher have different tokenizers, so their distributions cannot be compared: {how}",
+        f"student and teacher have different tokenizers, so their distributions cannot be compared: {difference}",
         key="teacher.path",
         value=teacher_path,
         expected=f"a model with the tokenizer of {student.name_or_path or 'model.path'}",

@@ -1,4 +1,4 @@
-"""Questions that the policy writes itself: how it is prompted for one, where one ends, and which are taken."""
+"""Questions that the policy writes: the prompt, the end of a question, and the filter of new, answerable questions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ REASONS = ("unfinished", "too_short", "not_answerable", "held_out", "duplicate")
 
 
 class QuestionPrompt:
-    """The template up to where the user's question starts (the pre-query template of Magpie, Xu et al. 2024).
+    """The template up to the start of the user's question (the pre-query template of Magpie, Xu et al. 2024).
 
     A question ends at a special token, at the text that the template puts behind it, or, with ``single_line``, at its
     first line break.
 
     Attributes:
-        prompt_ids: what the model goes on from; without a space at the end, which tokenizers put into the next token.
-        stop_ids: tokens at which it may stop.
+        prompt_ids: the prompt, without a final space: tokenizers make it part of the next token (``" 3"``).
+        stop_ids: tokens that end sampling.
     """
 
     def __init__(self, data: Data, tokenizer: PreTrainedTokenizerBase, single_line: bool) -> None:
@@ -34,47 +34,47 @@ class QuestionPrompt:
         self.prompt_ids = list(tokenizer(before.rstrip(" "), add_special_tokens=False).input_ids)
         added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
         self.stop_ids = added | set(tokenizer.all_special_ids)
-        if single_line:
+        if single_line:  # one token may hold more than the line break, for example "?\n"
             self.stop_ids |= {i for i in range(len(tokenizer)) if "\n" in tokenizer.decode([i])}
 
     def question(self, rollout: Rollout) -> str | None:
-        """The question that was written; None: it did not come to its end."""
-        written = str(self.tokenizer.decode(rollout.completion_ids, skip_special_tokens=True))
-        text, end, _ = written.partition(self.end) if self.end else (written, "", "")
-        return None if rollout.truncated and not end else text.strip()
+        """The question in a sampled text; None if it does not end."""
+        text = str(self.tokenizer.decode(rollout.completion_ids, skip_special_tokens=True))
+        question, end, _ = text.partition(self.end) if self.end else (text, "", "")
+        return None if rollout.truncated and not end else question.strip()
 
 
 class QuestionFilter:
-    """Takes questions that can be answered, are new, and are not held out; counts the others by their reason.
+    """Accepts questions that are answerable, new and not held out; counts the rejected ones by reason.
 
     Args:
-        data: its ``ask``, where it has one, says what is a question; what it holds out is never taken.
+        data: its ``row_from_question``, if any, parses a question into a row; its held-out questions are rejected.
         min_length: characters.
 
     Attributes:
-        rows: what was taken, as rows without a completion.
-        counts: questions seen, ``written``, and how many were rejected for each of ``REASONS``.
+        rows: the accepted questions, as rows without a completion.
+        counts: all questions (``written``), and the rejected ones by ``REASONS``.
     """
 
     def __init__(self, data: Data, min_length: int) -> None:
         self.data, self.min_length = data, min_length
         self.rows: list[Row] = []
         self.counts = dict.fromkeys(("written", *REASONS), 0)
-        self._held_out = {plain(row["prompt"]) for row in data.val}
-        self._taken: set[str] = set()
+        self._val_questions = {normalise_question(row["prompt"]) for row in data.val}
+        self._accepted: set[str] = set()
 
-    def see(self, question: str | None) -> None:
-        """Take one question, or reject it."""
+    def add(self, question: str | None) -> None:
+        """Accept or reject one question."""
         self.counts["written"] += 1
-        row = self._row(question)
+        row = self._row_or_reason(question)
         if isinstance(row, str):
             self.counts[row] += 1
         else:
-            self._taken.add(plain(row["prompt"]))
+            self._accepted.add(normalise_question(row["prompt"]))
             self.rows.append(row)
 
-    def _row(self, question: str | None) -> Row | str:
-        """The question's row, or why it is not taken."""
+    def _row_or_reason(self, question: str | None) -> Row | str:
+        """The question's row, or the reason of ``REASONS`` for which it is rejected."""
         if question is None:
             return "unfinished"
         if len(question) < self.min_length:
@@ -82,13 +82,14 @@ class QuestionFilter:
         row = self.data.row_from_question(question) if self.data.row_from_question else {"prompt": question}
         if row is None:
             return "not_answerable"
-        row = {column: value for column, value in row.items() if column != "completion"}  # the teacher's to write
-        asked = str(row["prompt"])
-        if plain(asked) in self._held_out or (self.data.is_held_out and self.data.is_held_out(asked)):
+        row = {column: value for column, value in row.items() if column != "completion"}  # the teacher writes it
+        prompt = str(row["prompt"])
+        key = normalise_question(prompt)
+        if key in self._val_questions or (self.data.is_held_out and self.data.is_held_out(prompt)):
             return "held_out"
-        return "duplicate" if plain(asked) in self._taken else row
+        return "duplicate" if key in self._accepted else row
 
 
-def plain(question: str) -> str:
-    """What makes two questions the same: neither case nor spaces."""
+def normalise_question(question: str) -> str:
+    """A key that ignores case and white space."""
     return " ".join(question.split()).casefold()

@@ -1,10 +1,10 @@
-"""Asking a teacher: what it says is in the store before anything else happens, and nothing is asked for twice."""
+"""Queries to a teacher: every answer is in the cache before it is used, and no cached answer is requested again."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -21,12 +21,12 @@ ModelChange = Literal["stop", "accept"]
 
 @dataclass(frozen=True)
 class TeacherAnswers:
-    """What came of it.
+    """The answers to a set of questions.
 
     Attributes:
-        pairs: every answer with its question, in the order of the questions, not of their arrival.
-        counts: tokens, models, questions without an answer by reason: the same whenever these answers are used.
-        timing: what was asked by this process, how fast, and what failed on the way: no two runs share that.
+        pairs: every answer with its question, in the order of the questions, not of arrival.
+        counts: tokens, models, unanswered questions by reason; the same for every run that uses these answers.
+        timing: cached and new answers, duration and retries; different in every run.
     """
 
     pairs: list[tuple[Row, Answer]]
@@ -37,92 +37,113 @@ class TeacherAnswers:
 def query_teacher(
     teacher: Teacher,
     questions: Sequence[Question],
-    store: AnswerCache,
-    poll: Callable[[], None],
+    cache: AnswerCache,
+    check_for_stop: Callable[[], None],
     model_change: ModelChange,
 ) -> TeacherAnswers:
-    """Take from the store what it holds, ask for the rest.
+    """Answers from the cache, and from the teacher where the cache has none.
 
     Raises:
         UserError: the teacher gives up; or the model behind it has changed, and ``model_change`` is ``stop``.
     """
-    wanted = {content_key(cache_key_fields(teacher, question)): question for question in questions}
-    held = {row["key"]: Answer(**row["answer"]) for row in store.rows() if row["key"] in wanted and row["answer"]}
-    models, tally = ModelChangeGuard(teacher.name, model_change, store, poll), QueryStats(len(held))
-    models.see(held.values())
-    models.poll()
-    left = [question for key, question in wanted.items() if key not in held]
+    keys = [content_key(cache_key_fields(teacher, question)) for question in questions]
+    by_key = dict(zip(keys, questions, strict=True))  # a repeated question has one answer
+    answers = {row["key"]: Answer(**row["answer"]) for row in cache.rows() if row["key"] in by_key and row["answer"]}
+    stats = QueryStats(len(answers))
+    models = ModelChangeGuard(teacher.name, model_change, cache, check_for_stop)
+    models.add(answers.values())
+    models.check_for_stop()
+    pending = [question for key, question in by_key.items() if key not in answers]
     try:
-        with ProgressCounter("asking", len(wanted)) as progress, closing(teacher.answer(left, models.poll)) as arriving:
+        with (
+            ProgressCounter("asking", len(by_key)) as progress,
+            closing(teacher.answer(pending, models.check_for_stop)) as arriving,
+        ):
             for replies in arriving:
-                lines = [line(teacher, reply) for reply in replies]
-                store.add(lines)
-                held |= {row["key"]: reply.answer for row, reply in zip(lines, replies, strict=True) if reply.answer}
-                tally.add(replies)
-                progress.set_progress(len(held), str(tally))
-                models.see(reply.answer for reply in replies if reply.answer)
-        models.poll()
+                rows = [cache_row(teacher, reply) for reply in replies]
+                cache.add(rows)  # first of all: an answer that was paid for must survive whatever follows
+                answers |= {row["key"]: reply.answer for row, reply in zip(rows, replies, strict=True) if reply.answer}
+                stats.add(replies)
+                progress.set_progress(len(answers), str(stats))
+                models.add(reply.answer for reply in replies if reply.answer)
+        models.check_for_stop()
     finally:
-        console.print(status_line(f"{len(held)} of {len(wanted)} answers: {tally}"))
-    keys = (content_key(cache_key_fields(teacher, question)) for question in questions)
-    pairs = [(question.row, held[key]) for key, question in zip(keys, questions, strict=True) if key in held]
-    return TeacherAnswers(pairs, counts(held.values(), models, tally), tally.timing())
+        console.print(status_line(f"{len(answers)} of {len(by_key)} answers: {stats}"))
+    pairs = [(question.row, answers[key]) for key, question in zip(keys, questions, strict=True) if key in answers]
+    counts = token_counts(answers.values()) | {"models": len(models.names)} | stats.unanswered()
+    return TeacherAnswers(pairs, counts, stats.timing())
 
 
 def cache_key_fields(teacher: Teacher, question: Question) -> dict[str, Any]:
-    """All that decides an answer; the sample too, for backends that do not heed the seed."""
+    """All inputs of an answer; ``sample`` among them for backends that ignore the seed."""
     return teacher.identity(question.row) | {"sample": question.sample, "seed": question.seed}
 
 
-def line(teacher: Teacher, reply: Reply) -> dict[str, Any]:
-    """A reply as the store keeps it. One without an answer is kept for the reader, and asked for again."""
-    asked = cache_key_fields(teacher, reply.question)
+def cache_row(teacher: Teacher, reply: Reply) -> dict[str, Any]:
+    """A reply as a row of the cache. A row without an answer documents the failures; a later run retries it."""
+    fields = cache_key_fields(teacher, reply.question)
     answer = asdict(reply.answer) if reply.answer else None
     failures = [{"kind": failure.kind, "said": failure.message} for failure in reply.failures]
-    return {"key": content_key(asked), "asked": asked, "answer": answer, "failures": failures}
+    return {"key": content_key(fields), "asked": fields, "answer": answer, "failures": failures}
+
+
+def token_counts(answers: Collection[Answer]) -> dict[str, int]:
+    """Tokens of all answers, cached ones included."""
+    return {
+        "prompt_tokens": sum(answer.prompt_tokens for answer in answers),
+        "completion_tokens": sum(answer.completion_tokens for answer in answers),
+    }
 
 
 class ModelChangeGuard:
-    """What the backend says has answered: one model, or the answers are not of one teacher."""
+    """Detects that a second model answers under the teacher's name.
 
-    def __init__(self, name: str, change: ModelChange, store: AnswerCache, poll: Callable[[], None]) -> None:
-        self.name, self.change, self.store, self._poll = name, change, store, poll
-        self.seen: list[str] = []
+    Attributes:
+        names: models that the backend has reported, in order of appearance.
+    """
 
-    def see(self, answers: Iterable[Answer]) -> None:
+    def __init__(
+        self, teacher_name: str, policy: ModelChange, cache: AnswerCache, check_for_stop: Callable[[], None]
+    ) -> None:
+        self.teacher_name, self.policy, self.cache = teacher_name, policy, cache
+        self._check_for_stop = check_for_stop
+        self.names: list[str] = []
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Collect the models of some answers, and report a new one."""
         for model in (answer.model for answer in answers):
-            if model and model not in self.seen:
-                self.seen.append(model)
-                self._tell(model)
+            if model and model not in self.names:
+                self.names.append(model)
+                self._report(model)
 
-    def _tell(self, model: str) -> None:
-        if len(self.seen) > 1 and self.change == "accept":
-            console.print(status_line(f"warning: {self._changed()}"))
-        if len(self.seen) == 1 and model != self.name:
-            console.print(status_line(f"note: `{self.name}` was asked for, and `{model}` says that it answers"))
+    def _report(self, model: str) -> None:
+        if len(self.names) > 1 and self.policy == "accept":
+            console.print(status_line(f"warning: {self._change()}"))
+        if len(self.names) == 1 and model != self.teacher_name:
+            console.print(status_line(f"note: the model `{model}` answers requests for `{self.teacher_name}`"))
 
-    def _changed(self) -> str:
-        return f"the teacher's model has changed: `{self.seen[-1]}` answers now, `{self.seen[-2]}` did before"
+    def _change(self) -> str:
+        return f"the teacher's model has changed: `{self.names[-1]}` answers now, `{self.names[-2]}` did before"
 
-    def poll(self) -> None:
-        """The run's ``poll``, which also ends the asking once a second model has answered and is not accepted."""
-        self._poll()
-        if len(self.seen) > 1 and self.change == "stop":
+    def check_for_stop(self) -> None:
+        """The run's ``check_for_stop``; it also raises once a second model has answered and is not accepted."""
+        self._check_for_stop()
+        if len(self.names) > 1 and self.policy == "stop":
             raise UserError(
-                self._changed(),
+                self._change(),
                 key="teacher.model",
-                value=self.name,
-                hint="name one exact model and ask it for all answers; or keep both, in another output_dir: "
-                f"stage.model_change=accept stage.store={self.store.file}",
+                value=self.teacher_name,
+                hint="name one exact model and ask it for all answers; or accept both, in another output_dir: "
+                f"stage.model_change=accept stage.store={self.cache.file}",
                 code=MODEL,
             )
 
 
 class QueryStats:
-    """What this process has asked, for the screen and ``timing.jsonl``."""
+    """Progress and cost of the queries of this process, for the screen and ``timing.jsonl``."""
 
-    def __init__(self, num_stored: int) -> None:
-        self.num_stored, self.num_asked, self.started = num_stored, 0, time.monotonic()
+    def __init__(self, num_cached: int) -> None:
+        self.num_cached, self.num_new, self.started = num_cached, 0, time.monotonic()
         self.prompt_tokens = self.completion_tokens = 0
         self.failed, self.retried = Counter[str](), Counter[str]()
 
@@ -130,41 +151,30 @@ class QueryStats:
         for reply in replies:
             kinds = [failure.kind for failure in reply.failures]
             if reply.answer:
-                self.num_asked += 1
+                self.num_new += 1
                 self.prompt_tokens += reply.answer.prompt_tokens
                 self.completion_tokens += reply.answer.completion_tokens
             else:
-                self.failed[kinds.pop()] += 1
+                self.failed[kinds.pop()] += 1  # the last attempt; the ones before it were retried
             self.retried.update(kinds)
 
     def __str__(self) -> str:
-        now = f"{self.num_asked} asked for now ({self._rate():.1f}/s)" if self.num_asked else "none asked for now"
-        said = [f"{self.num_stored} from the store, {now}"]
-        said += [f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"] if self.prompt_tokens else []
-        said += [_by_reason("without an answer", self.failed)] if self.failed else []
-        said += [_by_reason("attempts repeated", self.retried)] if self.retried else []
-        return "; ".join(said)
+        rate = self.num_new / max(time.monotonic() - self.started, 1e-9)
+        parts = [f"{self.num_cached} from the store, {self.num_new} new" + (f" ({rate:.1f}/s)" if self.num_new else "")]
+        if self.prompt_tokens:
+            parts.append(f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out")
+        for title, kinds in (("without an answer", self.failed), ("attempts repeated", self.retried)):
+            if kinds:
+                by_kind = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+                parts.append(f"{kinds.total()} {title} ({by_kind})")
+        return "; ".join(parts)
 
     def timing(self) -> dict[str, float]:
         retried = {f"time/ask/repeated/{kind}": float(count) for kind, count in sorted(self.retried.items())}
-        counted = {"time/ask/stored": float(self.num_stored), "time/ask/asked": float(self.num_asked)}
-        return {"time/ask": time.monotonic() - self.started, **counted, **retried}
+        answers = {"time/ask/stored": float(self.num_cached), "time/ask/asked": float(self.num_new)}
+        return {"time/ask": time.monotonic() - self.started, **answers, **retried}
 
-    def _rate(self) -> float:
-        return self.num_asked / max(time.monotonic() - self.started, 1e-9)
-
-
-def _by_reason(what: str, kinds: Counter[str]) -> str:
-    return f"{kinds.total()} {what} ({', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))})"
-
-
-def counts(answers: Iterable[Answer], models: ModelChangeGuard, tally: QueryStats) -> dict[str, int]:
-    """The cost in tokens of all answers that are used, whoever paid; models that have answered; what is missing."""
-    used = list(answers)
-    return {
-        "prompt_tokens": sum(answer.prompt_tokens for answer in used),
-        "completion_tokens": sum(answer.completion_tokens for answer in used),
-        "models": len(models.seen),
-        "unanswered": tally.failed.total(),
-        **{f"unanswered/{kind}": count for kind, count in sorted(tally.failed.items())},
-    }
+    def unanswered(self) -> dict[str, int]:
+        """Questions without an answer, in all and by kind of failure."""
+        by_kind = {f"unanswered/{kind}": count for kind, count in sorted(self.failed.items())}
+        return {"unanswered": self.failed.total()} | by_kind

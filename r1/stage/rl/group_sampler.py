@@ -16,7 +16,7 @@ from r1.stage.rl.async_rollouts import AsyncRollouts, PromptsAndSeeds
 from r1.stage.rl.experience import Group, total_rewards
 from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.training.step_metrics import StepMetrics
-from r1.stage.validation.readability import readability_of, train_metrics
+from r1.stage.validation.readability import readability_of, train_readability
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class GroupSampler:
 
 
 def group_summary(group: Group) -> dict[str, Any]:
-    """What the metrics need of a group: plain lists over its completions, which ranks can gather."""
+    """Inputs of ``rollout_metrics``: plain lists over the group's completions, which ranks can gather."""
     return {
         "rewards": group.total,
         "terms": group.scores.terms,
@@ -130,7 +130,7 @@ def rollout_metrics(summaries: Sequence[dict[str, Any]], weights: dict[str, floa
         "train/completion_length": sum(lengths) / len(lengths),
         "train/truncated": sum(truncated) / len(truncated),
     }
-    metrics |= train_metrics(readability)
+    metrics |= train_readability(readability)
     for name, weight in weights.items():
         mean = torch.tensor([summary["terms"][name] for summary in summaries]).nanmean()
         metrics |= {f"reward/{name}": mean, f"reward/{name}_weighted": mean * (weight or 0.0)}

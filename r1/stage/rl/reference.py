@@ -1,4 +1,4 @@
-"""The frozen copy of the policy that a KL is measured against, and how it follows the policy if it does."""
+"""The reference policy of the KL: a frozen copy of the initial policy, optionally synced with the policy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reference:
         self._saved: dict[str, Any] | None = None
 
     def start_from(self, policy: PreTrainedModel) -> None:
-        """Take the copy; a second call changes nothing: Lightning configures the model for each of validate and fit."""
+        """Copy the policy; a second call does nothing: Lightning configures the model for validate and for fit."""
         if self.model is None:
             self.model = copy.deepcopy(policy).eval().requires_grad_(False)
             if self._saved is not None:
@@ -32,16 +32,16 @@ class Reference:
 
     @torch.no_grad()
     def sync(self, policy: PreTrainedModel, step: int) -> None:
-        """Called before optimizer step ``step``; again if the run was stopped before the step was made."""
+        """Called before optimizer step ``step``; a second call, as after a resume, does not move it again."""
         if self.sync_every is None or step == self.synced_at or step % self.sync_every:
             return
         assert self.model is not None
-        for mine, theirs in zip(self.model.parameters(), policy.parameters(), strict=True):
-            mine.lerp_(theirs.to(mine), self.mix)
+        for ref, current in zip(self.model.parameters(), policy.parameters(), strict=True):
+            ref.lerp_(current.to(ref), self.mix)
         self.synced_at = step
 
     def state(self) -> dict[str, Any] | None:
-        """What a checkpoint must hold: nothing where the reference never moves."""
+        """State for a checkpoint; None if the reference never moves and can be copied from the initial policy again."""
         if self.sync_every is None or self.model is None:
             return None
         weights = {name: value.cpu() for name, value in self.model.state_dict().items()}

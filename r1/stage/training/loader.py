@@ -1,4 +1,4 @@
-"""The dataloaders that Lightning iterates over: optimizer steps made on demand, and a validation in one batch."""
+"""The dataloaders that Lightning iterates over: optimizer steps built on demand, and batches known in advance."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class StepSource(Protocol):
 
 
 class StepLoader:
-    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, made on demand.
+    """Lightning's view of the training data: ``num_micro_batches`` items per optimizer step, built on demand.
 
     Its length is known, so that Lightning does not prefetch an item: the next rollouts must be sampled with the
     weights after the current update.
@@ -44,9 +44,8 @@ class StepLoader:
 
     def __iter__(self) -> Iterator[Any]:
         while self.step < self.num_steps:
-            with (
-                self.stage.summon_full_params()
-            ):  # ranks sample at their own pace: no collectives over shards meanwhile
+            # Ranks sample at their own pace, so the policy's shards must not need a collective meanwhile.
+            with self.stage.summon_full_params():
                 batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
             yield from batches

@@ -33,7 +33,7 @@ def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
     vectors = [p for p in parameters if p.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],  # adapters have matrices alone
+        [group for group in groups if group["params"]],  # adapters have no vectors
         lr=knobs["lr"],
         betas=(knobs["beta1"], knobs["beta2"]),
         weight_decay=knobs["weight_decay"],
@@ -42,7 +42,7 @@ def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
 
 
 def clip_grad_norm(strategy: object, policy: torch.nn.Module, max_norm: float | None) -> torch.Tensor:
-    """The norm of the full gradient, which is scaled down to ``max_norm`` if it is larger; None: never."""
+    """Scale the gradient down to ``max_norm`` (None: never); returns its norm before that, over all shards."""
     from torch.distributed.tensor import DTensor
 
     max_norm = max_norm or math.inf
@@ -53,10 +53,10 @@ def clip_grad_norm(strategy: object, policy: torch.nn.Module, max_norm: float | 
 
 
 def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:
-    """Share of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
+    """Fraction of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
     warmup = knobs["warmup_steps"]
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    done = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
-    shapes = {"constant": 1.0, "linear": 1.0 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}
-    return shapes[knobs["schedule"]]
+    progress = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
+    factors = {"constant": 1.0, "linear": 1.0 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+    return factors[knobs["schedule"]]

@@ -20,9 +20,12 @@ from r1.data.completion import normalise, parse
 
 @dataclass(frozen=True)
 class Sample:
-    """One validation completion: its text (prefill included), its length in tokens, and whether its answer is right.
+    """One validation completion.
 
-    ``correct`` is None where the question has no gold answer.
+    Attributes:
+        completion: text, prefill included.
+        length: tokens.
+        correct: None if the question has no gold answer.
     """
 
     completion: str
@@ -61,10 +64,10 @@ def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> 
     Samples without an answer do not vote; a tie is broken at random, so it earns its expected value.
     """
     blocks = [slice(i, i + k) for i in range(0, len(answers) - k + 1, k)]
-    return sum(_vote(answers[b], correct[b]) for b in blocks) / len(blocks)
+    return sum(_majority_score(answers[b], correct[b]) for b in blocks) / len(blocks)
 
 
-def _vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
+def _majority_score(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0
@@ -74,45 +77,40 @@ def _vote(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
     return sum(answer in right for answer in winners) / len(winners)
 
 
-def summarise(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
-    """Figures of P prompts with n samples each: ``val/pass@1``, ``val/pass@k``, ``val/maj@k``, lengths and form.
+def sample_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+    """``val/pass@1``, ``val/pass@k``, ``val/maj@k``, length and format of P prompts with n samples each.
 
-    What is right or wrong is counted over the prompts with a gold answer; where there is none, there is no such figure.
+    Correctness is measured over the prompts with a gold answer; without any, its metrics are left out.
     """
     n = len(groups[0])
-    figures = _correctness([group for group in groups if group[0].correct is not None], ks)
-    figures["val/completion_length"] = mean([_average(g, "length") for g in groups], n)
-    figures["val/truncated"] = proportion([_average(g, "truncated") for g in groups], n)
-    figures["val/format"] = proportion([sum(parse(s.completion).strict for s in g) / n for g in groups], n)
-    return figures
+    metrics = correctness_metrics([group for group in groups if group[0].correct is not None], ks)
+    metrics["val/completion_length"] = mean([sum(s.length for s in group) / n for group in groups], n)
+    metrics["val/truncated"] = proportion([sum(s.truncated for s in group) / n for group in groups], n)
+    metrics["val/format"] = proportion([sum(parse(s.completion).strict for s in group) / n for group in groups], n)
+    return metrics
 
 
-def _correctness(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+def correctness_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
     if not groups:
         return {}
     n = len(groups[0])
     counts = [sum(bool(s.correct) for s in group) for group in groups]
-    figures = {"val/pass@1": proportion([c / n for c in counts], n)}
+    metrics = {"val/pass@1": proportion([c / n for c in counts], n)}
     for k in sorted(k for k in set(ks) if k > 1):
-        figures[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
-        figures[f"val/maj@{k}"] = proportion([_maj(group, k) for group in groups], n)
-    return figures
+        metrics[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
+        metrics[f"val/maj@{k}"] = proportion([_group_maj_at_k(group, k) for group in groups], n)
+    return metrics
 
 
-def reward(values: Sequence[float], num_samples: int) -> Estimate | None:
-    """Mean of P * n rewards, NaN where one does not apply, over the prompts where one does; None where none does."""
+def reward_estimate(values: Sequence[float], num_samples: int) -> Estimate | None:
+    """Mean over prompts of P * n rewards; NaN (the term does not apply) is left out. None: all are NaN."""
     groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
     known = [[value for value in group if not math.isnan(value)] for group in groups]
     means = [sum(group) / len(group) for group in known if group]
     return mean(means, num_samples) if means else None
 
 
-def _maj(group: Sequence[Sample], k: int) -> float:
+def _group_maj_at_k(group: Sequence[Sample], k: int) -> float:
     answers = [parse(s.completion).answer for s in group]
     votes = [normalise(a).replace(" ", "") if a else None for a in answers]
     return maj_at_k(votes, [bool(s.correct) for s in group], k)
-
-
-def _average(group: Sequence[Sample], field: str) -> float:
-    values: list[float] = [getattr(s, field) for s in group]
-    return sum(values) / len(group)

@@ -1,10 +1,10 @@
-"""Can a person read the thinking, and does the model look at it again itself? Figures of every stage, over text alone.
+"""Readability of the thinking, from its text alone: language consistency, reflection, length.
 
-``val/language``: how consistent the thinking is with itself: the share of its most frequent language's words. It needs
-no target, so runs with and without a language reward can be compared; the share of a reward's own target is
-``val/reward/language``. Thinking without a word has no language and is left out; ``n`` says how many are left.
+``val/language``: the share of words in the thinking's most frequent language. It needs no target language, so runs with
+and without a language reward can be compared; the share of a reward's target language is ``val/reward/language``.
+Thinking without a word has no language and is left out; ``n`` is the number of completions that remain.
 ``val/reflection``: the share of completions that re-check or correct themselves, see ``reflects``.
-``val/thinking_length``: tokens between the think tags, 0 where there are none; the text is tokenized again for it.
+``val/thinking_length``: tokens between the think tags, 0 without tags; the text is tokenized again for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ WORD_MARKERS = (  # markers of languages that put spaces between words: whole wo
     *("moment mal", "warte", "ich prüfe das", "attends", "attendez", "vérifions", "je me suis trompé"),
     *("espera", "verifiquemos", "comprobemos", "me equivoqué"),
 )
-UNSPACED = (  # of languages that do not, or that add endings: from the start of a word (香蕉等等 means "and so on")
+# Languages without spaces, or with endings: matched from the start of a word (香蕉等等 means "and so on").
+UNSPACED_MARKERS = (
     # Chinese
     *(
         "等等",
@@ -49,7 +50,7 @@ UNSPACED = (  # of languages that do not, or that add endings: from the start of
     # Japanese, Korean
     *("待って", "待てよ", "確認しよう", "잠깐", "다시 확인", "다시 계산", "검산"),
 )
-MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(WORD_MARKERS)})(?!\\w)|{'|'.join(UNSPACED)})", re.IGNORECASE)
+MARKER = re.compile(f"(?<!\\w)(?:(?:{'|'.join(WORD_MARKERS)})(?!\\w)|{'|'.join(UNSPACED_MARKERS)})", re.IGNORECASE)
 
 # "is 15, is 16": a result that is stated again at once, and differently.
 RESTATED = re.compile(
@@ -60,10 +61,10 @@ OPERATION = re.compile(r"\d[-+*/×÷^(]+\d")
 RESULT = re.compile(r" ?(-?\d[\d.]*) ?([-+*/×÷^]?)")
 
 
-def summarise(
+def readability_metrics(
     completions: Sequence[str], num_samples: int, count_tokens: Callable[[list[str]], list[int]]
 ) -> dict[str, Estimate]:
-    """The three figures of P prompts with ``num_samples`` completions each, one prompt after the other.
+    """The three metrics of P prompts with ``num_samples`` completions each, one prompt after the other.
 
     Args:
         count_tokens: the lengths of texts in tokens.
@@ -72,27 +73,27 @@ def summarise(
     lengths = _grouped(count_tokens(thinking), num_samples)
     reflecting = _grouped([reflects(completion) for completion in completions], num_samples)
     shares = [[s for s in group if s is not None] for group in _grouped(list(map(consistency, thinking)), num_samples)]
-    figures = {
+    metrics = {
         "val/reflection": proportion([sum(g) / num_samples for g in reflecting], num_samples),
         "val/thinking_length": mean([sum(g) / num_samples for g in lengths], num_samples),
     }
     if count := sum(map(len, shares)):
         means = [sum(group) / len(group) for group in shares if group]
         language = proportion(means, max(1, count // len(means)))
-        figures = {"val/language": replace(language, n=count)} | figures
-    return figures
+        metrics = {"val/language": replace(language, n=count)} | metrics
+    return metrics
 
 
 def readability_of(completion: str) -> tuple[float | None, bool]:
-    """How consistent its thinking's language is, None without a word, and whether it reflects."""
+    """Language consistency of the thinking (None without a word), and whether the completion reflects."""
     return consistency(_thinking(completion)), reflects(completion)
 
 
-def train_metrics(looks: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
-    """``train/language`` and ``train/reflection`` of one batch; no language where nothing is thought in words."""
-    shares = [share for share, _ in looks if share is not None]
-    figures = {"train/reflection": sum(reflecting for _, reflecting in looks) / len(looks)}
-    return figures | ({"train/language": sum(shares) / len(shares)} if shares else {})
+def train_readability(pairs: Sequence[tuple[float | None, bool]]) -> dict[str, float]:
+    """``train/language`` and ``train/reflection`` of a batch of ``readability_of``; no language without words."""
+    shares = [share for share, _ in pairs if share is not None]
+    metrics = {"train/reflection": sum(reflecting for _, reflecting in pairs) / len(pairs)}
+    return metrics | ({"train/language": sum(shares) / len(shares)} if shares else {})
 
 
 def consistency(text: str) -> float | None:
@@ -104,8 +105,8 @@ def consistency(text: str) -> float | None:
 def reflects(text: str) -> bool:
     """Whether a text re-checks or corrects itself: by a marker, or by two different results of the same step.
 
-    It counts words, so it is an upper limit where a question is about waiting, and it does not see a correction that
-    announces itself in no word of the list. Linear time; text beyond ``MAX_CHARS`` is not read.
+    An upper limit for questions about waiting, whose text has the markers anyway; a correction without any marker is
+    missed. Linear time; text beyond ``MAX_CHARS`` is not read.
     """
     text = text[:MAX_CHARS]
     restated = any(first != second for first, second in RESTATED.findall(text))
@@ -119,9 +120,9 @@ def _recalculates(text: str) -> bool:
         sides = line.split("=")
         for left, right in pairwise(sides):
             formula = "".join(left[len(left.rstrip(FORMULA)) :].split()).lstrip(".")
-            found = RESULT.match(right)
-            if found and not found[2] and OPERATION.search(formula):
-                value = found[1].rstrip(".")
+            result = RESULT.match(right)
+            if result and not result[2] and OPERATION.search(formula):
+                value = result[1].rstrip(".")
                 if results.setdefault(formula, value) != value:
                     return True
     return False

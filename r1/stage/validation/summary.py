@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from r1.core.metrics import METRICS
 from r1.core.statistics import Estimate
 from r1.reward.base import Scores
-from r1.stage.validation import readability
-from r1.stage.validation.metrics import Sample, Validation, reward, summarise
+from r1.stage.validation.metrics import Sample, Validation, reward_estimate, sample_metrics
+from r1.stage.validation.readability import readability_metrics
 from r1.stage.validation.sampling import ValidationCompletions
 
 PER_PART_METRICS = tuple(metric for metric in METRICS if metric.per_part)
@@ -32,15 +32,15 @@ def sampling_metrics(
                 for metric in PER_PART_METRICS
                 if metric.name in part_metrics
             }
-    return metrics | readability.summarise([sample.completion for sample in samples], num_samples, count_tokens)
+    return metrics | readability_metrics([sample.completion for sample in samples], num_samples, count_tokens)
 
 
 def overall_metrics(
     samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]
 ) -> dict[str, Estimate]:
     """Correctness, form, and each reward term; the total reward where some question has no gold answer."""
-    metrics = summarise([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
+    metrics = sample_metrics([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
     values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
     values |= {"val/reward": scores.total} if any(sample.correct is None for sample in samples) else {}
-    rewards = {name: reward(term_values, num_samples) for name, term_values in values.items()}
+    rewards = {name: reward_estimate(term_values, num_samples) for name, term_values in values.items()}
     return metrics | {name: estimate for name, estimate in rewards.items() if estimate}

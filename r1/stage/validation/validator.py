@@ -40,8 +40,8 @@ class Validator:
         return True
 
     def state_dict(self) -> dict[str, Any]:
-        figures = {name: asdict(estimate) for name, estimate in self.metrics.items()}
-        return {"step": self.step, "figures": figures, "best": self.best}
+        metrics = {name: asdict(estimate) for name, estimate in self.metrics.items()}
+        return {"step": self.step, "figures": metrics, "best": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.best = state["step"], state["best"]

@@ -167,5 +167,5 @@ def test_failed_step_is_recorded_and_fails_the_pipeline(
         go([*write(), "output_dir=out", "steps.answers.teacher.error_rate=1.0"], capsys)
     assert failed.value.code == 3
     assert statuses(Path("out")) == {"answers": "failed", "sft": "blocked", "test": "blocked"}
-    assert "teacher answers were kept, fewer than one optimizer step needs" in str(failed.value)
+    assert "teacher answers were accepted, fewer than one optimizer step needs" in str(failed.value)
     assert "could not run" in str(failed.value)

@@ -114,7 +114,7 @@ def test_every_reason_is_counted() -> None:
     held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if is_held_out(q))
     new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not is_held_out(q)]
     for question in [None, "1+=?", "one and two?", "1+2+3=?", held, new[0], new[0], new[1], f"{new[1]} "]:
-        sieve.see(question)
+        sieve.add(question)
     assert [row["prompt"] for row in sieve.rows] == new[:2]
     assert set(sieve.counts) == {"written", *REASONS}
     assert sieve.counts["written"] == 9 == len(sieve.rows) + sum(sieve.counts[reason] for reason in REASONS)
@@ -123,7 +123,7 @@ def test_every_reason_is_counted() -> None:
 
 def test_the_answer_is_the_datasets_and_the_working_is_not() -> None:
     sieve = QuestionFilter(data(row_from_question=row_from_sum), min_length=1)
-    sieve.see("4+4+4=?")
+    sieve.add("4+4+4=?")
     assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
 
 
@@ -131,6 +131,6 @@ def test_questions_that_no_code_can_answer() -> None:
     """Neither case nor spaces make a question new, or another than a held-out one."""
     sieve = QuestionFilter(data(), min_length=3)
     for question in ["Why  is that?", "why is That?", " 1+2+3=?", "Who?", ""]:
-        sieve.see(question)
+        sieve.add(question)
     assert sieve.rows == [{"prompt": "Why  is that?"}, {"prompt": "Who?"}]
     assert [sieve.counts[reason] for reason in REASONS] == [0, 1, 0, 1, 1]

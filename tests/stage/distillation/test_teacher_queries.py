@@ -247,7 +247,7 @@ def test_repeated_attempts_are_counted_and_kept_with_the_answer(
     }
     assert jsonl.read_rows(file)[0]["failures"][1] == {"kind": "http_503", "said": "HTTP 503 busy"}
     said = capsys.readouterr().err
-    assert "r1  12 of 12 answers: 0 from the store, 12 asked for now" in said
+    assert "r1  12 of 12 answers: 0 from the store, 12 new" in said
     assert "60 tokens in, 84 out; 2 attempts repeated (http_429 1, http_503 1)" in said
 
 
@@ -281,7 +281,7 @@ def test_another_name_than_asked_for_is_told_and_kept(
 ) -> None:
     endpoint.otherwise = partial(solve, model="big-2026-11-24")
     assert asked(endpoint, file).counts["models"] == 1
-    assert "note: `big` was asked for, and `big-2026-11-24` says that it answers" in capsys.readouterr().err
+    assert "note: the model `big-2026-11-24` answers requests for `big`" in capsys.readouterr().err
     told = {(row["answer"]["model"], row["answer"]["system_fingerprint"]) for row in jsonl.read_rows(file)}
     assert told == {("big-2026-11-24", "fp_1")}
 

@@ -23,7 +23,7 @@ from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.run import execute
-from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward, summarise
+from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_estimate, sample_metrics
 
 
 def test_pass_at_k_by_hand() -> None:
@@ -107,7 +107,7 @@ def test_summary_of_two_prompts_by_hand() -> None:
         ],
         [Sample(bad, 6, False, False)] * 4,
     ]
-    figures = {name: figure.value for name, figure in summarise(groups, [1, 2, 4]).items()}
+    figures = {name: figure.value for name, figure in sample_metrics(groups, [1, 2, 4]).items()}
     assert figures == pytest.approx(
         {
             "val/pass@1": 0.25,
@@ -216,18 +216,18 @@ def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
     """pass@1 of the two prompts with an answer: (1 + 0.5) / 2; the third counts for lengths and form only."""
     right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct) for correct in (True, False, None))
     groups = [[right, right], [right, wrong], [free, free]]
-    figures = summarise(groups, [2])
+    figures = sample_metrics(groups, [2])
     assert (figures["val/pass@1"].value, figures["val/pass@1"].n) == (0.75, 4)
     assert figures["val/pass@2"].n == 4
     assert figures["val/completion_length"].n == 6
-    assert not {"val/pass@1", "val/pass@2", "val/maj@2"} & summarise(groups[2:], [2]).keys()
+    assert not {"val/pass@1", "val/pass@2", "val/maj@2"} & sample_metrics(groups[2:], [2]).keys()
     assert primary_metric(figures) == "val/pass@1"
-    assert primary_metric(summarise(groups[2:], [2])) == "val/format"
+    assert primary_metric(sample_metrics(groups[2:], [2])) == "val/format"
 
 
 def test_a_reward_is_averaged_over_the_prompts_that_it_applies_to() -> None:
     """Prompts: (1 + 0) / 2, 1 (the other sample has none), none: the mean of 0.5 and 1, of 4 samples."""
-    figure = reward([1.0, 0.0, math.nan, 1.0, math.nan, math.nan], 2)
+    figure = reward_estimate([1.0, 0.0, math.nan, 1.0, math.nan, math.nan], 2)
     assert figure is not None
     assert (figure.value, figure.n) == (0.75, 4)
-    assert reward([math.nan, math.nan], 2) is None
+    assert reward_estimate([math.nan, math.nan], 2) is None

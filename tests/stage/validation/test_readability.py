@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from r1.data.completion import MAX_CHARS
 from r1.stage.validation.readability import (
-    UNSPACED,
+    UNSPACED_MARKERS,
     WORD_MARKERS,
     consistency,
+    readability_metrics,
     readability_of,
     reflects,
-    summarise,
-    train_metrics,
+    train_readability,
 )
 
 
@@ -79,7 +79,7 @@ def test_no_reflection(text: str) -> None:
     assert not reflects(text)
 
 
-@pytest.mark.parametrize("marker", [*WORD_MARKERS, *UNSPACED])
+@pytest.mark.parametrize("marker", [*WORD_MARKERS, *UNSPACED_MARKERS])
 def test_every_marker_is_found_in_a_sentence_and_in_any_case(marker: str) -> None:
     assert reflects(f"8. {marker.upper()}, 9")
     assert not reflects(f"x{marker}")
@@ -110,7 +110,7 @@ def test_linear_time(piece: str) -> None:
 def test_figures_of_two_prompts_by_hand() -> None:
     group_a = ["<think> plus is</think>", "<think> plus 加 wait 得 等</think>"]
     group_b = ["<answer>8, wait</answer>", "<think> 3</think>"]
-    figures = summarise([*group_a, *group_b], 2, lambda texts: [len(text.split()) for text in texts])
+    figures = readability_metrics([*group_a, *group_b], 2, lambda texts: [len(text.split()) for text in texts])
     assert {name: (figure.value, figure.n) for name, figure in figures.items()} == {
         "val/language": (pytest.approx((1 + 0.6) / 2), 2),  # the second prompt has no thinking in words
         "val/reflection": (0.5, 4),
@@ -120,12 +120,15 @@ def test_figures_of_two_prompts_by_hand() -> None:
 
 
 def test_nothing_thought_has_no_language() -> None:
-    assert set(summarise(["8", "9"], 1, lambda texts: [0 for _ in texts])) == {"val/reflection", "val/thinking_length"}
-    assert train_metrics([readability_of("8")]) == {"train/reflection": 0.0}
+    assert set(readability_metrics(["8", "9"], 1, lambda texts: [0 for _ in texts])) == {
+        "val/reflection",
+        "val/thinking_length",
+    }
+    assert train_readability([readability_of("8")]) == {"train/reflection": 0.0}
 
 
 def test_training_figures_by_hand() -> None:
-    found = train_metrics(
+    found = train_readability(
         list(map(readability_of, ["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"]))
     )
     assert found == {"train/reflection": 0.25, "train/language": 0.75}
