@@ -40,40 +40,40 @@ def of(advantage: Advantage, *rewards: list[float]) -> list[list[float]]:
     return found
 
 
-def test_center_by_hand() -> None:
+def test_center_matches_hand_computation() -> None:
     assert of(center, [1.0, 0.0, 0.0, 0.0], [1.2, 0.2, 0.2, 0.0]) == [
         [0.75, -0.25, -0.25, -0.25],
         pytest.approx([0.8, -0.2, -0.2, -0.4]),
     ]
 
 
-def test_group_by_hand() -> None:
+def test_group_matches_hand_computation() -> None:
     """One right answer in four: mean 1/4, sample standard deviation 1/2."""
     (found,) = of(GROUP, [1.0, 0.0, 0.0, 0.0])
     assert found == pytest.approx([0.75 / 0.5001, *[-0.25 / 0.5001] * 3])
 
 
-def test_group_divides_by_the_sample_standard_deviation() -> None:
+def test_group_divides_by_sample_std() -> None:
     rewards = [1.2, 0.2, -0.3, 0.0, 1.0]
     (found,) = of(GROUP, rewards)
     assert found == pytest.approx([(r - mean(rewards)) / (stdev(rewards) + 1e-4) for r in rewards], abs=1e-6)
 
 
 @pytest.mark.parametrize("advantage", OPTIONS)
-def test_groups_do_not_mix(advantage: Advantage) -> None:
+def test_advantages_of_groups_are_independent(advantage: Advantage) -> None:
     both = of(advantage, [1.0, 0.0], [5.0, 4.0])
     assert both == [*of(advantage, [1.0, 0.0]), *of(advantage, [5.0, 4.0])]
 
 
 @pytest.mark.parametrize("advantage", OPTIONS)
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, 1.2, -7.7])
-def test_equal_rewards_earn_exactly_nothing(advantage: Advantage, reward: float) -> None:
+def test_equal_rewards_have_zero_advantage(advantage: Advantage, reward: float) -> None:
     """The mean of seven times 0.1 is not 0.1 in floating point; divided by a tiny spread that would be a signal."""
     assert of(advantage, [reward] * 7) == [[0.0] * 7]
 
 
 @pytest.mark.parametrize("advantage", OPTIONS)
-def test_a_missing_reward_is_left_out(advantage: Advantage) -> None:
+def test_missing_reward_is_left_out(advantage: Advantage) -> None:
     ((a, missing, b, c),) = of(advantage, [1.0, NAN, 0.0, 0.0])
     assert missing == 0.0
     assert [[a, b, c]] == of(advantage, [1.0, 0.0, 0.0])
@@ -81,11 +81,11 @@ def test_a_missing_reward_is_left_out(advantage: Advantage) -> None:
 
 @pytest.mark.parametrize("advantage", OPTIONS)
 @pytest.mark.parametrize("rewards", [[NAN] * 3, [NAN, 1.0, NAN], [NAN, 1.0, 1.0]])
-def test_what_is_left_without_a_difference_earns_nothing(advantage: Advantage, rewards: list[float]) -> None:
+def test_equal_rewards_beside_missing_one_have_zero_advantage(advantage: Advantage, rewards: list[float]) -> None:
     assert of(advantage, rewards) == [[0.0] * 3]
 
 
-def test_spread_and_signal_by_hand() -> None:
+def test_group_std_and_has_signal_match_hand_computation() -> None:
     rewards = torch.tensor([[1.0, 0.0, NAN], [0.5, 0.5, 0.5], [NAN, NAN, NAN], [3.0, NAN, NAN]])
     assert group_std(rewards).squeeze(1).tolist() == pytest.approx([math.sqrt(0.5), 0.0, 0.0, 0.0])
     assert has_signal(rewards).squeeze(1).tolist() == [True, False, False, False]
@@ -93,9 +93,7 @@ def test_spread_and_signal_by_hand() -> None:
 
 @pytest.mark.parametrize("advantage", OPTIONS)
 @given(rewards=st.lists(finite, min_size=1, max_size=8))
-def test_no_finite_rewards_earn_anything_else_than_a_finite_advantage(
-    advantage: Advantage, rewards: list[float]
-) -> None:
+def test_finite_rewards_have_finite_advantages(advantage: Advantage, rewards: list[float]) -> None:
     (found,) = of(advantage, rewards)
     assert all(map(math.isfinite, found))
     if len(set(rewards)) == 1:
@@ -104,7 +102,7 @@ def test_no_finite_rewards_earn_anything_else_than_a_finite_advantage(
 
 @pytest.mark.parametrize("advantage", OPTIONS)
 @given(rewards=st.lists(st.one_of(st.just(NAN), st.integers(-640, 640).map(lambda n: n / 64)), min_size=2, max_size=8))
-def test_advantages_sum_to_zero_and_keep_the_order(advantage: Advantage, rewards: list[float]) -> None:
+def test_advantages_sum_to_zero_in_reward_order(advantage: Advantage, rewards: list[float]) -> None:
     (found,) = of(advantage, rewards)
     assert sum(found) == pytest.approx(0.0, abs=3e-3)
     there = [(r, a) for r, a in zip(rewards, found, strict=True) if not math.isnan(r)]
@@ -113,7 +111,7 @@ def test_advantages_sum_to_zero_and_keep_the_order(advantage: Advantage, rewards
 
 
 @given(rewards=st.lists(st.integers(-5, 5).map(float), min_size=2, max_size=8), scale=st.floats(0.5, 100))
-def test_group_does_not_depend_on_the_unit_of_the_reward(rewards: list[float], scale: float) -> None:
+def test_group_does_not_depend_on_reward_scale(rewards: list[float], scale: float) -> None:
     (plain,), (scaled,) = of(GROUP, rewards), of(GROUP, [r * scale for r in rewards])
     assert scaled == pytest.approx(plain, abs=2e-3)
 
@@ -121,13 +119,13 @@ def test_group_does_not_depend_on_the_unit_of_the_reward(rewards: list[float], s
 # ---- rloo, batch, best of group ----
 
 
-def test_rloo_by_hand() -> None:
+def test_rloo_matches_hand_computation() -> None:
     """Against the mean of the other two: 1 - 0, 0 - 1/2, 0 - 1/2; a missing reward is nobody's other."""
     assert of(rloo, [1.0, 0.0, 0.0]) == [pytest.approx([1.0, -0.5, -0.5])]
     assert of(rloo, [1.0, NAN, 0.0]) == [[1.0, 0.0, -1.0]]
 
 
-def test_batch_by_hand() -> None:
+def test_batch_matches_hand_computation() -> None:
     """Gaps 1/2, -1/2 and 2, -2: sum of squares 8.5 over 4 - 1."""
     spread = math.sqrt(8.5 / 3) + 1e-4
     found = of(partial(batch, epsilon=1e-4), [1.0, 0.0], [4.0, 0.0])
@@ -137,7 +135,7 @@ def test_batch_by_hand() -> None:
     ]
 
 
-def test_best_of_group_by_hand() -> None:
+def test_best_of_group_matches_hand_computation() -> None:
     assert of(best_of_group, [0.2, 1.2, 0.0], [1.0, NAN, 1.0], [1.0, 0.0, 1.0]) == [[0, 1, 0], [0, 0, 0], [0.5, 0, 0.5]]
 
 
@@ -156,13 +154,13 @@ def of_one_term(advantage: Advantage, *rewards: list[float]) -> list[list[float]
 
 @pytest.mark.parametrize("advantage", EVERY)
 @pytest.mark.parametrize("rewards", [[0.1] * 7, [NAN] * 3, [NAN, 1.0, 1.0], [NAN, 1.0, NAN]])
-def test_advantages_of_a_group_without_signal_are_zero(advantage: Advantage, rewards: list[float]) -> None:
+def test_group_without_signal_has_zero_advantages(advantage: Advantage, rewards: list[float]) -> None:
     assert of_one_term(advantage, rewards) == [[0.0] * len(rewards)]
 
 
 @pytest.mark.parametrize("advantage", EVERY)
 @given(groups=st.lists(st.lists(rewards_or_none, min_size=4, max_size=4), min_size=1, max_size=3))
-def test_advantages_are_finite_and_ordered_as_the_rewards(advantage: Advantage, groups: list[list[float]]) -> None:
+def test_advantages_are_finite_in_reward_order(advantage: Advantage, groups: list[list[float]]) -> None:
     for rewards, advantages in zip(groups, of_one_term(advantage, *groups), strict=True):
         assert all(map(math.isfinite, advantages))
         assert all(a == 0.0 for r, a in zip(rewards, advantages, strict=True) if math.isnan(r))
@@ -182,14 +180,14 @@ def gdpo_of(terms: list[list[list[float]]], weights: list[float], scale_by_batch
     return found
 
 
-def test_gdpo_by_hand() -> None:
+def test_gdpo_matches_hand_computation() -> None:
     """Each term's gaps are 1/2 and its spread the root of 1/3, whatever its weight does to the total."""
     unit = 0.5 / (math.sqrt(1 / 3) + 1e-4)
     assert gdpo_of([FORMAT, RIGHT], [1.0, 1.0]) == [pytest.approx([2 * unit, 0.0, 0.0, -2 * unit])]
     assert gdpo_of([FORMAT, RIGHT], [0.5, 1.0]) == [pytest.approx([1.5 * unit, -0.5 * unit, 0.5 * unit, -1.5 * unit])]
 
 
-def test_gdpo_tells_apart_what_the_sum_makes_equal() -> None:
+def test_gdpo_distinguishes_completions_with_equal_totals() -> None:
     """Totals (1, 1, 1, 1, 0): the sum's normalisation gives the first four the same, gdpo the rarer merit more."""
     terms = [[[1.0, 0.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 1.0, 1.0, 0.0]]]
     (found,) = gdpo_of(terms, [1.0, 1.0])
@@ -201,7 +199,7 @@ def test_gdpo_tells_apart_what_the_sum_makes_equal() -> None:
     assert rare > 2 * usual
 
 
-def test_gdpo_scaled_by_the_batch_has_spread_one() -> None:
+def test_gdpo_scaled_by_batch_has_unit_std() -> None:
     terms = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(1))
     found = gdpo(terms, torch.tensor([1.0, 2.0, -0.5]), epsilon=1e-6, scale_by_batch=True)
     assert found.std().item() == pytest.approx(1.0, abs=1e-4)
@@ -210,7 +208,7 @@ def test_gdpo_scaled_by_the_batch_has_spread_one() -> None:
     torch.testing.assert_close(found, (plain - plain.mean()) / plain.std(), rtol=1e-4, atol=1e-4)
 
 
-def test_gdpo_scaled_by_the_batch_gives_equals_and_what_has_no_reward_exactly_nothing() -> None:
+def test_gdpo_scaled_by_batch_is_zero_for_equal_or_missing_rewards() -> None:
     """And neither counts: the spread is that of the three completions that were scored, 2 degrees of freedom."""
     terms = torch.tensor([[[0.1] * 4, [NAN, 0.0, 1.0, 0.5]], [[0.7] * 4, [NAN, 0.3, 0.2, 0.1]]])
     found = gdpo(terms[:, 1:], torch.ones(2), epsilon=1e-4, scale_by_batch=True)[0]
@@ -220,7 +218,7 @@ def test_gdpo_scaled_by_the_batch_gives_equals_and_what_has_no_reward_exactly_no
     assert gdpo(terms, torch.ones(2), epsilon=1e-4, scale_by_batch=True)[0].tolist() == [0.0] * 4
 
 
-def test_a_term_that_does_not_apply_is_left_out_of_its_own_statistics() -> None:
+def test_gdpo_leaves_missing_term_out_of_its_statistics() -> None:
     (found,) = gdpo_of([[[1.0, 0.0, NAN, 0.5]], [[1.0, 1.0, 0.0, 0.0]]], [1.0, 1.0])
     (first,), (second,) = of(GROUP, [1.0, 0.0, NAN, 0.5]), of(GROUP, [1.0, 1.0, 0.0, 0.0])
     assert found == pytest.approx([a + b for a, b in zip(first, second, strict=True)], abs=1e-6)
@@ -231,9 +229,7 @@ def test_a_term_that_does_not_apply_is_left_out_of_its_own_statistics() -> None:
     values=st.lists(st.one_of(st.just(NAN), st.floats(-1e4, 1e4, width=32)), min_size=12, max_size=12),
     weights=st.lists(st.floats(-3, 3, width=32), min_size=2, max_size=2),
 )
-def test_gdpo_is_finite_whatever_the_rewards_are(
-    scale_by_batch: bool, values: list[float], weights: list[float]
-) -> None:
+def test_gdpo_is_finite_for_any_rewards(scale_by_batch: bool, values: list[float], weights: list[float]) -> None:
     terms = torch.tensor(values).view(2, 2, 3)
     assert gdpo(terms, torch.tensor(weights), epsilon=1e-4, scale_by_batch=scale_by_batch).isfinite().all()
 
@@ -241,7 +237,7 @@ def test_gdpo_is_finite_whatever_the_rewards_are(
 # ---- what a function is given ----
 
 
-def test_credit_hands_over_what_the_function_asks_for() -> None:
+def test_compute_advantages_passes_sum_or_terms() -> None:
     """The sum, or the terms and their weights: also through a partial, as the config makes it."""
     terms, weights = torch.tensor([FORMAT, RIGHT]), torch.tensor([0.5, 1.0])
     rewards = torch.tensor([[1.5, 0.5, 1.0, 0.0]])
@@ -251,5 +247,5 @@ def test_credit_hands_over_what_the_function_asks_for() -> None:
 
 
 @pytest.mark.parametrize("function", [group, center, rloo, batch, best_of_group, gdpo])
-def test_each_needs_a_group_to_compare(function: Advantage) -> None:
+def test_every_option_requires_group_of_two(function: Advantage) -> None:
     assert function.min_group_size == 2

@@ -92,7 +92,7 @@ def weights(folder: Path) -> dict[str, Any]:
 # ---- what is kept ----
 
 
-def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., Any]) -> None:
+def test_traces_hold_only_right_answers(finished: Path, experiment: Callable[..., Any]) -> None:
     data = experiment("stage=distill").data
     rows, answers = traces(finished), jsonl.read_rows(finished / "traces" / "answers.jsonl")
     twice = [row for row in data.train[:24] for _ in range(2)]
@@ -104,7 +104,7 @@ def test_only_right_answers_are_kept(finished: Path, experiment: Callable[..., A
     assert all(row["teacher"] == "procedural" for row in rows)
 
 
-def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> None:
+def test_counts_are_logged_once_before_first_step(finished: Path) -> None:
     logged = [row for row in read_run(str(finished)).metrics if "distill/asked" in row]
     kept = len(traces(finished))
     counted = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
@@ -114,14 +114,14 @@ def test_the_counts_are_logged_once_before_the_first_step(finished: Path) -> Non
     assert (timing["time/ask/stored"], timing["time/ask/asked"]) == (0, 48)
 
 
-def test_the_card_names_the_file(finished: Path) -> None:
+def test_card_matches_traces_file(finished: Path) -> None:
     file = finished / "traces" / "traces.jsonl"
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["fingerprint"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert card["count"] == len(traces(finished)) == card["counts"]["kept"]
 
 
-def test_without_the_verifier_wrong_ones_are_kept_but_none_that_is_cut_short(
+def test_without_verifier_wrong_answers_are_accepted_and_truncated_rejected(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original = Procedural._answer
@@ -140,7 +140,7 @@ def test_without_the_verifier_wrong_ones_are_kept_but_none_that_is_cut_short(
     assert (logged["distill/asked"], logged["distill/finished"], logged["distill/kept"]) == (48, 36, 36)
 
 
-def test_the_student_learns_the_teachers_answers(finished: Path) -> None:
+def test_distill_run_lowers_loss(finished: Path) -> None:
     losses = [row["train/loss"] for row in read_run(str(finished)).metrics if "train/loss" in row]
     assert losses[-1] < losses[0]
 
@@ -148,7 +148,7 @@ def test_the_student_learns_the_teachers_answers(finished: Path) -> None:
 # ---- what is read from it ----
 
 
-def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Config], folder: Path) -> None:
+def test_traces_train_another_run_with_parent(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
     cfg["data"] = {
         "_target_": "r1.data.traces.traces",
@@ -165,7 +165,7 @@ def test_another_run_reads_the_traces(finished: Path, small: Callable[..., Confi
     assert held["parents"] == [{"path": str(finished), "fingerprint": read_run(str(finished)).manifest["fingerprint"]}]
 
 
-def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:
+def test_teacher_run_is_recorded_as_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:
     knobs = [
         f"teacher.path={finished}",
         "teacher.dtype=float32",
@@ -181,7 +181,7 @@ def test_a_teacher_that_is_a_run_is_a_parent(finished: Path, run: Callable[..., 
 # ---- never twice ----
 
 
-def test_a_run_that_goes_on_in_training_does_not_ask_again(
+def test_run_resumed_in_training_does_not_query_again(
     run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_at(monkeypatch, Sft, "micro_batches", 3)
@@ -194,7 +194,7 @@ def test_a_run_that_goes_on_in_training_does_not_ask_again(
     assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
-def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
+def test_run_resumed_before_first_checkpoint_logs_counts_once(
     run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_at(monkeypatch, Sft, "micro_batches", 1)
@@ -206,7 +206,7 @@ def test_a_run_that_stops_before_its_first_checkpoint_logs_the_counts_once(
 
 
 @pytest.mark.parametrize("torn", [0, 1, 20])
-def test_a_run_that_stops_while_asking_asks_only_for_the_rest(
+def test_run_resumed_while_querying_requests_only_missing_answers(
     run: Callable[..., Path], asked: list[str], finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, torn: int
 ) -> None:
     monkeypatch.setattr(procedural, "BATCH_SIZE", 10)
@@ -225,7 +225,7 @@ def test_a_run_that_stops_while_asking_asks_only_for_the_rest(
     assert weights(folder) == weights(finished)
 
 
-def test_a_second_run_with_the_same_store_asks_for_nothing(
+def test_second_run_with_same_store_requests_nothing(
     run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
 ) -> None:
     run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "stage.lr=0.02")
@@ -234,7 +234,7 @@ def test_a_second_run_with_the_same_store_asks_for_nothing(
     assert not (folder / "traces" / "answers.jsonl").exists()
 
 
-def test_runs_of_several_seeds_can_share_their_answers(
+def test_runs_of_several_seeds_share_answers(
     run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
 ) -> None:
     run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "seed=1", "stage.teacher_seed=0")
@@ -243,13 +243,13 @@ def test_runs_of_several_seeds_can_share_their_answers(
     assert weights(folder) != weights(finished)
 
 
-def test_a_store_that_is_none_is_found_before_anything_is_made(experiment: Callable[..., Any], tmp_path: Path) -> None:
+def test_store_path_of_another_file_fails_early(experiment: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("# Notes")
     with pytest.raises(UserError, match="not a store of answers"):
         experiment("stage=distill", f"stage.store={tmp_path / 'notes.md'}")
 
 
-def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
+def test_too_few_accepted_answers_raise(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
     for resume in ([], ["resume=auto"]):
         with pytest.raises(
             UserError, match="0 teacher answers were accepted, fewer than one optimizer step needs"
@@ -263,7 +263,7 @@ def test_too_few_answers(run: Callable[..., Path], asked: list[str], folder: Pat
     assert not (folder / "traces" / "traces.jsonl").exists()
 
 
-def test_without_a_record_the_answers_are_the_same(finished: Path, stage: Callable[..., Any]) -> None:
+def test_distill_without_record_makes_the_same_traces(finished: Path, stage: Callable[..., Any]) -> None:
     alone: Distill = stage("stage=distill", *KNOBS, HALF_WRONG)
     rows, counts = alone.load_or_make_traces()
     assert rows == traces(finished)

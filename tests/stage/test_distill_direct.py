@@ -40,7 +40,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
     return jsonl.read_rows(folder / "traces" / name)
 
 
-def test_the_teacher_is_asked_what_the_student_wrote(finished: Path) -> None:
+def test_teacher_answers_questions_of_the_student(finished: Path) -> None:
     questions = [row["prompt"] for row in lines(finished, "questions.jsonl")]
     assert len(set(questions)) == 40
     assert [line["asked"]["question"] for line in lines(finished, "answers.jsonl")[::2]] == questions
@@ -50,11 +50,11 @@ def test_the_teacher_is_asked_what_the_student_wrote(finished: Path) -> None:
     assert all(f"<answer>{row['answer']}</answer>" in row["completion"] for row in rows)
 
 
-def test_no_question_is_held_out(finished: Path) -> None:
+def test_generated_questions_are_not_held_out(finished: Path) -> None:
     assert not any(is_held_out(row["prompt"]) for row in lines(finished, "questions.jsonl"))
 
 
-def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:
+def test_rejected_questions_are_logged_once_by_reason(finished: Path) -> None:
     (logged,) = [row for row in read_run(str(finished)).metrics if "questions/written" in row]
     counts = json.loads((finished / "traces" / "questions.json").read_text())["counts"]
     assert counts["written"] == 40 + sum(counts[reason] for reason in REASONS) > 40
@@ -62,7 +62,7 @@ def test_rejected_questions_are_logged_by_reason_once(finished: Path) -> None:
     assert logged == {"step": 0, "questions/written": counts["written"]} | shares
 
 
-def test_what_is_written_depends_on_the_seed_alone(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_questions_depend_on_seed_only(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     knobs = ["data._target_=conftest.any_sums", "stage.num_questions=12", *ENDS]
     made = stage("stage=distill_direct", *knobs)
     rows, counts = made.generate_questions()
@@ -72,7 +72,7 @@ def test_what_is_written_depends_on_the_seed_alone(stage: Callable[..., Any], mo
     assert stage("stage=distill_direct", *knobs, "seed=1").generate_questions()[0] != rows
 
 
-def test_there_is_a_limit_to_what_is_written(stage: Callable[..., Any]) -> None:
+def test_too_few_accepted_questions_raise_after_max_tries(stage: Callable[..., Any]) -> None:
     """Random weights never write a sum."""
     made = stage("stage=distill_direct", "stage.num_questions=20", "stage.max_tries=2", "stage.single_line=true")
     with pytest.raises(UserError, match="wrote 40 questions, of which 0 were accepted") as caught:
@@ -81,7 +81,7 @@ def test_there_is_a_limit_to_what_is_written(stage: Callable[..., Any]) -> None:
     assert caught.value.value.startswith("written 40, unfinished ")
 
 
-def test_sampling_questions_leaves_the_engine_of_the_run_alone(experiment: Callable[..., Any]) -> None:
+def test_question_settings_do_not_change_the_run_engine(experiment: Callable[..., Any]) -> None:
     made = experiment("stage=distill_direct", "stage.question_temperature=0.7", "rollout.temperature=0.9").stage
     assert (made.engine.temperature, made.engine.max_completion_length) == (0.9, 8)
     assert (made.question_engine.temperature, made.question_engine.max_completion_length) == (0.7, 32)
@@ -103,7 +103,7 @@ def open_ended(small: Callable[..., Config], tmp_path: Path) -> Callable[..., Co
     return composed
 
 
-def test_questions_without_a_gold_answer(open_ended: Callable[..., Config], folder: Path) -> None:
+def test_questions_without_gold_answer_are_distilled(open_ended: Callable[..., Config], folder: Path) -> None:
     teacher = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32", "trainer.max_steps=2"]
     execute(open_ended("stage.num_questions=12", *teacher, f"output_dir={folder}"), [])
     rows = lines(folder, "traces.jsonl")  # the verifier's filter does not apply

@@ -55,7 +55,7 @@ def slow_loss(made: Any, tau: float, share: float) -> Tensor:
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize(("tau", "share"), [(1.0, 0.0), (1.5, 0.25)])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_the_step_equals_full_logits_one_example_at_a_time(
+def test_step_matches_full_logits_one_example_at_a_time(
     stage: Stages, divergence: str, tau: float, share: float, packing: bool
 ) -> None:
     knobs = [f"stage/divergence={divergence}", f"stage.temperature={tau}", f"stage.cross_entropy={share}"]
@@ -70,7 +70,7 @@ def test_the_step_equals_full_logits_one_example_at_a_time(
 
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_the_micro_batch_size_changes_nothing(stage: Stages, divergence: str, size: int) -> None:
+def test_distill_logits_gradient_does_not_depend_on_micro_batch_size(stage: Stages, divergence: str, size: int) -> None:
     knobs = [*TEACHER, f"stage/divergence={divergence}", "stage.cross_entropy=0.3"]
     whole = stage("stage=distill_logits", *knobs)
     parts = stage("stage=distill_logits", *knobs, f"stage.micro_batch_size={size}")
@@ -80,7 +80,7 @@ def test_the_micro_batch_size_changes_nothing(stage: Stages, divergence: str, si
     assert parts.step_metrics["train/divergence"] == pytest.approx(whole.step_metrics["train/divergence"], rel=1e-6)
 
 
-def test_prompts_are_learned_too_if_asked_for(stage: Stages) -> None:
+def test_loss_on_prompt_includes_prompt_tokens(stage: Stages) -> None:
     made = stage("stage=distill_logits", *TEACHER, "stage.loss_on_prompt=true")
     found = gradient(made, made.micro_batches(0))
     made.policy.zero_grad()
@@ -89,7 +89,7 @@ def test_prompts_are_learned_too_if_asked_for(stage: Stages) -> None:
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_a_student_that_is_its_teacher_learns_nothing(stage: Stages, divergence: str) -> None:
+def test_student_equal_to_teacher_has_zero_gradient(stage: Stages, divergence: str) -> None:
     made = stage("stage=distill_logits", *TEACHER, f"stage/divergence={divergence}")
     made.policy = Model(
         path="r1:tiny_xs", config=None, tokenizer=None, dtype="float32", attn_implementation="sdpa",
@@ -99,7 +99,7 @@ def test_a_student_that_is_its_teacher_learns_nothing(stage: Stages, divergence:
     assert made.step_metrics["train/loss"] == pytest.approx(0, abs=1e-6)
 
 
-def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:
+def test_teacher_is_frozen_and_not_in_state_dict(stage: Stages) -> None:
     made = stage("stage=distill_logits", *TEACHER)
     teacher = made.teacher.to(made.device)
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
@@ -110,7 +110,7 @@ def test_the_teacher_is_frozen_and_no_part_of_the_module(stage: Stages) -> None:
     assert {name.split(".")[0] for name in made.state_dict()} == {"policy"}
 
 
-def test_either_may_refuse_to_be_packed(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradient_is_the_same_if_student_or_teacher_cannot_pack(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stage("stage=distill_logits", *TEACHER)
     expected = gradient(made, made.micro_batches(0))
     for refuses in (made.policy, made.teacher.to(made.device)):
@@ -122,7 +122,7 @@ def test_either_may_refuse_to_be_packed(stage: Stages, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("kind", ["distill_logits", "distill_on_policy"])
-def test_a_teacher_that_only_answers_is_refused(experiment: Callable[..., Any], kind: str) -> None:
+def test_teacher_without_local_model_is_rejected(experiment: Callable[..., Any], kind: str) -> None:
     with pytest.raises(UserError, match="which only a model in this process has") as caught:
         experiment(f"stage={kind}")
     assert (caught.value.key, caught.value.value) == ("teacher", "procedural")
@@ -152,7 +152,7 @@ def no_merges(held: Config) -> None:
 @pytest.mark.parametrize(
     ("change", "how"), [(swap, "2 ids differ, the first is .*: 'A' and 'B'"), (no_merges, "they split .* differently")]
 )
-def test_another_tokenizer_is_refused_before_any_weight_is_loaded(
+def test_different_tokenizer_is_rejected_before_weights_are_loaded(
     experiment: Callable[..., Any], tmp_path: Path, change: Callable[[Config], None], how: str
 ) -> None:
     path = changed_tokenizer(tmp_path, change)
@@ -165,7 +165,7 @@ def test_another_tokenizer_is_refused_before_any_weight_is_loaded(
 # ---- a whole run ----
 
 
-def test_it_learns_and_its_teacher_is_a_parent(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_run_lowers_loss_and_records_teacher_as_parent(small: Callable[..., Config], tmp_path: Path) -> None:
     execute(small("stage=sft", "trainer.max_steps=2", f"output_dir={tmp_path / 'teacher'}"), [])
     knobs = [*TEACHER, f"teacher.path={tmp_path / 'teacher'}", "seed=1", "stage.lr=0.01", "trainer.max_steps=20"]
     execute(small("stage=distill_logits", *knobs, "val.every=20", f"output_dir={tmp_path / 'student'}"), [])

@@ -53,7 +53,7 @@ def slow_loss(one: Any, tau: float) -> Tensor:
 
 
 @pytest.mark.parametrize(("packing", "share_prompts"), [(True, True), (True, False), (False, False)])
-def test_the_step_equals_full_logits_one_sequence_at_a_time(stage: Stages, packing: bool, share_prompts: bool) -> None:
+def test_step_matches_full_logits_one_sequence_at_a_time(stage: Stages, packing: bool, share_prompts: bool) -> None:
     one = made(stage, f"stage.packing={packing}", f"stage.share_prompts={share_prompts}", "stage.temperature=1.3")
     batches = one.micro_batches(0)
     assert len({len(completion) for _, completion in one.sequences}) > 2
@@ -66,14 +66,14 @@ def test_the_step_equals_full_logits_one_sequence_at_a_time(stage: Stages, packi
 
 
 @pytest.mark.parametrize("size", [1, 4])
-def test_the_micro_batch_size_changes_nothing(stage: Stages, size: int) -> None:
+def test_distill_on_policy_gradient_does_not_depend_on_micro_batch_size(stage: Stages, size: int) -> None:
     whole, parts = made(stage), made(stage, f"stage.micro_batch_size={size}")
     batches = parts.micro_batches(0)
     assert [len(batch) for batch in batches] == [size] * (12 // size)
     assert_same(gradient(parts, batches), gradient(whole, whole.micro_batches(0)))
 
 
-def test_several_steps_on_one_rollout_batch(stage: Stages) -> None:
+def test_rollout_batch_is_reused_num_iterations_times(stage: Stages) -> None:
     one = made(stage, "stage.num_iterations=2")
     one.micro_batches(0)
     first = one.sequences
@@ -84,7 +84,7 @@ def test_several_steps_on_one_rollout_batch(stage: Stages) -> None:
     assert one.sequences != first
 
 
-def test_a_checkpoint_between_two_passes_holds_the_rollouts(stage: Stages) -> None:
+def test_loader_state_between_passes_holds_rollouts(stage: Stages) -> None:
     one, other = made(stage, "stage.num_iterations=2"), made(stage, "stage.num_iterations=2")
     one.micro_batches(0)
     state = one.loader_state(1)
@@ -94,7 +94,7 @@ def test_a_checkpoint_between_two_passes_holds_the_rollouts(stage: Stages) -> No
     assert_same(gradient(other, other.micro_batches(1)), gradient(one, one.micro_batches(1)), atol=1e-9)
 
 
-def test_samples_are_keyed_by_step_question_and_sample(stage: Stages) -> None:
+def test_rollouts_are_keyed_by_seed_step_and_sample(stage: Stages) -> None:
     one, again = made(stage), made(stage, "rollout.batch_size=1")
     assert one.rollouts(0) == again.rollouts(0)
     assert one.rollouts(1) == again.rollouts(1) != one.rollouts(0)
@@ -102,7 +102,7 @@ def test_samples_are_keyed_by_step_question_and_sample(stage: Stages) -> None:
     assert one.rollouts(0) != made(stage, "seed=1").rollouts(0)
 
 
-def test_it_learns_without_any_reward(small: Callable[..., Config], folder: Path) -> None:
+def test_distill_on_policy_run_lowers_loss_without_rewards(small: Callable[..., Config], folder: Path) -> None:
     knobs = ["trainer.max_steps=30", "val.every=30", "stage.lr=0.02", "stage.schedule=constant", f"output_dir={folder}"]
     execute(small("stage=distill_on_policy", *KNOBS, *knobs), [])
     steps = [row for row in read_run(str(folder)).metrics if "train/loss" in row]

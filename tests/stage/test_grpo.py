@@ -75,7 +75,7 @@ CASES += [("grpo", {"clip_low": 0.02, "clip_high": 0.5, "clip_dual": 1.6, "kl_co
 
 
 @pytest.mark.parametrize(("loss", "changed"), CASES)
-def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss: str, changed: dict[str, Any]) -> None:
+def test_grpo_step_matches_loop_over_tokens(stage: Stages, loss: str, changed: dict[str, Any]) -> None:
     knobs = KNOBS | changed
     made = stage(*SMALLER, f"stage/loss={loss}", *overrides(knobs))
     start, groups = copy.deepcopy(made.policy), groups_of(made)
@@ -95,7 +95,7 @@ def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss: str, 
 @pytest.mark.parametrize("cap", [1.1, None])
 @pytest.mark.parametrize("loss", ["dapo", "cispo", "gspo"])
 @pytest.mark.usefixtures("inexact")
-def test_the_importance_correction_equals_the_loop_over_tokens(stage: Stages, loss: str, cap: float | None) -> None:
+def test_importance_correction_matches_loop_over_tokens(stage: Stages, loss: str, cap: float | None) -> None:
     """Two steps on the same rollouts: the trainer's log-probs are kept, the engine's are off by a fifth."""
     knobs = KNOBS | {"kl_coef": 0.1}
     more = ["stage.num_iterations=2", f"stage.importance_cap={'null' if cap is None else cap}"]
@@ -114,7 +114,7 @@ def test_the_importance_correction_equals_the_loop_over_tokens(stage: Stages, lo
 
 
 @pytest.mark.usefixtures("inexact")
-def test_at_its_only_pass_the_policy_is_its_own_past(stage: Stages) -> None:
+def test_single_pass_without_old_logps_uses_policy_logps(stage: Stages) -> None:
     """One iteration: the ratio is 1 by definition, and the correction compares with the policy of this very pass."""
     made = stage(*SMALLER, "stage.importance_cap=1.1", "stage.num_iterations=1")
     groups = groups_of(made)
@@ -132,7 +132,7 @@ def test_at_its_only_pass_the_policy_is_its_own_past(stage: Stages) -> None:
     assert_same(found, collected(made.policy))
 
 
-def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) -> None:
+def test_kl_in_reward_is_subtracted_from_completion_reward(stage: Stages) -> None:
     """r_i - beta sum_t k(policy, reference), then the group's mean and spread; nothing is added per token."""
     made = stage(*SMALLER, "stage.kl_coef=0.05", "stage.kl_in=reward", "stage.kl_estimator=k3")
     start = copy.deepcopy(made.policy)
@@ -164,7 +164,7 @@ def test_the_kl_in_the_reward_is_taken_from_a_completions_reward(stage: Stages) 
     assert_same(gradient(without, split(left, 2)), found)
 
 
-def test_rewards_by_term_reach_an_advantage_that_asks_for_them(stage: Stages) -> None:
+def test_per_term_advantage_receives_reward_terms(stage: Stages) -> None:
     """gdpo over one term is the group's own normalisation; a KL in the reward is one term more, of weight beta."""
     knobs = ["stage.kl_coef=0.05", "stage.kl_in=reward"]
     plain, per_term = stage(*SMALLER), stage(*SMALLER, "stage/advantage=gdpo")
@@ -184,7 +184,7 @@ def test_rewards_by_term_reach_an_advantage_that_asks_for_them(stage: Stages) ->
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.3])
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
-def test_the_first_ratio_is_one(
+def test_first_pass_ratio_is_one(
     stage: Stages, make_model: Callable[..., PreTrainedModel], architecture: str, temperature: float
 ) -> None:
     made = stage("stage=grpo", f"rollout.temperature={temperature}")
@@ -214,7 +214,7 @@ def own_logps(made: Grpo, batch: Sequences) -> Tensor:
     return torch.cat(rows)
 
 
-def test_the_first_gradient_is_that_of_the_policy_gradient(stage: Stages) -> None:
+def test_first_pass_gradient_is_policy_gradient(stage: Stages) -> None:
     """On policy the surrogate's gradient is the mean of -A grad log pi (DAPO weights)."""
     made = stage("stage=grpo")
     experience = made.collect(0)
@@ -227,7 +227,7 @@ def test_the_first_gradient_is_that_of_the_policy_gradient(stage: Stages) -> Non
     assert_same(found, collected(made.policy))
 
 
-def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages) -> None:
+def test_gradient_is_zero_only_for_zero_advantages(stage: Stages) -> None:
     made = stage("stage=grpo")
     experience = made.collect(0)
     assert experience.advantages.abs().sum() > 0
@@ -236,7 +236,7 @@ def test_no_advantage_no_gradient_and_some_advantage_some_gradient(stage: Stages
     assert gradient(made, [nothing]).abs().max() == 0
 
 
-def test_entropy_and_kl_by_hand(stage: Stages) -> None:
+def test_entropy_and_kl_match_hand_computation(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.kl_coef=0.1", "rollout.temperature=0.8")
     experience = made.collect(0)
     move(made.policy)
@@ -251,7 +251,7 @@ def test_entropy_and_kl_by_hand(stage: Stages) -> None:
     assert made.step_metrics["train/kl"] == pytest.approx((gap.exp() - 1 - gap).mean().item(), abs=1e-6)
 
 
-def test_the_gap_to_the_engine_is_reported_for_fresh_rollouts_only(stage: Stages) -> None:
+def test_logprob_gap_is_reported_on_first_pass_only(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2")
     for step, reported in ((0, True), (1, False), (2, True)):
         gradient(made, made.micro_batches(step))
@@ -259,7 +259,7 @@ def test_the_gap_to_the_engine_is_reported_for_fresh_rollouts_only(stage: Stages
         made.step_metrics.clear()
 
 
-def test_half_precision_takes_the_old_logps_from_the_trainer(stage: Stages) -> None:
+def test_half_precision_old_logps_come_from_trainer(stage: Stages) -> None:
     """One pass needs none; with two, those of the trainer make the first ratio exactly 1."""
     once, twice = (stage("stage=grpo", "model.dtype=bfloat16", f"stage.num_iterations={n}") for n in (1, 2))
     assert not once.engine_is_exact
@@ -272,7 +272,7 @@ def test_half_precision_takes_the_old_logps_from_the_trainer(stage: Stages) -> N
 # ---- the loader ----
 
 
-def test_a_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
+def test_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2")
     first, second, third = (made.micro_batches(step) for step in range(3))
     assert all(
@@ -283,7 +283,7 @@ def test_a_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
     assert not torch.equal(first[0].completion_ids, third[0].completion_ids)
 
 
-def test_a_loader_that_is_restored_goes_on_with_its_rollouts(stage: Stages) -> None:
+def test_restored_loader_resumes_its_rollout_batch(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.1")
     made.micro_batches(0)
     state = made.loader_state(1)
@@ -301,7 +301,7 @@ def assert_equal(a: Experience, b: Experience) -> None:
         assert value.equal(other) if isinstance(value, Tensor) else value == other, name
 
 
-def test_micro_batches_carry_every_sequence_once_and_little_padding(stage: Stages) -> None:
+def test_micro_batches_hold_every_sequence_once_with_little_padding(stage: Stages) -> None:
     made = stage("stage=grpo")
     groups = groups_of(made)
     experience = chosen(made, groups)
@@ -339,7 +339,7 @@ def test_rollouts_depend_on_seed_and_step(stage: Stages) -> None:
     assert len({tuple(row.tolist()) for row in first.completion_ids}) == 16
 
 
-def test_the_same_prompt_is_answered_anew_in_the_next_step(stage: Stages) -> None:
+def test_same_prompt_in_next_step_gets_new_completions(stage: Stages) -> None:
     made = stage("stage=grpo", "data.num_train=4")
     completions = [
         {tuple(ids[:n].tolist()) for ids, n in zip(batch.completion_ids, batch.lengths, strict=True)}
@@ -352,7 +352,7 @@ def test_the_same_prompt_is_answered_anew_in_the_next_step(stage: Stages) -> Non
 # ---- rewards ----
 
 
-def test_metrics_of_a_rollout_batch_by_hand(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollout_metrics_match_hand_computation(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first completion of each group has no reward; the last group's are all alike."""
     made = stage("stage=grpo")
     rewards = [[None, 0.0, 1.0, 0.25], [None, 0.25, 0.25, 1.0], [None, 0.0, 0.0, 2.0], [None, 1.0, 1.0, 1.0]]
@@ -381,9 +381,7 @@ def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-def test_a_run_reports_the_same_step_whatever_the_micro_batch_size(
-    small: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_grpo_metrics_do_not_depend_on_micro_batch_size(small: Callable[..., Config], tmp_path: Path) -> None:
     """The gradient that Lightning hands to the optimizer, not only the one that this file accumulates."""
     found = []
     for size in (1, 4, 16):
@@ -395,7 +393,7 @@ def test_a_run_reports_the_same_step_whatever_the_micro_batch_size(
     assert found[2] == pytest.approx(found[0], abs=1e-5)
 
 
-def test_every_rollout_is_made_by_the_newest_weights(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_rollouts_are_sampled_with_newest_weights(small: Callable[..., Config], tmp_path: Path) -> None:
     """Nothing is fetched ahead: only the second of two steps on one rollout batch meets ratios other than 1."""
     knobs = ["stage.num_iterations=2", "trainer.max_steps=6", "stage.lr=1.0e-2", "stage.clip_low=0.05"]
     execute(small("stage=grpo", *knobs, f"output_dir={tmp_path / 'run'}"), [])
@@ -403,7 +401,7 @@ def test_every_rollout_is_made_by_the_newest_weights(small: Callable[..., Config
     assert clipped == [False, True] * 3
 
 
-def test_it_learns(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_grpo_run_raises_reward(small: Callable[..., Config], tmp_path: Path) -> None:
     knobs = ["trainer.max_steps=20", "stage.lr=1.0e-2", "stage.group_size=8", "val.every=20"]
     execute(small("stage=grpo", *knobs, f"output_dir={tmp_path / 'run'}"), [])
     rewards = [row["train/reward"] for row in rows(tmp_path / "run") if "train/reward" in row]
@@ -414,7 +412,7 @@ def test_it_learns(small: Callable[..., Config], tmp_path: Path) -> None:
     assert after["val/reward/low_ids"] > before["val/reward/low_ids"] + 0.2
 
 
-def test_the_record_shows_one_whole_group_per_rollout_batch(small: Callable[..., Config], tmp_path: Path) -> None:
+def test_record_has_one_complete_group_per_rollout_batch(small: Callable[..., Config], tmp_path: Path) -> None:
     execute(small("stage=grpo", "stage.num_iterations=2", "trainer.max_steps=4", f"output_dir={tmp_path / 'run'}"), [])
     shown = [row for row in rows(tmp_path / "run", "samples.jsonl") if row["split"] == "train"]
     assert [row["step"] for row in shown] == [0] * 4 + [2] * 4  # the optimizer steps that came before, as in validation

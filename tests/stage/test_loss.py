@@ -67,7 +67,9 @@ def cost(ratio: float, advantage: float, clip: Clip = CLIP) -> tuple[float, bool
         (1.5, 0.0, 0.0, False),
     ],
 )
-def test_cost_of_a_token_by_hand(ratio: float, advantage: float, expected: float, clipped: bool) -> None:
+def test_per_token_loss_matches_hand_computation(
+    ratio: float, advantage: float, expected: float, clipped: bool
+) -> None:
     found, was_clipped = cost(ratio, advantage)
     assert found == pytest.approx(expected, abs=1e-6)
     assert was_clipped == clipped
@@ -82,17 +84,17 @@ def gradient(ratio: float, advantage: float, clip: Clip = CLIP) -> float:
 
 
 @pytest.mark.parametrize(("ratio", "advantage", "expected"), [(1.0, 2.0, -2.0), (0.5, 2.0, -1.0), (1.5, -2.0, 3.0)])
-def test_gradient_of_a_token_is_ratio_times_advantage(ratio: float, advantage: float, expected: float) -> None:
+def test_token_gradient_is_ratio_times_advantage(ratio: float, advantage: float, expected: float) -> None:
     assert gradient(ratio, advantage) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(("ratio", "advantage"), [(1.5, 2.0), (0.5, -2.0), (1.5, 0.0)])
-def test_a_clipped_token_has_no_gradient(ratio: float, advantage: float) -> None:
+def test_clipped_token_has_zero_gradient(ratio: float, advantage: float) -> None:
     assert gradient(ratio, advantage) == 0.0
 
 
 @pytest.mark.parametrize(("loss", "expected"), WEIGHTS)
-def test_weights_by_hand(loss: Loss, expected: list[list[float]]) -> None:
+def test_weights_match_hand_computation(loss: Loss, expected: list[list[float]]) -> None:
     torch.testing.assert_close(loss.weights(MASK, COUNTS), torch.tensor(expected))
 
 
@@ -100,7 +102,7 @@ EVERY = [(Grpo(), 1.0), (Dapo(), 1.0), (Bnpo(), 1.0), (DrGrpo(), 0.5), (Cispo(),
 
 
 @pytest.mark.parametrize(("loss", "total"), EVERY)
-def test_weights_of_a_step_sum_over_its_micro_batches(loss: Loss, total: float) -> None:
+def test_weights_of_micro_batches_are_those_of_the_step(loss: Loss, total: float) -> None:
     """Four completions of 2 tokens in micro-batches of two; 8 of at most 16 tokens."""
     counts = counts_of(num_tokens=8, num_sequences=4, max_completion_length=4)
     parts: list[Tensor] = [loss.weights(torch.tensor([[True, True, False]] * 2), counts) for _ in range(2)]
@@ -108,7 +110,7 @@ def test_weights_of_a_step_sum_over_its_micro_batches(loss: Loss, total: float) 
 
 
 @pytest.mark.parametrize(("loss", "long", "short"), [(Grpo(), 0.5, 0.5), (Dapo(), 0.8, 0.2), (DrGrpo(), 0.4, 0.1)])
-def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short: float) -> None:
+def test_weights_of_long_and_short_completions(loss: Loss, long: float, short: float) -> None:
     """A completion of 4 tokens and one of 1, of at most 5: the difference between the three losses."""
     weights = loss.weights(MASK, counts_of(num_tokens=5, num_sequences=2, max_completion_length=5)).sum(1)
     assert weights.tolist() == pytest.approx([long, short])
@@ -118,7 +120,7 @@ def test_what_a_long_and_a_short_completion_weigh(loss: Loss, long: float, short
 
 
 @pytest.mark.parametrize("loss", [loss for loss, _ in EVERY])
-def test_a_step_without_tokens_weighs_nothing_and_divides_by_nothing(loss: Loss) -> None:
+def test_weights_of_step_without_tokens_are_zero(loss: Loss) -> None:
     counts = StepCounts(0, 0, max_completion_length=4, device_tokens=0, num_devices=2, active_tokens=0)
     assert loss.weights(torch.zeros(2, 4, dtype=torch.bool), counts).tolist() == [[0.0] * 4] * 2
 
@@ -135,13 +137,13 @@ def test_a_step_without_tokens_weighs_nothing_and_divides_by_nothing(loss: Loss)
         (0.5, -2.0, 1.6, True),  # and the lower one is as it was
     ],
 )
-def test_the_dual_clip_bounds_what_a_bad_token_costs(
+def test_dual_clip_bounds_loss_of_negative_advantage(
     ratio: float, advantage: float, expected: float, clipped: bool
 ) -> None:
     assert cost(ratio, advantage, DUAL) == (pytest.approx(expected, abs=1e-5), clipped)
 
 
-def test_beyond_the_dual_clip_there_is_no_gradient() -> None:
+def test_token_beyond_dual_clip_has_zero_gradient() -> None:
     assert gradient(5.0, -2.0, CLIP) == pytest.approx(10.0)
     assert gradient(5.0, -2.0, DUAL) == 0.0
     assert gradient(2.9, -2.0, DUAL) == pytest.approx(5.8)
@@ -150,7 +152,7 @@ def test_beyond_the_dual_clip_there_is_no_gradient() -> None:
 # ---- bnpo ----
 
 
-def test_bnpo_is_the_mean_of_the_devices_means() -> None:
+def test_bnpo_is_mean_of_device_means() -> None:
     """A device with 3 tokens and one with 1, every token costing 1 on the first and 9 on the second: (1 + 9) / 2."""
     total = 0.0
     for num_tokens, value in ((3, 1.0), (1, 9.0)):
@@ -163,7 +165,7 @@ def test_bnpo_is_the_mean_of_the_devices_means() -> None:
 
 
 @pytest.mark.parametrize(("ratio", "weight", "clipped"), [(1.1, 1.1, False), (1.5, 1.28, True), (0.5, 0.5, False)])
-def test_cispo_weighs_the_gradient_and_never_cuts_it_off(ratio: float, weight: float, clipped: bool) -> None:
+def test_cispo_clipped_token_keeps_its_gradient(ratio: float, weight: float, clipped: bool) -> None:
     logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
     one = torch.ones(1, 1)
     cost, was_clipped = Cispo().per_token(logps, 0 * one, 2 * one, one > 0, CLIP)
@@ -186,7 +188,7 @@ def test_gspo_has_one_ratio_per_completion() -> None:
     assert logps.grad[0].tolist() == pytest.approx([-1.1, -1.1, 0.0])
 
 
-def test_gspo_clips_a_whole_completion() -> None:
+def test_gspo_clips_all_tokens_of_a_completion() -> None:
     logps = torch.full((1, 2), math.log(1.5), requires_grad=True)
     cost, clipped = Gspo().per_token(logps, torch.zeros(1, 2), torch.ones(1, 1), torch.ones(1, 2) > 0, CLIP)
     assert cost.tolist() == [pytest.approx([-1.28, -1.28])]

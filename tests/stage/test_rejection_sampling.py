@@ -55,18 +55,18 @@ GROUP = [
     ("select", "limit", "kept"),
     [("all", None, "acd"), ("all", 2, "ac"), ("all", 9, "acd"), ("best", None, "c"), ("best", 2, "c")],
 )
-def test_selection(select: Any, limit: int | None, kept: str) -> None:
+def test_select_candidates_returns_accepted_in_order(select: Any, limit: int | None, kept: str) -> None:
     assert "".join(one.completion for one in select_candidates(GROUP, select, limit)) == kept
 
 
-def test_the_best_of_answers_without_a_reward_is_the_first_and_of_none_is_none() -> None:
+def test_select_best_without_rewards_returns_first_accepted() -> None:
     unrated = [candidate("a", reward=None), candidate("b", reward=None), candidate("c", reward=-1.0)]
     assert [one.completion for one in select_candidates(unrated, "best", None)] == ["c"]
     assert [one.completion for one in select_candidates(unrated[:2], "best", None)] == ["a"]
     assert select_candidates([candidate("x", by="format")], "best", None) == []
 
 
-def test_the_counts() -> None:
+def test_outcome_counts_match_hand_computation() -> None:
     cut = Candidate("f", 8, True, False, 0.0, "finished")
     filters = Filters([Filter(name, low_ids, 1, None) for name in ("finished", "verifier", "language")])
     assert outcome_counts([GROUP, [cut]], filters) == {
@@ -79,7 +79,7 @@ def test_the_counts() -> None:
     }
 
 
-def test_difficulty_is_measured_where_a_gold_answer_is_known() -> None:
+def test_difficulty_counts_only_questions_with_gold_answer() -> None:
     assert pass_rate({"answer": "8"}, GROUP) == 0.6
     assert pass_rate({}, GROUP) is None
     figures = difficulty_metrics([0.6, None, 0.0, 0.9, 0.0], 5)
@@ -116,7 +116,7 @@ def traces(folder: Path) -> list[dict[str, Any]]:
     return jsonl.read_rows(folder / "traces" / "traces.jsonl")
 
 
-def test_accepted_answers_are_the_dataset_and_all_answers_the_journal(finished: Path, experiment: Any) -> None:
+def test_run_writes_accepted_answers_to_traces_and_all_to_journal(finished: Path, experiment: Any) -> None:
     questions = experiment("stage=rejection_sampling", *KNOBS).data.train[:10]
     lines = journal(finished)
     assert [len(line["prompts"]) for line in lines] == [4, 4, 2]
@@ -135,7 +135,7 @@ def test_accepted_answers_are_the_dataset_and_all_answers_the_journal(finished: 
     assert all(reward >= 0.5 for *_, reward in found)  # the filter and the reward are the same function here
 
 
-def test_the_card_the_metrics_and_the_figures(finished: Path) -> None:
+def test_run_card_metrics_and_manifest_agree(finished: Path) -> None:
     file = finished / "traces" / "traces.jsonl"
     card = json.loads(file.with_suffix(".json").read_text())
     kept = len(traces(finished))
@@ -153,24 +153,26 @@ def test_the_card_the_metrics_and_the_figures(finished: Path) -> None:
     assert not (finished / "model").exists()
 
 
-def test_the_questions_carry_their_difficulty(finished: Path, experiment: Any) -> None:
+def test_questions_file_has_pass_rates(finished: Path, experiment: Any) -> None:
     questions = experiment("stage=rejection_sampling", *KNOBS).data.train[:10]
     assert jsonl.read_rows(finished / "traces" / "questions.jsonl") == [row | {"pass_rate": 0.0} for row in questions]
 
 
-def test_the_size_of_a_batch_changes_no_answer(finished: Path, run: Callable[..., Path]) -> None:
+def test_batch_size_does_not_change_answers(finished: Path, run: Callable[..., Path]) -> None:
     assert traces(run("stage.questions_at_once=3")) == traces(finished)
 
 
 @pytest.mark.parametrize(("overrides", "most"), [(["stage.select=best"], 1), (["stage.max_per_question=2"], 2)])
-def test_questions_are_balanced(finished: Path, run: Callable[..., Path], overrides: list[str], most: int) -> None:
+def test_max_per_question_limits_rows_of_each_question(
+    finished: Path, run: Callable[..., Path], overrides: list[str], most: int
+) -> None:
     counts = Counter(row["prompt"] for row in traces(run(*overrides)))
     all_kept = Counter(row["prompt"] for row in traces(finished))
     assert counts == {prompt: min(count, most) for prompt, count in all_kept.items()}
     assert max(all_kept.values()) > most
 
 
-def test_too_hard_questions_give_no_rows(run: Callable[..., Path], folder: Path) -> None:
+def test_question_below_min_pass_rate_gives_no_rows(run: Callable[..., Path], folder: Path) -> None:
     with pytest.raises(UserError, match="no answer was accepted") as caught:
         run("stage.min_pass_rate=0.1")
     assert caught.value.code == DATA
@@ -182,7 +184,7 @@ def test_too_hard_questions_give_no_rows(run: Callable[..., Path], folder: Path)
 
 
 @pytest.mark.parametrize("torn", [0, 30])
-def test_what_was_sampled_is_not_sampled_again(
+def test_resumed_run_does_not_sample_journal_batches_again(
     finished: Path, run: Callable[..., Path], folder: Path, monkeypatch: pytest.MonkeyPatch, torn: int
 ) -> None:
     asked: list[list[int]] = []
@@ -206,7 +208,7 @@ def test_what_was_sampled_is_not_sampled_again(
     assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
-def test_another_run_learns_what_was_kept(finished: Path, small: Callable[..., Config], folder: Path) -> None:
+def test_traces_train_another_run(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
     shared = {key: cfg["data"][key] for key in ("template", "verifier", "terms", "weight")}
     cfg["data"] = {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
@@ -216,7 +218,7 @@ def test_another_run_learns_what_was_kept(finished: Path, small: Callable[..., C
     assert [parent["path"] for parent in held["parents"]] == [str(finished)]
 
 
-def test_without_a_record_nothing_is_written(stage: Callable[..., Any]) -> None:
+def test_rejection_sampling_without_record_writes_nothing(stage: Callable[..., Any]) -> None:
     alone: RejectionSampling = stage("stage=rejection_sampling", *KNOBS)
     alone.trainer.callback_metrics = {}
     alone.on_predict_start()

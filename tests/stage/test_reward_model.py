@@ -37,7 +37,7 @@ def score(made: Any, prompt: str, text: str) -> Tensor:
     return made.policy(input_ids=torch.tensor([ids])).logits[0, 0]  # type: ignore[no-any-return]
 
 
-def test_loss_and_gradient_equal_the_loop_over_pairs(stage: Callable[..., Any]) -> None:
+def test_reward_model_step_matches_loop_over_pairs(stage: Callable[..., Any]) -> None:
     made = stage(*KNOBS, "stage.micro_batch_size=2")
     found = gradient(made, made.micro_batches(0))
     rows = [made.data.train[i] for i in made.step_indices(0)]
@@ -52,7 +52,7 @@ def test_loss_and_gradient_equal_the_loop_over_pairs(stage: Callable[..., Any]) 
     assert made.step_metrics["train/pair_accuracy"] == sum(gap.item() > 0 for gap in gaps) / 4
 
 
-def test_micro_batches_cannot_change_the_gradient(stage: Callable[..., Any]) -> None:
+def test_reward_model_gradient_does_not_depend_on_micro_batch_size(stage: Callable[..., Any]) -> None:
     found = []
     for size in (4, 2, 1):
         made = stage(*KNOBS, f"stage.micro_batch_size={size}")
@@ -63,18 +63,18 @@ def test_micro_batches_cannot_change_the_gradient(stage: Callable[..., Any]) -> 
     assert (found[0] - found[2]).abs().max() < 1e-6
 
 
-def test_the_output_layer_is_a_function_of_the_seed(stage: Callable[..., Any]) -> None:
+def test_output_layer_depends_on_seed(stage: Callable[..., Any]) -> None:
     heads = [stage(*KNOBS, "model.path=r1:tiny", "~model.config", "+model.config=null", "model.tokenizer=null",
                    f"seed={seed}").policy.score.weight for seed in (0, 0, 1)]  # fmt: skip
     assert heads[0].equal(heads[1])
     assert not heads[0].equal(heads[2])
 
 
-def test_equal_scores_are_half_right() -> None:
+def test_pair_accuracy_of_equal_scores_is_half() -> None:
     assert pair_accuracy(torch.tensor([2.0, 0.0, -1.0])).tolist() == [1.0, 0.5, 0.0]
 
 
-def test_a_run_learns_the_pairs_and_leaves_a_model_that_the_reward_term_reads(
+def test_run_learns_pairs_and_exports_model_for_preference_term(
     small: Callable[..., Config], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     knobs = ["stage.lr=0.01", "trainer.max_steps=24", "val.every=24", "val.num_prompts=8", f"output_dir={folder}"]
@@ -105,7 +105,7 @@ def test_a_run_learns_the_pairs_and_leaves_a_model_that_the_reward_term_reads(
         ([*KNOBS, "+model/lora=default"], "trains all weights", "model.lora"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(
+def test_unsupported_reward_model_options_are_rejected(
     small: Callable[..., Config], overrides: list[str], what: str, where: str
 ) -> None:
     cfg = small(*overrides)

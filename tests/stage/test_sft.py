@@ -62,7 +62,7 @@ def reference(stage: Sft, loss_on_prompt: bool) -> Tensor:
 
 
 @pytest.mark.parametrize("loss_on_prompt", [False, True])
-def test_loss_and_gradient_equal_the_loop_over_tokens(stage: Stages, loss_on_prompt: bool) -> None:
+def test_sft_step_matches_loop_over_tokens(stage: Stages, loss_on_prompt: bool) -> None:
     made = stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}", "stage.micro_batch_size=2")
     found = gradient(made, made.micro_batches(0))
     made.policy.zero_grad()
@@ -88,7 +88,7 @@ def fixed(stage: Stages) -> tuple[Sft, Tensor]:
 
 
 @pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
-def test_the_micro_batch_size(fixed: tuple[Sft, Tensor], micro_batch_size: int) -> None:
+def test_sft_gradient_does_not_depend_on_micro_batch_size(fixed: tuple[Sft, Tensor], micro_batch_size: int) -> None:
     made, expected = fixed
     made.plan = replace(made.plan, micro_batch_size=micro_batch_size)
     batches = made.micro_batches(0)
@@ -98,7 +98,7 @@ def test_the_micro_batch_size(fixed: tuple[Sft, Tensor], micro_batch_size: int) 
 
 @pytest.mark.parametrize("packing", [True, False])
 @pytest.mark.parametrize("filler", [0, 1, 77])  # the padding token, the closing token, any token
-def test_the_order_of_sequences_and_more_padding_on_the_right(
+def test_sft_gradient_does_not_depend_on_order_or_padding(
     fixed: tuple[Sft, Tensor], filler: int, packing: bool
 ) -> None:
     made, expected = fixed
@@ -115,7 +115,7 @@ def test_the_order_of_sequences_and_more_padding_on_the_right(
 
 
 @pytest.mark.parametrize("loss_on_prompt", [False, True])
-def test_packing(stage: Stages, loss_on_prompt: bool) -> None:
+def test_sft_gradient_does_not_depend_on_packing(stage: Stages, loss_on_prompt: bool) -> None:
     made, padded = (
         stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}", f"stage.packing={packing}")
         for packing in (True, False)
@@ -123,7 +123,7 @@ def test_packing(stage: Stages, loss_on_prompt: bool) -> None:
     assert_same(gradient(made, made.micro_batches(0)), gradient(padded, padded.micro_batches(0)))
 
 
-def test_the_number_of_devices(stage: Stages, fixed: tuple[Sft, Tensor]) -> None:
+def test_sft_gradient_does_not_depend_on_number_of_devices(stage: Stages, fixed: tuple[Sft, Tensor]) -> None:
     """Two devices with half of the examples each; their gradients are averaged, as DDP does."""
     alone, expected = fixed
     knobs = [*EIGHT, "trainer.devices=2", "stage.micro_batch_size=2"]
@@ -148,12 +148,12 @@ def learned(stage: Sft) -> list[str]:
     return sorted(found)
 
 
-def test_the_completion_and_its_closing_token_are_learned_and_nothing_else(stage: Stages) -> None:
+def test_targets_are_completion_and_end_token(stage: Stages) -> None:
     made = stage("stage=sft")
     assert learned(made) == sorted(completion for _, completion in texts(made))
 
 
-def test_the_prompt_is_learned_if_asked_for(stage: Stages) -> None:
+def test_loss_on_prompt_adds_prompt_targets(stage: Stages) -> None:
     made = stage("stage=sft", "stage.loss_on_prompt=true")
     first = made.tokenizer("User").input_ids[:1]  # nothing predicts the very first token
     skipped = len(made.tokenizer.decode(first))
@@ -161,7 +161,7 @@ def test_the_prompt_is_learned_if_asked_for(stage: Stages) -> None:
 
 
 @pytest.mark.parametrize("loss_on_prompt", [False, True])
-def test_the_closing_token_is_learned_where_it_is_also_the_padding(stage: Stages, loss_on_prompt: bool) -> None:
+def test_end_token_is_a_target_if_it_is_also_padding(stage: Stages, loss_on_prompt: bool) -> None:
     made = stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}")
     expected = gradient(made, made.micro_batches(0))
     made.tokenizer.pad_token = made.tokenizer.eos_token
@@ -171,19 +171,19 @@ def test_the_closing_token_is_learned_where_it_is_also_the_padding(stage: Stages
 
 
 @pytest.mark.parametrize("loss_on_prompt", [False, True])
-def test_every_micro_batch_knows_the_target_tokens_of_the_step(stage: Stages, loss_on_prompt: bool) -> None:
+def test_micro_batches_carry_step_tokens(stage: Stages, loss_on_prompt: bool) -> None:
     made = stage("stage=sft", f"stage.loss_on_prompt={loss_on_prompt}", "stage.micro_batch_size=1")
     batches = made.micro_batches(0)
     assert {batch.step_tokens for batch in batches} == {sum(batch.num_tokens for batch in batches)}
 
 
-def test_an_epoch_learns_every_example_once(stage: Stages) -> None:
+def test_epoch_has_every_example_once(stage: Stages) -> None:
     made = stage("stage=sft", "stage.examples_per_step=16", "stage.micro_batch_size=16")
     seen = [i for step in range(4) for i in made.step_indices(step)]
     assert sorted(seen) == list(range(64))
 
 
-def test_the_loader_gives_step_after_step_and_can_be_put_back(stage: Stages) -> None:
+def test_loader_yields_steps_in_order_and_restores(stage: Stages) -> None:
     made = stage("stage=sft", "stage.micro_batch_size=2")
     expected = [batch.completion_ids.tolist() for step in range(3) for batch in made.micro_batches(step)]
     loader = StepLoader(made, num_steps=3)
@@ -203,13 +203,13 @@ def test_the_loader_gives_step_after_step_and_can_be_put_back(stage: Stages) -> 
 
 
 @pytest.mark.parametrize(("held", "expected"), [(1, {1}), ([1, 7], {1, 7}), (None, {1})])
-def test_stop_tokens_are_the_templates_and_those_of_the_model(stage: Stages, held: Any, expected: set[int]) -> None:
+def test_stop_ids_are_those_of_template_and_model(stage: Stages, held: Any, expected: set[int]) -> None:
     made = stage("stage=sft")
     made.policy.generation_config.eos_token_id = held
     assert made.sampler.stop_ids == expected
 
 
-def test_the_text_of_a_completion(stage: Stages) -> None:
+def test_sampler_text_has_prefill_without_end_token(stage: Stages) -> None:
     made = stage("stage=sft", "data.template.prefill='<think>'")
     ids = made.tokenizer(" 3 plus 5</think>").input_ids
     for closing in (1, 300):  # a special token and, as some templates have it, an ordinary one
@@ -229,7 +229,7 @@ def test_the_text_of_a_completion(stage: Stages) -> None:
         ("cosine", [1 / 3, 2 / 3, 1, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]),
     ],
 )
-def test_learning_rates_by_hand(stage: Stages, schedule: str, expected: list[float]) -> None:
+def test_lr_factor_matches_hand_computation(stage: Stages, schedule: str, expected: list[float]) -> None:
     """Six steps, two of them warm-up."""
     made = stage("stage=sft", "stage.warmup_steps=2", f"stage.schedule={schedule}", "stage.lr=0.01")
     assert [made.lr_factor(step) for step in range(6)] == pytest.approx(expected)
@@ -243,14 +243,14 @@ def test_learning_rates_by_hand(stage: Stages, schedule: str, expected: list[flo
     assert rates == [[pytest.approx(0.01 * factor)] * 2 for factor in expected]
 
 
-def test_no_warm_up_starts_at_the_peak_and_the_schedule_ends_at_zero(stage: Stages) -> None:
+def test_lr_factor_without_warmup_starts_at_peak_and_ends_at_zero(stage: Stages) -> None:
     made = stage("stage=sft", "stage.warmup_steps=0", "stage.schedule=linear")
     assert made.lr_factor(0) == 1.0
     assert made.lr_factor(6) == 0.0
     assert made.lr_factor(7) == 0.0
 
 
-def test_only_matrices_decay(stage: Stages, make_model: Callable[..., PreTrainedModel]) -> None:
+def test_adamw_decays_only_matrices(stage: Stages, make_model: Callable[..., PreTrainedModel]) -> None:
     made = stage("stage=sft", "stage.weight_decay=0.5", "stage.lr=0.1", "stage.warmup_steps=0")
     made.policy = make_model("qwen2", vocab_size=610)  # has biases besides its norms
     before = {name: p.detach().clone() for name, p in made.policy.named_parameters()}
@@ -265,7 +265,7 @@ def test_only_matrices_decay(stage: Stages, make_model: Callable[..., PreTrained
         torch.testing.assert_close(p.detach(), before[name] * (1 - 0.1 * 0.5) if decays else before[name])
 
 
-def test_every_trained_parameter_is_in_the_optimizer_once(stage: Stages) -> None:
+def test_adamw_has_every_trained_parameter_once(stage: Stages) -> None:
     made = stage("stage=sft", "stage.beta1=0.8", "stage.beta2=0.9")
     next(made.policy.parameters()).requires_grad_(False)
     optimizer = made.configure_optimizers()["optimizer"]
@@ -275,7 +275,7 @@ def test_every_trained_parameter_is_in_the_optimizer_once(stage: Stages) -> None
 
 
 @pytest.mark.parametrize(("limit", "expected"), [("0.01", 0.01), ("1e6", None), ("null", None)])
-def test_gradients_are_clipped_to_a_norm(stage: Stages, limit: str, expected: float | None) -> None:
+def test_gradient_is_clipped_to_max_norm(stage: Stages, limit: str, expected: float | None) -> None:
     made = stage("stage=sft", f"stage.max_grad_norm={limit}")
     before = gradient(made, made.micro_batches(0))
     optimizer = made.configure_optimizers()["optimizer"]
@@ -293,7 +293,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_it_learns_and_reports_every_step_once(small: Callable[..., Config], folder: Path) -> None:
+def test_sft_run_lowers_loss_and_reports_every_step_once(small: Callable[..., Config], folder: Path) -> None:
     execute(small("stage=sft", "trainer.max_steps=30", "val.every=10", f"output_dir={folder}"), [])
     steps = [row for row in rows(folder) if "train/loss" in row]
     losses = [row["train/loss"] for row in steps]
@@ -305,9 +305,7 @@ def test_it_learns_and_reports_every_step_once(small: Callable[..., Config], fol
     assert steps[20]["train/lr"] == pytest.approx(1e-3 * 0.5)  # halfway down the cosine
 
 
-def test_a_run_reports_the_same_step_whatever_the_micro_batch_size(
-    small: Callable[..., Config], tmp_path: Path
-) -> None:
+def test_sft_metrics_do_not_depend_on_micro_batch_size(small: Callable[..., Config], tmp_path: Path) -> None:
     found = []
     for size in (1, 4):
         knobs = [f"stage.micro_batch_size={size}", "trainer.max_steps=1", f"output_dir={tmp_path / str(size)}"]

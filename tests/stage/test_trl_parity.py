@@ -197,7 +197,7 @@ def of_trl(trainer: Any, made: Grpo, groups: list[Group], knobs: dict[str, Any],
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_loss_and_gradient_equal_those_of_trl(stage: Stages, trl_of: TrlOf, case: str) -> None:
+def test_grpo_step_matches_trl(stage: Stages, trl_of: TrlOf, case: str) -> None:
     ours, theirs = both(stage, trl_of(TEMPERATURE), case.split()[0], CASES[case])
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert_same(ours[1], theirs[1], atol=1e-5)
@@ -205,7 +205,7 @@ def test_loss_and_gradient_equal_those_of_trl(stage: Stages, trl_of: TrlOf, case
 
 
 @pytest.mark.parametrize("loss", list(TYPES))
-def test_on_policy_too(stage: Stages, trl_of: TrlOf, loss: str) -> None:
+def test_grpo_step_on_policy_matches_trl(stage: Stages, trl_of: TrlOf, loss: str) -> None:
     """TRL takes the policy's own log-probs at its only pass, r1 the sampled ones, which are the same."""
     ours, theirs = both(stage, trl_of(TEMPERATURE), loss, [KL], off=False)
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
@@ -213,15 +213,13 @@ def test_on_policy_too(stage: Stages, trl_of: TrlOf, loss: str) -> None:
 
 
 @pytest.mark.parametrize("temperature", [1.0, 1.3])
-def test_at_other_temperatures_too(stage: Stages, trl_of: TrlOf, temperature: float) -> None:
+def test_grpo_step_at_other_temperatures_matches_trl(stage: Stages, trl_of: TrlOf, temperature: float) -> None:
     ours, theirs = both(stage, trl_of(temperature), "dapo", [KL, ENTROPY], temperature=temperature)
     assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
     assert_same(ours[1], theirs[1], atol=1e-5)
 
 
-def test_the_importance_correction_is_that_of_trl_with_another_engine(
-    stage: Stages, trl_of: TrlOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_importance_correction_matches_trl(stage: Stages, trl_of: TrlOf, monkeypatch: pytest.MonkeyPatch) -> None:
     """TRL's token_truncate, which it offers for vLLM: min(pi_trainer / pi_engine, 1.2)."""
     monkeypatch.setattr(Grpo, "engine_is_exact", property(lambda self: False))
     trainer = trl_of(TEMPERATURE)
@@ -251,7 +249,7 @@ def test_the_importance_correction_is_that_of_trl_with_another_engine(
     assert_same(found, collected(trainer.model), atol=1e-5)
 
 
-def test_what_is_counted_is_what_trl_counts(stage: Stages, trl_of: TrlOf) -> None:
+def test_step_counts_match_trl(stage: Stages, trl_of: TrlOf) -> None:
     made = stage("stage=grpo", "stage.mask_truncated=true", f"rollout.temperature={TEMPERATURE}")
     groups = groups_of(made)
     trainer = trl_of(TEMPERATURE)
@@ -291,24 +289,20 @@ def tensor(values: Any) -> Tensor:
 
 @pytest.mark.parametrize("rewards", [RIGHT, SHORT, MISSING], ids=["right", "short", "missing"])
 @pytest.mark.parametrize(("name", "ours"), [("group", lambda r: group(r, **EPSILON)), ("none", center)])
-def test_advantages_equal_those_of_trl(
-    trl_of: TrlOf, sixteen: list[Rollout], name: str, ours: Advantage, rewards: Any
-) -> None:
+def test_advantages_match_trl(trl_of: TrlOf, sixteen: list[Rollout], name: str, ours: Advantage, rewards: Any) -> None:
     nothing = [[None if r is None else 0.0 for r in row] for row in rewards]
     theirs = trl_advantages(trl_of(TEMPERATURE), sixteen, rewards, nothing, scale_rewards=name)
     torch.testing.assert_close(ours(tensor(rewards)), theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_the_weighted_sum_of_terms_equals_that_of_trl(trl_of: TrlOf, sixteen: list[Rollout]) -> None:
+def test_weighted_sum_of_terms_matches_trl(trl_of: TrlOf, sixteen: list[Rollout]) -> None:
     weights = torch.tensor([1.0, -0.5])
     theirs = trl_advantages(trl_of(TEMPERATURE), sixteen, RIGHT, SHORT, reward_weights=weights)
     ours = group(tensor(RIGHT) - 0.5 * tensor(SHORT), **EPSILON)
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
-def test_the_batchs_spread_is_that_of_trl_where_groups_are_alike_in_the_mean(
-    trl_of: TrlOf, sixteen: list[Rollout]
-) -> None:
+def test_batch_std_matches_trl_for_groups_with_equal_means(trl_of: TrlOf, sixteen: list[Rollout]) -> None:
     """TRL's is the spread of the rewards, ours that of what is left of them: the same where no group is harder."""
     rewards = [[1.0, 0.0, 0.0, 0.0], [0.25, 0.75, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]]
     nothing = [[0.0] * 4] * 4
@@ -323,7 +317,7 @@ def test_the_batchs_spread_is_that_of_trl_where_groups_are_alike_in_the_mean(
 
 
 @pytest.mark.parametrize("weights", [[1.0, 1.0], [1.0, -0.25]])
-def test_gdpo_equals_trls_normalize_then_sum(trl_of: TrlOf, sixteen: list[Rollout], weights: list[float]) -> None:
+def test_gdpo_matches_trl_normalize_then_sum(trl_of: TrlOf, sixteen: list[Rollout], weights: list[float]) -> None:
     factors = torch.tensor(weights)
     knobs = {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": factors}
     theirs = trl_advantages(trl_of(TEMPERATURE), sixteen, RIGHT, SHORT, **knobs)
@@ -333,7 +327,7 @@ def test_gdpo_equals_trls_normalize_then_sum(trl_of: TrlOf, sixteen: list[Rollou
 
 
 @pytest.mark.parametrize("second", [SHORT, [[None, *SHORT[0][1:]], *SHORT[1:]]], ids=["one", "both"])
-def test_gdpo_equals_trls_where_terms_do_not_apply(trl_of: TrlOf, sixteen: list[Rollout], second: Any) -> None:
+def test_gdpo_matches_trl_with_missing_terms(trl_of: TrlOf, sixteen: list[Rollout], second: Any) -> None:
     """To the first completion one term, or both of them."""
     knobs = {"multi_objective_aggregation": "normalize_then_sum", "reward_weights": torch.tensor([1.0, 0.5])}
     theirs = trl_advantages(trl_of(TEMPERATURE), sixteen, MISSING, second, **knobs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -52,10 +51,11 @@ class Loss(Protocol):
         """Weight of each token; all weights of a step sum to at most 1."""
 
 
-class ClippedLoss(ABC):
+class ClippedLoss:
     """Token-level PPO surrogate, min(r A, clip(r, 1 - low, 1 + high) A) (DeepSeekMath eq. 3; DAPO eq. 8).
 
-    With a dual clip c, a negative advantage counts at most c times (Ye et al. 2020, eq. 5).
+    Options derive from it and add ``weights``. With a dual clip c, a negative advantage counts at most c times (Ye et
+    al. 2020, eq. 5).
 
     Attributes:
         takes_dual_clip: False: ``Clip.dual`` has no effect, so a config that sets it is refused.
@@ -73,6 +73,3 @@ class ClippedLoss(ABC):
         # its gradient, so the update can bring it back.
         gain, clipped_gain = bounded * advantages, clipped * advantages
         return -torch.minimum(gain, clipped_gain), (clipped_gain < gain) | (bounded < ratio)
-
-    @abstractmethod
-    def weights(self, mask: Tensor, counts: StepCounts) -> Tensor: ...

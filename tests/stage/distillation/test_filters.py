@@ -42,13 +42,13 @@ def rejected(chosen: Filters, texts: list[str], **given: Any) -> list[str | None
     ("low", "high", "accepted"),
     [(4.0, None, [4, 6, 8]), (None, 6.0, [2, 4, 6]), (4.0, 6.0, [4, 6]), (5.0, 5.0, [])],
 )
-def test_a_value_within_the_bounds_is_accepted(low: float | None, high: float | None, accepted: list[float]) -> None:
+def test_filter_accepts_values_within_bounds(low: float | None, high: float | None, accepted: list[float]) -> None:
     one = Filter("one", by_length, low, high)
     assert [value for value in (2, 4, 6, 8) if one.accepts(value)] == accepted
     assert one.accepts(math.nan), "a term that does not apply rejects nothing"
 
 
-def test_the_first_filter_that_rejects_is_named_and_later_ones_see_what_is_left() -> None:
+def test_rejected_by_names_first_filter_and_later_filters_get_the_rest() -> None:
     seen: list[list[str]] = []
 
     def spy(completions: list[str]) -> list[float | None]:
@@ -60,7 +60,7 @@ def test_the_first_filter_that_rejects_is_named_and_later_ones_see_what_is_left(
     assert seen == [["a", "bb", "", "cccc", "ddd"], ["bb", "", "cccc", "ddd"], ["bb", "", "ddd"]]
 
 
-def test_nothing_left_and_nothing_given() -> None:
+def test_filter_is_not_called_without_remaining_answers() -> None:
     def once(completions: list[str], level: list[int]) -> list[float | None]:
         raise AssertionError("nobody is left to be asked about")
 
@@ -70,7 +70,7 @@ def test_nothing_left_and_nothing_given() -> None:
     assert rejected(Filters([]), ["a"]) == [None]
 
 
-def test_a_term_that_fails_is_named_by_the_filters_key() -> None:
+def test_failing_term_error_has_filter_key() -> None:
     def fails(completions: list[str]) -> list[float | None]:
         raise RuntimeError("boom")
 
@@ -91,21 +91,23 @@ def test_a_term_that_fails_is_named_by_the_filters_key() -> None:
         ("repetition", {}, {"texts": ["so it goes " * 9]}),
     ],
 )
-def test_every_option(config: Compose, option: str, good: dict[str, Any], bad: dict[str, Any]) -> None:
+def test_filter_option_accepts_good_and_rejects_bad_answer(
+    config: Compose, option: str, good: dict[str, Any], bad: dict[str, Any]
+) -> None:
     cfg = config("stage=distill", f"+stage/filters@stage.filters.it={option}")
     (chosen,) = (one for one in filters(cfg).filters if one.name == "it")
     assert rejected(Filters([chosen]), **{"texts": [GOOD]} | good)[-1] is None
     assert rejected(Filters([chosen]), **{"texts": [GOOD]} | bad)[-1] == "it"
 
 
-def test_a_question_without_a_gold_answer_is_not_the_verifiers(config: Compose) -> None:
+def test_verifier_filter_accepts_questions_without_gold_answer(config: Compose) -> None:
     chosen = filters(config("stage=distill"))
     assert [(one.name, one.min) for one in chosen.filters] == [("finished", 1.0), ("verifier", 1.0)]
     rows = [{"prompt": "Who are you?"}, {"prompt": "3+5=?", "answer": "9"}, {"prompt": "Why?"}]
     assert rejected(chosen, [GOOD] * 3, rows=rows, truncated=[False, False, True]) == [None, "verifier", "finished"]
 
 
-def test_filters_are_set_added_and_left_out_on_the_command_line(config: Compose) -> None:
+def test_overrides_add_change_and_remove_filters(config: Compose) -> None:
     cfg = config(
         "stage=distill",
         "~stage.filters.verifier",
@@ -115,7 +117,7 @@ def test_filters_are_set_added_and_left_out_on_the_command_line(config: Compose)
     assert [(one.name, one.min, one.max) for one in filters(cfg).filters] == [("finished", 1, None), ("brief", 1, 9)]
 
 
-def test_a_function_for_rewards_is_a_filter(config: Compose) -> None:
+def test_reward_function_can_be_a_filter(config: Compose) -> None:
     node = f"{{_target_: {by_length.__module__}.by_length, _partial_: true, min: 3, max: null}}"
     cfg = config("stage=distill", f"extensions=[{by_length.__module__}]", f"+stage.filters.mine={node}")
     mine: RewardFunction = filters(cfg).filters[-1].function

@@ -56,21 +56,21 @@ def asked(opening: QuestionPrompt, text: str, truncated: bool = False) -> str | 
 # ---- the opening ----
 
 
-def test_around_a_question() -> None:
+def test_around_question_returns_template_before_and_behind() -> None:
     zero = R1Zero(text="Q {prompt}. A:", prefill="<think>")
     names = AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
     assert around_question(CHAT, names) == ("User: ", "\nAssistant:")
     assert around_question(zero, names) == ("Q ", ". A:<think>")
 
 
-def test_a_space_before_the_question_is_left_to_the_model(tiny: Any) -> None:
+def test_question_prompt_omits_trailing_space(tiny: Any) -> None:
     """The tokenizer puts it into the question's first token: " 3" is one."""
     opening = QuestionPrompt(data(), tiny, single_line=True)
     assert tiny.decode(opening.prompt_ids) == "User:"
     assert opening.prompt_ids == tiny("User: 3+5=?").input_ids[: len(opening.prompt_ids)]
 
 
-def test_one_line(tiny: Any) -> None:
+def test_single_line_question_ends_at_line_break(tiny: Any) -> None:
     opening = QuestionPrompt(data(), tiny, single_line=True)
     assert opening.stop_ids == {tiny.pad_token_id, tiny.eos_token_id, *tiny("\n").input_ids}
     assert asked(opening, " 3+5=?\n") == "3+5=?"
@@ -79,7 +79,7 @@ def test_one_line(tiny: Any) -> None:
     assert asked(opening, " 3+5", truncated=True) is None
 
 
-def test_a_chat_model_marks_the_end_of_a_turn(chatml: Any) -> None:
+def test_chat_question_ends_at_end_of_turn_token(chatml: Any) -> None:
     opening = QuestionPrompt(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
     start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
     assert chatml.decode(opening.prompt_ids) == start
@@ -88,18 +88,18 @@ def test_a_chat_model_marks_the_end_of_a_turn(chatml: Any) -> None:
     assert asked(opening, "Two lines:\n3+5=?\n", truncated=True) is None
 
 
-def test_a_token_may_hold_more_than_the_line_break(chatml: Any) -> None:
+def test_stop_ids_include_tokens_that_contain_line_break(chatml: Any) -> None:
     opening = QuestionPrompt(data(), chatml, single_line=True)
     assert {chatml.decode([i]) for i in opening.stop_ids - {0, 1}} == {"\n", "?\n"}
     assert asked(opening, "How?\n") == "How?"
 
 
-def test_the_text_behind_a_question_ends_it(tiny: Any) -> None:
+def test_question_ends_at_template_text_behind_it(tiny: Any) -> None:
     opening = QuestionPrompt(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
     assert asked(opening, "1. Add\n2. Go. A: 3", truncated=True) == "1. Add\n2. Go"
 
 
-def test_nothing_behind_a_question(tiny: Any) -> None:
+def test_template_without_text_behind_question_needs_end_token(tiny: Any) -> None:
     opening = QuestionPrompt(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
     assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
     assert asked(opening, " 3+5=?", truncated=True) is None
@@ -108,7 +108,7 @@ def test_nothing_behind_a_question(tiny: Any) -> None:
 # ---- the sieve ----
 
 
-def test_every_reason_is_counted() -> None:
+def test_question_filter_counts_every_reason() -> None:
     """Held out are what ``val`` holds, and what a question itself says."""
     sieve = QuestionFilter(data(row_from_question=row_from_sum, is_held_out=is_held_out), min_length=5)
     held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if is_held_out(q))
@@ -121,13 +121,13 @@ def test_every_reason_is_counted() -> None:
     assert [sieve.counts[reason] for reason in REASONS] == [1, 1, 2, 2, 1]
 
 
-def test_the_answer_is_the_datasets_and_the_working_is_not() -> None:
+def test_accepted_row_has_dataset_answer_without_completion() -> None:
     sieve = QuestionFilter(data(row_from_question=row_from_sum), min_length=1)
     sieve.add("4+4+4=?")
     assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
 
 
-def test_questions_that_no_code_can_answer() -> None:
+def test_question_filter_ignores_case_and_spaces() -> None:
     """Neither case nor spaces make a question new, or another than a held-out one."""
     sieve = QuestionFilter(data(), min_length=3)
     for question in ["Why  is that?", "why is That?", " 1+2+3=?", "Who?", ""]:

@@ -96,7 +96,7 @@ def answered(file: Path) -> list[tuple[str, int]]:
 # ---- never twice, never lost ----
 
 
-def test_a_second_run_asks_for_nothing_and_gets_the_same(endpoint: Server, file: Path) -> None:
+def test_second_run_reuses_all_answers(endpoint: Server, file: Path) -> None:
     first = asked(endpoint, file)
     assert set(requests(endpoint).values()) == {1}
     assert [row for row, _ in first.pairs] == [row for row in ROWS for _ in range(2)]
@@ -108,7 +108,7 @@ def test_a_second_run_asks_for_nothing_and_gets_the_same(endpoint: Server, file:
     assert (second.timing["time/ask/stored"], second.timing["time/ask/asked"]) == (12, 0)
 
 
-def test_the_order_of_arrival_does_not_show(endpoint: Server, file: Path, tmp_path: Path) -> None:
+def test_pairs_do_not_depend_on_order_of_arrival(endpoint: Server, file: Path, tmp_path: Path) -> None:
     def late(handler: Handler, body: dict[str, Any]) -> Any:
         endpoint.released.wait(0.1)
         return solve(handler, body)
@@ -120,7 +120,7 @@ def test_the_order_of_arrival_does_not_show(endpoint: Server, file: Path, tmp_pa
     assert [row["key"] for row in jsonl.read_rows(file)] != [row["key"] for row in jsonl.read_rows(tmp_path / "other")]
 
 
-def test_a_second_experiment_pays_only_for_what_is_new(endpoint: Server, file: Path) -> None:
+def test_other_experiment_requests_only_new_questions(endpoint: Server, file: Path) -> None:
     asked(endpoint, file, ROWS[:4])
     old = requests(endpoint)
     asked(endpoint, file, ROWS[2:])
@@ -129,7 +129,7 @@ def test_a_second_experiment_pays_only_for_what_is_new(endpoint: Server, file: P
     assert not old.keys() & new.keys()
 
 
-def test_the_same_question_twice_is_asked_once(endpoint: Server, file: Path) -> None:
+def test_repeated_question_is_requested_once(endpoint: Server, file: Path) -> None:
     found = asked(endpoint, file, [*ROWS, *ROWS])
     assert set(requests(endpoint).values()) == {1}
     assert found.pairs[:12] == found.pairs[12:]
@@ -139,7 +139,7 @@ def test_the_same_question_twice_is_asked_once(endpoint: Server, file: Path) -> 
 @pytest.mark.parametrize(
     "other", [{"temperature": 0.7}, {"max_completion_length": 33}, {"model": "bigger"}, {"seed": 1}]
 )
-def test_other_sampling_or_another_model_is_another_answer(endpoint: Server, file: Path, other: dict[str, Any]) -> None:
+def test_changed_sampling_or_model_is_requested_again(endpoint: Server, file: Path, other: dict[str, Any]) -> None:
     asked(endpoint, file)
     requests(endpoint)
     asked(endpoint, file, model_change="accept", **other)
@@ -147,7 +147,7 @@ def test_other_sampling_or_another_model_is_another_answer(endpoint: Server, fil
     assert len(answered(file)) == 24
 
 
-def test_another_endpoint_is_another_teacher(endpoint: Server, file: Path) -> None:
+def test_other_endpoint_is_requested_again(endpoint: Server, file: Path) -> None:
     asked(endpoint, file)
     with Server() as other:
         other.otherwise = solve
@@ -156,14 +156,14 @@ def test_another_endpoint_is_another_teacher(endpoint: Server, file: Path) -> No
 
 
 @pytest.mark.parametrize("harmless", [{"concurrency": 1}, {"max_retries": 3}, {"requests_per_minute": 100_000}])
-def test_how_it_is_asked_is_no_part_of_the_answer(endpoint: Server, file: Path, harmless: dict[str, Any]) -> None:
+def test_transport_settings_do_not_change_cache_key(endpoint: Server, file: Path, harmless: dict[str, Any]) -> None:
     asked(endpoint, file)
     requests(endpoint)
     asked(endpoint, file, **harmless)
     assert requests(endpoint) == {}
 
 
-def test_two_at_the_same_time_ask_once(endpoint: Server, file: Path) -> None:
+def test_concurrent_runs_request_each_answer_once(endpoint: Server, file: Path) -> None:
     found: list[TeacherAnswers] = []
     both = [threading.Thread(target=lambda: found.append(asked(endpoint, file))) for _ in range(2)]
     for thread in both:
@@ -174,7 +174,7 @@ def test_two_at_the_same_time_ask_once(endpoint: Server, file: Path) -> None:
     assert (set(requests(endpoint).values()), len(answered(file))) == ({1}, 12)
 
 
-def test_wherever_the_store_was_cut_only_the_rest_is_asked_for(endpoint: Server, file: Path) -> None:
+def test_truncated_store_requests_only_missing_answers(endpoint: Server, file: Path) -> None:
     whole = asked(endpoint, file, ROWS[:3])
     lines, places = file.read_bytes(), random.Random(0)
     for _ in range(25):
@@ -205,7 +205,7 @@ FAULTS: dict[str, Responder] = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_fault_loses_nothing_and_is_asked_for_again(
+def test_failed_request_keeps_answers_and_is_retried_by_next_run(
     endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     endpoint.script = [solve, solve, solve, FAULTS[kind]]
@@ -224,7 +224,7 @@ def test_a_fault_loses_nothing_and_is_asked_for_again(
     assert len(whole.pairs) == len(answered(file)) == 12
 
 
-def test_failures_that_may_be_are_left_out_and_counted(endpoint: Server, file: Path) -> None:
+def test_tolerated_failures_are_left_out_and_counted(endpoint: Server, file: Path) -> None:
     endpoint.script = [solve, refuse(400), half_a_body, solve, refuse(400)]
     found = asked(endpoint, file, concurrency=1, max_failures=3)
     assert len(found.pairs) == 9
@@ -236,7 +236,7 @@ def test_failures_that_may_be_are_left_out_and_counted(endpoint: Server, file: P
     assert requests(endpoint).total() == 3
 
 
-def test_repeated_attempts_are_counted_and_kept_with_the_answer(
+def test_retries_are_counted_and_stored_with_answer(
     endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint.script = [refuse(429), refuse(503, "busy"), solve]
@@ -252,7 +252,7 @@ def test_repeated_attempts_are_counted_and_kept_with_the_answer(
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_an_answer_that_was_cut_is_paid_for_and_kept(endpoint: Server, file: Path, reason: str) -> None:
+def test_truncated_answer_is_stored(endpoint: Server, file: Path, reason: str) -> None:
     endpoint.otherwise = reply_with(completion("a bit", reason))
     found = asked(endpoint, file)
     assert {(answer.text, answer.finish_reason) for _, answer in found.pairs} == {("a bit", reason)}
@@ -261,7 +261,7 @@ def test_an_answer_that_was_cut_is_paid_for_and_kept(endpoint: Server, file: Pat
     assert requests(endpoint) == {}
 
 
-def test_the_key_is_nowhere(
+def test_api_key_is_not_written_or_printed(
     endpoint: Server, file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", KEY)
@@ -276,7 +276,7 @@ def test_the_key_is_nowhere(
 # ---- a changed model ----
 
 
-def test_another_name_than_asked_for_is_told_and_kept(
+def test_reported_model_name_is_printed_and_stored(
     endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint.otherwise = partial(solve, model="big-2026-11-24")
@@ -286,7 +286,7 @@ def test_another_name_than_asked_for_is_told_and_kept(
     assert told == {("big-2026-11-24", "fp_1")}
 
 
-def test_a_model_that_changes_ends_the_run_with_all_that_was_paid_for(endpoint: Server, file: Path) -> None:
+def test_model_change_stops_run_and_keeps_answers(endpoint: Server, file: Path) -> None:
     endpoint.script = [solve, solve]
     endpoint.otherwise = partial(solve, model="small")
     with pytest.raises(UserError, match="`small` answers now, `big` did before") as caught:
@@ -317,14 +317,14 @@ MOMENTS += [
 ]  # the last: of at most so many calls
 
 
-def test_a_run_that_is_killed_while_it_asks_never_asks_twice(
-    server: ForkServer, endpoint: Server, tmp_path: Path
-) -> None:
+def test_killed_run_does_not_request_stored_answers_again(server: ForkServer, endpoint: Server, tmp_path: Path) -> None:
     kill_while_asking(server, endpoint, tmp_path, num_trials=1, num_kills=2)
 
 
 @pytest.mark.long
-def test_runs_that_are_killed_forty_times_while_they_ask(server: ForkServer, endpoint: Server, tmp_path: Path) -> None:
+def test_runs_killed_forty_times_do_not_request_stored_answers_again(
+    server: ForkServer, endpoint: Server, tmp_path: Path
+) -> None:
     kill_while_asking(server, endpoint, tmp_path, num_trials=10, num_kills=4)
 
 
@@ -358,7 +358,7 @@ def kill_while_asking(server: ForkServer, endpoint: Server, base: Path, num_tria
         assert read_run(str(folder)).metrics == read_run(str(whole)).metrics
 
 
-def test_the_command_stops_promptly_while_answers_are_in_flight(endpoint: Server, tmp_path: Path) -> None:
+def test_command_stops_promptly_with_requests_in_flight(endpoint: Server, tmp_path: Path) -> None:
     endpoint.script = [solve] * 5
     endpoint.otherwise = hang
     folder, store = tmp_path / "run", tmp_path / "answers.jsonl"

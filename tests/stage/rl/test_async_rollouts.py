@@ -63,7 +63,7 @@ def metrics(folder: Path, name: str) -> list[float]:
 # ---- which weights ----
 
 
-def test_with_weights_that_stand_still_it_is_the_exact_run(
+def test_async_run_with_constant_weights_equals_synchronous_run(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
@@ -83,7 +83,7 @@ def test_with_weights_that_stand_still_it_is_the_exact_run(
     assert metrics(exact, "train/weights_lag") == []
 
 
-def test_a_batch_is_sampled_before_the_update_that_it_follows(run: Callable[..., Path]) -> None:
+def test_async_batch_is_sampled_before_the_update(run: Callable[..., Path]) -> None:
     still, exact, ahead = written(run(STILL)), written(run(BOLD)), run(BOLD, "rollout.async_steps=1")
     assert written(ahead)[0] == exact[0] == still[0]
     assert written(ahead)[1] == still[1] != exact[1], "with the weights from before the first update"
@@ -92,7 +92,7 @@ def test_a_batch_is_sampled_before_the_update_that_it_follows(run: Callable[...,
     assert gaps[0] < 1e-5 < gaps[1]
 
 
-def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
+def test_async_ratio_is_to_the_sampling_policy(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
     """In float32 the clip works on pi_now / pi_then: two tokens at ratios 1.5 and 0.5, advantage 1, clip 0.2."""
     grpo = stage("stage=grpo", "rollout.async_steps=1", "stage.clip_low=0.2", "stage.clip_high=0.2")
     old = torch.tensor([[-1.0, -2.0]])
@@ -104,7 +104,7 @@ def test_the_ratio_is_to_the_policy_that_sampled(run: Callable[..., Path], stage
     assert metrics(run(BOLD, "rollout.async_steps=1"), "train/clip_frac")[1] > 0
 
 
-def test_a_batch_that_was_there_at_the_stop_is_not_made_again(
+def test_resumed_run_does_not_sample_received_batch_again(
     run: Callable[..., Path], small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its weights are gone: they have made place for those of the next one, which is on its way already."""
@@ -165,7 +165,7 @@ class Late:
         self.result(check_for_stop)
 
 
-def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> None:
+def test_weights_are_not_replaced_before_every_rank_has_its_batch() -> None:
     log: list[str] = []
     meet = threading.Barrier(2)
 
@@ -186,7 +186,7 @@ def test_no_device_has_new_weights_sent_before_the_others_have_their_batch() -> 
 
 
 @pytest.mark.parametrize(("then", "now"), [(2, 2), (2, 1), (1, 2)])
-def test_each_device_takes_its_share_of_a_batch_that_was_there(then: int, now: int) -> None:
+def test_restored_batch_is_divided_among_ranks(then: int, now: int) -> None:
     def device(rank: int, size: int) -> Any:
         played: Any = Late([], threading.Barrier(1), "", rank, size)
         return AsyncRollouts(played, played, lambda number: ([], []), 1, lambda: played.trainer)
@@ -215,7 +215,9 @@ def beside() -> Any:
     made.close()
 
 
-def test_it_writes_what_this_process_would(beside: SubprocessSampler, make_model: Callable[..., Any]) -> None:
+def test_subprocess_sampler_matches_in_process_engine(
+    beside: SubprocessSampler, make_model: Callable[..., Any]
+) -> None:
     model = make_model("llama")
     other = {name: value + 0.1 for name, value in model.state_dict().items()}
     ask(beside, model)
@@ -255,7 +257,7 @@ def again(beside: SubprocessSampler, model: Any) -> None:
     beside.result()
 
 
-def test_it_ends_with_the_run(server: ForkServer, folder: Path) -> None:
+def test_subprocess_sampler_ends_with_the_run(server: ForkServer, folder: Path) -> None:
     from killpoints import Point
 
     env = {"R1_TEST_RUN": str(folder)}  # its own processes are known by it
@@ -309,7 +311,7 @@ def processes(folder: Path) -> set[str]:
         (["stage=grpo", "stage.importance_cap=null", "rollout=vllm_server"], "a number"),
     ],
 )
-def test_where_it_is_refused(config: Callable[..., Config], overrides: list[str], do: str) -> None:
+def test_unsupported_async_configs_are_rejected(config: Callable[..., Config], overrides: list[str], do: str) -> None:
     with pytest.raises(UserErrors, match=r"rollout\.async_steps") as raised:
         check_rules(config(*overrides, "rollout.async_steps=1"))
     assert do in str(raised.value)

@@ -42,7 +42,7 @@ def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 # ---- one that does not move ----
 
 
-def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) -> None:
+def test_reference_stays_the_initial_policy(stage: Stages) -> None:
     made = stage(*KL)
     experience = made.collect(0)
     assert (experience.ref_logps - experience.old_logps).abs().max() < 1e-5
@@ -54,7 +54,7 @@ def test_the_reference_is_the_start_of_the_run_and_never_moves(stage: Stages) ->
     assert made.loader_state(4)["reference"] is None
 
 
-def test_the_reference_is_neither_saved_nor_trained_nor_kept_in_vain(stage: Stages) -> None:
+def test_reference_is_not_saved_trained_or_loaded_without_need(stage: Stages) -> None:
     with_ref, without = stage(*KL), stage("stage=grpo")
     assert with_ref.state_dict().keys() == without.state_dict().keys()
     assert not any(p.requires_grad for p in with_ref.reference.model.parameters())
@@ -62,7 +62,7 @@ def test_the_reference_is_neither_saved_nor_trained_nor_kept_in_vain(stage: Stag
     assert without.reference is None
 
 
-def test_a_guard_on_the_kl_needs_a_reference_and_nothing_else(stage: Stages) -> None:
+def test_max_kl_alone_loads_reference(stage: Stages) -> None:
     """Without a coefficient the KL is measured and not learned."""
     guarded, plain = stage("stage=grpo", "stage.max_kl=10"), stage("stage=grpo")
     for made in (guarded, plain):
@@ -91,13 +91,13 @@ def walk(made: Grpo, num_steps: int) -> tuple[list[list[Tensor]], list[list[Tens
     return policies, references
 
 
-def test_it_copies_the_policy_every_n_steps(stage: Stages) -> None:
+def test_reference_copies_policy_every_n_steps(stage: Stages) -> None:
     policies, references = walk(stage(*KL, "stage.ref_sync_every=2"), 7)
     for step, found in enumerate(references):
         assert_equal(found, policies[step // 2 * 2])
 
 
-def test_a_moving_average_by_hand(stage: Stages) -> None:
+def test_reference_moving_average_matches_hand_computation(stage: Stages) -> None:
     policies, references = walk(stage(*KL, "stage.ref_sync_every=1", "stage.ref_sync_mix=0.25"), 5)
     expected = policies[0]
     for policy, found in zip(policies[1:], references[1:], strict=True):
@@ -106,7 +106,7 @@ def test_a_moving_average_by_hand(stage: Stages) -> None:
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_a_moving_average_every_n_steps_by_hand(stage: Stages) -> None:
+def test_reference_moving_average_every_n_steps_matches_hand_computation(stage: Stages) -> None:
     policies, references = walk(stage(*KL, "stage.ref_sync_every=3", "stage.ref_sync_mix=0.5"), 7)
     after_3 = [0.5 * p + 0.5 * e for p, e in zip(policies[3], policies[0], strict=True)]
     after_6 = [0.5 * p + 0.5 * e for p, e in zip(policies[6], after_3, strict=True)]
@@ -115,7 +115,7 @@ def test_a_moving_average_every_n_steps_by_hand(stage: Stages) -> None:
             torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
 
 
-def test_a_step_that_is_begun_again_moves_it_once(stage: Stages) -> None:
+def test_restarted_step_syncs_reference_once(stage: Stages) -> None:
     """A stop in a rollout comes after the reference has moved and before the step is made."""
     made = stage(*KL, "stage.ref_sync_every=1", "stage.ref_sync_mix=0.25")
     move(made.policy)
@@ -129,7 +129,7 @@ def test_a_step_that_is_begun_again_moves_it_once(stage: Stages) -> None:
     assert_equal(weights(other.reference.model), expected)
 
 
-def test_the_kl_is_measured_against_the_reference_as_it_is_at_the_rollout(stage: Stages) -> None:
+def test_kl_uses_reference_of_the_rollout(stage: Stages) -> None:
     made = stage(*KL, "stage.ref_sync_every=1")
     move(made.policy)
     batches = made.micro_batches(1)
@@ -141,7 +141,7 @@ def test_the_kl_is_measured_against_the_reference_as_it_is_at_the_rollout(stage:
     assert (first.ref_logps - first.old_logps).abs().max() > 1e-3
 
 
-def test_it_is_saved_only_if_it_moves_and_comes_back(stage: Stages) -> None:
+def test_moving_reference_is_saved_and_restored(stage: Stages) -> None:
     knobs = [*KL, "stage.ref_sync_every=2", "stage.ref_sync_mix=0.5"]
     made = stage(*knobs)
     walk(made, 3)
@@ -156,7 +156,7 @@ def test_it_is_saved_only_if_it_moves_and_comes_back(stage: Stages) -> None:
         assert_equal(weights(other.reference.model), weights(made.reference.model))
 
 
-def test_a_reference_with_adapters_follows_them(stage: Stages) -> None:
+def test_reference_with_adapters_syncs_them(stage: Stages) -> None:
     made = stage(*KL, "stage.ref_sync_every=1", "+model/lora=default", "model.lora.r=2")
     groups = groups_of(made)
     trained = [p for p in made.policy.parameters() if p.requires_grad]
@@ -171,7 +171,7 @@ def test_a_reference_with_adapters_follows_them(stage: Stages) -> None:
     assert (after - made.logps_under(made.policy, batch)).abs().max() < 1e-6
 
 
-def test_a_reference_that_was_never_made_has_nothing_to_save() -> None:
+def test_reference_before_start_has_no_state() -> None:
     assert Reference(sync_every=3, mix=1.0).state() is None
 
 
@@ -183,7 +183,7 @@ class Crash(Exception):
 
 
 @pytest.mark.parametrize("moves", [["stage.ref_sync_every=2"], ["stage.ref_sync_every=1", "stage.ref_sync_mix=0.3"]])
-def test_a_run_whose_reference_moves_continues_to_the_same_bits(
+def test_resumed_run_with_moving_reference_has_same_bits(
     small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: list[str]
 ) -> None:
     def run(name: str, *more: str) -> Path:

@@ -57,7 +57,7 @@ def lengths_of(groups: list[Group]) -> list[int]:
 
 
 @pytest.mark.parametrize("option", ["keep", "mask", "drop", "resample"])
-def test_what_goes_through_the_model_and_what_is_counted(stage: Stages, option: str) -> None:
+def test_zero_variance_option_selects_and_counts_groups(stage: Stages, option: str) -> None:
     """Four groups of four, the second without signal."""
     made = stage("stage=grpo", f"stage.zero_variance={option}", TEMPERATURE)
     groups = same_rewards(groups_of(made), (1,))
@@ -79,7 +79,7 @@ def test_what_goes_through_the_model_and_what_is_counted(stage: Stages, option: 
 
 
 @pytest.mark.parametrize(("loss", "option"), [(o, z) for o in ("grpo", "dapo", "dr_grpo") for z in ("mask", "drop")])
-def test_the_weights_of_the_other_groups_by_hand(stage: Stages, loss: str, option: str) -> None:
+def test_weights_of_groups_with_signal_match_hand_computation(stage: Stages, loss: str, option: str) -> None:
     made = stage("stage=grpo", f"stage.zero_variance={option}", f"stage/loss={loss}", TEMPERATURE)
     groups = same_rewards(groups_of(made), (1,))
     experience = learned_from(made, groups)
@@ -97,7 +97,7 @@ def step(made: Grpo, groups: list[Group]) -> tuple[Tensor, dict[str, float]]:
     return gradient(made, split(experience, 4)), dict(made.step_metrics)
 
 
-def test_without_kl_and_entropy_masking_changes_nothing_and_dropping_only_the_scale(stage: Stages) -> None:
+def test_mask_keeps_and_drop_scales_gradient_without_kl_and_entropy(stage: Stages) -> None:
     found = {}
     for option in ("keep", "mask", "drop"):
         made = stage("stage=grpo", f"stage.zero_variance={option}", TEMPERATURE)
@@ -109,7 +109,7 @@ def test_without_kl_and_entropy_masking_changes_nothing_and_dropping_only_the_sc
 
 
 @pytest.mark.parametrize("option", ["keep", "mask", "drop"])
-def test_whose_tokens_feel_the_kl_and_the_entropy_bonus(stage: Stages, option: str) -> None:
+def test_zero_variance_option_decides_tokens_of_kl_and_entropy(stage: Stages, option: str) -> None:
     """The terms by hand, over the tokens that go through the model, divided by the tokens that are counted."""
     knobs = ["stage.kl_coef=0.3", "stage.entropy_coef=0.1", f"stage.zero_variance={option}", TEMPERATURE]
     made = stage("stage=grpo", *knobs)
@@ -131,7 +131,7 @@ def test_whose_tokens_feel_the_kl_and_the_entropy_bonus(stage: Stages, option: s
     assert made.step_metrics["train/entropy"] == pytest.approx(entropy[silent.mask].mean().item(), abs=1e-5)
 
 
-def test_a_kl_in_the_reward_is_no_signal(stage: Stages) -> None:
+def test_kl_in_reward_is_not_a_signal(stage: Stages) -> None:
     """A group of equal rewards is dropped, however much its KLs differ."""
     made = stage("stage=grpo", "stage.zero_variance=drop", "stage.kl_coef=0.5", "stage.kl_in=reward", TEMPERATURE)
     move(made.policy)
@@ -155,7 +155,7 @@ def attempts_of(made: Grpo) -> list[tuple[int, list[int]]]:
     return drawn
 
 
-def test_only_prompts_without_signal_are_drawn_again(stage: Stages) -> None:
+def test_resample_replaces_only_groups_without_signal(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)
     before = same_rewards(groups_of(made), (1, 3))
     drawn = attempts_of(made)
@@ -169,7 +169,7 @@ def test_only_prompts_without_signal_are_drawn_again(stage: Stages) -> None:
 
 
 @pytest.mark.parametrize("max_resamples", [1, 3])
-def test_the_number_of_tries_is_bounded(stage: Stages, monkeypatch: pytest.MonkeyPatch, max_resamples: int) -> None:
+def test_resample_stops_after_max_resamples(stage: Stages, monkeypatch: pytest.MonkeyPatch, max_resamples: int) -> None:
     """Rewards that are all alike: every prompt is drawn again, each time another, and dropped in the end."""
     made = stage("stage=grpo", "stage.zero_variance=resample", f"stage.max_resamples={max_resamples}", TEMPERATURE)
     equal(made, monkeypatch)
@@ -197,7 +197,7 @@ def sparsely(made: Grpo) -> Grpo:
     return made
 
 
-def test_drawing_again_is_deterministic(stage: Stages) -> None:
+def test_resample_is_deterministic(stage: Stages) -> None:
     first, again = (
         sparsely(stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)).collect(0) for _ in range(2)
     )
@@ -206,7 +206,7 @@ def test_drawing_again_is_deterministic(stage: Stages) -> None:
     assert first.counts == again.counts
 
 
-def test_drawing_again_does_not_depend_on_the_number_of_devices(stage: Stages) -> None:
+def test_resample_does_not_depend_on_number_of_devices(stage: Stages) -> None:
     """Two devices with half of the places each hand the same fresh prompts to the same places."""
     knobs = ["stage=grpo", "stage.zero_variance=resample", "stage.max_resamples=4", TEMPERATURE]
     alone = sparsely(stage(*knobs))
@@ -240,9 +240,7 @@ def rows_of(part: Experience) -> list[tuple[list[int], list[int], float]]:
 
 
 @pytest.mark.parametrize("option", ["mask", "drop", "resample"])
-def test_a_step_without_signal_has_a_gradient_of_exactly_zero(
-    stage: Stages, monkeypatch: pytest.MonkeyPatch, option: str
-) -> None:
+def test_step_without_signal_has_zero_gradient(stage: Stages, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
     made = stage("stage=grpo", f"stage.zero_variance={option}", "stage.kl_coef=0.1", "stage.entropy_coef=0.1")
     equal(made, monkeypatch)
     batches = made.micro_batches(0)
@@ -262,7 +260,7 @@ def test_a_step_without_signal_has_a_gradient_of_exactly_zero(
     )
 
 
-def test_a_step_with_fewer_completions_than_micro_batches_has_empty_ones(stage: Stages) -> None:
+def test_step_with_few_completions_has_empty_micro_batches(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.zero_variance=drop", "stage.micro_batch_size=1", TEMPERATURE)
     experience = learned_from(made, same_rewards(groups_of(made), (0, 1, 3)))
     parts = split(experience, made.plan.num_micro_batches)
@@ -279,9 +277,7 @@ def constant(completions: list[str]) -> list[float]:
 
 
 @pytest.mark.parametrize("option", ["drop", "resample"])
-def test_a_run_goes_on_without_signal_and_stays_where_it_is(
-    small: Callable[..., Config], folder: Path, option: str
-) -> None:
+def test_run_without_signal_leaves_weights_unchanged(small: Callable[..., Config], folder: Path, option: str) -> None:
     term = f"reward.terms.low_ids._target_={constant.__module__}.constant"
     knobs = [term, f"extensions=[conftest,{constant.__module__}]", f"stage.zero_variance={option}", "stage.kl_coef=0.1"]
     execute(small("stage=grpo", *knobs, "trainer.max_steps=2", f"output_dir={folder}"), [])
@@ -297,7 +293,7 @@ def test_a_run_goes_on_without_signal_and_stays_where_it_is(
 # ---- what is reported ----
 
 
-def test_the_share_without_signal_is_that_of_the_first_draw(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frac_zero_std_is_measured_before_resampling(stage: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
     made = stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)
     calls: list[int] = []
 
@@ -318,12 +314,12 @@ def test_the_share_without_signal_is_that_of_the_first_draw(stage: Stages, monke
 @pytest.mark.parametrize(
     ("solved", "group_size", "expected"), [(0.5, 2, 0.5), (0.5, 4, 1 / 8), (0.1, 2, 0.82), (1.0, 8, 1.0), (0.0, 8, 1.0)]
 )
-def test_the_expected_share_without_signal_by_hand(solved: float, group_size: int, expected: float) -> None:
+def test_expected_frac_zero_std_matches_hand_computation(solved: float, group_size: int, expected: float) -> None:
     assert expected_frac_zero_std(solved, group_size) == pytest.approx(expected)
 
 
 @given(solved=st.floats(0, 1), group_size=st.integers(1, 64))
-def test_the_expected_share_without_signal_is_a_share_and_symmetric(solved: float, group_size: int) -> None:
+def test_expected_frac_zero_std_is_symmetric_in_0_to_1(solved: float, group_size: int) -> None:
     found = expected_frac_zero_std(solved, group_size)
     assert 0 <= found <= 1
     assert found == pytest.approx(expected_frac_zero_std(1 - solved, group_size))
@@ -334,7 +330,7 @@ def test_the_expected_share_without_signal_is_a_share_and_symmetric(solved: floa
 
 
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo"])
-def test_nothing_is_learned_from_what_was_cut_off(stage: Stages, loss: str) -> None:
+def test_mask_truncated_removes_truncated_completions(stage: Stages, loss: str) -> None:
     """Their tokens are not counted; they remain completions, also in a mean over completions."""
     knobs = [f"stage/loss={loss}", "stage.kl_coef=0.1", TEMPERATURE]
     made = stage("stage=grpo", "stage.mask_truncated=true", *knobs)
@@ -360,7 +356,7 @@ def test_nothing_is_learned_from_what_was_cut_off(stage: Stages, loss: str) -> N
     assert_same(found, collected(plain.policy))
 
 
-def test_what_was_cut_off_still_sets_the_standard_for_its_group(stage: Stages) -> None:
+def test_truncated_completion_counts_in_group_statistics(stage: Stages) -> None:
     masked, plain = (stage("stage=grpo", f"stage.mask_truncated={value}", TEMPERATURE) for value in ("true", "false"))
     groups = groups_of(plain)
     kept = [b for b, r in enumerate(flat(groups)) if not r.truncated]
@@ -368,7 +364,7 @@ def test_what_was_cut_off_still_sets_the_standard_for_its_group(stage: Stages) -
     assert learned_from(masked, groups).advantages.equal(expected)
 
 
-def test_cut_off_and_without_signal_together_by_hand(stage: Stages) -> None:
+def test_truncated_groups_without_signal_match_hand_computation(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.mask_truncated=true", "stage.zero_variance=drop", TEMPERATURE)
     groups = same_rewards(groups_of(made), (0,))
     experience = learned_from(made, groups)

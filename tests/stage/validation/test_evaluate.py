@@ -26,7 +26,7 @@ from r1.run import execute
 from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_estimate, sample_metrics
 
 
-def test_pass_at_k_by_hand() -> None:
+def test_pass_at_k_matches_hand_computation() -> None:
     assert [pass_at_k(1, 4, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
     assert pass_at_k(2, 4, 2) == pytest.approx(1 - 1 / 6)
     assert [pass_at_k(0, 8, k) for k in (1, 8)] == [0.0, 0.0]
@@ -34,13 +34,13 @@ def test_pass_at_k_by_hand() -> None:
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=7), st.integers(1, 7))
-def test_pass_at_k_is_the_mean_over_all_choices_of_k_samples(correct: list[bool], k: int) -> None:
+def test_pass_at_k_matches_mean_over_all_subsets(correct: list[bool], k: int) -> None:
     k = min(k, len(correct))
     by_force = fmean(any(chosen) for chosen in combinations(correct, k))
     assert pass_at_k(sum(correct), len(correct), k) == pytest.approx(by_force)
 
 
-def test_maj_at_k_by_hand() -> None:
+def test_maj_at_k_matches_hand_computation() -> None:
     answers, correct = ["8", "8", "9", None], [True, True, False, False]
     assert maj_at_k(answers, correct, 4) == 1.0
     assert maj_at_k(answers, correct, 2) == 0.5  # (8, 8) is right, (9, nothing) is wrong
@@ -48,17 +48,17 @@ def test_maj_at_k_by_hand() -> None:
     assert maj_at_k(["9", "9", "8"], [False, False, True], 3) == 0.0
 
 
-def test_a_tied_vote_earns_its_expected_value() -> None:
+def test_maj_at_k_tie_scores_expected_value() -> None:
     assert maj_at_k(["8", "9"], [True, False], 2) == 0.5
     assert maj_at_k(["7", "8", "9"], [False, True, False], 3) == pytest.approx(1 / 3)
 
 
-def test_samples_without_an_answer_do_not_vote() -> None:
+def test_maj_at_k_ignores_samples_without_answer() -> None:
     assert maj_at_k([None, None, "8"], [False, False, True], 3) == 1.0
     assert maj_at_k([None, None], [False, False], 2) == 0.0
 
 
-def test_majority_of_one_is_the_plain_accuracy() -> None:
+def test_maj_at_1_is_accuracy() -> None:
     assert maj_at_k(["8", "9", None, "8"], [True, False, False, True], 1) == 0.5
 
 
@@ -74,7 +74,9 @@ def test_majority_of_one_is_the_plain_accuracy() -> None:
         ([0.5], 2, 0.05462, 0.94538),  # one prompt: size 1
     ],
 )
-def test_wilson_intervals_by_hand(scores: list[float], num_samples: int, low: float, high: float) -> None:
+def test_proportion_interval_matches_hand_computation(
+    scores: list[float], num_samples: int, low: float, high: float
+) -> None:
     found = proportion(scores, num_samples)
     assert found.value == pytest.approx(fmean(scores))
     assert (found.low, found.high) == (pytest.approx(low, abs=1e-5), pytest.approx(high, abs=1e-5))
@@ -82,21 +84,21 @@ def test_wilson_intervals_by_hand(scores: list[float], num_samples: int, low: fl
 
 
 @given(st.lists(st.integers(0, 4).map(lambda c: c / 4), min_size=1, max_size=30))
-def test_an_interval_lies_in_0_to_1_around_its_value_and_is_never_a_point(scores: list[float]) -> None:
+def test_proportion_interval_lies_in_0_to_1_around_its_value(scores: list[float]) -> None:
     found = proportion(scores, 4)
     assert 0 <= found.low <= found.value + 1e-12
     assert found.value - 1e-12 <= found.high <= 1
     assert found.high - found.low > 0.01
 
 
-def test_the_interval_of_a_mean_by_hand() -> None:
+def test_mean_interval_matches_hand_computation() -> None:
     found = mean([10.0, 12.0, 17.0], 4)
     half = 1.959964 * stdev([10, 12, 17]) / math.sqrt(3)
     assert (found.value, found.n) == (13.0, 12)
     assert (found.low, found.high) == (pytest.approx(13 - half), pytest.approx(13 + half))
 
 
-def test_summary_of_two_prompts_by_hand() -> None:
+def test_sample_metrics_of_two_prompts_match_hand_computation() -> None:
     good, bare, bad = "<think>a</think><answer>8</answer>", "<answer> 8</answer>", "<answer>9</answer>"
     groups = [
         [
@@ -171,7 +173,7 @@ def by_hand(lines: list[dict[str, Any]], n: int, k: int) -> dict[str, float]:
     return {name: fmean(values) for name, values in found.items()}
 
 
-def test_an_evaluation_equals_its_samples_recounted(
+def test_eval_run_metrics_match_its_recorded_samples(
     config: Callable[..., dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Transformers, "generate", canned)
@@ -201,7 +203,7 @@ def test_an_evaluation_equals_its_samples_recounted(
     assert row["val/thinking_length"] == pytest.approx(fmean(len(TOKENIZER(text).input_ids) for text in thinking))
 
 
-def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(stage: Callable[..., Any]) -> None:
+def test_validation_samples_are_the_same_at_every_step(stage: Callable[..., Any]) -> None:
     made = stage("stage=eval")
     made.validation_step([0, 1], 0)
     first = made.validator.metrics
@@ -212,7 +214,7 @@ def test_validation_asks_the_same_questions_with_the_same_noise_at_every_step(st
     assert reported == pytest.approx(first["val/reward/low_ids"].value)
 
 
-def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
+def test_question_without_gold_answer_is_left_out_of_correctness() -> None:
     """pass@1 of the two prompts with an answer: (1 + 0.5) / 2; the third counts for lengths and form only."""
     right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct) for correct in (True, False, None))
     groups = [[right, right], [right, wrong], [free, free]]
@@ -225,7 +227,7 @@ def test_a_question_without_a_gold_answer_is_neither_right_nor_wrong() -> None:
     assert primary_metric(sample_metrics(groups[2:], [2])) == "val/format"
 
 
-def test_a_reward_is_averaged_over_the_prompts_that_it_applies_to() -> None:
+def test_reward_estimate_leaves_out_missing_rewards() -> None:
     """Prompts: (1 + 0) / 2, 1 (the other sample has none), none: the mean of 0.5 and 1, of 4 samples."""
     figure = reward_estimate([1.0, 0.0, math.nan, 1.0, math.nan, math.nan], 2)
     assert figure is not None

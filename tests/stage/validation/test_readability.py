@@ -33,7 +33,7 @@ from r1.stage.validation.readability import (
         ("", None),
     ],
 )
-def test_consistency_by_hand(text: str, share: float | None) -> None:
+def test_consistency_matches_hand_computation(text: str, share: float | None) -> None:
     assert consistency(text) == (share if share is None else pytest.approx(share))
 
 
@@ -55,7 +55,7 @@ def test_consistency_by_hand(text: str, share: float | None) -> None:
         "9×9 = 80\nthen 9×9=81",
     ],
 )
-def test_reflection(text: str) -> None:
+def test_reflects_detects_rechecks_and_corrections(text: str) -> None:
     assert reflects(text)
 
 
@@ -75,39 +75,39 @@ def test_reflection(text: str) -> None:
         "1+1+1 and 2",
     ],
 )
-def test_no_reflection(text: str) -> None:
+def test_reflects_ignores_texts_without_correction(text: str) -> None:
     assert not reflects(text)
 
 
 @pytest.mark.parametrize("marker", [*WORD_MARKERS, *UNSPACED_MARKERS])
-def test_every_marker_is_found_in_a_sentence_and_in_any_case(marker: str) -> None:
+def test_reflects_finds_every_marker_in_any_case(marker: str) -> None:
     assert reflects(f"8. {marker.upper()}, 9")
     assert not reflects(f"x{marker}")
 
 
 @given(st.text() | st.text("plus加得 0123=+,is"))
-def test_any_text_can_be_read(text: str) -> None:
+def test_readability_accepts_any_text(text: str) -> None:
     share = consistency(text)
     assert share is None or 0 < share <= 1
     assert reflects(text) <= reflects(f"{text}\nwait")
 
 
 @given(st.text("ab加得й ", max_size=40), st.text("ab加得й ", max_size=40))
-def test_order_and_repetition_do_not_change_the_consistency(a: str, b: str) -> None:
+def test_consistency_does_not_depend_on_order_or_repetition(a: str, b: str) -> None:
     whole = consistency(f"{a} {b}")
     assert whole == consistency(f"{b} {a}")
     assert whole == (consistency(f"{a} {b} {a} {b}") if whole is None else pytest.approx(consistency(f"{a} {b} " * 2)))
 
 
 @pytest.mark.parametrize("piece", ["1+", "=", "1+1=", "is 1, ", " ", "let me ", "(", "等", "- 1", "is 1,", "1"])
-def test_linear_time(piece: str) -> None:
+def test_reflects_runs_in_linear_time(piece: str) -> None:
     text = piece * (2 * MAX_CHARS // len(piece))
     started = time.perf_counter()
     reflects(text)
     assert time.perf_counter() - started < 2
 
 
-def test_figures_of_two_prompts_by_hand() -> None:
+def test_readability_metrics_of_two_prompts_match_hand_computation() -> None:
     group_a = ["<think> plus is</think>", "<think> plus 加 wait 得 等</think>"]
     group_b = ["<answer>8, wait</answer>", "<think> 3</think>"]
     figures = readability_metrics([*group_a, *group_b], 2, lambda texts: [len(text.split()) for text in texts])
@@ -119,7 +119,7 @@ def test_figures_of_two_prompts_by_hand() -> None:
     assert all(figure.low < figure.value < figure.high for figure in figures.values())
 
 
-def test_nothing_thought_has_no_language() -> None:
+def test_completions_without_thinking_have_no_language() -> None:
     assert set(readability_metrics(["8", "9"], 1, lambda texts: [0 for _ in texts])) == {
         "val/reflection",
         "val/thinking_length",
@@ -127,7 +127,7 @@ def test_nothing_thought_has_no_language() -> None:
     assert train_readability([readability_of("8")]) == {"train/reflection": 0.0}
 
 
-def test_training_figures_by_hand() -> None:
+def test_train_readability_matches_hand_computation() -> None:
     found = train_readability(
         list(map(readability_of, ["<think> plus 加</think>", "<think> wait, plus</think>", "8", "9"]))
     )
