@@ -168,8 +168,10 @@ class Grpo(TrainingStage):
         batch, engine_logps = sequences_of(groups, self.tokenizer.pad_token_id)
         values, weights = weighted_terms(groups)
         if self.reference and self.kl_in == "reward":
-            gap = self.kl(engine_logps, self.logps_under(self.reference.model, batch))
-            penalty = -(gap * batch.mask).sum(1).view_as(rewards)
+            # Subtracted before the advantages are computed, as in RLHF's PPO: the completion closer to the reference is
+            # then the better one of two with equal rewards. As one more term it also reaches per-term advantages.
+            kl = self.kl(engine_logps, self.logps_under(self.reference.model, batch))
+            penalty = -(kl * batch.mask).sum(1).view_as(rewards)
             mean = penalty.mean() / self.plan.num_devices
             self.step_metrics.add({"reward/kl": mean, "reward/kl_weighted": self.kl_coef * mean})
             rewards = rewards + self.kl_coef * penalty
@@ -192,13 +194,17 @@ class Grpo(TrainingStage):
             values: (K, P, G) of the reward terms.
             weights: (K,) of the reward terms.
         """
+        # Gathered, since an advantage may use statistics of the step; every rank computes the same and takes its part.
         parts = self.run.ranks.gather({"total": rewards, "values": values})
         all_rewards, all_values = (torch.cat([part[name] for part in parts], dim=-2) for name in ("total", "values"))
         advantages = compute_advantages(self.advantage, all_rewards, all_values, weights)
         return advantages.chunk(len(parts))[self.run.ranks.rank]
 
     def select(self, experience: Experience, groups: Sequence[Group]) -> Experience:
-        """The completions that are learned from, with the totals of the step."""
+        """The completions that are learned from, with the totals of the step.
+
+        Truncated completions are removed only now: their rewards are part of their group's statistics.
+        """
         is_masked = [self.mask_truncated and r.truncated for group in groups for r in group.rollouts]
         return select_trainable(experience, total_rewards(groups), is_masked, self.zero_variance, self.global_sum)
 
@@ -213,7 +219,7 @@ class Grpo(TrainingStage):
         return experience
 
     def _record(self, number: int, group: Group, advantages: Tensor) -> None:
-        """Write one whole group per rollout batch to the record."""
+        """Write one complete group per rollout batch to the record."""
         if self.run.record:
             rows, step = [group.row] * len(group.texts), number * self.num_iterations
             self.run.record.add_rollouts(step, rows, group.texts, group.scores, advantages)
@@ -249,6 +255,8 @@ class Grpo(TrainingStage):
         per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
         metrics: dict[str, Tensor | float] = {"train/clip_frac": _step_mean(clipped, batch)}
         if self.importance_cap is not None and not self.engine_is_exact:
+            # The engine sampled from slightly other probabilities (kernels, precision) than the trainer's old policy; a
+            # truncated importance weight corrects for it, and the clipped ratio stays between two trainer policies.
             per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
         if batch.ref_logps is not None:
             kl = self.kl(logps, batch.ref_logps)

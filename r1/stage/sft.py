@@ -48,17 +48,14 @@ class Sft(TrainingStage):
 
     @property
     def temperature(self) -> float:
-        return 1.0  # of the cross-entropy, whatever completions are sampled at
+        return 1.0  # the cross-entropy is not tempered, unlike the completions of a validation
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         return make_micro_batches(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
         """(context ids, target ids) of one example; the first token of a text has no context to be predicted from."""
-        prompt, completion = (
-            self.data.prompt_ids(self.tokenizer, row),
-            self.data.completion_ids(self.tokenizer, row),
-        )
+        prompt, completion = self.data.prompt_ids(self.tokenizer, row), self.data.completion_ids(self.tokenizer, row)
         ids = prompt + completion
         return (ids[:1], ids[1:]) if self.loss_on_prompt else (prompt, completion)
 

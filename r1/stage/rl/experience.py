@@ -1,6 +1,6 @@
 """The data that GRPO learns from: scored groups, and the rollout batch built from them; no model, no config.
 
-``zero_variance`` decides about groups whose rewards are all equal. Their advantages are zero whatever is chosen:
+``zero_variance`` decides about groups whose rewards are all equal. Their advantages are zero with every option:
 
 =========  ========================  ==================================  =====================================
 option     goes through the model    counts in the loss's denominator    its tokens feel the KL and entropy terms
@@ -113,6 +113,8 @@ def select_trainable(
     drops = zero_variance in ("drop", "resample")
     is_counted = [has or not drops for has in signal]
     active = [b for b, has in enumerate(signal) if (has or zero_variance == "keep") and not is_masked[b]]
+    # Masked before the counts, as in TRL: a mean over tokens is then over the tokens that are learned from. In a mean
+    # over sequences a masked completion still counts as one.
     tokens = [0 if masked else length for length, masked in zip(experience.lengths, is_masked, strict=True)]
     device_tokens = sum(n for n, counted in zip(tokens, is_counted, strict=True) if counted)
     # These totals are the normalisers of every micro-batch on every rank: the gradient then depends neither on

@@ -48,12 +48,12 @@ def data(template: Any = CHAT, **more: Any) -> Data:
     return Data(train=[], val=[{"prompt": "1+2+3=?", "answer": "6"}], template=template, verifier=exact, **more)
 
 
-def asked(opening: QuestionPrompt, text: str, truncated: bool = False) -> str | None:
-    ids = opening.tokenizer(text, add_special_tokens=False).input_ids
-    return opening.question(Rollout(opening.prompt_ids, ids, [0.0] * len(ids), truncated))
+def extracted(prompt: QuestionPrompt, text: str, truncated: bool = False) -> str | None:
+    ids = prompt.tokenizer(text, add_special_tokens=False).input_ids
+    return prompt.question(Rollout(prompt.prompt_ids, ids, [0.0] * len(ids), truncated))
 
 
-# ---- the opening ----
+# ---- the prompt ----
 
 
 def test_around_question_returns_template_before_and_behind() -> None:
@@ -65,72 +65,72 @@ def test_around_question_returns_template_before_and_behind() -> None:
 
 def test_question_prompt_omits_trailing_space(tiny: Any) -> None:
     """The tokenizer puts it into the question's first token: " 3" is one."""
-    opening = QuestionPrompt(data(), tiny, single_line=True)
-    assert tiny.decode(opening.prompt_ids) == "User:"
-    assert opening.prompt_ids == tiny("User: 3+5=?").input_ids[: len(opening.prompt_ids)]
+    prompt = QuestionPrompt(data(), tiny, single_line=True)
+    assert tiny.decode(prompt.prompt_ids) == "User:"
+    assert prompt.prompt_ids == tiny("User: 3+5=?").input_ids[: len(prompt.prompt_ids)]
 
 
 def test_single_line_question_ends_at_line_break(tiny: Any) -> None:
-    opening = QuestionPrompt(data(), tiny, single_line=True)
-    assert opening.stop_ids == {tiny.pad_token_id, tiny.eos_token_id, *tiny("\n").input_ids}
-    assert asked(opening, " 3+5=?\n") == "3+5=?"
-    assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
-    assert asked(opening, " 3+5=?\nAssistant: 8\n", truncated=True) == "3+5=?"
-    assert asked(opening, " 3+5", truncated=True) is None
+    prompt = QuestionPrompt(data(), tiny, single_line=True)
+    assert prompt.stop_ids == {tiny.pad_token_id, tiny.eos_token_id, *tiny("\n").input_ids}
+    assert extracted(prompt, " 3+5=?\n") == "3+5=?"
+    assert extracted(prompt, " 3+5=?<|eos|>") == "3+5=?"
+    assert extracted(prompt, " 3+5=?\nAssistant: 8\n", truncated=True) == "3+5=?"
+    assert extracted(prompt, " 3+5", truncated=True) is None
 
 
 def test_chat_question_ends_at_end_of_turn_token(chatml: Any) -> None:
-    opening = QuestionPrompt(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
+    prompt = QuestionPrompt(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
     start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
-    assert chatml.decode(opening.prompt_ids) == start
-    assert opening.stop_ids == {0, 1}
-    assert asked(opening, "Two lines:\n3+5=?<|im_end|>") == "Two lines:\n3+5=?"
-    assert asked(opening, "Two lines:\n3+5=?\n", truncated=True) is None
+    assert chatml.decode(prompt.prompt_ids) == start
+    assert prompt.stop_ids == {0, 1}
+    assert extracted(prompt, "Two lines:\n3+5=?<|im_end|>") == "Two lines:\n3+5=?"
+    assert extracted(prompt, "Two lines:\n3+5=?\n", truncated=True) is None
 
 
 def test_stop_ids_include_tokens_that_contain_line_break(chatml: Any) -> None:
-    opening = QuestionPrompt(data(), chatml, single_line=True)
-    assert {chatml.decode([i]) for i in opening.stop_ids - {0, 1}} == {"\n", "?\n"}
-    assert asked(opening, "How?\n") == "How?"
+    prompt = QuestionPrompt(data(), chatml, single_line=True)
+    assert {chatml.decode([i]) for i in prompt.stop_ids - {0, 1}} == {"\n", "?\n"}
+    assert extracted(prompt, "How?\n") == "How?"
 
 
 def test_question_ends_at_template_text_behind_it(tiny: Any) -> None:
-    opening = QuestionPrompt(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
-    assert asked(opening, "1. Add\n2. Go. A: 3", truncated=True) == "1. Add\n2. Go"
+    prompt = QuestionPrompt(data(R1Zero(text="Q {prompt}. A:", prefill="")), tiny, single_line=False)
+    assert extracted(prompt, "1. Add\n2. Go. A: 3", truncated=True) == "1. Add\n2. Go"
 
 
 def test_template_without_text_behind_question_needs_end_token(tiny: Any) -> None:
-    opening = QuestionPrompt(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
-    assert asked(opening, " 3+5=?<|eos|>") == "3+5=?"
-    assert asked(opening, " 3+5=?", truncated=True) is None
+    prompt = QuestionPrompt(data(R1Zero(text="Q {prompt}", prefill="")), tiny, single_line=False)
+    assert extracted(prompt, " 3+5=?<|eos|>") == "3+5=?"
+    assert extracted(prompt, " 3+5=?", truncated=True) is None
 
 
-# ---- the sieve ----
+# ---- the question filter ----
 
 
 def test_question_filter_counts_every_reason() -> None:
     """Held out are what ``val`` holds, and what a question itself says."""
-    sieve = QuestionFilter(data(row_from_question=row_from_sum, is_held_out=is_held_out), min_length=5)
+    accepted = QuestionFilter(data(row_from_question=row_from_sum, is_held_out=is_held_out), min_length=5)
     held = next(q for q in (f"{a}+{b}=?" for a in range(9) for b in range(9)) if is_held_out(q))
     new = [q for q in (f"{a}+7+7=?" for a in range(1, 9)) if not is_held_out(q)]
     for question in [None, "1+=?", "one and two?", "1+2+3=?", held, new[0], new[0], new[1], f"{new[1]} "]:
-        sieve.add(question)
-    assert [row["prompt"] for row in sieve.rows] == new[:2]
-    assert set(sieve.counts) == {"written", *REASONS}
-    assert sieve.counts["written"] == 9 == len(sieve.rows) + sum(sieve.counts[reason] for reason in REASONS)
-    assert [sieve.counts[reason] for reason in REASONS] == [1, 1, 2, 2, 1]
+        accepted.add(question)
+    assert [row["prompt"] for row in accepted.rows] == new[:2]
+    assert set(accepted.counts) == {"written", *REASONS}
+    assert accepted.counts["written"] == 9 == len(accepted.rows) + sum(accepted.counts[reason] for reason in REASONS)
+    assert [accepted.counts[reason] for reason in REASONS] == [1, 1, 2, 2, 1]
 
 
 def test_accepted_row_has_dataset_answer_without_completion() -> None:
-    sieve = QuestionFilter(data(row_from_question=row_from_sum), min_length=1)
-    sieve.add("4+4+4=?")
-    assert sieve.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
+    accepted = QuestionFilter(data(row_from_question=row_from_sum), min_length=1)
+    accepted.add("4+4+4=?")
+    assert accepted.rows == [{"prompt": "4+4+4=?", "answer": "12"}]
 
 
 def test_question_filter_ignores_case_and_spaces() -> None:
     """Neither case nor spaces make a question new, or another than a held-out one."""
-    sieve = QuestionFilter(data(), min_length=3)
+    accepted = QuestionFilter(data(), min_length=3)
     for question in ["Why  is that?", "why is That?", " 1+2+3=?", "Who?", ""]:
-        sieve.add(question)
-    assert sieve.rows == [{"prompt": "Why  is that?"}, {"prompt": "Who?"}]
-    assert [sieve.counts[reason] for reason in REASONS] == [0, 1, 0, 1, 1]
+        accepted.add(question)
+    assert accepted.rows == [{"prompt": "Why  is that?"}, {"prompt": "Who?"}]
+    assert [accepted.counts[reason] for reason in REASONS] == [0, 1, 0, 1, 1]
