@@ -88,12 +88,11 @@ def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     is_pipeline(sweep.overrides(space.values(dict(space.random_point(0)))))  # raises the errors that all points share
     study = Study(sweep, folder, url, args.count, args.retry_failed)
     with SweepDisplay(study) as display:
-        runner = Runner(study, args.workers, display)
-        runner.run()
+        stop_signal = Runner(study, args.workers, display).run()
     console.print(final_summary(study, url))
     print(folder)
-    if runner.stop_signal is not None:
-        return 128 + runner.stop_signal
+    if stop_signal is not None:
+        return 128 + stop_signal
     points = study.points()
     codes = [point.code for point in points if point.status == "failed"]
     return codes[0] if codes and len(codes) == len(points) else 0

@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -108,14 +109,10 @@ def rows_hash(*splits: list[dict[str, Any]]) -> str:
     return hashlib.sha256(json.dumps(splits, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def describe_environment(config: Config) -> dict[str, Any]:
-    """The git state and the environment, as a manifest records them."""
-    return {"git": git_state()} | environment(config)
-
-
 def environment(config: Config) -> dict[str, Any]:
-    """Code, packages and hardware: equal environments give equal bits for the same config."""
+    """The fields of a manifest about git, code, packages and hardware: if the last three are equal, so are the bits."""
     return {
+        "git": git_state(),
         "code": code_hash(*config["extensions"]),
         "packages": package_versions(),
         "hardware": describe_hardware(config["threads"]),
@@ -176,10 +173,8 @@ def _git(*args: str, exit_code: int = 0) -> str:
 def package_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return versions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -85,9 +86,7 @@ def new_run_dir(name: str) -> Path:
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")
     for i in count():
         folder = base.with_name(base.name + (f"_{i}" if i else ""))
-        try:
+        with suppress(FileExistsError):
             folder.mkdir(parents=True)  # creating it is the test: two processes cannot both succeed
-        except FileExistsError:
-            continue
-        return folder
+            return folder
     raise AssertionError("count() does not end")

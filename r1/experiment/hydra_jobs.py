@@ -6,8 +6,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -74,8 +74,12 @@ class Job:
         sys.argv = self.argv
         if self.stop.is_same_machine and not config["threads"]:
             os.environ.update(shared_cores(self.num_runs))  # before torch is imported and reads it
-        prefix = f"[{HydraConfig.get().job.num}] "
-        with prefixed_stderr(prefix), self.stop.forward_signals(), preemption_notice() as notice:
+        with (
+            PrefixedStream(sys.stderr, f"[{HydraConfig.get().job.num}] ") as stderr,
+            redirect_stderr(stderr),
+            self.stop.forward_signals(),
+            preemption_notice() as notice,
+        ):
             result = self._run_or_resume(config, notice)
         if self.stop.parent_is_dead:  # a joblib worker would wait for more work for ever
             os._exit(result.code)
@@ -140,13 +144,7 @@ class PrefixedStream(io.TextIOBase):
             self.stream.flush()
         return len(text)
 
-
-@contextmanager
-def prefixed_stderr(prefix: str) -> Iterator[None]:
-    stream = PrefixedStream(sys.stderr, prefix)
-    with redirect_stderr(stream):
-        try:
-            yield
-        finally:
-            if stream.rest:
-                stream.write("\n")
+    def close(self) -> None:
+        if self.rest:
+            self.write("\n")
+        super().close()

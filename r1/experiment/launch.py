@@ -8,10 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-
-from omegaconf import DictConfig
 
 from r1.config.compose import Point, config_loader, points
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
@@ -132,16 +130,12 @@ def _check(runs: Sequence[Point]) -> None:
 
 def _show(args: Namespace, overrides: Sequence[Override]) -> int:
     """--cfg, --help, --info: Hydra's own screens; if Hydra raises, r1's error screen."""
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
     try:
-        _hydra(lambda _: None)
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
     except Exception as error:  # Hydra raises many kinds
         points(args, overrides)
         raise UserError(str(error), key="command line") from None
     return 0
-
-
-def _hydra(job: Callable[[DictConfig], None]) -> None:
-    import hydra
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

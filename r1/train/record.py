@@ -123,7 +123,7 @@ class Record(RunState):
     def _begin(self) -> None:
         self._started = time.monotonic()
         self._remove_partial_files()
-        self._provenance = provenance.describe_environment(self.config)
+        self._provenance = provenance.environment(self.config)
         if self._earlier:
             earlier = self._earlier.manifest
             self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")

@@ -23,6 +23,9 @@ class PipelineNode:
         folder: of its record, which may not exist yet.
         data: sha256 of its rows; empty where another run generates them.
         model: its model's config; for one that is yet to be trained, that of the model that its training starts from.
+        status: how far it has come: waiting, cached, running, finished, failed, interrupted or blocked.
+        wall_s: seconds that this pipeline has spent on it.
+        error: why it failed, or which step blocks it.
     """
 
     step: str
@@ -36,6 +39,9 @@ class PipelineNode:
     folder: Path
     fingerprint: str
     model: Config
+    status: str = "waiting"
+    wall_s: float = 0.0
+    error: str | None = None
 
     def __str__(self) -> str:
         return self.step if self.seed is None else f"{self.step}[{self.seed}]"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,25 +26,10 @@ from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 HEADLINE_METRIC = "val/pass@1"
 
 
-@dataclass
-class NodeState:
-    """How far a node has come: waiting, cached, running, finished, failed, interrupted or blocked.
-
-    Attributes:
-        wall_s: seconds that this pipeline has spent on it.
-        error: why it failed, or which step blocks it.
-    """
-
-    status: str
-    wall_s: float = 0.0
-    error: str | None = None
-
-
 class PipelineRecord:
     """Context manager around the steps: whatever happens inside, the manifest records how it ended.
 
     Attributes:
-        states: of the nodes, by fingerprint.
         dir: the record's folder, once it is entered.
 
     Raises:
@@ -55,7 +40,8 @@ class PipelineRecord:
 
     def __init__(self, plan: PipelinePlan, command: str) -> None:
         self.plan, self.command = plan, command
-        self.states = {node.fingerprint: NodeState("cached" if node.done else "waiting") for node in plan.nodes}
+        for node in plan.nodes:
+            node.status = "cached" if node.done else "waiting"
 
     def __enter__(self) -> PipelineRecord:
         self._lock = lock_folder(self.plan.base.absolute())
@@ -72,7 +58,7 @@ class PipelineRecord:
         folder = self.plan.base if pipeline.config["output_dir"] else new_run_dir(pipeline.name)
         self.dir = folder.absolute()
         extensions = {name for config in (pipeline.config, *configs) for name in config["extensions"]}
-        self._provenance = provenance.describe_environment({"extensions": sorted(extensions), "threads": None})
+        self._provenance = provenance.environment({"extensions": sorted(extensions), "threads": None})
         provenance.write_sources(self.dir, pipeline.as_yaml(), pipeline.overrides)
         self.write("running")
 
@@ -105,7 +91,9 @@ class PipelineRecord:
             "overrides": redact(node.overrides),
             "fingerprint": node.fingerprint,
             "path": str(node.folder.absolute()),
-            **asdict(self.states[node.fingerprint]),
+            "status": node.status,
+            "wall_s": node.wall_s,
+            "error": node.error,
             "metrics": node.manifest["metrics"] if node.done else None,
         }
 
@@ -115,13 +103,12 @@ class PipelineRecord:
         record = Column(f"in {self.plan.steps_dir.parent}", overflow="fold")
         table = Table(*columns, record, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
         for node in self.plan.nodes:
-            state = self.states[node.fingerprint]
-            took = format_duration(state.wall_s) if state.wall_s else ""
+            took = format_duration(node.wall_s) if node.wall_s else ""
             before, after = (result_metrics([node], when).get(HEADLINE_METRIC) for when in ("start", "final"))
             first = f"{before['value']:.3f}" if before and before != after else ""
             last = str(Estimate(**after)) if after else ""
             folder = str(node.folder.relative_to(self.plan.steps_dir.parent))
-            table.add_row(*map(escape, (str(node), state.status, took, first, last, folder)))
+            table.add_row(*map(escape, (str(node), node.status, took, first, last, folder)))
         return Group(table, status_line(f"record: {self.dir}"))
 
 

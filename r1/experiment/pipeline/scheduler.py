@@ -15,7 +15,7 @@ from r1.core.files import is_locked
 from r1.distributed.process import LOG, ChildProcess, start_run
 from r1.distributed.supervisor import Supervisor
 from r1.experiment.pipeline.node import PipelineNode
-from r1.experiment.pipeline.record import HEADLINE_METRIC, NodeState, PipelineRecord
+from r1.experiment.pipeline.record import HEADLINE_METRIC, PipelineRecord
 
 AGENT = (*SWEEPS, "WANDB_RUN_ID")  # of a sweep: its one run is the step with the result
 
@@ -63,16 +63,12 @@ class Steps:
                 self._start(node)
 
     def _is_ready(self, node: PipelineNode) -> bool:
-        needs_done = all(self._state(needed).status in ("cached", "finished") for needed in node.needs)
-        return needs_done and self._state(node).status == "waiting"
-
-    def _state(self, node: PipelineNode) -> NodeState:
-        return self.record.states[node.fingerprint]
+        return node.status == "waiting" and all(needed.status in ("cached", "finished") for needed in node.needs)
 
     def _start(self, node: PipelineNode) -> None:
         """Start a step, unless another pipeline has finished it since the plan was made, or runs it."""
         if node.done:
-            self._state(node).status = "cached"
+            node.status = "cached"
             self._print(node, f"was finished by another pipeline{metric_change(node)}")
             self.record.write("running")
             return
@@ -84,25 +80,25 @@ class Steps:
         event = "resumes" if node.manifest else "starts"
         is_result = node is self.record.plan.results[0]  # of several seeds the first: an agent has one run
         self.supervisor.running[start(node, self.flags, is_result)] = node
-        self._state(node).status = "running"
+        node.status = "running"
         self._print(node, f"{event}: {' '.join(node.own_overrides)}")
         self.record.write("running")
 
     def _finish(self, node: PipelineNode, process: ChildProcess) -> None:
-        state, code = self._state(node), process.exit_code or 1  # without a finished record it has failed
+        code = process.exit_code or 1  # without a finished record it has failed
         is_stopping = self.supervisor.stop_signal is not None
-        state.wall_s = process.wall_s
+        node.wall_s = process.wall_s
         if node.done:
-            state.status = "finished"
+            node.status = "finished"
         elif code == LOCKED and not is_stopping:  # another pipeline locked the record after ``_start`` had looked
-            state.status = "waiting"
+            node.status = "waiting"
             return
         else:
-            state.status = "interrupted" if is_stopping else "failed"
-            state.error = process.last_error_line()
-        self._print(node, f"{state.status} after {format_duration(state.wall_s)}{metric_change(node)}")
-        if state.status == "failed":
-            self._fail(node, code, state.error or "")
+            node.status = "interrupted" if is_stopping else "failed"
+            node.error = process.last_error_line()
+        self._print(node, f"{node.status} after {format_duration(node.wall_s)}{metric_change(node)}")
+        if node.status == "failed":
+            self._fail(node, code, node.error or "")
         self.record.write("running")
 
     def _fail(self, node: PipelineNode, code: int, error: str) -> None:
@@ -118,8 +114,8 @@ class Steps:
         """Mark every step that needs it, directly or through others, as blocked: the nodes are in order."""
         unavailable = [failed]
         for node in self.nodes:
-            if self._state(node).status == "waiting" and any(needed in unavailable for needed in node.needs):
-                self._state(node).status, self._state(node).error = "blocked", f"it needs {failed}, which failed"
+            if node.status == "waiting" and any(needed in unavailable for needed in node.needs):
+                node.status, node.error = "blocked", f"it needs {failed}, which failed"
                 unavailable.append(node)
         return unavailable[1:]
 

@@ -63,16 +63,13 @@ def _valid_part(content: Any, errors: Sequence[UserError]) -> Config | None:
     if {key.partition(".")[0] for key in keys} & {"file", "method", "command"} or "parameters" in keys:
         return None
     specs = content["parameters"]
-    valid_specs = {name: spec for name, spec in specs.items() if not any(_is_of_parameter(key, name) for key in keys)}
+    wrong = {name for name in specs for key in keys if f"{key}.".startswith(f"parameters.{name}.")}
+    valid_specs = {name: spec for name, spec in specs.items() if name not in wrong}
     metric = {"name": "", "goal": ""} if keys & {"metric", "metric.name"} else {"goal": "", **content["metric"]}
     if "metric.goal" in keys:
         metric["goal"] = ""
     rest = {name: value for name, value in content.items() if not any(key.startswith(str(name)) for key in keys)}
     return rest | {"parameters": valid_specs, "metric": metric}
-
-
-def _is_of_parameter(key: str, name: str) -> bool:
-    return key == f"parameters.{name}" or key.startswith(f"parameters.{name}.")
 
 
 def _seed_errors(sweep: Sweep) -> list[UserError]:

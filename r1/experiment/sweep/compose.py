@@ -96,13 +96,16 @@ def compose_all(points: Sequence[tuple[Values, list[str]]]) -> tuple[list[Compos
 
 def _with_point(error: UserError, points_with_it: list[Values], checked: list[Values]) -> UserError:
     """The error; if not all checked points have it, its message names the values that those with it share."""
-    if len(points_with_it) < len(checked) or len(checked) == 1:
-        first = points_with_it[0]
-        shared = {name: value for name, value in first.items() if all(point[name] == value for point in points_with_it)}
-        distinct = {name: value for name, value in shared.items() if any(point[name] != value for point in checked)}
-        if text := format_values(distinct or first):
-            error.message = f"{error.message} (point {text})"
+    text = format_values(distinct_values(points_with_it, checked) or points_with_it[0])
+    if text and (len(points_with_it) < len(checked) or len(checked) == 1):
+        error.message = f"{error.message} (point {text})"
     return error
+
+
+def distinct_values(some: Sequence[Values], points: Sequence[Values]) -> Values:
+    """The values that some points have in common and others do not."""
+    shared = {name: value for name, value in some[0].items() if all(point[name] == value for point in some)}
+    return {name: value for name, value in shared.items() if any(point[name] != value for point in points)}
 
 
 def format_values(values: Values) -> str:

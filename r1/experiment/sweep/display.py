@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.live import Live
@@ -23,19 +21,18 @@ class SweepDisplay:
     def __init__(self, study: Study) -> None:
         self.study, self.metric = study, study.sweep.metric
         self.started: dict[int, float] = {}  # by point, on the monotonic clock
-        self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
-        self.context: AbstractContextManager[Any] = self.live or nullcontext()
+        self.live = Live(console=console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> SweepDisplay:
         sweep, points = self.study.sweep, self.study.points()
         ended = sum(point.status != "running" for point in points)
         summary = f"{sweep.name}: {sweep.method}, {self.study.limit} points, {ended} of them done"
         console.print(status_line(f"{summary}; in {self.study.folder}"))
-        self.context.__enter__()
+        self.live.start()
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self.context.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
 
     def print_event(self, point: SweepPoint, event: str) -> None:
         """Print one line about a point that has just started or ended.
@@ -55,7 +52,7 @@ class SweepDisplay:
 
     def update(self, running: Sequence[SweepPoint]) -> None:
         """Update the table of the points that run here."""
-        if self.live:
+        if console.is_terminal:
             self.live.update(self._table(running), refresh=True)
 
     def varied_values(self, point: SweepPoint) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from random import Random
 from statistics import NormalDist
@@ -45,17 +45,28 @@ class Distribution:
     """A distribution of real numbers.
 
     Attributes:
-        at: its value at a quantile in [0, 1).
+        quantile: from a number in [0, 1) to a value, which is not yet rounded.
         low, high: the least and the greatest value; of an unbounded distribution where its tails are cut off.
         middle: the median, or the mean of a beta distribution.
         log: whether it spreads over orders of magnitude.
+        q: its values are multiples of it; None: any number.
     """
 
-    at: Callable[[float], float]
+    quantile: Callable[[float], float]
     low: float
     middle: float
     high: float
     log: bool = False
+    q: float | None = None
+
+    def at(self, u: float) -> float:
+        """Its value at a quantile in [0, 1)."""
+        return self.snap(self.quantile(u))
+
+    def snap(self, value: float) -> float:
+        """The nearest of its values."""
+        rounded = float(value) if self.q is None else nearest_multiple(value, self.q)
+        return min(max(rounded, self.low), self.high)
 
 
 def distribution_of(spec: Spec) -> str | None:
@@ -71,20 +82,29 @@ def distribution_of(spec: Spec) -> str | None:
     return "int_uniform" if isinstance(spec["min"], int) and isinstance(spec["max"], int) else "uniform"
 
 
-def number_distribution(name: str, spec: Spec, sigmas: float) -> Distribution:
+def number_distribution(spec: Spec, sigmas: float) -> Distribution:
     """A distribution of real numbers.
 
     Args:
-        name: without the ``q_`` of those that round to multiples of q.
         sigmas: standard deviations from the mean at which an unbounded distribution is cut off.
     """
+    name = str(distribution_of(spec))
+    exact = _exact_distribution(name.removeprefix("q_"), spec, sigmas)
+    if not name.startswith("q_"):
+        return exact
+    q = spec.get("q", 1.0)
+    low, middle, high = (nearest_multiple(value, q) for value in (exact.low, exact.middle, exact.high))
+    return replace(exact, low=low, middle=middle, high=high, q=q)
+
+
+def _exact_distribution(name: str, spec: Spec, sigmas: float) -> Distribution:
     if name == "beta":
         a, b = spec.get("a", 1.0), spec.get("b", 1.0)
         # the standard library has no quantile function of beta: the quantile seeds a draw instead
         return Distribution(lambda u: Random(u).betavariate(a, b), 0.0, a / (a + b), 1.0)
     if name in ("normal", "log_normal"):
         return _normal(spec.get("mu", 0.0), spec.get("sigma", 1.0), sigmas, log=name == "log_normal")
-    low, high = spec["min"], spec["max"]
+    low, high = float(spec["min"]), float(spec["max"])
     if name == "uniform":
         return Distribution(_between(low, high), low, (low + high) / 2, high)
     if name.endswith("_values"):

@@ -19,7 +19,7 @@ class Hyperband:
         self.strict: bool = spec.get("strict", True)
         self.sign = -1 if goal == "maximize" else 1
         self.min_iter: int = spec.get("min_iter", 1)
-        self.bands = _bands_from_max_iter(spec["max_iter"], self.eta, spec["s"]) if "max_iter" in spec else []
+        self.bands = bands_from_max_iter(spec)
 
     def should_stop(self, history: Sequence[float], histories: Sequence[Sequence[float]]) -> bool:
         """Whether to stop a run.
@@ -46,10 +46,10 @@ class Hyperband:
         return bands
 
 
-def _bands_from_max_iter(max_iter: int, eta: float, count: int) -> list[int]:
-    """``max_iter`` over the first ``count`` powers of eta, down to 1."""
-    bands, band = list[int](), float(max_iter)
-    for _ in range(count):
-        band /= eta
+def bands_from_max_iter(spec: Spec) -> list[int]:
+    """``max_iter`` over the first ``s`` powers of eta, down to 1; empty where bands start at ``min_iter``."""
+    bands, band = list[int](), float(spec.get("max_iter", 0))
+    for _ in range(spec.get("s", 0)):
+        band /= spec.get("eta", 3)
         bands += [int(band)] if band >= 1 else []
     return bands

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from r1.core.errors import UserError, suggest
 from r1.core.metrics import METRICS, meaning, metric_named
 from r1.core.types import Config
+from r1.experiment.sweep.hyperband import bands_from_max_iter
 
 GOALS = {"higher": "maximize", "lower": "minimize"}
 REWARD_KEY = re.compile(r"(^|[.+])reward([./@]|$)")
@@ -63,10 +63,7 @@ def hyperband_errors(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator
     steps, every = cfg["trainer"]["max_steps"], cfg["val"]["every"]
     count = 1 + -(-steps // every) if "examples_per_step" in cfg["stage"] else 1
     key = "min_iter" if "min_iter" in spec else "max_iter"
-    first = spec[key]
-    if key == "max_iter":
-        brackets = min(spec["s"], int(math.log(spec[key], spec.get("eta", 3)) + 1e-9))
-        first = int(spec[key] / spec.get("eta", 3) ** brackets + 1e-9)
+    first = min(bands_from_max_iter(spec), default=spec[key])
     if first >= count:
         message = f"no run would be stopped: the first band is at value {first} of the metric, and a run has {count}"
         yield UserError(message, key=f"early_terminate.{key}", value=spec[key], hint="lower it, or lower val.every")

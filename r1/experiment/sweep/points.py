@@ -11,7 +11,6 @@ from r1.experiment.sweep.distributions import (
     Spec,
     distribution_of,
     grid_values,
-    nearest_multiple,
     num_grid_values,
     number_distribution,
 )
@@ -25,17 +24,12 @@ SEED = "seed"
 
 def values_to_check(spec: Spec) -> list[Any]:
     """The values at which one parameter of a search is checked, the middle one first."""
-    name = str(distribution_of(spec))
     if "value" in spec or "values" in spec:
         return grid_values(spec)
-    if name == "int_uniform":
-        low, middle, high = spec["min"], round((spec["min"] + spec["max"]) / 2), spec["max"]
-    else:
-        distribution = number_distribution(name.removeprefix("q_"), spec, SIGMAS)
-        low, middle, high = distribution.low, distribution.middle, distribution.high
-    if name.startswith("q_"):
-        low, middle, high = (nearest_multiple(value, spec.get("q", 1)) for value in (low, middle, high))
-    return list(dict.fromkeys([middle, low, high]))
+    if distribution_of(spec) == "int_uniform":
+        return list(dict.fromkeys([round((spec["min"] + spec["max"]) / 2), spec["min"], spec["max"]]))
+    numbers = number_distribution(spec, SIGMAS)
+    return list(dict.fromkeys([numbers.middle, numbers.low, numbers.high]))
 
 
 def grid_size(sweep: Sweep, *, seeds: bool) -> int:

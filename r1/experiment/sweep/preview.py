@@ -11,10 +11,10 @@ from rich.table import Column, Table
 
 from r1.core import budget
 from r1.core.console import console, format_duration, status_line
-from r1.experiment.sweep.compose import ComposedPoint, PointRun, format_values
+from r1.experiment.sweep.compose import ComposedPoint, PointRun, distinct_values, format_values
 from r1.experiment.sweep.cost import REFERENCE_SECONDS, REFERENCE_TOKENS, RunCost, estimate_cost, recorded_times
 from r1.experiment.sweep.file import Sweep
-from r1.experiment.sweep.points import SEED, grid_size, num_points
+from r1.experiment.sweep.points import Values, grid_size, num_points
 
 RECORDS_DIR = Path("outputs")
 MAX_ROWS = 16
@@ -65,13 +65,14 @@ def _table(points: Sequence[ComposedPoint], costs: CostByRun) -> Table:
     """The runs of all points; those with equal compute and time share a row."""
     names = ("point", "completions per step", "in total", "steps", "time")
     table = Table(*(Column(name, justify="left" if name == "point" else "right") for name in names), box=SIMPLE_HEAD)
-    rows = dict[tuple[str, tuple[str, str, str, str]], list[ComposedPoint]]()
+    rows = dict[tuple[str, tuple[str, str, str, str]], list[Values]]()
     for point in points:
         for run in point.runs:
             cells = (*_compute_cells(run), _format_seconds(costs[run.fingerprint]))
-            rows.setdefault((run.step, cells), []).append(point)
-    for (step, cells), points_in_row in list(rows.items())[:MAX_ROWS]:
-        label = f"{step} {_distinct_values(points_in_row, points)}".strip() or "every point"
+            rows.setdefault((run.step, cells), []).append(point.values)
+    for (step, cells), values_in_row in list(rows.items())[:MAX_ROWS]:
+        values = distinct_values(values_in_row, [point.values for point in points])
+        label = f"{step} {format_values(values)}".strip() or "every point"
         table.add_row(*map(escape, (label, *cells)))
     return table
 
@@ -84,15 +85,6 @@ def _compute_cells(run: PointRun) -> tuple[str, str, str]:
     per_step = f"{compute.prompts_per_step} x {compute.group_size} = {compute.sequences_per_step}"
     total = f"{compute.sequences:,}" if compute.tokens is None else f"{compute.tokens:,} tokens"
     return per_step, total, f"{compute.steps:,}"
-
-
-def _distinct_values(some: Sequence[ComposedPoint], points: Sequence[ComposedPoint]) -> str:
-    """The values that some points have in common and others do not."""
-    first = {name: value for name, value in some[0].values.items() if name != SEED}
-    shared = {name: value for name, value in first.items() if all(point.values[name] == value for point in some)}
-    return format_values(
-        {name: value for name, value in shared.items() if any(point.values[name] != value for point in points)}
-    )
 
 
 def _format_seconds(cost: RunCost) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
-from typing import TextIO
+from pathlib import Path
+from typing import Any, TextIO
 
 from r1.config.overrides import read
+from r1.core import jsonl
 from r1.core.errors import UserError, one_line
 from r1.core.manifest import read_manifest
 from r1.distributed.process import ChildProcess, escape_hydra, shared_cores, start_run
 from r1.distributed.supervisor import Supervisor
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
-from r1.experiment.sweep import results
 from r1.experiment.sweep.display import SweepDisplay
 from r1.experiment.sweep.hyperband import Hyperband
 from r1.experiment.sweep.study import Study, SweepPoint
@@ -49,32 +51,25 @@ class Runner:
         self.hyperband = Hyperband(rule, self.sweep.goal) if rule else None
         self.supervisor = Supervisor[Running](READ_RECORDS_S)
 
-    @property
-    def stop_signal(self) -> int | None:
-        return self.supervisor.stop_signal
-
-    def run(self) -> None:
-        """``stop_signal`` is set afterwards if a signal stopped it."""
+    def run(self) -> int | None:
+        """Run the remaining points; returns the signal that stopped it, if any."""
         running = self.supervisor.running
         with self.supervisor.session():
-            while running or (self.stop_signal is None and not self.study.is_complete()):
-                if self.stop_signal is None:
+            while running or (self.supervisor.stop_signal is None and not self.study.is_complete()):
+                if self.supervisor.stop_signal is None:
                     self._fill()
                 self.display.update([run.point for run in running.values()])
-                ended = self.supervisor.poll()
-                # An ended child's record is read after its end was noticed, so its last row is seen.
-                for child, run in ended:
-                    self._report(run.point)
-                    self._finish(run.point, run.lock, child, run.is_pruned)
+                for child, run in self.supervisor.poll():
+                    self._finish(run, child)
                 for child, run in running.items():
                     self._check_run(child, run)
+        return self.supervisor.stop_signal
 
     def _fill(self) -> None:
         while len(self.supervisor.running) < self.workers and (taken := self.study.take_point()):
             point, lock = taken
-            if results.is_finished(point.folder):  # its worker was killed before it could report the result
-                self._report(point)
-                self._finish(point, lock)
+            if _is_finished(point.folder):  # its worker was killed before it could report the result
+                self._finish(Running(point, lock))
                 continue
             try:
                 self._start(point, lock)
@@ -99,7 +94,7 @@ class Runner:
 
     def _report(self, point: SweepPoint) -> list[float]:
         """The metric so far, which the study has now, too."""
-        history = results.metric_history(point.folder, self.sweep.metric)
+        history = metric_history(point.folder, self.sweep.metric)
         self.study.report_history(point, history)
         return list(history.values())
 
@@ -112,20 +107,24 @@ class Runner:
             run.is_pruned = True
             self.supervisor.stop(child, KILL_DELAY_S)
 
-    def _finish(
-        self, point: SweepPoint, lock: TextIO, child: ChildProcess | None = None, is_pruned: bool = False
-    ) -> None:
-        """Give the study a point's result; an interrupted point stays open, and the next worker resumes it."""
-        with lock:
-            if results.is_finished(point.folder):
-                value = results.final_metric(point.folder, self.sweep.metric)
+    def _finish(self, run: Running, child: ChildProcess | None = None) -> None:
+        """Give the study a point's result; an interrupted point stays open, and the next worker resumes it.
+
+        Args:
+            child: its process, which has ended, so that the record holds the last row.
+        """
+        point = run.point
+        self._report(point)
+        with run.lock:
+            if _is_finished(point.folder):
+                value = final_metric(point.folder, self.sweep.metric)
                 if value is None:
                     self.study.fail_point(point, f"the run has finished without a finite {self.sweep.metric}", 1)
                 else:
                     self.study.finish_point(point, value)
-            elif is_pruned:
+            elif run.is_pruned:
                 self.study.prune_point(point)
-            elif child and self.stop_signal is None:
+            elif child and self.supervisor.stop_signal is None:
                 self.study.fail_point(point, child.last_error_line(), child.exit_code or 1)
         self._print_result(point.number)
 
@@ -143,3 +142,27 @@ def is_pipeline(overrides: list[str]) -> bool:
     argv, of_step = split_step_overrides(overrides)
     args, parsed = read(argv)
     return bool(parse_pipelines(args, parsed, of_step))
+
+
+def _is_finished(folder: Path) -> bool:
+    return read_manifest(folder).get("status") == "finished"
+
+
+def metric_history(folder: Path, metric: str) -> dict[int, float]:
+    """The metric by optimizer step, as far as the run has come; empty for a pipeline with several results."""
+    results = read_manifest(folder).get("results", [str(folder)])
+    file = Path(results[0], "metrics.jsonl")
+    if len(results) > 1 or not file.is_file():
+        return {}
+    return {row["step"]: row[metric] for row in jsonl.read_rows(file) if _is_finite_number(row.get(metric))}
+
+
+def final_metric(folder: Path, metric: str) -> float | None:
+    """The metric's final estimate, else its last logged value; None: there is no finite one."""
+    estimate = read_manifest(folder).get("metrics", {}).get("final", {}).get(metric)
+    value = estimate["value"] if estimate else next(reversed(metric_history(folder, metric).values()), None)
+    return value if _is_finite_number(value) else None
+
+
+def _is_finite_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

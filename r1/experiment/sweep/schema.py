@@ -15,16 +15,6 @@ from r1.experiment.sweep.values import wrong_value
 
 DESCRIPTIVE_KEYS = ("name", "description", "entity", "project")
 SWEEP_KEYS = (*DESCRIPTIVE_KEYS, "method", "metric", "parameters", "command", "early_terminate", "run_cap")
-UNUSED_WANDB_KEYS = {  # keys of W&B's format that have no effect on a run of r1 -> hint
-    "program": "leave it out: command says what is run",
-    "job": "leave it out: command says what is run",
-    "image_uri": "leave it out: command says what is run",
-    "metrics": "metric: {name: val/pass@1, goal: maximize}",
-    "scheduler": "leave it out: W&B's own search, or python -m r1.sweep",
-    "controller": "leave it out: W&B's own search, or python -m r1.sweep",
-    "apiVersion": "leave it out",
-    "kind": "leave it out",
-}
 Goal = Literal["maximize", "minimize"]
 Count = Annotated[int, Ge(1)]
 HYPERBAND = {
@@ -38,6 +28,12 @@ HYPERBAND = {
 MACROS = ("${env}", "${interpreter}", "${args_no_hyphens}")
 COMMAND_HINT = 'command: ["${env}", "${interpreter}", "-m", "r1.run", ..., "logger=wandb", "${args_no_hyphens}"]'
 METRIC_HINT = "metric: {name: val/pass@1, goal: maximize}"
+UNUSED_WANDB_KEYS = {  # keys of W&B's format that have no effect on a run of r1 -> hint
+    **dict.fromkeys(("program", "job", "image_uri"), "leave it out: command says what is run"),
+    **dict.fromkeys(("scheduler", "controller"), "leave it out: W&B's own search, or python -m r1.sweep"),
+    **dict.fromkeys(("apiVersion", "kind"), "leave it out"),
+    "metrics": METRIC_HINT,
+}
 PARAMETERS_HINT = "parameters: {stage.group_size: {values: [4, 8]}}"
 REQUIRED = {  # key -> hint
     "method": "method: grid, random or bayes",
@@ -53,6 +49,7 @@ def sweep_file_errors(content: Any) -> list[UserError]:
         message = "a sweep file is a mapping of method, metric, parameters and command"
         return [UserError(message, key="file", value=as_yaml_null(content), expected=SWEEP_KEYS)]
     errors = list(unknown_key_errors(content, SWEEP_KEYS, "", UNUSED_WANDB_KEYS))
+    errors += [error for key in DESCRIPTIVE_KEYS if key in content for error in _text_errors(content[key], key)]
     for key, check in CHECKS.items():
         if key in content:
             errors += check(content[key])
@@ -75,12 +72,8 @@ def unknown_key_errors(
             yield UserError(f"unknown key `{key}`", key=key, value=value, expected=known, hint=hint)
 
 
-def _text_check(key: str) -> Callable[[Any], Iterator[UserError]]:
-    def check(value: Any) -> Iterator[UserError]:
-        if not isinstance(value, str) or not value:
-            yield wrong_value(key, value, "text")
-
-    return check
+def _text_errors(value: Any, key: str) -> list[UserError]:
+    return [] if isinstance(value, str) and value else [wrong_value(key, value, "text")]
 
 
 def _metric_errors(metric: Any) -> Iterator[UserError]:
@@ -89,7 +82,7 @@ def _metric_errors(metric: Any) -> Iterator[UserError]:
         yield UserError(message, key="metric", value=as_yaml_null(metric), hint=METRIC_HINT)
         return
     yield from unknown_key_errors(metric, ("name", "goal"), "metric.")
-    yield from _text_check("metric.name")(metric.get("name"))
+    yield from _text_errors(metric.get("name"), "metric.name")
     if "goal" in metric:
         yield from check_value(metric["goal"], Goal, "metric.goal")
     else:
@@ -155,7 +148,6 @@ def _macro_errors(part: str) -> Iterator[UserError]:
 
 
 CHECKS: dict[str, Callable[[Any], Iterable[UserError]]] = {
-    **{key: _text_check(key) for key in DESCRIPTIVE_KEYS},
     "method": lambda value: check_value(value, Literal["grid", "random", "bayes"], "method"),
     "metric": _metric_errors,
     "parameters": _parameters_errors,

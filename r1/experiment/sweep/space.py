@@ -6,7 +6,6 @@ number and the parameter alone, so that any worker at any time draws the same po
 
 from __future__ import annotations
 
-import math
 from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from r1.core import seeds
 from r1.core.errors import UserError
-from r1.experiment.sweep.distributions import (
-    Spec,
-    distribution_of,
-    grid_values,
-    nearest_multiple,
-    number_distribution,
-)
+from r1.experiment.sweep.distributions import Spec, distribution_of, grid_values, number_distribution
 from r1.experiment.sweep.file import Sweep
 
 Value = bool | int | float | str
@@ -67,12 +60,6 @@ class SearchSpace:
     def distributions(self) -> dict[str, BaseDistribution]:
         return {name: parameter.distribution for name, parameter in self.parameters.items()}
 
-    @property
-    def size(self) -> int | None:
-        """The number of points of a grid; None: a search, which does not end."""
-        is_grid = self.sweep.method == "grid"
-        return math.prod(len(parameter.grid) for parameter in self.parameters.values()) if is_grid else None
-
     def grid_point(self, number: int) -> dict[str, Value]:
         """Point ``number`` of a grid, in W&B's order: the last name of the alphabet varies fastest."""
         point: dict[str, Value] = {}
@@ -104,12 +91,16 @@ def _search_parameter(name: str, spec: Spec, method: str) -> SearchParameter:
         return _categorical(choices, spec.get("probabilities", ()))
     if distribution == "int_uniform":
         values = range(spec["min"], spec["max"] + 1)
-        return SearchParameter(
-            IntDistribution(values[0], values[-1]), lambda u: values[int(u * len(values))], int, values
-        )
+        ints = IntDistribution(values[0], values[-1])
+        return SearchParameter(ints, lambda u: values[int(u * len(values))], int, values)
     if distribution == "q_uniform" and method == "grid":
         return _categorical(grid_values(spec))
-    return _number(distribution, spec, method)
+    numbers = number_distribution(spec, BAYES_SIGMAS if method == "bayes" else SIGMAS)
+    log = numbers.log and numbers.low > 0  # rounding to multiples of q may have made it 0
+    bounds: BaseDistribution = FloatDistribution(numbers.low, numbers.high, log=log)
+    if isinstance(numbers.low, int) and isinstance(numbers.high, int):
+        bounds = IntDistribution(numbers.low, numbers.high, log=log)
+    return SearchParameter(bounds, numbers.at, numbers.snap)
 
 
 def _categorical(values: Sequence[Value], weights: Sequence[float] = ()) -> SearchParameter:
@@ -121,24 +112,6 @@ def _categorical(values: Sequence[Value], weights: Sequence[float] = ()) -> Sear
         return values[min(bisect(sums, u * sums[-1]), len(values) - 1)]
 
     return SearchParameter(CategoricalDistribution(possible), at, lambda value: value, () if weights else possible)
-
-
-def _number(name: str, spec: Spec, method: str) -> SearchParameter:
-    sigmas = BAYES_SIGMAS if method == "bayes" else SIGMAS
-    distribution = number_distribution(name.removeprefix("q_"), spec, sigmas)
-
-    def rounded(value: float) -> int | float:
-        return nearest_multiple(value, spec.get("q", 1.0)) if name.startswith("q_") else float(value)
-
-    def snap(value: float) -> Value:
-        return min(max(rounded(value), low), high)
-
-    low, high = rounded(distribution.low), rounded(distribution.high)
-    log = distribution.log and low > 0  # rounding to multiples of q may have made it 0
-    bounds: BaseDistribution = FloatDistribution(low, high, log=log)
-    if isinstance(low, int) and isinstance(high, int):
-        bounds = IntDistribution(low, high, log=log)
-    return SearchParameter(bounds, lambda u: snap(distribution.at(u)), snap)
 
 
 def _storable(value: Any) -> Any:

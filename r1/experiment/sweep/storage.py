@@ -6,7 +6,6 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
 import yaml  # type: ignore[import-untyped]
@@ -94,15 +93,14 @@ def _check_secrets(text: str) -> None:
 
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
-    now, then = (_identity_keys(yaml.safe_load(file)) for file in (text, copy.read_text(encoding="utf-8")))
+    now, then = (
+        {key: value for key, value in yaml.safe_load(content).items() if key not in CHANGEABLE_KEYS}
+        for content in (text, copy.read_text(encoding="utf-8"))
+    )
     if changed := [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]:
         message = f"the sweep `{sweep.name}` was started with a different file; only the same file resumes it"
         hint = f"--name OTHER for a new sweep; the original file is {copy}"
         raise UserError(message, key=str(sweep.path), value="; ".join(changed), hint=hint)
-
-
-def _identity_keys(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if key not in CHANGEABLE_KEYS}
 
 
 def _check_study_exists(folder: Path, url: str) -> None:

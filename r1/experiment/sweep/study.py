@@ -19,6 +19,7 @@ from r1.core import seeds
 from r1.core.errors import UserError
 from r1.core.files import lock_folder
 from r1.experiment.sweep.file import Sweep
+from r1.experiment.sweep.points import num_points
 from r1.experiment.sweep.space import SearchSpace
 from r1.experiment.sweep.storage import exclusive_lock, open_study
 
@@ -72,7 +73,7 @@ class Study:
 
     def __init__(self, sweep: Sweep, folder: Path, url: str, count: int | None, retry_failed: bool) -> None:
         self.sweep, self.folder, self.space = sweep, folder, SearchSpace(sweep)
-        caps = [cap for cap in (self.space.size, sweep.run_cap, count) if cap is not None]
+        caps = [cap for cap in (num_points(sweep), count) if cap is not None]
         if not caps:
             message = f"a {sweep.method} search does not end by itself"
             raise UserError(message, key="run_cap", hint="--count N, or run_cap: N in the file")

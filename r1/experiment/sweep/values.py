@@ -43,10 +43,8 @@ def value_error(value: Any, key: str) -> UserError | None:
         message, hint = "W&B passes null on as the text None", 'write "null", in quotes'
     elif isinstance(value, dict):
         inner = next(iter(value), "KEY")
-        message, hint = (
-            "a mapping cannot be passed on",
-            f"a parameter for each of its keys: {_parameter_name(key)}.{inner}",
-        )
+        name = re.sub(r"^parameters\.|\.values?(\[\d+\])?$", "", key)  # parameters.stage.lr.values[0] -> stage.lr
+        message, hint = "a mapping cannot be passed on", f"a parameter for each of its keys: {name}.{inner}"
     elif not isinstance(value, bool | int | float | str | list):
         message, hint = f"YAML reads this as a {type(value).__name__}", 'write it in quotes if it is text: "..."'
     elif _is_same(read_by_hydra(value), intended_value(value)):
@@ -63,11 +61,6 @@ def wrong_value(key: str, value: Any, expected: str) -> UserError:
 def yaml_float(text: str) -> str:
     """A number in a form that YAML reads as one: ``1e-5`` -> ``1.0e-05``."""
     return str(yaml.safe_dump(float(text))).partition("\n")[0]
-
-
-def _parameter_name(key: str) -> str:
-    """``parameters.stage.lr.values[0]`` -> ``stage.lr``."""
-    return re.sub(r"^parameters\.|\.values?(\[\d+\])?$", "", key)
 
 
 def _explain_misread(value: Any) -> tuple[str, str]:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState, create_trial
 from r1.core.errors import UserError
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.parameters import KEYS_BY_DISTRIBUTION
+from r1.experiment.sweep.points import num_points
 from r1.experiment.sweep.space import SearchSpace
 
 QUANTILES: list[tuple[dict[str, Any], list[Any]]] = [  # at 0.1, 0.53 and 0.93, by sweeps 0.3.0: HyperParameter.ppf
@@ -67,7 +68,7 @@ def test_quantiles_match_wandb(spec: dict[str, Any], values: list[Any]) -> None:
 def test_grid_points_have_the_order_of_wandb() -> None:
     quarter = {"distribution": "q_uniform", "min": 0.0, "max": 0.3, "q": 0.1}
     grid = space("grid", b={"values": ["x", "y"]}, a={"min": 1, "max": 2}, c=quarter, k={"value": 7})
-    assert grid.size == 2 * 2 * 3
+    assert num_points(grid.sweep) == 2 * 2 * 3
     points = [grid.values(grid.grid_point(number)) for number in range(12)]
     assert [list(point.values()) for point in points[:4]] == [
         ["x", 1, 0.0, 7],
@@ -77,7 +78,7 @@ def test_grid_points_have_the_order_of_wandb() -> None:
     ]
     assert list(points[0]) == ["b", "a", "c", "k"], "the file's order"
     assert points[-1] == {"b": "y", "a": 2, "c": 0.2, "k": 7}
-    assert space(x={"min": 1, "max": 2}).size is None
+    assert num_points(space(x={"min": 1, "max": 2}).sweep) is None
 
 
 def test_beta_draws_have_its_mean_and_variance() -> None:

@@ -14,6 +14,7 @@ import pytest
 from test_space import QUANTILES, space
 
 from r1.experiment.sweep.hyperband import Hyperband
+from r1.experiment.sweep.points import num_points
 
 pytestmark = pytest.mark.long
 WANTED = ("sweeps==0.3.0", "numpy<2")
@@ -105,7 +106,7 @@ def test_quantiles_grids_and_hyperband_match_the_wandb_engine(python: Path) -> N
         ), spec
     for parameters, points in zip(grids, engine_results["grids"], strict=True):
         built = space("grid", **parameters)
-        points_here = [built.values(built.grid_point(number)) for number in range(built.size or 0)]
+        points_here = [built.values(built.grid_point(number)) for number in range(num_points(built.sweep) or 0)]
         assert len(points_here) == len(points)
         assert all(one == pytest.approx(other) for one, other in zip(points_here, points, strict=True))
     stops = []
