@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
@@ -73,12 +73,6 @@ def compute_budget(cfg: Config) -> ComputeBudget | None:
     batches = -(-steps // stage["num_iterations"])
     totals = prompts * batches, sequences * batches, stage.get("total_tokens")
     return ComputeBudget(cfg["budget"], prompts, group_size, sequences, steps, *totals)
-
-
-def compute_budget_dict(cfg: Config) -> Config | None:
-    """``compute_budget`` as a manifest records it."""
-    compute = compute_budget(cfg)
-    return asdict(compute) if compute else None
 
 
 def check_budget(cfg: Config) -> None:
@@ -159,9 +153,12 @@ def check_equal_compute(configs: Sequence[Config]) -> None:
 
 
 def _resolve_prompts(default: int, *, _parent_: Any, _root_: Any) -> int:
-    """P where it is not set: B / G, or ``default`` under a budget that keeps the prompts constant."""
+    """P where it is not set: B / G, or ``default`` under a budget that keeps the prompts constant.
+
+    A key that is an interpolation is itself derived, by one of these resolvers: resolving both would be a circle.
+    """
     budget, group_size = _root_.get("budget"), _parent_.get("group_size")
-    if budget in ("prompts", "steps") and _is_derived(_parent_, "sequences_per_step"):
+    if budget in ("prompts", "steps") and OmegaConf.is_interpolation(_parent_, "sequences_per_step"):
         return default
     return max(1, int(_parent_.sequences_per_step) // group_size) if _is_positive_int(group_size) else default
 
@@ -169,7 +166,7 @@ def _resolve_prompts(default: int, *, _parent_: Any, _root_: Any) -> int:
 def _resolve_sequences(default: int, *, _parent_: Any, _root_: Any) -> int:
     """B where it is not set: P x G where the prompts are set, else ``default``."""
     prompts, group_size = None, _parent_.get("group_size")
-    if not _is_derived(_parent_, "examples_per_step") or _root_.get("budget") in ("prompts", "steps"):
+    if not OmegaConf.is_interpolation(_parent_, "examples_per_step") or _root_.get("budget") in ("prompts", "steps"):
         prompts = _parent_.examples_per_step
     return prompts * group_size if _is_positive_int(prompts) and _is_positive_int(group_size) else default
 
@@ -177,11 +174,6 @@ def _resolve_sequences(default: int, *, _parent_: Any, _root_: Any) -> int:
 def _resolve_tokens(default: int, *, _root_: Any) -> int | None:
     """The tokens after which a run with ``budget=tokens`` ends."""
     return default if _root_.get("budget") == "tokens" else None
-
-
-def _is_derived(stage: Any, key: str) -> bool:
-    """Whether a key still has its ``${prompts:...}`` or ``${sequences:...}``: resolving both would be a circle."""
-    return OmegaConf.is_interpolation(stage, key)
 
 
 def _is_positive_int(value: Any) -> bool:

@@ -70,12 +70,8 @@ def upgrade_override(text: str) -> str:
 
 def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
     """Values by metric, under the metrics' names of today."""
-    return {_upgrade_metric(name): value for name, value in row.items()}
-
-
-def _upgrade_metric(name: str) -> str:
-    group, slash, rest = name.partition("/")
-    return f"{METRIC_GROUPS.get(group, group)}{slash}{rest}"
+    split_names = [(name.partition("/"), value) for name, value in row.items()]
+    return {f"{METRIC_GROUPS.get(group, group)}{slash}{rest}": value for (group, slash, rest), value in split_names}
 
 
 def _upgrade_targets(node: Any) -> Any:

@@ -152,10 +152,11 @@ class Record(RunState):
         self._lock.close()
 
     def write_manifest(self, status: str, error: BaseException | None = None) -> None:
+        compute = budget.compute_budget(self.config)
         manifest = {
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
-            "compute": budget.compute_budget_dict(self.config),
+            "compute": asdict(compute) if compute else None,
             "fingerprint": provenance.fingerprint(self._begun, self.data, self.parents),
             "data": self.data,
             "parents": self.parents,

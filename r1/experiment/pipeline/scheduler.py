@@ -43,7 +43,8 @@ class Steps:
         """
         with self.supervisor.session():
             self._start_ready()
-            while self.supervisor.running or self._waits_for_other_pipeline():
+            # a step that is ready, but was not started, is run by another pipeline
+            while self.supervisor.running or (self.supervisor.stop_signal is None and any(map(_is_ready, self.nodes))):
                 for process, node in self.supervisor.poll():
                     self._finish(node, process)
                 self._start_ready()
@@ -52,18 +53,11 @@ class Steps:
         if self.error:
             raise self.error
 
-    def _waits_for_other_pipeline(self) -> bool:
-        """Whether a step is ready that could not be started, because another pipeline runs it."""
-        return self.supervisor.stop_signal is None and any(map(self._is_ready, self.nodes))
-
     def _start_ready(self) -> None:
         for node in self.nodes:
             is_free = len(self.supervisor.running) < self.record.plan.pipeline.config["workers"]
-            if is_free and self.supervisor.stop_signal is None and self._is_ready(node):
+            if is_free and self.supervisor.stop_signal is None and _is_ready(node):
                 self._start(node)
-
-    def _is_ready(self, node: PipelineNode) -> bool:
-        return node.status == "waiting" and all(needed.status in ("cached", "finished") for needed in node.needs)
 
     def _start(self, node: PipelineNode) -> None:
         """Start a step, unless another pipeline has finished it since the plan was made, or runs it."""
@@ -122,6 +116,10 @@ class Steps:
     def _print(self, node: PipelineNode, event: str) -> None:
         width = max(len(str(other)) for other in self.nodes)
         console.print(status_line(f"{node!s:{width}}  {one_line(event)}"))
+
+
+def _is_ready(node: PipelineNode) -> bool:
+    return node.status == "waiting" and all(needed.status in ("cached", "finished") for needed in node.needs)
 
 
 def start(node: PipelineNode, flags: list[str], is_result: bool) -> ChildProcess:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.errors import DATA, UserError
+from r1.core.manifest import read_manifest
 from r1.core.runs import RunRecord, read_run
 
 FinalMetrics = dict[str, dict[str, float]]
@@ -56,7 +56,7 @@ def gather(paths: Sequence[str]) -> CollectedRuns:
     collected.folder = Path(paths[0]).absolute() if len(paths) == 1 else None
     for path in paths:
         records = list(_records(path))
-        pipelines = sum("steps" in _read_json(folder / "manifest.json") for folder in records)
+        pipelines = sum("steps" in read_manifest(folder) for folder in records)
         # in a sweep over pipelines each of them counts as one run, with its result
         add = _add_run if pipelines > 1 else _add_record
         for folder in records:
@@ -93,7 +93,7 @@ def _records(path: str) -> Iterator[Path]:
 
 
 def _add_record(collected: CollectedRuns, folder: Path) -> None:
-    manifest = _read_json(folder / "manifest.json")
+    manifest = read_manifest(folder)
     if "steps" not in manifest:
         _add_run(collected, folder)
         return
@@ -108,7 +108,7 @@ def _add_record(collected: CollectedRuns, folder: Path) -> None:
 def _add_run(collected: CollectedRuns, folder: Path) -> None:
     if any(run.dir == folder for run in collected.runs):
         return
-    if not isinstance(_read_json(folder / "manifest.json").get("metrics"), dict):
+    if not isinstance(read_manifest(folder).get("metrics"), dict):
         raise UserError("its manifest.json is not a run's")
     try:
         collected.runs.append(read_run(str(folder)))
@@ -139,7 +139,7 @@ def lineage(runs: Sequence[RunRecord]) -> list[LineageNode]:
         final = (manifest.get("metrics") or {}).get("final", {})
         status = manifest.get("status", "not here any more")
         nodes[path] = LineageNode(path, status, needs, final, manifest.get("wall_s"))
-        queue += [(need, _read_json(Path(need) / "manifest.json")) for need in needs]
+        queue += [(need, read_manifest(Path(need))) for need in needs]
     short = {path: _last_two_parts(Path(path)) for path in nodes}
     return [
         replace(node, name=short[node.name], needs=[short[need] for need in node.needs])
@@ -157,12 +157,3 @@ def topological_order(nodes: dict[str, LineageNode]) -> list[LineageNode]:
 
 def _last_two_parts(path: Path) -> str:
     return "/".join(path.parts[-2:])
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file cannot be read or is not one."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
