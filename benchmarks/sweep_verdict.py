@@ -16,7 +16,7 @@ from pathlib import Path
 
 import matplotlib
 
-from r1.core.cli import print_error
+from r1.core.console import print_error
 from r1.core.errors import UserError
 from r1.experiment.report.gather import gather
 from r1.experiment.report.sweep.analysis import Analysis, analyse

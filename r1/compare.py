@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from r1.core.cli import print_error
+from r1.core.console import print_error
 from r1.core.errors import UserError
 from r1.core.provenance import differences
 from r1.core.runs import RunRecord, read_run

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from r1.core.cli import print_error
+from r1.core.console import print_error
 from r1.core.errors import STORAGE, UserError
 
 

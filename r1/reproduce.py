@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from r1.core import provenance
-from r1.core.cli import print_error
+from r1.core.console import print_error
 from r1.core.errors import Interrupted, UserError
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import REDACTED

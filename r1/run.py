@@ -20,7 +20,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     from r1.config.build import build
     from r1.config.check.components import check_parts
     from r1.config.check.config import check_config
-    from r1.core.cli import command_line
+    from r1.core.console import command_line
     from r1.train import fit
     from r1.train.start import start
 
@@ -36,7 +36,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
 
 def main() -> None:
     """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
-    from r1.core.cli import print_error
+    from r1.core.console import print_error
     from r1.core.errors import Interrupted, UserError
     from r1.distributed.slurm import requeue_on_preemption
     from r1.experiment.launch import launch

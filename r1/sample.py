@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from r1.core.cli import print_error
+from r1.core.console import print_error
 from r1.core.errors import UserError
 from r1.core.runs import read_config
 from r1.data.base import Row

@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from r1.core.cli import print_error
+from r1.core.console import console, print_error
 from r1.core.errors import UserError
 from r1.distributed.slurm import requeue_on_preemption
 from r1.experiment.sweep.file import Sweep, read_sweep
@@ -75,7 +75,6 @@ def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     """Run the remaining points of a sweep and print its summary; returns the exit code."""
     if not find_spec("optuna"):
         raise UserError("a sweep without W&B needs Optuna", key="python -m r1.sweep", hint="pip install 'r1[optuna]'")
-    from r1.core.console import console
     from r1.experiment.sweep.display import SweepDisplay
     from r1.experiment.sweep.runner import Runner, is_pipeline
     from r1.experiment.sweep.space import SearchSpace

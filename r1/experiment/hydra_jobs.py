@@ -114,11 +114,9 @@ def run_and_report_errors(execute: Execute, config: dict[str, Any], overrides: l
     try:
         folder = execute(config, overrides)
     except UserError as error:
-        from r1.core.console import console  # slow to import
+        from r1.core.console import print_error  # slow to import
 
-        if not console.quiet:
-            print(f"r1: {error}", file=sys.stderr)
-        return JobResult(error.code, error=one_line(str(error)))
+        return JobResult(print_error(error), error=one_line(str(error)))
     except Interrupted:
         raise
     except Exception as error:  # a bug; raised, Hydra would print it with a line of all overrides

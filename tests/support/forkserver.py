@@ -288,7 +288,7 @@ class Forked:
 
 
 def executed(config: dict[str, Any]) -> int:
-    from r1.core.cli import print_error
+    from r1.core.console import print_error
     from r1.core.errors import Interrupted, UserError
     from r1.run import execute
 

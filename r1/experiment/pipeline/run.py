@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from r1.config.build import instantiate_node
 from r1.core.budget import check_equal_compute
-from r1.core.cli import command_line, print_error
+from r1.core.console import command_line, console, print_error, status_line
 from r1.core.errors import UserError, UserErrors
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
@@ -69,7 +69,6 @@ def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
         UserError: a step failed.
         Interrupted: a signal stopped it.
     """
-    from r1.core.console import console
     from r1.experiment.pipeline.record import PipelineRecord
     from r1.experiment.pipeline.scheduler import Steps
 
@@ -87,8 +86,6 @@ def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
 
 def write_page(cfg: Config, folder: Path) -> None:
     """Write the pipeline's ``page``, if it has one, from the steps that have finished, and print where it is."""
-    from r1.core.console import console, status_line
-
     if cfg["page"]:
         console.print(status_line(f"page: {instantiate_node(cfg['page'], 'page', cfg, folder=folder)}"))
 
