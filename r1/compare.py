@@ -1,4 +1,4 @@
-"""python -m r1.compare A B: what two runs differ in: config, code, data, packages, metrics."""
+"""python -m r1.compare A B: the differences of two runs in config, code, data, packages and metrics."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from r1.core.errors import UserError
 from r1.core.provenance import differences
 from r1.core.runs import RunRecord, read_run
 
-PLACES = ("output_dir", "resume", "dry_run")  # where a run went is not what it was
+IGNORED_KEYS = ("output_dir", "resume", "dry_run")  # they do not change a run's result
 
 
 def sections(a: RunRecord, b: RunRecord) -> dict[str, list[tuple[str, Any, Any]]]:
     """All differences by kind, metrics last."""
 
-    def held(*keys: str) -> list[tuple[str, Any, Any]]:
+    def compared(*keys: str) -> list[tuple[str, Any, Any]]:
         left, right = ({key: run.manifest.get(key) for key in keys} for run in (a, b))
         return differences(left, right)
 
-    configs = [{k: v for k, v in run.config.items() if k not in PLACES} for run in (a, b)]
+    configs = [{k: v for k, v in run.config.items() if k not in IGNORED_KEYS} for run in (a, b)]
     return {
         "config": differences(*configs),
-        "code": held("code", "git"),
-        "data": held("data", "parents"),
-        "environment": held("packages", "hardware"),
-        "status": held("status", "error"),
+        "code": compared("code", "git"),
+        "data": compared("data", "parents"),
+        "environment": compared("packages", "hardware"),
+        "status": compared("status", "error"),
     }
 
 
 def metric_rows(a: RunRecord, b: RunRecord) -> list[tuple[str, str, str, str]]:
-    """Final figures side by side; the last column says whether their intervals lie apart."""
+    """Final metrics of both runs: name, a, b, and the difference, marked where their intervals are disjoint."""
     finals = [run.manifest["metrics"]["final"] for run in (a, b)]
     rows = []
     for name in sorted(finals[0].keys() | finals[1].keys()):
         left, right = finals[0].get(name), finals[1].get(name)
         if left is None or right is None:
-            verdict = "only in one"
+            difference = "only in one"
         elif left == right:
-            verdict = "equal"
+            difference = "equal"
         else:
             apart = left["high"] < right["low"] or right["high"] < left["low"]
-            verdict = f"{right['value'] - left['value']:+.3f}" + ("  intervals apart" if apart else "")
-        rows.append((name, _figure(left), _figure(right), verdict))
+            difference = f"{right['value'] - left['value']:+.3f}" + ("  intervals apart" if apart else "")
+        rows.append((name, _estimate_text(left), _estimate_text(right), difference))
     return rows
 
 
-def _figure(figure: dict[str, float] | None) -> str:
-    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})" if figure else "-"
+def _estimate_text(estimate: dict[str, float] | None) -> str:
+    return f"{estimate['value']:.3f} ({estimate['low']:.3f} to {estimate['high']:.3f})" if estimate else "-"
 
 
 def main() -> None:

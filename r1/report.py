@@ -29,13 +29,13 @@ def report(paths: list[str], output: Path | None) -> Path:
     """Write the page; returns its path.
 
     Raises:
-        UserError: a path holds no run, there is no telling where to write, or writing fails.
+        UserError: a path has no run, several runs have no --output, or writing fails.
     """
     from r1.experiment.report.gather import gather
     from r1.experiment.report.page import page
 
     if output is None and len(paths) > 1:
-        raise UserError("several runs need a place for their page", key="--output", hint="add --output report.html")
+        raise UserError("the page of several runs needs --output", key="--output", hint="add --output report.html")
     file = (output or Path(paths[0]) / "report.html").absolute()
     text = page(gather(paths))
     try:

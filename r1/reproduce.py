@@ -1,4 +1,4 @@
-"""python -m r1.reproduce RUN: run it again from its record and say whether every metric matches."""
+"""python -m r1.reproduce RUN: run it again from its record and report whether every metric matches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from r1.run import execute
 
 
 def reproduce(run: RunRecord, output_dir: str) -> bool:
-    """Run ``run``'s config into ``output_dir``; True if every row of metrics.jsonl and every final figure is equal.
+    """Run ``run``'s config into ``output_dir``; True if every row of metrics.jsonl and every final metric is equal.
 
     Raises:
         UserError: the record lacks what a run needs.
@@ -28,7 +28,7 @@ def reproduce(run: RunRecord, output_dir: str) -> bool:
             hint="name secrets by an environment variable instead of writing them into the config",
         )
     if run.manifest["status"] != "finished":
-        print(f"note: the run is {run.manifest['status']}, so there may be less to compare with than is made now")
+        print(f"note: the run is {run.manifest['status']}, so it may have fewer metrics than the new run")
     for difference in provenance.environment_changes(run.manifest, provenance.environment(run.config)):
         print(f"note: {difference}")
     again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [], "r1.reproduce")
@@ -52,10 +52,12 @@ def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
         lines.append(f"metrics.jsonl: {len(run.metrics)} rows then, {len(again.metrics)} now")
     rows = [(f"step {then['step']}", then, now) for then, now in zip(run.metrics, again.metrics, strict=False)]
     rows.append(("final", run.manifest["metrics"]["final"], again.manifest["metrics"]["final"]))
-    for place, then, now in rows:
+    for label, then, now in rows:
         names = sorted(then.keys() | now.keys())
-        pairs = [(n, json.dumps(then.get(n)), json.dumps(now.get(n))) for n in names]  # as text: NaN is like NaN
-        lines += [f"{place}  {name}: {before} -> {after}" for name, before, after in pairs if before != after]
+        pairs = [
+            (n, json.dumps(then.get(n)), json.dumps(now.get(n))) for n in names
+        ]  # as text, in which NaN equals NaN
+        lines += [f"{label}  {name}: {before} -> {after}" for name, before, after in pairs if before != after]
     return lines
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -17,6 +16,7 @@ from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.types import Config
+from r1.core.yaml import ConfigLoader
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,6 @@ def read_config(file: Path) -> Config:
     if not isinstance(config, dict):
         raise ValueError(f"{file.name} is not a mapping")
     return upgrade_config({str(key): value for key, value in config.items()})
-
-
-class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """YAML in which dates are text and ``1e-6`` is a number, as in OmegaConf's."""
-
-    yaml_implicit_resolvers: ClassVar = {
-        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
-        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-ConfigLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
-)
 
 
 def new_run_dir(name: str) -> Path:

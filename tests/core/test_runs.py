@@ -14,7 +14,8 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import ConfigLoader, read_run
+from r1.core.runs import read_run
+from r1.core.yaml import ConfigLoader
 
 ROWS = [{"step": 0, "text": "等等\u2028\x85\x0c"}, {"step": 1, "value": 0.1}, {"step": 2, "é": "\n"}]
 WORDS = st.text(min_size=1, max_size=8)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 
 from r1.core.errors import UserError, UserErrors
+from r1.core.yaml import UniqueKeyLoader
 from r1.experiment.sweep.distributions import Spec
 from r1.experiment.sweep.schema import sweep_file_errors
 
@@ -82,7 +82,7 @@ def load_yaml(path: str) -> Any:
         UserError: there is no such file, or it is not YAML, with the line.
     """
     try:
-        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except OSError as error:
         message = f"the sweep file cannot be read: {error.strerror or error}"
         raise UserError(message, key="FILE", value=path, hint="the sweeps that r1 ships are in sweeps/") from None
@@ -93,16 +93,3 @@ def load_yaml(path: str) -> Any:
         raise UserError("this is not YAML", key=key, hint=error.problem or str(error)) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError("this is not YAML", key=path, hint=str(error)) from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            text = str(key.value)
-            if text in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key `{text}` occurs twice", problem_mark=key.start_mark)
-            seen.add(text)
-        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]

@@ -1,0 +1,36 @@
+"""The YAML loaders: both safe, one for the configs of records, one for files that people write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from typing import Any, ClassVar
+
+import yaml  # type: ignore[import-untyped]
+
+
+class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML in which dates are text and ``1e-6`` is a number, as in OmegaConf's."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, form) for tag, form in forms if not tag.endswith(":timestamp")]
+        for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+ConfigLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), [*"-+0123456789"]
+)
+
+
+class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            text = str(key.value)
+            if text in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key `{text}` occurs twice", problem_mark=key.start_mark)
+            seen.add(text)
+        return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
