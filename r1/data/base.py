@@ -1,4 +1,4 @@
-"""What every dataset option returns: rows with a prompt and an answer, a template, and a verifier."""
+"""The interface of datasets: rows with a prompt and an answer, a template, and a verifier."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ def format_completion(thinking: str, answer: str) -> str:
 
 
 def parse(completion: str) -> Parsed:
+    """Read a completion; never raises."""
     text = completion[:MAX_CHARS]
     counts = [text.count(tag) for tag in TAGS]
     match = STRICT.fullmatch(text) if counts == [1, 1, 1, 1] else None
@@ -62,10 +63,10 @@ def _answer(text: str, num_open: int, num_closed: int) -> str | None:
         _, _, rest = text.partition("<answer>")
         inside, closed, after = rest.partition("</answer>")
         thought = "<think>" in inside or "</think>" in inside + after
-        found = (boxed(inside) or inside) if closed and not thought else None
+        answer = (boxed(inside) or inside) if closed and not thought else None
     else:
-        found = boxed(text_after_thinking(text)) if num_open == num_closed == 0 else None
-    return (normalise(found) or None) if found else None
+        answer = boxed(text_after_thinking(text)) if num_open == num_closed == 0 else None
+    return (normalise(answer) or None) if answer else None
 
 
 def text_after_thinking(text: str) -> str:
@@ -94,5 +95,5 @@ def normalise(text: str) -> str:
 
 
 def _fold(char: str) -> str:
-    kept = unicodedata.decomposition(char).startswith(KEPT_DECOMPOSITIONS)
-    return char if kept else unicodedata.normalize("NFKC", char)
+    changes_number = unicodedata.decomposition(char).startswith(KEPT_DECOMPOSITIONS)
+    return char if changes_number else unicodedata.normalize("NFKC", char)

@@ -1,4 +1,4 @@
-"""What generated datasets share: their options, their seed, and the draw of different problems for each split."""
+"""Base of generated datasets: their options, their seed, and the draw of different problems for each split."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Reading a Hugging Face dataset, from the Hub or from a copy on disk; shared by gsm8k, math and openr1_math.
 
 A path that exists is a copy: a ``save_to_disk`` folder, a folder in the Hub's layout (parquet, jsonl, csv),
-or one such file. Anything else is a dataset's name on the Hub. Data only: no code that lies beside it is
-ever run.
+or one such file. Anything else is a dataset's name on the Hub. Data only: code in the same
+folder is never run.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[Dataset, Da
     question = options["prompt_column"]
     train = load_columns(path, name, train_split, ".train_split", columns)
     if val_split is None:
-        learned, held = hold_out(column_texts(train, question), need_num_val(options["num_val"], "val_split"))
-        train, val = train.select(learned), train.select(held)
+        num_val = need_num_val(options["num_val"], "val_split")
+        train_indices, val_indices = hold_out(column_texts(train, question), num_val)
+        train, val = train.select(train_indices), train.select(val_indices)
     else:
         val = load_columns(path, name, val_split, ".val_split", columns)
         train = train.select(exclude_overlap(column_texts(train, question), column_texts(val, question), ".val_split"))
@@ -99,18 +100,18 @@ def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[Dataset, Da
 def load_columns(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
     """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
     with translate_errors(path, name, split, key):
-        found = load_split(path, name, split, key)
+        dataset = load_split(path, name, split, key)
     for knob, column in columns.items():
-        if column not in found.column_names:
+        if column not in dataset.column_names:
             raise UserError(
                 f"the dataset has no column `{column}`",
                 key=f".{knob}",
                 value=column,
-                expected=found.column_names,
-                hint=suggest(column, found.column_names),
+                expected=dataset.column_names,
+                hint=suggest(column, dataset.column_names),
                 code=DATA,
             )
-    return found
+    return dataset
 
 
 def column_texts(dataset: Dataset, column: str) -> list[str]:
@@ -128,25 +129,25 @@ def text_value(source: Row, column: str, knob: str) -> str:
 
 
 def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
-    """The rows; a text in the place of one is the reason why it is left out. Reasons are counted and logged.
+    """The rows; a text instead of a row is the reason why it is left out. Reasons are counted and logged.
 
     Raises:
         UserError: no row is left.
     """
-    found: list[Row] = []
+    valid: list[Row] = []
     reasons: dict[str, int] = {}
     for row in rows:
         if isinstance(row, str):
             reasons[row] = reasons.get(row, 0) + 1
         else:
-            found.append(row)
+            valid.append(row)
     why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    if not found:
+    if not valid:
         raise UserError(f"no usable row in {source}: {why or 'it is empty'}", key=".path", code=DATA)
     if reasons:
         left_out = sum(reasons.values())
-        log.warning("%s: left out %d of %d rows: %s", source, left_out, left_out + len(found), why)
-    return found
+        log.warning("%s: left out %d of %d rows: %s", source, left_out, left_out + len(valid), why)
+    return valid
 
 
 def load_split(path: str, name: str | None, split: str, key: str) -> Dataset:
@@ -177,11 +178,11 @@ def load_saved_split(folder: Path, split: str, key: str) -> Dataset:
     """A split of what ``save_to_disk`` wrote; a single dataset that lost its split's name counts as train."""
     from datasets import Dataset, load_from_disk
 
-    found = load_from_disk(str(folder))
-    parts = {str(found.split or "train"): found} if isinstance(found, Dataset) else dict(found)
-    if split not in parts:
-        raise unknown_split(split, list(parts), key)
-    return parts[split]
+    stored = load_from_disk(str(folder))
+    splits = {str(stored.split or "train"): stored} if isinstance(stored, Dataset) else dict(stored)
+    if split not in splits:
+        raise unknown_split(split, list(splits), key)
+    return splits[split]
 
 
 def configuration_args(folder: Path, name: str | None) -> dict[str, str]:
@@ -201,7 +202,7 @@ def configuration_args(folder: Path, name: str | None) -> dict[str, str]:
 
 @contextmanager
 def translate_errors(path: str, name: str | None, split: str, key: str) -> Iterator[None]:
-    """Say in our words what went wrong inside the datasets library."""
+    """Raise the errors of the datasets library as user errors."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
 
     try:
@@ -227,14 +228,14 @@ def translate_errors(path: str, name: str | None, split: str, key: str) -> Itera
 
 
 def error_for(error: Exception, path: str, name: str | None, split: str, key: str) -> UserError:
-    """Tell an unknown configuration from an unknown split: the library says both in an error's text only."""
-    said = str(error)
-    if "BuilderConfig" in said or "Config name is missing" in said:
+    """Tell an unknown configuration from an unknown split: the library tells them apart only in the error's text."""
+    text = str(error)
+    if "BuilderConfig" in text or "Config name is missing" in text:
         from datasets import get_dataset_config_names
 
         return unknown_config(name, get_dataset_config_names(path))
-    if "nknown split" in said or "Bad split" in said:
-        names = said[said.rfind("[") + 1 : said.rfind("]")].replace("'", "").split(", ")
+    if "nknown split" in text or "Bad split" in text:
+        names = text[text.rfind("[") + 1 : text.rfind("]")].replace("'", "").split(", ")
         return unknown_split(split, names, key)
     message = f"cannot read the dataset: {first_line(error)}"
     return UserError(message, key=".path", value=path, code=DATA)

@@ -51,35 +51,33 @@ def jsonl(
     train = read_rows(path, columns, on_bad_row, ".path")
     if val_path is not None:
         val = read_rows(val_path, columns, on_bad_row, ".val_path")
-        learned = exclude_overlap(prompts(train), prompts(val), ".val_path")
-        held = [val[i] for i in subsample(prompts(val), num_val)]
+        train_indices = exclude_overlap(prompts(train), prompts(val), ".val_path")
+        held_out = [val[i] for i in subsample(prompts(val), num_val)]
     else:
-        learned, indices = hold_out(prompts(train), need_num_val(num_val, "val_path"))
-        held = [train[i] for i in indices]
-    kept = filter_by_pass_rate([train[i] for i in learned], min_pass_rate, max_pass_rate)
-    return Data(train=kept, val=held, **shared)
+        train_indices, val_indices = hold_out(prompts(train), need_num_val(num_val, "val_path"))
+        held_out = [train[i] for i in val_indices]
+    rows = filter_by_pass_rate([train[i] for i in train_indices], min_pass_rate, max_pass_rate)
+    return Data(train=rows, val=held_out, **shared)
 
 
 def filter_by_pass_rate(rows: list[Row], least: float | None, most: float | None) -> list[Row]:
-    """Rows with ``least <= pass_rate <= most``, and those whose pass rate is null: nobody knows what is right there.
+    """Rows with ``least <= pass_rate <= most``, and those whose pass rate is null: they have no gold answer.
 
     Raises:
         UserError: a row has no column ``pass_rate``, or none is left.
     """
     if least is None and most is None:
         return rows
-    where = ".max_pass_rate" if least is None else ".min_pass_rate"
+    key = ".max_pass_rate" if least is None else ".min_pass_rate"
     if lacking := sum("pass_rate" not in row for row in rows):
         message = f"{lacking} of {len(rows)} rows have no column `pass_rate`"
-        raise UserError(
-            message, key=where, hint="stage=rejection_sampling writes it: traces/questions.jsonl", code=DATA
-        )
+        raise UserError(message, key=key, hint="stage=rejection_sampling writes it: traces/questions.jsonl", code=DATA)
     low, high = least or 0.0, 1.0 if most is None else most
-    kept = [row for row in rows if row["pass_rate"] is None or low <= row["pass_rate"] <= high]
-    if not kept:
+    in_range = [row for row in rows if row["pass_rate"] is None or low <= row["pass_rate"] <= high]
+    if not in_range:
         message = f"none of {len(rows)} training rows has a pass rate of {low:g} to {high:g}"
-        raise UserError(message, key=where, code=DATA)
-    return kept
+        raise UserError(message, key=key, code=DATA)
+    return in_range
 
 
 def prompts(rows: list[Row]) -> list[str]:
@@ -93,20 +91,20 @@ def read_rows(path: str, columns: Columns, on_bad_row: Literal["error", "skip"],
         looked = f"looked in {file.absolute()}"
         raise UserError(f"data file not found: {path}", key=key, value=path, hint=looked, code=DATA)
     rows: list[Row] = []
-    bad: list[UserError] = []
+    errors: list[UserError] = []
     for number, source in source_rows(file, key):
         try:
             rows.append(map_columns(source, columns, f"{path}:{number}", key))
         except UserError as error:
             if on_bad_row == "error":
                 raise
-            bad.append(error)
-    total = len(rows) + len(bad)
-    if len(bad) > MAX_SKIPPED * total:
-        message = f"{len(bad)} of {total} rows are bad, and at most 1 % are skipped; the first: {bad[0].message}"
-        raise UserError(message, key=bad[0].key, value=bad[0].value, expected=bad[0].expected, code=DATA)
-    if bad:
-        log.warning("%s: left out %d bad rows of %d; the first: %s", path, len(bad), total, bad[0].message)
+            errors.append(error)
+    total = len(rows) + len(errors)
+    if len(errors) > MAX_SKIPPED * total:
+        message = f"{len(errors)} of {total} rows are bad, and at most 1 % are skipped; the first: {errors[0].message}"
+        raise UserError(message, key=errors[0].key, value=errors[0].value, expected=errors[0].expected, code=DATA)
+    if errors:
+        log.warning("%s: left out %d bad rows of %d; the first: %s", path, len(errors), total, errors[0].message)
     if not rows:
         raise UserError(f"the file has no rows: {path}", key=key, value=path, code=DATA)
     return rows
@@ -138,37 +136,37 @@ def read_parquet(file: Path, key: str) -> list[Row]:
     return rows
 
 
-def map_columns(source: bytes | Row, columns: Columns, place: str, key: str) -> Row:
-    """One row with r1's columns added. ``place`` is ``PATH:LINE``."""
-    row = source if isinstance(source, dict) else decode_row(source, place, key)
+def map_columns(source: bytes | Row, columns: Columns, location: str, key: str) -> Row:
+    """One row with r1's columns added. ``location`` is ``PATH:LINE``."""
+    row = source if isinstance(source, dict) else decode_row(source, location, key)
     open_ended = row.get("terms") is not None and row.get(columns.get("answer", "")) is None
-    wanted = {name: column for name, column in columns.items() if not (open_ended and name == "answer")}
-    return row | {name: column_text(row, name, column, place) for name, column in wanted.items()}
+    text_columns = {name: column for name, column in columns.items() if not (open_ended and name == "answer")}
+    return row | {name: column_text(row, name, column, location) for name, column in text_columns.items()}
 
 
-def decode_row(line: bytes, place: str, key: str) -> Row:
-    def bad(what: str) -> UserError:
-        hint = "mend it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
-        return UserError(f"{place}: {what}", key=key, hint=hint, code=DATA)
+def decode_row(line: bytes, location: str, key: str) -> Row:
+    def error_for(message: str) -> UserError:
+        hint = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
+        return UserError(f"{location}: {message}", key=key, hint=hint, code=DATA)
 
     try:
         row = json.loads(line.rstrip().decode())
     except UnicodeDecodeError as error:
-        raise bad(f"not UTF-8 at byte {error.start + 1}") from None
+        raise error_for(f"not UTF-8 at byte {error.start + 1}") from None
     except json.JSONDecodeError as error:
-        raise bad(f"invalid JSON at column {error.colno}") from None
+        raise error_for(f"invalid JSON at column {error.colno}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        raise bad(f"invalid JSON: {error}") from None
+        raise error_for(f"invalid JSON: {error}") from None
     if not isinstance(row, dict):
-        raise bad("a row must be a JSON object, {...}")
+        raise error_for("a row must be a JSON object, {...}")
     return row
 
 
-def column_text(row: Row, name: str, column: str, place: str) -> str:
+def column_text(row: Row, name: str, column: str, location: str) -> str:
     """One value as text; an answer may also be a number."""
     if column not in row:
         raise UserError(
-            f"{place}: no column `{column}`",
+            f"{location}: no column `{column}`",
             key=f".{name}_column",
             value=column,
             expected=list(row),
@@ -179,7 +177,7 @@ def column_text(row: Row, name: str, column: str, place: str) -> str:
     number = name == "answer" and isinstance(value, int | float) and not isinstance(value, bool)
     if not (number or (isinstance(value, str) and value.strip())):
         raise UserError(
-            f"{place}: the column `{column}` holds no text",
+            f"{location}: the column `{column}` holds no text",
             key=f".{name}_column",
             value=value,
             expected="text or a number" if name == "answer" else "text",

@@ -20,12 +20,12 @@ def mixture(*, parts: dict[str, Data]) -> Data:
     """
     _check(parts)
     named = {name: [row | {"part": name} for row in part.train] for name, part in parts.items()}
-    held = {name: [row | {"part": name} for row in part.val] for name, part in parts.items()}
+    held_out = {name: [row | {"part": name} for row in part.val] for name, part in parts.items()}
     counts = rows_per_part({name: len(rows) for name, rows in named.items()}, {n: p.weight for n, p in parts.items()})
     first = next(iter(parts.values()))
     return Data(
         train=interleave([rows[: counts[name]] for name, rows in named.items()]),
-        val=interleave(list(held.values())),
+        val=interleave(list(held_out.values())),
         template=first.template,
         verifier=MixtureVerifier(parts),
         row_from_question=lambda prompt: row_from_any_part(parts, prompt),
@@ -39,7 +39,7 @@ def _check(parts: dict[str, Data]) -> None:
         raise UserError("a mixture needs parts", key=".parts", value=parts, hint=hint)
     for name, part in parts.items():
         if part.parts:
-            raise UserError("a part of a mixture is no mixture itself", key=f".parts.{name}", value="mixture")
+            raise UserError("a part of a mixture cannot be a mixture", key=f".parts.{name}", value="mixture")
     lacking = [name for name, part in parts.items() if part.weight is None]
     if 0 < len(lacking) < len(parts):
         message, hint = "either every part has a weight or none", "set it, or leave the others' at null"
@@ -56,8 +56,9 @@ def rows_per_part(sizes: dict[str, int], weights: dict[str, float | None]) -> di
 
 def interleave(parts: Sequence[Sequence[Row]]) -> list[Row]:
     """All rows, each part's in order and spread evenly, so that every stretch holds about the same mixture."""
-    places = [((j + 0.5) / len(rows), i, j) for i, rows in enumerate(parts) for j in range(len(rows))]
-    return [parts[i][j] for _, i, j in sorted(places)]
+    # row j of n is at (j + 1/2) / n of its part; sorting by that position spreads every part over the whole
+    positions = [((j + 0.5) / len(rows), i, j) for i, rows in enumerate(parts) for j in range(len(rows))]
+    return [parts[i][j] for _, i, j in sorted(positions)]
 
 
 def row_from_any_part(parts: dict[str, Data], prompt: str) -> Row | None:

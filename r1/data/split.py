@@ -53,23 +53,23 @@ def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]
             expected=f"fewer than the {len(rows_of)} different questions",
             code=DATA,
         )
-    held = set(val)
-    return [index for index in range(len(prompts)) if index not in held], sorted(val)
+    held_out = set(val)
+    return [index for index in range(len(prompts)) if index not in held_out], sorted(val)
 
 
-def exclude_overlap(prompts: Sequence[str], held: Sequence[str], key: str) -> list[int]:
+def exclude_overlap(prompts: Sequence[str], val_prompts: Sequence[str], key: str) -> list[int]:
     """Indices of the training rows whose question is not also held out; the others are counted and logged.
 
     Raises:
         UserError: all questions are held out too. ``key`` is the config key that gave the held-out rows.
     """
-    tested = set(held)
-    found = [index for index, prompt in enumerate(prompts) if prompt not in tested]
-    if not found:
+    held_out = set(val_prompts)
+    indices = [index for index, prompt in enumerate(prompts) if prompt not in held_out]
+    if not indices:
         raise UserError("the held-out rows ask every question of the training rows", key=key, code=DATA)
-    if len(found) < len(prompts):
-        log.warning("left out %d training rows whose question is held out", len(prompts) - len(found))
-    return found
+    if len(indices) < len(prompts):
+        log.warning("left out %d training rows whose question is held out", len(prompts) - len(indices))
+    return indices
 
 
 def subsample(prompts: Sequence[str], limit: int | None) -> list[int]:
@@ -82,7 +82,7 @@ def need_num_val(num_val: int | None, other: str) -> int:
     """``num_val``, which must be set where ``other``, the key of the held-out rows, is null."""
     if num_val is None:
         raise UserError(
-            "nothing says which rows are held out",
+            "num_val must be set: it decides which rows are held out",
             key=".num_val",
             expected="whole number >= 1",
             hint=f"num_val: 256 takes them out of the training rows; or set {other}",

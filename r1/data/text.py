@@ -27,11 +27,11 @@ NOT_LANGUAGE = re.compile(
 
 def language_share(text: str, target: Language) -> float:
     """Words of ``target`` over all words of ``text``; 0 if it has none. Linear time."""
-    found = words(text)
-    return found.count(target) / len(found) if found else 0.0
+    languages = words(text)
+    return languages.count(target) / len(languages) if languages else 0.0
 
 
 def words(text: str) -> list[str]:
     """The language (``en``, ``zh`` or ``other``) of each word of ``text``. Linear time."""
-    found = WORD.finditer(NOT_LANGUAGE.sub(" ", text))
-    return [str(m.lastgroup) for m in found if m.lastgroup == "zh" or len(m[0]) > 1]
+    matches = WORD.finditer(NOT_LANGUAGE.sub(" ", text))
+    return [str(m.lastgroup) for m in matches if m.lastgroup == "zh" or len(m[0]) > 1]

@@ -24,27 +24,27 @@ def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[DataOp
         path: a run's folder, its ``traces/`` folder, or a .jsonl file: the first that is there.
 
     Raises:
-        UserError: no such file, a bad row, or a file that is not what its card (.json beside it) says.
+        UserError: no such file, a bad row, or a file that does not match its card (the .json with its name).
     """
     file = find_traces(path)
     rows = read_rows(str(file), COLUMNS, "error", ".path")
     check_card(file, len(rows))
-    learned, held = hold_out(prompts(rows), num_val)
-    return Data(train=[rows[i] for i in learned], val=[rows[i] for i in held], **shared)
+    train, val = hold_out(prompts(rows), num_val)
+    return Data(train=[rows[i] for i in train], val=[rows[i] for i in val], **shared)
 
 
 def find_traces(path: str) -> Path:
-    given = Path(path).expanduser()
-    places = [given / "traces" / "traces.jsonl", given / "traces.jsonl", given]
-    for place in places:
-        if place.is_file():
-            return place
+    root = Path(path).expanduser()
+    candidates = [root / "traces" / "traces.jsonl", root / "traces.jsonl", root]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     raise UserError(
         "no traces here: a run writes them with stage=distill or stage=rejection_sampling",
         key=".path",
         value=path,
         expected="a run's folder (outputs/<name>/<time>), its traces/ folder, or a traces.jsonl",
-        hint="looked for " + ", ".join(str(place.absolute()) for place in places),
+        hint="looked for " + ", ".join(str(candidate.absolute()) for candidate in candidates),
         code=DATA,
     )
 
@@ -56,19 +56,19 @@ def check_card(file: Path, count: int) -> None:
         return
     with file.open("rb") as data:
         digest = hashlib.file_digest(data, "sha256").hexdigest()
-    found: dict[str, Any] = {"fingerprint": digest, "count": count}
+    actual: dict[str, Any] = {"fingerprint": digest, "count": count}
     try:
         stated: dict[str, Any] = json.loads(card.read_bytes())
-        expected = {key: stated[key] for key in found}
+        expected = {key: stated[key] for key in actual}
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{card} is no dataset card",
+            f"{card} is not a dataset card",
             key=".path",
             value=str(file),
             expected='{"fingerprint": sha256 of the file, "count": number of rows}',
             code=DATA,
         ) from None
-    if expected != found:
+    if expected != actual:
         raise UserError(
             f"{file} was changed after it was written, or not written to its end",
             key=".path",

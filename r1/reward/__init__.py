@@ -1,1 +1,1 @@
-"""What a completion earns: named terms, each a plain function, and their weighted sum."""
+"""Rewards: named terms, each a plain function, and their weighted sum."""

@@ -1,4 +1,4 @@
-"""The policy as the run found it: a frozen copy that a reward term can ask, while the policy itself moves on."""
+"""The initial policy: a frozen copy that a reward term can sample from while the policy itself is trained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class InitialPolicy:
     Args:
         policy: copied, in eval mode, without gradients.
         stop_ids: tokens that close an answer.
-        poll: called between two tokens; raises if the run is asked to stop.
+        poll: called between two tokens; raises if the run is to stop.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class InitialPolicy:
         self.tokenizer, self.stop_ids, self.poll = tokenizer, stop_ids, poll
 
     def answer(self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """One answer to each prompt, which its seed decides."""
+        """One answer to each prompt, sampled with its seed."""
         self.model.to(self.policy.device)  # type: ignore[arg-type]  # transformers hides torch's signature
         chat = Chat(system=None, prefill="")
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]

@@ -21,19 +21,19 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def check_chat(tokenizer: PreTrainedTokenizerBase, where: str) -> None:
+def check_chat(tokenizer: PreTrainedTokenizerBase, key: str) -> None:
     """Raises: UserError: the tokenizer has no chat template."""
     if tokenizer.chat_template is None:
         raise UserError(
             "a reward model reads a chat, and this one's tokenizer has no chat template",
-            key=where,
+            key=key,
             value=tokenizer.name_or_path or None,
             code=MODEL,
         )
 
 
 def pad_chats(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """(B, L) token ids, padded on the right, and the mask of what is no padding."""
+    """(B, L) token ids, padded on the right, and their attention mask, 0 on padding."""
     ids = [torch.tensor(row) for row in rows]
     masks = [torch.ones(len(row), dtype=torch.long) for row in rows]
     pad = nn.utils.rnn.pad_sequence
@@ -41,5 +41,5 @@ def pad_chats(rows: Sequence[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 
 
 def reward_model_scores(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """(B,) float32."""
+    """(B,) scores, float32."""
     return model(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].float()  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
-"""What a judge reads and how its score is read back.
+"""The judge's prompt, and how the score is read from its reply.
 
-The answer comes from a model that may have learned to address its judge. So it is quoted between two lines that carry a
-tag which nothing before them could know, all that looks like a tag or a score mark in it is defaced, and the only score
-that counts is the last mark of the judge's own reply.
+The answer comes from a model that may have learned to address its judge (prompt injection). So it is quoted between two
+lines with a tag that the model cannot know, everything in it that looks like a tag or a score mark is replaced, and
+only the last score mark of the judge's reply counts.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Judge the answer by the rubric at the top. End your reply with one line, <score>
 
 @dataclass(frozen=True)
 class Rubric:
-    """What an answer is judged by.
+    """The criterion and the scale that an answer is judged by.
 
     Attributes:
-        text: what a good answer is, in words for the judge.
+        text: the description of a good answer, for the judge.
         low, high: the scale.
-        max_chars: what is longer is cut before it is quoted.
+        max_chars: longer questions and answers are cut before they are quoted.
         seed: keys the tags.
     """
 
@@ -61,12 +61,12 @@ class Rubric:
 
     def sanitize(self, text: str) -> str:
         """Text that is harmless between two lines: no tag, no score mark, nothing invisible, not too long."""
-        kept = normalise(text[: self.max_chars])
-        harmless = MARK.sub("(a score mark)", kept.translate(BRACKETS))
+        visible = normalise(text[: self.max_chars])
+        harmless = MARK.sub("(a score mark)", visible.translate(BRACKETS))
         return harmless + (CUT if len(text) > self.max_chars else "")
 
     def score(self, reply: str) -> float | None:
-        """The last score mark after the judge's thinking, moved to 0 to 1; None if there is none on the scale."""
+        """The last score mark after the judge's thinking, mapped to 0 to 1; None if no mark is on the scale."""
         marks = SCORE.findall(text_after_thinking(reply))
         value = float(marks[-1]) if marks else None
         if value is None or not self.low <= value <= self.high:

@@ -1,7 +1,7 @@
-"""What the reward terms share that ask a model: every text is scored once, and what cannot be scored is counted.
+"""Base of the reward terms that call a model: each text is scored once, and texts without a score are counted.
 
-A count is a function of the completions that were scored, never of what the cache held: a run that was stopped and goes
-on counts what it would have counted.
+A count depends on the completions that were scored and not on the state of the cache: a run that was stopped and
+resumes counts as if it had not been stopped.
 """
 
 from __future__ import annotations
@@ -12,45 +12,45 @@ from itertools import islice
 
 from r1.data.completion import text_after_thinking
 
-CACHED = 65_536  # scores
+CACHE_SIZE = 65_536  # scores
 Pair = tuple[str, str]  # prompt, text
-Outcome = float | str  # a score, or the reason why there is none
+Outcome = float | str  # a score, or the reason why a text has no score
 
 
 class Scorer:
     """Remembers scores by content and counts reasons.
 
     Args:
-        thinking: show the thinking, too; false: only what follows it (DeepSeek-R1 2.3.4, helpfulness).
+        thinking: score the thinking, too; false: only the text after it (DeepSeek-R1 2.3.4, helpfulness).
     """
 
     reasons: tuple[str, ...] = ()  # why a text may have no score
-    transient_errors: tuple[str, ...] = ()  # those that may not be so the next time
+    transient_errors: tuple[str, ...] = ()  # reasons that are not cached: the next call may succeed
 
     def __init__(self, thinking: bool) -> None:
         self.thinking = thinking
-        self._known: dict[Pair, Outcome] = {}
+        self._cache: dict[Pair, Outcome] = {}
         self._counts: Counter[str] = Counter()
 
     def score_cached(
         self, prompts: Sequence[str], completions: Sequence[str], score: Callable[[list[Pair]], list[Outcome]]
     ) -> list[float | None]:
-        """(B,) scores, None where there is none; ``score`` is asked for the pairs that are not known, each once."""
-        pairs = [(prompt, self.shown(text)) for prompt, text in zip(prompts, completions, strict=True)]
-        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
-        found = {pair: self._known[pair] for pair in pairs if pair in self._known}
-        found |= dict(zip(fresh, score(fresh), strict=True)) if fresh else {}
-        self._known |= {pair: outcome for pair, outcome in found.items() if outcome not in self.transient_errors}
-        for old in list(islice(self._known, max(0, len(self._known) - CACHED))):
-            del self._known[old]
-        outcomes = [found[pair] for pair in pairs]
+        """(B,) scores, None where a text has none; ``score`` is called once for each pair that is not cached."""
+        pairs = [(prompt, self.scored_text(text)) for prompt, text in zip(prompts, completions, strict=True)]
+        fresh = [pair for pair in dict.fromkeys(pairs) if pair not in self._cache]
+        outcome_of = {pair: self._cache[pair] for pair in pairs if pair in self._cache}
+        outcome_of |= dict(zip(fresh, score(fresh), strict=True)) if fresh else {}
+        self._cache |= {pair: outcome for pair, outcome in outcome_of.items() if outcome not in self.transient_errors}
+        for oldest in list(islice(self._cache, max(0, len(self._cache) - CACHE_SIZE))):
+            del self._cache[oldest]
+        outcomes = [outcome_of[pair] for pair in pairs]
         self._counts.update(outcome for outcome in outcomes if isinstance(outcome, str))
         return [None if isinstance(outcome, str) else outcome for outcome in outcomes]
 
     def check(self) -> None:
-        """Find out what is wrong before anything heavy is loaded; raises UserError."""
+        """Raises: UserError: the term cannot work; called before any model is loaded."""
 
-    def shown(self, completion: str) -> str:
+    def scored_text(self, completion: str) -> str:
         """The part of a completion that is scored."""
         return completion if self.thinking else text_after_thinking(completion)
 

@@ -17,7 +17,7 @@ def build(num_train=300, num_val=40, **knobs):
     return arithmetic(num_train=num_train, num_val=num_val, **KNOBS | knobs, **SHARED)
 
 
-def test_a_row():
+def test_row_matches_hand_computation():
     found = sum_row([3, 5, 8], " 3 plus 5 is 8, plus 8 is 16.")
     assert found == {
         "prompt": "3+5+8=?",
@@ -26,7 +26,7 @@ def test_a_row():
     }
 
 
-def test_working_in_two_languages():
+def test_worked_solution_in_each_language():
     rng = random.Random(0)
     assert worked_solution([3, 5, 8], rng, ["en"]) == " 3 plus 5 is 8, plus 8 is 16."
     assert worked_solution([3, 5, 8], rng, ["zh"]) == " 3 加 5 得 8， 加 8 得 16。"
@@ -56,7 +56,7 @@ def test_the_split_holds_across_seeds():
     assert not train & {found["prompt"] for found in build(seed=2).val}
 
 
-def test_same_seed_same_rows():
+def test_rows_depend_on_the_dataset_seed():
     assert build(seed=3).train == build(seed=3).train
     assert build(seed=3).train != build(seed=4).train
 
@@ -68,12 +68,12 @@ def test_impossible_sizes_are_refused():
         build(num_train=1000, min_terms=2, max_terms=2, max_term=3)
 
 
-def test_a_slip_is_near_and_never_right():
+def test_perturbed_value_is_near_and_different():
     rng = random.Random(0)
     assert all(perturb(n, rng) != n and abs(perturb(n, rng) - n) <= 10 for n in range(1, 200))
 
 
-def test_slips_are_carried_on_and_waits_are_mended():
+def test_slips_change_the_result_and_waits_do_not():
     terms = [3, 5, 8, 2]
     slipped = worked_solution(terms, random.Random(1), ["en"], slip_rate=1.0)
     assert not slipped.endswith(f" {sum(terms)}.")

@@ -110,7 +110,7 @@ def test_text_beyond_the_limit_is_not_read() -> None:
 
 @given(completions)
 @settings(deadline=None)
-def test_never_raises_and_holds_its_promises(text: str) -> None:
+def test_parse_of_any_text_keeps_its_invariants(text: str) -> None:
     parsed = parse(text)
     assert 0 <= parsed.tags <= 4
     assert parsed.answer is None or parsed.answer == parsed.answer.strip() != ""
@@ -127,14 +127,14 @@ def test_never_raises_and_holds_its_promises(text: str) -> None:
 
 @given(words, words)
 @settings(deadline=None)
-def test_reads_back_what_is_written(thinking: str, answer: str) -> None:
+def test_parse_reads_a_formatted_completion(thinking: str, answer: str) -> None:
     parsed = parse(f"<think>{thinking}</think><answer>{answer}</answer>")
     assert (parsed.thinking, parsed.answer, parsed.strict) == (thinking, answer.strip(), True)
 
 
 @given(words, st.sampled_from([*TAGS, "x"]), st.booleans())
 @settings(deadline=None)
-def test_nothing_may_stand_around_the_strict_form(thinking: str, extra: str, before: bool) -> None:
+def test_text_around_the_strict_form_is_not_strict(thinking: str, extra: str, before: bool) -> None:
     good = f"<think>{thinking}</think><answer>1</answer>"
     assert not parse(extra + good if before else good + extra).strict
 

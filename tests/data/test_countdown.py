@@ -20,7 +20,7 @@ def build(num_train=300, num_val=40, **knobs):
     return countdown(num_train=num_train, num_val=num_val, **KNOBS | knobs, **SHARED)
 
 
-def test_a_row():
+def test_row_matches_hand_computation():
     problem = play(random.Random(0), (2, 3), 99)
     found = countdown_row(problem)
     assert found["numbers"] == [2, 3]
@@ -56,7 +56,7 @@ def test_the_split_holds_across_seeds_and_orders_of_the_numbers():
     assert not keys(build(seed=1, max_number=20).train) & keys(build(seed=2, max_number=20).val)
 
 
-def test_same_seed_same_rows():
+def test_rows_depend_on_the_dataset_seed():
     assert build(seed=3).train == build(seed=3).train
     assert build(seed=3).train != build(seed=4).train
 
@@ -68,7 +68,7 @@ def test_about_one_problem_in_ten_is_held_out():
 
 
 @given(st.randoms(use_true_random=False), st.lists(st.integers(1, 12), min_size=2, max_size=6))
-def test_a_game_ends_in_range_with_its_own_solution(rng, numbers):
+def test_play_ends_in_range_with_a_valid_solution(rng, numbers):
     problem = play(rng, tuple(numbers), 12)
     assert 1 <= problem.target <= 12
     assert len(problem.steps) == len(numbers) - 1

@@ -89,7 +89,7 @@ def test_a_configuration_of_the_card(parquet):
         read(parquet)
 
 
-def test_a_name_that_a_copy_does_not_have_is_not_needed(parquet):
+def test_name_without_configurations_is_ignored(parquet):
     assert len(read(parquet / "main", name="main")[0]) == 20
 
 
@@ -127,7 +127,7 @@ def test_held_out_rows_are_the_same_in_any_order_and_disjoint(tmp_path, on_disk)
     assert (len(train), len(val)) == (15, 5)
 
 
-def test_limits(on_disk):
+def test_num_val_and_limit_train_bound_the_rows(on_disk):
     whole, held = read(on_disk, val_split=None, num_val=5)
     some_rows, same = read(on_disk, val_split=None, num_val=5, limit_train=4)
     assert questions(same) == questions(held)
@@ -143,7 +143,7 @@ def test_limits(on_disk):
         ({"val_split": "tset"}, r"no split `tset`(.|\n)* \.val_split(.|\n)*did you mean `test`"),
         ({"train_split": "training"}, r"no split `training`(.|\n)* \.train_split(.|\n)*train, test"),
         ({"val_split": "train"}, r"would be the training rows"),
-        ({"val_split": None}, r"nothing says which rows are held out(.|\n)*num_val: 256"),
+        ({"val_split": None}, r"decides which rows are held out(.|\n)*num_val: 256"),
         (
             {"val_split": None, "num_val": 20},
             r"leaves none of the 20(.|\n)*fewer than the 20 different questions",
@@ -154,7 +154,7 @@ def test_limits(on_disk):
         ),
     ],
 )
-def test_user_errors(on_disk, parquet, knobs, message):
+def test_hub_option_errors_are_user_errors(on_disk, parquet, knobs, message):
     for path in (on_disk, parquet / "main"):
         if path == on_disk or "split" in str(knobs):
             with pytest.raises(UserError, match=message) as caught:
@@ -163,7 +163,7 @@ def test_user_errors(on_disk, parquet, knobs, message):
 
 
 @pytest.mark.parametrize("path", ["/nowhere/gsm8k", "./gsm8k", "outputs/a/b"])
-def test_a_missing_path_says_where_it_was_looked_for(path):
+def test_missing_path_reports_its_absolute_path(path):
     with pytest.raises(UserError, match=r"no such file or folder(.|\n)*looked in /"):
         read(path)
 
@@ -322,13 +322,13 @@ def test_openr1_can_keep_unsolved_questions_for_rl(tmp_path, monkeypatch):
         ("<think>a</think><answer>4</answer>", "<think>a</think>\n<answer>4</answer>"),
     ],
 )
-def test_a_completion_is_put_into_form(text, wanted):
+def test_completion_is_brought_into_the_strict_form(text, wanted):
     assert to_strict_form(text, "4") == wanted
     assert parse(wanted).strict
     assert parse(wanted).answer == "4"
 
 
-def test_questions_that_are_no_text(tmp_path):
+def test_questions_that_are_not_text_are_rejected(tmp_path):
     Dataset.from_list([{"question": 1, "answer": "#### 1"}] * 3).save_to_disk(tmp_path / "copy")
     with pytest.raises(UserError, match=r"holds no text in the column `question`(.|\n)* \.prompt_column"):
         read(tmp_path / "copy", val_split=None, num_val=1)
@@ -355,7 +355,7 @@ def test_a_question_that_is_held_out_is_not_learned_from(tmp_path, caplog):
         exclude_overlap(["a", "b"], ["b", "a", "c"], ".val_split")
 
 
-def test_some_does_not_depend_on_the_order():
+def test_subsample_does_not_depend_on_the_order():
     prompts = [f"{n}?" for n in range(50)]
     chosen = {prompts[i] for i in subsample(prompts, 7)}
     assert len(chosen) == 7
@@ -363,7 +363,7 @@ def test_some_does_not_depend_on_the_order():
     assert subsample(prompts, None) == subsample(prompts, 99) == list(range(50))
 
 
-def test_nothing_kept_is_a_user_error():
+def test_no_valid_row_is_a_user_error():
     with pytest.raises(UserError, match="no usable row in x: 2 odd"):
         drop_invalid_rows(["odd", "odd"], "x")
     assert json.dumps(drop_invalid_rows([{"prompt": "a"}, "odd"], "x")) == '[{"prompt": "a"}]'

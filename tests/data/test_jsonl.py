@@ -75,7 +75,7 @@ def test_training_questions_are_chosen_by_their_pass_rate(tmp_path, knobs, rates
     assert {row["pass_rate"] for row in data.val} == {None, 0.0, 0.25, 0.5, 1.0}
 
 
-def test_pass_rates_that_no_row_has(tmp_path):
+def test_pass_rate_filter_without_matching_rows_fails(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(8))
     assert "6 of 6 rows have no column `pass_rate`" in failure(path, max_pass_rate=0.5).message
     assert failure(path, max_pass_rate=0.5).key == ".max_pass_rate"
@@ -83,7 +83,7 @@ def test_pass_rates_that_no_row_has(tmp_path):
     assert failure(path, min_pass_rate=0.5).message == "none of 6 training rows has a pass rate of 0.5 to 1"
 
 
-def test_parquet_is_read_alike(tmp_path):
+def test_parquet_rows_equal_jsonl_rows(tmp_path):
     parquet.write_table(pa.Table.from_pylist(rows(10)), tmp_path / "rows.parquet")
     lines = build(write(tmp_path / "rows.jsonl", rows(10)))
     table = build(tmp_path / "rows.parquet")
@@ -145,7 +145,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
     assert error.code == DATA
 
 
-def test_bytes_that_are_no_utf8(tmp_path):
+def test_invalid_utf8_is_reported_with_its_byte(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b'{"question": "\xff"}\n')
     assert "rows.jsonl:1: not UTF-8 at byte 15" in failure(tmp_path / "rows.jsonl").message
 
@@ -173,7 +173,7 @@ def test_more_bad_rows_than_one_percent_are_an_error(tmp_path):
     assert "rows.jsonl:99: invalid JSON" in error.message
 
 
-def test_missing_files_say_where_they_were_looked_for(tmp_path):
+def test_missing_files_report_their_absolute_path(tmp_path):
     error = failure("missing.jsonl")
     assert error.message == "data file not found: missing.jsonl"
     assert error.hint.startswith("looked in /")
@@ -194,7 +194,7 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
     assert message in failure(tmp_path / name).message
 
 
-def test_held_out_rows_must_come_from_somewhere(tmp_path):
+def test_held_out_rows_need_num_val_or_val_path(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(5))
     assert "val_path" in failure(path, num_val=None).hint
     assert "leaves none of the 5" in failure(path, num_val=5).message

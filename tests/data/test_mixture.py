@@ -38,7 +38,7 @@ def part(name: str, size: int, **fields: Any) -> Data:
 # ---- the rows ----
 
 
-def test_all_rows_are_spread_evenly_and_say_where_they_come_from() -> None:
+def test_mixture_interleaves_rows_and_names_their_part() -> None:
     data = mixture(parts={"a": part("a", 4), "b": part("b", 2)})
     assert [row["prompt"] for row in data.train] == ["a0", "b0", "a1", "a2", "b1", "a3"]
     assert [row["part"] for row in data.train] == ["a", "b", "a", "a", "b", "a"]
@@ -55,12 +55,12 @@ def test_all_rows_are_spread_evenly_and_say_where_they_come_from() -> None:
         ({"a": 1000.0, "b": 1.0}, {"a": 40, "b": 1}),
     ],
 )
-def test_no_row_comes_twice_and_the_shares_are_as_asked(weights: Any, counts: dict[str, int]) -> None:
+def test_rows_per_part_follow_the_weights_without_repeats(weights: Any, counts: dict[str, int]) -> None:
     assert rows_per_part({"a": 40, "b": 10}, weights) == counts
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=4))
-def test_every_stretch_holds_about_the_same_mixture(sizes: list[int]) -> None:
+def test_interleave_is_even_at_every_prefix(sizes: list[int]) -> None:
     rows = interleave([[{"part": str(i), "at": j} for j in range(size)] for i, size in enumerate(sizes)])
     for i, size in enumerate(sizes):
         assert [row["at"] for row in rows if row["part"] == str(i)] == list(range(size))
@@ -77,7 +77,7 @@ def test_every_stretch_holds_about_the_same_mixture(sizes: list[int]) -> None:
         ({"a": mixture(parts={"b": part("b", 2)})}, ".parts.a"),
     ],
 )
-def test_what_is_no_mixture_is_refused(parts: dict[str, Data], where: str) -> None:
+def test_mixture_rejects_invalid_parts(parts: dict[str, Data], where: str) -> None:
     with pytest.raises(UserError) as caught:
         mixture(parts=parts)
     assert caught.value.key == where
@@ -96,7 +96,7 @@ def test_each_row_is_verified_by_its_parts_verifier() -> None:
     assert data.pop_error_counts() == {}
 
 
-def test_each_row_is_asked_in_its_parts_template() -> None:
+def test_each_row_is_rendered_in_its_parts_template() -> None:
     data = mixture(parts={"a": part("a", 1, prefill="<think>"), "b": part("b", 1)})
     assert [data.template_of(row).prefill for row in data.train] == ["<think>", ""]
     assert data.template_of({"prompt": "typed by hand"}).prefill == "<think>"
@@ -144,13 +144,15 @@ def test_a_part_has_a_template_of_its_own(checked: Callable[..., Experiment]) ->
         ("+data.parts.opne.weight=2", "`data.parts.opne` is", "data.parts.opne"),
     ],
 )
-def test_a_mistake_is_named(checked: Callable[..., Experiment], override: str, what: str, where: str) -> None:
+def test_mixture_config_errors_name_their_key(
+    checked: Callable[..., Experiment], override: str, what: str, where: str
+) -> None:
     with pytest.raises(UserError, match=re.escape(what)) as caught:
         checked(override)
     assert caught.value.key == where
 
 
-def test_one_dataset_has_no_weight(small: Callable[..., Config]) -> None:
+def test_weight_outside_a_mixture_is_rejected(small: Callable[..., Config]) -> None:
     with pytest.raises(UserError, match="no share in anything"):
         check_config(small("stage=grpo", "data.weight=2"))
     cfg = small("stage=grpo", "data.terms=[low_ids]")

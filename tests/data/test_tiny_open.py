@@ -45,18 +45,18 @@ def tagged(thinking: str, answer: object) -> str:
         ("12", 0.0),
     ],
 )
-def test_the_hidden_preference_by_hand(completion: str, expected: float) -> None:
+def test_quality_matches_hand_computation(completion: str, expected: float) -> None:
     assert quality("3+5+?=?", completion) == pytest.approx(expected)
     assert tiny_open(["3+5+?=?", "3+5=?"], [completion] * 2) == [pytest.approx(expected), None]
 
 
 @given(st.text())
-def test_no_text_breaks_it(text: str) -> None:
+def test_quality_of_any_text_is_between_0_and_1(text: str) -> None:
     assert 0 <= (quality("3+5+?=?", text) or 0) <= 1
     assert len(parse_working(text)[0]) == len(parse_working(text)[1])
 
 
-def test_people_prefer_what_is_chosen_and_there_is_no_gold_answer(build: Callable[..., Data]) -> None:
+def test_chosen_is_preferred_and_rows_have_no_gold_answer(build: Callable[..., Data]) -> None:
     data = build()
     for row in data.train + data.val:
         assert row.keys() == {"prompt", "completion", "chosen", "rejected"}
@@ -67,14 +67,14 @@ def test_people_prefer_what_is_chosen_and_there_is_no_gold_answer(build: Callabl
     assert data.all_correct(["<answer>9</answer>"], data.val[:1]) == [None]
 
 
-def test_the_shares_of_answers(build: Callable[..., Data]) -> None:
+def test_answer_shares_follow_their_options(build: Callable[..., Data]) -> None:
     everyone_works = build(share_short=0.0, share_wrong=0.0)
     assert all((quality(row["prompt"], row["completion"]) or 0) > 0.6 for row in everyone_works.train)
     nobody_works = build(share_short=1.0, share_wrong=0.5)
     assert all("<think>" not in row["completion"] for row in nobody_works.train)
 
 
-def test_the_same_rows_every_time_and_others_with_another_seed(build: Callable[..., Data]) -> None:
+def test_tiny_open_rows_depend_on_the_dataset_seed(build: Callable[..., Data]) -> None:
     assert build().train == build().train
     assert build().train != build(seed=1).train
 

@@ -45,7 +45,7 @@ def failure(path):
 
 
 @pytest.mark.parametrize("inside", [".", "traces", "traces/traces.jsonl"])
-def test_a_run_its_folder_or_the_file(run, inside):
+def test_traces_path_may_be_run_folder_or_file(run, inside):
     data = build(run / inside)
     assert sorted(data.train + data.val, key=str) == sorted(ROWS, key=str)
     assert all(data.correct(row["completion"], row) for row in data.train)
@@ -57,7 +57,7 @@ def test_answers_to_one_question_stay_on_one_side(run):
     assert not {row["prompt"] for row in data.train} & {row["prompt"] for row in data.val}
 
 
-def test_without_a_card(run):
+def test_traces_without_a_card_are_read(run):
     (run / "traces" / "traces.json").unlink()
     assert len(build(run).train) == 8
 
@@ -85,12 +85,12 @@ def test_a_wrong_count_alone_is_refused(run):
 
 
 @pytest.mark.parametrize("card", ["", "[]", "{}", '{"count": 12}', "\x00"])
-def test_a_card_that_is_none(run, card):
+def test_traces_reject_an_invalid_card(run, card):
     (run / "traces" / "traces.json").write_text(card)
-    assert "no dataset card" in failure(run).message
+    assert "not a dataset card" in failure(run).message
 
 
-def test_nothing_there_says_where_it_was_looked_for(tmp_path):
+def test_missing_traces_list_the_searched_paths(tmp_path):
     error = failure(tmp_path / "run")
     assert "stage=distill" in error.message
     assert error.hint.count(str(tmp_path / "run")) == 3

@@ -21,7 +21,7 @@ ROW = {"answer": "(7 - 3) * 6", "numbers": [3, 6, 7], "target": 24}
         "((6))*(((7)-(3)))",
     ],
 )
-def test_right(answer):
+def test_countdown_accepts_right_expressions(answer):
     assert countdown(answer, ROW)
 
 
@@ -53,15 +53,15 @@ def test_right(answer):
         "6 * (7 - 3)" + " " * 1000,
     ],
 )
-def test_wrong(answer):
+def test_countdown_rejects_wrong_expressions(answer):
     assert not countdown(answer, ROW)
 
 
-def test_fractions_on_the_way_are_exact():
+def test_intermediate_fractions_are_exact():
     assert countdown("8 / (3 - 8 / 3)", {"numbers": [3, 3, 8, 8], "target": 24})
 
 
-def test_each_number_as_often_as_it_is_given():
+def test_each_number_is_used_exactly_as_often_as_listed():
     row = {"numbers": [2, 2, 3], "target": 7}
     assert countdown("2*2+3", row)
     assert not countdown("2+2+3", row | {"target": 8})
@@ -111,5 +111,5 @@ def test_any_expression_tree_has_its_value(tree):
 
 
 @given(st.text("0123456789+-*/()= .x", max_size=40))
-def test_any_text_is_judged_without_an_error(text):
+def test_countdown_of_any_text_does_not_raise(text):
     assert isinstance(countdown(text, ROW), bool)

@@ -38,7 +38,7 @@ from r1.data.verifier.exact import clean, exact, value
         ("x + 1", "x  +\n1"),
     ],
 )
-def test_same(gold, answer):
+def test_exact_accepts_the_same_answer(gold, answer):
     assert exact(answer, {"answer": gold})
 
 
@@ -67,7 +67,7 @@ def test_same(gold, answer):
         ("42", "4.2e1"),
     ],
 )
-def test_different(gold, answer):
+def test_exact_rejects_different_answers(gold, answer):
     assert not exact(answer, {"answer": gold})
 
 

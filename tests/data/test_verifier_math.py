@@ -157,7 +157,7 @@ def test_the_guard_judges_any_text(text):
         (r"x \in (-\infty,-2)\cup(2,\infty)", r"(-\infty,-2)\cup(2,\infty)"),
     ],
 )
-def test_equal(gold, answer):
+def test_math_accepts_equal_answers(gold, answer):
     assert math(answer, {"answer": gold})
 
 
@@ -193,7 +193,7 @@ def test_equal(gold, answer):
         ("x", "y"),
     ],
 )
-def test_not_equal(gold, answer):
+def test_math_rejects_different_answers(gold, answer):
     assert not math(answer, {"answer": gold})
 
 
@@ -205,7 +205,7 @@ def test_a_slow_comparison_is_cut_short():
     assert verifier.pop_error_counts() == {"timeouts": 1, "died": 0, "guard": 0}
 
 
-def test_it_works_off_the_main_thread():
+def test_math_verifier_works_in_another_thread():
     caught = []
     thread = threading.Thread(target=lambda: caught.append(math("x+1", {"answer": "1+x"})))
     thread.start()

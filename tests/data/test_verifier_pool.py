@@ -66,7 +66,7 @@ def gone(pids, seconds=3.0):
         (do("print"), "wrong"),
     ],
 )
-def test_an_answer_costs_itself_and_no_other(pool, job, outcome):
+def test_hostile_job_affects_only_its_own_outcome(pool, job, outcome):
     before, after = [Job(f"{n}", (f"{n}",)) for n in range(4)], [Job(f"{n}", (f"{n}",)) for n in range(4, 8)]
     pool.judge([FINE], 60.0)
     start = time.monotonic()
@@ -75,7 +75,7 @@ def test_an_answer_costs_itself_and_no_other(pool, job, outcome):
     assert pool.judge([Job("healthy", ("healthy",))], 60.0) == ["right"]
 
 
-def test_a_process_has_nothing_to_steal_and_nowhere_to_write(pool, tmp_path, monkeypatch):
+def test_scoring_process_has_no_secrets_and_cannot_write(pool, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     names = ("LC_CTYPE", "OMP_NUM_THREADS", "PYTHONHASHSEED")  # the first is Python's own doing
@@ -85,7 +85,7 @@ def test_a_process_has_nothing_to_steal_and_nowhere_to_write(pool, tmp_path, mon
     assert (tmp_path / "file").read_text() == ""
 
 
-def test_a_process_is_locked_down(pool):
+def test_scoring_process_has_its_limits(pool):
     pool.judge([FINE], 60.0)
     (child,) = pool.children
     (judge,) = judges(child)
@@ -98,7 +98,7 @@ def test_a_process_is_locked_down(pool):
         assert "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_the_real_process_is_light(tmp_path):
+def test_worker_starts_without_r1_and_torch(tmp_path):
     """It must start without r1, which is not importable there, and without torch."""
     code = f"import runpy, sys; runpy.run_path({worker.__file__!r})['math_judge'](); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -113,19 +113,19 @@ def test_many_timeouts_shorten_the_rest_of_the_batch(pool):
     assert time.monotonic() - start < 24 * 0.4 / 2
 
 
-def test_a_verdict_is_remembered_but_not_a_death(pool):
+def test_pool_caches_verdicts_but_not_crashes(pool):
     assert pool.judge([do("sleep"), do("crash")], 0.3) == ["timeouts", "died"]
     start = time.monotonic()
     assert pool.judge([do("sleep")] * 9, 0.3) == ["timeouts"] * 9
     assert time.monotonic() - start < 0.2
-    assert list(pool.known) == [(do("sleep"), 0.3)]
+    assert list(pool.cache) == [(do("sleep"), 0.3)]
 
 
 # ---- what may happen to a process ----
 
 
 @pytest.mark.parametrize("victim", ["judge", "supervisor"])
-def test_killed_while_it_waits(pool, victim):
+def test_process_killed_while_idle_is_replaced(pool, victim):
     pool.judge([Job(f"{n}", (f"{n}",)) for n in range(50)], 60.0)
     for child in list(pool.children):
         pids = judges(child) if victim == "judge" else [child.process.pid]
@@ -137,7 +137,7 @@ def test_killed_while_it_waits(pool, victim):
 
 
 @pytest.mark.parametrize("victim", ["judge", "supervisor"])
-def test_killed_at_work(pool, victim):
+def test_process_killed_during_a_job_is_replaced(pool, victim):
     pool.judge([FINE], 60.0)
     found = []
     thread = threading.Thread(target=lambda: found.extend(pool.judge([do("sleep"), Job("a", ("a",))], 30.0)))
@@ -181,7 +181,7 @@ def test_no_process_outlives_a_killed_trainer():
     assert gone(pids)
 
 
-def test_the_end_of_the_interpreter_is_the_end_of_the_processes():
+def test_interpreter_exit_ends_the_scoring_processes():
     with trainer("") as process:
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

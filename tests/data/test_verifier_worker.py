@@ -51,10 +51,10 @@ OTHERS = [
 
 
 @pytest.mark.parametrize("text", [*READ, *MISREAD, *OTHERS])
-def test_the_fast_way_to_read_reads_the_same(text):
+def test_fast_parser_reads_the_same_expression(text):
     (slow,) = parse(f"${text}$", extraction_config=[LatexExtractionConfig()], fallback_mode="no_fallback")
     assert srepr(worker.reader()(text)) == srepr(slow)
 
 
-def test_polynomials_are_the_texts_that_may_be_respelt():
+def test_only_polynomials_are_normalised():
     assert [text for text in [*READ, *MISREAD] if worker.normalise_polynomial(text) != text] == READ

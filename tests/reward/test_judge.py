@@ -71,7 +71,7 @@ def test_replies_without_a_score_are_none_and_counted_each_time() -> None:
     assert len(fake.calls) == 1
 
 
-def test_an_answer_that_the_judge_fails_on_costs_no_other_its_score_and_is_asked_again() -> None:
+def test_judge_failure_affects_one_answer_and_is_not_cached() -> None:
     fake = Fake(broken="bad")
     term = judge(fake)
     assert term(["q"] * 3, ["ab", "bad", "abc"]) == [0.2, None, 0.3]
@@ -93,8 +93,8 @@ def test_too_many_failures_in_a_row_end_the_run_with_the_reason() -> None:
     )
 
 
-def test_the_memory_of_scores_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scorer, "CACHED", 2)
+def test_score_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scorer, "CACHE_SIZE", 2)
     fake = Fake()
     term = judge(fake)
     term(["q"] * 3, ["a", "ab", "abc"])
@@ -103,7 +103,7 @@ def test_the_memory_of_scores_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_scale_without_two_scores_is_refused() -> None:
-    with pytest.raises(UserError, match="no two different scores"):
+    with pytest.raises(UserError, match="needs two different scores"):
         judge(Fake(), low=5, high=5)
 
 
@@ -136,9 +136,7 @@ def endpoint() -> Iterator[ThreadingHTTPServer]:
         thread.join()
 
 
-def test_an_endpoint_judges_the_rows_that_ask_for_it(
-    config: Callable[..., Config], endpoint: ThreadingHTTPServer
-) -> None:
+def test_endpoint_judges_only_rows_with_that_term(config: Callable[..., Config], endpoint: ThreadingHTTPServer) -> None:
     cfg = config(
         "+reward/terms@reward.terms.kind=judge",
         f"reward.terms.kind.teacher.url=http://127.0.0.1:{endpoint.server_address[1]}/v1",
@@ -164,7 +162,7 @@ def self_judge() -> SelfJudge:
     return SelfJudge(engine=engine, **KNOBS)
 
 
-def test_the_frozen_policy_stays_what_it_was(stage: Callable[..., Any]) -> None:
+def test_frozen_policy_is_unchanged_by_training(stage: Callable[..., Any]) -> None:
     made = stage("stage=grpo", "+reward/terms@reward.terms.self=self_judge")
     frozen = made.sampler.initial_policy
     before = frozen.answer(self_judge().engine, ["a", "b"], [1, 2])

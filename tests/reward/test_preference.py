@@ -50,7 +50,7 @@ def expected(folder: Path, prompt: str, text: str) -> float:
     return float(model(ids).logits[0, 0].detach())
 
 
-def test_the_score_is_the_models_own_whatever_the_batch(folder: Path) -> None:
+def test_preference_score_equals_the_models_for_any_batch(folder: Path) -> None:
     alone = [expected(folder, "3+5=?", text) for text in TEXTS]
     assert len({round(score, 4) for score in alone}) == len(TEXTS)
     for batch_size in (1, 3):
@@ -58,7 +58,7 @@ def test_the_score_is_the_models_own_whatever_the_batch(folder: Path) -> None:
         assert term(["3+5=?"] * 4, TEXTS) == pytest.approx(alone, abs=1e-5)
 
 
-def test_only_the_answer_is_read_where_thinking_is_left_out(folder: Path) -> None:
+def test_preference_without_thinking_reads_only_the_answer(folder: Path) -> None:
     found = Preference(path=str(folder), **KNOBS)(
         ["q", "q"], ["<think>a</think><answer>8</answer>", "<answer>8</answer>"]
     )
@@ -79,7 +79,7 @@ def test_a_chat_that_is_too_long_has_no_score_and_is_counted(folder: Path) -> No
     assert term.pop_error_counts() == {"too_long": 1}
 
 
-def test_what_is_known_is_not_scored_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_pairs_are_not_scored_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     original = Preference._batch
     monkeypatch.setattr(Preference, "_batch", lambda self, chats: sizes.append(len(chats)) or original(self, chats))
@@ -89,8 +89,8 @@ def test_what_is_known_is_not_scored_again(folder: Path, monkeypatch: pytest.Mon
     assert sizes == [2]
 
 
-def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="this is no reward model") as caught:
+def test_language_model_is_rejected_as_reward_model(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this is not a reward model") as caught:
         Preference(path="r1:tiny", **KNOBS).check()
     assert (caught.value.key, caught.value.code) == (".path", MODEL)
     assert "LlamaForCausalLM" in str(caught.value)
@@ -100,7 +100,7 @@ def test_a_language_model_is_no_reward_model(tmp_path: Path) -> None:
     assert caught.value.key == ".path"
 
 
-def test_a_folder_that_is_not_there_is_found_before_anything_is_built(config: Callable[..., Any]) -> None:
+def test_missing_reward_model_fails_before_the_build(config: Callable[..., Any]) -> None:
     cfg = config("+reward/terms@reward.terms.liked=preference", "reward.terms.liked.path=./nowhere")
     with pytest.raises(UserError, match="no such folder") as caught:
         check_config(cfg)

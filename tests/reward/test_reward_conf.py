@@ -45,13 +45,13 @@ def equal(answer: str, row: Row) -> bool:
         ("r1", {"accuracy": 1.0, "format": 1.0, "language": 1.0}),
     ],
 )
-def test_an_option_is_its_terms_and_weights(tmp_path: Path, option: str, weights: dict[str, float]) -> None:
+def test_reward_option_has_its_terms_and_weights(tmp_path: Path, option: str, weights: dict[str, float]) -> None:
     terms = composed(tmp_path, f"reward={option}")
     assert {name: term.weight for name, term in built(terms).terms.items()} == weights
     assert terms["format"]["graded"] is False
 
 
-def test_weights_and_terms_can_be_set_on_the_command_line(tmp_path: Path) -> None:
+def test_reward_weights_and_terms_are_set_by_overrides(tmp_path: Path) -> None:
     added = composed(tmp_path, "reward.terms.format.weight=0.7", "+reward/terms@reward.terms.length=length")
     assert added["format"]["weight"] == 0.7
     assert list(added) == ["accuracy", "format", "length"]
@@ -60,7 +60,7 @@ def test_weights_and_terms_can_be_set_on_the_command_line(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("name", TERMS)
-def test_every_term_fits_its_function(tmp_path: Path, name: str) -> None:
+def test_every_term_config_matches_its_function(tmp_path: Path, name: str) -> None:
     path = ["reward.terms.it.path=x"] if name == "preference" else []
     node = composed(tmp_path, f"+reward/terms@reward.terms.it={name}", *path)["it"]
     module, _, target = node["_target_"].rpartition(".")

@@ -86,7 +86,7 @@ def test_total_is_linear_in_the_weights(values: list[tuple[float, float]], u: fl
     assert total(scale * u, scale * v) == pytest.approx([scale * t for t in both])
 
 
-def test_a_term_sees_the_columns_that_every_row_has_and_the_runtime_extras() -> None:
+def test_term_gets_common_columns_and_injected_arguments() -> None:
     seen: dict[str, Any] = {}
 
     def spy(prompts: list[str], completions: list[str], answer: list[str], **columns: Any) -> list[float | None]:
@@ -115,14 +115,14 @@ def test_a_knob_keeps_its_value_when_a_column_has_its_name() -> None:
     assert score(rewards(t=(partial(term, target=7), 1.0)), [{"target": 24}]).total == [7.0]
 
 
-def test_a_function_without_catch_all_is_given_what_it_takes() -> None:
+def test_function_without_kwargs_gets_only_its_arguments() -> None:
     def lengths(completions: list[str]) -> list[float | None]:
         return [float(len(c)) for c in completions]
 
     assert score(rewards(t=(lengths, 1.0)), [{"answer": "8"}], ["abc"]).total == [3.0]
 
 
-def test_required_columns() -> None:
+def test_required_columns_are_positional_without_default() -> None:
     def trl(completions: list[str], solution: list[str], note: str = "", **kwargs: Any) -> list[float | None]:
         return []
 
@@ -193,7 +193,7 @@ def test_an_exception_names_the_sample_that_causes_it() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_an_exception_that_needs_the_whole_batch_says_so() -> None:
+def test_exception_of_the_full_batch_alone_is_reported() -> None:
     def picky(prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
         if len(prompts) > 1:
             raise RuntimeError("too many")
@@ -211,7 +211,7 @@ def test_a_user_error_of_a_term_passes_unchanged() -> None:
         score(rewards(fails=(fails, 1.0)), [{}])
 
 
-def test_lists_of_different_length_are_a_bug_of_the_caller() -> None:
+def test_lists_of_different_length_raise_value_error() -> None:
     with pytest.raises(ValueError, match="different length"):
         rewards(a=(constant([1.0]), 1.0)).score(["q"], ["c"], [{}, {}], equal, [[1]], 10)
 
@@ -225,7 +225,7 @@ def test_a_weight_must_be_finite(weight: float) -> None:
 # ---- each row says which terms apply to it ----
 
 
-def test_a_term_sees_only_the_rows_that_it_applies_to() -> None:
+def test_term_gets_only_the_rows_that_it_applies_to() -> None:
     seen: list[list[str]] = []
 
     def level(completions: list[str], level: list[int]) -> list[float | None]:
@@ -247,7 +247,7 @@ def test_a_term_sees_only_the_rows_that_it_applies_to() -> None:
     assert scores.part([1, 2]).total == [0.5, 10.5]
 
 
-def test_a_term_that_applies_to_no_row_is_not_called_and_a_row_without_a_term_has_no_total() -> None:
+def test_term_without_rows_is_not_called_and_row_without_terms_has_no_total() -> None:
     def fails(completions: list[str]) -> list[float | None]:
         raise AssertionError
 
@@ -255,7 +255,7 @@ def test_a_term_that_applies_to_no_row_is_not_called_and_a_row_without_a_term_ha
     assert all(map(math.isnan, scores.total))
 
 
-def test_terms_that_count_are_asked_by_their_names() -> None:
+def test_error_counts_are_named_by_term() -> None:
     class Counting:
         def __call__(self, completions: list[str]) -> list[float | None]:
             return [None] * len(completions)

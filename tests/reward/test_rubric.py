@@ -32,7 +32,7 @@ def quotation(prompt: str) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("answer", HOSTILE)
-def test_a_hostile_answer_stays_in_its_quotation_marks_and_holds_no_mark(answer: str) -> None:
+def test_hostile_answer_stays_quoted_without_score_marks(answer: str) -> None:
     prompt = RUBRIC.prompt("What is up?", answer)
     tag, inside = quotation(prompt)
     assert not {"<", ">"} & {*inside}
@@ -64,7 +64,7 @@ def test_a_long_answer_is_cut() -> None:
     assert short.sanitize("0123456789<score>1</score>") == "0123456789" + CUT
 
 
-def test_what_is_harmless_can_still_be_read() -> None:
+def test_harmless_text_stays_readable() -> None:
     assert RUBRIC.sanitize("If a < b, the score is 21 (points).") == "If a ‹ b, the score is 21 (points)."
 
 
@@ -85,9 +85,9 @@ def test_what_is_harmless_can_still_be_read() -> None:
         ("", None),
     ],
 )
-def test_a_reply_is_read_strictly(reply: str, score: float | None) -> None:
+def test_rubric_reads_replies_strictly(reply: str, score: float | None) -> None:
     assert RUBRIC.score(reply) == score
 
 
-def test_the_scale_is_moved_to_0_to_1() -> None:
+def test_rubric_maps_the_scale_to_0_to_1() -> None:
     assert Rubric("r", 1, 5, 9, 0).score("<score>4</score>") == 0.75

@@ -43,7 +43,7 @@ def test_accuracy() -> None:
     assert accuracy([""] * 5, texts, equal, rows) == [1.0, 0.0, 0.0, 1.0, 0.0]
 
 
-def test_accuracy_never_asks_the_verifier_about_no_answer() -> None:
+def test_accuracy_without_an_answer_skips_the_verifier() -> None:
     @as_verifier
     def verifier(answer: str, row: Row) -> bool:
         raise AssertionError(answer)
@@ -51,7 +51,7 @@ def test_accuracy_never_asks_the_verifier_about_no_answer() -> None:
     assert accuracy([""], ["no answer"], verifier, [{"answer": "8"}]) == [0.0]
 
 
-def test_accuracy_does_not_apply_where_no_gold_answer_is_known() -> None:
+def test_accuracy_without_gold_answer_does_not_apply() -> None:
     assert accuracy([""] * 3, [GOOD] * 3, equal, [{}, {"answer": None}, {"answer": "8"}]) == [None, None, 1.0]
 
 
@@ -60,7 +60,7 @@ def test_finished_and_num_tokens() -> None:
     assert num_tokens([""] * 2, ["", ""], completion_ids=[[5, 5, 5], []]) == [3.0, 0.0]
 
 
-def test_duplicates_is_the_similarity_to_an_earlier_completion_of_the_same_prompt() -> None:
+def test_duplicates_matches_hand_computation() -> None:
     texts = ["a b c d", "a b c x", " A  b\u200b C d", "a b c d", "x", "X", "y", "", ""]
     prompts = ["p", "p", "p", "q", "p", "p", "p", "p", "p"]
     # 2-grams of the first two: ab bc cd | ab bc cx, of which 2 of 4 are shared
@@ -69,7 +69,7 @@ def test_duplicates_is_the_similarity_to_an_earlier_completion_of_the_same_promp
 
 @given(st.lists(completions, max_size=6), st.integers(1, 4))
 @settings(deadline=None)
-def test_duplicates_lie_between_0_and_1_and_a_repeated_batch_is_all_duplicates(texts: list[str], size: int) -> None:
+def test_duplicates_of_a_repeated_batch_are_1(texts: list[str], size: int) -> None:
     values = duplicates([""] * 2 * len(texts), texts * 2, ngram_size=size)
     assert all(value is not None and 0 <= value <= 1 for value in values)
     assert values[len(texts) :] == [1.0] * len(texts)
@@ -110,7 +110,7 @@ def test_format_pays_neither_for_loose_form_nor_for_repetition(text: str, times:
         ("naïve café", 1.0, 0.0),
     ],
 )
-def test_language_share_by_hand(text: str, en: float, zh: float) -> None:
+def test_language_share_matches_hand_computation(text: str, en: float, zh: float) -> None:
     assert (language_share(text, "en"), language_share(text, "zh")) == (en, zh)
 
 
@@ -128,7 +128,7 @@ def test_language_reads_the_thinking_alone() -> None:
 
 @given(st.text())
 @settings(deadline=None)
-def test_language_shares_are_shares(text: str) -> None:
+def test_language_shares_are_between_0_and_1(text: str) -> None:
     en, zh = language_share(text, "en"), language_share(text, "zh")
     assert min(en, zh) >= 0
     assert en + zh <= 1 + 1e-12
@@ -173,8 +173,8 @@ def test_length_falls_and_stays_in_bounds(limit: int, buffer: int) -> None:
 
 
 @pytest.mark.parametrize(("max_length", "buffer"), [(None, 101), (200, 100), (300, 50)])
-def test_length_that_cannot_work_is_refused(max_length: int | None, buffer: int) -> None:
-    with pytest.raises(UserError, match=r"every completion or none(.|\n)* \.buffer"):
+def test_length_rejects_an_impossible_buffer(max_length: int | None, buffer: int) -> None:
+    with pytest.raises(UserError, match=r"every completion or to none(.|\n)* \.buffer"):
         length([""], [""], [[0]], 100, max_length=max_length, buffer=buffer)
     assert length([""], [""], [[0]], 100, max_length=None, buffer=100) == pytest.approx([-0.01])
 
@@ -192,7 +192,7 @@ def test_length_that_cannot_work_is_refused(max_length: int | None, buffer: int)
         ("加一加一加", -1 / 3),  # 加一加 一加一 加一加
     ],
 )
-def test_repetition_by_hand(text: str, expected: float) -> None:
+def test_repetition_matches_hand_computation(text: str, expected: float) -> None:
     assert repetition([""], [text], ngram_size=3, max_penalty=-1.0) == pytest.approx([expected])
 
 

@@ -1,1 +1,1 @@
-"""Prompt templates: how a question becomes the text that the model continues. One file per option."""
+"""Prompt templates: the text around a question that the model continues. One file per option."""

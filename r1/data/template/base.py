@@ -1,4 +1,4 @@
-"""What the templates share: the text that a completion is made to start with, and what stands around a question."""
+"""Helpers of the templates: the prefill of a completion, and the text before and after a question."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def template_prefill(rendered: str) -> str:
     Some chat templates open the thinking themselves. A completion then never contains that tag, and a
     reward for its form stays at 0 unless the template's ``prefill`` counts it in.
     """
-    found = OPEN_TAG.search(rendered)
-    return found.group() if found else ""
+    match = OPEN_TAG.search(rendered)
+    return match.group() if match else ""
 
 
 def with_prefill(rendered: str, prefill: str) -> str:
-    """``rendered`` with ``prefill`` behind it, but not twice; space at the end makes no difference."""
+    """``rendered`` with ``prefill`` after it, but not twice; space at the end makes no difference."""
     return rendered if rendered.rstrip().endswith(prefill.strip()) and prefill.strip() else rendered + prefill
 
 
 def around_question(template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """The text before a question and the text behind it, up to the completion.
+    """The text before a question and the text after it, up to the completion.
 
-    A model that goes on from the first writes a question of its own (Magpie's pre-query template, Xu et al. 2024).
+    A model that continues the first writes a new question (Magpie's pre-query template, Xu et al. 2024).
     """
-    before, _, behind = template.render(tokenizer, MARKER).partition(MARKER)
-    return before, behind
+    before, _, after = template.render(tokenizer, MARKER).partition(MARKER)
+    return before, after

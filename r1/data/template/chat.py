@@ -1,4 +1,4 @@
-"""The tokenizer's own chat template: what instruction-tuned models were trained on."""
+"""The tokenizer's own chat template: the one that instruction-tuned models were trained with."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Chat:
         """The first special token that the chat template writes after an assistant's message, else EOS."""
         turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARKER}]
         after = self._apply(tokenizer, turns, False).rpartition(MARKER)[2]
-        found = [(after.find(token), -len(token), token) for token in specials(tokenizer) if token in after]
-        return min(found)[2] if found else eos(tokenizer)
+        ends = [(after.find(token), -len(token), token) for token in specials(tokenizer) if token in after]
+        return min(ends)[2] if ends else eos(tokenizer)
 
     def _apply(self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], opened: bool) -> str:
         from jinja2 import TemplateError

@@ -46,9 +46,9 @@ def tokenise(text: str) -> list[str] | None:
     """Numbers, operators and brackets; None if anything else is in the text."""
     text = text.strip()
     tokens, at = [], 0
-    while at < len(text) and (found := TOKEN.match(text, at)):
-        tokens.append(found.group(1))
-        at = found.end()
+    while at < len(text) and (match := TOKEN.match(text, at)):
+        tokens.append(match.group(1))
+        at = match.end()
     return tokens if at == len(text) else None
 
 

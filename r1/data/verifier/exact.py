@@ -24,12 +24,12 @@ def exact(answer: str, row: Row) -> bool:
     return same(clean(answer), clean(str(row["answer"])))
 
 
-def same(given: str, gold: str) -> bool:
+def same(answer: str, gold: str) -> bool:
     """The comparison itself, of two cleaned texts."""
-    number = value(given)
+    number = value(answer)
     if number is not None:
         return number == value(gold)
-    return given != "" and given == gold
+    return answer != "" and answer == gold
 
 
 def clean(text: str) -> str:
@@ -46,15 +46,15 @@ def value(text: str) -> Fraction | None:
     """The number that a cleaned text writes, or None if it is not one plain number."""
     if len(text) > MAX_CHARS:
         return None
-    if found := DECIMAL.fullmatch(text):
-        sign, inner, digits = found.groups()
+    if match := DECIMAL.fullmatch(text):
+        sign, inner, digits = match.groups()
         once = not (sign and inner) and digits
         return signed(sign or inner, Fraction(digits.replace(",", ""))) if once else None
-    if found := FRACTION.fullmatch(text):
-        sign, top, bottom, short_top, short_bottom = found.groups()
+    if match := FRACTION.fullmatch(text):
+        sign, top, bottom, short_top, short_bottom = match.groups()
         return ratio(sign, top or short_top, bottom or short_bottom)
-    if found := RATIO.fullmatch(text):
-        return ratio("", *found.groups())
+    if match := RATIO.fullmatch(text):
+        return ratio("", *match.groups())
     return None
 
 

@@ -132,8 +132,8 @@ def arguments(text: str, at: int) -> int:
 
 def atom(text: str, at: int) -> tuple[int, str]:
     """The literal, command or character at ``at``: (its end, its text); empty at the end of the text."""
-    found = ATOM.match(text, at)
-    return (found.end(), found.group()) if found else (at, "")
+    match = ATOM.match(text, at)
+    return (match.end(), match.group()) if match else (at, "")
 
 
 def closing(text: str, at: int) -> int:

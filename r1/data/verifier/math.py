@@ -1,9 +1,9 @@
 """The mathematical verifier: ``\\frac{1}{2}``, ``0.5`` and ``2^{-1}`` are the same answer.
 
 Four layers, cheapest first: the exact verifier; plain numbers that are not equal; a static guard against answers that
-freeze a computer algebra system; math-verify (Kydlíček, https://github.com/huggingface/math-verify) in processes of
-its own for the rest. math-verify is good at comparing and too willing at reading: of "17 42" it makes 59, of "17=42"
-it takes 42. So it gets one extracted answer, and only if that reads as one expression.
+freeze a computer algebra system; math-verify (Kydlíček, https://github.com/huggingface/math-verify) in separate
+processes for the rest. math-verify compares well but reads too much: it takes "17 42" for 59 and "17=42" for 42. So it
+gets one extracted answer, and only if that is one expression.
 
 The first three layers depend on the two texts alone. So does the last, but for its time limit, which ordinary answers
 stay a hundredfold below: the guard, not the clock, is meant to stop hostile ones.
@@ -45,7 +45,7 @@ class Math(Verifier):
     def __init__(self, *, seconds: Annotated[float, Gt(0)]) -> None:
         self.seconds = seconds
         self._counts: Counter[Outcome] = Counter()
-        self._lock = threading.Lock()  # rollouts ahead of the training step are scored in a thread of their own
+        self._lock = threading.Lock()  # asynchronous rollouts are scored in another thread
 
     def __call__(self, answer: str, row: Row) -> bool:
         return self.verify_batch([answer], [row])[0]
@@ -67,7 +67,7 @@ class Math(Verifier):
 
 
 def compare_exact_first(gold: str, answer: str) -> Outcome | Job:
-    """The verdict of the layers that need no computer algebra, or what is left to be judged."""
+    """The verdict of the layers that need no computer algebra, or the comparison that is left."""
     if len(answer) > MAX_CHARS:
         return "right" if answer == gold else "guard"
     return _compare_short(gold, answer)
@@ -83,10 +83,10 @@ def _compare_short(gold: str, answer: str) -> Outcome | Job:
         return "wrong"
     if guard(answer):
         return "guard"
-    return Job(gold, tuple(claims(gold, answer))) if readable(gold) and readable(answer) else "wrong"
+    return Job(gold, tuple(asserted_values(gold, answer))) if readable(gold) and readable(answer) else "wrong"
 
 
-_cleaned = lru_cache(maxsize=CACHED)(clean)  # a gold answer is asked for by its whole group, in every epoch
+_cleaned = lru_cache(maxsize=CACHED)(clean)  # a gold answer is cleaned once for all answers of its group
 
 
 def readable(text: str) -> bool:
@@ -96,8 +96,8 @@ def readable(text: str) -> bool:
     return not TWO_NUMBERS.search(SHORT_FRACTION.sub("", text)) and not REMARK.search(text)
 
 
-def claims(gold: str, answer: str) -> list[str]:
-    """What must all equal ``gold``: the answer and, if it is a chain such as ``17=42``, each number in it."""
+def asserted_values(gold: str, answer: str) -> list[str]:
+    """The texts that must all equal ``gold``: the answer and, if it is a chain such as ``17=42``, each number in it."""
     *left, right = answer.split("=") if "=" not in gold else [answer]
     numbers = [side for side in left if not re.search("[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side))]
     return [answer, *numbers, right] if numbers else [answer]

@@ -1,9 +1,9 @@
-"""Scoring processes: a batch of comparisons is shared among them, and none takes longer than its limit.
+"""Scoring processes: a batch of comparisons is shared among them, and each has a time limit.
 
 An operation on huge numbers cannot be interrupted from within its process, so each comparison is made in a child
-(r1/data/verifier/worker.py) that can be killed. One that hangs, crashes or is killed costs the one answer that it was
-given. Only text goes to a child and only JSON comes back. The children start when they are first needed, from threads
-that live as long as this process: the system kills a child when the thread that started it ends.
+(r1/data/verifier/worker.py) that can be killed. One that hangs, crashes or is killed costs only the answer that it was
+working on. Only text goes to a child and only JSON comes back. The children start when they are first needed, from
+threads that live as long as this process: the system kills a child when the thread that started it ends.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from r1.data.verifier import worker
 
 NUM_WORKERS = min(4, os.cpu_count() or 1)
 START_SECONDS = 120.0  # for one process to import sympy, on the slowest file system
-MAX_STARTS = 3  # attempts, before it is said that none starts
+MAX_STARTS = 3  # attempts before the error that no process starts
 MANY_TIMEOUTS = 8  # in one batch; from then on the batch has a quarter of the time per answer
-CACHED = 16_384  # verdicts
+CACHE_SIZE = 16_384  # verdicts
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # sympy's order of terms depends on the hash
 
 Outcome = Literal["right", "wrong", "timeouts", "died", "guard"]
@@ -48,7 +48,7 @@ class Job:
 
 @dataclass
 class Batch:
-    """Jobs on their way, shared by the threads that work on them."""
+    """Jobs in progress, shared by the threads that work on them."""
 
     jobs: Sequence[Job]
     seconds: float
@@ -60,11 +60,12 @@ class Batch:
         self.outcomes = ["died"] * len(self.jobs)
 
     def limit(self) -> float:
+        """Seconds for the next job; a batch with many hostile answers gets less time for each."""
         return self.seconds / (4 if self.outcomes.count("timeouts") >= MANY_TIMEOUTS else 1)
 
 
 class WorkerProcess:
-    """One scoring process, asked one thing at a time."""
+    """One scoring process, with one job at a time."""
 
     def __init__(self, path: str) -> None:
         # As isolated as -I, which would ignore PYTHONHASHSEED: there is no other variable to be isolated from.
@@ -78,28 +79,28 @@ class WorkerProcess:
             stderr=subprocess.DEVNULL,
             cwd="/",
             env=ENVIRONMENT | libraries,
-            process_group=0,  # a Ctrl-C is for the trainer alone
+            process_group=0,  # Ctrl-C reaches the trainer only, which ends its processes
         )
-        self.ready, self.asked, self.held = False, 0, b""
+        self.ready, self.num_jobs, self.buffer = False, 0, b""
 
-    def lives(self) -> bool:
-        """Whether it waits for a job; if it is starting, once it has."""
+    def wait_until_ready(self) -> bool:
+        """Whether the process can take a job; waits while it starts."""
         deadline = time.monotonic() + START_SECONDS
         try:
-            while not self.ready:  # replies that came too late are passed over
+            while not self.ready:  # skips replies to jobs that had timed out
                 self.ready = self._message(deadline).get("ready", False)
         except (OSError, ValueError, TimeoutError):
             return False
         return self.process.poll() is None
 
-    def ask(self, job: Job, seconds: float) -> Outcome:
+    def run(self, job: Job, seconds: float) -> Outcome:
         """The outcome, after ``seconds`` at the latest."""
         deadline = time.monotonic() + seconds
-        self.asked += 1
+        self.num_jobs += 1
         try:
-            self._send({"id": self.asked, "gold": job.gold, "answers": job.answers})
-            while (message := self._message(deadline)).get("id") != self.asked:
-                if message.get("ready"):  # it died, and was replaced
+            self._send({"id": self.num_jobs, "gold": job.gold, "answers": job.answers})
+            while (message := self._message(deadline)).get("id") != self.num_jobs:
+                if message.get("ready"):  # the fork died, and its supervisor replaced it
                     return "died"
         except TimeoutError:
             self.ready = False
@@ -112,7 +113,9 @@ class WorkerProcess:
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(message).encode() + b"\n")  # smaller than the pipe: the guard saw to it
+        self.process.stdin.write(
+            json.dumps(message).encode() + b"\n"
+        )  # cannot block: the guard keeps jobs smaller than the pipe's buffer
 
     def _message(self, deadline: float) -> dict[str, Any]:
         """The next message.
@@ -122,15 +125,15 @@ class WorkerProcess:
             OSError: the process has ended.
         """
         assert self.process.stdout is not None
-        ear = select.poll()
-        ear.register(self.process.stdout, select.POLLIN)
-        while b"\n" not in self.held:
-            if not ear.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        poller = select.poll()
+        poller.register(self.process.stdout, select.POLLIN)
+        while b"\n" not in self.buffer:
+            if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 raise TimeoutError
-            if not (read := self.process.stdout.read(65536)):
+            if not (chunk := self.process.stdout.read(65536)):
                 raise BrokenPipeError
-            self.held += read
-        line, _, self.held = self.held.partition(b"\n")
+            self.buffer += chunk
+        line, _, self.buffer = self.buffer.partition(b"\n")
         return dict(json.loads(line))
 
     def close(self) -> None:
@@ -150,7 +153,7 @@ class Pool:
         self.threads = ThreadPoolExecutor(num_workers, thread_name_prefix="scorer")
         self.children: set[WorkerProcess] = set()
         self.idle: deque[WorkerProcess] = deque()
-        self.known: dict[tuple[Job, float], Outcome] = {}
+        self.cache: dict[tuple[Job, float], Outcome] = {}
         self.lock = threading.Lock()
 
     def judge(self, jobs: Sequence[Job], seconds: float) -> list[Outcome]:
@@ -159,48 +162,48 @@ class Pool:
         Raises:
             UserError: no scoring process starts.
         """
-        known = {job: self.known.get((job, seconds)) for job in jobs}
-        fresh = [job for job, outcome in known.items() if outcome is None]
+        cached = {job: self.cache.get((job, seconds)) for job in jobs}
+        fresh = [job for job, outcome in cached.items() if outcome is None]
         batch = Batch(fresh, seconds)
-        working = [self.threads.submit(self._work, batch) for _ in range(min(self.num_workers, len(fresh)))]
+        futures = [self.threads.submit(self._work, batch) for _ in range(min(self.num_workers, len(fresh)))]
         try:
-            wait(working)
+            wait(futures)
         finally:
-            batch.todo.clear()  # interrupted: the threads stop after the answer they are at
-        for done in working:
-            done.result()
-        found = dict(zip(fresh, batch.outcomes, strict=True))
-        self._remember({(job, seconds): outcome for job, outcome in found.items() if outcome != "died"})
-        return [known[job] or found[job] for job in jobs]
+            batch.todo.clear()  # if interrupted, the threads stop after their current job
+        for future in futures:
+            future.result()
+        outcomes = dict(zip(fresh, batch.outcomes, strict=True))
+        self._add_to_cache({(job, seconds): outcome for job, outcome in outcomes.items() if outcome != "died"})
+        return [cached[job] or outcomes[job] for job in jobs]
 
-    def _remember(self, found: dict[tuple[Job, float], Outcome]) -> None:
-        """What was judged stays so: validation asks again what the reward has asked, and must hear the same."""
+    def _add_to_cache(self, outcomes: dict[tuple[Job, float], Outcome]) -> None:
+        """Reward and validation score the same completions, and must not differ because of one slow moment."""
         with self.lock:
-            self.known |= found
-            for old in list(itertools.islice(self.known, max(0, len(self.known) - CACHED))):
-                del self.known[old]
+            self.cache |= outcomes
+            for oldest in list(itertools.islice(self.cache, max(0, len(self.cache) - CACHE_SIZE))):
+                del self.cache[oldest]
 
     def _work(self, batch: Batch) -> None:
         """One thread's part of a batch."""
         child = self._take()
-        with contextlib.suppress(IndexError):  # nothing left to do
+        with contextlib.suppress(IndexError):  # no job is left
             while True:
-                at = batch.todo.popleft()
-                batch.outcomes[at] = child.ask(batch.jobs[at], batch.limit())
-                if batch.outcomes[at] in ("timeouts", "died"):
+                index = batch.todo.popleft()
+                batch.outcomes[index] = child.run(batch.jobs[index], batch.limit())
+                if batch.outcomes[index] in ("timeouts", "died"):
                     self.idle.append(child)
                     child = self._take()
         self.idle.append(child)
 
     def _take(self) -> WorkerProcess:
-        """A child that waits for a job."""
+        """A child that is ready for a job."""
         for _ in range(MAX_STARTS + self.num_workers):
             try:
                 child = self.idle.popleft()
             except IndexError:
                 child = WorkerProcess(self.path)
                 self.children.add(child)
-            if child.lives():
+            if child.wait_until_ready():
                 return child
             self._drop(child)
         raise UserError(
@@ -214,7 +217,7 @@ class Pool:
         child.close()
 
     def close(self) -> None:
-        """End all children; none is left behind, not even a zombie."""
+        """End all children and wait for each, so that no zombie is left."""
         self.threads.shutdown(cancel_futures=True)
         for child in list(self.children):
             self._drop(child)

@@ -1,9 +1,9 @@
 """The scoring process: a line ``{"id": 1, "gold": text, "answers": [text]}`` in, ``{"id": 1, "equal": bool}`` out.
 
 Started by its path (r1/data/verifier/pool.py) with an empty environment; it imports math-verify and nothing of r1.
-Once that is done it forks, and the fork answers: killed for taking too long, it is replaced in milliseconds. A fork
-says ``{"ready": true}`` first. Both die with the trainer, hold 2 GiB at most, write neither file nor core and gain no
-privilege. It is no sandbox, reading files and opening sockets are not forbidden: answers are parsed and never run as
+After the imports it forks, and the fork compares. A fork that is killed at its time limit is replaced in milliseconds.
+Each fork first sends ``{"ready": true}``. Both processes die with the trainer, use 2 GiB at most, cannot write files or
+core dumps and gain no privileges. Reading files and opening sockets is not forbidden: answers are parsed, never run as
 code.
 """
 
@@ -31,7 +31,7 @@ MAX_BYTES = 2 << 30
 CACHED = 4096  # texts: the gold answer of a group is read once
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?")
-FAR = 1e-6  # relative to the larger side; evalf is good to 1e-15
+MIN_DIFFERENCE = 1e-6  # relative to the larger side; evalf is accurate to 1e-15
 
 # A polynomial with numbers as exponents and no bracket that could hold an argument, f(x): there x^2 and {x}^2 are
 # one thing, and the second is read ten times faster. Without e, i and I, which are numbers.
@@ -41,7 +41,7 @@ POLYNOMIAL = re.compile(
     rf"|{_LETTER}{_EXPONENT}(?! *[0-9\^_({{])|{_LETTER}(?! *[\^_({{a-zA-Z]))+"
 )
 BARE_POWER = re.compile(r"([a-zA-Z])(?=\^)")
-WARM_UP = (  # what is imported, compiled or learnt by the parser at its first use
+WARM_UP = (  # the parser imports, compiles and learns at its first use
     ("(x+1)^2", "x^2+2x+1"),
     (r"\frac{1+\sqrt{5}}{2}", "x=0.5"),
     ("(1,-2)", r"\{1,2,3\}"),
@@ -49,26 +49,29 @@ WARM_UP = (  # what is imported, compiled or learnt by the parser at its first u
 
 
 def supervise(work: Callable[[], None]) -> None:
-    """Keep one forked process at work until it ends by itself. Its successor is warm at once; SIGUSR1 ends it."""
-    this, at_work = os.getpid(), 0
+    """Run ``work`` in a fork, and in a new one whenever that is killed, until it returns. SIGUSR1 kills the fork.
+
+    A fork has all imports and the parser's caches of this process, so it needs no warm-up.
+    """
+    supervisor, fork = os.getpid(), 0
 
     def end(*_: Any) -> None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(at_work, signal.SIGKILL)
+            os.kill(fork, signal.SIGKILL)
 
     while True:
-        at_work = os.fork()
-        if at_work == 0:
-            die_with(this)
+        fork = os.fork()
+        if fork == 0:
+            kill_on_parent_death(supervisor)
             work()
             os._exit(0)
         signal.signal(signal.SIGUSR1, end)
-        if os.waitpid(at_work, 0)[1] == 0:
+        if os.waitpid(fork, 0)[1] == 0:
             return
 
 
 def serve(jobs: BinaryIO, replies: BinaryIO, judge: Judge) -> None:
-    """Answer jobs until the pipe closes. Out of memory ends the process: what is left of it cannot be trusted."""
+    """Answer jobs until the pipe closes. Out of memory ends the process: its state cannot be trusted any more."""
     replies.write(b'{"ready": true}\n')
     for line in jobs:
         job = json.loads(line)
@@ -76,13 +79,13 @@ def serve(jobs: BinaryIO, replies: BinaryIO, judge: Judge) -> None:
             equal = judge(job["gold"], job["answers"])
         except MemoryError:
             os._exit(1)
-        except Exception:  # whatever an answer does to the parser, it is only a wrong answer
+        except Exception:  # an answer that the parser cannot read is a wrong answer
             equal = False
         replies.write(json.dumps({"id": job["id"], "equal": equal}).encode() + b"\n")
 
 
 def private_pipe() -> BinaryIO:
-    """The way back to the trainer, out of reach of anything that prints."""
+    """The pipe to the trainer; standard output becomes /dev/null, so no library can print into the protocol."""
     pipe = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return pipe
@@ -90,6 +93,7 @@ def private_pipe() -> BinaryIO:
 
 def sandbox() -> None:
     """Limits on this process and its children, as far as the system has them."""
+    # AS: a huge number ends in MemoryError, not in swapping. FSIZE and CORE 0: a write fails, a crash leaves no file.
     for limit, most in (("AS", MAX_BYTES), ("FSIZE", 0), ("CORE", 0)):
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (most, most))
@@ -97,11 +101,11 @@ def sandbox() -> None:
         ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
-def die_with(parent: int) -> None:
+def kill_on_parent_death(parent: int) -> None:
     """Have this process killed when its parent ends, however that ends."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it ended before the signal was asked for
+    if os.getppid() != parent:  # the parent ended before the call, so no signal will come
         os._exit(0)
 
 
@@ -122,10 +126,10 @@ def math_judge() -> Judge:
 
 
 def reader() -> Callable[[str], Any]:
-    """``read(text)``: what a text writes, as math-verify reads it; None if it cannot.
+    """``read(text)``: the expression that math-verify reads in a text; None if it cannot.
 
-    The parser is asked for SLL prediction first: it finds the tree that ANTLR's full LL prediction finds, or fails.
-    Tuples, intervals and polynomials take a tenth of the time.
+    The parser tries SLL prediction first: it finds the tree that ANTLR's full LL prediction finds, or fails. Tuples,
+    intervals and polynomials then take a tenth of the time.
     """
     from antlr4.atn.PredictionMode import PredictionMode  # type: ignore[import-untyped]
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy, convert_to_pct
@@ -158,27 +162,28 @@ def reader() -> Callable[[str], Any]:
 
     @lru_cache(maxsize=CACHED)
     def read(text: str) -> Any:
-        whole = re.sub(r"\s*\\?%$", "", text)  # math-verify reads a percent sign only behind the expression
-        found = expression(normalize_latex(whole, config=config))
-        return found if found is None or whole == text else convert_to_pct(found)
+        number = re.sub(r"\s*\\?%$", "", text)  # math-verify reads a percent sign only after the expression
+        parsed = expression(normalize_latex(number, config=config))
+        return parsed if parsed is None or number == text else convert_to_pct(parsed)
 
     return read
 
 
 def normalise_polynomial(latex: str) -> str:
-    whole = latex.count("\\frac{") == latex.count("}{")  # not \frac{1}x^2, where the braces would be an argument's
-    return BARE_POWER.sub(r"{\1}", latex) if whole and POLYNOMIAL.fullmatch(latex) else latex
+    """``x^2`` as ``{x}^2`` in a polynomial, which the parser reads ten times faster."""
+    complete = latex.count("\\frac{") == latex.count("}{")  # not \frac{1}x^2, where the braces would be an argument
+    return BARE_POWER.sub(r"{\1}", latex) if complete and POLYNOMIAL.fullmatch(latex) else latex
 
 
 def number(text: str) -> Any:
-    """What sympy makes of a plain number, without its detour over Python source and ``eval``."""
+    """A plain number as sympy reads it, without sympy's ``eval`` of Python source."""
     import sympy
 
     return sympy.Integer(int(text)) if text.isdigit() else sympy.Float(text)
 
 
 def differ(a: Any, b: Any) -> bool:
-    """Whether two expressions are certainly not equal: at one point they are far apart. Spares a ``simplify``."""
+    """Whether two expressions certainly differ, because they do at one point: saves a slow ``simplify``."""
     import sympy
 
     if not (isinstance(a, sympy.Expr) and isinstance(b, sympy.Expr)):
@@ -188,11 +193,11 @@ def differ(a: Any, b: Any) -> bool:
     left, right, apart = (side.subs(point).evalf() for side in (a, b, a - b))
     if not (left.is_finite and right.is_finite and apart.is_number and apart.is_finite):
         return False
-    return bool(abs(complex(apart)) > FAR * max(1.0, abs(complex(left)), abs(complex(right))))
+    return bool(abs(complex(apart)) > MIN_DIFFERENCE * max(1.0, abs(complex(left)), abs(complex(right))))
 
 
 def main(parent: int, make_judge: Callable[[], Judge] = math_judge) -> None:
-    for number in (signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to every process, and means the trainer
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # a cluster sends them to every process; only the trainer reacts
         signal.signal(number, signal.SIG_IGN)
     replies = private_pipe()
     logging.disable(logging.CRITICAL)
@@ -200,9 +205,9 @@ def main(parent: int, make_judge: Callable[[], Judge] = math_judge) -> None:
     judge = make_judge()
     for gold, answer in WARM_UP:
         judge(gold, [answer])
-    gc.freeze()  # what lives as long as the process need not be looked at again, nor copied by a fork
+    gc.freeze()  # the collector skips these objects, so a fork does not copy their pages
     sandbox()
-    die_with(parent)
+    kill_on_parent_death(parent)
     supervise(lambda: serve(sys.stdin.buffer, replies, judge))
 
 

@@ -1,4 +1,4 @@
-"""Is the one stated answer right? The rule-based accuracy reward of DeepSeek-R1 (2.2.2)."""
+"""Correctness of the stated answer: the rule-based accuracy reward of DeepSeek-R1 (2.2.2)."""
 
 from __future__ import annotations
 

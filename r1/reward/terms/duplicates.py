@@ -1,4 +1,4 @@
-"""Has an earlier completion already said this to the same question? Jaccard similarity of n-grams (Broder 1997)."""
+"""Similarity to an earlier completion of the same prompt: Jaccard similarity of n-grams (Broder 1997)."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def duplicates(
     earlier: dict[str, list[set[NGram]]] = {}
     values: list[float | None] = []
     for prompt, completion in zip(prompts, completions, strict=True):
-        mine, others = ngrams(completion, ngram_size), earlier.setdefault(prompt, [])
-        values.append(max((len(mine & other) / len(mine | other) for other in others), default=0.0))
-        others.append(mine)
+        current, others = ngrams(completion, ngram_size), earlier.setdefault(prompt, [])
+        values.append(max((len(current & other) / len(current | other) for other in others), default=0.0))
+        others.append(current)
     return values
 
 
 def ngrams(text: str, size: int) -> set[NGram]:
-    """The different n-grams of a text; a text that is too short for one is an n-gram of its own. Never empty."""
+    """The different n-grams of a text; a text with fewer than ``size`` units is one n-gram. Never empty."""
     units = UNIT.findall(normalise(text).lower())
     return {tuple(units[start : start + size]) for start in range(max(len(units) - size + 1, 1))}

@@ -1,4 +1,4 @@
-"""Did a completion come to its end by itself, before the length limit?"""
+"""Whether a completion ends before the length limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a completion think between its tags and then answer between its tags? DeepSeek-R1 (2.2.2)."""
+"""The rule-based format reward of DeepSeek-R1 (2.2.2): thinking in its tags, then the answer in its tags."""
 
 from __future__ import annotations
 

@@ -14,19 +14,19 @@ from r1.reward.scorer import Outcome, Pair, Scorer
 from r1.rollout.base import no_op
 from r1.teacher.base import Teacher, questions
 
-Ask = Callable[[list[str]], list[str]]
-"""The judge's replies to these prompts. Raises a UserError where it cannot give one of them."""
+Query = Callable[[list[str]], list[str]]
+"""The judge's replies to these prompts. Raises a UserError if one of them has no reply."""
 
 
 class Judge(Scorer):
-    """Asks ``teacher``; the score is moved to 0 to 1.
+    """Queries ``teacher``; the score is mapped from ``low``..``high`` to 0..1.
 
-    An answer that is empty (only thinking) earns 0 without being shown.
+    An answer that is empty (only thinking) earns 0 without a query.
 
     Args:
-        rubric: what a good answer is, in words for the judge.
+        rubric: the description of a good answer, for the judge.
         low, high: the scale on which the judge scores.
-        thinking: show the judge the thinking, too; false: only what follows it.
+        thinking: show the judge the thinking, too; false: only the text after it.
         max_chars: of a question and of an answer, each; the rest is cut.
         max_errors: answers in a row that the judge may fail on; then the run stops.
         seed: keys the judge's sampling and the tags that answers are quoted in.
@@ -58,22 +58,23 @@ class Judge(Scorer):
     def __call__(
         self, prompts: list[str], completions: list[str], poll: Callable[[], None] = no_op, **columns: Any
     ) -> list[float | None]:
-        """(B,), 0 to 1; None where the judge's reply holds no score, or it could not be asked."""
-        return self.score_cached(prompts, completions, lambda pairs: self.judged(pairs, partial(self.ask, poll)))
+        """(B,), 0 to 1; None where the judge's reply states no score, or there is no reply."""
+        return self.score_cached(prompts, completions, lambda pairs: self.judge_pairs(pairs, partial(self.query, poll)))
 
-    def judged(self, pairs: list[Pair], ask: Ask) -> list[Outcome]:
+    def judge_pairs(self, pairs: list[Pair], query: Query) -> list[Outcome]:
         """One call for all; if it fails, one for each, so that one answer cannot cost the others their score."""
-        asked = [pair for pair in pairs if pair[1].strip()]
+        nonempty = [pair for pair in pairs if pair[1].strip()]
         try:
-            found = dict(zip(asked, judged(self.rubric, asked, ask), strict=True))
+            outcomes = dict(zip(nonempty, judge_batch(self.rubric, nonempty, query), strict=True))
             self.num_errors = 0
         except UserError:
-            found = {pair: self.judge_one(pair, ask) for pair in asked}
-        return [found.get(pair, 0.0) for pair in pairs]
+            outcomes = {pair: self.judge_one(pair, query) for pair in nonempty}
+        return [outcomes.get(pair, 0.0) for pair in pairs]
 
-    def judge_one(self, pair: Pair, ask: Ask) -> Outcome:
+    def judge_one(self, pair: Pair, query: Query) -> Outcome:
+        """One answer; too many failures in a row end the run."""
         try:
-            outcome = judged(self.rubric, [pair], ask)[0]
+            outcome = judge_batch(self.rubric, [pair], query)[0]
         except UserError as error:
             self.num_errors += 1
             if self.num_errors > self.max_errors:
@@ -90,20 +91,21 @@ class Judge(Scorer):
         self.num_errors = 0
         return outcome
 
-    def ask(self, poll: Callable[[], None], prompts: list[str]) -> list[str]:
-        """The one place where the teacher is asked."""
-        asked = questions([{"prompt": prompt} for prompt in prompts], 1, self.seed)
-        replies = {reply.question.row["prompt"]: reply for come in self.teacher.answer(asked, poll) for reply in come}
-        for reply in replies.values():
+    def query(self, poll: Callable[[], None], prompts: list[str]) -> list[str]:
+        """The teacher's replies, in the order of the prompts."""
+        queries = questions([{"prompt": prompt} for prompt in prompts], 1, self.seed)
+        texts: dict[str, str] = {}
+        for reply in (reply for batch in self.teacher.answer(queries, poll) for reply in batch):
             if reply.answer is None:
-                said = reply.failures[-1].message if reply.failures else ""
-                raise UserError("the judge gave no answer", key="teacher", hint=said, code=REWARD)
-        return [replies[prompt].answer.text for prompt in prompts]  # type: ignore[union-attr]  # none is None
+                reason = reply.failures[-1].message if reply.failures else ""
+                raise UserError("the judge gave no answer", key="teacher", hint=reason, code=REWARD)
+            texts[reply.question.row["prompt"]] = reply.answer.text
+        return [texts[prompt] for prompt in prompts]
 
 
-def judged(rubric: Rubric, pairs: list[Pair], ask: Ask) -> list[Outcome]:
-    """The score of each (question, answer), or ``parse_failures`` where a reply holds none."""
-    replies = ask([rubric.prompt(question, answer) for question, answer in pairs]) if pairs else []
+def judge_batch(rubric: Rubric, pairs: list[Pair], query: Query) -> list[Outcome]:
+    """The score of each (question, answer), or ``parse_failures`` where a reply states no score."""
+    replies = query([rubric.prompt(question, answer) for question, answer in pairs]) if pairs else []
     scores = [rubric.score(reply) for reply in replies]
     return ["parse_failures" if score is None else score for score in scores]
 
@@ -111,6 +113,6 @@ def judged(rubric: Rubric, pairs: list[Pair], ask: Ask) -> list[Outcome]:
 def make_rubric(text: str, low: float, high: float, max_chars: int, seed: int) -> Rubric:
     """Raises: UserError: the scale is empty."""
     if high <= low:
-        message = "this scale has no two different scores"
+        message = "the scale needs two different scores"
         raise UserError(message, key=".high", value=high, expected=f"number > {low:g} (low)")
     return Rubric(text, low, high, max_chars, seed)

@@ -1,6 +1,6 @@
 """The language-consistency reward of DeepSeek-R1 (2.3.2): how much of the thinking is in one language.
 
-The paper takes the share of target-language words; ``r1.data.text`` says what a word of a language is.
+The paper takes the share of target-language words; ``r1.data.text`` defines the words of a language.
 """
 
 from __future__ import annotations

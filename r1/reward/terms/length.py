@@ -1,4 +1,4 @@
-"""A soft penalty for completions that come near the length limit: DAPO's overlong reward shaping, eq. 13."""
+"""A soft penalty near the length limit: overlong reward shaping (DAPO, arXiv:2503.14476, eq. 13)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def length(
     limit = max_completion_length if max_length is None else max_length
     if not limit - max_completion_length < buffer <= limit:
         raise UserError(
-            "this length penalty would touch every completion or none",
+            "this length penalty would apply to every completion or to none",
             key=".buffer",
             value=buffer,
             expected=f"{max(1, limit - max_completion_length + 1)} to {limit} tokens: the penalty starts at "

@@ -1,4 +1,4 @@
-"""How long is a completion? A figure to report or to bound rather than one to learn from."""
+"""The length of a completion: a metric to report or to filter by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reward model's score: what people prefer, learned from pairs (Ouyang et al. 2022; DeepSeek-R1 2.3.4).
+"""A reward model's score: people's preference, learned from pairs (Ouyang et al. 2022; DeepSeek-R1 2.3.4).
 
 ``stage=reward_model`` trains one; any Hugging Face sequence-classification model with one output will do.
 """
@@ -25,9 +25,9 @@ class Preference(Scorer):
 
     Args:
         path: a run's folder, a local folder or a hub id; nothing is loaded before the first score.
-        center: taken from every score; None: nothing is.
-        scale: what is left is multiplied by this.
-        thinking: show the thinking, too; false: only what follows it.
+        center: subtracted from every score; None: 0.
+        scale: the factor of the difference.
+        thinking: show the thinking, too; false: only the text after it.
         max_length: tokens of a whole chat; a longer one has no score.
         batch_size: chats scored at once; bounds the memory, cannot change the result.
     """
@@ -63,15 +63,16 @@ class Preference(Scorer):
         return self.score_cached(prompts, completions, self.scores)
 
     def scores(self, pairs: list[Pair]) -> list[Outcome]:
+        """Scores of chats, in batches of similar length; ``too_long`` for a chat that does not fit."""
         tokenizer, _ = self._loaded
         chats = [chat_ids(tokenizer, prompt, text) for prompt, text in pairs]
         order = sorted((b for b, ids in enumerate(chats) if len(ids) <= self.max_length), key=lambda b: len(chats[b]))
-        found: list[Outcome] = ["too_long"] * len(pairs)
+        outcomes: list[Outcome] = ["too_long"] * len(pairs)
         for start in range(0, len(order), self.batch_size):
             part = order[start : start + self.batch_size]
             for b, score in zip(part, self._batch([chats[b] for b in part]), strict=True):
-                found[b] = (score - self.center) * self.scale
-        return found
+                outcomes[b] = (score - self.center) * self.scale
+        return outcomes
 
     @torch.no_grad()
     def _batch(self, chats: list[list[int]]) -> list[float]:
@@ -88,7 +89,7 @@ class Preference(Scorer):
         kinds = config.architectures or []
         if config.num_labels != 1 or not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise UserError(
-                "this is no reward model",
+                "this is not a reward model",
                 key=".path",
                 value=f"{', '.join(kinds) or 'no architecture'} with {config.num_labels} outputs",
                 expected="a sequence-classification model with one output",
@@ -101,6 +102,7 @@ class Preference(Scorer):
     def _loaded(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         self.check()
         tokenizer = self.source.load_tokenizer()
-        model = self.source.load_classifier(0, tokenizer).eval().requires_grad_(False)  # nothing is drawn
+        seed = 0  # unused: the head is loaded, too
+        model = self.source.load_classifier(seed, tokenizer).eval().requires_grad_(False)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return tokenizer, model.to(device)  # type: ignore[arg-type]  # transformers hides torch's signature

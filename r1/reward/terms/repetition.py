@@ -1,4 +1,4 @@
-"""A penalty for saying the same again: the n-gram repetition penalty of open-r1 (after Yeo et al. 2025)."""
+"""The n-gram repetition penalty of open-r1 (after Yeo et al. 2025)."""
 
 from __future__ import annotations
 

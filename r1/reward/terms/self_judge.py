@@ -1,4 +1,4 @@
-"""The policy as the run found it judges what the policy writes now (Yuan et al. 2024, self-rewarding, one round)."""
+"""The initial policy judges the completions of the trained one (Yuan et al. 2024, self-rewarding, one round)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from annotated_types import Ge, MinLen
 from r1.core.seeds import derive_seed
 from r1.reward.initial_policy import InitialPolicy
 from r1.reward.scorer import Scorer
-from r1.reward.terms.judge import judged, make_rubric
+from r1.reward.terms.judge import judge_batch, make_rubric
 from r1.rollout.base import Engine
 
 
 class SelfJudge(Scorer):
-    """The rubric, the quoting and the scale are those of ``judge``; the frozen policy writes the reply.
+    """Rubric, quoting and scale are those of ``judge``; the frozen initial policy writes the reply.
 
     Args:
         engine: samples the replies.
-        rubric: what a good answer is, in words for the judge.
+        rubric: the description of a good answer, for the judge.
         low, high: the scale on which the judge scores.
-        thinking: show the judge the thinking, too; false: only what follows it.
+        thinking: show the judge the thinking, too; false: only the text after it.
         max_chars: of a question and of an answer, each; the rest is cut.
         seed: keys the judge's sampling and the tags that answers are quoted in.
 
@@ -48,10 +48,10 @@ class SelfJudge(Scorer):
     def __call__(
         self, prompts: list[str], completions: list[str], frozen_policy: InitialPolicy, **columns: Any
     ) -> list[float | None]:
-        """(B,), 0 to 1; None where the reply holds no score."""
+        """(B,), 0 to 1; None where the reply states no score."""
 
-        def ask(questions: list[str]) -> list[str]:
-            seeds = [derive_seed(self.seed, "judge", question) for question in questions]
-            return frozen_policy.answer(self.engine, questions, seeds)
+        def query(judge_prompts: list[str]) -> list[str]:
+            seeds = [derive_seed(self.seed, "judge", prompt) for prompt in judge_prompts]
+            return frozen_policy.answer(self.engine, judge_prompts, seeds)
 
-        return self.score_cached(prompts, completions, lambda pairs: judged(self.rubric, pairs, ask))
+        return self.score_cached(prompts, completions, lambda pairs: judge_batch(self.rubric, pairs, query))

@@ -1,4 +1,4 @@
-"""How much people like an answer to a question of ``data=tiny_open``: the exact measure, for reports."""
+"""The exact preference for an answer to a question of ``data=tiny_open``, for reports."""
 
 from __future__ import annotations
 
