@@ -1,4 +1,4 @@
-"""python -m r1.run: compose -> check -> build -> fit -> record. This page is what everything hangs on."""
+"""python -m r1.run, the entry point: compose -> check -> build -> fit -> record."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path | None:
-    """Run one composed config; returns the record's folder (None for a dry run, or where another process keeps it).
+    """Run one composed config; returns the record's folder, or None for a dry run and on a rank other than 0.
 
     Raises:
-        UserError: before anything heavy is loaded, with everything that is wrong.
+        UserError: lists all errors of the config, before any weights are loaded.
     """
     from r1.config.build import build
     from r1.config.check.components import check_parts
@@ -35,7 +35,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
 
 
 def main() -> None:
-    """Check every run that the command line asks for, then start the first; a user's mistake is one screen."""
+    """Check all runs of the command line, then start the first; a UserError is printed without a traceback."""
     from r1.core.console import print_error
     from r1.core.errors import Interrupted, UserError
     from r1.distributed.slurm import requeue_on_preemption

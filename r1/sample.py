@@ -1,4 +1,4 @@
-"""python -m r1.sample MODEL "3+5+8=?": completions of a model with their rewards."""
+"""python -m r1.sample MODEL "3+5+8=?": print completions of a model with their rewards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 from r1.core.console import print_error
 from r1.core.errors import UserError
 from r1.core.runs import read_config
-from r1.data.base import Row
+from r1.core.types import Config
+from r1.data.base import Data, Row
 from r1.reward.base import Term, required_columns
 
 
@@ -20,19 +20,24 @@ def main() -> None:
     parser.add_argument("model", help="a run's folder, a model folder, a hub id, or r1:<name>")
     parser.add_argument("prompt", help="the question")
     parser.add_argument("-n", "--num-samples", type=int, default=4, help="completions (default 4)")
-    parser.add_argument("--answer", help="the gold answer, where the dataset cannot work it out")
+    parser.add_argument("--answer", help="the gold answer, if the dataset cannot compute it")
     parser.add_argument("--temperature", type=float, help="default: the run's")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.num_samples < 1:
         parser.error("--num-samples is at least 1")
     try:
-        show(args)
+        print_completions(args)
     except UserError as error:
         sys.exit(print_error(error))
 
 
-def show(args: argparse.Namespace) -> None:
+def print_completions(args: argparse.Namespace) -> None:
+    """Build the model and its rewards from the command line, sample, and print.
+
+    Raises:
+        UserError: the model cannot be read, or its config is invalid.
+    """
     from rich.console import Console
     from rich.markup import escape
 
@@ -42,7 +47,7 @@ def show(args: argparse.Namespace) -> None:
     from r1.core.seeds import derive_seed
     from r1.train.fit import silence_third_party_logging
 
-    cfg = config_for(args.model)
+    cfg = eval_config(args.model)
     if args.temperature is not None:
         cfg["rollout"]["temperature"] = args.temperature
     check_schema(cfg)
@@ -51,20 +56,20 @@ def show(args: argparse.Namespace) -> None:
     stage = experiment.stage
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
-    row = question(experiment.data, args.prompt, args.answer)
+    row = row_for_prompt(experiment.data, args.prompt, args.answer)
     rollouts = stage.sampler.sample([row], [[derive_seed(args.seed, "sample", i) for i in range(args.num_samples)]])[0]
     rows = [row] * len(rollouts)
-    experiment.rewards.terms = scorable(experiment.rewards.terms, row)
+    experiment.rewards.terms = scorable_terms(experiment.rewards.terms, row)
     texts, scores = stage.sampler.score(rows, rollouts)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     for i, text in enumerate(texts):
-        known = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}
-        terms = "  ".join(f"{name} {value:.2f}" for name, value in known.items())
+        rewards = {name: values[i] for name, values in scores.terms.items() if not math.isnan(values[i])}
+        terms = "  ".join(f"{name} {value:.2f}" for name, value in rewards.items())
         console.print(f"[bold]{scores.total[i]:.2f}[/]  [dim]{terms}[/]\n   {escape(strip_control_chars(text))}")
 
 
-def config_for(model: str) -> dict[str, Any]:
-    """The run's own config where MODEL is a run, the default config otherwise; always as ``stage=eval``."""
+def eval_config(model: str) -> Config:
+    """The default config with ``stage=eval``; for a run's folder with the run's data, rewards, rollout and model."""
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
@@ -74,25 +79,25 @@ def config_for(model: str) -> dict[str, Any]:
         container = OmegaConf.to_container(compose("config", overrides=["stage=eval"]), resolve=True)
     assert isinstance(container, dict)
     cfg = {str(k): v for k, v in container.items()}
-    saved = Path(model) / "config.yaml"
-    if saved.is_file():
-        recorded = read_config(saved)
+    config_file = Path(model) / "config.yaml"
+    if config_file.is_file():
+        recorded = read_config(config_file)
         cfg |= {key: recorded[key] for key in ("data", "reward", "rollout", "model", "extensions")}
     cfg["model"] |= {"path": model, "config": None, "tokenizer": None, "lora": None}
     return cfg
 
 
-def question(data: Any, prompt: str, answer: str | None) -> Row:
-    """A row for the prompt: the dataset's own if it has one or can make one, else the prompt and the given answer."""
+def row_for_prompt(data: Data, prompt: str, answer: str | None) -> Row:
+    """The dataset's row for a prompt, computed or looked up; with an ``answer`` or without such a row, a new one."""
     if answer is not None:
         return {"prompt": prompt, "answer": answer}
-    made = data.row_from_question(prompt) if data.row_from_question else None
-    found = (row for row in [*data.val, *data.train] if row["prompt"] == prompt)
-    return made or next(found, {"prompt": prompt})
+    if data.row_from_question and (row := data.row_from_question(prompt)):
+        return row
+    return next((row for row in [*data.val, *data.train] if row["prompt"] == prompt), {"prompt": prompt})
 
 
-def scorable(terms: dict[str, Term], row: Row) -> dict[str, Term]:
-    """The terms that this row has the columns for."""
+def scorable_terms(terms: dict[str, Term], row: Row) -> dict[str, Term]:
+    """The reward terms whose required columns this row has."""
     return {name: term for name, term in terms.items() if required_columns(term.function) <= row.keys()}
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
     from fakewandb import Server
-    from forkserver import Ended, ForkServer, Whole
+    from forkserver import Ended, ForkServer, UninterruptedRuns
 
 Config = dict[str, Any]
 SIZES = {
@@ -252,10 +252,10 @@ def server() -> Iterator[ForkServer]:
 
 
 @pytest.fixture(scope="session")
-def whole_run(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    from forkserver import Whole
+def uninterrupted_run(server: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> UninterruptedRuns:
+    from forkserver import UninterruptedRuns
 
-    return Whole(server, tmp_path_factory.mktemp("whole"))
+    return UninterruptedRuns(server, tmp_path_factory.mktemp("whole"))
 
 
 # ---- pipelines ----

@@ -13,13 +13,13 @@ from typing import Any, Self
 from r1.core.secrets import REDACTED, SECRET_KEY, redact
 
 CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # ask a run to save and end
-SWEEPS = ("WANDB_SWEEP_ID", "R1_SWEEP")  # in the environment of a run that a sweep has started
-MAX_CHARS = 400  # of one line of a message: an error fits on one screen
-MAX_ERRORS = 4  # shown at once
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a run that receives one saves a checkpoint and exits
+SWEEPS = ("WANDB_SWEEP_ID", "R1_SWEEP")  # environment variables that a sweep sets for its runs
+MAX_CHARS = 400  # per line of a message, so that an error fits on one screen
+MAX_ERRORS = 4  # printed at once
 NO_KEY = "no key at all"
 MAYBE_SECRET = re.compile(r"key(?!\w*_env)|token(?!iz)|secret|passw|auth|cred", re.IGNORECASE)
-ALIASES = {  # other frameworks' words
+ALIASES = {  # other frameworks' names of r1's keys
     "num_generations": "group_size",
     "beta": "kl_coef",
     "learning_rate": "lr",
@@ -35,13 +35,13 @@ class UserError(Exception):
     """An error that the user caused and can correct; printed on one screen, without a traceback.
 
     Args:
-        message: what is wrong, one sentence.
-        key: the config key (``stage.group_size``) or ``file:line``. A component does not know where it is mounted and
-            raises a relative key: ``.buffer`` for its own key of that name, an empty one for itself.
-        value: the value at fault, hidden if the key or the value looks like a secret; None: there is none to show
-            (``as_yaml_null(value)`` for a value that may be None).
-        expected: accepted values, in words or as a list of names.
-        hint: the next thing to try.
+        message: one sentence about the fault.
+        key: the config key (``stage.group_size``) or ``file:line``. A component, which can be mounted at any key,
+            raises a relative one: ``.buffer`` for its parameter ``buffer``, an empty one for the component itself.
+        value: the invalid value, redacted if the key or the value looks like a secret. None prints no value; pass
+            ``as_yaml_null(value)`` where the invalid value may be None.
+        expected: the accepted values, as text or as a list of names.
+        hint: a suggestion.
         code: the exit code, one of the constants above.
     """
 
@@ -60,7 +60,7 @@ class UserError(Exception):
         super().__init__(message)
 
     def mounted_at(self, key: str) -> Self:
-        """The same error, its relative key (``.buffer``) completed by the key that the component is mounted at."""
+        """This error with its relative key (``.buffer``) made absolute; ``key`` is where the component is mounted."""
         if self.key.startswith(".") or not self.key:
             self.key = f"{key}{self.key}"
         return self
@@ -73,7 +73,7 @@ class UserError(Exception):
 
 @contextmanager
 def errors_mounted_at(key: str) -> Iterator[None]:
-    """Complete the relative keys of errors that the component at ``key`` raises inside the block."""
+    """Make the relative keys of errors absolute that the component at ``key`` raises inside the block."""
     try:
         yield
     except UserError as error:
@@ -82,7 +82,7 @@ def errors_mounted_at(key: str) -> Iterator[None]:
 
 
 class UserErrors(UserError):
-    """Several errors at once, printed below each other; the first decides the exit code."""
+    """Several errors, printed below each other; the first gives the exit code."""
 
     def __init__(self, errors: Sequence[UserError]) -> None:
         self.errors = errors
@@ -95,10 +95,11 @@ class UserErrors(UserError):
 
 
 class Interrupted(Exception):
-    """The run was asked to stop by a signal, and did so after finishing and saving its step.
+    """A signal has stopped the run, which has saved its last finished step.
 
     Attributes:
-        folder: the record that it can go on in.
+        number: of the signal.
+        folder: the record that ``resume=auto`` continues; None: the run had none yet.
     """
 
     def __init__(self, number: int) -> None:
@@ -108,12 +109,12 @@ class Interrupted(Exception):
 
     @property
     def code(self) -> int:
-        """128 + signal, as a shell reports it; 0 where a sweep asked: a run that it stops early has not failed."""
+        """128 + signal, as in a shell; 0 in a sweep, which would count a run that it stops early as failed."""
         return 0 if any(map(os.environ.get, SWEEPS)) else 128 + self.number
 
 
 class TrainingHalted(UserError):
-    """A guard stopped the run: to continue would have trained a model that nobody wants."""
+    """A guard has stopped the run because training has diverged."""
 
     def __init__(self, message: str, value: float) -> None:
         hint = "the record's best/ holds the best model so far; a lower stage.lr is the usual remedy"
@@ -121,14 +122,14 @@ class TrainingHalted(UserError):
 
 
 class RankFailed(UserError):
-    """A process of a run on several devices has ended, and with it the run.
+    """A rank of a run on several devices has failed, which stops all ranks.
 
     Args:
-        message: the rank's own error, or what another process observed.
-        rank: None: all ranks, for the same reason.
+        message: the rank's error, or the observation of another process.
+        rank: None: all ranks have the same error.
         code: the run's exit code.
-        host: the rank's machine.
-        rest: as UserError's.
+        host: hostname of the rank's machine.
+        rest: ``key``, ``value``, ``expected`` and ``hint`` of UserError.
     """
 
     def __init__(self, message: str, rank: int | None, code: int, host: str = "", **rest: Any) -> None:
@@ -138,7 +139,7 @@ class RankFailed(UserError):
 
     @classmethod
     def of(cls, error: BaseException, rank: int | None, host: str) -> RankFailed:
-        """Another error, as that of this rank."""
+        """Convert an error of this rank; redacted, because it goes through the rendezvous store."""
         if not isinstance(error, UserError):
             return cls(one_line(f"{type(error).__name__}: {error}"), rank, 1, host)
         rest = {"key": error.key, "value": redact(error.value), "expected": error.expected, "hint": error.hint}
@@ -146,19 +147,19 @@ class RankFailed(UserError):
 
 
 class YamlNull:
-    """The value None of a config, which YAML writes as null."""
+    """Prints as ``null``: an invalid value that is None, where a plain None means that there is no value."""
 
     def __repr__(self) -> str:
         return "null"
 
 
 def as_yaml_null(value: object) -> object:
-    """``value`` as it can be shown, also where it is None."""
+    """``value``, or a printable null for None."""
     return YamlNull() if value is None else value
 
 
 def format_value(value: object, key: str = "") -> str:
-    """A value as it would be written in YAML, never a secret."""
+    """A value as YAML writes it, with secrets redacted."""
     if SECRET_KEY.search(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
         return REDACTED
     text = repr(redact(value))
@@ -166,29 +167,31 @@ def format_value(value: object, key: str = "") -> str:
 
 
 def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
-    """Printable, without secrets, on one line and not too long: what is shown may come from anywhere."""
+    """Make untrusted text safe to print: one line of printable characters, at most ``max_chars``, without secrets."""
     line = "".join(c if c.isprintable() else " " for c in " ".join(redact(text).split()))
     return line if len(line) <= max_chars else f"{line[: max_chars - 4]} ..."
 
 
 def suggest(name: str, names: Iterable[str], prefix: str = "") -> str:
     """``did you mean `x`?`` for the closest of ``names``, or an empty string; ``prefix`` is put before it."""
-    known = {known.lower(): known for known in names}
+    by_lower = {candidate.lower(): candidate for candidate in names}
     word = ALIASES.get(name, name).lower()
-    close = [word] if word in known else difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    close = close or [other for other in known if word and other.startswith(word)]
-    return f"did you mean `{prefix}{known[close[0]]}`?" if close else ""
+    matches = [word] if word in by_lower else difflib.get_close_matches(word, by_lower, n=1, cutoff=0.6)
+    matches = matches or [candidate for candidate in by_lower if word and candidate.startswith(word)]
+    return f"did you mean `{prefix}{by_lower[matches[0]]}`?" if matches else ""
 
 
 def suggest_moved_key(key: str, config: object) -> str:
     """``did you mean `stage.lr`?`` for ``lr`` or ``trainer.lr``: a key of that name in another part of the config."""
     last = key.rpartition(".")[2]
-    found = [leaf for leaf in _dotted(config) if leaf.rpartition(".")[2] == ALIASES.get(last, last) and leaf != key]
-    return f"did you mean `{found[0]}`?" if found else ""
+    name = ALIASES.get(last, last)
+    matches = [other for other in _dotted_keys(config) if other.rpartition(".")[2] == name and other != key]
+    return f"did you mean `{matches[0]}`?" if matches else ""
 
 
-def _dotted(node: object, prefix: str = "") -> list[str]:
+def _dotted_keys(node: object, prefix: str = "") -> list[str]:
+    """All keys of nested dicts, those of the outer dict first."""
     if not isinstance(node, dict):
         return []
-    own = [f"{prefix}{name}" for name in node]
-    return own + [leaf for name, part in node.items() for leaf in _dotted(part, f"{prefix}{name}.")]
+    keys = [f"{prefix}{name}" for name in node]
+    return keys + [key for name, child in node.items() for key in _dotted_keys(child, f"{prefix}{name}.")]

@@ -8,4 +8,4 @@ PACKAGE = Path(__file__).parent.parent
 ROOT = PACKAGE.parent
 ASSETS = PACKAGE / "assets"  # the shipped models
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else ROOT / "conf"
-EXAMPLE_CONFS = sorted(ROOT.glob("examples/*/conf")) if CONF.parent == ROOT else []  # only a checkout has examples
+EXAMPLE_CONFS = sorted(ROOT.glob("examples/*/conf")) if CONF.parent == ROOT else []  # a wheel has no examples

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-LAUNCHERS = (  # the variables of each field of RankInfo: as r1 and torchrun set them; as srun does
+LAUNCHERS = (  # environment variables for the fields of RankInfo: of r1 and torchrun, of srun
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "GROUP_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NODEID"),
 )
@@ -13,7 +13,14 @@ LAUNCHERS = (  # the variables of each field of RankInfo: as r1 and torchrun set
 
 @dataclass(frozen=True)
 class RankInfo:
-    """The rank of a process, the number of ranks, its rank on its machine, and the machine's number."""
+    """The rank of a process in its run.
+
+    Attributes:
+        rank: 0 to ``size`` - 1.
+        size: the number of ranks, on all machines.
+        local_rank: the rank among those on this machine.
+        node: the number of this machine.
+    """
 
     rank: int = 0
     size: int = 1
@@ -22,7 +29,7 @@ class RankInfo:
 
 
 def rank_info_from_env() -> RankInfo | None:
-    """The rank that a launcher has given this process; None: no launcher started it."""
+    """The rank of this process, from its launcher's variables; None: no launcher has started it."""
     for names in LAUNCHERS:
         if all(name in os.environ for name in names[:3]):
             return RankInfo(*(int(os.environ.get(name, 0)) for name in names))

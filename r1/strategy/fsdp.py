@@ -36,6 +36,7 @@ from r1.distributed.sharding import ShardedPolicy
 from r1.model.transformers_adapter import unwrap_peft
 from r1.strategy import shards
 from r1.strategy.base import Strategy
+from r1.strategy.checkpoint_io import DirectCheckpointIO
 from r1.strategy.shards import META, by_name
 
 if TYPE_CHECKING:
@@ -131,10 +132,11 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Each rank writes its shards. An error is stored, not raised: the other ranks wait in the next collective."""
-        io: Any = self.checkpoint_io
+        io = self.checkpoint_io
+        assert isinstance(io, DirectCheckpointIO)  # set by r1.train.checkpoint.Checkpoints
         if io.in_background:
             self.checkpoint_group = self.checkpoint_group or torch.distributed.new_group(backend="gloo")
-            io.write = partial(self._write_shards, shards.copy_to_cpu(checkpoint), Path(filepath))
+            io.deferred_write = partial(self._write_shards, shards.copy_to_cpu(checkpoint), Path(filepath))
             return
         try:
             super().save_checkpoint(checkpoint, filepath, storage_options)

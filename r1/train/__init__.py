@@ -1,1 +1,1 @@
-"""One run: Lightning's trainer, checkpoints, progress, and the record around it."""
+"""One run: Lightning's Trainer, checkpoints, progress, and the record on disk."""

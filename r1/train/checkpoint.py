@@ -1,7 +1,6 @@
-"""Checkpoints between two optimizer steps: written aside, synced, checksummed, renamed; a damaged one is skipped.
+"""When a run saves a checkpoint, stops, and resumes: always between two optimizer steps.
 
-The state that is saved is the state between two steps: every rollout, validation and export that was begun and not
-finished is done again by the run that goes on, and comes out the same.
+A rollout, validation or export that a stop interrupts is repeated after the resume, with the same result.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -24,20 +22,32 @@ from r1.core.console import console
 from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.core.files import sync_path
 from r1.distributed.collectives import RankGroup
-from r1.train.checkpoint_files import CheckpointWriter, DirectCheckpointIO, file_sizes_at, latest
+from r1.strategy.checkpoint_io import DirectCheckpointIO
+from r1.train import lightning_adapter
+from r1.train.checkpoint_files import CheckpointWriter
 from r1.train.run_state import CLOSES_WITHIN_S, RunState
 
-__all__ = ["CheckpointWriter", "Checkpoints", "DirectCheckpointIO", "file_sizes_at", "latest"]
-AT_ONCE_S = 1.0
-MAX_FAILURES = 3  # checkpoints that could not be written, one after the other
+DUPLICATE_SIGNAL_S = 1.0  # within this time, the same signal counts as the first one
+MAX_FAILURES = 3  # failed checkpoints in a row
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` steps and when the run is asked to stop; keeps the newest two.
+    """Saves every ``every`` steps and when a signal stops the run; keeps the newest two checkpoints.
 
-    A checkpoint is a moment of the whole record: it holds the length that each of the record's growing files had, so
-    that a resumed run cuts them there and writes on. Where a validation is due at the step, it belongs before the
-    checkpoint: Lightning does not make it up on resume.
+    Args:
+        record: its append-only files belong to a checkpoint by their sizes: a resumed run truncates them to the sizes
+            in the checkpoint and appends again.
+        ranks: all of them save together.
+        every: optimizer steps between two checkpoints.
+        validate_every: optimizer steps between two validations; a checkpoint follows the validation of its step.
+        keep_best: export the best policy so far to ``best/``.
+        in_background: training continues while a checkpoint is written.
+
+    Attributes:
+        pending_write: the checkpoint that is being written in the background; at most one.
+        stop_signal: the signal that ends the run, of this or of another rank.
+        first_signal: the first signal that this process received, and when.
+        failures: failed checkpoints in a row.
     """
 
     def __init__(
@@ -52,182 +62,188 @@ class Checkpoints(Callback):
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
         self.in_background = in_background
-        self.writing: CheckpointWriter | None = None  # at most one checkpoint is on its way
+        self.checkpoint_io = DirectCheckpointIO(in_background)
+        self.pending_write: CheckpointWriter | None = None
         self.stop_signal: int | None = None
-        self.asked: tuple[int, float] | None = None  # the first signal to this process, and when
+        self.first_signal: tuple[int, float] | None = None
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        trainer.strategy.checkpoint_io = DirectCheckpointIO(self.in_background)
+        trainer.strategy.checkpoint_io = self.checkpoint_io
 
-    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.record.best = module.validator.best  # a run that was killed could not write it down
-
-    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        self.poll()
-        if trainer.global_step and self._validation_due(trainer) and module.validator.step != trainer.global_step:
-            self._make_up_validation(trainer, module)
+    # ---- stops ----
 
     def handle_signal(self, number: int, frame: FrameType | None) -> None:
-        """A first signal asks for a stop after the step, a second one stops at once.
+        """The first signal stops the run after its step; a second one exits immediately.
 
-        The same one within a second is the first: a cluster sends it to every process, and so does a launcher.
+        The same signal again within a second is not a second one: a cluster sends it to every process, and r1's
+        launcher forwards it to the same processes.
         """
-        if self.asked is None:
-            self.asked = number, time.monotonic()
-            self.stop_signal = self.stop_signal or number  # another rank's may have come first
-        elif number != self.asked[0] or time.monotonic() - self.asked[1] > AT_ONCE_S:
-            os._exit(128 + number)
+        if self.first_signal is None:
+            self.first_signal = number, time.monotonic()
+            self.stop_signal = self.stop_signal or number  # another rank's signal may have come first
+        elif number != self.first_signal[0] or time.monotonic() - self.first_signal[1] > DUPLICATE_SIGNAL_S:
+            os._exit(128 + number)  # without cleanup, which may be what hangs
 
-    def poll(self) -> None:
-        """Called wherever the run may be left at once: between two tokens of a rollout, after training.
+    def check_for_stop(self) -> None:
+        """Called where a run can be left without losing a step: between two tokens of a rollout, after training.
 
         Raises:
-            Interrupted: a stop was asked for.
-            RankFailed: another process of the run has failed.
+            Interrupted: this process has received a signal.
+            RankFailed: another rank has failed.
         """
         self.ranks.heartbeat()
         if self.stop_signal is not None:
             raise Interrupted(self.stop_signal)
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
-        """A stop in the middle of a rollout or a validation: the last finished step is saved as it is.
+        """After a stop inside a rollout or a validation, save the last finished step.
 
-        The rollouts of the step that was begun are a function of its weights and will be made again. With several
-        processes none is left alone with its stop: they meet first, and save together.
+        The rollouts of the unfinished step depend only on the weights and the seed, so they need not be saved.
         """
+        # Now all ranks save together: a stopped rank alone would wait in save() for ranks that continue training.
         exception = self.ranks.report_failure(exception)
         if isinstance(exception, Interrupted) and trainer.state.fn == TrainerFn.FITTING and trainer.global_step:
-            trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()  # else Lightning too makes up for a validation
+            lightning_adapter.forget_unfinished_validation(trainer)
             self.save(trainer)
-            self.settle()
-        elif self.writing:
-            self.writing.join(CLOSES_WITHIN_S)
+            self.wait_for_pending_write()
+        elif self.pending_write:
+            self.pending_write.join(CLOSES_WITHIN_S)
 
-    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
-        self.settle()
+    # ---- steps and validations ----
+
+    def on_fit_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.record.best = module.validator.best  # from the checkpoint: a killed run's manifest lacks it
+
+    def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
+        self.check_for_stop()
+        # A stop inside a validation saved the step before it. Lightning does not repeat that validation on resume, but
+        # an uninterrupted run has its metrics, its samples and perhaps a better best/.
+        if trainer.global_step and self._is_validation_due(trainer) and module.validator.step != trainer.global_step:
+            lightning_adapter.run_validation(trainer, module)
+            self._finish_validation(trainer, module)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         module.report_step()
-        if not self._validation_due(trainer):
+        if not self._is_validation_due(trainer):  # else on_validation_end saves the step with its validation
             self._after_step(trainer)
-
-    def _validation_due(self, trainer: L.Trainer) -> bool:
-        return trainer.global_step % self.validate_every == 0
-
-    def _make_up_validation(self, trainer: L.Trainer, module: Any) -> None:
-        """The run was stopped inside this validation."""
-        module.eval()
-        with torch.no_grad(), trainer.precision_plugin.val_step_context():
-            module.validation_step(module.val_dataloader().item, 0)
-        module.train()
-        self._validated(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
-            self._validated(trainer, module)
-        elif trainer.global_step and self._validation_due(trainer):  # stopped in the last one: Lightning fits no more
-            self._keep_best(module)
+            self._finish_validation(trainer, module)
+        elif trainer.global_step and self._is_validation_due(trainer):
+            # The run was stopped inside its last validation. Lightning has no step left to fit, so r1.train.fit
+            # validates after the fit.
+            self._update_best(module)
 
-    def _validated(self, trainer: L.Trainer, module: Any) -> None:
-        self._keep_best(module)
+    def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        self.wait_for_pending_write()
+
+    def _is_validation_due(self, trainer: L.Trainer) -> bool:
+        return trainer.global_step % self.validate_every == 0
+
+    def _finish_validation(self, trainer: L.Trainer, module: Any) -> None:
+        self._update_best(module)
         self._after_step(trainer)
 
-    def _keep_best(self, module: Any) -> None:
-        """``best/`` is a Hugging Face folder like ``model/``: the old one or the new one, never half of either."""
+    def _update_best(self, module: Any) -> None:
+        """Export the policy to ``best/`` if its validation is the best so far."""
         if not self.keep_best or not module.validator.improved(self.record.start):
             return
         self.record.best = module.validator.best
         final = self.record.dir / "best"
-        new, old = (final.with_name(f"best.tmp.{what}") for what in ("new", "old"))
+        new, old = final.with_name("best.tmp.new"), final.with_name("best.tmp.old")
         module.export_policy(new, resumable=True)
         if not self.ranks.is_rank_zero:
             return
+        # Two renames swap the folders: best/ is never incomplete. After a kill between them best/ is missing, and the
+        # resumed run, whose checkpoint is older, exports it again.
         if final.exists():
             final.rename(old)
         new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
     def _after_step(self, trainer: L.Trainer) -> None:
-        asked = [number for number in self.ranks.gather(self.stop_signal) if number is not None]
-        self.stop_signal = asked[0] if asked else None
+        # A signal may have reached some ranks only, or in another step: all take the first one that any rank has.
+        signals = [number for number in self.ranks.gather(self.stop_signal) if number is not None]
+        self.stop_signal = signals[0] if signals else None
         if self.stop_signal is not None:
             trainer.should_stop = True
         if self.stop_signal is not None or trainer.global_step % self.every == 0:
             self.save(trainer)
 
+    # ---- saving ----
+
     def save(self, trainer: L.Trainer) -> None:
-        """Save, or say that it could not be done: a full disk must not cost what has been trained.
+        """Save a checkpoint, or print a warning: training survives a disk that is full for a while.
 
         Raises:
-            UserError: it could not be done ``MAX_FAILURES`` times in a row.
+            UserError: ``MAX_FAILURES`` checkpoints in a row could not be written.
         """
-        self.settle()
+        self.wait_for_pending_write()
         final = self.folder / f"step_{trainer.global_step:06d}"
         if self.ranks.broadcast_from_rank_zero(final.exists):
             return
-        aside = final.with_name(f"{final.name}.tmp.{self.ranks.broadcast_from_rank_zero(os.getpid)}")
-        writing = CheckpointWriter(aside, final, self.ranks.is_rank_zero)
-        begin = (lambda: self._prepare(aside), lambda: self._take(trainer, writing))
-        if error := next(filter(None, map(self._first_error_on_any_rank, begin)), None):
-            self._ended(writing, error)
+        partial = final.with_name(f"{final.name}.tmp.{self.ranks.broadcast_from_rank_zero(os.getpid)}")
+        writer = CheckpointWriter(partial, final, self.ranks.is_rank_zero)
+        error = self._first_error_on_any_rank(lambda: self._write_file_sizes(partial))
+        error = error or self._first_error_on_any_rank(lambda: self._write_or_snapshot(trainer, writer))
+        if error:
+            self._finish_write(writer, error)
         elif self.in_background:
-            self.writing = writing
-            writing.start()
+            self.pending_write = writer
+            writer.start()
         else:
-            writing.run()
-            self._ended(writing, self._first_error_on_any_rank(writing.check))
+            writer.run()
+            self._finish_write(writer, self._first_error_on_any_rank(writer.check))
 
-    def settle(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is on the disk, and say if it could not be."""
-        if writing := self.writing:
-            while writing.is_alive():
+    def wait_for_pending_write(self) -> None:
+        """Wait until the checkpoint in the background, if any, is on the disk; warn if it could not be written."""
+        if writer := self.pending_write:
+            while writer.is_alive():
                 self.ranks.heartbeat()
-                writing.join(0.05)
-            self.writing = None
-            self._ended(writing, self._first_error_on_any_rank(writing.check))
+                writer.join(0.05)
+            self.pending_write = None
+            self._finish_write(writer, self._first_error_on_any_rank(writer.check))
 
-    def _ended(self, writing: CheckpointWriter, error: str | None) -> None:
+    def _write_file_sizes(self, folder: Path) -> None:
+        """Sync the record's append-only files and write their sizes into the checkpoint."""
+        if not self.ranks.is_rank_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = self.record.file_sizes()
+        # Synced before the checkpoint exists: after a power cut, a record file may be longer than the checkpoint says,
+        # and is truncated, but never shorter, which would lose rows.
+        for name in sizes:
+            sync_path(self.record.dir / name)
+        (folder / "files.json").write_text(json.dumps(sizes))
+
+    def _write_or_snapshot(self, trainer: L.Trainer, writer: CheckpointWriter) -> None:
+        """Write the state, or copy it for ``writer`` to write in the background."""
+        trainer.save_checkpoint(writer.partial / "state.ckpt")
+        writer.write = self.checkpoint_io.take_deferred_write()
+
+    def _first_error_on_any_rank(self, action: Callable[[], None]) -> str | None:
+        """Run ``action``; the first rank's OSError, the same on all ranks. A collective."""
+        try:
+            action()
+            message = None
+        except OSError as error:
+            message = str(error)
+        return next(filter(None, self.ranks.gather(message)), None)
+
+    def _finish_write(self, writer: CheckpointWriter, error: str | None) -> None:
         if error is None:
             self.failures = 0
             return
         if self.ranks.is_rank_zero:
-            shutil.rmtree(writing.partial, ignore_errors=True)
-        self._failed(writing.final, error)
-
-    def _first_error_on_any_rank(self, step: Callable[[], None]) -> str | None:
-        """Why a step could not be done on one of the ranks, which all know afterwards."""
-        try:
-            step()
-            error = None
-        except OSError as problem:
-            error = str(problem)
-        return next(filter(None, self.ranks.gather(error)), None)
-
-    def _prepare(self, folder: Path) -> None:
-        if self.ranks.is_rank_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            sizes = self.record.file_sizes()
-            for name in sizes:
-                sync_path(self.record.dir / name)
-            (folder / "files.json").write_text(json.dumps(sizes))
-
-    def _take(self, trainer: L.Trainer, writing: CheckpointWriter) -> None:
-        """Write the state, or take a copy of it that is written beside training."""
-        trainer.save_checkpoint(writing.partial / "state.ckpt")
-        io: Any = trainer.strategy.checkpoint_io
-        error, io.error = io.error, None
-        writing.write, io.write = io.write, None
-        if error:
-            raise error
-
-    def _failed(self, final: Path, error: str) -> None:
+            shutil.rmtree(writer.partial, ignore_errors=True)
         self.failures += 1
         if self.failures == 1:
-            what = f"warning: {final} could not be written ({error}); training goes on, the next one is tried"
-            console.print(what)
+            message = f"warning: {writer.final} could not be written ({error}); training continues without it"
+            console.print(message)
         if self.failures == MAX_FAILURES:
             raise UserError(
                 f"{MAX_FAILURES} checkpoints in a row could not be written: {error}",

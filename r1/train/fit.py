@@ -1,4 +1,4 @@
-"""One run from its first validation to its last: the Trainer, the record around it, and how it ends."""
+"""One run: its processes, its record, its loggers and its Trainer, from the first validation to the last."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
+from r1.stage.runtime.recorder import Recorder
 from r1.stage.training.base import TrainingStage
-from r1.train import checkpoint
+from r1.train import checkpoint_files
 from r1.train.checkpoint import Checkpoints
-from r1.train.progress import Progress
+from r1.train.progress import Progress, closing_table
 from r1.train.record import MetricsFile, Record
 from r1.train.run_state import RunState
 
@@ -39,33 +40,35 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-TINY_WIDTH, MAX_LR_LARGE_MODEL = 256, 5e-5  # the default learning rates suit models up to this width
+MAX_SMALL_WIDTH = 256  # the default learning rates suit models up to this hidden size
+MAX_LR_LARGE_MODEL = 5e-5  # a wider model with a higher learning rate gets a note
 
 
 def print_run_summary(cfg: Config, experiment: Experiment) -> None:
-    """Say what will happen: the stage, the parts, the batch arithmetic."""
-    stage = experiment.stage
+    """Print the batch arithmetic, the data, and notes; for a dry run also the compute budget."""
+    stage, data = experiment.stage, experiment.data
     if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
-    data = experiment.data
-    counts = f"{len(data.train)} training and {len(data.val)} held-out examples"
-    console.print(status_line(f"{counts}; validation: {stage.validation_plan}"))
-    width = getattr(experiment.model.load_config(), "hidden_size", 0)
-    if stage.trains and width > TINY_WIDTH and cfg["stage"]["lr"] > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
+    sizes = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
+    width = getattr(experiment.model.load_config(), "hidden_size", 0)  # some architectures have none
+    lr = cfg["stage"]["lr"] if stage.trains else 0.0
+    if width > MAX_SMALL_WIDTH and lr > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
-        console.print(status_line(f"note: stage.lr={cfg['stage']['lr']:g} is for the tiny world; {usual}"))
-    if isinstance(stage, Grpo) and stage.group_size > 1 and cfg["dry_run"]:
+        console.print(status_line(f"note: stage.lr={lr:g} is for the tiny world; {usual}"))
+    if not cfg["dry_run"]:
+        return
+    if isinstance(stage, Grpo) and stage.group_size > 1:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
-        what = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
-        console.print(status_line(f"{what}: {', '.join(shares)} (p^G + (1-p)^G)"))
-    if cfg["dry_run"]:
-        if compute := budget.compute_budget(cfg):
-            console.print(status_line(str(compute)))
-        console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
+        label = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
+        console.print(status_line(f"{label}: {', '.join(shares)} (p^G + (1-p)^G)"))
+    if compute := budget.compute_budget(cfg):
+        console.print(status_line(str(compute)))
+    console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
 
 
 def silence_third_party_logging() -> None:
-    """Leave the screen to r1: other libraries' tips, bars and advice to their own developers are not for the user."""
+    """Keep other libraries' tips, progress bars and developer warnings off the screen."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -73,47 +76,50 @@ def silence_third_party_logging() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="The `srun` command is available")  # a run need not be Slurm's
+    warnings.filterwarnings(
+        "ignore", message="The `srun` command is available"
+    )  # a run inside a Slurm job may do without srun
 
 
 def fit(
-    cfg: Config, experiment: Experiment, overrides: list[str], command: str, where: RankInfo, folder: Path | None = None
+    cfg: Config, experiment: Experiment, overrides: list[str], command: str, info: RankInfo, folder: Path | None = None
 ) -> Path | None:
-    """Validate, train, validate, export; everything inside the record, however it ends.
+    """Validate, train, validate and export on this rank, with a record of how the run ends.
 
     Args:
-        where: the place of this process among those of the run; the first one keeps the record.
-        folder: the record's; None: as the config says.
+        info: the rank of this process; rank 0 writes the record.
+        folder: the record's folder; None: the one in the config.
 
     Returns:
-        The record's folder; None where another process keeps it.
+        The record's folder on rank 0, None on the others.
     """
     if cfg["threads"]:
         torch.set_num_threads(cfg["threads"])
     tune_malloc()
-    with init_process_group(where, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
+    with init_process_group(info, backend(cfg), cfg["trainer"]["timeout_s"]) as ranks:
         console.quiet = not ranks.is_rank_zero
-        place = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
-        held = open_record(place, cfg, experiment, overrides, command, ranks)
+        # Rank 0 chooses the folder: the default one has the time in its name.
+        output_dir = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
+        record = open_record(output_dir, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
-        held.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
-        with held, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
-            broadcast_start_metrics(held, ranks)
-            experiment.stage.run.ranks = ranks
-            experiment.stage.run.record = held if isinstance(held, Record) else None
+        record.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
+        with record, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
+            broadcast_start_metrics(record, ranks)
+            recorder: Recorder | None = record if isinstance(record, Record) else None
+            experiment.stage.run.ranks, experiment.stage.run.record = ranks, recorder
             try:
-                _run(cfg, experiment, held, ranks)
+                _run(cfg, experiment, record, ranks)
             finally:
                 experiment.engine.close()
     if not ranks.is_rank_zero:
         return None
-    console.print(Progress.closing(held))
-    return held.dir
+    console.print(closing_table(record))
+    return record.dir
 
 
 @contextmanager
 def limit_threads(num_processes: int) -> Iterator[None]:
-    """Leave those that compute beside this process their share: two that both want every core are slower than one."""
+    """Share the cores with the engine's processes: processes that compete for all cores slow each other down."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before // num_processes))
     try:
@@ -123,6 +129,7 @@ def limit_threads(num_processes: int) -> Iterator[None]:
 
 
 def backend(cfg: Config) -> str:
+    """torch.distributed's backend for tensors on the devices."""
     on_gpus = cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
     return "nccl" if on_gpus else "gloo"
 
@@ -130,7 +137,7 @@ def backend(cfg: Config) -> str:
 def open_record(
     folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: RankGroup
 ) -> RunState:
-    """The record, kept by the first process."""
+    """The record on rank 0; the other ranks have the run's state only."""
     if not ranks.is_rank_zero:
         return RunState(folder)
     data = provenance.rows_hash(experiment.data.train, experiment.data.val)
@@ -138,52 +145,60 @@ def open_record(
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 
-def broadcast_start_metrics(held: RunState, ranks: RankGroup) -> None:
-    """What the record of a resumed run knows of its start."""
-    start = ranks.broadcast_from_rank_zero(lambda: {name: asdict(figure) for name, figure in held.start.items()})
-    held.start = {name: Estimate(**figure) for name, figure in start.items()}
+def broadcast_start_metrics(record: RunState, ranks: RankGroup) -> None:
+    """Give every rank the start metrics that a resumed record has read from its manifest."""
+    start = ranks.broadcast_from_rank_zero(lambda: {name: asdict(metric) for name, metric in record.start.items()})
+    record.start = {name: Estimate(**fields) for name, fields in start.items()}
 
 
-def _run(cfg: Config, experiment: Experiment, held: RunState, ranks: RankGroup) -> None:
-    stage, folder = experiment.stage, held.dir / "checkpoints"
-    saved = ranks.broadcast_from_rank_zero(lambda: str(checkpoint.latest(folder) or "")) if cfg["resume"] else ""
-    held.cut_files(checkpoint.file_sizes_at(Path(saved)) if saved else {})
+def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup) -> None:
+    stage = experiment.stage
+    # The files are truncated before the loggers open: the csv logger starts as a copy of metrics.jsonl.
+    resumed_from = _find_checkpoint(record, ranks) if cfg["resume"] else None
+    record.truncate_files(checkpoint_files.file_sizes_at(resumed_from))
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
-    checkpoints = Checkpoints(held, ranks, every, experiment.validation.every, best, background)
-    stage.run.check_for_stop = checkpoints.poll
-    with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), loggers(cfg, held, ranks) as opened:
+    checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, best, background)
+    stage.run.check_for_stop = checkpoints.check_for_stop
+    with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), open_loggers(cfg, record, ranks) as loggers:
         trainer = instantiate_node(
             cfg["trainer"],
             "trainer",
             cfg,
-            loggers=opened,
+            loggers=loggers,
             callbacks=[checkpoints, Progress()],
             num_micro_batches=stage.plan.num_micro_batches if isinstance(stage, TrainingStage) else 1,
             validate_every=experiment.validation.every,
-            root=held.dir,
+            root=record.dir,
             info=ranks.info,
         )
-        _train(stage, trainer, Path(saved) if saved else None, held)
+        _train(stage, trainer, resumed_from, record)
+
+
+def _find_checkpoint(record: RunState, ranks: RankGroup) -> Path | None:
+    """The newest good checkpoint; rank 0 reads and prunes the folder for all ranks."""
+    folder = record.dir / "checkpoints"
+    path = ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.latest(folder) or ""))
+    return Path(path) if path else None
 
 
 @contextmanager
-def loggers(cfg: Config, held: RunState, ranks: RankGroup) -> Iterator[list[Logger]]:
-    """Where the metrics go: the first process sends them, for all."""
+def open_loggers(cfg: Config, record: RunState, ranks: RankGroup) -> Iterator[list[Logger]]:
+    """The metrics file and the logger of the config, on rank 0; the other ranks log nothing."""
     if not ranks.is_rank_zero:
         yield []
         return
-    extra = instantiate_node(cfg["logger"], "logger", cfg, folder=held.dir, config=redact(cfg))
-    with closing(extra):
-        yield [MetricsFile(held.dir), extra]
+    logger = instantiate_node(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
+    with closing(logger):
+        yield [MetricsFile(record.dir), logger]
 
 
-def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunState) -> None:
-    if saved is None:
+def _train(stage: Stage, trainer: L.Trainer, resumed_from: Path | None, record: RunState) -> None:
+    if resumed_from is None:
         trainer.validate(stage, verbose=False)
         record.start = stage.validator.metrics
-        record.write_manifest("running")  # a resumed run does not validate its start again
+        record.write_manifest("running")  # with the start metrics: a resumed run does not validate its start again
     if stage.trains:
-        trainer.fit(stage, ckpt_path=saved, weights_only=True)
+        trainer.fit(stage, ckpt_path=resumed_from, weights_only=True)
         stage.run.check_for_stop()
         if stage.validator.step != trainer.global_step:
             trainer.validate(stage, verbose=False)
@@ -194,5 +209,5 @@ def _train(stage: Stage, trainer: L.Trainer, saved: Path | None, record: RunStat
 
 
 def resolve_output_dir(cfg: Config) -> Path:
-    """The record's folder; a new one where none is named."""
+    """The record's folder: ``output_dir``, or a new one under ``outputs/``."""
     return Path(cfg["output_dir"] or new_run_dir(cfg["name"] or cfg["stage"]["_target_"].split(".")[-2]))

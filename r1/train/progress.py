@@ -1,4 +1,4 @@
-"""What a person sees: one line that moves in a terminal, plain lines in a pipe, samples, and a closing table."""
+"""The progress of a run on the screen: a bar in a terminal, plain lines in a pipe, samples, and a final table."""
 
 from __future__ import annotations
 
@@ -22,22 +22,29 @@ if TYPE_CHECKING:
     from r1.core.statistics import Estimate
     from r1.train.run_state import RunState
 
-SHOWN = sorted((m for m in METRICS if m.progress), key=lambda metric: metric.name.startswith("val/"))  # training first
+PROGRESS_METRICS = sorted((metric for metric in METRICS if metric.progress), key=lambda m: m.name.startswith("val/"))
 CORRECT_LABELS = {True: "[green]right[/]", False: "[red]wrong[/]", None: "[blue]open [/]"}
 
 
 class Progress(Callback):
-    """Step, reward, pass@1, tokens/s and the time left."""
+    """Shows the step, the main metrics, tokens/s and the time left.
+
+    Attributes:
+        bar: in a terminal; None in a pipe, which gets a line every ``PLAIN_INTERVAL_S``.
+        num_tokens: trained on by this rank since ``started``.
+        num_answers, num_accepted: of a prediction so far.
+    """
 
     def __init__(self) -> None:
         self.bar: Bar | None = None
-        self.tokens, self.last_line, self.started = 0.0, 0.0, time.monotonic()
-        self.asked = self.accepted = 0
+        self.started, self.last_line_at = time.monotonic(), 0.0
+        self.num_tokens = 0
+        self.num_answers = self.num_accepted = 0
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.open("step", trainer.max_steps, trainer.global_step)
+        self._start_bar("step", trainer.max_steps, trainer.global_step)
 
-    def open(self, unit: str, total: int, done: int) -> None:
+    def _start_bar(self, unit: str, total: int, completed: int) -> None:
         self.started = time.monotonic()
         if console.is_terminal:
             columns = (
@@ -47,26 +54,28 @@ class Progress(Callback):
                 TimeRemainingColumn(),
             )
             self.bar = Bar(TextColumn(unit), *columns, console=console)
-            self.bar.add_task("", total=total, completed=done)
+            self.bar.add_task("", total=total, completed=completed)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.tokens += float(getattr(batch, "num_tokens", 0))
+        self.num_tokens += batch.num_tokens
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.show("step", trainer.max_steps, trainer.global_step, self.line(trainer))
+        self._update("step", trainer.max_steps, trainer.global_step, self.metrics_line(trainer))
 
-    def show(self, unit: str, total: int, done: int, line: str) -> None:
+    def _update(self, unit: str, total: int, completed: int, line: str) -> None:
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=done, description=line)
-        elif time.monotonic() - self.last_line > PLAIN_INTERVAL_S or done == total:
-            self.last_line = time.monotonic()
-            console.print(f"{unit} {done}/{total}  {line}")
+            self.bar.update(self.bar.task_ids[0], completed=completed, description=line)
+        elif time.monotonic() - self.last_line_at > PLAIN_INTERVAL_S or completed == total:
+            self.last_line_at = time.monotonic()
+            console.print(f"{unit} {completed}/{total}  {line}")
 
-    def line(self, trainer: L.Trainer) -> str:
+    def metrics_line(self, trainer: L.Trainer) -> str:
         metrics = trainer.callback_metrics
-        shown = [f"{one.label} {float(metrics[one.name]):.3f}" for one in SHOWN if one.name in metrics]
-        return "  ".join([*shown, f"{self.tokens * trainer.world_size / (time.monotonic() - self.started):,.0f} tok/s"])
+        values = [f"{m.label} {float(metrics[m.name]):.3f}" for m in PROGRESS_METRICS if m.name in metrics]
+        # An estimate: this rank's tokens times the number of ranks.
+        tokens_per_s = self.num_tokens * trainer.world_size / (time.monotonic() - self.started)
+        return "  ".join([*values, f"{tokens_per_s:,.0f} tok/s"])
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
         console.print(validation_line(trainer.global_step, module.validator.metrics))
@@ -79,19 +88,19 @@ class Progress(Callback):
             self.bar.stop()
 
     def on_predict_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.open("batch", int(sum(trainer.num_predict_batches)), 0)
+        self._start_bar("batch", int(sum(trainer.num_predict_batches)), 0)
 
     def on_predict_batch_end(
         self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self.show("batch", int(sum(trainer.num_predict_batches)), batch_idx + 1, self.kept(outputs))
+        self._update("batch", int(sum(trainer.num_predict_batches)), batch_idx + 1, self._count_answers(outputs))
 
-    def kept(self, outputs: dict[str, Any]) -> str:
-        """So far; ``outputs`` are the answers that have just come in."""
+    def _count_answers(self, outputs: dict[str, Any]) -> str:
+        """Add the answers of a batch to the counts; the line with the new counts."""
         answers = [answer for group in outputs["answers"] for answer in group]
-        self.asked += len(answers)
-        self.accepted += sum(answer["rejected_by"] is None for answer in answers)
-        return f"{self.accepted} of {self.asked} answers accepted"
+        self.num_answers += len(answers)
+        self.num_accepted += sum(answer["rejected_by"] is None for answer in answers)
+        return f"{self.num_accepted} of {self.num_answers} answers accepted"
 
     def on_predict_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.on_train_end(trainer, module)
@@ -100,20 +109,21 @@ class Progress(Callback):
         if self.bar:
             self.bar.stop()
 
-    @staticmethod
-    def closing(record: RunState) -> RenderableType:
-        """Before and after, with intervals, and where everything lies."""
-        columns = (Column("metric", overflow="fold"), "before", "after", "n")
-        table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        for name, after in record.final.items():
-            before = record.start.get(name)
-            table.add_row(escape(name), str(before) if before else "", str(after), str(after.n))
-        return Group(table, status_line(f"record: {record.dir}"))
+
+def closing_table(record: RunState) -> RenderableType:
+    """The metrics before and after training, with intervals, and the record's folder."""
+    columns = (Column("metric", overflow="fold"), "before", "after", "n")
+    table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, after in record.final.items():
+        before = record.start.get(name)
+        table.add_row(escape(name), str(before) if before else "", str(after), str(after.n))
+    return Group(table, status_line(f"record: {record.dir}"))
 
 
-def validation_line(step: int, figures: dict[str, Estimate]) -> str:
-    name = primary_metric(figures)
-    shown = f"{name.removeprefix('val/')} {figures[name]!s}, n={figures[name].n}"
-    if length := figures.get("val/completion_length"):
-        shown += f", mean length {length.value:.1f} tokens"
-    return f"[bold]validation[/] at step {step}: {shown}"
+def validation_line(step: int, metrics: dict[str, Estimate]) -> str:
+    """The primary metric of a validation with its interval, and the mean completion length."""
+    name = primary_metric(metrics)
+    text = f"{name.removeprefix('val/')} {metrics[name]!s}, n={metrics[name].n}"
+    if length := metrics.get("val/completion_length"):
+        text += f", mean length {length.value:.1f} tokens"
+    return f"[bold]validation[/] at step {step}: {text}"

@@ -1,4 +1,4 @@
-"""python -m r1.train.rank: one process of a run on several devices. The launcher starts it and sends the config."""
+"""python -m r1.train.rank: one rank of a run on several devices. The launcher sends the config on stdin."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from r1.core.types import Config
+
 
 def main() -> int:
-    """The exit code of the task on stdin."""
+    """Run the task on stdin; returns the exit code."""
     from r1.core.errors import STOP_SIGNALS
 
-    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm signals every process; the launcher forwards it
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the run has a handler of its own
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # a sweep blocks some in its children
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to every process; only the launcher handles it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until r1.train.fit installs its handlers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # children of a sweep inherit a mask that blocks some
     return exit_code_of(json.loads(sys.stdin.buffer.read()))
 
 
 def exit_code_of(task: dict[str, Any]) -> int:
-    """Run it; an error is in the rendezvous store by then, and the launcher prints it."""
+    """Run a task and return its exit code. Errors are not printed here: the launcher reads them from the store."""
     from r1.core.errors import Interrupted, UserError
 
     try:
@@ -32,7 +34,8 @@ def exit_code_of(task: dict[str, Any]) -> int:
     return 0
 
 
-def run(config: dict[str, Any], overrides: list[str], command: str, folder: str) -> None:
+def run(config: Config, overrides: list[str], command: str, folder: str) -> None:
+    """``r1.train.fit.fit`` on this rank."""
     from r1.config.build import build
     from r1.core.rank_info import RankInfo, rank_info_from_env
     from r1.train import fit

@@ -1,7 +1,7 @@
-"""A run's folder: the config, the code, the metrics, the samples, the model, and how it ended.
+"""The record of a run: a folder with its config, code, metrics, samples, model, and how it ended.
 
-It is written for every run, also for one that fails or is interrupted. ``manifest.json`` is the summary; everything
-in it that is a metric is ``{value, low, high, n}``.
+It is written for every run, also for one that fails or is interrupted. ``manifest.json`` is the summary; each metric
+in it is ``{value, low, high, n}``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,7 @@ from r1.core.manifest import manifest_header, status_of, time_now, write_manifes
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
+from r1.core.types import Config
 from r1.stage.validation.metrics import Sample
 from r1.train.run_state import RunState
 
@@ -36,20 +37,20 @@ if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
 
-APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")
+APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
 
 
 class Record(RunState):
-    """Context manager around a run: whatever happens inside, the manifest says how it ended.
+    """Context manager around a run on rank 0: on exit the manifest says how the run ended. A ``stage.Recorder``.
 
     Args:
-        folder: the record's folder; made if need be.
+        folder: the record's folder; created if need be.
         config: the resolved config as plain containers.
-        overrides: what the user typed.
+        overrides: the overrides on the command line.
         command: the command line.
         data: fingerprint of the dataset's rows.
         parents: the runs that this one starts from, each with its path and fingerprint.
-        resume: continue the run that the folder holds.
+        resume: continue the run in the folder.
 
     Raises:
         UserError: the folder is in use by another process, cannot be written, holds a run and ``resume`` is false, or
@@ -59,7 +60,7 @@ class Record(RunState):
     def __init__(
         self,
         folder: Path,
-        config: dict[str, Any],
+        config: Config,
         overrides: list[str],
         command: str,
         data: str,
@@ -68,7 +69,8 @@ class Record(RunState):
     ) -> None:
         super().__init__(folder)
         self.config, self.overrides, self.command = config, overrides, command
-        self._begun, self.data, self.parents = config, data, parents
+        self.data, self.parents = data, parents
+        self._first_config = config  # with the device settings that the run was started with
         self._earlier_wall_s = 0.0
         self._lock = lock_folder(self.dir)
         try:
@@ -78,7 +80,11 @@ class Record(RunState):
             raise
 
     def _read_earlier(self, resume: bool) -> RunRecord | None:
-        """The run that the folder holds, if it is the one that is to be continued."""
+        """The run in the folder that is to be resumed; None: a new run.
+
+        Raises:
+            UserError: the folder holds a run, and it cannot be resumed.
+        """
         if not (self.dir / "manifest.json").exists():
             return None
         if not resume:
@@ -89,57 +95,65 @@ class Record(RunState):
                 hint="take another output_dir, or continue it with resume=auto",
             )
         earlier = read_run(str(self.dir))
-        self._check_same(earlier)
+        self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
+        if changes := self._changes_since(earlier):
+            raise UserError(
+                "this folder holds a run with a different config, and resume needs the same one",
+                key="resume",
+                value="; ".join(changes),
+                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS))}",
+                hint="take another output_dir, or resume with the config of the run",
+            )
         return earlier
 
-    def _check_same(self, earlier: RunRecord) -> None:
-        then, self._begun = earlier.manifest, provenance.with_device_settings_of(self.config, earlier.config)
-        now: dict[str, Any] = {"data": self.data, "parents": self.parents}
-        configs = [
-            provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(config), held["parents"])
-            for config, held in ((earlier.config, then), (redact(self._begun), now))
-        ]
-        changed = [f"{key}: {before} -> {after}" for key, before, after in provenance.differences(*configs)]
-        lineages = [[parent["fingerprint"] for parent in held["parents"]] for held in (then, now)]
-        changed += ["data: not the same as then"] if then["data"] != now["data"] else []
-        changed += ["parents: not the same as then"] if lineages[0] != lineages[1] else []
-        if changed:
-            raise UserError(
-                "the run in this folder was begun otherwise: it can only be continued as it was",
-                key="resume",
-                value="; ".join(changed),
-                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS))}",
-                hint="take another output_dir, or continue it as it was begun",
-            )
+    def _changes_since(self, earlier: RunRecord) -> list[str]:
+        """The differences of config, data and parents that make this another run."""
+        manifest = earlier.manifest
+        # Paths count as their parents' fingerprints, so a moved parent is the same parent.
+        before = provenance.replace_paths_by_fingerprint(
+            provenance.fingerprinted_config(earlier.config), manifest["parents"]
+        )
+        now = provenance.replace_paths_by_fingerprint(
+            provenance.fingerprinted_config(redact(self._first_config)), self.parents
+        )
+        changes = [f"{key}: {old} -> {new}" for key, old, new in provenance.differences(before, now)]
+        if manifest["data"] != self.data:
+            changes.append("data: other rows than before")
+        if _fingerprints(manifest["parents"]) != _fingerprints(self.parents):
+            changes.append("parents: other runs than before")
+        return changes
 
     def __enter__(self) -> Self:
         try:
-            self._begin()
+            self._open()
         except BaseException:
             self._lock.close()
             raise
         return self
 
-    def _begin(self) -> None:
+    def _open(self) -> None:
         self._started = time.monotonic()
         self._remove_partial_files()
         self._provenance = provenance.environment(self.config)
         if self._earlier:
-            earlier = self._earlier.manifest
-            self._earlier_wall_s, self.best = earlier["wall_s"], earlier.get("best")
-            self.start = {name: Estimate(**figure) for name, figure in earlier["metrics"]["start"].items()}
-            moved = provenance.differences(
-                provenance.fingerprinted_config(self._begun), provenance.fingerprinted_config(self.config)
-            )
-            changes = [f"{key} was {before} and is {after}" for key, before, after in moved]
-            for change in changes + provenance.environment_changes(earlier, self._provenance):
-                console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
+            self._restore(self._earlier.manifest)
         else:
             provenance.write_sources(self.dir, self.config, self.overrides)
         self.write_manifest("running")
 
+    def _restore(self, manifest: dict[str, Any]) -> None:
+        """Continue an earlier record; warn of new devices, packages and code, which can change the last bits."""
+        self._earlier_wall_s, self.best = manifest["wall_s"], manifest.get("best")
+        self.start = {name: Estimate(**fields) for name, fields in manifest["metrics"]["start"].items()}
+        devices = provenance.differences(
+            provenance.fingerprinted_config(self._first_config), provenance.fingerprinted_config(self.config)
+        )
+        changes = [f"{key} was {before} and is {after}" for key, before, after in devices]
+        for change in changes + provenance.environment_changes(manifest, self._provenance):
+            console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
+
     def _remove_partial_files(self) -> None:
-        """Remove what a run that was killed had not finished writing; no other process writes here."""
+        """Remove partial files of a killed run; the lock excludes other writers."""
         for partial in [*self.dir.glob("*.tmp.*"), *self.dir.glob("traces/*.tmp.*")]:
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
@@ -157,7 +171,7 @@ class Record(RunState):
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
             "compute": asdict(compute) if compute else None,
-            "fingerprint": provenance.fingerprint(self._begun, self.data, self.parents),
+            "fingerprint": provenance.fingerprint(self._first_config, self.data, self.parents),
             "data": self.data,
             "parents": self.parents,
             **self._provenance,
@@ -169,25 +183,27 @@ class Record(RunState):
         }
         write_manifest(self.dir, manifest)
 
-    # ---- the files that grow ----
+    # ---- append-only files ----
+
+    def _append_only_files(self) -> list[Path]:
+        return [file for name in APPEND_ONLY_FILES if (file := self.dir / name).is_file()]
 
     def file_sizes(self) -> dict[str, int]:
-        return {name: (self.dir / name).stat().st_size for name in APPEND_ONLY_FILES if (self.dir / name).is_file()}
+        return {file.name: file.stat().st_size for file in self._append_only_files()}
 
-    def cut_files(self, sizes: Mapping[str, int]) -> None:
-        """Cut the growing files back to an earlier moment: what came after it will be written again."""
-        for file in (self.dir / name for name in APPEND_ONLY_FILES if (self.dir / name).is_file()):
-            size, kept = file.stat().st_size, sizes.get(file.name, 0)
-            if size < kept:  # someone else did that: a checkpoint's files are on the disk before it is
-                console.print(f"warning: {file} has lost {kept - size} bytes of what it held at the checkpoint")
+    def truncate_files(self, sizes: Mapping[str, int]) -> None:
+        for file in self._append_only_files():
+            size, earlier_size = file.stat().st_size, sizes.get(file.name, 0)
+            if size < earlier_size:  # not by a crash: the files are synced before the checkpoint with their sizes
+                console.print(f"warning: {file} has lost {earlier_size - size} bytes since the checkpoint")
                 jsonl.repair_and_read(file)
             else:
-                os.truncate(file, kept)
+                os.truncate(file, earlier_size)
 
     def add_samples(
         self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores
     ) -> None:
-        """Validation completions, one line each, for as many as there are ``rows``."""
+        """Validation completions, one line for each of ``rows``; the samples after them are left out."""
         self._append_samples(
             {"split": split, "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
             | asdict(sample)
@@ -196,7 +212,7 @@ class Record(RunState):
         )
 
     def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None:
-        """Pairs of answers with the margin by which a reward model prefers the one that people chose."""
+        """Preference pairs with the reward model's margin, chosen minus rejected."""
         columns = ("prompt", "chosen", "rejected")
         self._append_samples(
             {"split": split, "step": step} | {name: row[name] for name in columns} | {"margin": margin}
@@ -214,12 +230,15 @@ class Record(RunState):
             for i, (row, text) in enumerate(zip(rows, texts, strict=False))
         )
 
-    def _append_samples(self, lines: Any) -> None:
+    def _append_samples(self, lines: Iterable[dict[str, Any]]) -> None:
         jsonl.append_rows(self.dir / "samples.jsonl", lines)
 
 
 class MetricsFile(Logger):
-    """``metrics.jsonl``: one line per step and kind of row; ``timing.jsonl`` takes what no two runs share."""
+    """``metrics.jsonl`` and ``timing.jsonl``: one row per step and kind of metrics.
+
+    Times have a file of their own, so that equal runs have equal ``metrics.jsonl``.
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -234,24 +253,29 @@ class MetricsFile(Logger):
         return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """The record holds the whole config already."""
+        """Nothing: ``config.yaml`` has them."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        timing = {name: value for name, value in metrics.items() if name.startswith("time/")}
-        rest = {name: value for name, value in metrics.items() if name not in timing}
-        for name, row in (("timing.jsonl", timing), ("metrics.jsonl", rest)):
+        times = {name: value for name, value in metrics.items() if name.startswith("time/")}
+        others = {name: value for name, value in metrics.items() if name not in times}
+        for file_name, row in (("timing.jsonl", times), ("metrics.jsonl", others)):
             if row:
-                jsonl.append_rows(self.folder / name, [{"step": step} | row])
+                jsonl.append_rows(self.folder / file_name, [{"step": step} | row])
+
+
+def _fingerprints(parents: list[dict[str, Any]]) -> list[str]:
+    return [parent["fingerprint"] for parent in parents]
 
 
 def _rewards(scores: Scores, i: int) -> dict[str, float | None]:
+    """The reward terms of sample ``i``."""
     return {name: nan_to_none(values[i]) for name, values in scores.terms.items()}
 
 
 def nan_to_none(value: float) -> float | None:
-    """JSON has no NaN: a reward that does not apply is null."""
+    """JSON has no NaN: a reward that does not apply becomes null."""
     return None if math.isnan(value) else value
 
 
-def _as_dicts(figures: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: asdict(figure) for name, figure in figures.items()}
+def _as_dicts(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: asdict(estimate) for name, estimate in metrics.items()}

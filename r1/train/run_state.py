@@ -1,4 +1,4 @@
-"""What a run has found so far, as every process of it knows it; only the first one's is written down, as the record."""
+"""The results of a run so far, the same on every rank; rank 0 writes them down as the record."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from r1.core.manifest import read_manifest, write_manifest
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 
-CLOSES_WITHIN_S = 15.0  # the first process has this long to close its record once another has failed
+CLOSES_WITHIN_S = 15.0  # rank 0 has this long to close its record after another rank has failed
 
 
 class RunState:
-    """Context manager around a run.
+    """Context manager around a run; on rank 0 it is a ``r1.train.record.Record``, which overrides the empty methods.
 
     Attributes:
-        dir: the record's folder, whoever writes it.
-        start, final: the figures of the first and of the last validation.
-        best: step and headline of the best validation so far.
-        devices: how many there are, how they share the work, and whose they are.
+        dir: the record's folder.
+        start, final: metrics of the first and of the last validation.
+        best: step and primary metric of the best validation so far.
+        devices: their number, the strategy, and their hosts.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,29 +40,30 @@ class RunState:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The first process closes the record: until then it holds its lock. Killed, it could not."""
+        """Close the record for rank 0 if it was killed: while it lives, it locks the folder and closes it itself."""
         if error is None or not self.dir.exists():
             return
         deadline = time.monotonic() + CLOSES_WITHIN_S
-        while (held := is_locked(self.dir)) and time.monotonic() < deadline:
+        while (locked := is_locked(self.dir)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        if not held:
-            gone = error if isinstance(error, RankFailed) else RankFailed("has ended without a word", 0, code=1)
-            finalize_manifest(self.dir, "failed", gone)
+        if not locked:
+            message = "exited without reporting an error (killed?)"
+            failure = error if isinstance(error, RankFailed) else RankFailed(message, 0, code=1)
+            finalize_manifest(self.dir, "failed", failure)
 
     def write_manifest(self, status: str, error: BaseException | None = None) -> None:
-        """The first process writes it."""
+        """Write the run's summary."""
 
     def file_sizes(self) -> dict[str, int]:
-        """How long the record's growing files are, where this process writes them."""
+        """Sizes in bytes of the record's append-only files."""
         return {}
 
-    def cut_files(self, sizes: Mapping[str, int]) -> None:
-        """Cut them back to an earlier moment."""
+    def truncate_files(self, sizes: Mapping[str, int]) -> None:
+        """Truncate the append-only files to earlier ``sizes``; the resumed run writes the rest again."""
 
 
 def finalize_manifest(folder: Path, status: str, error: Exception) -> str:
-    """Write down how a run ended if the process that keeps its record could not; the status that stands there."""
+    """Write how a run ended, unless its rank 0 has done so; returns the status in the manifest."""
     manifest = read_manifest(folder)
     if manifest.get("status", "running") != "running":
         return str(manifest["status"])

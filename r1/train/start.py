@@ -1,6 +1,6 @@
-"""Start a checked config: in this process, or as one process per device.
+"""Start a run from its checked config: in this process, or as one process per device.
 
-The ranks receive the composed config itself, not the command line.
+The processes receive the composed config, not the command line, so they cannot compose another one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 def start(cfg: Config, experiment: Experiment, overrides: list[str], command: str) -> Path | None:
-    """Run on all devices; the record's folder, None on other ranks than 0."""
+    """Run on all devices; returns the record's folder, or None on a rank other than 0."""
     info, size = rank_info_from_env() or RankInfo(), cfg["trainer"]["devices"]
-    if info.size > 1 or size == 1:
+    if info.size > 1 or size == 1:  # a launcher has started this process, or a single one is enough
         return fit.fit(cfg, experiment, overrides, command, info)
     folder = fit.resolve_output_dir(cfg).absolute()
     task = {"config": cfg, "overrides": overrides, "command": command, "folder": str(folder)}

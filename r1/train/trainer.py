@@ -1,4 +1,4 @@
-"""Builds the lightning.Trainer; the keyword-only parameters are the keys of ``trainer.*``."""
+"""Builds the lightning.Trainer; its keyword-only parameters are the keys of ``trainer`` in the config."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from r1.core.rank_info import RankInfo
 from r1.strategy.base import Strategy
+from r1.train.lightning_adapter import disable_signal_handlers
 
 
 def trainer(
@@ -34,7 +35,13 @@ def trainer(
     strategy: Strategy,
     deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
-    """A quiet Trainer: progress, records and checkpoints are r1's own callbacks."""
+    """A Trainer without Lightning's own progress bar, checkpoints and sampler, which r1 replaces.
+
+    Args:
+        num_micro_batches: per optimizer step.
+        validate_every: optimizer steps between two validations.
+        root: the record's folder.
+    """
     lightning_trainer = L.Trainer(
         logger=list(loggers),
         callbacks=list(callbacks),
@@ -43,7 +50,7 @@ def trainer(
         check_val_every_n_epoch=None,
         default_root_dir=root,
         max_steps=max_steps,
-        max_epochs=-1,
+        max_epochs=-1,  # max_steps ends the run
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
@@ -57,16 +64,14 @@ def trainer(
         enable_model_summary=False,
         enable_checkpointing=False,
         use_distributed_sampler=False,
-        inference_mode=False,  # FSDP2 gathers weights on a GPU in a way that its tensors do not allow
+        inference_mode=False,  # FSDP2 gathers weights in place, which fails for inference tensors on a GPU
     )
-    # Lightning's SIGTERM handler starts a broadcast, on each rank at another point of its step: a deadlock. r1 has its
-    # own handlers. No public option turns Lightning's off; this is the only private name of Lightning that r1 uses.
-    lightning_trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    disable_signal_handlers(lightning_trainer)
     return lightning_trainer
 
 
 class RankEnvironment(LightningEnvironment):
-    """The ranks for Lightning, which starts no processes itself."""
+    """Gives r1's rank numbers to Lightning, which then starts no processes itself."""
 
     creates_processes_externally = True  # type: ignore[assignment]
 

@@ -1,4 +1,4 @@
-"""No secret reaches a disk or a log, wherever it is planted."""
+"""No secret is written to a disk or a log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENV = f"{CANARY}-environment"
 
 
 def keyed(completion_ids: list[list[int]], *, api_key: str, url: str, fails: bool) -> list[float]:
-    """A user's reward that is handed secrets, and tells them all when it fails, in training."""
+    """A user's reward with secret arguments; it fails in training with all of them in its message."""
     if fails and len(completion_ids) == 16:
         raise RuntimeError(f"POST {url} with api_key={api_key} or {os.environ['PLANTED_API_KEY']}: 500")
     return [float(ids[0] % 2) for ids in completion_ids]

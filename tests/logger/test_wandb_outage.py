@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import WAITING
 from fakewandb import Server
-from forkserver import Ended, Whole, log
+from forkserver import Ended, UninterruptedRuns, log
 from wandbruns import check, only
 
 from r1.core.runs import read_run
@@ -47,9 +47,15 @@ def bad_server() -> Iterator[Server]:
 @pytest.mark.long
 @pytest.mark.parametrize("mood", ["gone", "silent", "failing"])
 def test_run_continues_offline_when_the_server_is_down_at_the_start(
-    wandb_server: Server, bad_server: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, mood: Any
+    wandb_server: Server,
+    bad_server: Server,
+    logged: Run,
+    uninterrupted_run: UninterruptedRuns,
+    shell: Shell,
+    folder: Path,
+    mood: Any,
 ) -> None:
-    reference, _ = whole_run("grpo")
+    reference, _ = uninterrupted_run("grpo")
     if mood == "gone":
         bad_server.stop()
     bad_server.mood = mood
@@ -100,9 +106,15 @@ FAILURES: dict[str, Callable[[Server], None]] = {
 @pytest.mark.long
 @pytest.mark.parametrize("failure", FAILURES)
 def test_run_continues_offline_after_a_failure_of_wandb(
-    wandb_server: Server, bad_server: Server, logged: Run, whole_run: Whole, shell: Shell, folder: Path, failure: str
+    wandb_server: Server,
+    bad_server: Server,
+    logged: Run,
+    uninterrupted_run: UninterruptedRuns,
+    shell: Shell,
+    folder: Path,
+    failure: str,
 ) -> None:
-    reference, _ = whole_run("grpo")
+    reference, _ = uninterrupted_run("grpo")
     resume_file = folder.with_name("go_on")
 
     def cause_failure() -> None:
@@ -136,8 +148,10 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_full_disk_is_one_warning(logged: Run, whole_run: Whole, folder: Path, tiny_disk: Path, mode: str) -> None:
-    reference, _ = whole_run("grpo")
+def test_full_disk_is_one_warning(
+    logged: Run, uninterrupted_run: UninterruptedRuns, folder: Path, tiny_disk: Path, mode: str
+) -> None:
+    reference, _ = uninterrupted_run("grpo")
     assert logged("grpo", f"logger.mode={mode}", env={"WANDB_DIR": str(tiny_disk)}).code == 0
     print(mode, log(folder))
     check_unaffected(folder, reference)

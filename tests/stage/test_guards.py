@@ -1,4 +1,4 @@
-"""What stops a run that goes wrong, what it leaves behind, and the best model that is kept."""
+"""Guards that halt a run, the record of a halted run, and the export of the best model."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from r1 import run as command
 from r1.core.errors import HALTED, TrainingHalted
 from r1.core.runs import read_run
 from r1.core.statistics import Estimate
+from r1.core.types import Config
 from r1.run import execute
 from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
 from r1.stage.sft import Sft
 
-Config = dict[str, Any]
 Stages = Callable[..., Grpo]
 EVERY_STEP = ["checkpoint_every=1", "val.every=1"]
 
 
 @pytest.fixture
 def halted(small: Callable[..., Config], folder: Path) -> Callable[..., TrainingHalted]:
-    """``halted("stage=grpo", ...)``: what stopped this run."""
+    """``halted("stage=grpo", ...)``: the error that halted this run."""
 
     def run(*overrides: str) -> TrainingHalted:
         with pytest.raises(TrainingHalted) as caught:
@@ -46,19 +46,19 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def assert_finite(folder: Path) -> None:
-    """All weights that lie on the disk: checkpoints and best/."""
-    found = [torch.load(file, weights_only=True)["state_dict"] for file in folder.glob("checkpoints/*/state.ckpt")]
+    """Of all saved weights: checkpoints and best/."""
+    states = [torch.load(file, weights_only=True)["state_dict"] for file in folder.glob("checkpoints/*/state.ckpt")]
     if (folder / "best").exists():
-        found.append(load_file(folder / "best" / "model.safetensors"))
-    assert found
-    for state in found:
+        states.append(load_file(folder / "best" / "model.safetensors"))
+    assert states
+    for state in states:
         assert all(value.isfinite().all() for value in state.values())
 
 
 # ---- guards ----
 
 
-def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
+def test_min_entropy_above_entropy_halts_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
     """No model of 610 tokens has an entropy of 7 nats: the first step is the last."""
     error = halted("stage=grpo", "stage.min_entropy=7")
     assert "stage.min_entropy=7" in str(error)
@@ -70,7 +70,7 @@ def test_a_collapsed_entropy_stops_the_run(halted: Callable[..., TrainingHalted]
     assert not (folder / "model").exists()
 
 
-def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
+def test_max_kl_below_kl_halts_the_run(halted: Callable[..., TrainingHalted], folder: Path) -> None:
     error = halted("stage=grpo", "stage.max_kl=0.001", "stage.lr=0.01", "trainer.max_steps=20", "val.every=20")
     kls = [row["train/kl"] for row in rows(folder, "train/kl")]
     assert 1 < len(kls) < 20
@@ -79,26 +79,26 @@ def test_a_kl_that_runs_away_stops_the_run(halted: Callable[..., TrainingHalted]
 
 
 @pytest.mark.parametrize("guard", ["stage.max_kl=100", "stage.min_entropy=0.01"])
-def test_a_guard_that_is_not_reached_changes_nothing(small: Callable[..., Config], tmp_path: Path, guard: str) -> None:
+def test_guard_below_its_limit_changes_no_weights(small: Callable[..., Config], tmp_path: Path, guard: str) -> None:
     for name, more in (("plain", []), ("guarded", [guard])):
         execute(small("stage=grpo", "trainer.max_steps=2", *more, f"output_dir={tmp_path / name}"), [])
     plain, guarded = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("plain", "guarded"))
     assert all(plain[name].equal(guarded[name]) for name in plain)
 
 
-def test_a_guard_passes_over_steps_that_have_no_such_figure(stage: Stages) -> None:
-    made = stage("stage=grpo", "stage.max_kl=0.5", "stage.min_entropy=0.5")
-    made.check_step({})
-    made.check_step({"train/kl": 0.5, "train/entropy": 0.5})
+def test_check_step_without_the_metric_passes(stage: Stages) -> None:
+    grpo = stage("stage=grpo", "stage.max_kl=0.5", "stage.min_entropy=0.5")
+    grpo.check_step({})
+    grpo.check_step({"train/kl": 0.5, "train/entropy": 0.5})
     with pytest.raises(TrainingHalted, match="KL"):
-        made.check_step({"train/kl": 0.51, "train/entropy": 0.4})
+        grpo.check_step({"train/kl": 0.51, "train/entropy": 0.4})
     with pytest.raises(TrainingHalted, match="entropy"):
-        made.check_step({"train/entropy": 0.49})
+        grpo.check_step({"train/entropy": 0.49})
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 @pytest.mark.parametrize(("kind", "of"), [("stage=grpo", Grpo), ("stage=sft", Sft)])
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
+def test_gradient_not_finite_halts_before_the_optimizer_step(
     halted: Callable[..., TrainingHalted],
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -125,10 +125,10 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(
     assert_finite(folder)
 
 
-def test_weights_that_are_not_finite_stop_at_the_next_step(
+def test_weights_not_finite_halt_the_next_step(
     halted: Callable[..., TrainingHalted], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One weight is lost in the second step; nothing that was saved before it is touched."""
+    """One weight becomes NaN in the second step; no checkpoint has it."""
     original = Sft.training_step
 
     def poisoned(self: Any, *args: Any) -> Any:
@@ -143,7 +143,7 @@ def test_weights_that_are_not_finite_stop_at_the_next_step(
     assert_finite(folder)
 
 
-def test_a_halt_has_an_exit_code_of_its_own(
+def test_halted_run_exits_with_its_own_code(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     knobs = ["stage=grpo", *SMALL, "stage.micro_batch_size=4", "stage.group_size=4", *DENSE]
@@ -151,9 +151,9 @@ def test_a_halt_has_an_exit_code_of_its_own(
     with pytest.raises(SystemExit) as caught:
         command.main()
     assert caught.value.code == HALTED == 6
-    said = capsys.readouterr().err
-    assert "r1: the run was stopped: the entropy has fallen below stage.min_entropy=7" in said
-    assert "Traceback" not in said
+    err = capsys.readouterr().err
+    assert "r1: the run was stopped: the entropy has fallen below stage.min_entropy=7" in err
+    assert "Traceback" not in err
     assert json.loads((folder / "manifest.json").read_text())["status"] == "halted"
 
 
@@ -186,7 +186,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
         ([0.9, 0.5, 0.8, 0.9], None),  # never better than the start
     ],
 )
-def test_the_best_model_is_kept(
+def test_keep_best_exports_the_best_validation(
     small: Callable[..., Config],
     folder: Path,
     scripted: Callable[[list[float]], None],
@@ -205,7 +205,7 @@ def test_the_best_model_is_kept(
     assert list(folder.glob("best.tmp*")) == []
 
 
-def test_the_best_model_is_the_one_of_its_step(
+def test_best_model_has_the_weights_of_its_step(
     small: Callable[..., Config], tmp_path: Path, scripted: Callable[[list[float]], None]
 ) -> None:
     scripted([0.2, 0.5, 0.9, 0.4, 0.1])
@@ -216,45 +216,45 @@ def test_the_best_model_is_the_one_of_its_step(
     assert all(best[name].equal(short[name]) for name in best)
 
 
-def test_the_best_model_is_loaded_as_any_other_and_gives_the_same_figures(
+def test_best_model_evaluates_to_its_recorded_metrics(
     small: Callable[..., Config], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that improves by itself: what is right is what is short, as it is where tokens are low."""
-    monkeypatch.setattr("r1.data.base.Data.all_correct", short)
+    monkeypatch.setattr("r1.data.base.Data.all_correct", short_is_correct)
     knobs = [*EVERY_STEP, "stage.lr=0.02", "trainer.max_steps=6", "val.num_prompts=8", "val.num_samples=4"]
     execute(small("stage=grpo", *knobs, f"output_dir={folder}"), [])
-    held = read_run(str(folder)).manifest["best"]
-    assert held["val/pass@1"] > read_run(str(folder)).manifest["metrics"]["start"]["val/pass@1"]["value"]
+    recorded = read_run(str(folder)).manifest["best"]
+    assert recorded["val/pass@1"] > read_run(str(folder)).manifest["metrics"]["start"]["val/pass@1"]["value"]
     policy = AutoModelForCausalLM.from_pretrained(folder / "best")
     stored = load_file(folder / "best" / "model.safetensors")
     assert all(policy.state_dict()[name].equal(value) for name, value in stored.items())
     loaded = [f"model.path={folder / 'best'}", "~model.config", "+model.config=null", "model.tokenizer=null"]
     more = ["val.num_prompts=8", "val.num_samples=4", f"output_dir={tmp_path / 'eval'}"]
     execute(small("stage=eval", *loaded, *more), [])
-    (expected,) = (row for row in rows(folder, "val/pass@1") if row["step"] == held["step"])
-    (found,) = rows(tmp_path / "eval", "val/pass@1")
-    assert {**found, "step": held["step"]} == expected
+    (expected,) = (row for row in rows(folder, "val/pass@1") if row["step"] == recorded["step"])
+    (evaluated,) = rows(tmp_path / "eval", "val/pass@1")
+    assert {**evaluated, "step": recorded["step"]} == expected
 
 
-def short(self: Any, texts: list[str], given: list[Any]) -> list[bool]:
+def short_is_correct(self: Any, texts: list[str], rows: list[Any]) -> list[bool]:
     return [len(text) < 16 for text in texts]
 
 
-def test_adapters_are_merged_into_the_best_model_and_training_goes_on(
+def test_keep_best_with_lora_exports_merged_weights_and_training_is_unchanged(
     small: Callable[..., Config], tmp_path: Path, scripted: Callable[[list[float]], None]
 ) -> None:
     scripted([0.2, 0.5, 0.9, 0.4])
     for keep in ("true", "false"):
         knobs = ["+model/lora=default", "model.lora.r=2", f"keep_best={keep}", *EVERY_STEP, "trainer.max_steps=3"]
         execute(small("stage=sft", *knobs, f"output_dir={tmp_path / keep}"), [])
-    kept, plain = (load_file(tmp_path / keep / "model" / "model.safetensors") for keep in ("true", "false"))
-    assert all(kept[name].equal(plain[name]) for name in kept)
+    with_best, without_best = (load_file(tmp_path / keep / "model" / "model.safetensors") for keep in ("true", "false"))
+    assert all(with_best[name].equal(without_best[name]) for name in with_best)
     best = load_file(tmp_path / "true" / "best" / "model.safetensors")
-    assert best.keys() == kept.keys()
-    assert any(not best[name].equal(kept[name]) for name in best)
+    assert best.keys() == with_best.keys()
+    assert any(not best[name].equal(with_best[name]) for name in best)
 
 
-def test_without_keep_best_there_is_none(
+def test_keep_best_false_exports_no_best_model(
     small: Callable[..., Config], folder: Path, scripted: Callable[[list[float]], None]
 ) -> None:
     scripted([0.2, 0.5, 0.9])
@@ -263,13 +263,13 @@ def test_without_keep_best_there_is_none(
     assert read_run(str(folder)).manifest["best"] is None
 
 
-def test_an_evaluation_keeps_none(small: Callable[..., Config], folder: Path) -> None:
+def test_evaluation_exports_no_best_model(small: Callable[..., Config], folder: Path) -> None:
     execute(small("stage=eval", f"output_dir={folder}"), [])
     assert not (folder / "best").exists()
 
 
 @pytest.mark.parametrize("crash_at", [2, 3])
-def test_a_resumed_run_remembers_its_best(
+def test_resumed_run_keeps_its_earlier_best(
     small: Callable[..., Config],
     folder: Path,
     scripted: Callable[[list[float]], None],
@@ -296,7 +296,7 @@ def test_a_resumed_run_remembers_its_best(
     assert read_run(str(folder)).manifest["best"] == {"step": 2, "val/pass@1": 0.9}
 
 
-def test_a_halted_run_leaves_its_best_model(
+def test_halted_run_leaves_its_best_model(
     halted: Callable[..., TrainingHalted], folder: Path, scripted: Callable[[list[float]], None]
 ) -> None:
     scripted([0.2, 0.5, 0.9, 0.4, 0.3, 0.3, 0.3, *[0.3] * 20])

@@ -1,4 +1,4 @@
-"""A run that is cut off and continued ends like one that never was: the same bits, the same record."""
+"""An interrupted and resumed run ends like an uninterrupted one: the same weights, bit for bit, and the same record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,9 @@ from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.distributed.collectives import RankGroup
 from r1.run import execute
 from r1.stage.training.base import TrainingStage
-from r1.train import checkpoint
+from r1.train import checkpoint_files
+from r1.train.checkpoint import Checkpoints
+from r1.train.run_state import RunState
 
 Runner = Callable[..., Path]
 MIXTURE = [
@@ -44,7 +45,7 @@ RUNS = {
 
 
 class Crash(Exception):
-    """Stands for a power cut: nothing of r1 catches it."""
+    """Simulates a power cut: r1 does not catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +60,9 @@ def run(small: Callable[..., dict[str, Any]]) -> Runner:
 
 
 @pytest.fixture(scope="module")
-def whole(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Runner:
-    """``whole("grpo", 2)``: the folder of a run that nothing interrupted, validated every 2 steps."""
-    base = tmp_path_factory.mktemp("whole")
+def uninterrupted(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    """``uninterrupted("grpo", 2)``: the folder of such a run, validated every 2 steps."""
+    base = tmp_path_factory.mktemp("uninterrupted")
 
     def once(kind: str, every: int) -> Path:
         folder = base / f"{kind}_{every}"
@@ -72,15 +73,15 @@ def whole(run: Runner, tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """Send this process a SIGTERM while ``step`` is being trained, once."""
-    original, asked = TrainingStage.configure_gradient_clipping, []
+    original, sent = TrainingStage.configure_gradient_clipping, []
 
-    def asking(self: TrainingStage, *args: Any, **kwargs: Any) -> None:
+    def signalling(self: TrainingStage, *args: Any, **kwargs: Any) -> None:
         original(self, *args, **kwargs)
-        if self.trainer.global_step + 1 == step and not asked:
-            asked.append(step)
+        if self.trainer.global_step + 1 == step and not sent:
+            sent.append(step)
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(TrainingStage, "configure_gradient_clipping", asking)
+    monkeypatch.setattr(TrainingStage, "configure_gradient_clipping", signalling)
 
 
 def crash_in(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
@@ -113,10 +114,10 @@ def assert_same_record(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize(("kind", "every"), [*((kind, 2) for kind in RUNS), ("grpo", 3), ("grpo", 4), ("sft", 3)])
-def test_a_stopped_run_continues_to_the_same_bits(
-    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, every: int
+def test_stopped_run_resumes_to_the_same_bits(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, every: int
 ) -> None:
-    expected = whole(kind, every)
+    expected = uninterrupted(kind, every)
     stop_after(monkeypatch, 3)
     with pytest.raises(Interrupted, match="SIGTERM"):
         run(kind, folder, f"val.every={every}")
@@ -124,34 +125,34 @@ def test_a_stopped_run_continues_to_the_same_bits(
     assert_same_record(expected, run(kind, folder, f"val.every={every}", "resume=auto"))
 
 
-def test_a_stop_in_the_last_step_is_made_up_for(
-    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_stopped_in_last_step_validates_after_resume(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = whole("grpo", 4)
+    expected = uninterrupted("grpo", 4)
     stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
         run("grpo", folder, "val.every=4")
     assert_same_record(expected, run("grpo", folder, "val.every=4", "resume=auto"))
 
 
-def test_a_second_signal_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_handle_signal_exits_on_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    checkpoints = checkpoint.Checkpoints(SimpleNamespace(dir=Path()), RankGroup(), 1, 1, False, False)  # type: ignore[arg-type]
+    checkpoints = Checkpoints(RunState(Path()), RankGroup(), 1, 1, False, False)
     checkpoints.handle_signal(signal.SIGTERM, None)
     assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
     checkpoints.handle_signal(signal.SIGTERM, None)
-    assert codes == []  # at once: a cluster and a launcher have both sent it
+    assert codes == []  # within a second: a cluster and a launcher have both sent it
     checkpoints.handle_signal(signal.SIGINT, None)
     assert codes == [130]
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it
 @pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in ("mixture", "tokens")])  # collected as grpo is
-def test_a_crashed_run_continues_to_the_same_bits(
-    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
+def test_crashed_run_resumes_to_the_same_bits(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
-    expected = whole(kind, 2)
+    expected = uninterrupted(kind, 2)
     crash_in(monkeypatch, step)
     with pytest.raises(Crash):
         run(kind, folder, "checkpoint_every=3")
@@ -160,7 +161,7 @@ def test_a_crashed_run_continues_to_the_same_bits(
 
 
 @pytest.mark.parametrize("kind", ["grpo", "tokens"])
-def test_a_finished_run_stays_as_it_is(run: Runner, folder: Path, kind: str) -> None:
+def test_finished_run_resumed_changes_nothing(run: Runner, folder: Path, kind: str) -> None:
     run(kind, folder)
     names = ["metrics.jsonl", "samples.jsonl", "model/model.safetensors"]
     files, metrics = {name: (folder / name).read_bytes() for name in names}, manifest(folder)["metrics"]
@@ -169,53 +170,53 @@ def test_a_finished_run_stays_as_it_is(run: Runner, folder: Path, kind: str) -> 
     assert manifest(folder)["metrics"] == metrics
 
 
-# ---- what lies on the disk ----
+# ---- checkpoints on the disk ----
 
 
-def test_the_newest_two_checkpoints_are_kept(whole: Runner) -> None:
-    folder = whole("sft", 2) / "checkpoints"
+def test_checkpoints_keep_the_newest_two(uninterrupted: Runner) -> None:
+    folder = uninterrupted("sft", 2) / "checkpoints"
     assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
-    assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
+    assert checkpoint_files.latest(folder) == folder / "step_000006" / "state.ckpt"
 
 
-def test_one_that_a_kill_saved_from_removal_goes_when_the_run_goes_on(whole: Runner, tmp_path: Path) -> None:
+def test_latest_removes_checkpoints_older_than_two(uninterrupted: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
-    shutil.copytree(whole("sft", 2) / "checkpoints", folder)
+    shutil.copytree(uninterrupted("sft", 2) / "checkpoints", folder)
     shutil.copytree(folder / "step_000005", folder / "step_000004")
     (folder / "step_000003").mkdir()  # its files are gone already
-    assert checkpoint.latest(folder) == folder / "step_000006" / "state.ckpt"
+    assert checkpoint_files.latest(folder) == folder / "step_000006" / "state.ckpt"
     assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
 
 
 @pytest.mark.parametrize("file", ["state.ckpt", "files.json", "sha256"])
-def test_a_damaged_checkpoint_is_passed_over(
-    whole: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
+def test_latest_skips_a_damaged_checkpoint(
+    uninterrupted: Runner, tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str
 ) -> None:
     folder = tmp_path / "checkpoints"
-    shutil.copytree(whole("grpo", 2) / "checkpoints", folder)
+    shutil.copytree(uninterrupted("grpo", 2) / "checkpoints", folder)
     damaged = folder / "step_000006" / file
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert checkpoint.latest(folder) == folder / "step_000005" / "state.ckpt"
+    assert checkpoint_files.latest(folder) == folder / "step_000005" / "state.ckpt"
     assert "step_000006 is damaged" in capsys.readouterr().err
 
 
-def test_a_run_continues_from_an_older_checkpoint(
-    run: Runner, whole: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_run_with_damaged_checkpoint_resumes_to_the_same_bits(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_in(monkeypatch, 6)
     with pytest.raises(Crash):
         run("grpo", folder)
     (folder / "checkpoints" / "step_000005" / "state.ckpt").write_bytes(b"damaged")
-    assert_same_record(whole("grpo", 2), run("grpo", folder, "resume=auto"))
+    assert_same_record(uninterrupted("grpo", 2), run("grpo", folder, "resume=auto"))
 
 
-def test_a_missing_file_is_damage_and_a_half_written_checkpoint_is_cleared_away(tmp_path: Path) -> None:
-    assert checkpoint.latest(tmp_path) is None
+def test_latest_removes_partial_checkpoints_and_rejects_incomplete_ones(tmp_path: Path) -> None:
+    assert checkpoint_files.latest(tmp_path) is None
     (tmp_path / "step_000007.tmp.123").mkdir()
     (tmp_path / "step_000007.tmp.123" / "state.ckpt").write_text("half")
-    assert checkpoint.latest(tmp_path) is None
+    assert checkpoint_files.latest(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "step_000003").mkdir()
     with pytest.raises(UserError, match="every checkpoint") as caught:
-        checkpoint.latest(tmp_path)
+        checkpoint_files.latest(tmp_path)
     assert caught.value.code == STORAGE

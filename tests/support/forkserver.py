@@ -1,7 +1,7 @@
-"""A process that has imported everything once and forks each run of r1 from there, in a moment.
+"""A server process that imports everything once and forks a child for each run of r1, which saves seconds per run.
 
-The server reads requests on stdin, one line of JSON each, and writes one line of JSON for each run that has ended. It
-never trains itself: torch refuses to go backward in the child of a process that has.
+It reads requests on stdin, one line of JSON each, and writes one line of JSON for each finished run. It never trains
+itself: torch refuses a backward pass in the child of a process that has made one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from typing import Any
 
 from killpoints import Point, arm, fill_the_disk
 
-LONGEST_S = 120.0
+TIMEOUT_S = 120.0
 GRPO = ["stage=grpo", "stage.group_size=4", "stage.micro_batch_size=4"]
 ON_POLICY = ["stage=distill_on_policy", "stage.group_size=2", "stage.micro_batch_size=4"]
 MODEL_TEACHER = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32"]
-KINDS = {  # the runs that are killed: six steps, a validation every two
+KINDS = {  # the runs of the tests: six steps, a validation every two
     "sft": ["stage=sft", "stage.micro_batch_size=2", "stage.warmup_steps=2", "stage.lr=0.01"],
     "distill": ["stage=distill", "stage.micro_batch_size=2", "stage.num_questions=24", "stage.answers_per_question=2"],
     "grpo": [*GRPO, "stage.num_iterations=2"],
@@ -40,7 +40,7 @@ KINDS = {  # the runs that are killed: six steps, a validation every two
         "stage.micro_batch_size=2",
         "stage.num_questions=24",
         "stage.max_question_length=8",
-        "stage.single_line=false",  # but at the next 1, which random weights soon write
+        "stage.single_line=false",  # it ends at the next 1, which random weights soon write
         "data/template=r1_zero",
         "data.template.text='Q: {prompt}1'",
         "data._target_=conftest.any_sums",
@@ -59,11 +59,19 @@ KINDS = {  # the runs that are killed: six steps, a validation every two
 
 
 def knobs(kind: str, *overrides: str) -> list[str]:
-    """The command line of a kind; of an option that is there twice, the last counts."""
+    """The overrides of a kind; the last one of each key counts."""
     from conftest import DENSE, SMALL
 
-    given = [*SMALL, *DENSE, "threads=1", "checkpoint_every=1", "val.num_prompts=4", *KINDS[kind], *overrides]
-    options = {option.partition("=")[0]: option for option in given}
+    overrides_with_repeats = [
+        *SMALL,
+        *DENSE,
+        "threads=1",
+        "checkpoint_every=1",
+        "val.num_prompts=4",
+        *KINDS[kind],
+        *overrides,
+    ]
+    options = {option.partition("=")[0]: option for option in overrides_with_repeats}
     trains = kind not in ("eval", "reject")
     return [option for key, option in options.items() if trains or option not in SMALL or not key.startswith("stage.")]
 
@@ -74,13 +82,13 @@ class Request:
 
     Attributes:
         overrides: the command line without ``output_dir`` and ``resume``; composed once.
-        folder: the record's; what the run prints goes into ``<folder>.log``.
-        resume: go on with the run that ``folder`` holds.
-        delay: seconds after which it is sent SIGKILL.
-        point: the moment at which it sends itself a signal.
-        full: the first and the last attempt at a checkpoint that finds the disk full.
-        env: more of the environment.
-        rank: with several devices, the process that ``point`` and ``full`` are about.
+        folder: the record's; the output of the run goes into ``<folder>.log``.
+        resume: continue the run in ``folder``.
+        delay: seconds after which the server kills it with SIGKILL.
+        point: where it sends itself a signal.
+        full: the first and the last attempt at a checkpoint for which the disk is full.
+        env: additional environment variables.
+        rank: with several devices, the rank that ``point`` and ``full`` apply to.
     """
 
     overrides: list[str]
@@ -95,14 +103,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its exit status, negative for a signal, and how long it lived."""
+    """The exit status of a run, negative for a signal, and its duration."""
 
     code: int
     seconds: float
 
 
 class ForkServer:
-    """The client's side."""
+    """The client, in the process of the tests."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -132,22 +140,22 @@ class ForkServer:
         self.process.communicate()
 
 
-class Whole:
-    """``whole("grpo")``: the folder of a run of that kind that nobody touched, and how long it lived."""
+class UninterruptedRuns:
+    """``runs("grpo")``: the folder of an uninterrupted run of that kind, and its result; each is run once."""
 
     def __init__(self, server: ForkServer, base: Path) -> None:
-        self.server, self.base, self.made = server, base, dict[str, tuple[Path, Ended]]()
+        self.server, self.base, self.runs = server, base, dict[str, tuple[Path, Ended]]()
 
     def __call__(self, kind: str) -> tuple[Path, Ended]:
-        if kind not in self.made:
-            self.made[kind] = self.base / kind, self.server.run(knobs(kind), self.base / kind)
-        folder, ended = self.made[kind]
+        if kind not in self.runs:
+            self.runs[kind] = self.base / kind, self.server.run(knobs(kind), self.base / kind)
+        folder, ended = self.runs[kind]
         assert ended.code == 0, log(folder)
         return folder, ended
 
 
 def log(folder: Path) -> str:
-    """What the runs into ``folder`` have printed."""
+    """The output of the runs into ``folder``."""
     return folder.with_name(f"{folder.name}.log").read_text()
 
 
@@ -163,12 +171,12 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             run(request, config)
-        code = outcome(child, request.delay)
+        code = exit_status(child, request.delay)
         print(json.dumps(asdict(Ended(code, time.monotonic() - started))), file=answers, flush=True)
 
 
 def warm_up() -> None:
-    """Load all that a run loads, and check a config of each kind, which loads no weights."""
+    """Import all modules that a run needs, and check a config of each kind, which loads no weights."""
     import torch
 
     torch.set_num_threads(1)
@@ -183,7 +191,7 @@ def warm_up() -> None:
     Stage.validation_step = partialmethod(rising, Stage.validation_step)  # type: ignore[assignment]
     with TemporaryDirectory() as folder:
         random_model().save_pretrained(folder)
-    code_hash("conftest")  # once: the code that runs is what is in memory now, whatever is edited meanwhile
+    code_hash("conftest")  # cached: the children run the code that is in memory now, even if a file is edited meanwhile
     for kind in KINDS:
         execute(composed(*knobs(kind)) | {"dry_run": True}, [])
 
@@ -200,7 +208,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 
 def rising(self: Any, validation_step: Callable[..., None], *args: Any) -> None:
-    """Validations of which the second and the last are the best so far, which random weights would leave to luck."""
+    """Replace pass@1 so that the second and the last validation are the best so far; random weights may not improve."""
     validation_step(self, *args)
     share = {2: 0.6, 4: 0.4, 6: 0.8}.get(self.trainer.global_step, 0.2)
     metrics = self.validator.metrics
@@ -208,7 +216,7 @@ def rising(self: Any, validation_step: Callable[..., None], *args: Any) -> None:
 
 
 def run(request: Request, config: dict[str, Any]) -> None:
-    """The child: what ``python -m r1.run`` does with a composed config, and its exit code. Never returns."""
+    """The child: runs a composed config as ``python -m r1.run`` does, and exits with its code."""
     log = os.open(f"{request.folder}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -218,7 +226,7 @@ def run(request: Request, config: dict[str, Any]) -> None:
     code = 1
     try:
         if request.rank is None:
-            break_in(request)
+            inject_faults(request)
         launcher.start_rank = partial(Forked, request)  # type: ignore[assignment]
         code = executed(config)
     except BaseException:
@@ -229,7 +237,7 @@ def run(request: Request, config: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def break_in(request: Request) -> None:
+def inject_faults(request: Request) -> None:
     if request.point:
         arm(Point(**request.point))
     if request.full:
@@ -237,7 +245,7 @@ def break_in(request: Request) -> None:
 
 
 class Forked:
-    """A rank as the launcher sees it: ``python -m r1.train.rank``, without the seconds that its imports take."""
+    """Replaces the launcher's child process: ``python -m r1.train.rank``, forked, so that it imports nothing again."""
 
     def __init__(self, request: Request, task: str, environment: dict[str, str]) -> None:
         self.returncode: int | None = None
@@ -253,7 +261,7 @@ class Forked:
         code = 1
         try:
             if str(request.rank) == os.environ["RANK"]:
-                break_in(request)
+                inject_faults(request)
             code = rank.exit_code_of(task)
         except BaseException:
             traceback.print_exc()
@@ -301,11 +309,11 @@ def executed(config: dict[str, Any]) -> int:
     return 0
 
 
-def outcome(child: int, delay: float | None) -> int:
-    """The child's exit status; it is killed after ``delay`` seconds, or ``LONGEST_S``."""
+def exit_status(child: int, delay: float | None) -> int:
+    """Wait for the child and return its exit status; it is killed after ``delay`` seconds, or ``TIMEOUT_S``."""
     descriptor = os.pidfd_open(child)
-    ended, _, _ = select.select([descriptor], [], [], LONGEST_S if delay is None else delay)
-    if not ended:
+    readable, _, _ = select.select([descriptor], [], [], TIMEOUT_S if delay is None else delay)
+    if not readable:
         os.kill(child, signal.SIGKILL)
     os.close(descriptor)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

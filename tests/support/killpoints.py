@@ -1,4 +1,4 @@
-"""Named moments at which a process kills itself: functions wrapped from outside, so r1 holds no code for it."""
+"""Points at which a process sends itself a signal. The functions are wrapped by the tests: r1 has no code for it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Point:
-    """The ``call``-th call of ``place`` that has ``match`` in one of its arguments.
+    """The ``call``-th call of ``target`` that has ``match`` in one of its arguments.
 
     Attributes:
-        place: ``module:function`` or ``module:Class.method``, as it is looked up by its callers.
-        when: ``before`` or ``after`` the call, or ``torn``: in the middle of what it does.
-        number: the signal that the process sends itself; SIGKILL ends it there.
-        second: another signal, right behind it.
+        target: ``module:function`` or ``module:Class.method``, under the name that its callers use.
+        when: ``before`` or ``after`` the call, or ``torn``: with half of its effect.
+        number: the signal that the process sends itself.
+        second: another signal, sent right after it.
     """
 
-    place: str
+    target: str
     when: str = "before"
     call: int = 1
     match: str = ""
@@ -34,8 +34,8 @@ class Point:
 
 
 def arm(point: Point) -> None:
-    """From now on this process ends at ``point``."""
-    module, _, path = point.place.partition(":")
+    """Make this process send itself a signal at ``point``."""
+    module, _, path = point.target.partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module)
     for step in owners:
@@ -50,13 +50,13 @@ def _armed(original: Callable[..., Any], point: Point) -> Callable[..., Any]:
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
         calls += _matches((*args, *kwargs.values()), point.match)
-        here = calls == point.call and _matches((*args, *kwargs.values()), point.match)
-        if here and point.when == "torn":
-            HALVES[point.place](original, *args, **kwargs)
-        if here and point.when != "after":
+        is_reached = calls == point.call and _matches((*args, *kwargs.values()), point.match)
+        if is_reached and point.when == "torn":
+            HALVES[point.target](original, *args, **kwargs)
+        if is_reached and point.when != "after":
             send(point)
         result = original(*args, **kwargs)
-        if here and point.when == "after":
+        if is_reached and point.when == "after":
             send(point)
         return result
 
@@ -70,15 +70,15 @@ def send(point: Point) -> None:
 
 
 def fill_the_disk(first: int, last: int) -> None:
-    """From the ``first`` to the ``last`` attempt at a checkpoint, no file may grow to the size of one."""
+    """From the ``first`` to the ``last`` attempt at a checkpoint, no file may be as large as one."""
     from r1.train.checkpoint import Checkpoints
 
     original, calls = Checkpoints.save, []
 
     def save(self: Checkpoints, trainer: Any) -> None:
         calls.append(trainer.global_step)
-        room = 300_000 if first <= len(calls) <= last else resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        max_bytes = 300_000 if first <= len(calls) <= last else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, resource.RLIM_INFINITY))
         original(self, trainer)
 
     Checkpoints.save = save  # type: ignore[method-assign]
@@ -101,9 +101,9 @@ def half_of_the_answers(add: Callable[..., Any], store: Any, rows: Any) -> None:
 
 
 def half_of_the_checkpoint(save: Callable[..., Any], state: Any, target: Any) -> None:
-    whole = io.BytesIO()
-    save(state, whole)
-    target.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+    buffer = io.BytesIO()
+    save(state, buffer)
+    target.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     target.flush()
 
 
@@ -114,7 +114,7 @@ def half_of_the_folder(rmtree: Callable[..., Any], folder: Path, *args: Any, **k
 
 
 def only_the_weights(export: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    """An exported folder of which the tokenizer is missing and the weights are cut short."""
+    """An exported folder without the tokenizer, and with truncated weights."""
     export(*args, **kwargs)
     folder = args[3]
     for file in folder.glob("tokenizer*"):

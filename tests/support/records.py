@@ -1,4 +1,4 @@
-"""Records made by hand (manifest, config, metrics, samples), and a reader of HTML."""
+"""Synthetic records (manifest, config, metrics, samples), and a reader of HTML."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ def figure(value: float) -> dict[str, float]:
 
 
 def rows(steps: int, seed: int) -> list[dict[str, float]]:
-    made: list[dict[str, float]] = []
+    metrics: list[dict[str, float]] = []
     for step in range(steps):
         row = {"step": step, "train/reward": 0.01 * step + 0.1 * seed, "train/loss": -0.5}
-        made.append(row | {"reward/accuracy_weighted": 0.5, "reward/accuracy": 0.5, "reward/format_weighted": -0.1})
+        metrics.append(row | {"reward/accuracy_weighted": 0.5, "reward/accuracy": 0.5, "reward/format_weighted": -0.1})
         if step % 10 == 0:
-            made.append({"step": step, "val/pass@1": 0.4 + 0.1 * seed, "val/language": 0.9})
-    return made
+            metrics.append({"step": step, "val/pass@1": 0.4 + 0.1 * seed, "val/language": 0.9})
+    return metrics
 
 
 def sample(step: int, completion: str, **more: Any) -> dict[str, Any]:
-    held = {"split": "val", "step": step, "prompt": "1+2=?", "answer": "3", "completion": completion, "correct": True}
-    return held | {"rewards": {"accuracy": 1.0}} | more
+    row = {"split": "val", "step": step, "prompt": "1+2=?", "answer": "3", "completion": completion, "correct": True}
+    return row | {"rewards": {"accuracy": 1.0}} | more
 
 
 def make_record(
     top: Path, name: str, *, seed: int = 0, group_size: int = 8, steps: int = 21, samples: Any = (), **manifest: Any
 ) -> Path:
-    """The folder of a run, as r1.train.record leaves it."""
+    """The folder of a run, as r1.train.record writes it."""
     folder = top / name
     folder.mkdir(parents=True)
-    held = {
+    fields = {
         "status": "finished",
         "error": None,
         "command": f"python -m r1.run seed={seed}",
@@ -55,7 +55,7 @@ def make_record(
         "ended": "2026-11-24T17:55:49+00:00",
         "metrics": {"start": {"val/pass@1": figure(0.3)}, "final": {"val/pass@1": figure(0.6 + 0.1 * seed)}},
     }
-    (folder / "manifest.json").write_text(json.dumps(held | manifest))
+    (folder / "manifest.json").write_text(json.dumps(fields | manifest))
     config = {"seed": seed, "output_dir": name, "stage": {"_target_": "r1.stage.grpo.Grpo", "group_size": group_size}}
     OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     jsonl.append_rows(folder / "metrics.jsonl", rows(steps, seed))
@@ -66,11 +66,14 @@ def make_record(
 def make_trial(
     top: Path, name: str, values: dict[str, Any], *, seed: int = 0, score: float | None = 0.5, **manifest: Any
 ) -> Path:
-    """The folder of one run of a sweep: ``values`` by their dotted keys; no ``score``: it never validated."""
+    """The folder of one run of a sweep: ``values`` by their dotted keys; no ``score``: without a validation."""
     final = {} if score is None else {"val/pass@1": figure(score)}
-    typed = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
-    held = {"overrides": ["stage=grpo", *typed, f"seed={seed}"], "metrics": {"start": {}, "final": final}} | manifest
-    folder = make_record(top, name, seed=seed, steps=0, **held)
+    overrides = [f"{key}={'null' if value is None else value}" for key, value in values.items()]
+    fields = {
+        "overrides": ["stage=grpo", *overrides, f"seed={seed}"],
+        "metrics": {"start": {}, "final": final},
+    } | manifest
+    folder = make_record(top, name, seed=seed, steps=0, **fields)
     config = OmegaConf.load(folder / "config.yaml")
     OmegaConf.update(config, "stage.examples_per_step", 16)
     OmegaConf.update(config, "budget", "sequences")
@@ -101,7 +104,7 @@ def make_sweep(folder: Path, *parameters: str, method: str = "grid") -> Path:
 
 
 def hostile(record: MakeRecord) -> Path:
-    """A run that has markup wherever a record holds text."""
+    """A run with markup in every text of its record."""
     row = {
         "split": "train",
         "step": 3,
@@ -109,15 +112,15 @@ def hostile(record: MakeRecord) -> Path:
         "completion": f"<think>{HOSTILE}</think>{HOSTILE}",
         "advantage": 1,
     }
-    named = {"command": HOSTILE, "error": HOSTILE, "status": HOSTILE, "overrides": [HOSTILE]}
-    folder = record("a&<b>", samples=[row | {"rewards": {HOSTILE: 1.0}}], packages={HOSTILE: HOSTILE}, **named)
+    fields = {"command": HOSTILE, "error": HOSTILE, "status": HOSTILE, "overrides": [HOSTILE]}
+    folder = record("a&<b>", samples=[row | {"rewards": {HOSTILE: 1.0}}], packages={HOSTILE: HOSTILE}, **fields)
     with (folder / "metrics.jsonl").open("a") as out:
         out.write(json.dumps({"step": 30, HOSTILE: 1.0, f"reward/{HOSTILE}_weighted": 1.0}) + "\n")
     return folder
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, and what the data block holds."""
+    """Every tag with its attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

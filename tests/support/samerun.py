@@ -1,4 +1,4 @@
-"""Whether two runs ended alike: the same bits, the same record, and nothing left lying about."""
+"""Whether two runs have the same result: weights, record, and no files left over."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def files(folder: Path, checkpoints: bool) -> list[str]:
     return sorted(str(name) for name in names if checkpoints or name.parts[0] != "checkpoints")
 
 
-def assert_same_run(expected: Path, found: Path, checkpoints: bool = True) -> None:
-    """``found`` ended as ``expected`` did, byte by byte; ``checkpoints``: it also saved at the same steps."""
-    held = manifest(expected)
-    assert held["status"] == "finished"
-    assert held["best"] or not (expected / "model").exists(), (
+def assert_same_run(expected: Path, actual: Path, checkpoints: bool = True) -> None:
+    """The files of two runs are equal byte by byte; ``checkpoints``: also the steps of their checkpoints."""
+    expected_manifest = manifest(expected)
+    assert expected_manifest["status"] == "finished"
+    assert expected_manifest["best"] or not (expected / "model").exists(), (
         "a run that never improves does not show whether best/ survives"
     )
-    assert {key: manifest(found)[key] for key in DECIDED} == {key: held[key] for key in DECIDED}
-    assert files(found, checkpoints) == files(expected, checkpoints)
+    assert {key: manifest(actual)[key] for key in DECIDED} == {key: expected_manifest[key] for key in DECIDED}
+    assert files(actual, checkpoints) == files(expected, checkpoints)
     for name in GREW:
         if (expected / name).exists():
-            assert (found / name).read_text() == (expected / name).read_text(), name
+            assert (actual / name).read_text() == (expected / name).read_text(), name
     for name in WEIGHTS:
         if (expected / name).exists():
-            assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+            assert (actual / name).read_bytes() == (expected / name).read_bytes(), name

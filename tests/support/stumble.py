@@ -1,4 +1,4 @@
-"""A reward that fails on the second device alone, in the second step."""
+"""A reward that fails on rank 1 only, in the second step."""
 
 from __future__ import annotations
 

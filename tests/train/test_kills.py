@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, and started again until it ends, ends like one that nobody touched."""
+"""A run that is killed at any moment and resumed until it ends has the same result as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forkserver import KINDS, ForkServer, Whole, knobs, log
+from forkserver import KINDS, ForkServer, UninterruptedRuns, knobs, log
 from killpoints import Point
 from samerun import assert_same_run
 
 KILLED = -9
-MOST_KILLS = 3  # of one run at random moments; then it is left alone
+MAX_KILLS = 3  # of one run at random moments; then it runs to the end
 SEED = 20250
 EVERY = (1, 1, 2, 4)  # steps between two checkpoints
 RENAME, RMTREE, SAVE = "os:rename", "shutil:rmtree", "torch:save"
@@ -23,7 +23,7 @@ CLIP, SCORE = "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 MANIFEST, WRITE, ASK = "os:replace", "r1.stage.distill:write_traces", "r1.teacher.procedural:Procedural.answer"
 GRPO, ON_POLICY = "r1.stage.grpo:Grpo", "r1.stage.distill_on_policy:DistillOnPolicy"
 
-POINTS = {  # each run is killed at one point after the other, each time by the process that went on from the last
+POINTS = {  # each run is killed at one point after the other; the resumed process is killed at the next
     "the beginning": (
         "grpo",
         Point("r1.core.provenance:write_config"),
@@ -148,48 +148,56 @@ POINTS = {  # each run is killed at one point after the other, each time by the 
 
 
 @pytest.mark.parametrize("name", list(POINTS))
-def test_killed_at(server: ForkServer, whole_run: Whole, folder: Path, name: str) -> None:
+def test_run_killed_at_point_resumes_to_same_result(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, name: str
+) -> None:
     kind, *points = POINTS[name]
-    expected, _ = whole_run(kind)
+    expected, _ = uninterrupted_run(kind)
     for i, point in enumerate(points):
-        ended = server.run(knobs(kind), folder, point, resume=i > 0)
-        assert ended.code == KILLED, f"{point} was not reached\n{log(folder)}"
+        result = server.run(knobs(kind), folder, point, resume=i > 0)
+        assert result.code == KILLED, f"{point} was not reached\n{log(folder)}"
     assert server.run(knobs(kind), folder, resume=True).code == 0, log(folder)
     assert_same_run(expected, folder)
 
 
 def killed_at_random(server: ForkServer, overrides: list[str], folder: Path, seconds: float, rng: random.Random) -> int:
-    """Run to the end through at most ``MOST_KILLS`` kills; how many there were."""
-    for kills in range(MOST_KILLS + 1):
-        delay = rng.uniform(0, seconds) if kills < MOST_KILLS else None
-        ended = server.run(overrides, folder, resume=True, delay=delay)
-        if ended.code != KILLED:
-            assert ended.code == 0, log(folder)
+    """Run to the end through at most ``MAX_KILLS`` kills; how many there were."""
+    for kills in range(MAX_KILLS + 1):
+        delay = rng.uniform(0, seconds) if kills < MAX_KILLS else None
+        result = server.run(overrides, folder, resume=True, delay=delay)
+        if result.code != KILLED:
+            assert result.code == 0, log(folder)
             return kills
-        print(f"  killed after {ended.seconds:.3f} of {seconds:.3f} s")
+        print(f"  killed after {result.seconds:.3f} of {seconds:.3f} s")
     raise AssertionError("the last run is not killed")
 
 
-def many_kills(server: ForkServer, whole_run: Whole, base: Path, kinds: list[str], num_kills: int) -> None:
+def many_kills(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, base: Path, kinds: list[str], num_kills: int
+) -> None:
     rng = random.Random(SEED)
     kills = trial = 0
     while kills < num_kills:
         kind, every = kinds[trial % len(kinds)], rng.choice(EVERY)
-        expected, ended = whole_run(kind)
+        expected, whole_result = uninterrupted_run(kind)
         print(f"trial {trial} (seed {SEED}): {kind}, a checkpoint every {every} steps")
         folder = base / "run"
         overrides = knobs(kind, f"checkpoint_every={every}")
-        kills += killed_at_random(server, overrides, folder, ended.seconds, rng)
+        kills += killed_at_random(server, overrides, folder, whole_result.seconds, rng)
         assert_same_run(expected, folder, checkpoints=every == 1)
         shutil.rmtree(folder)
         trial += 1
     print(f"{kills} kills in {trial} runs")
 
 
-def test_killed_at_random_moments(server: ForkServer, whole_run: Whole, tmp_path: Path) -> None:
-    many_kills(server, whole_run, tmp_path, list(KINDS), 20)
+def test_run_killed_at_random_moments_resumes_to_same_result(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, tmp_path: Path
+) -> None:
+    many_kills(server, uninterrupted_run, tmp_path, list(KINDS), 20)
 
 
 @pytest.mark.long
-def test_killed_two_hundred_times(server: ForkServer, whole_run: Whole, tmp_path: Path) -> None:
-    many_kills(server, whole_run, tmp_path, list(KINDS), 200)
+def test_run_killed_two_hundred_times_resumes_to_same_result(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, tmp_path: Path
+) -> None:
+    many_kills(server, uninterrupted_run, tmp_path, list(KINDS), 200)

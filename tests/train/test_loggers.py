@@ -1,4 +1,4 @@
-"""Metrics besides the record: what each logger leaves on the disk, also when a run fails or goes on."""
+"""Loggers: the files that each writes, also when a run fails and is resumed."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def recorded(folder: Path) -> list[dict[str, float]]:
     return [{name: float(value) for name, value in row.items()} for row in read_run(str(folder)).metrics]
 
 
-def test_csv_holds_what_the_record_holds(run: Callable[..., Path]) -> None:
+def test_csv_logger_has_the_rows_of_the_record(run: Callable[..., Path]) -> None:
     folder = run("logger=csv", "logger.flush_every=1000")
     assert csv_rows(folder) == recorded(folder)
 
 
-def test_csv_of_a_run_that_failed_and_went_on(run: Callable[..., Path], folder: Path) -> None:
+def test_csv_logger_of_resumed_run_has_the_rows_of_the_record(run: Callable[..., Path], folder: Path) -> None:
     with pytest.raises(RuntimeError, match="crash"):
         run("logger=csv", crash=4)
     assert {row["step"] for row in csv_rows(folder)} == {0, 1, 2, 3}
@@ -67,7 +67,7 @@ def test_csv_of_a_run_that_failed_and_went_on(run: Callable[..., Path], folder: 
 # ---- tensorboard ----
 
 
-def test_tensorboard_events_can_be_read(run: Callable[..., Path]) -> None:
+def test_tensorboard_logger_writes_readable_events(run: Callable[..., Path]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = run("logger=tensorboard", "trainer.max_steps=3")
@@ -82,46 +82,46 @@ def test_tensorboard_events_can_be_read(run: Callable[..., Path]) -> None:
 # ---- how a run ended ----
 
 
-class Mine(Logger):
-    name, version = "mine", "0"
+class RecordingLogger(Logger):
+    name, version = "recording", "0"
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[Any] = []
+        self.calls: list[Any] = []
 
     def log_metrics(self, *args: Any, **kwargs: Any) -> None: ...
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
 
     def finalize(self, status: str) -> None:
-        self.told.append(status)
+        self.calls.append(status)
 
 
-class Open(Mine, RunLogger):
+class RecordingRunLogger(RecordingLogger, RunLogger):
     def close(self, exit_code: int, error: BaseException | None) -> None:
-        self.told.append((exit_code, error))
+        self.calls.append((exit_code, error))
 
 
-def test_any_logger_is_told_how_the_run_ended() -> None:
-    mine = Mine()
-    with closing(mine):
+def test_closing_finalizes_any_logger_with_the_status() -> None:
+    logger = RecordingLogger()
+    with closing(logger):
         pass
-    with pytest.raises(RuntimeError), closing(mine):
+    with pytest.raises(RuntimeError), closing(logger):
         raise RuntimeError
-    assert mine.told == ["success", "failed"]
+    assert logger.calls == ["success", "failed"]
 
 
-def test_one_with_a_run_of_its_own_gets_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_passes_the_exit_code_to_a_run_logger(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_SWEEP_ID", raising=False)
-    mine = Open()
+    logger = RecordingRunLogger()
     errors = Interrupted(15), RuntimeError(), KeyboardInterrupt()
     for error in errors:
-        with pytest.raises(type(error)), closing(mine):
+        with pytest.raises(type(error)), closing(logger):
             raise error
-    with closing(mine):
+    with closing(logger):
         pass
     monkeypatch.setenv("WANDB_SWEEP_ID", "x")
-    with pytest.raises(Interrupted), closing(mine):
+    with pytest.raises(Interrupted), closing(logger):
         raise errors[0]
-    codes = [told for told in mine.told if not isinstance(told, str)]
+    codes = [call for call in logger.calls if not isinstance(call, str)]
     assert codes == [(143, errors[0]), (1, errors[1]), (1, errors[2]), (0, None), (0, errors[0])]

@@ -1,4 +1,4 @@
-"""What a person sees: plain lines in a pipe, one moving line in a terminal, never a control character of a model's."""
+"""The progress of a run: plain lines in a pipe, a bar in a terminal, no control characters of completions."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from r1.core.console import status_line, strip_control_chars
 from r1.core.statistics import Estimate
 from r1.stage.validation.metrics import Sample
 from r1.train import progress
-from r1.train.progress import Progress
+from r1.train.progress import Progress, closing_table
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x08\x9b31m[red]markup[/nothing] :smile: \u202eevil\u2028\\等等"
-FIGURES = {"val/pass@1": Estimate(0.5, 0.25, 0.75, 32), "val/completion_length": Estimate(123.456, 100.0, 150.0, 32)}
+METRICS = {"val/pass@1": Estimate(0.5, 0.25, 0.75, 32), "val/completion_length": Estimate(123.456, 100.0, 150.0, 32)}
 ESCAPE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
 
 
 def trainer(step: int, **metrics: float) -> Any:
-    held = {name.replace("__", "/"): torch.tensor(value) for name, value in metrics.items()}
+    values = {name.replace("__", "/"): torch.tensor(value) for name, value in metrics.items()}
     return SimpleNamespace(
-        global_step=step, max_steps=6, world_size=1, accumulate_grad_batches=2, callback_metrics=held
+        global_step=step, max_steps=6, world_size=1, accumulate_grad_batches=2, callback_metrics=values
     )
 
 
 def stage(*completions: str, correct: bool = False) -> Any:
     samples = [Sample(text, 3, False, correct) for text in completions]
-    return SimpleNamespace(validator=SimpleNamespace(metrics=FIGURES, shown_samples=samples))
+    return SimpleNamespace(validator=SimpleNamespace(metrics=METRICS, shown_samples=samples))
 
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What a terminal would be sent."""
+    """The output to a terminal."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     sent = io.StringIO()
     fake = Console(file=sent, force_terminal=True, width=100, color_system="truecolor", highlight=False, emoji=False)
@@ -51,13 +51,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 
 
 @given(st.text())
-def test_printable_text_is_one_line_of_printable_characters(text: str) -> None:
+def test_strip_control_chars_returns_printable_text_of_same_length(text: str) -> None:
     assert strip_control_chars(text).isprintable()
     assert len(strip_control_chars(text)) == len(text)
     assert text.isprintable() == (strip_control_chars(text) == text)
 
 
-def test_a_pipe_gets_plain_text_whatever_a_model_writes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_in_pipe_prints_plain_text_of_hostile_completions(capsys: pytest.CaptureFixture[str]) -> None:
     Progress().on_validation_end(trainer(3), stage(HOSTILE))
     out, err = capsys.readouterr()
     assert out == ""
@@ -69,23 +69,23 @@ def test_a_pipe_gets_plain_text_whatever_a_model_writes(capsys: pytest.CaptureFi
     assert lines[1].startswith("   wrong  ")
 
 
-def test_a_terminal_gets_no_control_characters_of_a_model(terminal: io.StringIO) -> None:
+def test_progress_in_terminal_prints_no_control_characters_of_completions(terminal: io.StringIO) -> None:
     Progress().on_validation_end(trainer(3), stage(HOSTILE, correct=True))
     sent = terminal.getvalue()
-    assert "\x1b[32mright" in sent  # its own colours
-    rest = ESCAPE.sub("", sent)
-    assert all(c.isprintable() or c == "\n" for c in rest)
-    assert "[red]markup[/nothing] :smile:" in rest
+    assert "\x1b[32mright" in sent  # r1's colours
+    text = ESCAPE.sub("", sent)
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "[red]markup[/nothing] :smile:" in text
 
 
-def test_long_completions_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_truncates_long_completions(capsys: pytest.CaptureFixture[str]) -> None:
     Progress().on_validation_end(trainer(0), stage("x" * 1000, "y"))
     lines = capsys.readouterr().err.splitlines()
     assert lines[1] == "   wrong  " + "x" * 160
     assert lines[2] == "   wrong  y"
 
 
-def test_a_pipe_gets_a_line_now_and_then_and_the_last_one(
+def test_progress_in_pipe_prints_a_line_per_interval_and_the_last(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [100.0]
@@ -106,7 +106,7 @@ def test_a_pipe_gets_a_line_now_and_then_and_the_last_one(
 
 
 @pytest.mark.parametrize("ends", ["on_train_end", "on_exception"])
-def test_a_terminal_gets_one_line_that_moves(terminal: io.StringIO, ends: str) -> None:
+def test_progress_in_terminal_updates_one_line(terminal: io.StringIO, ends: str) -> None:
     callback = Progress()
     callback.on_train_start(trainer(2), stage())
     callback.on_train_batch_end(trainer(3, train__loss=1.0), None, None, SimpleNamespace(num_tokens=40), 1)
@@ -118,21 +118,21 @@ def test_a_terminal_gets_one_line_that_moves(terminal: io.StringIO, ends: str) -
 
 
 @pytest.mark.parametrize(
-    ("figure", "text"),
+    ("estimate", "text"),
     [
         (Estimate(0.5, 0.25, 0.75, 4), "0.500 (0.250 to 0.750)"),
         (Estimate(-0.5, -0.75, 0.0, 4), "-0.500 (-0.750 to 0.000)"),
         (Estimate(123.45, 100.0, 150.0, 4), "123.5 (100.0 to 150.0)"),
     ],
 )
-def test_figures_come_with_their_interval(figure: Estimate, text: str) -> None:
-    assert str(figure) == text
+def test_estimate_str_has_the_interval(estimate: Estimate, text: str) -> None:
+    assert str(estimate) == text
 
 
-def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
-    final = FIGURES | {"val/reward/[b]odd[/x]": Estimate(1.0, 0.0, 2.0, 8)}
-    record: Any = SimpleNamespace(start=FIGURES, final=final, dir="/runs/[red]odd")
-    progress.console.print(Progress.closing(record))
+def test_closing_table_has_metrics_before_and_after(capsys: pytest.CaptureFixture[str]) -> None:
+    final = METRICS | {"val/reward/[b]odd[/x]": Estimate(1.0, 0.0, 2.0, 8)}
+    record: Any = SimpleNamespace(start=METRICS, final=final, dir="/runs/[red]odd")
+    progress.console.print(closing_table(record))
     lines = [" ".join(line.split()) for line in capsys.readouterr().err.splitlines()]
     assert "metric before after n" in lines
     assert "val/pass@1 0.500 (0.250 to 0.750) 0.500 (0.250 to 0.750) 32" in lines
@@ -140,33 +140,33 @@ def test_the_closing_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1] == "r1 record: /runs/[red]odd"
 
 
-def test_a_sentence_is_not_read_as_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_line_escapes_markup(capsys: pytest.CaptureFixture[str]) -> None:
     progress.console.print(status_line("16 prompts [/x] [red]"))
     assert capsys.readouterr().err == "r1  16 prompts [/x] [red]\n"
 
 
 @pytest.mark.parametrize("no_color", [True, False])
-def test_no_color_is_obeyed(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
+def test_console_with_no_color_prints_no_escapes(monkeypatch: pytest.MonkeyPatch, no_color: bool) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    ours, theirs = pty.openpty()
-    with os.fdopen(theirs, "w") as terminal, os.fdopen(ours, "rb", buffering=0) as seen:
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "w") as terminal, os.fdopen(master, "rb", buffering=0) as output:
         monkeypatch.setattr(sys, "stderr", terminal)
         spec = importlib.util.find_spec("r1.core.console")
         assert spec
         assert spec.loader
-        fresh = importlib.util.module_from_spec(spec)  # the console looks around when it is made
+        fresh = importlib.util.module_from_spec(spec)  # the console reads the environment when it is created
         spec.loader.exec_module(fresh)
         fresh.console.print("[red]wrong[/]  [green]right[/]")
         terminal.flush()
-        text = seen.read(4096).decode()
+        text = output.read(4096).decode()
     assert ESCAPE.sub("", text) == "wrong  right\r\n"
     assert (ESCAPE.search(text) is None) == no_color
 
 
-def test_nothing_is_printed_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_prints_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     progress.console.print("anything")
     assert capsys.readouterr() == ("", "anything\n")

@@ -1,4 +1,4 @@
-"""The folder that every run leaves behind, however it ends."""
+"""The record of a run: its contents, its folder, and how it says how the run ended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EVENT = "R1_TEST_EVENT"  # a signal's name, or FAIL: what the reward below does 
 
 
 def eventful(completion_ids: list[list[int]]) -> list[float]:
-    """The share of low token ids, a reward with signal; and something happens in it."""
+    """The share of low token ids, a reward with signal; in the third step it causes the event in ``EVENT``."""
     event = os.environ.get(EVENT, "")
     if event and len(completion_ids) == TRAINING:
         count = Path(os.environ["R1_TEST_COUNT"])
@@ -84,7 +84,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
 @pytest.fixture
 def happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """``happens("SIGTERM")``: the next run meets this in its third step, and never again."""
+    """``happens("SIGTERM")``: this event occurs in the third step of the next run, once."""
 
     def event(name: str) -> None:
         monkeypatch.setenv(EVENT, name)
@@ -95,42 +95,42 @@ def happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
 
 @pytest.fixture(scope="module")
 def finished(config: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
+    """An uninterrupted run."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     execute(config(*OVERRIDES, f"output_dir={folder}"), [*OVERRIDES, f"output_dir={folder}"])
     return folder
 
 
-# ---- what a record holds ----
+# ---- contents ----
 
 
-def test_the_manifest_of_a_finished_run(finished: Path, config: Callable[..., Config]) -> None:
-    held = manifest(finished)
-    assert held["schema"] == 1
-    assert held["status"] == "finished"
-    assert held["error"] is None
-    assert held["command"].startswith("python -m r1.run")
-    assert held["overrides"] == [*OVERRIDES, f"output_dir={finished}"]
-    assert held["seed"] == 0
-    assert held["parents"] == []
-    assert held["fingerprint"] == provenance.fingerprint(config(*OVERRIDES), held["data"], [])
-    assert held["git"].keys() == {"commit", "dirty"}
-    assert held["packages"].keys() >= {"python", "torch", "transformers", "lightning"}
-    assert held["hardware"]["threads"] == 1
-    assert held["wall_s"] > 0
+def test_manifest_of_finished_run_has_all_fields(finished: Path, config: Callable[..., Config]) -> None:
+    recorded = manifest(finished)
+    assert recorded["schema"] == 1
+    assert recorded["status"] == "finished"
+    assert recorded["error"] is None
+    assert recorded["command"].startswith("python -m r1.run")
+    assert recorded["overrides"] == [*OVERRIDES, f"output_dir={finished}"]
+    assert recorded["seed"] == 0
+    assert recorded["parents"] == []
+    assert recorded["fingerprint"] == provenance.fingerprint(config(*OVERRIDES), recorded["data"], [])
+    assert recorded["git"].keys() == {"commit", "dirty"}
+    assert recorded["packages"].keys() >= {"python", "torch", "transformers", "lightning"}
+    assert recorded["hardware"]["threads"] == 1
+    assert recorded["wall_s"] > 0
 
 
 @pytest.mark.parametrize("moment", ["start", "final"])
-def test_every_figure_has_an_interval_and_a_count(finished: Path, moment: str) -> None:
-    figures = manifest(finished)["metrics"][moment]
-    assert figures.keys() >= {"val/pass@1", "val/pass@2", "val/maj@2", "val/completion_length", "val/reward/eventful"}
-    for figure in figures.values():
-        assert figure.keys() == {"value", "low", "high", "n"}
-        assert figure["low"] <= figure["value"] <= figure["high"]
-        assert figure["n"] == 4  # 2 prompts x 2 completions
+def test_manifest_metrics_have_interval_and_count(finished: Path, moment: str) -> None:
+    metrics = manifest(finished)["metrics"][moment]
+    assert metrics.keys() >= {"val/pass@1", "val/pass@2", "val/maj@2", "val/completion_length", "val/reward/eventful"}
+    for metric in metrics.values():
+        assert metric.keys() == {"value", "low", "high", "n"}
+        assert metric["low"] <= metric["value"] <= metric["high"]
+        assert metric["n"] == 4  # 2 prompts x 2 completions
 
 
-def test_the_other_files(finished: Path) -> None:
+def test_record_of_finished_run_has_all_files(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names >= {"config.yaml", "overrides.yaml", "code.diff", "metrics.jsonl", "samples.jsonl", "model"}
     assert not list(finished.rglob("*.tmp.*"))
@@ -142,21 +142,21 @@ def test_the_other_files(finished: Path) -> None:
     assert len(train) == 6 * 4  # one group per step
     assert all(sample["rewards"].keys() == {"eventful"} and "advantage" in sample for sample in train)
     assert all(abs(sum(s["advantage"] for s in train[i : i + 4])) < 1e-4 for i in range(0, len(train), 4))
-    held = [sample for sample in samples if sample["split"] == "val"]
-    assert {sample["step"] for sample in held} == {0, 2, 4, 6}
-    assert {"prompt", "answer", "completion", "correct", "truncated", "length", "rewards"} <= held[0].keys()
+    val = [sample for sample in samples if sample["split"] == "val"]
+    assert {sample["step"] for sample in val} == {0, 2, 4, 6}
+    assert {"prompt", "answer", "completion", "correct", "truncated", "length", "rewards"} <= val[0].keys()
 
 
-def test_a_recorded_config_runs_again_to_the_same_bits(finished: Path, folder: Path) -> None:
+def test_recorded_config_runs_again_to_the_same_bits(finished: Path, folder: Path) -> None:
     execute(read_run(str(finished)).config | {"output_dir": str(folder)}, [])
     assert same_weights(finished, folder)
     assert manifest(folder)["fingerprint"] == manifest(finished)["fingerprint"]
 
 
-# ---- where it lies ----
+# ---- its folder ----
 
 
-def test_output_dir_is_the_folder_itself_and_the_last_line_of_stdout(
+def test_output_dir_is_the_record_and_is_printed_on_stdout(
     cli: Callable[..., int], folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert cli(f"output_dir={folder}") == 0
@@ -165,7 +165,7 @@ def test_output_dir_is_the_folder_itself_and_the_last_line_of_stdout(
 
 
 @pytest.mark.parametrize(("override", "name"), [("seed=0", "grpo"), ("name=mine", "mine")])
-def test_by_default_outputs_name_time(
+def test_output_dir_defaults_to_outputs_name_time(
     cli: Callable[..., int],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -180,14 +180,14 @@ def test_by_default_outputs_name_time(
     assert manifest(folder)["status"] == "finished"
 
 
-def test_two_runs_of_the_same_second_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_run_dir_within_one_second_is_unique(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folders = {new_run_dir("x") for _ in range(5)}
     assert len(folders) == 5
     assert all(folder.is_dir() for folder in folders)
 
 
-def test_a_folder_that_holds_a_run_is_refused(
+def test_output_dir_with_a_run_raises_and_changes_nothing(
     cli: Callable[..., int], finished: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     before = {file: file.read_bytes() for file in finished.rglob("*") if file.is_file()}
@@ -197,7 +197,7 @@ def test_a_folder_that_holds_a_run_is_refused(
 
 
 @pytest.mark.parametrize("resume", ["resume=null", "resume=auto"])
-def test_a_folder_that_another_process_writes_is_refused(
+def test_output_dir_locked_by_another_process_raises(
     cli: Callable[..., int], folder: Path, capfd: pytest.CaptureFixture[str], resume: str
 ) -> None:
     folder.mkdir()
@@ -208,46 +208,46 @@ def test_a_folder_that_another_process_writes_is_refused(
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-def test_a_folder_that_cannot_be_made(cli: Callable[..., int], tmp_path: Path) -> None:
+def test_output_dir_that_cannot_be_created_raises(cli: Callable[..., int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert cli(f"output_dir={tmp_path / 'file' / 'run'}") == STORAGE
 
 
 @pytest.mark.parametrize(
-    ("override", "told"),
+    ("override", "change"),
     [
         ("stage.lr=1.0e-2", "stage.lr: 0.0003 -> 0.01"),
         ("seed=1", "seed: 0 -> 1"),
         ("rollout.temperature=0.5", "rollout.temperature: 1.0 -> 0.5"),
-        ("data.seed=1", "data: not the same as then"),
+        ("data.seed=1", "data: other rows than before"),
     ],
 )
-def test_a_run_is_only_continued_as_it_was_begun(
-    cli: Callable[..., int], finished: Path, capfd: pytest.CaptureFixture[str], override: str, told: str
+def test_resume_with_another_config_or_data_raises(
+    cli: Callable[..., int], finished: Path, capfd: pytest.CaptureFixture[str], override: str, change: str
 ) -> None:
     before = (finished / "manifest.json").read_bytes()
     assert cli(f"output_dir={finished}", "resume=auto", override) == CONFIG
-    assert told in capfd.readouterr().err
+    assert change in capfd.readouterr().err
     assert (finished / "manifest.json").read_bytes() == before
 
 
-def test_other_packages_are_told_on_resume(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_resume_with_other_packages_warns(finished: Path, capfd: pytest.CaptureFixture[str]) -> None:
     file = finished / "manifest.json"
-    whole = file.read_text()
+    text = file.read_text()
     now = read_run(str(finished))
-    file.write_text(whole.replace(f'"torch": "{now.manifest["packages"]["torch"]}"', '"torch": "1.0"'))
+    file.write_text(text.replace(f'"torch": "{now.manifest["packages"]["torch"]}"', '"torch": "1.0"'))
     try:
         with Record(finished, now.config, [], "", now.manifest["data"], [], resume=True) as record:
-            assert {name: figure.n for name, figure in record.start.items()} == dict.fromkeys(record.start, 4)
+            assert {name: metric.n for name, metric in record.start.items()} == dict.fromkeys(record.start, 4)
     finally:
-        file.write_text(whole)
+        file.write_text(text)
     assert "warning: torch was 1.0 and is" in capfd.readouterr().err
 
 
-# ---- how it ends ----
+# ---- how the run ended ----
 
 
-def test_a_run_that_fails_is_recorded_as_failed(
+def test_failed_run_is_recorded_and_can_be_resumed(
     cli: Callable[..., int],
     happens: Callable[[str], None],
     folder: Path,
@@ -256,11 +256,11 @@ def test_a_run_that_fails_is_recorded_as_failed(
 ) -> None:
     happens("FAIL")
     assert cli(f"output_dir={folder}") == REWARD
-    held = manifest(folder)
-    assert held["status"] == "failed"
-    assert "RuntimeError: the judge is asleep" in held["error"]
-    assert held["metrics"]["start"] == manifest(finished)["metrics"]["start"]
-    assert held["metrics"]["final"] == {}
+    recorded = manifest(folder)
+    assert recorded["status"] == "failed"
+    assert "RuntimeError: the judge is asleep" in recorded["error"]
+    assert recorded["metrics"]["start"] == manifest(finished)["metrics"]["start"]
+    assert recorded["metrics"]["final"] == {}
     assert not list(folder.rglob("*.tmp.*"))
     assert not (folder / "model").exists()
     assert capfd.readouterr().out == ""
@@ -269,7 +269,7 @@ def test_a_run_that_fails_is_recorded_as_failed(
     assert same_weights(folder, finished)
 
 
-def test_an_error_of_r1s_own_is_recorded_too(
+def test_unexpected_error_is_recorded(
     config: Callable[..., Config], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: Any) -> None:
@@ -283,7 +283,7 @@ def test_an_error_of_r1s_own_is_recorded_too(
 
 
 @pytest.mark.parametrize(("sweep", "code"), [("", 143), ("abc", 0)])
-def test_sigterm_stops_after_the_step_and_the_run_goes_on_to_the_same_bits(
+def test_sigterm_stops_after_the_step_and_resume_gives_the_same_bits(
     cli: Callable[..., int],
     happens: Callable[[str], None],
     folder: Path,
@@ -303,7 +303,7 @@ def test_sigterm_stops_after_the_step_and_the_run_goes_on_to_the_same_bits(
 
 
 @pytest.mark.parametrize("name", [pytest.param("SIGTERM", marks=pytest.mark.long), "SIGKILL"])
-def test_a_real_process_that_is_killed_goes_on_to_the_same_bits(
+def test_killed_process_resumes_to_the_same_bits(
     happens: Callable[[str], None], config: Callable[..., Config], folder: Path, finished: Path, name: str
 ) -> None:
     happens(name)
@@ -319,41 +319,41 @@ def test_a_real_process_that_is_killed_goes_on_to_the_same_bits(
         assert (folder / file).read_bytes() == (finished / file).read_bytes()
 
 
-def test_a_manifest_is_never_half_written(
+def test_manifest_is_replaced_atomically(
     config: Callable[..., Config], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever looks at the manifest at any moment reads the old one or the new one."""
-    seen: list[str] = []
+    """At any moment a reader gets the old manifest or the new one."""
+    statuses: list[str] = []
     original = Progress.on_validation_end
 
-    def look(self: Progress, trainer: Any, module: Any) -> None:
-        seen.append(manifest(folder)["status"])
+    def read_manifest(self: Progress, trainer: Any, module: Any) -> None:
+        statuses.append(manifest(folder)["status"])
         original(self, trainer, module)
 
     def stopped(*args: Any) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Progress, "on_validation_end", look)
+    monkeypatch.setattr(Progress, "on_validation_end", read_manifest)
     monkeypatch.setattr("r1.train.record.os.fsync", stopped)
     with pytest.raises(OSError, match="no space"):
         execute(config(*OVERRIDES, f"output_dir={folder}"), [])
-    assert seen == []
+    assert statuses == []
     assert not (folder / "manifest.json").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(Progress, "on_validation_end", look)
+    monkeypatch.setattr(Progress, "on_validation_end", read_manifest)
     execute(config(*OVERRIDES, f"output_dir={folder}"), [])
-    assert set(seen) == {"running"}
-    assert len(seen) == 4
+    assert set(statuses) == {"running"}
+    assert len(statuses) == 4
 
 
-def test_each_word_of_the_command_is_redacted_by_itself(config: Callable[..., Config], folder: Path) -> None:
+def test_manifest_command_is_redacted_argument_by_argument(config: Callable[..., Config], folder: Path) -> None:
     command = shlex.join(["python", "-m", "r1.run", "x.api_key=it's all here", "stage.lr=1"])
     with Record(folder, config(*OVERRIDES), [], command, "data", [], resume=False):
         pass
     assert shlex.split(manifest(folder)["command"]) == ["python", "-m", "r1.run", f"x.api_key={REDACTED}", "stage.lr=1"]
 
 
-def test_the_lock_goes_with_the_run(finished: Path) -> None:
+def test_record_lock_is_released_at_the_end(finished: Path) -> None:
     now = read_run(str(finished))
     for _ in range(2):
         with (

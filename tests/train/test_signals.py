@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from forkserver import ForkServer, Whole, knobs, log
+from forkserver import ForkServer, UninterruptedRuns, knobs, log
 from killpoints import Point
 from samerun import assert_same_run, manifest
 
-LONGEST_S = 20.0
+TIMEOUT_S = 20.0
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 DECODE, SAVE, EXPORT = "r1.rollout.transformers:sample", "torch:save", "r1.model.loading:export"
 ASK, TRAIN_START = "r1.teacher.procedural:Procedural.answer", "r1.train.checkpoint:Checkpoints.on_train_start"
@@ -22,7 +22,7 @@ ASK, TRAIN_START = "r1.teacher.procedural:Procedural.answer", "r1.train.checkpoi
 SCORE, CLIP = "r1.reward.base:Rewards.score", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 MANIFEST = "os:replace"
 
-POINTS = {  # each run is stopped at one point after the other, each time by the process that went on from the last
+POINTS = {  # each run is stopped at one point after the other; the resumed process is stopped at the next
     "the start validation": (
         "grpo",
         Point(DECODE, call=3, number=TERM),
@@ -91,29 +91,33 @@ POINTS = {  # each run is stopped at one point after the other, each time by the
 
 
 @pytest.mark.parametrize("name", list(POINTS))
-def test_stopped_run_resumes_to_the_same_result(server: ForkServer, whole_run: Whole, folder: Path, name: str) -> None:
+def test_stopped_run_resumes_to_the_same_result(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, name: str
+) -> None:
     kind, *points = POINTS[name]
-    expected, _ = whole_run(kind)
+    expected, _ = uninterrupted_run(kind)
     overrides = knobs(kind, "checkpoint_every=4")  # most are saved because of the stop alone
     for i, point in enumerate(points):
-        ended = server.run(overrides, folder, point, resume=i > 0)
+        result = server.run(overrides, folder, point, resume=i > 0)
         if point.number == signal.SIGKILL:
-            assert ended.code == -9, log(folder)
+            assert result.code == -9, log(folder)
             continue
-        assert ended.code == 128 + point.number, f"{point}\n{log(folder)}"
+        assert result.code == 128 + point.number, f"{point}\n{log(folder)}"
         assert manifest(folder)["status"] == "interrupted"
         assert manifest(folder)["error"] == f"Interrupted: {signal.Signals(point.number).name}"
     assert server.run(overrides, folder, resume=True).code == 0, log(folder)
     assert_same_run(expected, folder, checkpoints=False)
 
 
-@pytest.mark.parametrize("where", [DECODE, CLIP, SAVE])
-def test_second_signal_exits_immediately(server: ForkServer, whole_run: Whole, folder: Path, where: str) -> None:
-    point = Point(where, call=2, number=TERM, second=INT)
+@pytest.mark.parametrize("target", [DECODE, CLIP, SAVE])
+def test_second_signal_exits_immediately(
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, target: str
+) -> None:
+    point = Point(target, call=2, number=TERM, second=INT)
     assert server.run(knobs("sft"), folder, point).code == 128 + INT
     assert manifest(folder)["status"] == "running"  # there was no time to write
     assert server.run(knobs("sft"), folder, resume=True).code == 0, log(folder)
-    assert_same_run(whole_run("sft")[0], folder)
+    assert_same_run(uninterrupted_run("sft")[0], folder)
 
 
 ENDLESS = [  # one token in 65 thousand closes a completion
@@ -139,7 +143,7 @@ def test_signal_during_endless_rollout_stops_the_command(
         time.sleep(1.0)
         signalled = time.monotonic()
         process.send_signal(number)
-        output, _ = process.communicate(timeout=LONGEST_S)
+        output, _ = process.communicate(timeout=TIMEOUT_S)
     print(f"{kind}: stopped {time.monotonic() - signalled:.2f} s after {signal.Signals(number).name}")
     assert process.returncode == code, output
     assert manifest(folder)["status"] == "interrupted"
