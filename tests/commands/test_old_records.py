@@ -15,7 +15,7 @@ from r1.core.provenance import differences
 from r1.core.runs import RunRecord, read_run
 from r1.report import report
 from r1.reproduce import compare_metrics, reproduce
-from r1.sample import config_for
+from r1.sample import eval_config
 from r1.train.record import Record
 
 RECORDS = Path(__file__).parent / "old_records"
@@ -62,7 +62,7 @@ def test_report_of_old_records(tmp_path: Path) -> None:
 
 
 def test_sample_takes_the_parts_of_an_old_record(run: RunRecord) -> None:
-    config = config_for(str(run.dir))
+    config = eval_config(str(run.dir))
     assert config["rollout"]["temperature"] == run.config["rollout"]["temperature"]
     check_schema(config)
 

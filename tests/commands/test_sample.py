@@ -108,10 +108,10 @@ def test_sample_missing_model_exits_with_model_code(cli: Callable[..., tuple[int
     assert "model.path" in err
 
 
-def test_scorable_keeps_terms_with_their_columns(small: Callable[..., Config]) -> None:
+def test_scorable_terms_keeps_terms_with_their_columns(small: Callable[..., Config]) -> None:
     mine = f"+reward.terms.asked={{_target_: {__name__}.asked, weight: 1.0}}"
     cfg = small("stage=sft", mine)
     cfg["extensions"].append(__name__)
     terms = rewards(cfg).terms
-    assert sample.scorable(terms, {"prompt": "a"}).keys() == {"low_ids"}
-    assert sample.scorable(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "asked"}
+    assert sample.scorable_terms(terms, {"prompt": "a"}).keys() == {"low_ids"}
+    assert sample.scorable_terms(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "asked"}
