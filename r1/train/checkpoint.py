@@ -117,8 +117,8 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.check_for_stop()
-        # A stop inside a validation saved the step before it. Lightning does not repeat that validation on resume, but
-        # an uninterrupted run has its metrics, its samples and perhaps a better best/.
+        # A stop inside a validation has saved its step without the validation, and Lightning does not repeat it. An
+        # uninterrupted run has its metrics, its samples and perhaps its best/, so it is made up for here.
         if trainer.global_step and self._is_validation_due(trainer) and module.validator.step != trainer.global_step:
             lightning_adapter.run_validation(trainer, module)
             self._finish_validation(trainer, module)
