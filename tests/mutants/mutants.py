@@ -41,7 +41,7 @@ MUTANTS = [
     Mutant(GRPO, "self.kl_coef * kl if", "-self.kl_coef * kl if", "the policy is pushed away from its reference"),
     Mutant(GRPO, "loss - self.entropy_coef", "loss + self.entropy_coef", "the entropy bonus punishes entropy"),
     # credit
-    Mutant(ADVANTAGE + "base.py", "sum(1, keepdim=True) / (count - 1)", "sum(1, keepdim=True) / count", "population's std"),
+    Mutant(ADVANTAGE + "base.py", "keepdim=True) / (count - 1)", "keepdim=True) / count", "population's std"),
     Mutant(ADVANTAGE + "base.py", "return high > low", "return high >= low", "a group without signal has one"),
     Mutant(ADVANTAGE + "group.py", "(group_std(rewards) + epsilon)", "group_std(rewards).clamp(min=epsilon)", "eps"),
     Mutant(ADVANTAGE + "rloo.py", "* count / (count - 1)", "* (count - 1) / (count - 1)", "baseline includes itself"),
