@@ -18,7 +18,7 @@ from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.runtime.run_context import RunContext
-from r1.stage.training.loader import SingleBatchLoader
+from r1.stage.training.loader import Batches
 from r1.stage.validation.metrics import Validation
 from r1.stage.validation.sampling import sample_validation
 from r1.stage.validation.summary import sampling_metrics
@@ -113,8 +113,8 @@ class Stage(L.LightningModule):
     def validation_plan(self) -> str:
         return f"{self.validation.num_prompts} prompts x {self.validation.num_samples} completions"
 
-    def val_dataloader(self) -> SingleBatchLoader:
-        return SingleBatchLoader(list(range(self.validation.num_prompts)))
+    def val_dataloader(self) -> Batches:
+        return Batches([list(range(self.validation.num_prompts))])
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         """Validate on these held-out rows; the whole validation is one batch."""

@@ -9,6 +9,7 @@ none of them again.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from math import isnan
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Interval
 
 from r1.core import jsonl
+from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError
 from r1.core.files import write_atomic
 from r1.core.seeds import derive_seed
@@ -77,8 +79,7 @@ class RejectionSampling(Stage):
         return trace_files(self.run)
 
     def predict_dataloader(self) -> Batches:
-        size = self.questions_at_once
-        return Batches([[*range(i, min(i + size, self.num_questions))] for i in range(0, self.num_questions, size)])
+        return Batches([list(part) for part in chunks(range(self.num_questions), self.questions_at_once)])
 
     def on_predict_start(self) -> None:
         def read_batches() -> list[dict[str, Any]]:
@@ -106,7 +107,7 @@ class RejectionSampling(Stage):
         self.batches.append(batch)
         return batch
 
-    def candidates(self, indices: list[int]) -> list[list[Candidate]]:
+    def candidates(self, indices: list[int]) -> list[Sequence[Candidate]]:
         """n answers to each of these training questions, scored and filtered."""
         n, questions = self.answers_per_question, [self.data.train[i] for i in indices]
         seeds = [[derive_seed(self.seed, "reject", i, s) for s in range(n)] for i in indices]
@@ -129,7 +130,7 @@ class RejectionSampling(Stage):
                 texts, rollouts, correct, rewards, rejected_by, strict=True
             )
         ]
-        return [candidates[start : start + n] for start in range(0, len(candidates), n)]
+        return chunks(candidates, n)
 
     # ---- phase 2: selection ----
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, Unpack
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from r1.core.batch import chunks
 from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
@@ -83,10 +85,9 @@ class RewardModel(TrainingStage):
 
     def collate(self, rows: list[Row], step_pairs: int) -> list[Pairs]:
         """These pairs as micro-batches."""
-        size = self.plan.micro_batch_size
-        return [self.collate_micro_batch(rows[i : i + size], step_pairs) for i in range(0, len(rows), size)]
+        return [self.collate_micro_batch(part, step_pairs) for part in chunks(rows, self.plan.micro_batch_size)]
 
-    def collate_micro_batch(self, rows: list[Row], step_pairs: int) -> Pairs:
+    def collate_micro_batch(self, rows: Sequence[Row], step_pairs: int) -> Pairs:
         sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in rows]
         chats = [chat_ids(self.tokenizer, prompt, text) for prompt, text in sides]
         return Pairs(*pad_chats(chats, int(self.tokenizer.pad_token_id)), step_pairs)

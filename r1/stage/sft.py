@@ -7,6 +7,7 @@ from typing import ClassVar, Unpack
 
 from torch import Tensor
 
+from r1.core.batch import chunks
 from r1.data.base import Row
 from r1.model.sequences import Sequences, stack
 from r1.stage.base import StageParts
@@ -64,6 +65,7 @@ def make_micro_batches(stage: TrainingStage, sequences: list[tuple[list[int], li
     """A step's (context ids, target ids) as micro-batches, sorted by length so that little is padded."""
     ordered = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
     step_tokens = stage.global_sum(sum(len(targets) for _, targets in ordered))
-    size = stage.plan.micro_batch_size
-    chunks = [ordered[i : i + size] for i in range(0, len(ordered), size)]
-    return [SftBatch(**vars(stack(chunk, stage.tokenizer.pad_token_id)), step_tokens=step_tokens) for chunk in chunks]
+    return [
+        SftBatch(**vars(stack(part, stage.tokenizer.pad_token_id)), step_tokens=step_tokens)
+        for part in chunks(ordered, stage.plan.micro_batch_size)
+    ]

@@ -35,5 +35,5 @@ def run_validation(trainer: L.Trainer, stage: TrainingStage) -> None:
     # of the validation loop, so the same completions are sampled under mixed precision.
     stage.eval()
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
-        stage.validation_step(stage.val_dataloader().item, 0)
+        stage.validation_step(*stage.val_dataloader().batches, 0)
     stage.train()

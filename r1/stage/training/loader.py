@@ -59,21 +59,8 @@ class StepLoader:
 
 
 @dataclass(frozen=True)
-class SingleBatchLoader:
-    """A dataloader of one item (Lightning would take a plain list for several dataloaders)."""
-
-    item: Any
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Any]:
-        yield self.item
-
-
-@dataclass(frozen=True)
 class Batches:
-    """A dataloader of batches known in advance."""
+    """A dataloader of batches known in advance (Lightning would take a plain list for several dataloaders)."""
 
     batches: Sequence[Any]
 

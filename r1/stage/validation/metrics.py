@@ -14,6 +14,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
 from r1.data.completion import normalise, parse
 
@@ -104,8 +105,7 @@ def correctness_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -
 
 def reward_estimate(values: Sequence[float], num_samples: int) -> Estimate | None:
     """Mean over prompts of P * n rewards; NaN (the term does not apply) is left out. None: all are NaN."""
-    groups = [values[i : i + num_samples] for i in range(0, len(values), num_samples)]
-    known = [[value for value in group if not math.isnan(value)] for group in groups]
+    known = [[value for value in group if not math.isnan(value)] for group in chunks(values, num_samples)]
     means = [sum(group) / len(group) for group in known if group]
     return mean(means, num_samples) if means else None
 

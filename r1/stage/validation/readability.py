@@ -14,13 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
+from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
 from r1.data.completion import MAX_CHARS, parse
 from r1.data.text import words
 
-T = TypeVar("T")
 WORD_MARKERS = (  # markers of languages that put spaces between words: whole words
     # English
     *("wait", "hold on", "let me check", "let me double-check", "let me recheck", "let me re-check", "let me verify"),
@@ -33,20 +32,8 @@ WORD_MARKERS = (  # markers of languages that put spaces between words: whole wo
 # Languages without spaces, or with endings: matched from the start of a word (香蕉等等 means "and so on").
 UNSPACED_MARKERS = (
     # Chinese
-    *(
-        "等等",
-        "等一下",
-        "不对",
-        "不對",
-        "让我检查",
-        "讓我檢查",
-        "让我验证",
-        "让我再",
-        "重新检查",
-        "再检查",
-        "验算",
-        "我错了",
-    ),
+    *("等等", "等一下", "不对", "不對", "让我检查", "讓我檢查", "让我验证", "让我再"),
+    *("重新检查", "再检查", "验算", "我错了"),
     # Japanese, Korean
     *("待って", "待てよ", "確認しよう", "잠깐", "다시 확인", "다시 계산", "검산"),
 )
@@ -70,9 +57,9 @@ def readability_metrics(
         count_tokens: the lengths of texts in tokens.
     """
     thinking = list(map(_thinking, completions))
-    lengths = _grouped(count_tokens(thinking), num_samples)
-    reflecting = _grouped([reflects(completion) for completion in completions], num_samples)
-    shares = [[s for s in group if s is not None] for group in _grouped(list(map(consistency, thinking)), num_samples)]
+    lengths = chunks(count_tokens(thinking), num_samples)
+    reflecting = chunks([reflects(completion) for completion in completions], num_samples)
+    shares = [[s for s in group if s is not None] for group in chunks(list(map(consistency, thinking)), num_samples)]
     metrics = {
         "val/reflection": proportion([sum(g) / num_samples for g in reflecting], num_samples),
         "val/thinking_length": mean([sum(g) / num_samples for g in lengths], num_samples),
@@ -130,7 +117,3 @@ def _recalculates(text: str) -> bool:
 
 def _thinking(completion: str) -> str:
     return parse(completion).thinking or ""
-
-
-def _grouped(values: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [values[i : i + size] for i in range(0, len(values), size)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from r1.core.batch import chunks
 from r1.core.metrics import METRICS
 from r1.core.statistics import Estimate
 from r1.reward.base import Scores
@@ -39,7 +40,7 @@ def overall_metrics(
     samples: Sequence[Sample], scores: Scores, num_samples: int, ks: Sequence[int]
 ) -> dict[str, Estimate]:
     """Correctness, form, and each reward term; the total reward where some question has no gold answer."""
-    metrics = sample_metrics([samples[i : i + num_samples] for i in range(0, len(samples), num_samples)], ks)
+    metrics = sample_metrics(chunks(samples, num_samples), ks)
     values = {f"val/reward/{name}": values for name, values in scores.terms.items()}
     values |= {"val/reward": scores.total} if any(sample.correct is None for sample in samples) else {}
     rewards = {name: reward_estimate(term_values, num_samples) for name, term_values in values.items()}
