@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from r1.stage.distillation.filters import Filters
+
 
 @dataclass(frozen=True)
 class StageParts:
@@ -62,6 +64,8 @@ class Stage(L.LightningModule):
     required_columns: ClassVar[tuple[str, ...]] = ()  # of every training row, besides its prompt
     val_columns: ClassVar[tuple[str, ...]] = ()  # of every held-out row
     policy: PreTrainedModel
+    teacher: object = None  # of the stages that distill
+    filters: Filters | None = None  # of the stages that select answers
 
     def __init__(self, parts: StageParts) -> None:
         super().__init__()

@@ -48,6 +48,8 @@ class Distill(Sft):
     """
 
     required_columns: ClassVar[tuple[str, ...]] = ()  # the teacher writes the completions
+    teacher: Teacher
+    filters: Filters
 
     def __init__(
         self,

@@ -27,6 +27,8 @@ class DistillLogits(Sft):
         cross_entropy: c, the share of the cross-entropy on the completion's tokens, at temperature 1.
     """
 
+    teacher: LocalTeacher
+
     def __init__(
         self,
         parts: StageParts,

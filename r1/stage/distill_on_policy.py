@@ -42,6 +42,8 @@ class DistillOnPolicy(TrainingStage):
         share_prompts: each prompt goes through the models once for all of its completions.
     """
 
+    teacher: LocalTeacher
+
     def __init__(
         self,
         parts: StageParts,

@@ -51,6 +51,7 @@ class RejectionSampling(Stage):
     """
 
     predicts = True
+    filters: Filters
 
     def __init__(
         self,

@@ -96,8 +96,7 @@ def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tupl
     """(key, function, the rows that it applies to) of every reward term and filter."""
     for name, term in experiment.rewards.terms.items():
         yield f"reward.terms.{name}", term.function, [row for row in rows if applies(name, row)]
-    filters = getattr(experiment.stage, "filters", None)
-    for one in filters.filters if isinstance(filters, Filters) else ():
+    for one in experiment.stage.filters.filters if experiment.stage.filters else ():
         yield f"stage.filters.{one.name}", one.function, rows
 
 
@@ -172,7 +171,7 @@ def _check_teacher(experiment: Experiment) -> None:
     from r1.teacher.base import questions
     from r1.teacher.procedural import Procedural
 
-    teacher = getattr(experiment.stage, "teacher", None)
+    teacher = experiment.stage.teacher
     if isinstance(teacher, Procedural):
         next(teacher.answer(questions(experiment.data.train[:1], 1, seed=0), no_op))
 
@@ -202,8 +201,8 @@ def _check_rewards(experiment: Experiment) -> None:
 
     Terms that load a model or ask an endpoint are not tried, but looked at.
     """
-    filters = getattr(experiment.stage, "filters", None)
-    tried = [Filters([one]) for one in filters.filters] if isinstance(filters, Filters) else []
+    filters = experiment.stage.filters
+    tried = [Filters([one]) for one in filters.filters] if filters else []
     for name, term in experiment.rewards.terms.items():
         if isinstance(term.function, Scorer):
             with errors_mounted_at(f"reward.terms.{name}"):
