@@ -35,5 +35,6 @@ def run_validation(trainer: L.Trainer, stage: TrainingStage) -> None:
     # of the validation loop, so the same completions are sampled under mixed precision.
     stage.eval()
     with torch.no_grad(), trainer.precision_plugin.val_step_context():
-        stage.validation_step(*stage.val_dataloader().batches, 0)
+        (indices,) = stage.val_dataloader().batches
+        stage.validation_step(indices, 0)
     stage.train()
