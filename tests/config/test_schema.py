@@ -12,7 +12,8 @@ from annotated_types import Ge, Gt, Interval, Le, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.config.check.schema import check_value, describe, problems, resolve, signature, value_problems
+from r1.config.check.models import ConfigModel, NodeType, check_node, check_value, describe
+from r1.config.check.schema import resolve, signature
 from r1.config.check.types import describe_expected_object, expects_object, is_compatible
 from r1.core.errors import UserError, format_value, one_line, suggest, suggest_moved_key
 from r1.data.base import Data, Verifier
@@ -167,6 +168,12 @@ def test_a_range_holds_what_it_says(value: int) -> None:
     assert len(check_value(2 - value, Annotated[int, Ge(3)], "a")) == 1
 
 
+def errors_in(value: object, hint: Any, key: str) -> list[UserError]:
+    """The errors of one value in a config."""
+    model = ConfigModel()
+    return model.validate(model.mapping({key: value}, "", {key: hint}), {key: value})
+
+
 @pytest.mark.parametrize(
     ("value", "where"),
     [
@@ -178,11 +185,11 @@ def test_a_range_holds_what_it_says(value: int) -> None:
 )
 def test_no_node_hides_in_a_plain_value(value: object, where: str) -> None:
     for hint in (Any, dict[str, Any], list[Any]):
-        assert [problem.key for problem in value_problems(value, hint, "a")] == [where]
+        assert [problem.key for problem in errors_in(value, hint, "a")] == [where]
 
 
 def test_a_missing_value_is_asked_for() -> None:
-    (problem,) = value_problems("???", str, "data.path")
+    (problem,) = errors_in("???", str, "data.path")
     assert (problem.message, problem.hint) == ("`data.path` has no value yet", "set it: data.path=...")
 
 
@@ -286,22 +293,23 @@ def node(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_node_that_fits() -> None:
-    assert problems(node(), "rollout", hint=Engine) == []
+    assert check_node(node(), "rollout", kind=NodeType(Engine)) == []
 
 
 def test_everything_wrong_with_a_node_is_said_at_once() -> None:
     wrong = node(temperature=-1.0, batch_siz=4, _args_=[1])
     del wrong["batch_size"]
-    found = {problem.key: problem for problem in problems(wrong, "rollout", hint=Engine)}
+    found = {problem.key: problem for problem in check_node(wrong, "rollout", kind=NodeType(Engine))}
     assert set(found) == {"rollout.temperature", "rollout.batch_siz", "rollout._args_", "rollout.batch_size"}
     assert found["rollout.batch_siz"].hint == "did you mean `rollout.batch_size`?"
     assert found["rollout.batch_size"].message == "`rollout.batch_size` is missing"
 
 
 def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
-    assert [p.key for p in problems(node(weight=1.0), "x")] == ["x.weight"]
-    assert problems(node(weight=1.0), "x", extra={"weight": float | None}) == []
-    assert [p.key for p in problems(node(), "x", extra={"weight": float | None})] == ["x.weight"]
+    weighted = NodeType(Any, extra={"weight": float | None})
+    assert [p.key for p in check_node(node(weight=1.0), "x")] == ["x.weight"]
+    assert check_node(node(weight=1.0), "x", kind=weighted) == []
+    assert [p.key for p in check_node(node(), "x", kind=weighted)] == ["x.weight"]
 
 
 # ---- the voice of an error ----

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from r1.config.build import rewards
-from r1.config.check.schema import problems
+from r1.config.check.models import NodeType, check_node
 from r1.core.paths import CONF
 from r1.data.base import Row, as_verifier
 from r1.reward.base import RewardFunction, Rewards
@@ -66,10 +66,10 @@ def test_every_term_config_matches_its_function(tmp_path: Path, name: str) -> No
     module, _, target = node["_target_"].rpartition(".")
     assert module == f"r1.reward.terms.{name}"
     assert node["_partial_"] is (target == name), "a function waits for its batch, an object is made"
-    knobs: dict[str, Any] = {"extra": {"weight": float | None}, "hint": RewardFunction}
-    assert problems(node, "reward.terms.it", **knobs) == []
+    term = NodeType(RewardFunction, extra={"weight": float | None})
+    assert check_node(node, "reward.terms.it", kind=term) == []
     for bad in ({"weigth": 1.0}, {"weight": "x"}, {"_partial_": not node["_partial_"]}):
-        assert len(problems(node | bad, "reward.terms.it", **knobs)) == 1
+        assert len(check_node(node | bad, "reward.terms.it", kind=term)) == 1
 
 
 def test_the_r1_reward_of_a_good_a_mixed_and_a_wrong_completion(tmp_path: Path) -> None:

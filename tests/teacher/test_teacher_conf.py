@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from r1.config.check.schema import problems
+from r1.config.check.models import check_node
 from r1.core.paths import CONF
 
 TEACHERS = CONF / "teacher"
@@ -27,7 +27,7 @@ def test_every_yaml_file_is_a_known_option() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_matches_the_signature_of_its_target(option: str) -> None:
     assert node(option)["_target_"] == f"r1.teacher.{option}.{OPTIONS[option]}"
-    assert problems(node(option), "teacher") == []
+    assert check_node(node(option), "teacher") == []
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_option_matches_the_signature_of_its_target(option: str) -> None:
     ],
 )
 def test_wrong_value_is_reported_at_its_key(option: str, key: str, value: object) -> None:
-    (problem,) = problems(node(option) | {key: value}, "teacher")
+    (problem,) = check_node(node(option) | {key: value}, "teacher")
     assert problem.key == f"teacher.{key}"

@@ -87,6 +87,29 @@ def rejection_sampling(cfg: Config) -> None:
         )
 
 
+def reward_weights(cfg: Config) -> None:
+    """Something must be learned from, and every term with a weight costs its time."""
+    terms = cfg["reward"]["terms"]
+    if all(node["weight"] is None for node in terms.values()):
+        message = "no reward term has a weight, so there is nothing to learn from"
+        hint = f"reward.terms.{next(iter(terms), 'NAME')}.weight=1.0"
+        raise UserError(message, key="reward.terms", value=list(terms), hint=hint)
+    for name in [name for name, node in terms.items() if node["weight"] == 0]:
+        key, message = f"reward.terms.{name}", "a reward term with weight 0 is paid for and never learned from"
+        hint = f"{key}.weight=null to log it only, or leave it out with ~{key}"
+        raise UserError(message, key=f"{key}.weight", value=0, hint=hint)
+
+
+def filter_bounds(cfg: Config) -> None:
+    """A filter must be able to accept and to reject."""
+    for name, node in cfg["stage"].get("filters", {}).items():
+        key, low, high = f"stage.filters.{name}", node["min"], node["max"]
+        if low is None and high is None:
+            raise UserError("a filter without a bound rejects nothing", key=f"{key}.min", hint=f"or ~{key}")
+        if low is not None and high is not None and low > high:
+            raise UserError("no value lies within these bounds", key=f"{key}.min", value=low, expected=f"<= {high}")
+
+
 def policy_loss(cfg: Config) -> None:
     """Knobs of GRPO that would have no effect, or the wrong one, beside the others."""
     stage = cfg["stage"]
@@ -244,6 +267,8 @@ RULES = (
     no_pipeline,
     group_size,
     rejection_sampling,
+    reward_weights,
+    filter_bounds,
     policy_loss,
     async_rollouts,
     precision,

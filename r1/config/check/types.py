@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable
 from typing import Any, get_args, get_origin, get_type_hints
 
-VALUES = (int, float, str, bool, type(None), list, dict, tuple, object)
+VALUES = (int, float, str, bool, type(None), list, dict, tuple, object, Any)
 
 
 def hints_of(function: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def hints_of(function: Any) -> dict[str, Any]:
 
 def expects_object(hint: Any) -> bool:
     """Whether a key of this type is filled with an object and not with a value."""
-    if _is_union(hint):
+    if is_union(hint):
         return any(expects_object(arg) for arg in get_args(hint))
     return get_origin(hint) is collections.abc.Callable or (isinstance(hint, type) and hint not in VALUES)
 
@@ -40,7 +40,7 @@ def is_compatible(target: Callable[..., Any], hint: Any, partial: Any, own: bool
     """
     if hint is Any:
         return True
-    if _is_union(hint):
+    if is_union(hint):
         return any(is_compatible(target, arg, partial, own) for arg in get_args(hint))
     if own and target.__module__.endswith(".base"):
         return False  # what options share is no option
@@ -65,7 +65,7 @@ def describe_expected_object(hint: Any) -> str:
     """What could stand where ``hint`` is asked for, in words."""
     if not expects_object(hint):
         return "a plain value; no object is built here"
-    parts = [arg for arg in get_args(hint) if expects_object(arg)] if _is_union(hint) else [hint]
+    parts = [arg for arg in get_args(hint) if expects_object(arg)] if is_union(hint) else [hint]
     return " or ".join(map(_in_words, parts))
 
 
@@ -105,5 +105,6 @@ def _is_protocol(hint: Any) -> bool:
     return bool(getattr(hint, "_is_protocol", False))
 
 
-def _is_union(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+    """Whether a type is ``A | B`` or ``Optional[A]``."""
     return get_origin(hint) is typing.Union or type(hint).__name__ == "UnionType"

@@ -151,7 +151,7 @@ def _prefix_step(step: str, text: str) -> str:
 
 
 def _check_pipeline(cfg: Config, global_overrides: list[str]) -> None:
-    from r1.config.check.schema import check_value, problems
+    from r1.config.check.models import check_node, check_value
 
     steps = cfg["steps"]
     if not isinstance(steps, dict) or not steps:
@@ -167,7 +167,7 @@ def _check_pipeline(cfg: Config, global_overrides: list[str]) -> None:
         message, hint = "there is no such step", suggest(str(cfg["result"]), steps)
         errors.append(UserError(message, key="result", value=cfg["result"], expected=steps, hint=hint))
     if isinstance(cfg["page"], dict):
-        errors += problems({"_target_": None} | cfg["page"], "page", cfg["extensions"])
+        errors += check_node({"_target_": None} | cfg["page"], "page", cfg["extensions"])
     if cfg["seeds"] is not None and any(text.lstrip("+").startswith("seed=") for text in global_overrides):
         errors.append(UserError("this pipeline runs once for each of its `seeds`", key="seed", hint="seeds=[N]"))
     if errors:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from r1.config.check.config import TOP_LEVEL_TYPES
-from r1.config.check.schema import check_value
+from r1.config.check.models import check_value
 from r1.core import budget, provenance
 from r1.core.errors import UserError, UserErrors
 from r1.core.types import Config

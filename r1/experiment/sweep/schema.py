@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt
 
-from r1.config.check.schema import check_value
+from r1.config.check.models import check_value
 from r1.core.errors import UserError, as_yaml_null, suggest
 from r1.experiment.sweep.parameters import parameter_errors
 from r1.experiment.sweep.values import wrong_value
