@@ -23,7 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from r1.config.build import Experiment, build
 from r1.config.check.config import check_schema
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core.paths import CONF
 from r1.data.arithmetic import arithmetic, sum_row, worked_solution
 from r1.data.base import Data, Row
@@ -282,7 +282,7 @@ def parse(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
     def read_back(*argv: str, **keys: Any) -> list[Pipeline]:
         flags = [text for text in argv if text.startswith("-")]
         rest, of_step = split_step_overrides([*flags, *write(**keys), *(text for text in argv if text not in flags)])
-        return parse_pipelines(*read(rest), of_step)
+        return parse_pipelines(*parse_command_line(rest), of_step)
 
     return read_back
 
@@ -293,7 +293,7 @@ def planned(write: Callable[..., list[str]]) -> Callable[..., PipelinePlan]:
 
     def made(*argv: str, **keys: Any) -> PipelinePlan:
         rest, of_step = split_step_overrides([*write(**keys), *argv])
-        args, overrides = read(rest)
+        args, overrides = parse_command_line(rest)
         (pipeline,) = parse_pipelines(args, overrides, of_step)
         return plan_pipeline(args, pipeline, {})
 

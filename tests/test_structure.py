@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from r1.config.check.config import check_schema
 from r1.config.check.schema import META, resolve, signature
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core.paths import CONF
 from r1.core.types import Config
 from r1.experiment.pipeline.parse import parse_pipelines
@@ -110,7 +110,7 @@ def test_option_composes_into_a_config_that_fits_the_code(composed: Compose, gro
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_steps_compose_and_fit_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
-    args, overrides = read([f"experiment={name}", "seeds=[0]"])
+    args, overrides = parse_command_line([f"experiment={name}", "seeds=[0]"])
     (pipeline,) = parse_pipelines(args, overrides, {})
     assert [node.step for node in plan_pipeline(args, pipeline, {}).nodes] == list(pipeline.steps)
 

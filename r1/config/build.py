@@ -53,7 +53,7 @@ def build(cfg: Config) -> Experiment:
     if "teacher" in stage_dependencies(cfg):
         optional["teacher"] = instantiate_node(cfg["teacher"], "teacher", cfg)
     if takes_filters(cfg):
-        optional["filters"] = filters(cfg)
+        optional["filters"] = build_filters(cfg)
     stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, parts=parts, **optional)
     return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation)
 
@@ -72,20 +72,20 @@ def stage_config_without_filters(cfg: Config) -> Config:
     return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
 
 
-def nodes_of(config: Config) -> Iterator[tuple[str, Config]]:
+def iter_nodes(config: Config) -> Iterator[tuple[str, Config]]:
     """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
     skipped = "" if "stage" not in config or "teacher" in stage_dependencies(config) else "teacher"
     for part, node in config.items():
         if part != skipped:
-            yield from _nodes(node, part)
+            yield from _iter_nodes(node, part)
 
 
-def _nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
+def _iter_nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
     if isinstance(node, dict):
         if "_target_" in node:
             yield where, node
         for key, inner in node.items():
-            yield from _nodes(inner, f"{where}.{key}")
+            yield from _iter_nodes(inner, f"{where}.{key}")
 
 
 def instantiate_node(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
@@ -132,19 +132,21 @@ def rewards(cfg: Config) -> Rewards:
     for name, node in nodes.items():
         key = f"reward.terms.{name}"
         with errors_mounted_at(key):
-            terms[name] = Term(name, _function(node, key, cfg, "weight"), node["weight"])
+            terms[name] = Term(name, _build_function(node, key, cfg, "weight"), node["weight"])
     return Rewards(terms)
 
 
-def filters(cfg: Config) -> Filters:
+def build_filters(cfg: Config) -> Filters:
     from r1.stage.distillation.filters import Filter, Filters
 
     nodes = cfg["stage"]["filters"]
-    functions = {name: _function(node, f"stage.filters.{name}", cfg, "min", "max") for name, node in nodes.items()}
+    functions = {
+        name: _build_function(node, f"stage.filters.{name}", cfg, "min", "max") for name, node in nodes.items()
+    }
     return Filters([Filter(name, functions[name], node["min"], node["max"]) for name, node in nodes.items()])
 
 
-def _function(node: Config, where: str, cfg: Config, *others: str) -> RewardFunction:
+def _build_function(node: Config, where: str, cfg: Config, *others: str) -> RewardFunction:
     """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
     knobs = {key: value for key, value in node.items() if key not in others}
     function: RewardFunction = instantiate_node({"_partial_": True} | knobs, where, cfg)

@@ -24,7 +24,7 @@ from r1.config.hydra_adapter import (
     parse_override,
     set_hydra_config,
 )
-from r1.config.overrides import name
+from r1.config.overrides import override_key
 from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF
@@ -37,14 +37,14 @@ budget.register_resolvers()
 
 
 @dataclass(frozen=True)
-class Point:
+class ComposedRun:
     """One run that a command line asks for: its overrides and its composed, resolved config."""
 
     overrides: list[str]
     config: Config
 
 
-def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
+def compose_points(args: Namespace, overrides: Sequence[Override]) -> list[ComposedRun]:
     """The runs that a command line asks for: one, or every point of a grid (-m).
 
     A sweeper plugin chooses its points later, so what does not vary is composed once.
@@ -53,23 +53,25 @@ def points(args: Namespace, overrides: Sequence[Override]) -> list[Point]:
         UserError: an override does not compose.
     """
     with config_loader(args) as loader:
-        if args.multirun and any(name(override).startswith("hydra/sweeper") for override in overrides):
+        if args.multirun and any(override_key(override).startswith("hydra/sweeper") for override in overrides):
             asked = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
         else:
-            asked = grid(loader, args, overrides)
-        return [point(loader, args, texts, number) for number, texts in enumerate(asked)]
+            asked = expand_grid(loader, args, overrides)
+        return [compose_point(loader, args, texts, number) for number, texts in enumerate(asked)]
 
 
-def grid(loader: HydraLoader, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
+def expand_grid(loader: HydraLoader, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
     """For each run that is asked for the text of every override, in order; without -m there is one.
 
     Raises:
         UserError: a sweep that is no grid.
     """
-    return [list(texts) for texts in itertools.product(*(_choices(loader, args, override) for override in overrides))]
+    return [
+        list(texts) for texts in itertools.product(*(_sweep_choices(loader, args, override) for override in overrides))
+    ]
 
 
-def _choices(loader: HydraLoader, args: Namespace, override: Override) -> list[str]:
+def _sweep_choices(loader: HydraLoader, args: Namespace, override: Override) -> list[str]:
     if not (args.multirun and override.is_sweep_override()):
         return [str(override.input_line)]
     try:
@@ -94,7 +96,7 @@ def config_loader(args: Namespace) -> Iterator[HydraLoader]:
         yield loader
 
 
-def point(loader: HydraLoader, args: Namespace, texts: list[str], number: int = 0) -> Point:
+def compose_point(loader: HydraLoader, args: Namespace, texts: list[str], number: int = 0) -> ComposedRun:
     """One run, composed.
 
     Raises:
@@ -103,7 +105,7 @@ def point(loader: HydraLoader, args: Namespace, texts: list[str], number: int = 
     job = [f"hydra.job.num={number}", f"++hydra.job.id={number}"] if args.multirun else []
     _check_choices(loader, texts)
     try:
-        return Point([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, texts + job))
+        return ComposedRun([t for t in texts if not t.lstrip("+~").startswith("hydra")], _compose(loader, texts + job))
     except UserError:
         raise
     except Exception as error:  # Hydra, OmegaConf and YAML raise many kinds
@@ -151,7 +153,7 @@ def _find_bad_override(loader: HydraLoader, texts: list[str], error: Exception) 
         before = _compose(loader, good)
     except Exception:  # several are at fault, or none
         good, named = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
-        before = _base(loader)
+        before = _compose_defaults(loader)
     for text in named:
         try:
             before = _compose(loader, [*good, text])
@@ -162,7 +164,7 @@ def _find_bad_override(loader: HydraLoader, texts: list[str], error: Exception) 
             yield _explain_override(parsed[text], groups[text], before, _reason(wrong))
 
 
-def _base(loader: HydraLoader) -> Config:
+def _compose_defaults(loader: HydraLoader) -> Config:
     """The config without any override."""
     try:
         return _compose(loader, [])
@@ -177,11 +179,11 @@ def _explain_override(override: Override, options: list[str], before: Config, re
     value = override.value() if form == "DEL" else as_yaml_null(override.value())
     if options:
         return _wrong_option(override, options, reason)
-    if form == "ADD" and _at(before, key) is not None:
+    if form == "ADD" and _value_at(before, key) is not None:
         return UserError(f"`{key}` is there already", key=key, value=value, hint=f"leave out the +: {key}={value}")
     *above, last = key.split(".")
-    parent = _at(before, ".".join(above)) if above else before
-    if parent is None and above and above[-1] in (_at(before, ".".join(above[:-1])) or {}):
+    parent = _value_at(before, ".".join(above)) if above else before
+    if parent is None and above and above[-1] in (_value_at(before, ".".join(above[:-1])) or {}):
         group = "/".join(above)
         hint = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
         return UserError(f"`{'.'.join(above)}` is null and has no keys", key=key, value=value, hint=hint)
@@ -196,7 +198,7 @@ def _explain_override(override: Override, options: list[str], before: Config, re
 
 
 def _wrong_option(override: Override, options: list[str], reason: str) -> UserError:
-    key, value = name(override), as_yaml_null(override.value())
+    key, value = override_key(override), as_yaml_null(override.value())
     if value not in options:
         named = bool(value) and isinstance(value, str)
         message = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
@@ -221,8 +223,8 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
 def unknown_key(key: str, value: Any, config: Config) -> UserError:
     """An error with the keys that stand beside ``key``: those under the deepest parent that exists."""
     parts = key.split(".")
-    depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_at(config, ".".join(parts[:d])), dict))
-    node, prefix = _at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
+    depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_value_at(config, ".".join(parts[:d])), dict))
+    node, prefix = _value_at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
     known = sorted(str(other) for other in node if not str(other).startswith("_"))
     if not prefix:
         known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
@@ -248,7 +250,7 @@ def options_with_key(key: str) -> str:
     return f"{group.replace('.', '/')}={' or '.join(found)} reads it" if found else ""
 
 
-def _at(config: Any, key: str) -> Any:
+def _value_at(config: Any, key: str) -> Any:
     for part in key.split(".") if key else ():
         config = config.get(part) if isinstance(config, dict) else None
     return config

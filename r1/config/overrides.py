@@ -16,7 +16,7 @@ FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
 SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.searchpath")
 
 
-def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
+def parse_command_line(argv: list[str]) -> tuple[Namespace, list[Override]]:
     """Flags and overrides of a command line.
 
     Raises:
@@ -34,10 +34,10 @@ def read(argv: list[str]) -> tuple[Namespace, list[Override]]:
         raise UserError(
             "r1 composes from its own conf/", key=flag, value=args.config_path or args.config_name, hint=hint
         )
-    return args, parsed(args.overrides, bool(args.multirun))
+    return args, parse_overrides(args.overrides, bool(args.multirun))
 
 
-def parsed(texts: Iterable[str], multirun: bool = False) -> list[Override]:
+def parse_overrides(texts: Iterable[str], multirun: bool = False) -> list[Override]:
     """Overrides in Hydra's grammar.
 
     Raises:
@@ -54,7 +54,7 @@ def parsed(texts: Iterable[str], multirun: bool = False) -> list[Override]:
         if not override.key_or_group:
             errors.append(_unreadable(text, ""))
             continue
-        errors += problems(override, found, multirun)
+        errors += override_errors(override, found, multirun)
         found.append(override)
     if errors:
         raise UserErrors(errors)
@@ -82,10 +82,10 @@ def _unreadable(text: str, reason: str) -> UserError:
     return UserError("this override cannot be read", key=key, value=text, expected="key=value", hint=hint)
 
 
-def problems(override: Override, earlier: Iterable[Override], multirun: bool) -> Iterator[UserError]:
+def override_errors(override: Override, earlier: Iterable[Override], multirun: bool) -> Iterator[UserError]:
     """Everything wrong with one override, apart from whether its key exists."""
-    key, value = name(override), override.value()
-    if any(name(other) == key for other in earlier):
+    key, value = override_key(override), override.value()
+    if any(override_key(other) == key for other in earlier):
         yield UserError(f"`{key}` is given twice", key=key, value=override.input_line, hint="leave one of them out")
     if value == {}:
         hint = f"~{key} to leave it out"
@@ -120,7 +120,7 @@ def _hydra_problems(override: Override, key: str, value: Any, multirun: bool) ->
         yield UserError("only a sweep reads this", key=key, value=value, hint="-m for a sweep, or leave it out")
 
 
-def name(override: Override) -> str:
+def override_key(override: Override) -> str:
     """The key or group that an override is about, with its package."""
     return override.key_or_group + (f"@{override.package}" if override.package else "")
 

@@ -11,9 +11,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 
-from r1.config.compose import Point, config_loader, points
+from r1.config.compose import ComposedRun, compose_points, config_loader
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
@@ -31,7 +31,7 @@ def launch(argv: list[str], execute: Execute) -> int:
         UserError: the errors of the command line, or of any of its runs.
     """
     argv, of_step = split_step_overrides(argv)
-    args, overrides = read(argv)
+    args, overrides = parse_command_line(argv)
     if args.multirun:
         _require_single_process("-m")
     if selected := [] if args.help or args.info else parse_pipelines(args, overrides, of_step):
@@ -41,7 +41,7 @@ def launch(argv: list[str], execute: Execute) -> int:
         return print_steps(selected) if args.cfg else run_pipelines(args, selected)
     if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
-    runs = points(args, overrides)
+    runs = compose_points(args, overrides)
     _check(runs)
     if all(point.config["dry_run"] for point in runs):
         for point in runs:
@@ -108,7 +108,7 @@ def _print_results(returns: Sequence[JobReturn]) -> int:
     return max((result.code for result in results), default=0)
 
 
-def _check(runs: Sequence[Point]) -> None:
+def _check(runs: Sequence[ComposedRun]) -> None:
     """Raise the errors of the first run that cannot start, with its number and overrides."""
     from r1.config.check.config import check_config
 
@@ -136,6 +136,6 @@ def _show(args: Namespace, overrides: Sequence[Override]) -> int:
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
     except Exception as error:  # Hydra raises many kinds
-        points(args, overrides)
+        compose_points(args, overrides)
         raise UserError(str(error), key="command line") from None
     return 0

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from r1.config.check.config import config_model
-from r1.config.compose import points
-from r1.config.overrides import read
+from r1.config.compose import compose_points
+from r1.config.overrides import parse_command_line
 from r1.core.paths import CONF
 
 OPTIONS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/**/*.yaml")) if path.stem[0] != "_"]
@@ -21,7 +21,7 @@ MOUNTED = {  # how an option of a group is chosen, where that is not GROUP=OPTIO
 
 
 def json_schema(command: str) -> dict[str, Any]:
-    (point,) = points(*read(command.split()))
+    (point,) = compose_points(*parse_command_line(command.split()))
     return config_model(point.config)[1].model_json_schema()
 
 

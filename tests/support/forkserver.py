@@ -200,10 +200,10 @@ def warm_up() -> None:
 def composed(*overrides: str) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
-    from r1.config.compose import points
-    from r1.config.overrides import read
+    from r1.config.compose import compose_points
+    from r1.config.overrides import parse_command_line
 
-    (point,) = points(*read(list(overrides)))
+    (point,) = compose_points(*parse_command_line(list(overrides)))
     return point.config if isinstance(point.config, dict) else OmegaConf.to_container(point.config, resolve=True)
 
 

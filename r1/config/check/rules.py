@@ -9,7 +9,7 @@ from pathlib import Path
 
 from r1.config.check.devices import check_devices
 from r1.config.check.schema import resolve
-from r1.config.check.sources import architecture, hub_data, models
+from r1.config.check.sources import check_architecture, check_hub_datasets, check_model_paths
 from r1.core import budget
 from r1.core.batch import BatchPlan
 from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
@@ -278,8 +278,8 @@ RULES = (
     budget.check_budget,
     batch,
     packages,
-    models,
-    architecture,
-    hub_data,
+    check_model_paths,
+    check_architecture,
+    check_hub_datasets,
     output,
 )

@@ -1,4 +1,4 @@
-"""The models and datasets that a config names: are they where it says, and can random weights be made as it asks?"""
+"""The models and datasets that a config names: whether they exist, and whether a config of random weights is valid."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from r1.config.build import nodes_of
+from r1.config.build import iter_nodes
 from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
 from r1.core.types import Config
 from r1.model.loading import resolve_model_path
 
 
-def models(cfg: Config) -> None:
-    """Folders of models, before a hub is asked for what looks like a folder."""
-    for where, node in nodes_of(cfg):
-        for key in ("path", "tokenizer") if not where.startswith("data") else ():
-            if isinstance(path := node.get(key), str):
-                _check_folder(path, f"{where}.{key}", needs_weights=key == "path")
+def check_model_paths(cfg: Config) -> None:
+    """Check model folders before the hub is queried: a misspelt folder looks like a hub id."""
+    for key, node in iter_nodes(cfg):
+        for name in ("path", "tokenizer") if not key.startswith("data") else ():
+            if isinstance(path := node.get(name), str):
+                _check_folder(path, f"{key}.{name}", needs_weights=name == "path")
 
 
-def _check_folder(path: str, where: str, needs_weights: bool) -> None:
-    def wrong(what: str, allowed: str | list[str], do: str) -> UserError:
-        return UserError(what, key=where, value=path, expected=allowed, hint=do, code=MODEL)
+def _check_folder(path: str, key: str, needs_weights: bool) -> None:
+    def model_error(message: str, expected: str | list[str], hint: str) -> UserError:
+        return UserError(message, key=key, value=path, expected=expected, hint=hint, code=MODEL)
 
     try:
         folder = Path(resolve_model_path(path))
     except UserError as error:
         names = error.expected.split(", ")
-        raise wrong(error.message, names, suggest(path, names)) from None
+        raise model_error(error.message, names, suggest(path, names)) from None
     if not folder.exists() and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
-        allowed = "a folder in the transformers format, a run's folder, a hub id (owner/name), or r1:<name>"
-        do = "write the whole path: ~ is not expanded" if path.startswith("~") else f"looked in {folder.absolute()}"
-        raise wrong("there is no such folder", allowed, do)
+        expected = "a folder in the transformers format, a run's folder, a hub id (owner/name), or r1:<name>"
+        hint = "write the whole path: ~ is not expanded" if path.startswith("~") else f"looked in {folder.absolute()}"
+        raise model_error("there is no such folder", expected, hint)
     if not folder.exists():
-        _check_hub(path, where, "config.json" if needs_weights else "tokenizer_config.json")
+        _check_hub(path, key, "config.json" if needs_weights else "tokenizer_config.json")
     if folder.is_dir() and needs_weights:
         weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
         if not (weights and (folder / "config.json").is_file()):
-            holds = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
-            allowed = "a folder with config.json and *.safetensors"
-            raise wrong("this folder holds no model", allowed, f"it holds {holds}")
+            names = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
+            expected = "a folder with config.json and *.safetensors"
+            raise model_error("this folder holds no model", expected, f"it holds {names}")
 
 
-def hub_data(cfg: Config) -> None:
-    """Datasets on the hub, before they are downloaded; what is on disk in any form is left to its loader."""
-    for where, node in nodes_of({"data": cfg["data"]}):
+def check_hub_datasets(cfg: Config) -> None:
+    """Check that datasets exist on the hub before one is downloaded; a local path is checked by its loader."""
+    for key, node in iter_nodes({"data": cfg["data"]}):
         path = str(node.get("path"))
-        unseen = "train_split" in node and not Path(path).expanduser().exists()
-        if unseen and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
-            _check_dataset(path, f"{where}.path")
+        is_remote = "train_split" in node and not Path(path).expanduser().exists()
+        if is_remote and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+            _check_dataset(path, f"{key}.path")
 
 
-def _check_dataset(path: str, where: str) -> None:
+def _check_dataset(path: str, key: str) -> None:
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
 
     owner, dataset = path.split("/")
     if not Path(config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(dataset)}").exists():
-        _check_hub(path, where, "README.md", kind="dataset", code=DATA)
+        _check_hub(path, key, "README.md", kind="dataset", code=DATA)
 
 
-def _check_hub(path: str, where: str, file: str, kind: str = "model", code: int = MODEL) -> None:
-    """One question to the hub, unless ``file`` is in the local cache: loading would ask a dozen times."""
+def _check_hub(path: str, key: str, file: str, kind: str = "model", code: int = MODEL) -> None:
+    """Send one request to the hub, unless ``file`` is in the local cache; loading would send a dozen."""
     from huggingface_hub import HfApi, errors, try_to_load_from_cache
 
     address = f"huggingface.co/{'datasets/' if kind == 'dataset' else ''}{path}"
@@ -76,11 +76,11 @@ def _check_hub(path: str, where: str, file: str, kind: str = "model", code: int 
     except Exception as error:  # no network, a proxy, a mirror: the client raises many kinds
         message = f"there is no such folder, and the hub cannot be asked: {type(error).__name__}"
     hint = f"looked in {Path(path).absolute()} and at {address}"
-    raise UserError(message, key=where, value=path, hint=hint, code=code)
+    raise UserError(message, key=key, value=path, hint=hint, code=code)
 
 
-def architecture(cfg: Config) -> None:
-    """Random weights: the fields must be ones that the architecture has, and must make a model (on no device)."""
+def check_architecture(cfg: Config) -> None:
+    """Check that the fields of a model with random weights belong to its architecture and fit each other."""
     fields = cfg["model"].get("config")
     if fields is None:
         return
@@ -100,26 +100,26 @@ def architecture(cfg: Config) -> None:
     default = AutoConfig.for_model(kind)
     known = sorted(name for name in {*default.to_dict(), *default.attribute_map} if not name.startswith("_"))
     for name in [name for name in fields if name not in known]:
-        where = f"model.config.{name}"
-        message = f"unknown key `{where}`: a {kind} model does not read it"
+        key = f"model.config.{name}"
+        message = f"unknown key `{key}`: a {kind} model does not read it"
         hint = suggest(name, known, "model.config.")
-        raise UserError(message, key=where, value=as_yaml_null(fields[name]), expected=known, hint=hint)
+        raise UserError(message, key=key, value=as_yaml_null(fields[name]), expected=known, hint=hint)
     for name in [name for name in fields if name.startswith("num_") or name.endswith("_size")]:
         if isinstance(fields[name], int) and fields[name] < 1:
-            where = f"model.config.{name}"
-            raise UserError(f"wrong value for `{where}`", key=where, value=fields[name], expected="whole number >= 1")
-    config = _made(lambda: AutoConfig.for_model(**fields), fields)
+            key = f"model.config.{name}"
+            raise UserError(f"wrong value for `{key}`", key=key, value=fields[name], expected="whole number >= 1")
+    config = _create(lambda: AutoConfig.for_model(**fields), fields)
     heads, groups = getattr(config, "num_attention_heads", 1), getattr(config, "num_key_value_heads", None) or 1
     if heads % groups:
         message = f"{heads} query heads do not divide over {groups} key/value heads"
         raise UserError(message, key="model.config.num_key_value_heads", value=groups, expected=f"a divisor of {heads}")
-    with torch.device("meta"):
-        _made(lambda: AutoModelForCausalLM.from_config(config), fields)
+    with torch.device("meta"):  # no memory is allocated
+        _create(lambda: AutoModelForCausalLM.from_config(config), fields)
 
 
-def _made(make: Callable[[], Any], fields: Config) -> Any:
+def _create(create: Callable[[], Any], fields: Config) -> Any:
     try:
-        return make()
-    except Exception as error:  # whatever an architecture makes of these sizes
-        message = f"transformers cannot make this model: {error.__cause__ or error}"
+        return create()
+    except Exception as error:  # an architecture may raise any error for sizes that do not fit
+        message = f"transformers cannot create this model: {error.__cause__ or error}"
         raise UserError(message, key="model.config", value=fields, code=MODEL) from None

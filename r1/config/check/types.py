@@ -44,19 +44,19 @@ def is_compatible(target: Callable[..., Any], hint: Any, partial: Any, own: bool
         return any(is_compatible(target, arg, partial, own) for arg in get_args(hint))
     if own and target.__module__.endswith(".base"):
         return False  # what options share is no option
-    if is_call(hint):
-        function = _call_of(target) if inspect.isclass(target) else target
+    if expects_callable(hint):
+        function = _call_method(target) if inspect.isclass(target) else target
         whole = partial is (not inspect.isclass(target))  # a function waits for its arguments, an object is made
-        return whole and function is not None and (not own or _returns(function) == _called(hint))
+        return whole and function is not None and (not own or _return_type(function) == _expected_return(hint))
     if partial is not False or not expects_object(hint):
         return False
-    made = target if inspect.isclass(target) else _returns(target)
+    made = target if inspect.isclass(target) else _return_type(target)
     if not inspect.isclass(made):
         return not own
-    return all(hasattr(made, name) for name in methods(hint)) if _is_protocol(hint) else issubclass(made, hint)
+    return all(hasattr(made, name) for name in protocol_methods(hint)) if _is_protocol(hint) else issubclass(made, hint)
 
 
-def _call_of(kind: type) -> Any:
+def _call_method(kind: type) -> Any:
     """The method that makes a class's objects callable, or None."""
     return next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
 
@@ -66,34 +66,34 @@ def describe_expected_object(hint: Any) -> str:
     if not expects_object(hint):
         return "a plain value; no object is built here"
     parts = [arg for arg in get_args(hint) if expects_object(arg)] if is_union(hint) else [hint]
-    return " or ".join(map(_in_words, parts))
+    return " or ".join(map(_describe_object, parts))
 
 
-def _in_words(hint: Any) -> str:
-    if is_call(hint):
-        return f"a function, with _partial_: true, that returns {_name(_called(hint))}"
+def _describe_object(hint: Any) -> str:
+    if expects_callable(hint):
+        return f"a function, with _partial_: true, that returns {_name(_expected_return(hint))}"
     if _is_protocol(hint):
-        return f"an object with the methods of {hint.__name__}: {', '.join(methods(hint))}"
+        return f"an object with the methods of {hint.__name__}: {', '.join(protocol_methods(hint))}"
     return f"an object of class {hint.__name__}"
 
 
-def is_call(hint: Any) -> bool:
+def expects_callable(hint: Any) -> bool:
     """Whether a function is asked for: a ``Callable``, or a protocol or abstract class whose objects are called."""
     if get_origin(hint) is collections.abc.Callable:
         return True
     return (_is_protocol(hint) or inspect.isabstract(hint)) and "__call__" in vars(hint)
 
 
-def methods(protocol: type) -> list[str]:
+def protocol_methods(protocol: type) -> list[str]:
     """The methods that a protocol asks for."""
     return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
 
 
-def _called(hint: Any) -> Any:
+def _expected_return(hint: Any) -> Any:
     return get_args(hint)[1] if get_origin(hint) is collections.abc.Callable else hints_of(hint.__call__).get("return")
 
 
-def _returns(function: Any) -> Any:
+def _return_type(function: Any) -> Any:
     return hints_of(function).get("return")
 
 

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, MinLen
 
-from r1.config.compose import config_loader, grid, point
+from r1.config.compose import compose_point, config_loader, expand_grid
 from r1.config.hydra_adapter import HydraLoader, Override
-from r1.config.overrides import name, parsed
+from r1.config.overrides import override_key, parse_overrides
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest
 from r1.core.provenance import PIPELINE_KEYS, differences
 from r1.core.types import Config
@@ -74,14 +74,16 @@ def parse_pipelines(
     Raises:
         UserError: a pipeline is invalid. The overrides of its steps are composed later, by ``plan_pipeline``.
     """
-    keys = [name(override).partition(".")[0] for override in overrides]
+    keys = [override_key(override).partition(".")[0] for override in overrides]
     if not step_overrides and not {"experiment", "steps"} & set(keys):
         return []
     for_steps = _parse_step_overrides(step_overrides, bool(args.multirun))
     points: list[Pipeline | None] = []
     with config_loader(args) as loader:
         # the grid is over both parts: `-m steps.sft.stage.lr=1e-4,1e-3` has two points
-        for number, texts in enumerate(grid(loader, args, [*overrides, *(override for _, override in for_steps)])):
+        for number, texts in enumerate(
+            expand_grid(loader, args, [*overrides, *(override for _, override in for_steps)])
+        ):
             keyed = list(zip(keys, texts, strict=False))
             scoped = ScopedOverrides(
                 pipeline=[text for key, text in keyed if _is_pipeline_override(key)],
@@ -102,7 +104,7 @@ def _parse_step_overrides(step_overrides: Mapping[str, list[str]], multirun: boo
     pairs: list[tuple[str, Override]] = []
     for step, texts in step_overrides.items():
         with errors_for_step(step):
-            pairs += [(step, override) for override in parsed(texts, multirun)]
+            pairs += [(step, override) for override in parse_overrides(texts, multirun)]
     return pairs
 
 
@@ -116,14 +118,14 @@ def _compose_pipeline(loader: HydraLoader, args: Namespace, scoped: ScopedOverri
     Args:
         number: of the point in the grid.
     """
-    cfg = point(loader, args, scoped.pipeline, number).config
+    cfg = compose_point(loader, args, scoped.pipeline, number).config
     if cfg["steps"] is None:
         if scoped.one_step:
             message = "no pipeline is chosen, so there are no steps"
             raise UserError(message, key=f"steps.{scoped.one_step[0][0]}", hint="experiment=NAME of a pipeline")
         return None
     _check_pipeline(cfg, scoped.all_steps)
-    _check_unused_keys(cfg, point(loader, args, [], number).config)
+    _check_unused_keys(cfg, compose_point(loader, args, [], number).config)
     steps = {}
     for step, texts in cfg["steps"].items():
         with errors_for_step(step):

@@ -14,7 +14,7 @@ from r1.config.build import build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.config.check.rules import check_rules, output
-from r1.config.compose import config_loader, point
+from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
@@ -93,7 +93,7 @@ class PipelinePlanner:
     ) -> PipelineNode:
         needs = [graph[other] for other in step.needs]
         overrides = [_resolve_references(text, graph) for text in step.overrides(seed)]
-        cfg = point(self.loader, self.args, overrides).config
+        cfg = compose_point(self.loader, self.args, overrides).config
         _check_config(cfg, overrides, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
         parents = provenance.find_parents(provenance.input_paths(cfg), planned)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from r1.config.overrides import name, parsed
+from r1.config.overrides import override_key, parse_overrides
 from r1.core.errors import UserError, UserErrors, suggest
 from r1.core.provenance import PIPELINE_KEYS
 from r1.core.types import Config
@@ -69,8 +69,8 @@ class Pipeline:
 def merge_overrides(*layers: Sequence[str]) -> list[str]:
     """One list of overrides in which every key occurs once: the later layer wins."""
     merged: dict[str, str] = {}
-    for override in chain.from_iterable(map(parsed, layers)):
-        key, text = name(override), str(override.input_line)
+    for override in chain.from_iterable(map(parse_overrides, layers)):
+        key, text = override_key(override), str(override.input_line)
         # `+key` adds a key that the config does not have: only a later `+` may set it, and `~key` takes it back
         is_added = merged.get(key, "").startswith("+") and not merged[key].startswith("++")
         if is_added and text.startswith("~"):

@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from r1.config.check.config import check_config
-from r1.config.compose import config_loader, point
+from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import redact
 from r1.core.types import Config
@@ -60,7 +60,7 @@ class PointComposer(ExitStack):
             UserErrors: everything that keeps it from running.
         """
         argv, step_overrides = split_step_overrides(argv)
-        args, overrides = read(argv)
+        args, overrides = parse_command_line(argv)
         if pipelines := parse_pipelines(args, overrides, step_overrides):
             plan = plan_pipeline(args, pipelines[0], self.digests)
             runs = [PointRun(node.step, node.fingerprint, node.config | {"model": node.model}) for node in plan.nodes]
@@ -68,7 +68,7 @@ class PointComposer(ExitStack):
             return ComposedPoint(values, runs, results, pipelines[0].config["output_dir"])
         if self.loader is None:
             self.loader = self.enter_context(config_loader(args))
-        run = point(self.loader, args, [str(override.input_line) for override in overrides])
+        run = compose_point(self.loader, args, [str(override.input_line) for override in overrides])
         check_config(run.config, run.overrides)
         runs = [PointRun("", format_values(values), run.config)]
         return ComposedPoint(values, runs, [run.config], run.config["output_dir"])

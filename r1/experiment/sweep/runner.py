@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core import jsonl
 from r1.core.errors import UserError, one_line
 from r1.core.manifest import read_manifest
@@ -140,7 +140,7 @@ def is_pipeline(overrides: list[str]) -> bool:
         UserError: an error of the command line that can be seen without composing a run.
     """
     argv, of_step = split_step_overrides(overrides)
-    args, parsed = read(argv)
+    args, parsed = parse_command_line(argv)
     return bool(parse_pipelines(args, parsed, of_step))
 
 

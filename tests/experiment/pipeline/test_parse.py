@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from r1.config.overrides import read
+from r1.config.overrides import parse_command_line
 from r1.core.errors import UserError
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 from r1.experiment.pipeline.steps import Pipeline
@@ -73,7 +73,7 @@ def test_grid_varies_step_and_shared_overrides(parse: Parse) -> None:
 @pytest.mark.parametrize("argv", [[], ["stage=sft"], ["experiment=tiny_base", "seed=3"], ["seeds=[1]"]])
 def test_parse_pipelines_of_a_run_is_empty(argv: list[str]) -> None:
     rest, of_step = split_step_overrides(argv)
-    assert parse_pipelines(*read(rest), of_step) == []
+    assert parse_pipelines(*parse_command_line(rest), of_step) == []
 
 
 @pytest.mark.parametrize(
@@ -124,10 +124,10 @@ def test_parse_pipelines_reports_mistakes(
 def test_step_override_without_a_pipeline_is_rejected() -> None:
     rest, of_step = split_step_overrides(["steps.rl.seed=1", "stage=sft"])
     with pytest.raises(UserError, match="no pipeline is chosen"):
-        parse_pipelines(*read(rest), of_step)
+        parse_pipelines(*parse_command_line(rest), of_step)
 
 
 def test_sweep_over_runs_and_pipelines_is_rejected(write: Callable[..., list[str]]) -> None:
     rest, of_step = split_step_overrides(["-m", *write()[:2], "experiment=mine,tiny_base"])
     with pytest.raises(UserError, match="not over both"):
-        parse_pipelines(*read(rest), of_step)
+        parse_pipelines(*parse_command_line(rest), of_step)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from r1.config.build import filters
+from r1.config.build import build_filters
 from r1.core.errors import REWARD, UserError
 from r1.data.base import as_verifier
 from r1.reward.base import RewardFunction
@@ -95,13 +95,13 @@ def test_filter_option_accepts_good_and_rejects_bad_answer(
     config: Compose, option: str, good: dict[str, Any], bad: dict[str, Any]
 ) -> None:
     cfg = config("stage=distill", f"+stage/filters@stage.filters.it={option}")
-    (chosen,) = (one for one in filters(cfg).filters if one.name == "it")
+    (chosen,) = (one for one in build_filters(cfg).filters if one.name == "it")
     assert rejected(Filters([chosen]), **{"texts": [GOOD]} | good)[-1] is None
     assert rejected(Filters([chosen]), **{"texts": [GOOD]} | bad)[-1] == "it"
 
 
 def test_verifier_filter_accepts_questions_without_gold_answer(config: Compose) -> None:
-    chosen = filters(config("stage=distill"))
+    chosen = build_filters(config("stage=distill"))
     assert [(one.name, one.min) for one in chosen.filters] == [("finished", 1.0), ("verifier", 1.0)]
     rows = [{"prompt": "Who are you?"}, {"prompt": "3+5=?", "answer": "9"}, {"prompt": "Why?"}]
     assert rejected(chosen, [GOOD] * 3, rows=rows, truncated=[False, False, True]) == [None, "verifier", "finished"]
@@ -114,11 +114,14 @@ def test_overrides_add_change_and_remove_filters(config: Compose) -> None:
         "+stage/filters@stage.filters.brief=length",
         "stage.filters.brief.max=9",
     )
-    assert [(one.name, one.min, one.max) for one in filters(cfg).filters] == [("finished", 1, None), ("brief", 1, 9)]
+    assert [(one.name, one.min, one.max) for one in build_filters(cfg).filters] == [
+        ("finished", 1, None),
+        ("brief", 1, 9),
+    ]
 
 
 def test_reward_function_can_be_a_filter(config: Compose) -> None:
     node = f"{{_target_: {by_length.__module__}.by_length, _partial_: true, min: 3, max: null}}"
     cfg = config("stage=distill", f"extensions=[{by_length.__module__}]", f"+stage.filters.mine={node}")
-    mine: RewardFunction = filters(cfg).filters[-1].function
+    mine: RewardFunction = build_filters(cfg).filters[-1].function
     assert mine(completions=["ab", ""]) == [4.0, None]

@@ -35,21 +35,21 @@ def _is_inherited(text: str, names: Sequence[str]) -> bool:
 
 def _composed(overrides: list[str]) -> dict[str, Any]:
     """The chosen options and the leaves of a run's config."""
-    from r1.config.compose import points
+    from r1.config.compose import compose_points
     from r1.config.hydra_adapter import HydraConfig
-    from r1.config.overrides import read
+    from r1.config.overrides import parse_command_line
 
-    (point,) = points(*read(overrides))
+    (point,) = compose_points(*parse_command_line(overrides))
     return {**HydraConfig.get().runtime.choices, **flatten(point.config)}
 
 
 def _of_steps(overrides: list[str], steps: set[str]) -> dict[str, Any]:
     """The same for some steps of a pipeline, as ``steps.NAME.KEY``."""
-    from r1.config.overrides import read
+    from r1.config.overrides import parse_command_line
     from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 
     rest, of_step = split_step_overrides(overrides)
-    (pipeline,) = parse_pipelines(*read(rest), of_step)
+    (pipeline,) = parse_pipelines(*parse_command_line(rest), of_step)
     values: dict[str, Any] = {}
     for step in steps:
         inherited = [text for text in pipeline.steps[step].overrides() if "${" not in text]
