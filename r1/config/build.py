@@ -1,6 +1,6 @@
 """From a checked config to objects. The only place in r1 that instantiates anything from a config.
 
-A target's positional parameters are runtime objects and are handed over by their names; its knobs come from YAML.
+A target's positional parameters are runtime objects, passed by name; its keyword-only parameters come from YAML.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Experiment:
 
 
 def build(cfg: Config) -> Experiment:
-    """Build all parts of a run that its stage asks for; ``cfg`` has passed ``check.check_schema``."""
+    """Build the components that the stage takes; ``cfg`` has passed ``check_schema``."""
     from r1.stage.base import StageParts
 
     parts = StageParts(
@@ -68,59 +68,58 @@ def takes_filters(cfg: Config) -> bool:
 
 
 def stage_config_without_filters(cfg: Config) -> Config:
-    """The stage's node without its filters, which are built apart, as the reward's terms are."""
+    """The stage's node without its filters, which are built separately, like the reward terms."""
     return {key: value for key, value in cfg["stage"].items() if key != "filters" or not takes_filters(cfg)}
 
 
 def iter_nodes(config: Config) -> Iterator[tuple[str, Config]]:
-    """(key, node) of everything that is built from a config; of the teacher only where the stage has one."""
+    """(key, node) of every object that is built from a config; the teacher is skipped where the stage takes none."""
     skipped = "" if "stage" not in config or "teacher" in stage_dependencies(config) else "teacher"
-    for part, node in config.items():
-        if part != skipped:
-            yield from _iter_nodes(node, part)
+    for group, node in config.items():
+        if group != skipped:
+            yield from _iter_nodes(node, group)
 
 
-def _iter_nodes(node: Any, where: str) -> Iterator[tuple[str, Config]]:
+def _iter_nodes(node: Any, key: str) -> Iterator[tuple[str, Config]]:
     if isinstance(node, dict):
         if "_target_" in node:
-            yield where, node
-        for key, inner in node.items():
-            yield from _iter_nodes(inner, f"{where}.{key}")
+            yield key, node
+        for name, inner in node.items():
+            yield from _iter_nodes(inner, f"{key}.{name}")
 
 
-def instantiate_node(node: Config, where: str, cfg: Config, **runtime: Any) -> Any:
-    """Instantiate one node, handing it the runtime objects that its target names as positional parameters.
+def instantiate_node(node: Config, key: str, cfg: Config, **runtime: Any) -> Any:
+    """Instantiate one node with the runtime objects that its target names as positional parameters.
 
     Nodes inside it are built first. A component's errors have keys relative to its node, which are completed here.
 
     Raises:
-        UserError: what the target says is wrong with its values (a ValueError becomes one); from a user's own code,
-            whatever it raises.
+        UserError: the target rejects its values (a ValueError becomes one), or a user's own code raised anything.
     """
-    target = resolve(node["_target_"], where, cfg["extensions"])
+    target = resolve(node["_target_"], key, cfg["extensions"])
     args = [runtime[name] for name in signature(target).runtime if name in runtime]
-    knobs = {name: _instantiate_value(node[name], f"{where}.{name}", cfg) for name in node if name not in META}
+    knobs = {name: _instantiate_value(node[name], f"{key}.{name}", cfg) for name in node if name not in META}
     try:
         return partial(target, *args, **knobs) if node.get("_partial_") else target(*args, **knobs)
     except UserError as error:
-        raise error.mounted_at(where) from None
+        raise error.mounted_at(key) from None
     except ValueError as error:
-        raise UserError(str(error), key=where) from None
+        raise UserError(str(error), key=key) from None
     except Exception as error:
         if defining_module(target).startswith("r1."):
             raise
         message = f"{node['_target_']} raised {type(error).__name__}: {error}"
-        raise UserError(message, key=where, hint="mend it, or set the keys that it needs") from None
+        raise UserError(message, key=key, hint="fix it, or set the keys that it needs") from None
 
 
-def _instantiate_value(value: Any, where: str, cfg: Config) -> Any:
+def _instantiate_value(value: Any, key: str, cfg: Config) -> Any:
     """A copy of one value, with objects in place of the nodes inside it."""
     if isinstance(value, dict):
         if "_target_" in value:
-            return instantiate_node(value, where, cfg)
-        return {name: _instantiate_value(item, f"{where}.{name}", cfg) for name, item in value.items()}
+            return instantiate_node(value, key, cfg)
+        return {name: _instantiate_value(item, f"{key}.{name}", cfg) for name, item in value.items()}
     if isinstance(value, list):
-        return [_instantiate_value(item, f"{where}[{i}]", cfg) for i, item in enumerate(value)]
+        return [_instantiate_value(item, f"{key}[{i}]", cfg) for i, item in enumerate(value)]
     return value
 
 
@@ -146,8 +145,8 @@ def build_filters(cfg: Config) -> Filters:
     return Filters([Filter(name, functions[name], node["min"], node["max"]) for name, node in nodes.items()])
 
 
-def _build_function(node: Config, where: str, cfg: Config, *others: str) -> RewardFunction:
-    """A reward term's function with its knobs; ``others`` are keys that say what is done with its values."""
-    knobs = {key: value for key, value in node.items() if key not in others}
-    function: RewardFunction = instantiate_node({"_partial_": True} | knobs, where, cfg)
+def _build_function(node: Config, key: str, cfg: Config, *mount_keys: str) -> RewardFunction:
+    """A reward term's function with its knobs, without the keys of the node that the Term or Filter around it reads."""
+    knobs = {name: value for name, value in node.items() if name not in mount_keys}
+    function: RewardFunction = instantiate_node({"_partial_": True} | knobs, key, cfg)
     return function

@@ -1,5 +1,6 @@
-"""From a command line to composed configs; what Hydra could not compose, in a user's words: which override is at fault,
-what is allowed, and the nearest valid name.
+"""From a command line to composed configs.
+
+Where Hydra cannot compose one, the error names the override at fault, the accepted values and the nearest valid name.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import MarkedYAMLError  # type: ignore[import-untyped]
 
 from r1.config.hydra_adapter import (
     HydraException,
@@ -31,40 +32,40 @@ from r1.core.paths import CONF
 from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
 
-FOR_STEPS = ("steps", "shared")  # of a pipeline: overrides, composed step by step
-LAUNCHERS = ("joblib", "submitit", "ray")  # the extras of r1 that hold one
+UNRESOLVED = ("steps", "shared")  # overrides of a pipeline's steps, which are composed step by step
+LAUNCHERS = ("joblib", "submitit", "ray")  # extras of r1 that install one
 budget.register_resolvers()
 
 
 @dataclass(frozen=True)
 class ComposedRun:
-    """One run that a command line asks for: its overrides and its composed, resolved config."""
+    """One run of a command line: its overrides and its composed, resolved config."""
 
     overrides: list[str]
     config: Config
 
 
 def compose_points(args: Namespace, overrides: Sequence[Override]) -> list[ComposedRun]:
-    """The runs that a command line asks for: one, or every point of a grid (-m).
+    """The runs of a command line: one, or every point of a grid (-m).
 
-    A sweeper plugin chooses its points later, so what does not vary is composed once.
+    A sweeper plugin chooses its points later, so here only the overrides that do not vary are composed, once.
 
     Raises:
         UserError: an override does not compose.
     """
     with config_loader(args) as loader:
         if args.multirun and any(override_key(override).startswith("hydra/sweeper") for override in overrides):
-            asked = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
+            grid = [[str(override.input_line) for override in overrides if not override.is_sweep_override()]]
         else:
-            asked = expand_grid(loader, args, overrides)
-        return [compose_point(loader, args, texts, number) for number, texts in enumerate(asked)]
+            grid = expand_grid(loader, args, overrides)
+        return [compose_point(loader, args, texts, number) for number, texts in enumerate(grid)]
 
 
 def expand_grid(loader: HydraLoader, args: Namespace, overrides: Sequence[Override]) -> list[list[str]]:
-    """For each run that is asked for the text of every override, in order; without -m there is one.
+    """The texts of the overrides of each run, in the order of ``overrides``; without -m there is one run.
 
     Raises:
-        UserError: a sweep that is no grid.
+        UserError: a sweep is not a grid.
     """
     return [
         list(texts) for texts in itertools.product(*(_sweep_choices(loader, args, override) for override in overrides))
@@ -113,55 +114,58 @@ def compose_point(loader: HydraLoader, args: Namespace, texts: list[str], number
 
 
 def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
-    """What Hydra would compose and nobody means: several options of one group, and the files that options share."""
+    """Reject choices that Hydra accepts by mistake: several options of one group, or a file that options share."""
     for text in texts:
         override = parse_override(text)
         key, value = override.key_or_group, override.value()
-        odd = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
-        if odd and (options := options_of(loader, key)):  # they are found in the files, which takes its time
+        is_suspect = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
+        if is_suspect and (options := group_options(loader, key)):  # only then: reading the files is slow
             raise _wrong_option(override, options, "")
 
 
 def _compose(loader: HydraLoader, texts: list[str]) -> Config:
     cfg = loader.compose(texts)
-    _check_hydra(OmegaConf.to_container(cfg.hydra, resolve=False))
+    _check_hydra_targets(OmegaConf.to_container(cfg.hydra, resolve=False))
     set_hydra_config(cfg)
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
     return {
-        key: OmegaConf.to_container(part, resolve=key not in FOR_STEPS) if OmegaConf.is_config(part) else part
+        key: OmegaConf.to_container(part, resolve=key not in UNRESOLVED) if OmegaConf.is_config(part) else part
         for key, part in parts.items()
     }
 
 
-def _check_hydra(node: Any, where: str = "hydra") -> None:
-    """Hydra builds its launcher, sweeper and callbacks itself, whatever config file names them."""
+def _check_hydra_targets(node: Any, key: str = "hydra") -> None:
+    """Allow only Hydra's own objects below ``hydra``: it builds launchers, sweepers and callbacks without asking r1."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for key, value in items:
-        if key == "_target_" and not str(value).startswith(("hydra.", "hydra_plugins.")):
+    for name, value in items:
+        if name == "_target_" and not str(value).startswith(("hydra.", "hydra_plugins.")):
             expected = "objects of hydra and hydra_plugins"
-            raise UserError("a config may not build this object", key=f"{where}.{key}", value=value, expected=expected)
-        _check_hydra(value, f"{where}.{key}")
+            raise UserError("a config may not build this object", key=f"{key}.{name}", value=value, expected=expected)
+        _check_hydra_targets(value, f"{key}.{name}")
 
 
 def _find_bad_override(loader: HydraLoader, texts: list[str], error: Exception) -> Iterator[UserError]:
-    """Add one override after the other, first those that the error does not name; what cannot be added is at fault."""
+    """Compose with one override more each time; an override that fails is at fault.
+
+    Overrides that the error does not mention are assumed to be good and come first.
+    """
     parsed = {text: parse_override(text) for text in texts}
-    groups = {text: options_of(loader, parsed[text].key_or_group) for text in texts}
-    named = [text for text in texts if parsed[text].key_or_group in " ".join(_exception_texts(error))]
-    good = [text for text in texts if text not in named]
+    groups = {text: group_options(loader, parsed[text].key_or_group) for text in texts}
+    suspects = [text for text in texts if parsed[text].key_or_group in " ".join(_exception_texts(error))]
+    good = [text for text in texts if text not in suspects]
     try:
-        before = _compose(loader, good)
+        config = _compose(loader, good)
     except Exception:  # several are at fault, or none
-        good, named = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
-        before = _compose_defaults(loader)
-    for text in named:
+        good, suspects = [], sorted(texts, key=lambda text: not groups[text])  # stable, group choices first
+        config = _compose_defaults(loader)
+    for text in suspects:
         try:
-            before = _compose(loader, [*good, text])
+            config = _compose(loader, [*good, text])
             good.append(text)
-        except UserError as wrong:
-            yield wrong
-        except Exception as wrong:
-            yield _explain_override(parsed[text], groups[text], before, _reason(wrong))
+        except UserError as user_error:
+            yield user_error
+        except Exception as hydra_error:
+            yield _explain_override(parsed[text], groups[text], config, _reason(hydra_error))
 
 
 def _compose_defaults(loader: HydraLoader) -> Config:
@@ -174,24 +178,26 @@ def _compose_defaults(loader: HydraLoader) -> Config:
         raise _config_error(error) from None
 
 
-def _explain_override(override: Override, options: list[str], before: Config, reason: str) -> UserError:
-    key, form = override.key_or_group, override.type.name
-    value = override.value() if form == "DEL" else as_yaml_null(override.value())
+def _explain_override(override: Override, options: list[str], config: Config, reason: str) -> UserError:
+    """Why an override cannot be added to ``config``; ``options`` are those of its group, if it chooses one."""
+    key, kind = override.key_or_group, override.type.name
+    value = override.value() if kind == "DEL" else as_yaml_null(override.value())
     if options:
         return _wrong_option(override, options, reason)
-    if form == "ADD" and _value_at(before, key) is not None:
+    if kind == "ADD" and _value_at(config, key) is not None:
         return UserError(f"`{key}` is there already", key=key, value=value, hint=f"leave out the +: {key}={value}")
-    *above, last = key.split(".")
-    parent = _value_at(before, ".".join(above)) if above else before
-    if parent is None and above and above[-1] in (_value_at(before, ".".join(above[:-1])) or {}):
-        group = "/".join(above)
+    *parents, last = key.split(".")
+    parent_key = ".".join(parents)
+    parent = _value_at(config, parent_key)
+    if parent is None and parents[-1] in (_value_at(config, ".".join(parents[:-1])) or {}):
+        group = "/".join(parents)
         hint = f"choose an option first: +{group}=NAME" if (CONF / group).is_dir() else "set it first"
-        return UserError(f"`{'.'.join(above)}` is null and has no keys", key=key, value=value, hint=hint)
+        return UserError(f"`{parent_key}` is null and has no keys", key=key, value=value, hint=hint)
     if parent is not None and not isinstance(parent, dict | list):
-        message = f"`{'.'.join(above)}` is a value and has no keys"
+        message = f"`{parent_key}` is a value and has no keys"
         return UserError(message, key=key, value=value, hint=f"it is now {parent!r}")
-    if form in ("CHANGE", "DEL") and not (isinstance(parent, dict) and last in parent):
-        return unknown_key(key, value, before)
+    if kind in ("CHANGE", "DEL") and not (isinstance(parent, dict) and last in parent):
+        return unknown_key(key, value, config)
     if "${" in str(value):
         return UserError("this interpolation leads nowhere", key=key, value=value, hint=reason)
     return UserError("this override does not compose", key=key, value=value, hint=reason)
@@ -200,13 +206,13 @@ def _explain_override(override: Override, options: list[str], before: Config, re
 def _wrong_option(override: Override, options: list[str], reason: str) -> UserError:
     key, value = override_key(override), as_yaml_null(override.value())
     if value not in options:
-        named = bool(value) and isinstance(value, str)
-        message = f"`{key}` has no option `{value}`" if named else f"`{key}` takes the name of one option"
+        is_name = bool(value) and isinstance(value, str)
+        message = f"`{key}` has no option `{value}`" if is_name else f"`{key}` takes the name of one option"
         hint = suggest_renamed(key, value) or suggest(str(value), options)
         if isinstance(value, dict):
             hint = f"set its keys one by one: {key}.KEY=VALUE"
         if str(value).startswith("_"):
-            hint = "files that start with _ hold what options share; glob(*,exclude=_*) leaves them out"
+            hint = "a file that starts with _ is not an option, but shared by options; glob(*,exclude=_*) leaves it out"
         if key.startswith("hydra/") and not hint:
             extra = str(value).partition("_")[0]
             hint = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
@@ -214,18 +220,18 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
     if override.type.name == "ADD":
         return UserError(f"`{key}` is chosen already", key=key, value=value, hint=f"leave out the +: {key}={value}")
     if override.type.name == "DEL":
-        return UserError(f"`{key}={value}` is not what is chosen", key=key, value=value, hint=f"~{key} leaves it out")
+        return UserError(f"`{key}={value}` is not chosen", key=key, value=value, hint=f"~{key} leaves it out")
     if "No match in the defaults list" in reason:
         return UserError(f"`{key}` is not chosen by default", key=key, value=value, hint=f"add it: +{key}={value}")
     return UserError("this option does not compose", key=key, value=value, hint=reason)
 
 
 def unknown_key(key: str, value: Any, config: Config) -> UserError:
-    """An error with the keys that stand beside ``key``: those under the deepest parent that exists."""
+    """An error with the keys that could have been meant: those under the deepest parent of ``key`` that exists."""
     parts = key.split(".")
     depth = next(d for d in range(len(parts) - 1, -1, -1) if isinstance(_value_at(config, ".".join(parts[:d])), dict))
-    node, prefix = _value_at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
-    known = sorted(str(other) for other in node if not str(other).startswith("_"))
+    parent, prefix = _value_at(config, ".".join(parts[:depth])), "".join(f"{part}." for part in parts[:depth])
+    known = sorted(str(other) for other in parent if not str(other).startswith("_"))
     if not prefix:
         known = sorted({*known, *(p.relative_to(CONF).as_posix() for p in CONF.rglob("*") if p.is_dir())})
     hint = suggest_renamed(key) or options_with_key(key)
@@ -240,23 +246,21 @@ def options_with_key(key: str) -> str:
     """``stage=grpo reads it``: the other options of the same group that have this key."""
     group, _, last = key.rpartition(".")
     files = (CONF / group.replace(".", "/")).glob("*.yaml") if group else []
-    found = sorted(
-        file.stem
-        for file in files
-        if re.search(rf"^({re.escape(last)}:|  - {re.escape(last)}@)", file.read_text(), re.M)
-    )
-    if any(name.startswith("_") for name in found):
+    has_key = re.compile(rf"^({re.escape(last)}:|  - {re.escape(last)}@)", re.MULTILINE)
+    options = sorted(file.stem for file in files if has_key.search(file.read_text()))
+    if any(name.startswith("_") for name in options):
         return f"other options of `{group}` read it"
-    return f"{group.replace('.', '/')}={' or '.join(found)} reads it" if found else ""
+    return f"{group.replace('.', '/')}={' or '.join(options)} reads it" if options else ""
 
 
 def _value_at(config: Any, key: str) -> Any:
+    """The value of a dotted key, the whole config for an empty one; None if there is no such key."""
     for part in key.split(".") if key else ():
         config = config.get(part) if isinstance(config, dict) else None
     return config
 
 
-def options_of(loader: HydraLoader, group: str) -> list[str]:
+def group_options(loader: HydraLoader, group: str) -> list[str]:
     """The options of a group, wherever they come from; none if there is no such group."""
     return [option for option in loader.group_options(group) if not option.startswith("_")]
 
@@ -275,6 +279,6 @@ def _exception_texts(error: BaseException | None) -> list[str]:
 
 def _config_error(error: BaseException) -> UserError:
     """The config files themselves are at fault."""
-    mark = getattr(error, "problem_mark", None) if isinstance(error, YAMLError) else None
-    where = f"{mark.name}:{mark.line + 1}" if mark else "config files"
-    return UserError("the config cannot be composed", key=where, hint=_reason(error))
+    mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
+    key = f"{mark.name}:{mark.line + 1}" if mark else "config files"
+    return UserError("the config cannot be composed", key=key, hint=_reason(error))

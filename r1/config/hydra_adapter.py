@@ -21,7 +21,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
@@ -32,7 +32,7 @@ from omegaconf import DictConfig
 from r1.core.errors import UserError
 from r1.core.paths import CONF, EXAMPLE_CONFS
 
-__all__ = ["HydraConfig", "HydraException", "HydraLoader", "JobReturn", "Override"]
+__all__ = ["ChoiceSweep", "HydraConfig", "HydraException", "HydraLoader", "JobReturn", "Override", "QuotedString"]
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"  # a run stays in the working directory

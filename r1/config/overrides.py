@@ -1,5 +1,6 @@
-"""What may stand on a command line: overrides in Hydra's grammar, each key once, no secret, and of Hydra's own settings
-only those that a sweep needs.
+"""The command line: flags and overrides in Hydra's grammar.
+
+Each key may be set once, no value may be a secret, and of Hydra's own settings only those of a sweep may be set.
 """
 
 from __future__ import annotations
@@ -8,19 +9,26 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
-from r1.config.hydra_adapter import Override, argument_parser, parse_override
+from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override
 from r1.core.errors import UserError, UserErrors
 from r1.core.secrets import REDACTED, redact
 
 FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
-SWEEPS = ("hydra/launcher", "hydra.launcher", "hydra/sweeper", "hydra.sweeper", "hydra.sweep", "hydra.searchpath")
+HYDRA_SWEEP_KEYS = (
+    "hydra/launcher",
+    "hydra.launcher",
+    "hydra/sweeper",
+    "hydra.sweeper",
+    "hydra.sweep",
+    "hydra.searchpath",
+)
 
 
 def parse_command_line(argv: list[str]) -> tuple[Namespace, list[Override]]:
     """Flags and overrides of a command line.
 
     Raises:
-        UserErrors: everything that can be seen without composing a config.
+        UserErrors: every error that shows without composing a config.
     """
     parser = argument_parser()
     parser.error = _unknown_flag  # type: ignore[method-assign]
@@ -41,9 +49,9 @@ def parse_overrides(texts: Iterable[str], multirun: bool = False) -> list[Overri
     """Overrides in Hydra's grammar.
 
     Raises:
-        UserErrors: everything that can be seen without composing a config.
+        UserErrors: every error that shows without composing a config.
     """
-    found: list[Override] = []
+    overrides: list[Override] = []
     errors: list[UserError] = []
     for text in texts:
         try:
@@ -54,19 +62,19 @@ def parse_overrides(texts: Iterable[str], multirun: bool = False) -> list[Overri
         if not override.key_or_group:
             errors.append(_unreadable(text, ""))
             continue
-        errors += override_errors(override, found, multirun)
-        found.append(override)
+        errors += override_errors(override, overrides, multirun)
+        overrides.append(override)
     if errors:
         raise UserErrors(errors)
-    return found
+    return overrides
 
 
 def _unknown_flag(message: str) -> NoReturn:
     value = message.rpartition(": ")[2]
-    what = "unknown flag" if value.startswith("-") else "flags stand before the first key=value"
-    what = what if message.startswith("unrecognized") else message
+    if message.startswith("unrecognized"):
+        message = "unknown flag" if value.startswith("-") else "flags stand before the first key=value"
     hint = "settings are written key=value, without dashes: python -m r1.run -m stage.lr=1e-4,3e-4"
-    raise UserError(what, key="command line", value=value, expected=FLAGS, hint=hint)
+    raise UserError(message, key="command line", value=value, expected=FLAGS, hint=hint)
 
 
 def _unreadable(text: str, reason: str) -> UserError:
@@ -83,7 +91,7 @@ def _unreadable(text: str, reason: str) -> UserError:
 
 
 def override_errors(override: Override, earlier: Iterable[Override], multirun: bool) -> Iterator[UserError]:
-    """Everything wrong with one override, apart from whether its key exists."""
+    """The errors of one override; whether its key exists is not known yet."""
     key, value = override_key(override), override.value()
     if any(override_key(other) == key for other in earlier):
         yield UserError(f"`{key}` is given twice", key=key, value=override.input_line, hint="leave one of them out")
@@ -108,12 +116,12 @@ def override_errors(override: Override, earlier: Iterable[Override], multirun: b
 def _hydra_problems(override: Override, key: str, value: Any, multirun: bool) -> Iterator[UserError]:
     if "_target_" in str(override.input_line):
         yield UserError("a command line may not choose what Hydra builds", key=key, value=override.input_line)
-    elif not key.startswith(SWEEPS):
+    elif not key.startswith(HYDRA_SWEEP_KEYS):
         yield UserError(
             "Hydra's own settings stay as they are",
             key=key,
             value=value,
-            expected=SWEEPS,
+            expected=HYDRA_SWEEP_KEYS,
             hint="output_dir=... says where the record goes" if "dir" in key else "leave it out",
         )
     elif not multirun and key != "hydra.searchpath":
@@ -121,7 +129,7 @@ def _hydra_problems(override: Override, key: str, value: Any, multirun: bool) ->
 
 
 def override_key(override: Override) -> str:
-    """The key or group that an override is about, with its package."""
+    """The key or group that an override sets, with its package."""
     return override.key_or_group + (f"@{override.package}" if override.package else "")
 
 
@@ -129,8 +137,13 @@ def flatten_values(value: Any) -> Iterator[Any]:
     """The plain values in nested lists, mappings and sweeps."""
     if isinstance(value, dict):
         value = list(value.values())
-    for item in getattr(value, "list", value) if isinstance(getattr(value, "list", value), list) else [value]:
-        yield from flatten_values(item) if isinstance(item, dict | list) else [getattr(item, "text", item)]
+    if isinstance(value, ChoiceSweep):
+        value = value.list
+    if isinstance(value, list):
+        for item in value:
+            yield from flatten_values(item)
+    else:
+        yield value.text if isinstance(value, QuotedString) else value
 
 
 def _is_secret(value: Any) -> bool:

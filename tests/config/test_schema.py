@@ -263,14 +263,14 @@ def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_what_r1s_own_code_fits(target: Callable[..., Any], hint: Any, partial: bool, expected: bool) -> None:
-    assert is_compatible(target, hint, partial, own=True) is expected
+    assert is_compatible(target, hint, partial, is_own=True) is expected
 
 
 def test_a_users_code_need_not_say_what_it_returns() -> None:
-    assert is_compatible(unannotated, Data, False, own=False)
-    assert is_compatible(free, RewardFunction, True, own=False)
-    assert not is_compatible(unannotated, Data, False, own=True)
-    assert not is_compatible(free, RewardFunction, False, own=False)
+    assert is_compatible(unannotated, Data, False, is_own=False)
+    assert is_compatible(free, RewardFunction, True, is_own=False)
+    assert not is_compatible(unannotated, Data, False, is_own=True)
+    assert not is_compatible(free, RewardFunction, False, is_own=False)
 
 
 def test_places_in_words() -> None:

@@ -44,10 +44,10 @@ RUNTIME_ARGS = {  # runtime objects that the components are called with, so that
 
 
 def check_config(cfg: Config, overrides: Iterable[str] = ()) -> None:
-    """Everything that can be known without reading data or a tokenizer.
+    """Check everything that needs neither the data nor a tokenizer.
 
     Raises:
-        UserErrors: all that is wrong, each with its key, the value, what is allowed and the nearest name.
+        UserErrors: every error with its key, the value, the accepted values and the nearest name.
     """
     from r1.config.check.rules import check_rules
 
@@ -71,7 +71,7 @@ def check_schema(cfg: Config, overrides: Iterable[str] = ()) -> None:
 
 
 def config_model(cfg: Config) -> tuple[ConfigModel, type[BaseModel]]:
-    """The pydantic model of a composed config, and what was learned while it was created."""
+    """The pydantic model of a composed config, with the types of its keys."""
     models = ConfigModel(cfg.get("extensions", []))
     return models, models.mapping(cfg, "", TOP_LEVEL_TYPES | group_types())
 
@@ -134,7 +134,7 @@ def _unused_overrides(cfg: Config, overrides: list[str]) -> list[UserError]:
 
 
 def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError:
-    """For an unknown key: where a key of that name is, and which experiment sets it if the user did not."""
+    """For an unknown key, suggest a known one, or name the experiment that sets it."""
     from r1.config.compose import options_with_key
 
     if error.message.startswith("unknown key"):

@@ -1,4 +1,4 @@
-"""The code is the schema: what keys and values a config node may have is read off the signature of its ``_target_``.
+"""The code is the schema: the signature of a node's ``_target_`` says which keys and values the node may have.
 
 Runtime objects are positional parameters; knobs are keyword-only, annotated with their range, and have no default.
 """
@@ -21,50 +21,49 @@ META = ("_target_", "_partial_")
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target asks for, name -> type: runtime objects in order, knobs, and which knobs must be there."""
+    """A target's parameters, name -> type: runtime objects in order, knobs, and the names of required knobs."""
 
     runtime: dict[str, Any]
     knobs: dict[str, Any]
     required: set[str]
 
 
-def resolve(path: Any, where: str, extensions: Iterable[str] = ()) -> Callable[..., Any]:
+def resolve(path: Any, key: str, extensions: Iterable[str] = ()) -> Callable[..., Any]:
     """The object a ``_target_`` names, if it lies in a package that may be built from a config.
 
     Raises:
         UserError: the package is not allowed, or the object does not exist.
     """
     allowed = (*ALLOWED_PACKAGES, *extensions)
-    place = f"{where}._target_"
-    refused = "a config may not build this object"
+    key, refused = f"{key}._target_", "a config may not build this object"
     if not isinstance(path, str) or not path:
-        raise UserError(
-            "a target is a dotted path", key=place, value=as_yaml_null(path), expected="for example my_rewards.brevity"
-        )
-    if renamed := suggest_renamed(place, path):
-        raise UserError("no such object", key=place, value=path, hint=renamed)
+        expected = "for example my_rewards.brevity"
+        raise UserError("a target is a dotted path", key=key, value=as_yaml_null(path), expected=expected)
+    if renamed := suggest_renamed(key, path):
+        raise UserError("no such object", key=key, value=path, hint=renamed)
     if not is_inside(path, allowed):
         hint = f"if you trust it: extensions=[{path.split('.')[0]}]"
-        raise UserError(refused, key=place, value=path, expected=f"objects of {', '.join(allowed)}", hint=hint)
+        raise UserError(refused, key=key, value=path, expected=f"objects of {', '.join(allowed)}", hint=hint)
     try:
         target = _locate(path)
     except Exception as error:  # an import runs code that may raise anything
-        raise UserError("no such object", key=place, value=path, hint=f"{type(error).__name__}: {error}") from None
+        raise UserError("no such object", key=key, value=path, hint=f"{type(error).__name__}: {error}") from None
     if not callable(target) or not is_inside(defining_module(target), {package.split(".")[0] for package in allowed}):
         owner = defining_module(target) or "none"
         defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {owner}"
-        raise UserError(refused, key=place, value=path, expected=defined)
+        raise UserError(refused, key=key, value=path, expected=defined)
     return target  # type: ignore[no-any-return]
 
 
 def _locate(path: str) -> Any:
-    first, *rest = path.split(".")
-    found: Any = importlib.import_module(first)
-    for i, part in enumerate(rest, 2):
-        if not hasattr(found, part):
-            importlib.import_module(".".join(path.split(".")[:i]))
-        found = getattr(found, part)
-    return found
+    """Import what a dotted path names; unlike ``pkgutil.resolve_name`` it shows why a module cannot be imported."""
+    names = path.split(".")
+    target: Any = importlib.import_module(names[0])
+    for depth, name in enumerate(names[1:], 2):
+        if not hasattr(target, name):
+            importlib.import_module(".".join(names[:depth]))
+        target = getattr(target, name)
+    return target
 
 
 def is_inside(path: str, packages: Iterable[str]) -> bool:
@@ -81,20 +80,20 @@ def signature(target: Callable[..., Any]) -> Signature:
     """Read ``target``'s parameters; ``**kwargs: Unpack[SomeTypedDict]`` counts as that dict's keys."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = hints_of(function)
-    found = Signature({}, {}, set())
+    result = Signature({}, {}, set())
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self" or parameter.kind is parameter.VAR_POSITIONAL:
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
             shared = _shared(hints.get(name))
-            found.knobs.update(shared)
-            found.required.update(shared)
+            result.knobs.update(shared)
+            result.required.update(shared)
         elif parameter.kind is parameter.KEYWORD_ONLY:
-            found.knobs[name] = hints.get(name, Any)
-            found.required.update({name} if parameter.default is parameter.empty else ())
+            result.knobs[name] = hints.get(name, Any)
+            result.required.update({name} if parameter.default is parameter.empty else ())
         else:
-            found.runtime[name] = hints.get(name, Any)
-    return found
+            result.runtime[name] = hints.get(name, Any)
+    return result
 
 
 def _shared(hint: Any) -> dict[str, Any]:

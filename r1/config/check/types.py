@@ -1,7 +1,7 @@
-"""Which objects may stand where: the type that a part is annotated with, against what a ``_target_`` makes.
+"""Whether a ``_target_`` builds an object of the type that a parameter is annotated with.
 
-A part is asked for as a class (``Model``), as a protocol (``Engine``: anything with its methods), or as a function
-(``Verifier``, ``Advantage``), which a config names with ``_partial_: true``, or as an object that can be called.
+The type is a class (``Model``), a protocol (``Teacher``: any object with its methods), or a callable (``Advantage``): a
+function, which a config names with ``_partial_: true``, or an object with ``__call__``.
 """
 
 from __future__ import annotations
@@ -30,43 +30,46 @@ def expects_object(hint: Any) -> bool:
     return get_origin(hint) is collections.abc.Callable or (isinstance(hint, type) and hint not in VALUES)
 
 
-def is_compatible(target: Callable[..., Any], hint: Any, partial: Any, own: bool) -> bool:
-    """Whether what a node makes can stand where ``hint`` is asked for.
+def is_compatible(target: Callable[..., Any], hint: Any, partial: Any, is_own: bool) -> bool:
+    """Whether a node builds an object of type ``hint``.
 
     Args:
         target: the function or class that the node names.
         partial: the node's ``_partial_``.
-        own: the target is r1's own, so what it says it returns must match; a user's may be unannotated.
+        is_own: the target is r1's own, so that its return annotation must match; a user's may have none.
     """
     if hint is Any:
         return True
     if is_union(hint):
-        return any(is_compatible(target, arg, partial, own) for arg in get_args(hint))
-    if own and target.__module__.endswith(".base"):
-        return False  # what options share is no option
+        return any(is_compatible(target, arg, partial, is_own) for arg in get_args(hint))
+    if is_own and target.__module__.endswith(".base"):
+        return False  # base classes are shared by options, but are no options
     if expects_callable(hint):
         function = _call_method(target) if inspect.isclass(target) else target
-        whole = partial is (not inspect.isclass(target))  # a function waits for its arguments, an object is made
-        return whole and function is not None and (not own or _return_type(function) == _expected_return(hint))
+        if function is None or partial is not (not inspect.isclass(target)):  # a class is instantiated, a function not
+            return False
+        return not is_own or _return_type(function) == _expected_return(hint)
     if partial is not False or not expects_object(hint):
         return False
-    made = target if inspect.isclass(target) else _return_type(target)
-    if not inspect.isclass(made):
-        return not own
-    return all(hasattr(made, name) for name in protocol_methods(hint)) if _is_protocol(hint) else issubclass(made, hint)
+    built = target if inspect.isclass(target) else _return_type(target)
+    if not inspect.isclass(built):
+        return not is_own
+    if _is_protocol(hint):
+        return all(hasattr(built, name) for name in protocol_methods(hint))
+    return issubclass(built, hint)
 
 
 def _call_method(kind: type) -> Any:
-    """The method that makes a class's objects callable, or None."""
+    """The ``__call__`` of a class's objects, or None."""
     return next((vars(base)["__call__"] for base in kind.__mro__ if "__call__" in vars(base)), None)
 
 
 def describe_expected_object(hint: Any) -> str:
-    """What could stand where ``hint`` is asked for, in words."""
+    """The objects of type ``hint``, in a user's words."""
     if not expects_object(hint):
         return "a plain value; no object is built here"
-    parts = [arg for arg in get_args(hint) if expects_object(arg)] if is_union(hint) else [hint]
-    return " or ".join(map(_describe_object, parts))
+    types = [arg for arg in get_args(hint) if expects_object(arg)] if is_union(hint) else [hint]
+    return " or ".join(map(_describe_object, types))
 
 
 def _describe_object(hint: Any) -> str:
@@ -78,14 +81,14 @@ def _describe_object(hint: Any) -> str:
 
 
 def expects_callable(hint: Any) -> bool:
-    """Whether a function is asked for: a ``Callable``, or a protocol or abstract class whose objects are called."""
+    """Whether a type is a ``Callable``, or a protocol or abstract class whose objects are called."""
     if get_origin(hint) is collections.abc.Callable:
         return True
     return (_is_protocol(hint) or inspect.isabstract(hint)) and "__call__" in vars(hint)
 
 
 def protocol_methods(protocol: type) -> list[str]:
-    """The methods that a protocol asks for."""
+    """The public methods of a protocol."""
     return [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
 
 
@@ -102,7 +105,7 @@ def _name(hint: Any) -> str:
 
 
 def _is_protocol(hint: Any) -> bool:
-    return bool(getattr(hint, "_is_protocol", False))
+    return isinstance(hint, type) and typing.Protocol in hint.__bases__
 
 
 def is_union(hint: Any) -> bool:
