@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from r1.stage.base import Stage
     from r1.stage.distillation.filters import Filters
     from r1.stage.validation.metrics import Validation
+    from r1.teacher.base import Teacher
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything a run needs, built but not loaded: no weights, no network."""
+    """The components of a run, built but not loaded: no weights, no network.
+
+    ``teacher`` and ``filters`` are None where the stage takes none.
+    """
 
     stage: Stage
     model: Model
@@ -34,6 +38,8 @@ class Experiment:
     rewards: Rewards
     engine: Engine
     validation: Validation
+    teacher: Teacher | None = None
+    filters: Filters | None = None
 
 
 def build(cfg: Config) -> Experiment:
@@ -49,13 +55,11 @@ def build(cfg: Config) -> Experiment:
         seed=cfg["seed"],
         num_devices=cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
     )
-    optional: dict[str, Any] = {}  # only some stages take these
-    if "teacher" in stage_dependencies(cfg):
-        optional["teacher"] = instantiate_node(cfg["teacher"], "teacher", cfg)
-    if takes_filters(cfg):
-        optional["filters"] = build_filters(cfg)
-    stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, parts=parts, **optional)
-    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation)
+    teacher = instantiate_node(cfg["teacher"], "teacher", cfg) if "teacher" in stage_dependencies(cfg) else None
+    filters = build_filters(cfg) if takes_filters(cfg) else None
+    runtime = {"parts": parts, "teacher": teacher, "filters": filters}  # the stage takes those that it names
+    stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **runtime)
+    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation, teacher, filters)
 
 
 def stage_dependencies(cfg: Config) -> list[str]:

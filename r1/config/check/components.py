@@ -1,4 +1,4 @@
-"""The built parts against each other: rows, columns, verifier, template, lengths; no weights are loaded for it."""
+"""The built components against each other: rows, columns, verifier, template, lengths; no weights are loaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ NUM_VERIFIED = 8  # gold answers shown to the verifier
 
 
 def check_parts(cfg: Config, experiment: Experiment) -> None:
-    """Raises: UserError: the first thing that does not fit."""
+    """Check that the components fit each other.
+
+    Raises:
+        UserError: the first pair that does not.
+    """
     _check_counts(cfg, experiment)
     _check_terms(cfg, experiment)
     _check_columns(cfg, experiment)
@@ -44,11 +48,11 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
 
 def _check_counts(cfg: Config, experiment: Experiment) -> None:
     stage, num_rows, num_val = experiment.stage, len(experiment.data.train), len(experiment.data.val)
-    asked = cfg["stage"].get("num_questions", 0)
-    if asked > num_rows and not stage.writes_questions:
+    num_questions = cfg["stage"].get("num_questions", 0)
+    if num_questions > num_rows and not stage.writes_questions:
         message = f"the training split has {num_rows} questions"
-        raise UserError(message, key="stage.num_questions", value=asked, hint=f"stage.num_questions={num_rows}")
-    num_examples = asked * cfg["stage"].get("answers_per_question", 1) or num_rows
+        raise UserError(message, key="stage.num_questions", value=num_questions, hint=f"stage.num_questions={num_rows}")
+    num_examples = num_questions * cfg["stage"].get("answers_per_question", 1) or num_rows
     if isinstance(stage, TrainingStage) and stage.plan.examples_per_step > num_examples:
         raise UserError(
             f"one optimizer step needs more examples than the {num_examples} there are to learn from",
@@ -66,27 +70,27 @@ def _check_counts(cfg: Config, experiment: Experiment) -> None:
 
 
 def _check_terms(cfg: Config, experiment: Experiment) -> None:
-    """A row may name the reward terms that apply to it: they must be there, and one of them must have a weight."""
+    """Reward terms that a row names must exist, and one of them must have a weight."""
     known = experiment.rewards.terms
     weighted = {name for name, term in known.items() if term.weight is not None}
     for row in [row for row in [*experiment.data.train, *experiment.data.val] if row.get("terms") is not None]:
-        named = row["terms"]
-        if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        names = row["terms"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             message = "the column `terms` is a list of names of reward terms"
-            raise UserError(message, key="data", value=named, expected=sorted(known), code=DATA)
-        if unknown := [name for name in named if name not in known]:
+            raise UserError(message, key="data", value=names, expected=sorted(known), code=DATA)
+        if unknown := [name for name in names if name not in known]:
             raise UserError(
                 f"a row is to be rewarded by `{unknown[0]}`, and this run has no such reward term",
                 key=f"data.parts.{row['part']}.terms" if experiment.data.parts else "data.terms",
-                value=named,
+                value=names,
                 expected=sorted(known),
                 hint=suggest(unknown[0], known) or f"+reward/terms@reward.terms.{unknown[0]}=OPTION",
             )
-        if "advantage" in cfg["stage"] and not weighted & {*named}:
+        if "advantage" in cfg["stage"] and not weighted & {*names}:
             raise UserError(
                 "a row has no reward term with a weight, so there is nothing to learn from it",
                 key="data",
-                value=named,
+                value=names,
                 expected=sorted(weighted),
                 hint="leave the row out, or name a term with a weight",
             )
@@ -101,38 +105,40 @@ def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tupl
 
 
 def _check_columns(cfg: Config, experiment: Experiment) -> None:
-    """Every column that a reward term or a filter asks for must be in every row that it applies to."""
+    """Every row must have the columns of the reward terms and filters that apply to it."""
     stage = experiment.stage
-    everything = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
-    if taken := sorted(set.intersection(*map(set, everything)) & set(RESERVED)):
-        raise UserError("this column name is reserved", key="data", value=taken[0], hint="rename the column", code=DATA)
-    for where, function, rows in _scoring_functions(experiment, everything):
+    all_rows = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
+    if reserved := sorted(set.intersection(*map(set, all_rows)) & set(RESERVED)):
+        raise UserError(
+            "this column name is reserved", key="data", value=reserved[0], hint="rename the column", code=DATA
+        )
+    for key, function, rows in _scoring_functions(experiment, all_rows):
         columns = set.intersection(*map(set, rows)) if rows else set()
         needed = required_columns(function) if rows else set()
         for column in sorted(needed - columns):
-            lacking = sum(column not in row for row in rows)
-            some = f", which {lacking} of {len(rows)} rows lack" if lacking < len(rows) else ", which no row has"
+            num_missing = sum(column not in row for row in rows)
+            who = f"{num_missing} of {len(rows)} rows lack" if num_missing < len(rows) else "no row has"
             raise UserError(
-                f"reward term `{where.rpartition('.')[2]}` needs the dataset column `{column}`{some}",
-                key=where,
-                value=flatten(cfg)[f"{where}._target_"],
+                f"reward term `{key.rpartition('.')[2]}` needs the dataset column `{column}`, which {who}",
+                key=key,
+                value=flatten(cfg)[f"{key}._target_"],
                 expected=f"columns of every row: {', '.join(sorted(columns))}",
-                hint=suggest(column, columns) or f"leave the term out with ~{where}, or name it in no row",
+                hint=suggest(column, columns) or f"leave the term out with ~{key}, or name it in no row",
                 code=REWARD,
             )
 
 
 def _check_stage_columns(experiment: Experiment) -> None:
-    """What the stage itself reads of every training row, and of every held-out row."""
+    """Every training row and held-out row must have text in the columns that the stage itself reads."""
     stage, data = experiment.stage, experiment.data
     for kind, rows, columns in (
         ("training", data.train, stage.required_columns),
         ("held-out", data.val, stage.val_columns),
     ):
         for column in columns:
-            if lacking := sum(not row.get(column) for row in rows):
+            if num_missing := sum(not row.get(column) for row in rows):
                 raise UserError(
-                    f"this stage learns the column `{column}`, which {lacking} of {len(rows)} {kind} rows lack",
+                    f"this stage learns the column `{column}`, which {num_missing} of {len(rows)} {kind} rows lack",
                     key="data",
                     value=sorted(set().union(*rows)),
                     expected=f"rows with text in `{column}`",
@@ -142,7 +148,7 @@ def _check_stage_columns(experiment: Experiment) -> None:
 
 
 def _check_verifier(experiment: Experiment) -> None:
-    """The dataset's own answers must be right, or no completion ever will be; each part of a mixture on its own."""
+    """The verifier must accept the dataset's own answers, for each part of a mixture."""
     for key, source in experiment.data.sources.items():
         rows = [row for row in source.val if has_answer(row)][:NUM_VERIFIED]
         if rows:
@@ -153,11 +159,11 @@ def _check_answers(key: str, data: Data, rows: list[Row]) -> None:
     try:
         if any(data.verifier(row["answer"], row) for row in rows):
             return
-        reason = "the verifier calls the dataset's own answers wrong"
+        message = "the verifier calls the dataset's own answers wrong"
     except Exception as error:  # a verifier meant for other columns may raise anything
-        reason = f"the verifier cannot read these rows: {type(error).__name__} {error}"
+        message = f"the verifier cannot read these rows: {type(error).__name__} {error}"
     raise UserError(
-        reason,
+        message,
         key=key,
         value=rows[0]["answer"],
         hint="take the verifier that fits the data: data/verifier=exact, math or countdown",
@@ -166,7 +172,7 @@ def _check_answers(key: str, data: Data, rows: list[Row]) -> None:
 
 
 def _check_teacher(experiment: Experiment) -> None:
-    """A teacher that costs nothing is asked one question now, not after the first validation."""
+    """Query a teacher that costs nothing once now, so that its errors do not come after the first validation."""
     from r1.rollout.base import no_op
     from r1.teacher.base import questions
     from r1.teacher.procedural import Procedural
@@ -177,7 +183,7 @@ def _check_teacher(experiment: Experiment) -> None:
 
 
 def _check_prefill(experiment: Experiment) -> None:
-    """A tag that the template itself opens never shows up in a completion: rewards must be told to count it."""
+    """A tag that the template opens is never in a completion: ``prefill`` must name it, so that rewards count it."""
     for key, source in experiment.data.sources.items():
         _check_prefill_tag(f"{key}.template", source.template, experiment.stage.tokenizer, source.val[0]["prompt"])
 
@@ -197,9 +203,9 @@ def _check_prefill_tag(key: str, template: Template, tokenizer: PreTrainedTokeni
 
 
 def _check_rewards(experiment: Experiment) -> None:
-    """One gold completion of each part through every term and filter: what raises or returns no numbers does so now.
+    """Score one gold completion of each part with every term and filter, so that their errors come now.
 
-    Terms that load a model or ask an endpoint are not tried, but looked at.
+    Terms that load a model or query an endpoint are not run; their own ``check`` is.
     """
     filters = experiment.stage.filters
     tried = [Filters([one]) for one in filters.filters] if filters else []
@@ -212,7 +218,7 @@ def _check_rewards(experiment: Experiment) -> None:
     firsts = {row["part"] if data.parts else None: row for row in reversed(data.val)}
     for row in firsts.values():
         completion = row.get("completion") or f"<think>{row['prompt']}</think>\n<answer>{row.get('answer')}</answer>"
-        shown: dict[str, Any] = {
+        batch: dict[str, Any] = {
             "completions": [completion],
             "rows": [row],
             "verifier": experiment.data.verifier,
@@ -220,9 +226,9 @@ def _check_rewards(experiment: Experiment) -> None:
             "truncated": [False],
             "max_completion_length": experiment.engine.max_completion_length,
         }
-        Rewards(quick).score(prompts=[row["prompt"]], **shown)
-        for one in tried:
-            one.rejected_by(**shown)
+        Rewards(quick).score(prompts=[row["prompt"]], **batch)
+        for single in filters:
+            single.rejected_by(**batch)
 
 
 def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:
@@ -239,7 +245,7 @@ def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:
 
 
 def _check_lengths(experiment: Experiment) -> None:
-    """The longest prompt with a whole completion, and the longest completion to learn, must fit into the context."""
+    """The longest prompt with a full completion, and the longest training example, must fit into the context."""
     context = getattr(experiment.model.load_config(), "max_position_embeddings", None)
     if context is None:
         return

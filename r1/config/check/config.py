@@ -91,13 +91,13 @@ def group_types() -> Config:
 
     term = NodeType(RewardFunction, {"weight": float | None}, runtime_args=RESERVED)
     bounded = NodeType(RewardFunction, {"min": float | None, "max": float | None}, runtime_args=RESERVED)
-    filters = NamedNodes("filter", bounded, partial=True)
+    filters = NamedNodes("filter", "stage/filters", bounded, partial=True)
     return {
         "model": NodeType(Model),
         "data": NodeType(Data),
         "teacher": NodeType(Teacher),
         "stage": NodeType(Stage, nested={"filters": filters}, runtime_args=RUNTIME_ARGS["stage"]),
-        "reward": {"terms": NamedNodes("reward term", term, partial=True)},
+        "reward": {"terms": NamedNodes("reward term", "reward/terms", term, partial=True)},
         "rollout": NodeType(Engine),
         "val": NodeType(Validation),
         "trainer": NodeType(Trainer, runtime_args=RUNTIME_ARGS["trainer"]),

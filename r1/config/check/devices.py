@@ -1,4 +1,4 @@
-"""Whether this machine and its launcher have the devices that a config names."""
+"""Whether this machine and its launcher have the devices of a config."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from r1.core.rank_info import rank_info_from_env
 
 
 def check_devices(accelerator: str, devices: int, num_nodes: int, multi_device: bool) -> None:
-    """Raise a UserError if this machine cannot do what is asked for: Lightning would change it silently, or hang.
+    """Check that this machine and its launcher have the devices; Lightning would use others silently, or hang.
 
     Args:
         multi_device: the strategy supports more than one device.
@@ -27,7 +27,7 @@ def check_devices(accelerator: str, devices: int, num_nodes: int, multi_device: 
         )
     if num_nodes > 1 and (started is None or started.size == 1):
         raise UserError(
-            "several machines need a launcher that tells each one its place",
+            "several machines need a launcher that gives each one its rank",
             key="trainer.num_nodes",
             value=num_nodes,
             hint="start it with torchrun or srun on every machine, or trainer.num_nodes=1",

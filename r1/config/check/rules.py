@@ -1,4 +1,4 @@
-"""What one key of a config means for another, and for this machine: checked before any data or tokenizer is read."""
+"""Rules between the keys of a config, and between a config and this machine; no data or tokenizer is read."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ def check_rules(cfg: Config) -> None:
     Raises:
         UserErrors: every rule that is broken.
     """
-    found: list[UserError] = []
+    errors: list[UserError] = []
     for rule in RULES:
         try:
             rule(cfg)
         except UserError as error:
-            found.append(error)
-    if found:
-        raise UserErrors(found)
+            errors.append(error)
+    if errors:
+        raise UserErrors(errors)
 
 
 def no_pipeline(cfg: Config) -> None:
-    """A run is one step: what only a pipeline reads would be ignored."""
+    """A run is one step of a pipeline; it would ignore the keys that only pipelines read."""
     if cfg["steps"] is not None:
         message = "this is a pipeline's config, and its steps are runs of their own"
         raise UserError(message, key="steps", value=list(cfg["steps"]), hint="take the record of one step")
-    as_it_is: Config = dict.fromkeys(PIPELINE_KEYS) | {"shared": [], "workers": 1}
-    for key, unused in as_it_is.items():
-        if cfg[key] != unused:
+    defaults: Config = dict.fromkeys(PIPELINE_KEYS) | {"shared": [], "workers": 1}
+    for key, default in defaults.items():
+        if cfg[key] != default:
             hint = "experiment=NAME of a pipeline, or leave it out"
             raise UserError(f"only a pipeline reads `{key}`", key=key, value=as_yaml_null(cfg[key]), hint=hint)
 
 
 def group_size(cfg: Config) -> None:
-    """Advantages compare the completions of a group: there must be some, and they must be able to differ."""
+    """Advantages compare the completions of a group: there must be enough of them, and they must be able to differ."""
     stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
     group_size = stage.get("group_size", 1)
     if "advantage" in stage:
@@ -88,7 +88,7 @@ def rejection_sampling(cfg: Config) -> None:
 
 
 def reward_weights(cfg: Config) -> None:
-    """Something must be learned from, and every term with a weight costs its time."""
+    """A term without influence on the reward still costs the time to compute it."""
     terms = cfg["reward"]["terms"]
     if all(node["weight"] is None for node in terms.values()):
         message = "no reward term has a weight, so there is nothing to learn from"
@@ -111,7 +111,7 @@ def filter_bounds(cfg: Config) -> None:
 
 
 def policy_loss(cfg: Config) -> None:
-    """Knobs of GRPO that would have no effect, or the wrong one, beside the others."""
+    """Settings of GRPO that have no effect, or a wrong one, together with others."""
     stage = cfg["stage"]
     if "kl_coef" not in stage:
         return
@@ -132,26 +132,25 @@ def policy_loss(cfg: Config) -> None:
 
 
 def async_rollouts(cfg: Config) -> None:
-    """Sampling the next batch while this one is learned from: only where there is a next one, and it is known which."""
+    """Sampling ahead needs a stage that samples, prompts known in advance, and a correction for older weights."""
     if not cfg["rollout"].get("async_steps"):
         return
-    stage, where = cfg["stage"], "rollout.async_steps"
+    stage, key = cfg["stage"], "rollout.async_steps"
     if "zero_variance" not in stage:
-        raise UserError("this stage does not sample while it trains", key=where, value=1, hint="stage=grpo")
+        raise UserError("this stage does not sample while it trains", key=key, value=1, hint="stage=grpo")
     if stage["zero_variance"] == "resample":
         message = "which prompts are drawn again is known only when the batch is there"
-        raise UserError(message, key=where, value=1, hint="zero_variance=drop, or rollout.async_steps=0")
+        raise UserError(message, key=key, value=1, hint="zero_variance=drop, or rollout.async_steps=0")
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
-    full = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
+    is_float32 = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
     exact = isinstance(engine, type) and issubclass(engine, Engine) and engine.logprobs_match_trainer
-    if stage["importance_cap"] is None and not (full and exact):
-        message = (
-            f"with {'this engine' if full else 'half precision'} nothing else corrects for a batch of older weights"
-        )
+    if stage["importance_cap"] is None and not (is_float32 and exact):
+        cause = "this engine" if is_float32 else "half precision"
+        message = f"with {cause} nothing else corrects for a batch of older weights"
         raise UserError(message, key="stage.importance_cap", value="null", hint="a number, or rollout.async_steps=0")
     if strategy_class(cfg).sharded:
-        message = "the weights that sample the next batch are kept whole, and the model is sharded"
-        raise UserError(message, key=where, value=1, hint="strategy=ddp, or rollout.async_steps=0")
+        message = "sampling ahead needs a full copy of the weights, and the model is sharded"
+        raise UserError(message, key=key, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
 def precision(cfg: Config) -> None:
@@ -195,7 +194,7 @@ def mixture_weight(cfg: Config) -> None:
 
 
 def strategy_class(cfg: Config) -> type[Strategy]:
-    """The class of ``trainer.strategy``; for a user's factory function, of which no more is known, the base class."""
+    """The class of ``trainer.strategy``; the base class for a user's factory function, whose class is not known."""
     target = resolve(cfg["trainer"]["strategy"]["_target_"], "trainer.strategy", cfg["extensions"])
     return target if isinstance(target, type) and issubclass(target, Strategy) else Strategy
 
@@ -212,18 +211,18 @@ def packages(cfg: Config) -> None:
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
     if isinstance(engine, type) and issubclass(engine, Engine):
         engine.check_package()
-    wanted = []
+    packages: list[tuple[str, str, str]] = []
     if package := strategy_class(cfg).package:
-        wanted.append((package, "strategy", f"pip install 'r1[{package}]'"))
+        packages.append((package, "strategy", f"pip install 'r1[{package}]'"))
     if isinstance(logger, type) and issubclass(logger, RunLogger) and logger.extra:
-        wanted.append((logger.extra, "logger", f"pip install 'r1[{logger.extra}]'"))
+        packages.append((logger.extra, "logger", f"pip install 'r1[{logger.extra}]'"))
     if cfg["model"].get("lora") is not None:
-        wanted.append(("peft", "model.lora", "pip install 'r1[peft]'"))
+        packages.append(("peft", "model.lora", "pip install 'r1[peft]'"))
     if cfg["model"].get("attn_implementation") == "flash_attention_2":
-        wanted.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=sdpa"))
-    for package, where, hint in wanted:
+        packages.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=sdpa"))
+    for package, key, hint in packages:
         if find_spec(package) is None:
-            raise UserError(f"this config needs the package `{package}`, which is not installed", key=where, hint=hint)
+            raise UserError(f"this config needs the package `{package}`, which is not installed", key=key, hint=hint)
 
 
 def output(cfg: Config) -> None:
@@ -237,30 +236,29 @@ def output(cfg: Config) -> None:
     if value is not None and value.startswith("~"):
         raise UserError("r1 does not expand ~", key="output_dir", value=value, hint="write the whole path")
     folder = Path(value or Path("outputs", name or "run")).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f"{there} is a file, and a run needs a folder", key="output_dir", value=value, code=STORAGE)
-    if not os.access(there, os.W_OK | os.X_OK):
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{existing} is a file, and a run needs a folder", key="output_dir", value=value, code=STORAGE)
+    if not os.access(existing, os.W_OK | os.X_OK):
         hint = "take another output_dir, or change the folder's permissions"
-        raise UserError(f"{there} cannot be written", key="output_dir", value=value, hint=hint, code=STORAGE)
-    if (
-        value is not None and (rank_info_from_env() or RankInfo()).rank == 0
-    ):  # the other ranks find what the first has made
+        raise UserError(f"{existing} cannot be written", key="output_dir", value=value, hint=hint, code=STORAGE)
+    is_rank_zero = (rank_info_from_env() or RankInfo()).rank == 0
+    if value is not None and is_rank_zero:  # on the other ranks the folder may hold what rank zero has just created
         _check_run(folder, value, bool(cfg["resume"]))
 
 
-def _check_run(folder: Path, given: str, resume: bool) -> None:
+def _check_run(folder: Path, value: str, resume: bool) -> None:
     """The folder must hold no run, or one that is to be resumed and that no other process is writing."""
     if (folder / "manifest.json").exists() and not resume:
         hint = "take another output_dir, or continue this run with resume=auto"
-        raise UserError("this folder already holds a run", key="output_dir", value=given, hint=hint)
+        raise UserError("this folder already holds a run", key="output_dir", value=value, hint=hint)
     if (folder / ".lock").is_file():
         with (folder / ".lock").open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 message = "another process is writing this run"
-                raise UserError(message, key="output_dir", value=given, hint="wait for it", code=LOCKED) from None
+                raise UserError(message, key="output_dir", value=value, hint="wait for it", code=LOCKED) from None
 
 
 RULES = (

@@ -22,14 +22,13 @@ def check_model_paths(cfg: Config) -> None:
 
 
 def _check_folder(path: str, key: str, needs_weights: bool) -> None:
-    def model_error(message: str, expected: str | list[str], hint: str) -> UserError:
+    def model_error(message: str, expected: str, hint: str) -> UserError:
         return UserError(message, key=key, value=path, expected=expected, hint=hint, code=MODEL)
 
     try:
         folder = Path(resolve_model_path(path))
     except UserError as error:
-        names = error.expected.split(", ")
-        raise model_error(error.message, names, suggest(path, names)) from None
+        raise model_error(error.message, error.expected, suggest(path, error.expected.split(", "))) from None
     if not folder.exists() and (path.startswith(("/", ".", "~")) or path.count("/") > 1):
         expected = "a folder in the transformers format, a run's folder, a hub id (owner/name), or r1:<name>"
         hint = "write the whole path: ~ is not expanded" if path.startswith("~") else f"looked in {folder.absolute()}"
