@@ -53,11 +53,18 @@ class NodeType:
 
 @dataclass(frozen=True)
 class NamedNodes:
-    """A mapping from names that the user chooses to nodes of one type, e.g. the reward terms."""
+    """A mapping from names that the user chooses to nodes of one type, e.g. the reward terms.
+
+    Attributes:
+        noun: an item in a message.
+        group: the config group of its options.
+        partial: ``_partial_`` of an item that does not set it.
+    """
 
     noun: str
+    group: str
     item: NodeType
-    partial: bool = False  # the items' ``_partial_``, where they do not set it
+    partial: bool = False
 
 
 class ConfigModel:
@@ -111,7 +118,7 @@ class ConfigModel:
     def _annotation(self, value: Any, key: str, kind: Any) -> Any:
         """The type of a field: a model where ``value`` is a node."""
         if get_origin(kind) is dict and expects_object(get_args(kind)[1]):
-            kind = NamedNodes("option", NodeType(get_args(kind)[1]))
+            kind = NamedNodes("option", key.partition(".")[0], NodeType(get_args(kind)[1]))
         if isinstance(kind, NamedNodes):
             return self._named_nodes(value, key, kind)
         if isinstance(kind, dict):
@@ -128,22 +135,20 @@ class ConfigModel:
         return _plain(node_type.hint)
 
     def _named_nodes(self, nodes: Any, key: str, kind: NamedNodes) -> Any:
-        noun = kind.noun
         if not isinstance(nodes, dict) or _is_node(nodes):
-            message = f"a {noun} needs a name" if _is_node(nodes) else f"there is no {noun}"
-            message, hint = (
-                f"{message}: `{key}` holds them by their names",
-                f"+{_group(key)}@{key}.NAME=OPTION adds one",
-            )
+            message = f"a {kind.noun} needs a name" if _is_node(nodes) else f"there is no {kind.noun}"
+            message, hint = f"{message}: `{key}` holds them by their names", f"+{kind.group}@{key}.NAME=OPTION adds one"
             return self._fail(UserError(message, key=key, value=as_yaml_null(nodes), hint=hint))
-        fields = {}
+        names, fields = [name for name, node in nodes.items() if _is_node(node)], {}
         for name, node in nodes.items():
             inner = f"{key}.{name}"
             self.types[inner] = kind.item.hint
-            if _is_node(node):
+            if name in names:
                 fields[name] = self.node({"_partial_": kind.partial} | node, inner, kind.item)
-            else:
-                fields[name] = self._fail(_not_an_item(inner, node, nodes, kind))
+                continue
+            message, value = f"`{inner}` is no {kind.noun}", as_yaml_null(node)
+            hint = suggest(name, names, f"{key}.") or f"+{kind.group}@{inner}=OPTION adds one, ~{inner} leaves it out"
+            fields[name] = self._fail(UserError(message, key=inner, value=value, expected=names, hint=hint))
         return _create(key, fields, fields)
 
     def _fail(self, *errors: UserError) -> Any:
@@ -226,11 +231,6 @@ def _at(values: Any, path: Sequence[int | str]) -> Any:
     return reduce(lambda value, name: value[name], path, values)
 
 
-def _group(key: str) -> str:
-    """The config group that fills a key: ``stage/loss`` for ``stage.loss``."""
-    return key.removeprefix("trainer.").replace(".", "/")
-
-
 def _misfit(node: Config, key: str, hint: Any) -> UserError:
     value = node["_target_"] + (" with _partial_: true" if node.get("_partial_") else "")
     return UserError(
@@ -240,17 +240,6 @@ def _misfit(node: Config, key: str, hint: Any) -> UserError:
         expected=describe_expected_object(hint),
         hint=f"leave {key} as its options set it",
     )
-
-
-def _not_an_item(key: str, value: Any, nodes: Config, kind: NamedNodes) -> UserError:
-    """One of several named nodes is none: a name may be misspelt, or a value is set that is no node."""
-    prefix, name = f"{key.rpartition('.')[0]}.", key.rpartition(".")[2]
-    names = [other for other, node in nodes.items() if _is_node(node)]
-    hint = suggest(name, names, prefix) if isinstance(value, dict) else ""
-    if not hint and kind.item.extra:
-        hint = f"{key}.{next(iter(kind.item.extra))}=... to set it, ~{key} to leave it out"
-    hint = hint or f"+{key.partition('.')[0]}@{key}=OPTION"
-    return UserError(f"`{key}` is no {kind.noun}", key=key, value=as_yaml_null(value), expected=names, hint=hint)
 
 
 def _hidden_nodes(value: Any, key: str) -> list[UserError]:
@@ -281,7 +270,8 @@ def _advice(value: Any, hint: Any, key: str) -> str:
     """What the user probably meant by a value of the wrong type."""
     expected = describe(hint)
     if expects_object(hint):
-        return f"choose an option: {_group(key)}={value if isinstance(value, str) else 'NAME'}"
+        group = key.removeprefix("trainer.").replace(".", "/")  # strategy/ fills trainer.strategy
+        return f"choose an option: {group}={value if isinstance(value, str) else 'NAME'}"
     if "one of" in expected:
         return suggest(str(value), [str(name) for kind in (hint, *get_args(hint)) for name in get_args(kind)])
     if value == "None" and "null" in expected:
