@@ -495,7 +495,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
     ("code", "command", "words"),
     [(code, command, words) for code, cases in CASES.items() for command, words in cases],
 )
-def test_a_mistake_is_one_screen(cli: Cli, code: int, command: str, words: list[str]) -> None:
+def test_invalid_command_prints_one_screen(cli: Cli, code: int, command: str, words: list[str]) -> None:
     result = cli(command)
     assert_one_screen(result)
     assert [word for word in words if word not in result.err] == []
@@ -529,7 +529,7 @@ def test_a_mistake_is_one_screen(cli: Cli, code: int, command: str, words: list[
         "-m stage=grpo,sft hydra.sweep.dir=new",
     ],
 )
-def test_what_is_right_passes_and_leaves_no_trace(cli: Cli, command: str) -> None:
+def test_valid_command_passes_and_writes_nothing(cli: Cli, command: str) -> None:
     result = cli(command)
     assert (result.code, result.out) == (0, ""), result.err
     assert result.err.count("the config is valid") == (2 if command.startswith("-m") else 1)
@@ -552,22 +552,20 @@ def test_what_is_right_passes_and_leaves_no_trace(cli: Cli, command: str) -> Non
         "-m logger=wandb logger.name=sk-hunter2hunter2hunter2,b",
     ],
 )
-def test_a_secret_on_the_command_line_is_refused_and_never_repeated(cli: Cli, command: str) -> None:
+def test_secret_on_command_line_is_rejected_and_not_printed(cli: Cli, command: str) -> None:
     result = cli(command)
     assert_one_screen(result)
     assert result.code == CONFIG
     assert "hunter2" not in result.err
 
 
-def test_a_path_with_a_commit_in_it_is_no_secret(cli: Cli) -> None:
+def test_path_with_commit_hash_is_not_a_secret(cli: Cli) -> None:
     result = cli(f"data=jsonl data.path=hub/snapshots/{'0123456789' * 4}/rows.jsonl")
     assert result.code == DATA
     assert "data file not found" in result.err
 
 
-def test_a_dataset_in_the_local_cache_needs_no_network(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_hub_dataset_in_local_cache_needs_no_network(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     data = {"_target_": "r1.data.math.math", "path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
     with pytest.raises(UserError, match="the hub cannot be asked"):
@@ -580,7 +578,7 @@ def test_a_dataset_in_the_local_cache_needs_no_network(
     ("command", "package"),
     [("+model/lora=default", "peft"), ("logger=tensorboard", "tensorboard")],
 )
-def test_an_extra_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, package: str) -> None:
+def test_missing_extra_names_the_package(cli: Cli, monkeypatch: pytest.MonkeyPatch, command: str, package: str) -> None:
     monkeypatch.setattr("r1.config.check.rules.find_spec", lambda name: None)
     result = cli(command)
     assert_one_screen(result)
@@ -589,7 +587,7 @@ def test_an_extra_that_is_not_installed(cli: Cli, monkeypatch: pytest.MonkeyPatc
     assert f"pip install 'r1[{package}]'" in result.err
 
 
-def test_a_folder_that_cannot_be_written(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_dir_not_writable_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     result = cli("output_dir=new")
     assert_one_screen(result)
@@ -597,7 +595,7 @@ def test_a_folder_that_cannot_be_written(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert "cannot be written" in result.err
 
 
-def test_a_folder_that_another_process_writes(cli: Cli, world: Path) -> None:
+def test_output_dir_locked_by_another_process_fails(cli: Cli, world: Path) -> None:
     (world / "held" / ".lock").touch()
     with (world / "held" / ".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -621,9 +619,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable
     return started
 
 
-def test_a_run_that_fails_does_not_keep_a_sweep_from_the_others(
-    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sweep_continues_after_a_failed_run(sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     def job(seed: int) -> Path:
         if seed == 0:
             raise UserError("the teacher is gone", key="teacher.url", code=MODEL)
@@ -635,16 +631,14 @@ def test_a_run_that_fails_does_not_keep_a_sweep_from_the_others(
     assert err == "r1: the teacher is gone\n  key      teacher.url\n"
 
 
-def test_a_bug_is_a_traceback_without_hydras_line(
-    sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unexpected_error_prints_one_traceback(sweep: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(lambda seed: 1 // seed) == 1
     err = capsys.readouterr().err
     assert err.count("ZeroDivisionError") == 1
     assert "Error executing job" not in err
 
 
-def test_a_signal_ends_the_whole_sweep(sweep: Callable[..., int]) -> None:
+def test_signal_stops_the_sweep(sweep: Callable[..., int]) -> None:
     seen: list[int] = []
 
     def job(seed: int) -> None:
@@ -656,7 +650,7 @@ def test_a_signal_ends_the_whole_sweep(sweep: Callable[..., int]) -> None:
     assert (seen, end.value.code) == ([0], 143)
 
 
-def test_the_real_command_line_says_it_without_loading_torch(tmp_path: Path) -> None:
+def test_unknown_key_is_reported_without_importing_torch(tmp_path: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "r1.run", "stage.group_siz=8"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ROOT})
     imported = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -674,7 +668,7 @@ ROOT = str(CONF.parent)
     ("key", "value"),
     [("seeds", [1]), ("workers", 2), ("shared", ["seed=1"]), ("result", "rl"), ("steps", {"a": ["seed=1"]})],
 )
-def test_a_run_reads_nothing_of_a_pipeline(config: Callable[..., dict[str, Any]], key: str, value: Any) -> None:
+def test_run_rejects_pipeline_keys(config: Callable[..., dict[str, Any]], key: str, value: Any) -> None:
     cfg = config() | {key: value}
     with pytest.raises(UserError, match="pipeline") as caught:
         check_rules(cfg)

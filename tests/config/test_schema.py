@@ -1,4 +1,4 @@
-"""The schema is read off the code: signatures, types in words, the allow-list, and what fits where."""
+"""The schema is read off the code: signatures, types in words, the allow-list, and which target fits which type."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ def is_right(answer: str, row: dict[str, Any]) -> bool:
 # ---- signatures ----
 
 
-def test_runtime_objects_are_positional_and_knobs_are_keyword_only() -> None:
-    found = signature(Maker)
-    assert found.runtime == {"model": str, "seed": int}
-    assert found.knobs == {
+def test_signature_separates_runtime_objects_from_knobs() -> None:
+    parameters = signature(Maker)
+    assert parameters.runtime == {"model": str, "seed": int}
+    assert parameters.knobs == {
         "size": Annotated[int, Ge(1)],
         "lr": Annotated[float, Gt(0)],
         "schedule": Literal["constant", "linear"],
     }
-    assert found.required == {"size", "lr", "schedule"}
+    assert parameters.required == {"size", "lr", "schedule"}
 
 
-def test_a_knob_with_a_default_is_not_required_and_plain_kwargs_are_no_knobs() -> None:
-    found = signature(free)
-    assert (list(found.runtime), found.knobs, found.required) == (["rows"], {"limit": int}, set())
+def test_signature_of_defaults_and_plain_kwargs() -> None:
+    parameters = signature(free)
+    assert (list(parameters.runtime), parameters.knobs, parameters.required) == (["rows"], {"limit": int}, set())
 
 
-def test_code_without_annotations_takes_anything() -> None:
-    found = signature(unannotated)
-    assert (found.runtime, found.knobs, found.required) == ({"a": Any}, {"b": Any}, {"b"})
+def test_signature_without_annotations_accepts_any_value() -> None:
+    parameters = signature(unannotated)
+    assert (parameters.runtime, parameters.knobs, parameters.required) == ({"a": Any}, {"b": Any}, {"b"})
 
 
 # ---- types in words ----
@@ -102,7 +102,7 @@ def test_code_without_annotations_takes_anything() -> None:
         (Engine, "an option of this group"),
     ],
 )
-def test_a_type_in_a_users_words(hint: Any, words: str) -> None:
+def test_describe_type(hint: Any, words: str) -> None:
     assert describe(hint) == words
 
 
@@ -123,7 +123,7 @@ def test_a_type_in_a_users_words(hint: Any, words: str) -> None:
         (None, Engine | None),
     ],
 )
-def test_a_value_that_fits(value: object, hint: Any) -> None:
+def test_check_value_accepts_valid_value(value: object, hint: Any) -> None:
     assert check_value(value, hint, "a.b") == []
 
 
@@ -149,21 +149,21 @@ def test_a_value_that_fits(value: object, hint: Any) -> None:
         (5, Engine | None, "choose an option: a/b=NAME"),
     ],
 )
-def test_a_value_that_does_not_fit_and_what_was_meant(value: object, hint: Any, advice: str) -> None:
-    (problem,) = check_value(value, hint, "a.b")
-    assert problem.key == "a.b"
-    assert problem.expected == describe(hint)
-    assert advice in problem.hint
-    assert bool(problem.hint) == bool(advice)
+def test_check_value_rejects_invalid_value_with_hint(value: object, hint: Any, advice: str) -> None:
+    (error,) = check_value(value, hint, "a.b")
+    assert error.key == "a.b"
+    assert error.expected == describe(hint)
+    assert advice in error.hint
+    assert bool(error.hint) == bool(advice)
 
 
 @given(st.one_of(st.booleans(), st.text(), st.floats(), st.none(), st.lists(st.integers())))
-def test_only_whole_numbers_are_whole_numbers(value: object) -> None:
+def test_check_value_int_rejects_other_types(value: object) -> None:
     assert len(check_value(value, int, "a")) == 1
 
 
 @given(st.integers(min_value=3))
-def test_a_range_holds_what_it_says(value: int) -> None:
+def test_check_value_enforces_range(value: int) -> None:
     assert check_value(value, Annotated[int, Ge(3)], "a") == []
     assert len(check_value(2 - value, Annotated[int, Ge(3)], "a")) == 1
 
@@ -175,7 +175,7 @@ def errors_in(value: object, hint: Any, key: str) -> list[UserError]:
 
 
 @pytest.mark.parametrize(
-    ("value", "where"),
+    ("value", "key"),
     [
         ({"x": {"_target_": "os.system"}}, "a.x._target_"),
         ([{"_target_": "os.system"}], "a[0]._target_"),
@@ -183,20 +183,20 @@ def errors_in(value: object, hint: Any, key: str) -> list[UserError]:
         ({"x": ["${b}"]}, "a.x[0]"),
     ],
 )
-def test_no_node_hides_in_a_plain_value(value: object, where: str) -> None:
+def test_node_inside_plain_value_is_rejected(value: object, key: str) -> None:
     for hint in (Any, dict[str, Any], list[Any]):
-        assert [problem.key for problem in errors_in(value, hint, "a")] == [where]
+        assert [error.key for error in errors_in(value, hint, "a")] == [key]
 
 
-def test_a_missing_value_is_asked_for() -> None:
-    (problem,) = errors_in("???", str, "data.path")
-    assert (problem.message, problem.hint) == ("`data.path` has no value yet", "set it: data.path=...")
+def test_missing_mandatory_value_is_reported() -> None:
+    (error,) = errors_in("???", str, "data.path")
+    assert (error.message, error.hint) == ("`data.path` has no value yet", "set it: data.path=...")
 
 
 # ---- the allow-list ----
 
 
-def test_r1s_own_objects_may_be_built() -> None:
+def test_resolve_allows_own_objects() -> None:
     assert resolve("r1.rollout.transformers.Transformers", "rollout") is Transformers
 
 
@@ -221,13 +221,13 @@ def test_r1s_own_objects_may_be_built() -> None:
         None,
     ],
 )
-def test_nothing_else_may_be_built(path: object) -> None:
+def test_resolve_rejects_everything_else(path: object) -> None:
     with pytest.raises(UserError) as error:
         resolve(path, "rollout")
     assert error.value.key == "rollout._target_"
 
 
-def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extension_allows_its_own_package_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_pkg.py").write_text("from os import system\nfrom json import dumps\ndef mine(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -238,7 +238,7 @@ def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: py
             resolve(path, "x", extensions)
 
 
-# ---- what fits where ----
+# ---- which target fits which type ----
 
 
 @pytest.mark.parametrize(
@@ -262,18 +262,18 @@ def test_an_extension_opens_its_own_package_only(tmp_path: Path, monkeypatch: py
         (as_data, Any, False, True),
     ],
 )
-def test_what_r1s_own_code_fits(target: Callable[..., Any], hint: Any, partial: bool, expected: bool) -> None:
+def test_is_compatible_with_own_code(target: Callable[..., Any], hint: Any, partial: bool, expected: bool) -> None:
     assert is_compatible(target, hint, partial, is_own=True) is expected
 
 
-def test_a_users_code_need_not_say_what_it_returns() -> None:
+def test_is_compatible_with_unannotated_user_code() -> None:
     assert is_compatible(unannotated, Data, False, is_own=False)
     assert is_compatible(free, RewardFunction, True, is_own=False)
     assert not is_compatible(unannotated, Data, False, is_own=True)
     assert not is_compatible(free, RewardFunction, False, is_own=False)
 
 
-def test_places_in_words() -> None:
+def test_describe_expected_object() -> None:
     assert [expects_object(hint) for hint in (Engine, Maker | None, Verifier, int, dict[str, Any], str | None)] == [
         *[True] * 3,
         *[False] * 3,
@@ -292,20 +292,20 @@ def node(**changes: Any) -> dict[str, Any]:
     return {"_target_": "r1.rollout.transformers.Transformers"} | keys | changes
 
 
-def test_a_node_that_fits() -> None:
+def test_check_node_accepts_valid_node() -> None:
     assert check_node(node(), "rollout", kind=NodeType(Engine)) == []
 
 
-def test_everything_wrong_with_a_node_is_said_at_once() -> None:
+def test_check_node_reports_all_errors() -> None:
     wrong = node(temperature=-1.0, batch_siz=4, _args_=[1])
     del wrong["batch_size"]
-    found = {problem.key: problem for problem in check_node(wrong, "rollout", kind=NodeType(Engine))}
-    assert set(found) == {"rollout.temperature", "rollout.batch_siz", "rollout._args_", "rollout.batch_size"}
-    assert found["rollout.batch_siz"].hint == "did you mean `rollout.batch_size`?"
-    assert found["rollout.batch_size"].message == "`rollout.batch_size` is missing"
+    errors = {error.key: error for error in check_node(wrong, "rollout", kind=NodeType(Engine))}
+    assert set(errors) == {"rollout.temperature", "rollout.batch_siz", "rollout._args_", "rollout.batch_size"}
+    assert errors["rollout.batch_siz"].hint == "did you mean `rollout.batch_size`?"
+    assert errors["rollout.batch_size"].message == "`rollout.batch_size` is missing"
 
 
-def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
+def test_check_node_with_extra_key_of_its_holder() -> None:
     weighted = NodeType(Any, extra={"weight": float | None})
     assert [p.key for p in check_node(node(weight=1.0), "x")] == ["x.weight"]
     assert check_node(node(weight=1.0), "x", kind=weighted) == []
@@ -315,7 +315,7 @@ def test_a_holder_may_read_a_key_of_its_own_from_a_node() -> None:
 # ---- the voice of an error ----
 
 
-def test_an_error_is_one_screen() -> None:
+def test_user_error_fits_on_one_screen() -> None:
     error = UserError("a\nb\x1b[2J", key="x", value="y" * 1000, expected=["b", "c"], hint="d")
     lines = str(error).splitlines()
     assert [line.split()[0] for line in lines] == ["a", "key", "value", "expected", "hint"]
@@ -325,7 +325,7 @@ def test_an_error_is_one_screen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "where", "text"),
+    ("value", "key", "text"),
     [
         (True, "a", "true"),
         (5, "a.num_rows", "5"),
@@ -336,16 +336,16 @@ def test_an_error_is_one_screen() -> None:
         ("x", "logger.my_password", "<redacted>"),
     ],
 )
-def test_a_value_is_shown_and_a_secret_is_not(value: object, where: str, text: str) -> None:
-    assert format_value(value, where) == text
+def test_format_value_hides_secrets(value: object, key: str, text: str) -> None:
+    assert format_value(value, key) == text
 
 
-def test_a_secret_inside_a_value_is_hidden() -> None:
+def test_format_value_hides_nested_secrets() -> None:
     for value in ({"api_key": "hunter2"}, "sk-hunter2hunter2hunter2", ["https://me:hunter2@host"]):
         assert "hunter2" not in format_value(value, "logger")
 
 
-def test_names_that_were_meant() -> None:
+def test_suggest_finds_close_names_and_aliases() -> None:
     names = ["group_size", "lr", "kl_coef"]
     assert suggest("group_siz", names, "stage.") == "did you mean `stage.group_size`?"
     assert suggest("LR", names) == "did you mean `lr`?"
@@ -360,7 +360,7 @@ def test_names_that_were_meant() -> None:
 
 
 @given(st.text())
-def test_any_text_becomes_one_printable_line(text: str) -> None:
+def test_one_line_is_printable_for_any_text(text: str) -> None:
     line = one_line(text)
     assert line.isprintable()
     assert len(line) <= 400
