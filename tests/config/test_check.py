@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from r1 import run
-from r1.config.check.rules import check_rules, hub_data
+from r1.config.check.rules import check_rules
+from r1.config.check.sources import check_hub_datasets
 from r1.core.errors import CONFIG, DATA, LOCKED, MODEL, REWARD, STORAGE, Interrupted, UserError
 from r1.core.paths import ASSETS, CONF
 from r1.experiment.launch import launch
@@ -569,9 +570,9 @@ def test_hub_dataset_in_local_cache_needs_no_network(cli: Cli, monkeypatch: pyte
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     data = {"_target_": "r1.data.math.math", "path": "DigitalLearningGmbH/MATH-lighteval", "train_split": "train"}
     with pytest.raises(UserError, match="the hub cannot be asked"):
-        hub_data({"data": data})
+        check_hub_datasets({"data": data})
     (tmp_path / "DigitalLearningGmbH___math-lighteval").mkdir()
-    hub_data({"data": data})
+    check_hub_datasets({"data": data})
 
 
 @pytest.mark.parametrize(
