@@ -227,7 +227,7 @@ def _check_rewards(experiment: Experiment) -> None:
             "max_completion_length": experiment.engine.max_completion_length,
         }
         Rewards(quick).score(prompts=[row["prompt"]], **batch)
-        for single in filters:
+        for single in tried:
             single.rejected_by(**batch)
 
 
