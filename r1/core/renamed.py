@@ -27,9 +27,11 @@ TARGETS = {
     "r1.logger.csv.csv": "r1.logger.csv.Csv",
     "r1.logger.tensorboard.tensorboard": "r1.logger.tensorboard.TensorBoard",
     "r1.logger.wandb.wandb": "r1.logger.wandb.Wandb",
+    "r1.data.verifier.math.math": "r1.data.verifier.math.Math",
     "r1.claims.page.page": "examples.claims.page.page",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
+FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
 
 
@@ -77,10 +79,13 @@ def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
 def _upgrade_targets(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
-    return {
-        key: TARGETS.get(value, value) if key == "_target_" and isinstance(value, str) else _upgrade_targets(value)
-        for key, value in node.items()
-    }
+    target = node.get("_target_")
+    upgraded = {key: _upgrade_targets(value) for key, value in node.items()}
+    if isinstance(target, str) and target in TARGETS:
+        upgraded["_target_"] = TARGETS[target]
+        if target in FUNCTIONS_NOW_CLASSES:
+            upgraded.pop("_partial_", None)
+    return upgraded
 
 
 def _example_packages(config: Config) -> set[str]:
