@@ -35,12 +35,18 @@ class Point:
 
 def arm(point: Point) -> None:
     """Make this process send itself a signal at ``point``."""
-    module, _, path = point.target.partition(":")
-    *owners, name = path.split(".")
-    owner: Any = importlib.import_module(module)
-    for step in owners:
-        owner = getattr(owner, step)
+    owner, name = resolve(point.target)
     setattr(owner, name, _armed(getattr(owner, name), point))
+
+
+def resolve(target: str) -> tuple[Any, str]:
+    """The module or class of a function, and the function's name."""
+    module, _, path = target.partition(":")
+    *classes, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for class_name in classes:
+        owner = getattr(owner, class_name)
+    return owner, name
 
 
 def _armed(original: Callable[..., Any], point: Point) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from forkserver import KINDS, ForkServer, UninterruptedRuns, knobs, log
-from killpoints import Point
+from killpoints import Point, resolve
 from samerun import assert_same_run
 
 KILLED = -9
@@ -20,13 +20,14 @@ APPEND, EXPORT, DECODE = "r1.core.jsonl:append_rows", "r1.model.loading:export",
 VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.training.base:TrainingStage.report_step"
 ADD = "r1.stage.distillation.answer_cache:AnswerCache.add"
 CLIP, SCORE = "r1.stage.training.base:TrainingStage.configure_gradient_clipping", "r1.reward.base:Rewards.score"
-MANIFEST, WRITE, ASK = "os:replace", "r1.stage.distill:write_traces", "r1.teacher.procedural:Procedural.answer"
+MANIFEST, ASK = "os:replace", "r1.teacher.procedural:Procedural.answer"
+WRITE = "r1.stage.distillation.traces:write_traces"
 GRPO, ON_POLICY = "r1.stage.grpo:Grpo", "r1.stage.distill_on_policy:DistillOnPolicy"
 
 POINTS = {  # each run is killed at one point after the other; the resumed process is killed at the next
     "the beginning": (
         "grpo",
-        Point("r1.core.provenance:write_config"),
+        Point("r1.core.provenance:write_sources"),
         Point(MANIFEST, match="manifest.json.tmp"),
         Point(MANIFEST, "after", match="manifest.json.tmp"),
         Point(DECODE, call=3),
@@ -122,9 +123,9 @@ POINTS = {  # each run is killed at one point after the other; the resumed proce
     ),
     "the student's questions": (
         "direct",
-        Point("r1.stage.distill_direct:DistillDirect.write_questions"),
+        Point("r1.stage.distill_direct:DistillDirect.generate_questions"),
         Point(DECODE, call=4),
-        Point("r1.stage.distill_direct:write_traces"),
+        Point(WRITE, match="questions.jsonl"),
         Point(MANIFEST, match="questions.json.tmp"),
         Point(MANIFEST, match="questions.jsonl.tmp"),
         Point(MANIFEST, "after", match="questions.jsonl.tmp"),
@@ -145,6 +146,13 @@ POINTS = {  # each run is killed at one point after the other; the resumed proce
         Point(f"{GRPO}.logps_under"),
     ),
 }
+
+
+@pytest.mark.parametrize("name", list(POINTS))
+def test_kill_points_name_existing_functions(name: str) -> None:
+    for point in POINTS[name][1:]:
+        owner, attribute = resolve(point.target)
+        assert callable(getattr(owner, attribute)), point
 
 
 @pytest.mark.parametrize("name", list(POINTS))

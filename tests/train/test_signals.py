@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from forkserver import ForkServer, UninterruptedRuns, knobs, log
-from killpoints import Point
+from killpoints import Point, resolve
 from samerun import assert_same_run, manifest
 
 TIMEOUT_S = 20.0
@@ -74,7 +74,7 @@ POINTS = {  # each run is stopped at one point after the other; the resumed proc
         "distill",
         Point(ASK, call=2, number=TERM),
         Point("r1.stage.distillation.answer_cache:AnswerCache.add", number=INT),
-        Point("r1.stage.distill:write_traces", number=TERM),
+        Point("r1.stage.distillation.traces:write_traces", number=TERM),
     ),
     "the model's own answers": (
         "reject",
@@ -88,6 +88,13 @@ POINTS = {  # each run is stopped at one point after the other; the resumed proc
         Point(DECODE, call=5, number=INT),
     ),
 }
+
+
+@pytest.mark.parametrize("name", list(POINTS))
+def test_stop_points_name_existing_functions(name: str) -> None:
+    for point in POINTS[name][1:]:
+        owner, attribute = resolve(point.target)
+        assert callable(getattr(owner, attribute)), point
 
 
 @pytest.mark.parametrize("name", list(POINTS))
