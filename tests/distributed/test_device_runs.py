@@ -187,7 +187,7 @@ STOPS = [
         1,
         marks=LONG,
     ),
-    pytest.param("ahead", Point("r1.stage.rl.async_rollouts:AsyncRollouts._begin", call=3, number=15), 1, marks=LONG),
+    pytest.param("ahead", Point("r1.stage.rl.async_rollouts:AsyncRollouts._start", call=3, number=15), 1, marks=LONG),
 ]
 
 
