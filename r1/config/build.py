@@ -22,15 +22,11 @@ if TYPE_CHECKING:
     from r1.stage.base import Stage
     from r1.stage.distillation.filters import Filters
     from r1.stage.validation.metrics import Validation
-    from r1.teacher.base import Teacher
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """The components of a run, built but not loaded: no weights, no network.
-
-    ``teacher`` and ``filters`` are None where the stage takes none.
-    """
+    """The components of a run, built but not loaded: no weights, no network."""
 
     stage: Stage
     model: Model
@@ -38,8 +34,6 @@ class Experiment:
     rewards: Rewards
     engine: Engine
     validation: Validation
-    teacher: Teacher | None = None
-    filters: Filters | None = None
 
 
 def build(cfg: Config) -> Experiment:
@@ -59,7 +53,7 @@ def build(cfg: Config) -> Experiment:
     filters = build_filters(cfg) if takes_filters(cfg) else None
     runtime = {"parts": parts, "teacher": teacher, "filters": filters}  # the stage takes those that it names
     stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **runtime)
-    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation, teacher, filters)
+    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation)
 
 
 def stage_dependencies(cfg: Config) -> list[str]:
