@@ -157,7 +157,7 @@ def test_second_run_of_a_process_is_a_run_of_its_own_and_its_failure_is_logged(
     good, bad = tmp_path / "good", tmp_path / "bad"
     monkeypatch.delenv("WANDB_SERVICE", raising=False)
     execute(small("stage=sft", f"output_dir={good}", *short, "logger.project=mine"), [])
-    monkeypatch.setattr("r1.stage.base.Stage.report_step", lambda self: 1 / 0)
+    monkeypatch.setattr("r1.stage.training.base.TrainingStage.report_step", lambda self: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         execute(small("stage=sft", f"output_dir={bad}", *short, "stage.lr=0.5"), [])
     assert "WANDB_SERVICE" not in os.environ
