@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from r1.data.decoding import decode_completion
 from r1.data.template.chat import Chat
 from r1.rollout.base import Engine
 
@@ -40,4 +41,4 @@ class InitialPolicy:
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.poll)
-        return [str(self.tokenizer.decode(group[0].completion_ids, skip_special_tokens=True)) for group in groups]
+        return [decode_completion(self.tokenizer, one.completion_ids, one.truncated) for (one,) in groups]

@@ -14,6 +14,7 @@ from annotated_types import Ge
 
 from r1.core.errors import MODEL, UserError
 from r1.data.base import Row
+from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
 from r1.model.loading import DType, Model, resolve_model_path, stop_ids
 from r1.teacher.base import Answer, Question, Reply
@@ -158,6 +159,6 @@ def errors_at_teacher_path() -> Iterator[None]:
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, prefill: str, rollout: Rollout) -> Answer:
-    text = tokenizer.decode(rollout.completion_ids, skip_special_tokens=True)
+    text = decode_completion(tokenizer, rollout.completion_ids, rollout.truncated)
     reason = "length" if rollout.truncated else "stop"
     return Answer(f"{prefill}{text}", reason, len(rollout.prompt_ids), len(rollout.completion_ids))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from r1.data.base import Data, Row
+from r1.data.decoding import decode_completion
 from r1.model import loading
 from r1.reward.base import Rewards, Scores
 from r1.reward.initial_policy import InitialPolicy
@@ -52,8 +53,8 @@ class PolicySampler:
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """The text that rewards and readers see: the template's prefill and the completion without its end token."""
-        ids = rollout.completion_ids if rollout.truncated else rollout.completion_ids[:-1]
-        return self.data.template_of(row).prefill + str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        text = decode_completion(self.tokenizer, rollout.completion_ids, rollout.truncated)
+        return self.data.template_of(row).prefill + text
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]

@@ -1,0 +1,32 @@
+"""From the tokens of a completion to its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from r1.data.completion import TAGS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], truncated: bool) -> str:
+    """The text without special tokens and without the token that ended it.
+
+    Tags that a completion is parsed by stay, even where they are special tokens of the tokenizer, or the last token.
+    """
+    skipped, tags = skipped_ids(tokenizer)
+    ended = not truncated and token_ids[-1] not in tags
+    shown = [i for i in (token_ids[:-1] if ended else token_ids) if i not in skipped]
+    return str(tokenizer.decode(shown))
+
+
+@lru_cache(maxsize=8)
+def skipped_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[frozenset[int], frozenset[int]]:
+    """The special tokens that no text shows, and the special tokens that are tags."""
+    added = tokenizer.added_tokens_decoder
+    special = {i for i, token in added.items() if token.special} | set(tokenizer.all_special_ids)
+    tags = {i for i, token in added.items() if any(tag in token.content for tag in TAGS)}
+    return frozenset(special - tags), frozenset(tags)
