@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r1.model.fused_logprobs import matmul_dtype
 from r1.rollout.decoding.onednn import MAX_COPIED_NUMEL, LinearAddFn, LinearFn, linear_add_fn, linear_fn
 from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder, shared_prefix_attention
 
@@ -162,6 +163,7 @@ def _norm_linear(norm: Any, *projections: nn.Module) -> LinearFn:
         parts = [linear_fn(p.weight, p.bias) if type(p) is nn.Linear else p for p in projections]
         return lambda states: _concat_outputs(normed(states), parts)
     weight = torch.cat([p.weight for p in linear])
+    weight = weight.to(matmul_dtype(weight))  # autocast keeps its copies of parameters only
     bias = torch.cat(biases) if biases else None
     if weight.dtype != torch.float32 or weight.is_cuda:
         normed = _rms_norm(norm)

@@ -227,7 +227,7 @@ def shared_prefix_attention(query: Tensor, scale: float, layer: LayerCache, stat
     prompt_out, prompt_lse = (state.from_groups(part.transpose(1, 2)) for part in partial)
 
     # exp(prompt_lse) / (exp(prompt_lse) + exp(past_lse)), without overflow
-    prompt_weight = (prompt_lse - past_lse).sigmoid_().to(query.dtype)
+    prompt_weight = (prompt_lse - past_lse).sigmoid_().to(past_out.dtype)  # under autocast not the queries' dtype
     return torch.lerp(past_out, prompt_out, prompt_weight).view(query.shape)
 
 

@@ -108,6 +108,31 @@ def test_decoders_equal_full_forward_without_cache(
             assert (found[t, name] - row).abs().max() < 1e-5
 
 
+PRECISIONS: dict[str, tuple[torch.dtype, bool, float]] = {  # dtype of the weights, autocast, tolerance of a log-prob
+    "float32": (torch.float32, False, 1e-5),
+    "bf16-mixed": (torch.float32, True, 0.2),
+    "bfloat16": (torch.bfloat16, False, 0.2),
+    "float16": (torch.float16, False, 0.03),
+}
+
+
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("architecture", [*LEAN, "gpt2", "gemma3_text"])
+def test_decoder_in_any_precision_equals_the_exact_one_to_its_rounding(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str, precision: str, length: int
+) -> None:
+    dtype, autocast, tolerance = PRECISIONS[precision]
+    exact, model = make_model(architecture), make_model(architecture).to(dtype)
+    prompts, sizes, leaving = [[(3 * i + 1) % 97 for i in range(length)], [4, 5]], [2, 1], [set(), {1}, set(), set()]
+    expected = decoded(CachedDecoder, exact, prompts, sizes, leaving)
+    kinds = [CachedDecoder, SharedPrefixDecoder, *([LlamaDecoder, GraphDecoder] if architecture in LEAN else [])]
+    monkeypatch.setattr(GraphDecoder, "shared_from", 64)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        for kind in kinds:
+            assert_same(decoded(kind, model, prompts, sizes, leaving), expected, atol=tolerance)
+
+
 prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_size=1, max_size=4)
 
 
