@@ -291,13 +291,13 @@ def parse(write: Callable[..., list[str]]) -> Callable[..., list[Pipeline]]:
 def planned(write: Callable[..., list[str]]) -> Callable[..., PipelinePlan]:
     """``planned("steps.sft.stage.lr=1", steps=...)``: the plan of a command line."""
 
-    def made(*argv: str, **keys: Any) -> PipelinePlan:
+    def build_plan(*argv: str, **keys: Any) -> PipelinePlan:
         rest, of_step = split_step_overrides([*write(**keys), *argv])
         args, overrides = parse_command_line(rest)
         (pipeline,) = parse_pipelines(args, overrides, of_step)
         return plan_pipeline(args, pipeline, {})
 
-    return made
+    return build_plan
 
 
 # ---- W&B ----

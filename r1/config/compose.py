@@ -238,7 +238,7 @@ def unknown_key(key: str, value: Any, config: Config) -> UserError:
     hint = hint or suggest(parts[depth], known, prefix) or suggest_moved_key(key, config)
     if prefix == "reward.terms." and (CONF / "reward" / "terms" / f"{parts[2]}.yaml").is_file():
         hint = f"add this term first: +reward/terms@reward.terms.{parts[2]}={parts[2]}"
-    message = f"unknown key `{key}`: nothing reads it"
+    message = f"unknown key `{key}`"
     return UserError(message, key=key, value=value, expected=known or NO_KEY, hint=hint)
 
 

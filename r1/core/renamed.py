@@ -33,6 +33,11 @@ TARGETS = {
 }
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
+METRICS = {  # whole names, after their group's
+    f"{stage}/{old}": f"{stage}/{new}"
+    for stage in ("distill", "rejection")
+    for old, new in (("asked", "generated"), ("kept", "selected"))
+}
 
 
 def suggest_renamed(key: str, value: object = None) -> str:
@@ -72,8 +77,13 @@ def upgrade_override(text: str) -> str:
 
 def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
     """Values by metric, under the metrics' names of today."""
-    split_names = [(name.partition("/"), value) for name, value in row.items()]
-    return {f"{METRIC_GROUPS.get(group, group)}{slash}{rest}": value for (group, slash, rest), value in split_names}
+    return {_upgrade_metric(name): value for name, value in row.items()}
+
+
+def _upgrade_metric(name: str) -> str:
+    group, slash, rest = name.partition("/")
+    name = f"{METRIC_GROUPS.get(group, group)}{slash}{rest}"
+    return METRICS.get(name, name)
 
 
 def _upgrade_targets(node: Any) -> Any:

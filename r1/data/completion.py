@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 MAX_CHARS = 262_144  # 32k tokens, the paper's longest completions, at 8 characters each
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
-KEPT_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
+RESERVED_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
 STRICT = re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
 
 
@@ -95,5 +95,5 @@ def normalise(text: str) -> str:
 
 
 def _fold(char: str) -> str:
-    changes_number = unicodedata.decomposition(char).startswith(KEPT_DECOMPOSITIONS)
+    changes_number = unicodedata.decomposition(char).startswith(RESERVED_DECOMPOSITIONS)
     return char if changes_number else unicodedata.normalize("NFKC", char)

@@ -32,7 +32,7 @@ def split_of(problem: str) -> str:
 def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]]:
     """Indices of the training and of the held-out rows, each in order.
 
-    ``num_val`` rows are held out, or a few more where the last question taken is asked by several rows.
+    ``num_val`` rows are held out, or a few more where several rows share the last question.
 
     Raises:
         UserError: nothing would be left to train on.

@@ -40,7 +40,7 @@ class JobResult:
     in_worker: bool = False
 
 
-class Job:
+class HydraJob:
     """Hydra's task function: one run of a sweep.
 
     Args:

@@ -20,7 +20,7 @@ from r1.core.paths import CONF
 from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_run_dir
 from r1.distributed.signals import sweep_stop_signal
-from r1.experiment.hydra_jobs import Execute, Job, JobResult, run_and_report_errors
+from r1.experiment.hydra_jobs import Execute, HydraJob, JobResult, run_and_report_errors
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 
 
@@ -77,7 +77,7 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
             print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends usage statistics
     with config_loader(args) as loader, sweep_stop_signal() as stop:
-        job = Job(execute, sys.argv, num_runs, stop)
+        job = HydraJob(execute, sys.argv, num_runs, stop)
         try:
             with redirect_stdout(sys.stderr):
                 batches = loader.multirun(job, overrides)

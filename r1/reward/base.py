@@ -16,7 +16,7 @@ from r1.reward.initial_policy import InitialPolicy
 from r1.rollout.base import no_op
 
 INJECTED_ARGS = (
-    "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "poll"
+    "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "check_for_stop"
 )  # fmt: skip
 RESERVED = ("prompts", "completions", *INJECTED_ARGS)
 
@@ -150,14 +150,14 @@ class Rewards:
         max_completion_length: int,
         truncated: list[bool] | None = None,
         frozen_policy: InitialPolicy | None = None,
-        poll: Callable[[], None] = no_op,
+        check_for_stop: Callable[[], None] = no_op,
     ) -> Scores:
         """Score B completions; every list has one entry per completion. A row's ``terms`` name those that apply to it.
 
         Args:
             truncated: which completions were cut off at the length limit, where that is known.
             frozen_policy: the initial policy, for the terms that sample from it.
-            poll: called while a term waits; raises if the run is to stop.
+            check_for_stop: called while a term waits; raises if the run is to stop.
 
         Raises:
             UserError: a term lacks a column, raises, or does not return B numbers or Nones.
@@ -175,7 +175,7 @@ class Rewards:
         constants: dict[str, Any] = {
             "verifier": verifier,
             "max_completion_length": max_completion_length,
-            "poll": poll,
+            "check_for_stop": check_for_stop,
         }
         constants |= {"frozen_policy": frozen_policy} if frozen_policy else {}
         raw: dict[str, list[float]] = {}

@@ -20,7 +20,7 @@ class InitialPolicy:
     Args:
         policy: copied, in eval mode, without gradients.
         stop_ids: tokens that close an answer.
-        poll: called between two tokens; raises if the run is to stop.
+        check_for_stop: called between two tokens; raises if the run is to stop.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class InitialPolicy:
         policy: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         stop_ids: set[int],
-        poll: Callable[[], None],
+        check_for_stop: Callable[[], None],
     ) -> None:
         self.policy = policy
         self.model = copy.deepcopy(policy).eval().requires_grad_(False)
-        self.tokenizer, self.stop_ids, self.poll = tokenizer, stop_ids, poll
+        self.tokenizer, self.stop_ids, self.check_for_stop = tokenizer, stop_ids, check_for_stop
 
     def answer(self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """One answer to each prompt, sampled with its seed."""
@@ -40,5 +40,5 @@ class InitialPolicy:
         chat = Chat(system=None, prefill="")
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
-        groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.poll)
+        groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)
         return [decode_completion(self.tokenizer, one.completion_ids, one.truncated) for (one,) in groups]

@@ -130,12 +130,12 @@ class Distill(Sft):
             max_completion_length=self.engine.max_completion_length,
         )
         counts = self.filters.outcome_counts(truncated, rejected_by)
-        return rejected_by, counts | {"kept": rejected_by.count(None)}
+        return rejected_by, counts | {"selected": rejected_by.count(None)}
 
     def require_one_step(self, counts: dict[str, int]) -> None:
-        if counts["kept"] < self.plan.examples_per_step:
+        if counts["selected"] < self.plan.examples_per_step:
             raise UserError(
-                f"{counts['kept']} teacher answers were accepted, fewer than one optimizer step needs",
+                f"{counts['selected']} teacher answers were accepted, fewer than one optimizer step needs",
                 key="stage.num_questions",
                 value=format_counts(counts),
                 expected=f"at least stage.examples_per_step={self.plan.examples_per_step} accepted answers",

@@ -145,7 +145,7 @@ class RejectionSampling(Stage):
             if rate is None or self.min_pass_rate <= rate <= self.max_pass_rate
             for answer in select_candidates(group, self.select, self.max_per_question)
         ]
-        counts = outcome_counts(groups, self.filters) | {"kept": len(rows)}
+        counts = outcome_counts(groups, self.filters) | {"selected": len(rows)}
         self.report_outcome(counts, difficulty_metrics(pass_rates, self.answers_per_question))
         if self.files:
             graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, pass_rates, strict=True))
@@ -165,7 +165,7 @@ class RejectionSampling(Stage):
 
 def require_nonempty(counts: dict[str, int]) -> None:
     """Raises: UserError: no answer became a training row."""
-    if not counts["kept"]:
+    if not counts["selected"]:
         raise UserError(
             "no answer was accepted",
             key="stage.filters",

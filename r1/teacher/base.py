@@ -92,12 +92,12 @@ class Teacher(Protocol):
         The cache stores answers under its hash, so it must differ between teachers and between their settings.
         """
 
-    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+    def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """One reply per question, in any order, in lists of the replies that arrived since the last list.
 
-        An answer depends on its question's ``identity`` and ``seed`` only, as far as the backend allows. ``poll`` is
-        called several times per second; it raises if the run must stop. Replies that arrive shortly after that are
-        still yielded before the generator raises the same error.
+        An answer depends on its question's ``identity`` and ``seed`` only, as far as the backend allows.
+        ``check_for_stop`` is called several times per second; it raises if the run must stop. Replies that arrive
+        shortly after that are still yielded before the generator raises the same error.
         """
 
 

@@ -104,11 +104,11 @@ class OpenAI:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
         return {"teacher": "openai", "url": self.endpoint, "model": self.name, **sampling, "question": row["prompt"]}
 
-    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+    def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: a failure was fatal, or more than ``max_failures`` questions got no answer."""
         with RequestPool(self._send, questions, self.concurrency, self.max_failures) as pool:
             try:
-                for replies in pool.replies(poll):
+                for replies in pool.replies(check_for_stop):
                     yield replies
                     if pool.fatal_reply:
                         raise self._error(pool.fatal_reply.failures)

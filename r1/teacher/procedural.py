@@ -15,7 +15,7 @@ from r1.data.base import Row
 from r1.data.completion import format_completion, parse
 from r1.teacher.base import Answer, Question, Reply
 
-BATCH_SIZE = 64  # questions between two calls of poll
+BATCH_SIZE = 64  # questions between two calls of check_for_stop
 SUM = re.compile(r"\d{1,18}(?:\+\d{1,18})+=\?")
 
 
@@ -37,10 +37,10 @@ class Procedural:
         knobs = {"error_rate": self.error_rate, "language": self.language}
         return {"teacher": self.name, **knobs, "question": row["prompt"], **completion}
 
-    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+    def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: a row is neither a sum nor a countdown problem with a completion."""
         for start in range(0, len(questions), BATCH_SIZE):
-            poll()
+            check_for_stop()
             batch = questions[start : start + BATCH_SIZE]
             yield [Reply(question, self._answer(question.row, question.seed)) for question in batch]
 

@@ -58,7 +58,7 @@ class Transformers:
         prompt = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]}
         return {"teacher": "transformers", "model": self._content_id, **sampling, **prompt}
 
-    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+    def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: the model cannot be loaded, or has no chat template for a row without ``rendered``."""
         from r1.rollout.transformers import Transformers as Sampler
 
@@ -69,16 +69,16 @@ class Transformers:
             async_steps=0,
         )
         for start in range(0, len(questions), self.batch_size):
-            yield self._sample(engine, questions[start : start + self.batch_size], poll)
+            yield self._sample(engine, questions[start : start + self.batch_size], check_for_stop)
 
-    def _sample(self, engine: Engine, batch: Sequence[Question], poll: Callable[[], None]) -> list[Reply]:
+    def _sample(self, engine: Engine, batch: Sequence[Question], check_for_stop: Callable[[], None]) -> list[Reply]:
         """Sample one batch; answers to the same prompt share its prefill."""
         tokenizer, model = self.tokenizer, self.model
         groups = [(text, list(group)) for text, group in groupby(batch, key=lambda q: self._render(q.row))]
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
         seeds = [[question.seed for question in group] for _, group in groups]
         engine.update(model, 0)
-        rollouts = engine.generate(prompts, seeds, stop_ids(model, tokenizer), poll)
+        rollouts = engine.generate(prompts, seeds, stop_ids(model, tokenizer), check_for_stop)
         return [
             Reply(question, _answer(tokenizer, template_prefill(text), rollout))
             for (text, group), completions in zip(groups, rollouts, strict=True)

@@ -17,7 +17,7 @@ from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import sync_path
 
-NUM_KEPT = 2  # checkpoints; if the newest is damaged, the one before it is resumed
+NUM_CHECKPOINTS = 2  # checkpoints; if the newest is damaged, the one before it is resumed
 
 
 class CheckpointWriter(Thread):
@@ -62,7 +62,7 @@ def publish(partial: Path, final: Path) -> None:
         sync_path(path)
     partial.rename(final)
     sync_path(final.parent)
-    for old in sorted(final.parent.glob("step_??????"))[:-NUM_KEPT]:
+    for old in sorted(final.parent.glob("step_??????"))[:-NUM_CHECKPOINTS]:
         shutil.rmtree(old)
 
 
@@ -81,7 +81,7 @@ def latest(folder: Path) -> Path | None:
         if _checksum_ok(checkpoint):
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between
             # a checkpoint's rename and the removal that follows it.
-            for unused in (*checkpoints[:i], *checkpoints[i + NUM_KEPT :]):
+            for unused in (*checkpoints[:i], *checkpoints[i + NUM_CHECKPOINTS :]):
                 shutil.rmtree(unused)
             return checkpoint / "state.ckpt"
         console.print(f"warning: {checkpoint} is damaged and is skipped")

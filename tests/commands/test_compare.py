@@ -33,11 +33,11 @@ CONFIG = {"seed": 0, "output_dir": "a", "resume": None, "stage": {"lr": 0.1, "lo
 def run() -> Callable[..., RunRecord]:
     """``run(manifest={...}, config={...})``: a record with these keys changed."""
 
-    def made(manifest: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> RunRecord:
+    def build_record(manifest: dict[str, Any] | None = None, config: dict[str, Any] | None = None) -> RunRecord:
         held = copy.deepcopy(MANIFEST) | (manifest or {})
         return RunRecord(Path("/run"), held, copy.deepcopy(CONFIG) | (config or {}), [])
 
-    return made
+    return build_record
 
 
 @pytest.fixture

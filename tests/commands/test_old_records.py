@@ -37,7 +37,7 @@ def resumed(folder: Path, **changes: Any) -> Record:
 def test_an_old_record_is_read_under_the_new_names() -> None:
     run = read_run(str(RECORDS / "reject"))
     assert run.config["stage"]["_target_"] == "r1.stage.rejection_sampling.RejectionSampling"
-    assert run.metrics[1]["rejection/kept"] == 10.0
+    assert run.metrics[1]["rejection/selected"] == 10.0
     assert run.manifest["metrics"]["final"]["rejection/pass_rate"]["value"] == pytest.approx(0.4375)
     assert run.manifest["overrides"][0] == "stage=rejection_sampling"
     assert "reject/" not in str((run.metrics, run.manifest["metrics"]))

@@ -16,7 +16,7 @@ from r1.run import execute
 KNOWN = "2+3+4=?"  # data=arithmetic can work it out
 
 
-def asked(completions: list[str], difficulty: list[str]) -> list[float]:
+def needs_difficulty(completions: list[str], difficulty: list[str]) -> list[float]:
     """A reward that needs a column which a typed question does not have."""
     return [0.5] * len(completions)
 
@@ -109,9 +109,9 @@ def test_sample_missing_model_exits_with_model_code(cli: Callable[..., tuple[int
 
 
 def test_scorable_terms_keeps_terms_with_their_columns(small: Callable[..., Config]) -> None:
-    mine = f"+reward.terms.asked={{_target_: {__name__}.asked, weight: 1.0}}"
+    mine = f"+reward.terms.needs_difficulty={{_target_: {__name__}.needs_difficulty, weight: 1.0}}"
     cfg = small("stage=sft", mine)
     cfg["extensions"].append(__name__)
     terms = rewards(cfg).terms
     assert sample.scorable_terms(terms, {"prompt": "a"}).keys() == {"low_ids"}
-    assert sample.scorable_terms(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "asked"}
+    assert sample.scorable_terms(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "needs_difficulty"}

@@ -81,7 +81,7 @@ def test_upgrade_metrics_renames_the_group_only() -> None:
     row = {"step": 1, "reject/kept": 2.0, "reject/rejected/format": 3.0, "train/reject": 4.0}
     assert upgrade_metrics(row) == {
         "step": 1,
-        "rejection/kept": 2.0,
+        "rejection/selected": 2.0,
         "rejection/rejected/format": 3.0,
         "train/reject": 4.0,
     }
@@ -97,7 +97,7 @@ def test_upgrade_manifest_renames_metrics_and_overrides() -> None:
     assert upgrade_manifest(manifest) == {
         "status": "finished",
         "overrides": ["stage=rejection_sampling", "seed=1", "rollout.enable_sleep_mode=true"],
-        "metrics": {"start": {}, "final": {"rejection/kept": {"value": 2.0}}},
+        "metrics": {"start": {}, "final": {"rejection/selected": {"value": 2.0}}},
     }
 
 

@@ -115,14 +115,14 @@ def test_terms_are_those_of_the_part_unless_the_row_names_its_own() -> None:
 
 @pytest.fixture
 def checked(small: Callable[..., Config]) -> Callable[..., Experiment]:
-    def made(*overrides: str) -> Experiment:
+    def build_experiment(*overrides: str) -> Experiment:
         cfg = small("stage=grpo", *PARTS, *SIZES, *overrides)
         check_config(cfg)
         experiment = build(cfg)
         check_parts(cfg, experiment)
         return experiment
 
-    return made
+    return build_experiment
 
 
 def test_a_part_has_a_template_of_its_own(checked: Callable[..., Experiment]) -> None:

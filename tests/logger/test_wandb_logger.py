@@ -97,13 +97,13 @@ def test_new_rows_come_with_their_timing_and_completions(tmp_path: Path) -> None
     assert list(record.new_rows()) == []
     completion = {"split": "val", "step": 0, "completion": "x", "rewards": {"format": 1.0}}
     jsonl.append_rows(tmp_path / "samples.jsonl", [completion, completion | {"split": "train"}])
-    jsonl.append_rows(tmp_path / "timing.jsonl", [{"step": 0, "time/ask": 2.0}])
+    jsonl.append_rows(tmp_path / "timing.jsonl", [{"step": 0, "time/teacher": 2.0}])
     jsonl.append_rows(tmp_path / "metrics.jsonl", [{"step": 0, "val/pass@1": 0.5}])
     completions = [{"completion": "x", "rewards.format": 1.0}]
     assert list(record.new_rows()) == [(0, {"step": 0, "val/pass@1": 0.5}, completions)]
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 0, "distill/asked": 3}\n{"step": 1, ')
-    assert list(record.new_rows()) == [(1, {"step": 0, "distill/asked": 3, "time/ask": 2.0}, [])]
+        file.write('{"step": 0, "distill/generated": 3}\n{"step": 1, ')
+    assert list(record.new_rows()) == [(1, {"step": 0, "distill/generated": 3, "time/teacher": 2.0}, [])]
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('"train/loss": 1}\n')
     assert list(record.new_rows()) == [(2, {"step": 1, "train/loss": 1}, [])]

@@ -42,11 +42,11 @@ def source(**knobs: Any) -> Model:
 def scratch(config: Callable[..., Config]) -> Callable[..., Model]:
     """``scratch(...)``: random weights, with these fields of their config and these other knobs."""
 
-    def made(fields: dict[str, Any] | None = None, **knobs: Any) -> Model:
+    def build_model(fields: dict[str, Any] | None = None, **knobs: Any) -> Model:
         held = config("model=scratch")["model"]["config"] | {"hidden_size": 32, "num_hidden_layers": 1}
         return source(**({"config": held | (fields or {}), "tokenizer": "r1:tiny"} | knobs))
 
-    return made
+    return build_model
 
 
 @pytest.fixture(scope="module")

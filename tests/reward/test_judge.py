@@ -34,7 +34,7 @@ class Fake:
     def __init__(self, broken: str = "") -> None:
         self.broken, self.calls = broken, []  # type: ignore[var-annotated]
 
-    def answer(self, questions: Sequence[Question], poll: Callable[[], None]) -> Generator[list[Reply]]:
+    def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         quoted = [question.row["prompt"].split("\n[answer ")[1].split("\n")[1] for question in questions]
         self.calls.append(quoted)
         if self.broken and any(self.broken in text for text in quoted):

@@ -104,7 +104,7 @@ def test_term_gets_common_columns_and_injected_arguments() -> None:
         "verifier": equal,
         "completion_ids": [[1], [2, 3]],
         "max_completion_length": 10,
-        "poll": no_op,
+        "check_for_stop": no_op,
     }
 
 

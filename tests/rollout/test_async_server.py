@@ -140,11 +140,11 @@ def test_close_after_stop_does_not_wait_for_requests_in_flight(
     sampler.submit(PROMPTS, SEEDS, STOP)
     assert slow.asked.wait(10)
 
-    def poll() -> None:
+    def check_for_stop() -> None:
         raise Interrupted(signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        sampler.wait_until_weights_free(poll)
+        sampler.wait_until_weights_free(check_for_stop)
     started = time.monotonic()
     sampler.close()
     assert time.monotonic() - started < 5

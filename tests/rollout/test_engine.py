@@ -181,19 +181,19 @@ def test_check_for_stop_raises_between_two_tokens(llama: PreTrainedModel) -> Non
     """As many questions as tokens, and whoever raises is heard at once."""
     asked: list[int] = []
 
-    def poll() -> None:
+    def check_for_stop() -> None:
         asked.append(len(asked))
         if len(asked) == 5:
             raise Interrupted(signal.SIGTERM)
 
     llama.train()
     with pytest.raises(Interrupted):
-        sampled(engine(), llama, PROMPTS, seeds_of(2), set(), poll)
+        sampled(engine(), llama, PROMPTS, seeds_of(2), set(), check_for_stop)
     assert len(asked) == 5
     assert llama.training  # the mode is put back
     llama.eval()
     asked.clear()
-    sampled(engine(max_completion_length=4), llama, PROMPTS, seeds_of(2), set(), poll)
+    sampled(engine(max_completion_length=4), llama, PROMPTS, seeds_of(2), set(), check_for_stop)
     assert len(asked) == 4
 
 

@@ -44,7 +44,7 @@ def engine(url: str, **changes: Any) -> VLLMServer:
 
 
 @pytest.fixture
-def made(running: Server, model: PreTrainedModel) -> VLLMServer:
+def remote_engine(running: Server, model: PreTrainedModel) -> VLLMServer:
     """An engine whose server has the policy's weights."""
     found = engine(running.url)
     found.update(model, 0)
@@ -52,14 +52,14 @@ def made(running: Server, model: PreTrainedModel) -> VLLMServer:
 
 
 def test_server_completions_equal_the_policys_at_each_version(running: Server, model: PreTrainedModel) -> None:
-    made, embedded = (
+    remote_engine, embedded = (
         engine(f"{running.url}/v1"),
         Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0),
     )
     for step in (0, 0, 1):
-        made.update(moved(model, step), step) if step else made.update(model, step)
+        remote_engine.update(moved(model, step), step) if step else remote_engine.update(model, step)
         embedded.update(model, step)
-        assert_same(made.generate(PROMPTS, SEEDS, STOP), embedded.generate(PROMPTS, SEEDS, STOP))
+        assert_same(remote_engine.generate(PROMPTS, SEEDS, STOP), embedded.generate(PROMPTS, SEEDS, STOP))
     labels = [request.json["new_version"] for request in running.requests if request.path == "/update_weight_version"]
     assert [label.partition("/")[2] for label in labels] == ["0 on its way", "0", "1 on its way", "1"]
     assert sum(request.path == GENERATE for request in running.requests) == 2 * 3 + 3 * 9
@@ -98,14 +98,16 @@ def test_unreachable_host_fails_within_the_connect_timeout(running: Server, monk
         assert time.monotonic() - started < 5
 
 
-def test_second_run_at_the_same_server_raises(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
-    made.generate(PROMPTS, SEEDS, STOP)
+def test_second_run_at_the_same_server_raises(
+    running: Server, remote_engine: VLLMServer, model: PreTrainedModel
+) -> None:
+    remote_engine.generate(PROMPTS, SEEDS, STOP)
     engine(running.url).update(model, 0)  # the same weights, even
     with pytest.raises(UserError, match="vLLM sampled with other weights"):
-        made.generate(PROMPTS, SEEDS, STOP)
+        remote_engine.generate(PROMPTS, SEEDS, STOP)
 
 
-def test_weights_changed_during_a_completion_raises(running: Server, made: VLLMServer) -> None:
+def test_weights_changed_during_a_completion_raises(running: Server, remote_engine: VLLMServer) -> None:
     def both(handler: Any, body: dict[str, Any]) -> Any:
         found = running.generate(handler, body)
         found["choices"][0]["weight_versions"].append({"version": "later", "start": 3, "end": 5})
@@ -113,17 +115,19 @@ def test_weights_changed_during_a_completion_raises(running: Server, made: VLLMS
 
     running.answers[GENERATE] = both
     with pytest.raises(UserError, match="vLLM sampled with other weights") as caught:
-        made.generate(PROMPTS, SEEDS, STOP)
-    assert caught.value.value == f"{made.engine_weights.version}, later"
+        remote_engine.generate(PROMPTS, SEEDS, STOP)
+    assert caught.value.value == f"{remote_engine.engine_weights.version}, later"
 
 
-def test_server_that_ignores_sent_weights_raises(running: Server, made: VLLMServer, model: PreTrainedModel) -> None:
+def test_server_that_ignores_sent_weights_raises(
+    running: Server, remote_engine: VLLMServer, model: PreTrainedModel
+) -> None:
     running.weighed.ignores_weights = True
     with pytest.raises(UserError, match="does not sample with them"):
-        made.update(moved(model, 1), 1)
+        remote_engine.update(moved(model, 1), 1)
 
 
-def test_server_death_during_rollout_raises(running: Server, made: VLLMServer) -> None:
+def test_server_death_during_rollout_raises(running: Server, remote_engine: VLLMServer) -> None:
     asked = threading.Event()
 
     def dying(handler: Any, body: dict[str, Any]) -> Any:
@@ -134,7 +138,7 @@ def test_server_death_during_rollout_raises(running: Server, made: VLLMServer) -
 
     running.answers[GENERATE] = dying
     with pytest.raises(UserError, match=f"the vLLM server does not answer {GENERATE}") as caught:
-        made.generate(PROMPTS, SEEDS, STOP)
+        remote_engine.generate(PROMPTS, SEEDS, STOP)
     assert "resume=auto" in caught.value.hint
     assert caught.value.code == 1
 
@@ -175,11 +179,11 @@ def test_no_server_raises_with_start_hint() -> None:
     ],
 )  # fmt: skip
 def test_invalid_completion_raises_printable_message(
-    running: Server, made: VLLMServer, path: str, answer: Any, said: str
+    running: Server, remote_engine: VLLMServer, path: str, answer: Any, said: str
 ) -> None:
     running.answers[path] = answer
     with pytest.raises(UserError) as caught:
-        made.generate(PROMPTS, SEEDS, STOP)
+        remote_engine.generate(PROMPTS, SEEDS, STOP)
     assert said in caught.value.message
     assert caught.value.message.isprintable()
 
@@ -220,21 +224,21 @@ def test_invalid_url_raises(url: str) -> None:
     assert caught.value.key == "rollout.url"
 
 
-def test_stop_interrupts_a_silent_server(running: Server, made: VLLMServer) -> None:
+def test_stop_interrupts_a_silent_server(running: Server, remote_engine: VLLMServer) -> None:
     asked, over = threading.Event(), threading.Event()
 
     def silent(handler: Any, body: dict[str, Any]) -> Any:
         asked.set()
         over.wait(20)
 
-    def poll() -> None:
+    def check_for_stop() -> None:
         if asked.is_set():
             raise Interrupted(signal.SIGTERM)
 
     running.answers[GENERATE] = silent
     started = time.monotonic()
     with pytest.raises(Interrupted):
-        made.generate(PROMPTS, SEEDS, STOP, poll)
+        remote_engine.generate(PROMPTS, SEEDS, STOP, check_for_stop)
     assert time.monotonic() - started < 5
     over.set()
 

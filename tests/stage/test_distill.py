@@ -55,7 +55,7 @@ def run(small: Callable[..., Config], folder: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def recorded_questions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every question that the teacher gets in the run, once for each answer; without the one that the check asks."""
     heard: list[str] = []
     original = Procedural.answer
@@ -96,7 +96,7 @@ def test_traces_hold_only_right_answers(finished: Path, experiment: Callable[...
     data = experiment("stage=distill").data
     rows, answers = traces(finished), jsonl.read_rows(finished / "traces" / "answers.jsonl")
     twice = [row for row in data.train[:24] for _ in range(2)]
-    assert [line["asked"]["question"] for line in answers] == [row["prompt"] for row in twice]
+    assert [line["query"]["question"] for line in answers] == [row["prompt"] for row in twice]
     given = [(row, line["answer"]["text"]) for row, line in zip(twice, answers, strict=True)]
     right = [(row["prompt"], text) for row, text in given if data.correct(text, row)]
     assert [(row["prompt"], row["completion"]) for row in rows] == right
@@ -105,20 +105,26 @@ def test_traces_hold_only_right_answers(finished: Path, experiment: Callable[...
 
 
 def test_counts_are_logged_once_before_first_step(finished: Path) -> None:
-    logged = [row for row in read_run(str(finished)).metrics if "distill/asked" in row]
+    logged = [row for row in read_run(str(finished)).metrics if "distill/generated" in row]
     kept = len(traces(finished))
-    counted = {"asked": 48, "finished": 48, "rejected/finished": 0, "rejected/verifier": 48 - kept, "kept": kept}
+    counted = {
+        "generated": 48,
+        "finished": 48,
+        "rejected/finished": 0,
+        "rejected/verifier": 48 - kept,
+        "selected": kept,
+    }
     counted |= dict.fromkeys(["prompt_tokens", "completion_tokens", "models", "unanswered"], 0)
     assert logged == [{"step": 0} | {f"distill/{name}": float(count) for name, count in counted.items()}]
-    timing = next(row for row in jsonl.read_rows(finished / "timing.jsonl") if "time/ask" in row)
-    assert (timing["time/ask/stored"], timing["time/ask/asked"]) == (0, 48)
+    timing = next(row for row in jsonl.read_rows(finished / "timing.jsonl") if "time/teacher" in row)
+    assert (timing["time/teacher/cached"], timing["time/teacher/new"]) == (0, 48)
 
 
 def test_card_matches_traces_file(finished: Path) -> None:
     file = finished / "traces" / "traces.jsonl"
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["fingerprint"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert card["count"] == len(traces(finished)) == card["counts"]["kept"]
+    assert card["count"] == len(traces(finished)) == card["counts"]["selected"]
 
 
 def test_without_verifier_wrong_answers_are_accepted_and_truncated_rejected(
@@ -136,8 +142,8 @@ def test_without_verifier_wrong_answers_are_accepted_and_truncated_rejected(
     folder = run("~stage.filters.verifier")
     assert len(traces(folder)) == 36
     assert any(f"<answer>{row['answer']}</answer>" not in row["completion"] for row in traces(folder))
-    logged = next(row for row in read_run(str(folder)).metrics if "distill/asked" in row)
-    assert (logged["distill/asked"], logged["distill/finished"], logged["distill/kept"]) == (48, 36, 36)
+    logged = next(row for row in read_run(str(folder)).metrics if "distill/generated" in row)
+    assert (logged["distill/generated"], logged["distill/finished"], logged["distill/selected"]) == (48, 36, 36)
 
 
 def test_distill_run_lowers_loss(finished: Path) -> None:
@@ -182,32 +188,37 @@ def test_teacher_run_is_recorded_as_parent(finished: Path, run: Callable[..., Pa
 
 
 def test_run_resumed_in_training_does_not_query_again(
-    run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Path], recorded_questions: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_at(monkeypatch, Sft, "micro_batches", 3)
     with pytest.raises(Crash):
         run()
-    assert len(asked) == 48
+    assert len(recorded_questions) == 48
     folder = run("resume=auto")
-    assert len(asked) == 48
+    assert len(recorded_questions) == 48
     assert weights(folder) == weights(finished)
     assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
 def test_run_resumed_before_first_checkpoint_logs_counts_once(
-    run: Callable[..., Path], asked: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Path], recorded_questions: list[str], finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash_at(monkeypatch, Sft, "micro_batches", 1)
     with pytest.raises(Crash):
         run()
     folder = run("resume=auto")
-    assert len(asked) == 48
+    assert len(recorded_questions) == 48
     assert read_run(str(folder)).metrics == read_run(str(finished)).metrics
 
 
 @pytest.mark.parametrize("torn", [0, 1, 20])
 def test_run_resumed_while_querying_requests_only_missing_answers(
-    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, torn: int
+    run: Callable[..., Path],
+    recorded_questions: list[str],
+    finished: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    torn: int,
 ) -> None:
     monkeypatch.setattr(procedural, "BATCH_SIZE", 10)
     crash_at(monkeypatch, Procedural, "_answer", 42)  # the first call is the check's
@@ -217,28 +228,28 @@ def test_run_resumed_while_querying_requests_only_missing_answers(
     assert journal.read_bytes().count(b"\n") == 40
     journal.write_bytes(journal.read_bytes()[: -torn or None])
     assert not (folder / "traces" / "traces.jsonl").exists()
-    asked.clear()
+    recorded_questions.clear()
     run("resume=auto")
-    assert len(asked) == (8 if torn == 0 else 9)
+    assert len(recorded_questions) == (8 if torn == 0 else 9)
     assert traces(folder) == traces(finished)
     assert journal.read_bytes() == (finished / "traces" / "answers.jsonl").read_bytes()
     assert weights(folder) == weights(finished)
 
 
 def test_second_run_with_same_store_requests_nothing(
-    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
+    run: Callable[..., Path], recorded_questions: list[str], finished: Path, folder: Path
 ) -> None:
     run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "stage.lr=0.02")
-    assert asked == []
+    assert recorded_questions == []
     assert traces(folder) == traces(finished)
     assert not (folder / "traces" / "answers.jsonl").exists()
 
 
 def test_runs_of_several_seeds_share_answers(
-    run: Callable[..., Path], asked: list[str], finished: Path, folder: Path
+    run: Callable[..., Path], recorded_questions: list[str], finished: Path, folder: Path
 ) -> None:
     run(f"stage.store={finished / 'traces' / 'answers.jsonl'}", "seed=1", "stage.teacher_seed=0")
-    assert asked == []
+    assert recorded_questions == []
     assert traces(folder) == traces(finished)
     assert weights(folder) != weights(finished)
 
@@ -249,16 +260,16 @@ def test_store_path_of_another_file_fails_early(experiment: Callable[..., Any], 
         experiment("stage=distill", f"stage.store={tmp_path / 'notes.md'}")
 
 
-def test_too_few_accepted_answers_raise(run: Callable[..., Path], asked: list[str], folder: Path) -> None:
+def test_too_few_accepted_answers_raise(run: Callable[..., Path], recorded_questions: list[str], folder: Path) -> None:
     for resume in ([], ["resume=auto"]):
         with pytest.raises(
             UserError, match="0 teacher answers were accepted, fewer than one optimizer step needs"
         ) as caught:
             run(*resume, teacher="teacher.error_rate=1.0")
         assert caught.value.code == DATA
-        assert caught.value.value == "asked 48, finished 48, rejected/finished 0, rejected/verifier 48, kept 0"
+        assert caught.value.value == "generated 48, finished 48, rejected/finished 0, rejected/verifier 48, selected 0"
         assert "stage.examples_per_step=4" in caught.value.expected
-    assert len(asked) == 48  # the answers are there, for all that they are wrong
+    assert len(recorded_questions) == 48  # the answers are there, for all that they are wrong
     assert read_run(str(folder)).manifest["status"] == "failed"
     assert not (folder / "traces" / "traces.jsonl").exists()
 
@@ -267,4 +278,4 @@ def test_distill_without_record_makes_the_same_traces(finished: Path, stage: Cal
     alone: Distill = stage("stage=distill", *KNOBS, HALF_WRONG)
     rows, counts = alone.load_or_make_traces()
     assert rows == traces(finished)
-    assert counts["asked"] == 48
+    assert counts["generated"] == 48

@@ -43,7 +43,7 @@ def lines(folder: Path, name: str) -> list[dict[str, Any]]:
 def test_teacher_answers_questions_of_the_student(finished: Path) -> None:
     questions = [row["prompt"] for row in lines(finished, "questions.jsonl")]
     assert len(set(questions)) == 40
-    assert [line["asked"]["question"] for line in lines(finished, "answers.jsonl")[::2]] == questions
+    assert [line["query"]["question"] for line in lines(finished, "answers.jsonl")[::2]] == questions
     rows = lines(finished, "traces.jsonl")
     assert {row["prompt"] for row in rows} <= set(questions)
     assert 40 < len(rows) < 80, "two answers each, of which the wrong ones are left out"

@@ -34,7 +34,7 @@ def many_stops() -> Iterator[None]:
         yield
 
 
-def made(stage: Stages, *knobs: str) -> Any:
+def build_stage(stage: Stages, *knobs: str) -> Any:
     return stage("stage=distill_on_policy", *KNOBS, *knobs)
 
 
@@ -54,7 +54,9 @@ def slow_loss(one: Any, tau: float) -> Tensor:
 
 @pytest.mark.parametrize(("packing", "share_prompts"), [(True, True), (True, False), (False, False)])
 def test_step_matches_full_logits_one_sequence_at_a_time(stage: Stages, packing: bool, share_prompts: bool) -> None:
-    one = made(stage, f"stage.packing={packing}", f"stage.share_prompts={share_prompts}", "stage.temperature=1.3")
+    one = build_stage(
+        stage, f"stage.packing={packing}", f"stage.share_prompts={share_prompts}", "stage.temperature=1.3"
+    )
     batches = one.micro_batches(0)
     assert len({len(completion) for _, completion in one.sequences}) > 2
     found = gradient(one, batches)
@@ -67,14 +69,14 @@ def test_step_matches_full_logits_one_sequence_at_a_time(stage: Stages, packing:
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_distill_on_policy_gradient_does_not_depend_on_micro_batch_size(stage: Stages, size: int) -> None:
-    whole, parts = made(stage), made(stage, f"stage.micro_batch_size={size}")
+    whole, parts = build_stage(stage), build_stage(stage, f"stage.micro_batch_size={size}")
     batches = parts.micro_batches(0)
     assert [len(batch) for batch in batches] == [size] * (12 // size)
     assert_same(gradient(parts, batches), gradient(whole, whole.micro_batches(0)))
 
 
 def test_rollout_batch_is_reused_num_iterations_times(stage: Stages) -> None:
-    one = made(stage, "stage.num_iterations=2")
+    one = build_stage(stage, "stage.num_iterations=2")
     one.micro_batches(0)
     first = one.sequences
     move(one.policy)
@@ -85,7 +87,7 @@ def test_rollout_batch_is_reused_num_iterations_times(stage: Stages) -> None:
 
 
 def test_loader_state_between_passes_holds_rollouts(stage: Stages) -> None:
-    one, other = made(stage, "stage.num_iterations=2"), made(stage, "stage.num_iterations=2")
+    one, other = build_stage(stage, "stage.num_iterations=2"), build_stage(stage, "stage.num_iterations=2")
     one.micro_batches(0)
     state = one.loader_state(1)
     for each in (one, other):
@@ -95,11 +97,11 @@ def test_loader_state_between_passes_holds_rollouts(stage: Stages) -> None:
 
 
 def test_rollouts_are_keyed_by_seed_step_and_sample(stage: Stages) -> None:
-    one, again = made(stage), made(stage, "rollout.batch_size=1")
+    one, again = build_stage(stage), build_stage(stage, "rollout.batch_size=1")
     assert one.rollouts(0) == again.rollouts(0)
     assert one.rollouts(1) == again.rollouts(1) != one.rollouts(0)
     assert len({tuple(completion) for _, completion in one.rollouts(0)[:3]}) == 3
-    assert one.rollouts(0) != made(stage, "seed=1").rollouts(0)
+    assert one.rollouts(0) != build_stage(stage, "seed=1").rollouts(0)
 
 
 def test_distill_on_policy_run_lowers_loss_without_rewards(small: Callable[..., Config], folder: Path) -> None:

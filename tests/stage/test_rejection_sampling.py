@@ -70,7 +70,7 @@ def test_outcome_counts_match_hand_computation() -> None:
     cut = Candidate("f", 8, True, False, 0.0, "finished")
     filters = Filters([Filter(name, low_ids, 1, None) for name in ("finished", "verifier", "language")])
     assert outcome_counts([GROUP, [cut]], filters) == {
-        "asked": 6,
+        "generated": 6,
         "finished": 5,
         "rejected/finished": 1,
         "rejected/verifier": 1,
@@ -140,10 +140,10 @@ def test_run_card_metrics_and_manifest_agree(finished: Path) -> None:
     card = json.loads(file.with_suffix(".json").read_text())
     kept = len(traces(finished))
     finished_ones = sum(not a["truncated"] for line in journal(finished) for group in line["answers"] for a in group)
-    counts = {"asked": 40, "finished": finished_ones, "rejected/low": 40 - kept, "accepted": kept, "kept": kept}
+    counts = {"generated": 40, "finished": finished_ones, "rejected/low": 40 - kept, "accepted": kept, "selected": kept}
     assert card == {"fingerprint": hashlib.sha256(file.read_bytes()).hexdigest(), "count": kept, "counts": counts}
     held = read_run(str(finished))
-    logged = next(row for row in held.metrics if "rejection/asked" in row)
+    logged = next(row for row in held.metrics if "rejection/generated" in row)
     difficulty = {"rejection/pass_rate": 0.0, "rejection/frac_unsolved": 1.0}
     assert logged == {"step": 0} | {f"rejection/{name}": float(n) for name, n in counts.items()} | difficulty
     final = held.manifest["metrics"]["final"]
@@ -176,7 +176,7 @@ def test_question_below_min_pass_rate_gives_no_rows(run: Callable[..., Path], fo
     with pytest.raises(UserError, match="no answer was accepted") as caught:
         run("stage.min_pass_rate=0.1")
     assert caught.value.code == DATA
-    assert "asked 40" in str(caught.value.value)
+    assert "generated 40" in str(caught.value.value)
     assert str(caught.value.value).endswith("kept 0")
     assert len(jsonl.read_rows(folder / "traces" / "questions.jsonl")) == 10  # which were asked for all that
     assert not (folder / "traces" / "traces.jsonl").exists()

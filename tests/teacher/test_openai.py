@@ -167,12 +167,12 @@ def test_closed_port_is_reported(server: Server) -> None:
 
 
 def collect_until_error(
-    openai: OpenAI, num_samples: int, poll: Callable[[], None] = no_op
+    openai: OpenAI, num_samples: int, check_for_stop: Callable[[], None] = no_op
 ) -> tuple[list[Reply], Exception]:
     """The replies to four questions, and the error after them."""
     received = []
     try:
-        for batch in openai.answer(questions(ROWS, num_samples, seed=0), poll):
+        for batch in openai.answer(questions(ROWS, num_samples, seed=0), check_for_stop):
             received += batch
     except (UserError, Interrupted) as error:
         return received, error
@@ -236,13 +236,13 @@ def test_stop_yields_answers_of_the_grace_period_and_sends_nothing_more(server: 
         time.sleep(0.15)
         return say(handler, body)
 
-    def poll() -> None:
+    def check_for_stop() -> None:
         if len(server.requests) == 3:
             raise Interrupted(15)
 
     server.script = [hang, slow, hang]
     started = time.monotonic()
-    received, error = collect_until_error(teacher(server.url, concurrency=3, timeout_s=60), 2, poll)
+    received, error = collect_until_error(teacher(server.url, concurrency=3, timeout_s=60), 2, check_for_stop)
     assert isinstance(error, Interrupted)
     assert time.monotonic() - started < 1
     assert [reply.question.row for reply in received if reply.answer] == [reply.question.row for reply in received]

@@ -89,4 +89,4 @@ def test_served_answers_equal_those_of_the_model_in_this_process(
     assert {answer.model for _, answer in served.pairs} == {f"{PATH}@main"}
     assert f"`{PATH}` was asked for, and `{PATH}@main` says that it answers" in capsys.readouterr().err
     again = query(endpoint, tmp_path / "answers")
-    assert (again.pairs, again.timing["time/ask/asked"]) == (served.pairs, 0)
+    assert (again.pairs, again.timing["time/teacher/new"]) == (served.pairs, 0)

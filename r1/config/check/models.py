@@ -184,7 +184,7 @@ class ConfigModel:
         siblings = [other.removeprefix(prefix) for other in self.types if other.startswith(prefix)]
         known = sorted(other for other in siblings if "." not in other and not other.startswith("_"))
         names = known if group else [*known, "strategy", "experiment"]  # these two groups fill other keys
-        message, hint = f"unknown key `{key}`: nothing reads it", suggest(name, names, prefix)
+        message, hint = f"unknown key `{key}`", suggest(name, names, prefix)
         for other in known:
             if not hint and isinstance(kind := self.types[prefix + other], NamedNodes):
                 hint = f"a {kind.noun} is set as {prefix}{other}.{name}"

@@ -73,7 +73,7 @@ def _check_hub(path: str, key: str, file: str, kind: str = "model", code: int = 
     except (errors.HFValidationError, errors.RepositoryNotFoundError):
         message = f"there is no such folder, and no such {kind} on the hub (or it needs `hf auth login`)"
     except Exception as error:  # no network, a proxy, a mirror: the client raises many kinds
-        message = f"there is no such folder, and the hub cannot be asked: {type(error).__name__}"
+        message = f"there is no such folder, and the hub cannot be reached: {type(error).__name__}"
     hint = f"looked in {Path(path).absolute()} and at {address}"
     raise UserError(message, key=key, value=path, hint=hint, code=code)
 

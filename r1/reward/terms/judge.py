@@ -56,10 +56,12 @@ class Judge(Scorer):
         self.num_errors = 0  # in a row
 
     def __call__(
-        self, prompts: list[str], completions: list[str], poll: Callable[[], None] = no_op, **columns: Any
+        self, prompts: list[str], completions: list[str], check_for_stop: Callable[[], None] = no_op, **columns: Any
     ) -> list[float | None]:
         """(B,), 0 to 1; None where the judge's reply states no score, or there is no reply."""
-        return self.score_cached(prompts, completions, lambda pairs: self.judge_pairs(pairs, partial(self.query, poll)))
+        return self.score_cached(
+            prompts, completions, lambda pairs: self.judge_pairs(pairs, partial(self.query, check_for_stop))
+        )
 
     def judge_pairs(self, pairs: list[Pair], query: Query) -> list[Outcome]:
         """One call for all; if it fails, one for each, so that one answer cannot cost the others their score."""
@@ -91,11 +93,11 @@ class Judge(Scorer):
         self.num_errors = 0
         return outcome
 
-    def query(self, poll: Callable[[], None], prompts: list[str]) -> list[str]:
+    def query(self, check_for_stop: Callable[[], None], prompts: list[str]) -> list[str]:
         """The teacher's replies, in the order of the prompts."""
         queries = questions([{"prompt": prompt} for prompt in prompts], 1, self.seed)
         texts: dict[str, str] = {}
-        for reply in (reply for batch in self.teacher.answer(queries, poll) for reply in batch):
+        for reply in (reply for batch in self.teacher.answer(queries, check_for_stop) for reply in batch):
             if reply.answer is None:
                 reason = reply.failures[-1].message if reply.failures else ""
                 raise UserError("the judge gave no answer", key="teacher", hint=reason, code=REWARD)

@@ -69,7 +69,7 @@ class Filters:
         """Number of answers, of complete ones, and of those that each filter has rejected."""
         rejected = Counter(rejected_by)
         return {
-            "asked": len(rejected_by),
+            "generated": len(rejected_by),
             "finished": truncated.count(False),
             **{f"rejected/{name}": rejected[name] for name in self.names},
         }

@@ -84,7 +84,7 @@ def cache_row(teacher: Teacher, reply: Reply) -> dict[str, Any]:
     fields = cache_key_fields(teacher, reply.question)
     answer = asdict(reply.answer) if reply.answer else None
     failures = [{"kind": failure.kind, "said": failure.message} for failure in reply.failures]
-    return {"key": content_key(fields), "asked": fields, "answer": answer, "failures": failures}
+    return {"key": content_key(fields), "query": fields, "answer": answer, "failures": failures}
 
 
 def token_counts(answers: Collection[Answer]) -> dict[str, int]:
@@ -170,9 +170,9 @@ class QueryStats:
         return "; ".join(parts)
 
     def timing(self) -> dict[str, float]:
-        retried = {f"time/ask/repeated/{kind}": float(count) for kind, count in sorted(self.retried.items())}
-        answers = {"time/ask/stored": float(self.num_cached), "time/ask/asked": float(self.num_new)}
-        return {"time/ask": time.monotonic() - self.started, **answers, **retried}
+        retried = {f"time/teacher/retried/{kind}": float(count) for kind, count in sorted(self.retried.items())}
+        answers = {"time/teacher/cached": float(self.num_cached), "time/teacher/new": float(self.num_new)}
+        return {"time/teacher": time.monotonic() - self.started, **answers, **retried}
 
     def unanswered(self) -> dict[str, int]:
         """Questions without an answer, in all and by kind of failure."""

@@ -58,5 +58,5 @@ def write_traces(file: Path, rows: Sequence[Row], counts: Mapping[str, int]) -> 
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """``asked 48, finished 48, rejected/verifier 20``."""
+    """``generated 48, finished 48, rejected/verifier 20``."""
     return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -71,7 +71,7 @@ class PolicySampler:
             max_completion_length=self.engine.max_completion_length,
             truncated=[rollout.truncated for rollout in rollouts],
             frozen_policy=self.initial_policy,
-            poll=self.run.check_for_stop,
+            check_for_stop=self.run.check_for_stop,
         )
         return texts, scores
 

@@ -72,13 +72,13 @@ class RequestPool:
             except BaseException as error:  # raised again by replies()
                 self._done.put(error)
 
-    def replies(self, poll: Callable[[], None]) -> Iterator[list[Reply]]:
-        """All replies, in lists of those that arrived since the last list; calls ``poll`` in between.
+    def replies(self, check_for_stop: Callable[[], None]) -> Iterator[list[Reply]]:
+        """All replies, in lists of those that arrived since the last list; calls ``check_for_stop`` in between.
 
         Raises: whatever ``send`` raised.
         """
         while self._num_in_flight:
-            poll()
+            check_for_stop()
             if batch := self._receive(POLL_S):
                 yield batch
             if self._crash:

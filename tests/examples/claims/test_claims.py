@@ -79,7 +79,7 @@ def test_group_size_steps_have_equal_completions_per_step() -> None:
 def pipeline(record: MakeRecord, tmp_path: Path) -> Callable[..., Path]:
     """``pipeline(rl="failed")``: a pipeline's record with two seeds; what is named has not finished."""
 
-    def made(**statuses: str) -> Path:
+    def build_record(**statuses: str) -> Path:
         steps = [_step(record, name, seed, statuses) for seed in (10, 11) for name in PIPELINE["steps"]]
         manifest: dict[str, Any] = {"command": f"python -m r1.run {HOSTILE}", "steps": steps, "wall_s": 61.0}
         manifest |= {"git": {"commit": "abc", "dirty": True}, "ended": "2026-11-24T17:55:49+00:00"}
@@ -87,7 +87,7 @@ def pipeline(record: MakeRecord, tmp_path: Path) -> Callable[..., Path]:
         write_page({"page": PIPELINE["page"], "extensions": PIPELINE["extensions"]}, tmp_path)
         return tmp_path / "claims.html"
 
-    return made
+    return build_record
 
 
 def _step(record: MakeRecord, name: str, seed: int, statuses: dict[str, str]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "baseline_values", lambda run, names: {G: 8} if names == [G] else None)
 
 
-def found(folder: Path) -> Analysis:
+def analyse_folder(folder: Path) -> Analysis:
     held = gather([str(folder)])
     made = analyse(held.runs, held.folder)
     assert made
@@ -53,7 +53,7 @@ def sizes(folder: Path, scores: dict[int, float], seeds: int = 5, wobble: float 
 
 def test_conclusion_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(analysis, "baseline_values", baseline_values)
-    made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.8}))
+    made = analyse_folder(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.8}))
     said = conclusion(made)
     assert said.startswith("stage.group_size=16 has the highest mean val/pass@1, 0.800 (")
     assert "ahead of all 2 other points (95 %, paired over 5 seeds, corrected for 2 comparisons)" in said
@@ -66,7 +66,7 @@ def test_conclusion_clear_winner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_conclusion_winner_within_noise(tmp_path: Path) -> None:
-    made = found(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.603}))
+    made = analyse_folder(sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6, 16: 0.603}))
     assert "No clear winner" in conclusion(made)
     assert "1 of 2 others cannot be told apart from it: stage.group_size=8 (95 %" in conclusion(made)
     assert (
@@ -76,7 +76,7 @@ def test_conclusion_winner_within_noise(tmp_path: Path) -> None:
 
 
 def test_conclusion_one_seed_per_point(tmp_path: Path) -> None:
-    made = found(sizes(tmp_path / "sizes", {2: 0.2, 4: 0.7, 8: 0.72}, seeds=1))
+    made = analyse_folder(sizes(tmp_path / "sizes", {2: 0.2, 4: 0.7, 8: 0.72}, seeds=1))
     assert "by the validations' own intervals" in conclusion(made)
     assert "stage.group_size=8 has the highest val/pass@1" in conclusion(made)
     assert conclusion(made).endswith("It is the default.")
@@ -89,7 +89,7 @@ def test_unfinished_runs_are_listed_and_in_no_mean(tmp_path: Path) -> None:
     make_trial(folder / "runs", "f", {G: 16}, seed=5, score=None, status="failed", error=f"E: {HOSTILE}")
     stopped = {"status": "interrupted", "error": "Interrupted: SIGTERM", "metrics": {"start": {}, "final": {}}}
     make_trial(folder / "runs", "s", {G: 2}, seed=5, score=0.99, **stopped)
-    made = found(folder)
+    made = analyse_folder(folder)
     assert made.winner is not None
     assert made.winner.values == {G: 16}
     assert "is not among the points" in conclusion(made)
@@ -108,7 +108,7 @@ def test_conclusion_without_finished_runs(tmp_path: Path) -> None:
     folder = make_sweep(tmp_path / "sizes", G)
     for size in (2, 4):
         make_trial(folder / "runs", f"{size}", {G: size}, score=None, status="failed", error="E: no")
-    assert conclusion(found(folder)) == "No run has finished with val/pass@1, so there is no best point."
+    assert conclusion(analyse_folder(folder)) == "No run has finished with val/pass@1, so there is no best point."
     assert "E: no" in report([str(folder)], None).read_text()
 
 
@@ -116,7 +116,7 @@ def test_analyse_without_a_sweep_file_finds_the_parameters(tmp_path: Path) -> No
     """Of a W&B agent, of -m: what was typed differs; what follows from it is no parameter."""
     for name, size, weight in (("a", 2, None), ("b", 4, None), ("c", 4, 0.5)):
         make_trial(tmp_path, name, {G: size, "reward.terms.format.weight": weight}, score=0.5)
-    made = found(tmp_path)
+    made = analyse_folder(tmp_path)
     assert made.names == [G, "reward.terms.format.weight"]
     assert made.info.method == "runs"
     assert made.trials[0].values == {G: 2, "reward.terms.format.weight": None}
@@ -142,7 +142,7 @@ def test_analyse_sweep_over_pipelines(tmp_path: Path) -> None:
         del manifest["seed"]
         (place / "manifest.json").write_text(json.dumps(manifest))
     make_trial(folder / "steps", "rl", {"x": 1})  # shared by several points
-    made = found(folder)
+    made = analyse_folder(folder)
     assert [point.values for point in made.points] == [{name: 0.2}, {name: 0.1}]
     assert [trial.seed for trial in made.trials] == ["0", "1", "0", "1"]
     assert made.points[0].estimate is not None
@@ -200,7 +200,7 @@ def test_question_is_the_leading_comment() -> None:
 def test_analyse_unreadable_sweep_file_falls_back_to_runs(tmp_path: Path) -> None:
     folder = sizes(tmp_path / "sizes", {2: 0.5, 8: 0.6}, seeds=1)
     (folder / "sweep.yaml").write_text("method: [")
-    made = found(folder)
+    made = analyse_folder(folder)
     assert made.names == [G]
     assert warnings(made)[-1].startswith("sweep.yaml cannot be read (")
 
@@ -219,7 +219,7 @@ def test_sweep_verdict_script_writes_markdown_and_image(tmp_path: Path, monkeypa
     monkeypatch.setattr("sys.argv", ["sweep_verdict", str(folder), "--out", str(out), "--figure", str(figure)])
     script.main()
     text = out.read_text()
-    assert text == markdown(found(folder), "weights", "weights.svg")
+    assert text == markdown(analyse_folder(folder), "weights", "weights.svg")
     assert text.startswith("# weights\n\nDoes it matter?\n\n    python -m r1.sweep sweeps/weights.yaml\n")
     assert "](weights.svg)" in text
     assert "**Conclusion.** No clear winner" in text

@@ -198,7 +198,7 @@ CFG: Config = {
 LOGGED = ["val/pass@8", "val/maj@8", "val/reward/format", "reward/format_weighted", "val/open/pass@1", "train/kl"]
 
 
-@pytest.mark.parametrize("name", [*LOGGED, "time/rollout", "rejection/kept"])
+@pytest.mark.parametrize("name", [*LOGGED, "time/rollout", "rejection/selected"])
 def test_objective_accepts_logged_metrics(name: str) -> None:
     assert list(metric.objective_errors(name, "maximize", ["stage.lr"], [CFG])) == []
 

@@ -142,14 +142,14 @@ def test_failed_start_raises_and_restores_global_state(make_model: Make, monkeyp
 def test_stop_between_steps_aborts_all_requests(make_model: Make) -> None:
     made, asked = engine(), []
 
-    def poll() -> None:
+    def check_for_stop() -> None:
         asked.append(1)
         if len(asked) == 3:
             raise Interrupted(signal.SIGTERM)
 
     made.update(make_model("llama"), 0)
     with pytest.raises(Interrupted):
-        made.generate(PROMPTS, SEEDS, STOP, poll)
+        made.generate(PROMPTS, SEEDS, STOP, check_for_stop)
     inside = LLM.instances[0].llm_engine
     assert inside.aborted == [f"{n}-inside" for n in range(9)]
     assert not inside.has_unfinished_requests()

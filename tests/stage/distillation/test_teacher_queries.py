@@ -65,7 +65,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r1.teacher.openai.GRACE_S", 0.2)
 
 
-def asked(
+def query(
     endpoint: Server,
     file: Path,
     rows: list[Row] = ROWS,
@@ -90,22 +90,22 @@ def requests(endpoint: Server) -> Counter[tuple[str, int]]:
 def answered(file: Path) -> list[tuple[str, int]]:
     """The answers that the store holds, as the endpoint knows them."""
     rows = jsonl.read_rows(file) if file.exists() else []
-    return [(row["asked"]["question"], row["asked"]["seed"] % 2**31) for row in rows if row["answer"]]
+    return [(row["query"]["question"], row["query"]["seed"] % 2**31) for row in rows if row["answer"]]
 
 
 # ---- never twice, never lost ----
 
 
 def test_second_run_reuses_all_answers(endpoint: Server, file: Path) -> None:
-    first = asked(endpoint, file)
+    first = query(endpoint, file)
     assert set(requests(endpoint).values()) == {1}
     assert [row for row, _ in first.pairs] == [row for row in ROWS for _ in range(2)]
     assert first.counts == {"prompt_tokens": 60, "completion_tokens": 84, "models": 1, "unanswered": 0}
-    assert (first.timing["time/ask/stored"], first.timing["time/ask/asked"]) == (0, 12)
-    second = asked(endpoint, file)
+    assert (first.timing["time/teacher/cached"], first.timing["time/teacher/new"]) == (0, 12)
+    second = query(endpoint, file)
     assert requests(endpoint) == {}
     assert (second.pairs, second.counts) == (first.pairs, first.counts)
-    assert (second.timing["time/ask/stored"], second.timing["time/ask/asked"]) == (12, 0)
+    assert (second.timing["time/teacher/cached"], second.timing["time/teacher/new"]) == (12, 0)
 
 
 def test_pairs_do_not_depend_on_order_of_arrival(endpoint: Server, file: Path, tmp_path: Path) -> None:
@@ -113,24 +113,24 @@ def test_pairs_do_not_depend_on_order_of_arrival(endpoint: Server, file: Path, t
         endpoint.released.wait(0.1)
         return solve(handler, body)
 
-    in_order = asked(endpoint, tmp_path / "other", concurrency=1)
+    in_order = query(endpoint, tmp_path / "other", concurrency=1)
     endpoint.requests.clear()
     endpoint.script = [late, solve, late, solve]
-    assert asked(endpoint, file).pairs == in_order.pairs
+    assert query(endpoint, file).pairs == in_order.pairs
     assert [row["key"] for row in jsonl.read_rows(file)] != [row["key"] for row in jsonl.read_rows(tmp_path / "other")]
 
 
 def test_other_experiment_requests_only_new_questions(endpoint: Server, file: Path) -> None:
-    asked(endpoint, file, ROWS[:4])
+    query(endpoint, file, ROWS[:4])
     old = requests(endpoint)
-    asked(endpoint, file, ROWS[2:])
+    query(endpoint, file, ROWS[2:])
     new = requests(endpoint)
     assert (len(old), len(new)) == (8, 4)
     assert not old.keys() & new.keys()
 
 
 def test_repeated_question_is_requested_once(endpoint: Server, file: Path) -> None:
-    found = asked(endpoint, file, [*ROWS, *ROWS])
+    found = query(endpoint, file, [*ROWS, *ROWS])
     assert set(requests(endpoint).values()) == {1}
     assert found.pairs[:12] == found.pairs[12:]
     assert found.counts["completion_tokens"] == 84
@@ -140,32 +140,32 @@ def test_repeated_question_is_requested_once(endpoint: Server, file: Path) -> No
     "other", [{"temperature": 0.7}, {"max_completion_length": 33}, {"model": "bigger"}, {"seed": 1}]
 )
 def test_changed_sampling_or_model_is_requested_again(endpoint: Server, file: Path, other: dict[str, Any]) -> None:
-    asked(endpoint, file)
+    query(endpoint, file)
     requests(endpoint)
-    asked(endpoint, file, model_change="accept", **other)
+    query(endpoint, file, model_change="accept", **other)
     assert requests(endpoint).total() == 12
     assert len(answered(file)) == 24
 
 
 def test_other_endpoint_is_requested_again(endpoint: Server, file: Path) -> None:
-    asked(endpoint, file)
+    query(endpoint, file)
     with Server() as other:
         other.otherwise = solve
-        asked(other, file)
+        query(other, file)
         assert requests(other).total() == 12
 
 
 @pytest.mark.parametrize("harmless", [{"concurrency": 1}, {"max_retries": 3}, {"requests_per_minute": 100_000}])
 def test_transport_settings_do_not_change_cache_key(endpoint: Server, file: Path, harmless: dict[str, Any]) -> None:
-    asked(endpoint, file)
+    query(endpoint, file)
     requests(endpoint)
-    asked(endpoint, file, **harmless)
+    query(endpoint, file, **harmless)
     assert requests(endpoint) == {}
 
 
 def test_concurrent_runs_request_each_answer_once(endpoint: Server, file: Path) -> None:
     found: list[TeacherAnswers] = []
-    both = [threading.Thread(target=lambda: found.append(asked(endpoint, file))) for _ in range(2)]
+    both = [threading.Thread(target=lambda: found.append(query(endpoint, file))) for _ in range(2)]
     for thread in both:
         thread.start()
     for thread in both:
@@ -175,13 +175,13 @@ def test_concurrent_runs_request_each_answer_once(endpoint: Server, file: Path) 
 
 
 def test_truncated_store_requests_only_missing_answers(endpoint: Server, file: Path) -> None:
-    whole = asked(endpoint, file, ROWS[:3])
+    whole = query(endpoint, file, ROWS[:3])
     lines, places = file.read_bytes(), random.Random(0)
     for _ in range(25):
         cut = places.randrange(len(lines) + 1)
         file.write_bytes(lines[:cut])
         requests(endpoint)
-        assert asked(endpoint, file, ROWS[:3]).pairs == whole.pairs
+        assert query(endpoint, file, ROWS[:3]).pairs == whole.pairs
         assert requests(endpoint).total() == 6 - lines[:cut].count(b"\n")
         assert len(answered(file)) == len(set(answered(file))) == 6
 
@@ -210,7 +210,7 @@ def test_failed_request_keeps_answers_and_is_retried_by_next_run(
 ) -> None:
     endpoint.script = [solve, solve, solve, FAULTS[kind]]
     with pytest.raises(UserError) as caught:
-        asked(endpoint, file, concurrency=1)
+        query(endpoint, file, concurrency=1)
     assert caught.value.code == MODEL
     assert f"1 without an answer ({kind} 1)" in capsys.readouterr().err
     paid = answered(file)
@@ -219,20 +219,20 @@ def test_failed_request_keeps_answers_and_is_retried_by_next_run(
     assert [[failure["kind"] for failure in row["failures"]] for row in refused] == [[kind]]
     requests(endpoint)
     endpoint.script = []
-    whole = asked(endpoint, file, timeout_s=30.0)
+    whole = query(endpoint, file, timeout_s=30.0)
     assert not requests(endpoint).keys() & set(paid)
     assert len(whole.pairs) == len(answered(file)) == 12
 
 
 def test_tolerated_failures_are_left_out_and_counted(endpoint: Server, file: Path) -> None:
     endpoint.script = [solve, refuse(400), half_a_body, solve, refuse(400)]
-    found = asked(endpoint, file, concurrency=1, max_failures=3)
+    found = query(endpoint, file, concurrency=1, max_failures=3)
     assert len(found.pairs) == 9
     expected = {"models": 1, "unanswered": 3, "unanswered/http_400": 2, "unanswered/unreadable": 1}
     assert found.counts == {"prompt_tokens": 45, "completion_tokens": 63, **expected}
     requests(endpoint)
     endpoint.script = []
-    assert len(asked(endpoint, file, timeout_s=30.0).pairs) == 12  # the next run asks for them again
+    assert len(query(endpoint, file, timeout_s=30.0).pairs) == 12  # the next run asks for them again
     assert requests(endpoint).total() == 3
 
 
@@ -240,10 +240,10 @@ def test_retries_are_counted_and_stored_with_answer(
     endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint.script = [refuse(429), refuse(503, "busy"), solve]
-    found = asked(endpoint, file, concurrency=1, max_retries=2)
-    assert {name: n for name, n in found.timing.items() if "repeated" in name} == {
-        "time/ask/repeated/http_429": 1,
-        "time/ask/repeated/http_503": 1,
+    found = query(endpoint, file, concurrency=1, max_retries=2)
+    assert {name: n for name, n in found.timing.items() if "retried" in name} == {
+        "time/teacher/retried/http_429": 1,
+        "time/teacher/retried/http_503": 1,
     }
     assert jsonl.read_rows(file)[0]["failures"][1] == {"kind": "http_503", "said": "HTTP 503 busy"}
     said = capsys.readouterr().err
@@ -254,10 +254,10 @@ def test_retries_are_counted_and_stored_with_answer(
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
 def test_truncated_answer_is_stored(endpoint: Server, file: Path, reason: str) -> None:
     endpoint.otherwise = reply_with(completion("a bit", reason))
-    found = asked(endpoint, file)
+    found = query(endpoint, file)
     assert {(answer.text, answer.finish_reason) for _, answer in found.pairs} == {("a bit", reason)}
     requests(endpoint)
-    asked(endpoint, file)
+    query(endpoint, file)
     assert requests(endpoint) == {}
 
 
@@ -267,7 +267,7 @@ def test_api_key_is_not_written_or_printed(
     monkeypatch.setenv("TEACHER_KEY", KEY)
     endpoint.script = [reply_with(completion(f"hello {KEY}", model=KEY)), refuse(400, f"no {KEY}"), refuse(401, KEY)]
     with pytest.raises(UserError) as caught:
-        asked(endpoint, file, api_key_env="TEACHER_KEY", concurrency=1, max_failures=9)
+        query(endpoint, file, api_key_env="TEACHER_KEY", concurrency=1, max_failures=9)
     assert len(jsonl.read_rows(file)) == 3
     assert "hello ***" in file.read_text()
     assert KEY not in file.read_text() + str(caught.value) + capsys.readouterr().err
@@ -280,7 +280,7 @@ def test_reported_model_name_is_printed_and_stored(
     endpoint: Server, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     endpoint.otherwise = partial(solve, model="big-2026-11-24")
-    assert asked(endpoint, file).counts["models"] == 1
+    assert query(endpoint, file).counts["models"] == 1
     assert "note: the model `big-2026-11-24` answers requests for `big`" in capsys.readouterr().err
     told = {(row["answer"]["model"], row["answer"]["system_fingerprint"]) for row in jsonl.read_rows(file)}
     assert told == {("big-2026-11-24", "fp_1")}
@@ -290,14 +290,14 @@ def test_model_change_stops_run_and_keeps_answers(endpoint: Server, file: Path) 
     endpoint.script = [solve, solve]
     endpoint.otherwise = partial(solve, model="small")
     with pytest.raises(UserError, match="`small` answers now, `big` did before") as caught:
-        asked(endpoint, file, concurrency=1)
+        query(endpoint, file, concurrency=1)
     assert (caught.value.key, caught.value.code) == ("teacher.model", MODEL)
     assert f"stage.model_change=accept stage.store={file}" in caught.value.hint
     paid, _ = answered(file), requests(endpoint)
     with pytest.raises(UserError, match="`small` answers now"):
-        asked(endpoint, file)
+        query(endpoint, file)
     assert requests(endpoint) == {}  # known from the store
-    both = asked(endpoint, file, model_change="accept")
+    both = query(endpoint, file, model_change="accept")
     assert (len(both.pairs), both.counts["models"]) == (12, 2)
     assert not requests(endpoint).keys() & set(paid)
 

@@ -209,52 +209,52 @@ def test_restored_batch_is_divided_among_ranks(then: int, now: int) -> None:
 
 
 @pytest.fixture
-def beside() -> Any:
+def sampler() -> Any:
     made = SubprocessSampler(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
     yield made
     made.close()
 
 
 def test_subprocess_sampler_matches_in_process_engine(
-    beside: SubprocessSampler, make_model: Callable[..., Any]
+    sampler: SubprocessSampler, make_model: Callable[..., Any]
 ) -> None:
     model = make_model("llama")
     other = {name: value + 0.1 for name, value in model.state_dict().items()}
-    ask(beside, model)
-    first = beside.result()
-    ask(beside, model, other)
-    kept = beside.weights()
-    second = beside.result()
-    beside.engine.update(model, 0)
-    assert first == beside.engine.generate(PROMPTS, SEEDS, {96})
+    submit(sampler, model)
+    first = sampler.result()
+    submit(sampler, model, other)
+    kept = sampler.weights()
+    second = sampler.result()
+    sampler.engine.update(model, 0)
+    assert first == sampler.engine.generate(PROMPTS, SEEDS, {96})
     model.load_state_dict(other)
-    assert second == beside.engine.generate(PROMPTS, SEEDS, {96}) != first
+    assert second == sampler.engine.generate(PROMPTS, SEEDS, {96}) != first
     assert all(torch.equal(kept[name], other[name]) for name in other)
 
-    beside.submit([[5, 10**6]], [[1]], {96})
+    sampler.submit([[5, 10**6]], [[1]], {96})
     with pytest.raises(RuntimeError, match=r"process failed:(.|\n)*IndexError"):
-        beside.result()
+        sampler.result()
 
     calls: list[int] = []
-    ask(beside, model)
-    os.kill(beside.process.pid, signal.SIGTERM)  # as a cluster sends it to all: it is for the run
-    assert beside.result(lambda: calls.append(1)) == second
+    submit(sampler, model)
+    os.kill(sampler.process.pid, signal.SIGTERM)  # as a cluster sends it to all: it is for the run
+    assert sampler.result(lambda: calls.append(1)) == second
     assert calls
 
-    os.kill(beside.process.pid, signal.SIGKILL)
-    beside.process.join()
+    os.kill(sampler.process.pid, signal.SIGKILL)
+    sampler.process.join()
     with pytest.raises((RuntimeError, OSError)):
-        again(beside, model)
+        sample_again(sampler, model)
 
 
-def ask(beside: SubprocessSampler, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
-    beside.update(model, 0, weights=weights)
-    beside.submit(PROMPTS, SEEDS, {96})
+def submit(sampler: SubprocessSampler, model: Any, weights: dict[str, torch.Tensor] | None = None) -> None:
+    sampler.update(model, 0, weights=weights)
+    sampler.submit(PROMPTS, SEEDS, {96})
 
 
-def again(beside: SubprocessSampler, model: Any) -> None:
-    ask(beside, model)
-    beside.result()
+def sample_again(sampler: SubprocessSampler, model: Any) -> None:
+    submit(sampler, model)
+    sampler.result()
 
 
 def test_subprocess_sampler_ends_with_the_run(server: ForkServer, folder: Path) -> None:
