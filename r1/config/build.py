@@ -40,9 +40,14 @@ def build(cfg: Config) -> Experiment:
     """Build the components that the stage takes; ``cfg`` has passed ``check_schema``."""
     from r1.stage.base import StageParts
 
+    model: Model = instantiate_node(cfg["model"], "model", cfg)
+    data: Data = instantiate_node(cfg["data"], "data", cfg)
+    tokenizer = model.load_tokenizer()
+    data.replace_chat_template(tokenizer)
     parts = StageParts(
-        model=instantiate_node(cfg["model"], "model", cfg),
-        data=instantiate_node(cfg["data"], "data", cfg),
+        model=model,
+        tokenizer=tokenizer,
+        data=data,
         rewards=rewards(cfg),
         engine=instantiate_node(cfg["rollout"], "rollout", cfg),
         validation=instantiate_node(cfg["val"], "val", cfg),

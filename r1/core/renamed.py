@@ -31,6 +31,9 @@ TARGETS = {
     "r1.claims.page.page": "examples.claims.page.page",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
+NEW_KEYS: dict[str, Config] = {  # target -> keys that it did not have once, with values that change nothing
+    "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": {}},
+}
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
 METRICS = {  # whole names, after their group's
@@ -95,7 +98,7 @@ def _upgrade_targets(node: Any) -> Any:
         upgraded["_target_"] = TARGETS[target]
         if target in FUNCTIONS_NOW_CLASSES:
             upgraded.pop("_partial_", None)
-    return upgraded
+    return upgraded | {k: v for k, v in NEW_KEYS.get(str(target), {}).items() if k not in upgraded}
 
 
 def _example_packages(config: Config) -> set[str]:

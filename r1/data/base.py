@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, cast
 
 from annotated_types import Gt
 
-from r1.core.errors import errors_mounted_at
+from r1.core.errors import UserError, errors_mounted_at
 from r1.data.completion import parse
+from r1.data.decoding import decode_completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,12 +53,20 @@ def as_verifier(verifier: Verifier | Callable[[str, Row], bool]) -> Verifier:
 
 
 class Template(Protocol):
-    """How a question becomes the text that the model continues."""
+    """How a question becomes the text that the model continues, and an example of that a text to learn.
+
+    Attributes:
+        chat_template: the Jinja template that replaces the tokenizer's; None: the tokenizer keeps its own.
+    """
 
     prefill: str
+    chat_template: str | None
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         """The whole text before the completion, special tokens and ``prefill`` included."""
+
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
+        """The text after ``render``'s that has the model learn ``completion``, the closing token included."""
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The token that closes a completion."""
@@ -125,17 +134,44 @@ class Data:
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""
-        key, source = self.source_of(row)
-        with errors_mounted_at(f"{key}.template"):
-            text = row.get("rendered") or source.template.render(tokenizer, row["prompt"])
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
+        return tokenize(tokenizer, self._prompt_text(tokenizer, row))
 
-    def completion_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
-        """Token ids of the completion to learn, its closing token included and the template's prefill left out."""
+    def example(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[list[int], list[int]]:
+        """Token ids of a whole conversation, tokenised at once: those before the completion, and those to learn.
+
+        A token that holds the end of the prompt and the start of the completion is one to learn.
+        """
+        key, source = self.source_of(row)
+        prompt = self._prompt_text(tokenizer, row)
+        with errors_mounted_at(f"{key}.template"):
+            completion = source.template.complete(tokenizer, row["prompt"], row["completion"])
+        alone, ids = tokenize(tokenizer, prompt), tokenize(tokenizer, prompt + completion)
+        differing = (i for i, pair in enumerate(zip(alone, ids, strict=False)) if pair[0] != pair[1])
+        start = max(1, next(differing, len(alone)))  # the first token follows something
+        return ids[:start], ids[start:]
+
+    def _prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         key, source = self.source_of(row)
         with errors_mounted_at(f"{key}.template"):
-            text = row["completion"].removeprefix(source.template.prefill) + source.template.end(tokenizer)
-        return list(tokenizer(text, add_special_tokens=False).input_ids)
+            return str(row.get("rendered") or source.template.render(tokenizer, row["prompt"]))
+
+    def text(self, tokenizer: PreTrainedTokenizerBase, row: Row, completion_ids: Sequence[int], truncated: bool) -> str:
+        """The text that rewards and readers see: the template's prefill and the completion without its end token."""
+        return self.template_of(row).prefill + decode_completion(tokenizer, completion_ids, truncated)
+
+    def replace_chat_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Give the tokenizer the chat template of ``data.template.chat_template``, with which it is saved.
+
+        Raises:
+            UserError: the parts of a mixture have several.
+        """
+        own = {key: source.template.chat_template for key, source in self.sources.items()}
+        texts = {key: text for key, text in own.items() if text is not None}
+        for key, text in texts.items():
+            if text != next(iter(texts.values())):
+                message = "a model has one chat template, and this one differs from another part's"
+                raise UserError(message, key=f"{key}.template.chat_template", hint="one file for all parts")
+            tokenizer.chat_template = text
 
     def end_tokens(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """The token that closes a completion, for each source's template."""
@@ -170,3 +206,8 @@ def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: 
 def has_answer(row: Row) -> bool:
     """Whether there is a gold answer; an open-ended question has none."""
     return row.get("answer") is not None
+
+
+def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of a rendered text, which holds its special tokens already."""
+    return list(tokenizer(text, add_special_tokens=False).input_ids)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -77,3 +78,14 @@ def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
 
 def has_adapters(model: PreTrainedModel) -> bool:
     return hasattr(model, "merge_and_unload")
+
+
+def set_template_date(chat_template: str, date: datetime) -> None:
+    """Make ``strftime_now`` of a chat template format ``date``.
+
+    transformers keeps compiled templates, so that the next ``apply_chat_template`` uses the one that is changed here;
+    its public arguments are plain data and can replace no function.
+    """
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    _compile_jinja_template(chat_template).globals["strftime_now"] = date.strftime

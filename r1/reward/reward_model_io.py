@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from r1.core.errors import MODEL, UserError
+from r1.model.chat import render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[int]:
     """A question and its answer as the model's own chat template writes them."""
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    text = render_chat(tokenizer, turns, add_generation_prompt=False)
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 

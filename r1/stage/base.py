@@ -27,7 +27,7 @@ from r1.stage.validation.validator import Validator
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from r1.stage.distillation.filters import Filters
 
@@ -38,6 +38,7 @@ class StageParts:
 
     Attributes:
         model: source of the policy; loaded in ``Stage.configure_model``.
+        tokenizer: the policy's, with the chat template that the run trains with.
         data: training rows and held-out rows.
         rewards: the reward terms, logged at every validation.
         engine: samples completions.
@@ -47,6 +48,7 @@ class StageParts:
     """
 
     model: Model
+    tokenizer: PreTrainedTokenizerBase
     data: Data
     rewards: Rewards
     engine: Engine
@@ -71,7 +73,7 @@ class Stage(L.LightningModule):
         super().__init__()
         self.model_source, self.data, self.engine, self.seed = parts.model, parts.data, parts.engine, parts.seed
         self.validation = parts.validation
-        self.tokenizer = parts.model.load_tokenizer()
+        self.tokenizer = parts.tokenizer
         self.run = RunContext()
         self.sampler = PolicySampler(parts.data, parts.rewards, parts.engine, self.tokenizer, self.run)
         self.validator = Validator()

@@ -124,7 +124,7 @@ class Distill(Sft):
         rejected_by = self.filters.rejected_by(
             rows=[row for row, _ in pairs],
             completions=[answer.text for _, answer in pairs],
-            completion_ids=[self.data.completion_ids(self.tokenizer, row) for row in completions],
+            completion_ids=[self.data.example(self.tokenizer, row)[1] for row in completions],
             truncated=truncated,
             verifier=self.data.verifier,
             max_completion_length=self.engine.max_completion_length,

@@ -56,7 +56,7 @@ class Sft(TrainingStage):
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
         """(context ids, target ids) of one example; the first token of a text has no context to be predicted from."""
-        prompt, completion = self.data.prompt_ids(self.tokenizer, row), self.data.completion_ids(self.tokenizer, row)
+        prompt, completion = self.data.example(self.tokenizer, row)
         ids = prompt + completion
         return (ids[:1], ids[1:]) if self.loss_on_prompt else (prompt, completion)
 

@@ -16,6 +16,7 @@ from r1.core.errors import MODEL, UserError
 from r1.data.base import Row
 from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
+from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, resolve_model_path, stop_ids
 from r1.teacher.base import Answer, Question, Reply
 
@@ -145,7 +146,7 @@ class Transformers:
                 code=MODEL,
             )
         message = [{"role": "user", "content": row["prompt"]}]
-        return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)  # type: ignore[return-value]
+        return render_chat(tokenizer, message, add_generation_prompt=True)
 
 
 @contextmanager

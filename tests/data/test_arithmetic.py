@@ -1,15 +1,15 @@
 import random
 
 import pytest
+from templates import chat
 
 from r1.core.errors import UserError
 from r1.data.arithmetic import arithmetic, perturb, sum_question, sum_row, worked_solution
 from r1.data.completion import parse
 from r1.data.split import split_of
-from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 
-SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+SHARED = {"template": chat(), "verifier": exact}
 KNOBS = {"min_terms": 3, "max_terms": 5, "max_term": 9, "language": "en", "seed": 0}
 
 

@@ -4,15 +4,15 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from templates import chat
 
 from r1.core.errors import UserError
 from r1.data.completion import parse
 from r1.data.countdown import countdown, countdown_question, countdown_row, play
 from r1.data.split import split_of
-from r1.data.template.chat import Chat
 from r1.data.verifier.countdown import countdown as verifier
 
-SHARED = {"template": Chat(system=None, prefill=""), "verifier": verifier}
+SHARED = {"template": chat(), "verifier": verifier}
 KNOBS = {"min_numbers": 3, "max_numbers": 4, "max_number": 99, "seed": 0}
 
 

@@ -5,6 +5,7 @@ import datasets
 import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
+from templates import chat
 
 from r1.core.errors import DATA, UserError
 from r1.data.completion import parse
@@ -13,11 +14,10 @@ from r1.data.hub import drop_invalid_rows, splits
 from r1.data.math import math
 from r1.data.openr1_math import openr1_math, to_strict_form
 from r1.data.split import exclude_overlap, hold_out, subsample
-from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 from r1.data.verifier.math import Math
 
-SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+SHARED = {"template": chat(), "verifier": exact}
 COLUMNS = {"prompt_column": "question", "answer_column": "answer"}
 SOURCE = {"name": None, "train_split": "train", "val_split": "test", "num_val": None, "limit_train": None}
 HELD = SOURCE | {"val_split": None, "num_val": 1}

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
+from templates import chat
 
 from r1.core.errors import DATA, UserError
 from r1.data.jsonl import decode_row, jsonl
-from r1.data.template.chat import Chat
 from r1.data.verifier.exact import exact
 
-SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+SHARED = {"template": chat(), "verifier": exact}
 KNOBS = {
     "prompt_column": "question",
     "answer_column": "gold",

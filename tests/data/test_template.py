@@ -1,11 +1,11 @@
 import pytest
+from templates import chat
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from r1.core.errors import MODEL, UserError
 from r1.data.base import Data
 from r1.data.template.base import template_prefill, with_prefill
-from r1.data.template.chat import Chat
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
 
@@ -32,12 +32,12 @@ def tokenizer(chat_template=None, adds_bos=False, eos="</s>"):
 
 
 def test_chat_renders_the_tokenizers_template():
-    rendered = Chat(system=None, prefill="").render(tokenizer(CHATML), "1+1?")
+    rendered = chat().render(tokenizer(CHATML), "1+1?")
     assert rendered == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_chat_puts_system_and_prefill_around():
-    rendered = Chat(system="Think.", prefill="<think>\n").render(tokenizer(CHATML), "1+1?")
+    rendered = chat(system="Think.", prefill="<think>\n").render(tokenizer(CHATML), "1+1?")
     assert rendered == (
         "<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n<think>\n"
     )
@@ -45,35 +45,42 @@ def test_chat_puts_system_and_prefill_around():
 
 @pytest.mark.parametrize("prefill", ["<think>\n", "<think>"])
 def test_chat_does_not_open_the_thinking_twice(prefill):
-    rendered = Chat(system=None, prefill=prefill).render(tokenizer(THINKING), "1+1?")
+    rendered = chat(prefill=prefill).render(tokenizer(THINKING), "1+1?")
     assert rendered.count("<think>") == 1
     assert rendered.endswith("assistant\n<think>\n")
 
 
 def test_chat_end_is_the_turns_closing_token_not_eos():
-    assert Chat(system=None, prefill="").end(tokenizer(CHATML)) == "<|im_end|>"
-    assert Chat(system="Think.", prefill="<think>").end(tokenizer(THINKING)) == "<|im_end|>"
+    assert chat().end(tokenizer(CHATML)) == "<|im_end|>"
+    assert chat(system="Think.", prefill="<think>").end(tokenizer(THINKING)) == "<|im_end|>"
 
 
-def test_chat_end_is_the_first_of_several_special_tokens():
+def test_chat_end_is_the_last_of_special_tokens_that_follow_each_other():
     both = CHATML.replace("<|im_end|>", "</s><|im_end|>")
-    assert Chat(system=None, prefill="").end(tokenizer(both)) == "</s>"
+    assert chat().end(tokenizer(both)) == "<|im_end|>"
+    assert chat().complete(tokenizer(both), "Q", "a") == "a</s><|im_end|>"
+
+
+def test_chat_end_is_not_a_special_token_behind_other_text():
+    further = CHATML + "{% if not add_generation_prompt %}</s>{% endif %}"
+    assert chat().end(tokenizer(further)) == "<|im_end|>"
+    assert chat().complete(tokenizer(further), "Q", "a") == "a<|im_end|>"
 
 
 def test_chat_end_falls_back_to_eos():
-    assert Chat(system=None, prefill="").end(tokenizer(PLAIN)) == "</s>"
+    assert chat().end(tokenizer(PLAIN)) == "</s>"
 
 
 @pytest.mark.parametrize("ask", [lambda chat, tok: chat.render(tok, "1+1?"), lambda chat, tok: chat.end(tok)])
 def test_no_chat_template_is_a_user_error(ask):
     with pytest.raises(UserError, match="data/template=r1_zero") as caught:
-        ask(Chat(system=None, prefill=""), tokenizer())
+        ask(chat(), tokenizer())
     assert (caught.value.code, caught.value.key) == (MODEL, "model.path")
 
 
 def test_a_refused_system_message_is_a_user_error():
     with pytest.raises(UserError, match=r"no system role(.|\n)*set system to null"):
-        Chat(system="Think.", prefill="").render(tokenizer(NO_SYSTEM), "1+1?")
+        chat(system="Think.").render(tokenizer(NO_SYSTEM), "1+1?")
 
 
 def test_no_eos_is_a_user_error():
@@ -105,13 +112,10 @@ def test_r1_zero_must_show_the_question():
 
 
 def test_a_learned_completion_ends_with_the_templates_token():
-    data = Data(train=[], val=[], template=Chat(system=None, prefill="a"), verifier=exact)
+    data = Data(train=[], val=[], template=chat(prefill="a"), verifier=exact)
     tok = tokenizer(CHATML)
-    assert tok.convert_ids_to_tokens(data.completion_ids(tok, {"completion": "a ? user"})) == [
-        "?",
-        "user",
-        "<|im_end|>",
-    ]
+    _, learned = data.example(tok, {"prompt": "Q", "completion": "a ? user"})
+    assert tok.convert_ids_to_tokens(learned) == ["?", "user", "<|im_end|>"]
 
 
 @pytest.mark.parametrize(

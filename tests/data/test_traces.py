@@ -2,13 +2,13 @@ import hashlib
 import json
 
 import pytest
+from templates import chat
 
 from r1.core.errors import DATA, UserError
-from r1.data.template.chat import Chat
 from r1.data.traces import traces
 from r1.data.verifier.exact import exact
 
-SHARED = {"template": Chat(system=None, prefill=""), "verifier": exact}
+SHARED = {"template": chat(), "verifier": exact}
 ROWS = [
     {
         "prompt": f"{n}+1=?",

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from templates import chat
 
 from r1.config.build import build, instantiate_node, rewards
 from r1.config.check.components import check_parts
@@ -91,7 +92,7 @@ def test_error_of_a_verifier_in_a_reward_term_has_the_verifiers_key() -> None:
     def closed(*_: Any) -> bool:
         raise UserError("no process starts")
 
-    single = Data([{"prompt": "q"}], [{"prompt": "r"}], Chat(system=None, prefill=""), closed)
+    single = Data([{"prompt": "q"}], [{"prompt": "r"}], chat(), closed)
     terms, row = Rewards({"right": Term("right", accuracy, 1.0)}), {"answer": "1", "part": "sums"}
     shown: dict[str, Any] = {"prompts": ["q"], "completions": ["<answer>1</answer>"], "completion_ids": [[1]]}
     for data, key in ((single, "data.verifier"), (mixture(parts={"sums": single}), "data.parts.sums.verifier")):
@@ -105,7 +106,12 @@ def test_error_of_a_template_has_the_key_of_its_part(small: Callable[..., Config
         def render(self, *_: Any) -> str:
             raise UserError("refused", key=".system")
 
-    part = Data([{"prompt": "q"}], [{"prompt": "r"}], Refusing(system="", prefill=""), exact)
+    part = Data(
+        [{"prompt": "q"}],
+        [{"prompt": "r"}],
+        Refusing(system="", prefill="", chat_template=None, chat_template_kwargs={}),
+        exact,
+    )
     tokenizer: Any = None
     assert key_of_error(lambda: part.prompt_ids(tokenizer, {"prompt": "q"})) == "data.template.system"
     both = mixture(parts={"sums": part})
@@ -134,5 +140,5 @@ def test_pool_that_does_not_start_names_the_verifier(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(POOL, "judge", closed)
     node = {"_target_": "r1.data.verifier.math.Math", "seconds": 1.0}
     verifier = instantiate_node(node, "data.verifier", {"extensions": []})
-    data = Data([], [], Chat(system=None, prefill=""), verifier)
+    data = Data([], [], chat(), verifier)
     assert key_of_error(lambda: data.correct("<answer>x+1</answer>", {"answer": "1+x"})) == "data.verifier"

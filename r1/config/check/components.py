@@ -262,7 +262,7 @@ def _check_lengths(experiment: Experiment) -> None:
         )
     if "completion" in experiment.stage.required_columns:
         rows = _longest(data.train, "rendered", "prompt", "completion")
-        longest = max(len(data.prompt_ids(tokenizer, r)) + len(data.completion_ids(tokenizer, r)) for r in rows)
+        longest = max(sum(map(len, data.example(tokenizer, row))) for row in rows)
         if longest > context:
             message = "the longest training example does not fit into the model's context"
             hint = "leave out such rows, or take a model with a longer context"

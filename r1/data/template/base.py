@@ -1,4 +1,4 @@
-"""Helpers of the templates: the prefill of a completion, and the text before and after a question."""
+"""Helpers of the templates: the text that opens a completion, and the text before and after a question."""
 
 from __future__ import annotations
 
@@ -27,6 +27,18 @@ def template_prefill(rendered: str) -> str:
 def with_prefill(rendered: str, prefill: str) -> str:
     """``rendered`` with ``prefill`` after it, but not twice; space at the end makes no difference."""
     return rendered if rendered.rstrip().endswith(prefill.strip()) and prefill.strip() else rendered + prefill
+
+
+def opening(rendered: str, prefill: str) -> str:
+    """The end of a rendered prompt that the completion's text starts with: the prefill, or a tag that it opens."""
+    return rendered[rendered.rindex(prefill.strip()) :] if prefill.strip() else prefill or template_prefill(rendered)
+
+
+def without_opening(completion: str, opened: str) -> str:
+    """The part of ``completion`` that follows a prompt which ends with ``opened``; space that both have comes once."""
+    tag, text = opened.strip(), completion.lstrip()
+    rest = text[len(tag) :] if tag and text.startswith(tag) else completion
+    return rest.lstrip() if opened[-1:].isspace() else rest
 
 
 def around_question(template: Template, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from datetime import datetime
+from functools import lru_cache
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import MODEL, UserError
-from r1.data.template.base import MARKER, with_prefill
+from r1.data.completion import TAGS, text_after_thinking
+from r1.data.template.base import MARKER, opening, with_prefill, without_opening
+from r1.model.chat import TEMPLATE_DATE, render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+Turns = list[dict[str, str]]
+THINK_TAGS = TAGS[:2]
 
 
 class Chat:
@@ -17,23 +27,61 @@ class Chat:
     Args:
         system: a system message before it, or None.
         prefill: what every completion starts with; prompt to the model, part of the completion to rewards.
+        chat_template: a file with a Jinja template that replaces the tokenizer's; None: the tokenizer's own.
+        chat_template_kwargs: variables of the template, by name.
+
+    Raises:
+        UserError: the file cannot be read, or a variable is not the user's to set.
     """
 
-    def __init__(self, *, system: str | None, prefill: str) -> None:
-        self.system, self.prefill = system, prefill
+    def __init__(
+        self, *, system: str | None, prefill: str, chat_template: str | None, chat_template_kwargs: dict[str, Any]
+    ) -> None:
+        self.system, self.prefill, self.variables = system, prefill, check_variables(chat_template_kwargs)
+        self.chat_template = None if chat_template is None else read_template(chat_template)
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         """Raises: UserError: there is no chat template, or it refuses the messages."""
-        return with_prefill(self._apply(tokenizer, [{"role": "user", "content": prompt}], True), self.prefill)
+        return with_prefill(self.apply(tokenizer, turns(prompt), True), self.prefill)
+
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
+        """The rest of the conversation as the template writes it, up to the token that closes the turn.
+
+        A template may write a message with more around it than its generation prompt (channels, an empty thinking), and
+        may leave the thinking out, as of an earlier turn; only then the completion is taken as it is.
+
+        Raises:
+            UserError: the conversation does not continue the prompt that the model gets, or changes the completion.
+        """
+        before = self.render(tokenizer, prompt)
+        opened = opening(before, self.prefill)
+        rest = without_opening(completion, opened)
+        after, closing = turn_end(self, tokenizer, str(tokenizer.chat_template))
+        if not _thinks_again(before.removesuffix(opened), opened + rest):
+            for message in (completion, opened + rest, rest):
+                text = self.apply(tokenizer, turns(prompt, message), False)
+                tail = text.removeprefix(before).removesuffix(after)
+                if text == before + tail + after and _same_message(opened + tail, completion, rest):
+                    return tail + closing
+            head = self.apply(tokenizer, turns(prompt, MARKER), False).rpartition(MARKER)[0]
+            text = self.apply(tokenizer, turns(prompt, completion), False)
+            if before == head + opened and _squash(text_after_thinking(completion)) in _squash(text):
+                return rest + closing
+        raise UserError(
+            "the chat template writes this answer in another way than the prompt opens it",
+            key=".chat_template",
+            value=completion,
+            expected=f"a conversation that continues {before[-40:]!r}",
+            hint="set chat_template_kwargs so that both agree on the thinking, or chat_template to one that does",
+        )
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The first special token that the chat template writes after an assistant's message, else EOS."""
-        turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARKER}]
-        after = self._apply(tokenizer, turns, False).rpartition(MARKER)[2]
-        ends = [(after.find(token), -len(token), token) for token in specials(tokenizer) if token in after]
-        return min(ends)[2] if ends else eos(tokenizer)
+        """The last of the special tokens that the chat template writes right after an assistant's message, else EOS."""
+        closing = turn_end(self, tokenizer, str(tokenizer.chat_template))[1]
+        return [*re.finditer(_any_of(specials(tokenizer)), closing)][-1].group()
 
-    def _apply(self, tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], opened: bool) -> str:
+    def apply(self, tokenizer: PreTrainedTokenizerBase, messages: Turns, opened: bool) -> str:
+        """The text of a conversation; ``opened``: with the start of the assistant's next turn."""
         from jinja2 import TemplateError
 
         if tokenizer.chat_template is None:
@@ -41,13 +89,13 @@ class Chat:
                 "this model's tokenizer has no chat template",
                 key="model.path",
                 value=tokenizer.name_or_path or None,
-                hint="data/template=r1_zero, the template for base models",
+                hint="data/template=r1_zero, the template for base models, or data.template.chat_template=FILE",
                 code=MODEL,
             )
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         try:
-            text = tokenizer.apply_chat_template(system + turns, add_generation_prompt=opened, tokenize=False)
-        except TemplateError as error:
+            return render_chat(tokenizer, system + messages, add_generation_prompt=opened, variables=self.variables)
+        except (TemplateError, TypeError, ValueError) as error:
             raise UserError(
                 f"the chat template refuses the messages: {error}",
                 key=".system",
@@ -55,7 +103,73 @@ class Chat:
                 hint="set system to null" if system else "data/template=r1_zero",
                 code=MODEL,
             ) from error
-        return str(text)
+
+
+def turns(prompt: str, answer: str | None = None) -> Turns:
+    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
+    return [{"role": "user", "content": prompt}, *answers]
+
+
+@lru_cache(maxsize=16)
+def turn_end(chat: Chat, tokenizer: PreTrainedTokenizerBase, _chat_template: str) -> tuple[str, str]:
+    """All text that the chat template writes after an assistant's message, and the part of it that closes the turn.
+
+    That part ends with the first special tokens that follow each other, or is EOS where there are none.
+
+    Args:
+        _chat_template: the tokenizer's, so that the cache has an entry for each.
+    """
+    after = chat.apply(tokenizer, turns("?", MARKER), False).rpartition(MARKER)[2]
+    ended = re.search(f"(?:{_any_of(specials(tokenizer))})+", after)
+    return after, after[: ended.end()] if ended else eos(tokenizer)
+
+
+def _same_message(written: str, completion: str, rest: str) -> bool:
+    """Whether a turn has all of the completion, space aside, and thinks where that does.
+
+    Templates may open the thinking that a completion only closes, and write an empty one where there is none.
+    """
+    opened, closed = (completion.count(tag) for tag in THINK_TAGS)
+    num_open, num_closed = (written.count(tag) for tag in THINK_TAGS)
+    is_plain = opened == closed == 0
+    return _squash(rest) in _squash(written) and num_open <= max(1, opened) and num_closed <= max(is_plain, closed)
+
+
+def _thinks_again(before: str, completion: str) -> bool:
+    """Whether a completion thinks though the prompt has an empty thinking, as with ``enable_thinking: false``."""
+    return before.rstrip().endswith(THINK_TAGS[1]) and THINK_TAGS[0] in completion
+
+
+def _squash(text: str) -> str:
+    return "".join(text.split())
+
+
+def _any_of(tokens: list[str]) -> str:
+    return "|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True))
+
+
+def read_template(path: str) -> str:
+    """Raises: UserError: there is no such file, or it is not text."""
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        message = f"the chat template cannot be read: {error}"
+        raise UserError(message, key=".chat_template", value=path, expected="a file with a Jinja template") from None
+
+
+def check_variables(variables: dict[str, Any]) -> dict[str, Any]:
+    """Raises: UserError: r1 or transformers sets a variable itself, or the date is none."""
+    from transformers import PreTrainedTokenizerBase
+
+    key, own = ".chat_template_kwargs", {"messages", *signature(PreTrainedTokenizerBase.apply_chat_template).parameters}
+    if reserved := sorted(own & variables.keys()):
+        raise UserError(f"no config sets the template's `{reserved[0]}`", key=key, value=variables, hint="leave it out")
+    try:
+        datetime.fromisoformat(variables.get("strftime_now", TEMPLATE_DATE))
+    except (TypeError, ValueError):
+        message, value = "strftime_now is the date that the template formats", variables["strftime_now"]
+        raise UserError(message, key=f"{key}.strftime_now", value=value, expected="YYYY-MM-DD") from None
+    return variables
 
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> list[str]:

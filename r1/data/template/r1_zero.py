@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r1.core.errors import UserError
-from r1.data.template.base import with_prefill
+from r1.data.template.base import opening, with_prefill, without_opening
 from r1.data.template.chat import eos
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class R1Zero:
                 expected="a text that contains {prompt}",
             )
         self.text, self.prefill = text, prefill
+        self.chat_template = None
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
         return bos(tokenizer) + self.fill(prompt)
@@ -39,6 +40,9 @@ class R1Zero:
     def fill(self, prompt: str) -> str:
         """The text with the question in it, before any tokenizer's own token."""
         return with_prefill(self.text.replace("{prompt}", prompt), self.prefill)
+
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
+        return without_opening(completion, opening(self.fill(prompt), self.prefill)) + eos(tokenizer)
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return eos(tokenizer)

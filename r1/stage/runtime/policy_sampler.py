@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from r1.data.base import Data, Row
-from r1.data.decoding import decode_completion
 from r1.model import loading
 from r1.reward.base import Rewards, Scores
 from r1.reward.initial_policy import InitialPolicy
@@ -52,9 +51,8 @@ class PolicySampler:
         return self.engine.generate(prompts, seeds, self.stop_ids, self.run.check_for_stop)
 
     def text(self, rollout: Rollout, row: Row) -> str:
-        """The text that rewards and readers see: the template's prefill and the completion without its end token."""
-        text = decode_completion(self.tokenizer, rollout.completion_ids, rollout.truncated)
-        return self.data.template_of(row).prefill + text
+        """The text that rewards and readers see."""
+        return self.data.text(self.tokenizer, row, rollout.completion_ids, rollout.truncated)
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]

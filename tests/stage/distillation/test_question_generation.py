@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from templates import chat
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -12,7 +13,6 @@ from r1.data.arithmetic import row_from_sum
 from r1.data.base import Data
 from r1.data.split import is_held_out
 from r1.data.template.base import around_question
-from r1.data.template.chat import Chat
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
 from r1.model.loading import resolve_model_path
@@ -23,7 +23,7 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-CHAT = Chat(system=None, prefill="")
+CHAT = chat()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_single_line_question_ends_at_line_break(tiny: Any) -> None:
 
 
 def test_chat_question_ends_at_end_of_turn_token(chatml: Any) -> None:
-    prompt = QuestionPrompt(data(Chat(system="Be kind.", prefill="")), chatml, single_line=False)
+    prompt = QuestionPrompt(data(chat(system="Be kind.")), chatml, single_line=False)
     start = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n"
     assert chatml.decode(prompt.prompt_ids) == start
     assert prompt.stop_ids == {0, 1}
