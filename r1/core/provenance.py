@@ -35,7 +35,8 @@ def fingerprint(config: Config, data: str, parents: list[dict[str, Any]]) -> str
     """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints.
 
     A path into a parent's folder counts as the parent's fingerprint. Rows that come from a parent are decided by it, so
-    that a pipeline knows the fingerprint before they exist; other files that such a dataset reads count by content.
+    that a pipeline knows the fingerprint before they exist; other files that such a dataset reads, and files of
+    chat templates, count by content.
 
     Args:
         data: ``rows_hash`` of the dataset; not used where the dataset reads from a parent.
@@ -43,9 +44,10 @@ def fingerprint(config: Config, data: str, parents: list[dict[str, Any]]) -> str
     """
     decided = replace_paths_by_fingerprint(fingerprinted_config(config), parents)
     data_config = config.get("data")
-    rows: str | list[str] = data
+    leaves = flatten(data_config)
+    rows = [data, *(digest for key in leaves if key.endswith("chat_template") for digest in _file_digests(leaves[key]))]
     if decided.get("data") != data_config:
-        rows = [digest for leaf in flatten(data_config).values() for digest in _file_digests(leaf)]
+        rows = [digest for leaf in leaves.values() for digest in _file_digests(leaf)]
     parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

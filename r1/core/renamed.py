@@ -32,7 +32,7 @@ TARGETS = {
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
 NEW_KEYS: dict[str, Config] = {  # target -> keys that it did not have once, with values that change nothing
-    "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": {}},
+    "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
 }
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash

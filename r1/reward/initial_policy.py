@@ -37,7 +37,7 @@ class InitialPolicy:
     def answer(self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
         """One answer to each prompt, sampled with its seed."""
         self.model.to(self.policy.device)  # type: ignore[arg-type]  # transformers hides torch's signature
-        chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs={})
+        chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs=None)
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)

@@ -68,6 +68,16 @@ def test_fingerprint_changes_with_data_parents_and_code(
     assert len(seen) == 4
 
 
+def test_fingerprint_changes_with_the_content_of_a_chat_template(config: Callable[..., Config], tmp_path: Path) -> None:
+    file = tmp_path / "chat.jinja"
+    cfg = config(f"data.template.chat_template={file}")
+    file.write_text("a")
+    before = provenance.fingerprint(cfg, "data", [])
+    assert provenance.fingerprint(cfg, "data", []) == before
+    file.write_text("b")
+    assert provenance.fingerprint(cfg, "data", []) != before
+
+
 def test_fingerprint_identifies_parents_by_content_not_path(config: Callable[..., Config], tmp_path: Path) -> None:
     def fingerprint_at(folder: str, fingerprint: str = "x", data: str = "rows", tail: str = "") -> str:
         cfg = config("data=traces", f"data.path={tmp_path}/{folder}{tail}", f"model.path={tmp_path}/{folder}")

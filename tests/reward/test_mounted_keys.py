@@ -109,7 +109,7 @@ def test_error_of_a_template_has_the_key_of_its_part(small: Callable[..., Config
     part = Data(
         [{"prompt": "q"}],
         [{"prompt": "r"}],
-        Refusing(system="", prefill="", chat_template=None, chat_template_kwargs={}),
+        Refusing(system="", prefill="", chat_template=None, chat_template_kwargs=None),
         exact,
     )
     tokenizer: Any = None

@@ -28,16 +28,21 @@ class Chat:
         system: a system message before it, or None.
         prefill: what every completion starts with; prompt to the model, part of the completion to rewards.
         chat_template: a file with a Jinja template that replaces the tokenizer's; None: the tokenizer's own.
-        chat_template_kwargs: variables of the template, by name.
+        chat_template_kwargs: variables of the template, by name; ``strftime_now`` is the date for one that writes it.
 
     Raises:
         UserError: the file cannot be read, or a variable is not the user's to set.
     """
 
     def __init__(
-        self, *, system: str | None, prefill: str, chat_template: str | None, chat_template_kwargs: dict[str, Any]
+        self,
+        *,
+        system: str | None,
+        prefill: str,
+        chat_template: str | None,
+        chat_template_kwargs: dict[str, Any] | None,
     ) -> None:
-        self.system, self.prefill, self.variables = system, prefill, check_variables(chat_template_kwargs)
+        self.system, self.prefill, self.variables = system, prefill, check_variables(chat_template_kwargs or {})
         self.chat_template = None if chat_template is None else read_template(chat_template)
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
@@ -72,7 +77,7 @@ class Chat:
             key=".chat_template",
             value=completion,
             expected=f"a conversation that continues {before[-40:]!r}",
-            hint="set chat_template_kwargs so that both agree on the thinking, or chat_template to one that does",
+            hint="set prefill or chat_template_kwargs so that both agree, or take another chat_template",
         )
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
