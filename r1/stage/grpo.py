@@ -62,7 +62,8 @@ class Grpo(TrainingStage):
         ref_sync_mix: ref <- mix policy + (1 - mix) ref.
         entropy_coef: weight of the mean token entropy, which is subtracted from the loss.
         importance_cap: truncated importance sampling: min(pi_trainer / pi_engine, cap) weighs each token where the
-            engine's log-probs differ from the trainer's; null: no correction.
+            engine's log-probs differ from the trainer's; null: no correction. Without effect on asynchronous rollouts,
+            whose clipped ratio is pi_trainer / pi_engine; ``clip_dual`` bounds that one.
         zero_variance: treatment of groups whose rewards are all equal; see ``r1.stage.rl.experience``.
         max_resamples: times that such groups are resampled at most.
         mask_truncated: learn nothing from completions that reached the length limit.
@@ -181,7 +182,7 @@ class Grpo(TrainingStage):
             **vars(batch),
             advantages=self.advantages(rewards, values, weights).flatten(),
             engine_logps=engine_logps,
-            old_logps=engine_logps if self.engine_is_exact else None,
+            old_logps=engine_logps if self.engine_logps_are_old else None,
             ref_logps=None,
             counts=StepCounts(0, 0, self.engine.max_completion_length, 0, self.plan.num_devices, 0),
         )
@@ -212,7 +213,7 @@ class Grpo(TrainingStage):
         """Add the log-probabilities that the loss needs, of the old policy and of the reference."""
         if not len(experience):
             return experience
-        if not self.engine_is_exact and self.num_iterations > 1:
+        if experience.old_logps is None and self.num_iterations > 1:
             experience = replace(experience, old_logps=self.logps_under(self.policy, experience))
         if self.reference and (self.kl_in == "loss" or self.max_kl is not None):
             experience = replace(experience, ref_logps=self.logps_under(self.reference.model, experience))
@@ -229,6 +230,16 @@ class Grpo(TrainingStage):
         """Whether the engine's log-probs match the trainer's: in half precision they do not."""
         is_float32 = self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"
         return self.engine.logprobs_match_trainer and is_float32
+
+    @property
+    def engine_logps_are_old(self) -> bool:
+        """Whether the engine's log-probs are the old ones of the clipped ratio.
+
+        Between two synchronous updates the policy still has the weights that sampled, and the trainer computes pi_old
+        itself. Asynchronous rollouts come from weights that the trainer has replaced: only the engine's log-probs
+        belong to them, whatever its precision.
+        """
+        return self.engine_is_exact or self.group_sampler.async_rollouts is not None
 
     @torch.no_grad()
     def logps_under(self, model: Any, batch: Sequences) -> Tensor:
@@ -257,6 +268,7 @@ class Grpo(TrainingStage):
         if self.importance_cap is not None and not self.engine_is_exact:
             # The engine sampled from slightly other probabilities (kernels, precision) than the trainer's old policy; a
             # truncated importance weight corrects for it, and the clipped ratio stays between two trainer policies.
+            # With asynchronous rollouts the weight is 1: the clipped ratio itself is pi_trainer / pi_engine.
             per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
         if batch.ref_logps is not None:
             kl = self.kl(logps, batch.ref_logps)

@@ -1,10 +1,10 @@
 """``rollout.async_steps=1``: rollout batch t + 1 is sampled while update t is made, with the weights from before it.
 
 Every batch but the first is therefore sampled by a policy that is one rollout batch older, whatever the timing
-(``train/weights_lag``, optimizer steps), and a run is as reproducible as a synchronous one. The lag is corrected in one
-of two ways. Where the engine's log-probs match the trainer's, they are the old ones of the clipped ratio pi_now /
-pi_old. Where they do not (half precision, vLLM), that ratio is truncated at ``stage.importance_cap``, and the clipped
-one starts at 1. ``train/logprob_gap`` then includes how far the policy has moved, besides the engine's rounding.
+(``train/weights_lag``, optimizer steps), and a run is as reproducible as a synchronous one. The lag is corrected by the
+clipped ratio pi_trainer / pi_engine: the engine's log-probs are those of the weights that sampled. In half precision or
+with vLLM the ratio includes the engine's rounding, as in prime-rl and TRL's asynchronous trainer.
+``train/logprob_gap`` includes how far the policy has moved, too.
 """
 
 from __future__ import annotations

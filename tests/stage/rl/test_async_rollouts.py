@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,7 @@ from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.grpo import Grpo
 from r1.stage.rl.async_rollouts import AsyncRollouts, RolloutBatch
+from r1.stage.rl.experience import Experience
 
 Config = dict[str, Any]
 SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
@@ -92,16 +94,50 @@ def test_async_batch_is_sampled_before_the_update(run: Callable[..., Path]) -> N
     assert gaps[0] < 1e-5 < gaps[1]
 
 
-def test_async_ratio_is_to_the_sampling_policy(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
-    """In float32 the clip works on pi_now / pi_then: two tokens at ratios 1.5 and 0.5, advantage 1, clip 0.2."""
+def test_async_clip_acts_on_ratio_to_sampling_policy(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
+    """The clip works on pi_now / pi_then: two tokens at ratios 1.5 and 0.5, advantage 1, clip 0.2."""
     grpo = stage("stage=grpo", "rollout.async_steps=1", "stage.clip_low=0.2", "stage.clip_high=0.2")
     old = torch.tensor([[-1.0, -2.0]])
     now = old + torch.tensor([[1.5, 0.5]]).log()
     per_token, clipped = grpo.loss.per_token(now, old, torch.ones(1, 1), torch.ones(1, 2), grpo.clip)
     assert per_token.tolist() == [[pytest.approx(-1.2), pytest.approx(-0.5)]]
     assert clipped.tolist() == [[1, 0]]
-    assert grpo.engine_is_exact
     assert metrics(run(BOLD, "rollout.async_steps=1"), "train/clip_frac")[1] > 0
+
+
+@pytest.mark.parametrize("num_iterations", [1, 2])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_async_old_logps_are_of_the_weights_that_sampled(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, precision: str, num_iterations: int
+) -> None:
+    """Of the second rollout batch: the policy's log-probs before the first update, not those after it."""
+    gaps: list[tuple[float, float]] = []
+    initial: dict[str, torch.Tensor] = {}
+    original = Grpo.collect
+
+    def collect(self: Grpo, number: int) -> Experience:
+        if not initial:
+            initial.update({name: value.clone() for name, value in self.policy.state_dict().items()})
+        experience = original(self, number)
+        assert experience.old_logps is not None
+        if number == 1:
+            now = self.logps_under(self.policy, experience)
+            before = self.logps_under(_with_weights(self.policy, initial), experience)
+            gaps.append(tuple(float((logps - experience.old_logps).abs().max()) for logps in (before, now)))
+        return experience
+
+    monkeypatch.setattr(Grpo, "collect", collect)
+    knobs = [f"trainer.precision={precision}", f"stage.num_iterations={num_iterations}", "stage.packing=false"]
+    folder = run(BOLD, "rollout.async_steps=1", *knobs)
+    to_sampling, to_current = gaps[0]
+    assert to_sampling < (1e-4 if precision == "32-true" else 0.1) < to_current
+    assert metrics(folder, "train/clip_frac")[num_iterations] > 0
+
+
+def _with_weights(policy: Any, weights: dict[str, torch.Tensor]) -> Any:
+    model = deepcopy(policy)
+    model.load_state_dict(weights)
+    return model
 
 
 def test_resumed_run_does_not_sample_received_batch_again(
