@@ -23,12 +23,12 @@ class BatchPlan:
     Args:
         examples_per_step: P, examples (prompts) per optimizer step over all devices.
         group_size: G, sequences per example (1 where the stage has no groups).
-        micro_batch_size: sequences per forward/backward on one device; cannot change the result.
+        micro_batch_size: most sequences per forward/backward on one device; cannot change the result.
         num_devices: devices over all nodes.
         unit: the plural noun for what goes through the model, as printed.
 
     Raises:
-        UserError: the examples do not divide over the devices, or the sequences into micro-batches.
+        UserError: the examples do not divide over the devices.
     """
 
     examples_per_step: int
@@ -45,14 +45,6 @@ class BatchPlan:
                 value=self.examples_per_step,
                 expected=f"multiples of {self.num_devices} (trainer.devices x trainer.num_nodes)",
             )
-        if self.sequences_per_device % self.micro_batch_size:
-            raise UserError(
-                f"{self.sequences_per_device} sequences per step and device do not divide into micro-batches",
-                key="stage.micro_batch_size",
-                value=self.micro_batch_size,
-                expected=", ".join(str(d) for d in self._divisors()),
-                hint="change stage.micro_batch_size; it cannot change the result",
-            )
 
     @property
     def sequences_per_step(self) -> int:
@@ -65,16 +57,15 @@ class BatchPlan:
     @property
     def num_micro_batches(self) -> int:
         """Forward/backward passes per optimizer step on one device: Lightning's ``accumulate_grad_batches``."""
-        return self.sequences_per_device // self.micro_batch_size
-
-    def _divisors(self) -> list[int]:
-        return [d for d in range(1, self.sequences_per_device + 1) if self.sequences_per_device % d == 0]
+        return -(-self.sequences_per_device // self.micro_batch_size)
 
     def __str__(self) -> str:
         devices = f"{self.num_devices} device{'s' if self.num_devices > 1 else ''}"
         product = f"{self.examples_per_step} prompts x {self.group_size} completions = " if self.group_size > 1 else ""
         plural = "es" if self.num_micro_batches > 1 else ""
+        size = min(self.micro_batch_size, self.sequences_per_device)
+        at_most = "at most " if self.sequences_per_device % size else ""
         return (
             f"{product}{self.sequences_per_step} {self.unit} per step = "
-            f"{self.num_micro_batches} micro-batch{plural} of {self.micro_batch_size} on {devices}"
+            f"{self.num_micro_batches} micro-batch{plural} of {at_most}{size} on {devices}"
         )

@@ -362,7 +362,6 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage.clip_dual=1.25 stage.clip_high=0.28", ["stage.clip_dual", "number > 1.28"]),
         ("stage.ref_sync_every=4", ["stage.ref_sync_every", "no reference that could move", "set stage.kl_coef"]),
         ("stage.kl_in=reward", ["stage.kl_in", "weight 0", "stage.kl_in=loss"]),
-        ("stage.micro_batch_size=48", ["do not divide", "1, 2, 4, 8, 16, 32, 64, 128"]),
         ("stage.group_size=999999999", ["stage.group_size", "do not divide", "1, 2, 4, 8, 16"]),
         ("stage.examples_per_step=999999999", ["7999999992 sequences", "10000000 in all"]),
         ("stage.examples_per_step=15 strategy=ddp trainer.devices=2", ["do not divide over", "multiples of 2"]),

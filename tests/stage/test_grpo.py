@@ -384,13 +384,14 @@ def rows(folder: Path, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
 def test_grpo_metrics_do_not_depend_on_micro_batch_size(small: Callable[..., Config], tmp_path: Path) -> None:
     """The gradient that Lightning hands to the optimizer, not only the one that this file accumulates."""
     found = []
-    for size in (1, 4, 16):
+    for size in (1, 4, 16, 5):
         knobs = [f"stage.micro_batch_size={size}", "trainer.max_steps=1", f"output_dir={tmp_path / str(size)}"]
         execute(small("stage=grpo", *knobs), [])
         found.append(next(row for row in rows(tmp_path / str(size)) if "train/loss" in row))
     assert found[0]["train/grad_norm"] > 0.1
     assert found[1] == pytest.approx(found[0], abs=1e-5)
     assert found[2] == pytest.approx(found[0], abs=1e-5)
+    assert found[3] == pytest.approx(found[0], abs=1e-5)
 
 
 def test_rollouts_are_sampled_with_newest_weights(small: Callable[..., Config], tmp_path: Path) -> None:

@@ -307,9 +307,10 @@ def test_sft_run_lowers_loss_and_reports_every_step_once(small: Callable[..., Co
 
 def test_sft_metrics_do_not_depend_on_micro_batch_size(small: Callable[..., Config], tmp_path: Path) -> None:
     found = []
-    for size in (1, 4):
+    for size in (1, 4, 3):
         knobs = [f"stage.micro_batch_size={size}", "trainer.max_steps=1", f"output_dir={tmp_path / str(size)}"]
         execute(small("stage=sft", *knobs), [])
         found.append(next(row for row in rows(tmp_path / str(size)) if "train/loss" in row))
     assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert found[2] == pytest.approx(found[0], abs=1e-5)
     assert found[0]["train/grad_norm"] > 0.1

@@ -173,7 +173,7 @@ def validation(cfg: Config) -> None:
 
 
 def batch(cfg: Config) -> None:
-    """The batch arithmetic, which raises if it does not come out even."""
+    """The batch arithmetic: it raises where the examples do not divide over the devices."""
     stage, trainer = cfg["stage"], cfg["trainer"]
     if not {"examples_per_step", "micro_batch_size"} <= stage.keys():
         return
