@@ -1,12 +1,14 @@
 """The command line: flags and overrides in Hydra's grammar.
 
-Each key may be set once, no value may be a secret, and of Hydra's own settings only those of a sweep may be set.
+Of two overrides of one key the last one counts, as in Hydra. No value may be a secret, and of Hydra's own settings only
+those of a sweep may be set.
 """
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override
@@ -22,6 +24,42 @@ HYDRA_SWEEP_KEYS = (
     "hydra.sweep",
     "hydra.searchpath",
 )
+
+
+def drop_repeated(argv: Sequence[str]) -> list[str]:
+    """The command line without overrides that a later one of the same key replaces; each is noted on stderr."""
+    remaining: list[str | None] = list(argv)
+    position: dict[str, int] = {}
+    for i, text in enumerate(argv):
+        if (key := _key_of(text)) is None:
+            continue
+        if (earlier := position.get(key)) is not None:
+            remaining[i] = combine(remaining[earlier] or "", text)
+            remaining[earlier] = None
+            print(f"r1  {key} is given twice: the last one counts", file=sys.stderr)
+        position[key] = i
+    return [text for text in remaining if text is not None]
+
+
+def _key_of(text: str) -> str | None:
+    """The key that an argument overrides; None: a flag, or not an override."""
+    if text.startswith("-") or not ("=" in text or text.startswith("~")):
+        return None
+    try:
+        return override_key(parse_override(text)) or None
+    except Exception:  # reported when the command line is parsed
+        return None
+
+
+def combine(earlier: str, later: str) -> str | None:
+    """One override for two of the same key, in this order; None: nothing is left.
+
+    ``+key`` adds a key that the config does not have: only a later ``+`` may set it, and ``~key`` takes it back.
+    """
+    is_added = earlier.startswith("+") and not earlier.startswith("++")
+    if is_added and later.startswith("~"):
+        return None
+    return f"+{later}" if is_added and later[0] not in "+~" else later
 
 
 def parse_command_line(argv: list[str]) -> tuple[Namespace, list[Override]]:

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout
 
 from r1.config.compose import ComposedRun, compose_points, config_loader
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
-from r1.config.overrides import parse_command_line
+from r1.config.overrides import drop_repeated, parse_command_line
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
@@ -30,7 +30,7 @@ def launch(argv: list[str], execute: Execute) -> int:
     Raises:
         UserError: the errors of the command line, or of any of its runs.
     """
-    argv, of_step = split_step_overrides(argv)
+    argv, of_step = split_step_overrides(drop_repeated(argv))
     args, overrides = parse_command_line(argv)
     if args.multirun:
         _require_single_process("-m")

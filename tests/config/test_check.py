@@ -330,9 +330,6 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("--experimental-rerun=job.pickle", ["does not rerun pickled jobs"]),
         ("--cfg job stage.group_siz=8", ["did you mean `stage.group_size`"]),
         # the command line itself
-        ("stage.lr=1 stage.lr=2", ["`stage.lr` is given twice"]),
-        ("stage=sft stage=grpo", ["`stage` is given twice"]),
-        ("stage.lr=1 ++stage.lr=2", ["`stage.lr` is given twice"]),
         ("+stage.lr=1", ["`stage.lr` is there already"]),
         ("+stage=grpo", ["`stage` is chosen already"]),
         ("''", ["an empty override"]),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
-from r1.config.overrides import override_key, parse_overrides
+from r1.config.overrides import combine, override_key, parse_overrides
 from r1.core.errors import UserError, UserErrors, suggest
 from r1.core.provenance import PIPELINE_KEYS
 from r1.core.types import Config
@@ -70,13 +70,11 @@ def merge_overrides(*layers: Sequence[str]) -> list[str]:
     """One list of overrides in which every key occurs once: the later layer wins."""
     merged: dict[str, str] = {}
     for override in chain.from_iterable(map(parse_overrides, layers)):
-        key, text = override_key(override), str(override.input_line)
-        # `+key` adds a key that the config does not have: only a later `+` may set it, and `~key` takes it back
-        is_added = merged.get(key, "").startswith("+") and not merged[key].startswith("++")
-        if is_added and text.startswith("~"):
-            del merged[key]
+        key = override_key(override)
+        if combined := combine(merged.get(key, ""), str(override.input_line)):
+            merged[key] = combined
         else:
-            merged[key] = f"+{text}" if is_added and text[0] not in "+~" else text
+            del merged[key]
     return list(merged.values())
 
 
