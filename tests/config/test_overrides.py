@@ -27,4 +27,5 @@ def test_last_override_of_a_key_counts_with_a_note(
     argv: list[str], expected: list[str], repeated: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert drop_repeated(argv) == expected
-    assert capsys.readouterr().err.splitlines() == [f"r1  {key} is given twice: the last one counts" for key in repeated]
+    notes = [f"r1  {key} is given twice: the last one counts" for key in repeated]
+    assert capsys.readouterr().err.splitlines() == notes

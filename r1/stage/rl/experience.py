@@ -58,8 +58,8 @@ class Experience(Sequences):
     Attributes:
         advantages: (B,) A_i.
         engine_logps: (B, T) log-probabilities reported by the engine, 0 behind a completion's end.
-        old_logps: (B, T) log pi_old of the weights that sampled; None: the policy's own at its only pass, which still has
-            those weights.
+        old_logps: (B, T) log pi_old of the weights that sampled; None: the policy's own at its only pass,
+            when it still has those weights.
         ref_logps: (B, T) log pi_ref; None where no reference is used in the loss.
         counts: totals of the whole optimizer step, over all micro-batches and ranks.
         is_first_pass: no optimizer step has been made on these rollouts yet.
