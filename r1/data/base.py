@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
-"""One example: ``prompt`` (the question, text), ``answer`` (gold, text; an open-ended question has none) and, where
-known, ``completion`` (a worked answer to learn from). ``terms`` names the reward terms that apply to it (absent: all),
-``part`` the part of a mixture that it belongs to. Every further column is handed to the reward terms by its name."""
+"""One example, column -> value. ``columns.COLUMNS`` has the columns that r1 reads and their types: ``prompt`` in every
+row, ``answer`` unless the question is open-ended, and more. Every further column is handed to the reward terms by its
+name."""
 
 
 class Verifier(ABC):

@@ -24,12 +24,12 @@ def gsm8k(*, answer_column: str, **options: Unpack[HubOptions]) -> Data:
     return hub_data(options, {"answer_column": answer_column}, partial(gsm8k_row, prompt_column, answer_column))
 
 
-def gsm8k_row(prompt_column: str, answer_column: str, source: Row) -> Row:
+def gsm8k_row(prompt_column: str, answer_column: str, source: Row, location: str) -> Row:
     """The solution without the calculator's notes as thinking, and the number behind ``####`` as the answer."""
-    solution, mark, answer = text_value(source, answer_column, "answer_column").rpartition("####")
+    solution, mark, answer = text_value(source, answer_column, "answer_column", location).rpartition("####")
     if not mark:
         raise UserError(
-            "a solution does not end in `#### answer`",
+            f"{location}: the solution does not end in `#### answer`",
             key=".answer_column",
             value=answer[-80:],
             hint="data=jsonl for questions with plain answers",

@@ -8,23 +8,28 @@ folder is never run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge
 
-from r1.core.errors import DATA, UserError, suggest
+from r1.core.errors import DATA, UserError, as_yaml_null, suggest
+from r1.data.arrow import row_readers
 from r1.data.base import Data, DataOptions, Row, data_options
-from r1.data.split import exclude_overlap, hold_out, need_num_val, subsample
+from r1.data.columns import INTERNAL, RESERVED, check_row, is_number, is_text, type_error
+from r1.data.files import read_file, row_or_error
+from r1.data.split import exclude_overlap, hold_out, subsample
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
-FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
-HOLD_OUT = "val_split: null with num_val: 256 holds rows of the training split out"
+TEXT_FORMATS = (".jsonl", ".json", ".csv")
+READ_ROWS = 1000  # converted at once
+HOLD_OUT = "val_split: null holds rows of the training split out"
 
 
 class HubOptions(DataOptions):
@@ -34,7 +39,7 @@ class HubOptions(DataOptions):
         path: a Hub name, folder or file.
         name: which configuration of it, or None.
         val_split: the held-out split; None takes ``num_val`` rows of ``train_split``, by the question's hash.
-        num_val: how many held-out rows; None takes the whole of ``val_split``.
+        num_val: how many held-out rows; None takes all of ``val_split``, or the share that ``hold_out`` has.
         limit_train: at most so many training rows, chosen by the same hash; None takes all.
     """
 
@@ -47,85 +52,131 @@ class HubOptions(DataOptions):
     prompt_column: str
 
 
+@dataclass(frozen=True)
+class Split:
+    """The source rows of a split, in memory if they come from text files.
+
+    Attributes:
+        location: of the rows, for messages.
+        rows: a dataset, or ``PATH:LINE`` and the row.
+    """
+
+    location: str
+    rows: Dataset | list[tuple[str, Row]]
+
+    @property
+    def column_names(self) -> list[str]:
+        if isinstance(self.rows, list):
+            return list(dict.fromkeys(name for _, row in self.rows for name in row))
+        return list(self.rows.column_names)
+
+    def texts(self, column: str) -> list[str]:
+        """A column of questions. Raises: UserError: one is no text."""
+        rows = self.read(range(len(self.rows)), [column])
+        return [text_value(row, column, "prompt_column", location) for location, row in rows]
+
+    def read(self, indices: Sequence[int], columns: Sequence[str]) -> Iterator[tuple[str, Row]]:
+        """``PATH:ROW`` and these columns of the row, for each index; a value that is not there is None."""
+        if isinstance(self.rows, list):
+            for index in indices:
+                location, row = self.rows[index]
+                yield location, {name: row.get(name) for name in columns}
+            return
+        chosen = self.rows.select_columns(list(columns)).select(indices).with_format("arrow")
+        readers = (read for table in chosen.iter(READ_ROWS) for read in row_readers(table))
+        for index, read in zip(indices, readers, strict=True):
+            location, row = row_or_error(read, f"{self.location}:{index + 1}", ".path")
+            if isinstance(row, UserError):
+                raise row
+            yield location, row
+
+
 def hub_data(
     options: HubOptions,
     columns: Mapping[str, str],
-    make_row: Callable[[Row], Row | str],
+    make_row: Callable[[Row, str], Row | str],
     read_only: Iterable[str] | None = None,
 ) -> Data:
     """The rows that ``make_row`` makes of a dataset's source rows.
 
     Args:
         columns: knob -> column that must be there, besides the question's.
-        make_row: one row, or the reason why it is left out.
+        make_row: one row of a source row and its location, or the reason why it is left out.
         read_only: the columns to read, as far as the dataset has them; None: all.
 
     Raises:
-        UserError: the dataset cannot be read, lacks a column, or no row is left.
+        UserError: the dataset cannot be read, lacks a column, has a value of a wrong type, or no row is left.
     """
 
-    def rows(dataset: Dataset) -> list[Row]:
-        if read_only is not None:
-            dataset = dataset.select_columns(sorted({*read_only} & {*dataset.column_names}))
-        return drop_invalid_rows(map(make_row, dataset), options["path"])
+    def rows(split: Split, indices: Sequence[int]) -> Iterator[Row | str]:
+        names = split.column_names if read_only is None else sorted({*read_only} & {*split.column_names})
+        for location, source in split.read(indices, names):
+            row = make_row(source, location) if source[question].strip() else "without a question"
+            if isinstance(row, dict):
+                check_row(row, location, ".path", forbidden=RESERVED + INTERNAL)
+            yield row
 
-    train, val = splits(options, {"prompt_column": options["prompt_column"], **columns})
-    return Data(train=rows(train), val=rows(val), **data_options(options))
+    path, question = options["path"], options["prompt_column"]
+    train, val = splits(options, {"prompt_column": question, **columns})
+    return Data(
+        train=drop_invalid_rows(rows(*train), path), val=drop_invalid_rows(rows(*val), path), **data_options(options)
+    )
 
 
-def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[Dataset, Dataset]:
-    """The source rows to train on and those held out. ``columns``: knob -> column that must be there.
+def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[tuple[Split, list[int]], tuple[Split, list[int]]]:
+    """The split to train on and the held-out one, each with the indices of its rows. ``columns``: as in ``hub_data``.
 
     Raises:
         UserError: not reachable, no such dataset, configuration, split or column.
     """
-    path, name = options["path"], options["name"]
-    train_split, val_split = options["train_split"], options["val_split"]
+    train_split, val_split, num_val = options["train_split"], options["val_split"], options["num_val"]
     if train_split == val_split:
         message = "the held-out rows would be the training rows"
         raise UserError(message, key=".val_split", value=val_split, hint=HOLD_OUT)
     question = options["prompt_column"]
-    train = load_columns(path, name, train_split, ".train_split", columns)
+    train = val = load_columns(options, train_split, ".train_split", columns)
+    prompts = train.texts(question)
     if val_split is None:
-        num_val = need_num_val(options["num_val"], "val_split")
-        train_indices, val_indices = hold_out(column_texts(train, question), num_val)
-        train, val = train.select(train_indices), train.select(val_indices)
+        train_indices, val_indices = hold_out(prompts, num_val)
     else:
-        val = load_columns(path, name, val_split, ".val_split", columns)
-        train = train.select(exclude_overlap(column_texts(train, question), column_texts(val, question), ".val_split"))
-        val = val.select(subsample(column_texts(val, question), options["num_val"]))
-    return train.select(subsample(column_texts(train, question), options["limit_train"])), val
+        val = load_columns(options, val_split, ".val_split", columns)
+        val_prompts = val.texts(question)
+        train_indices, val_indices = (
+            exclude_overlap(prompts, val_prompts, ".val_split"),
+            subsample(val_prompts, num_val),
+        )
+    chosen = subsample([prompts[index] for index in train_indices], options["limit_train"])
+    return (train, [train_indices[index] for index in chosen]), (val, val_indices)
 
 
-def load_columns(path: str, name: str | None, split: str, key: str, columns: Mapping[str, str]) -> Dataset:
+def load_columns(options: HubOptions, split: str, key: str, columns: Mapping[str, str]) -> Split:
     """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
+    path, name = options["path"], options["name"]
     with translate_errors(path, name, split, key):
-        dataset = load_split(path, name, split, key)
+        source = Split(f"{path}[{split}]", load_split(path, name, split, key))
+    names = source.column_names
     for knob, column in columns.items():
-        if column not in dataset.column_names:
-            raise UserError(
-                f"the dataset has no column `{column}`",
-                key=f".{knob}",
-                value=column,
-                expected=dataset.column_names,
-                hint=suggest(column, dataset.column_names),
-                code=DATA,
-            )
-    return dataset
+        if column not in names:
+            message, hint = f"the dataset has no column `{column}`", suggest(column, names)
+            raise UserError(message, key=f".{knob}", value=column, expected=names, hint=hint, code=DATA)
+    return source
 
 
-def column_texts(dataset: Dataset, column: str) -> list[str]:
-    """The whole column, all of it text."""
-    return [text_value({column: value}, column, "prompt_column") for value in dataset[column]]
-
-
-def text_value(source: Row, column: str, knob: str) -> str:
+def text_value(source: Row, column: str, knob: str, location: str) -> str:
     """One value of a source row. Raises: UserError: it is no text."""
     value = source[column]
-    if isinstance(value, str):
-        return value
-    message = f"a row holds no text in the column `{column}`"
-    raise UserError(message, key=f".{knob}", value=value, expected="text", code=DATA)
+    if is_text(value):
+        return str(value)
+    message = f"{location}: the column `{column}` holds no text"
+    raise UserError(message, key=f".{knob}", value=as_yaml_null(value), expected="text", code=DATA)
+
+
+def answer_text(source: Row, column: str, location: str) -> str:
+    """The gold answer of a source row, which may be a number; empty if there is none."""
+    value = source[column]
+    if value is None or is_text(value) or is_number(value):
+        return "" if value is None else str(value).strip()
+    raise type_error("answer", value, location, column, ".answer_column")
 
 
 def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
@@ -150,28 +201,38 @@ def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
     return valid
 
 
-def load_split(path: str, name: str | None, split: str, key: str) -> Dataset:
-    """One split, with the library's own errors."""
-    from datasets import load_dataset
+def load_split(path: str, name: str | None, split: str, key: str) -> Dataset | list[tuple[str, Row]]:
+    """One split, with the library's own errors. Text files are read by ``files.py``, which keeps their decimals."""
+    from datasets import load_dataset, load_dataset_builder
 
     local = Path(path).expanduser()
     if local.is_file():
-        return load_dataset(file_format(local), data_files={"train": str(local)}, split=split)
+        if split != "train":
+            raise unknown_split(split, ["train"], key)
+        return read_files([path])
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
         return load_saved_split(local, split, key)
     if local.is_dir():
-        return load_dataset(str(local), **configuration_args(local, name), split=split)
+        folder = {"path": str(local), **configuration_args(local, name)}
+        files = load_dataset_builder(**folder).config.data_files or {}
+        of_split = [file for part, of_part in files.items() if part == split for file in of_part]
+        if of_split and all(file.endswith(TEXT_FORMATS) for file in of_split):
+            return read_files(of_split)
+        return load_dataset(**folder, split=split)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         looked = f"looked in {local.absolute()}"
         raise UserError("no such file or folder", key=".path", value=path, hint=looked, code=DATA)
     return load_dataset(path, name, split=split)
 
 
-def file_format(file: Path) -> str:
-    if file.suffix not in FORMATS:
-        message = "a file of this type cannot be read"
-        raise UserError(message, key=".path", value=str(file), expected=FORMATS, code=DATA)
-    return FORMATS[file.suffix]
+def read_files(paths: Iterable[str]) -> list[tuple[str, Row]]:
+    """The rows of local files. Raises: UserError: a file cannot be read, or a row is bad."""
+    rows: list[tuple[str, Row]] = []
+    for location, row in (row for path in paths for row in read_file(path, ".path")):
+        if isinstance(row, UserError):
+            raise row
+        rows.append((location, row))
+    return rows
 
 
 def load_saved_split(folder: Path, split: str, key: str) -> Dataset:

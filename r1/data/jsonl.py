@@ -1,22 +1,22 @@
-"""Your own questions: a .jsonl or .parquet file with a question and an answer per row."""
+"""Your own questions: a .jsonl, .json, .csv or .parquet file with a question and an answer per row."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated, Any, Literal, Unpack
+from typing import Annotated, Literal, Unpack
 
 from annotated_types import Ge, Interval
 
 from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, Row
-from r1.data.split import exclude_overlap, hold_out, need_num_val, subsample
+from r1.data.columns import COLUMNS, INTERNAL, RESERVED, check_row
+from r1.data.files import read_file
+from r1.data.split import exclude_overlap, hold_out, subsample
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
-Columns = dict[str, str]  # r1's column -> the file's
+FORBIDDEN = RESERVED + INTERNAL
+Columns = dict[str, str | None]  # r1's column -> the file's
 
 
 def jsonl(
@@ -37,24 +37,24 @@ def jsonl(
     A row that names the reward ``terms`` that apply to it may leave its answer out.
 
     Args:
-        answer_column: None: the questions have no gold answers.
+        answer_column: None: the questions have no gold answers; a column ``answer`` is not read.
         val_path: a file with the held-out rows; None takes ``num_val`` of ``path``, by the question's hash.
-        num_val: held-out rows; None takes all of ``val_path``.
+        num_val: held-out rows; None takes all of ``val_path``, or the share of ``path`` that ``hold_out`` has.
         on_bad_row: ``skip`` leaves unusable rows out, at most 1 % of a file.
         min_pass_rate, max_pass_rate: only rows whose ``pass_rate`` lies within are trained on; held-out rows all stay.
 
     Raises:
-        UserError: no such file, or a row that is no JSON object, lacks a column or holds no text in it.
+        UserError: no such file, or or a row that lacks a column or has a value of a wrong type (``columns.py``).
     """
-    optional = {"answer": answer_column, "completion": completion_column}
-    columns = {"prompt": prompt_column} | {name: column for name, column in optional.items() if column is not None}
+    columns: Columns = {"prompt": prompt_column, "answer": answer_column}
+    columns |= {"completion": completion_column} if completion_column else {}
     train = read_rows(path, columns, on_bad_row, ".path")
     if val_path is not None:
         val = read_rows(val_path, columns, on_bad_row, ".val_path")
         train_indices = exclude_overlap(prompts(train), prompts(val), ".val_path")
         held_out = [val[i] for i in subsample(prompts(val), num_val)]
     else:
-        train_indices, val_indices = hold_out(prompts(train), need_num_val(num_val, "val_path"))
+        train_indices, val_indices = hold_out(prompts(train), num_val)
         held_out = [train[i] for i in val_indices]
     rows = filter_by_pass_rate([train[i] for i in train_indices], min_pass_rate, max_pass_rate)
     return Data(train=rows, val=held_out, **shared)
@@ -84,17 +84,20 @@ def prompts(rows: list[Row]) -> list[str]:
     return [row["prompt"] for row in rows]
 
 
-def read_rows(path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str) -> list[Row]:
-    """All rows of a file. ``key`` is the config key of the path, for messages."""
-    file = Path(path).expanduser()
-    if not file.is_file():
-        looked = f"looked in {file.absolute()}"
-        raise UserError(f"data file not found: {path}", key=key, value=path, hint=looked, code=DATA)
+def read_rows(
+    path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str, forbidden: tuple[str, ...] = FORBIDDEN
+) -> list[Row]:
+    """All rows of a file, with r1's columns.
+
+    Args:
+        key: config key of the path, for messages.
+        forbidden: names that no column of the file may have.
+    """
     rows: list[Row] = []
     errors: list[UserError] = []
-    for number, source in source_rows(file, key):
+    for location, source in read_file(path, key, text_columns(columns)):
         try:
-            rows.append(map_columns(source, columns, f"{path}:{number}", key))
+            rows.append(make_row(source, columns, location, key, forbidden))
         except UserError as error:
             if on_bad_row == "error":
                 raise
@@ -110,77 +113,26 @@ def read_rows(path: str, columns: Columns, on_bad_row: Literal["error", "skip"],
     return rows
 
 
-def source_rows(file: Path, key: str) -> Iterator[tuple[int, bytes | Row]]:
-    """(line number, line) of a .jsonl file, blank lines left out, or (row number, row) of a .parquet file."""
-    if file.suffix == ".jsonl":
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte order mark
-                if line.strip():
-                    yield number, line
-    elif file.suffix == ".parquet":
-        yield from enumerate(read_parquet(file, key), 1)
-    else:
-        message = "a file of this type cannot be read"
-        raise UserError(message, key=key, value=str(file), expected=".jsonl, .parquet", code=DATA)
+def text_columns(columns: Columns) -> set[str]:
+    """The file's columns that hold text, whatever it looks like."""
+    return {columns.get(name) or name for name, column in COLUMNS.items() if column.type == "text"}
 
 
-def read_parquet(file: Path, key: str) -> list[Row]:
-    from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
-
-    try:
-        rows: list[Row] = read_table(file).to_pylist()
-    except (ArrowException, OSError) as error:
-        raise UserError(f"not a parquet file: {error}", key=key, value=str(file), code=DATA) from error
-    return rows
-
-
-def map_columns(source: bytes | Row, columns: Columns, location: str, key: str) -> Row:
-    """One row with r1's columns added. ``location`` is ``PATH:LINE``."""
-    row = source if isinstance(source, dict) else decode_row(source, location, key)
-    open_ended = row.get("terms") is not None and row.get(columns.get("answer", "")) is None
-    text_columns = {name: column for name, column in columns.items() if not (open_ended and name == "answer")}
-    return row | {name: column_text(row, name, column, location) for name, column in text_columns.items()}
+def make_row(source: Row | UserError, columns: Columns, location: str, key: str, forbidden: tuple[str, ...]) -> Row:
+    """One row with r1's columns added; a number that is an answer becomes its decimal text."""
+    if isinstance(source, UserError):
+        raise source
+    mapped = {name: column for name, column in columns.items() if column is not None}
+    if source.get("terms") is not None and source.get(mapped.get("answer", "")) is None:
+        mapped.pop("answer", None)  # an open-ended question
+    values = {name: column_value(source, name, column, location) for name, column in mapped.items()}
+    row = {name: value for name, value in source.items() if columns.get(name, name) is not None} | values
+    check_row(row, location, key, mapped, forbidden)
+    return row if row.get("answer") is None else row | {"answer": str(row["answer"])}
 
 
-def decode_row(line: bytes, location: str, key: str) -> Row:
-    def error_for(message: str) -> UserError:
-        hint = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
-        return UserError(f"{location}: {message}", key=key, hint=hint, code=DATA)
-
-    try:
-        row = json.loads(line.rstrip().decode())
-    except UnicodeDecodeError as error:
-        raise error_for(f"not UTF-8 at byte {error.start + 1}") from None
-    except json.JSONDecodeError as error:
-        raise error_for(f"invalid JSON at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
-        raise error_for(f"invalid JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise error_for("a row must be a JSON object, {...}")
-    return row
-
-
-def column_text(row: Row, name: str, column: str, location: str) -> str:
-    """One value as text; an answer may also be a number."""
-    if column not in row:
-        raise UserError(
-            f"{location}: no column `{column}`",
-            key=f".{name}_column",
-            value=column,
-            expected=list(row),
-            hint=suggest(column, row),
-            code=DATA,
-        )
-    value: Any = row[column]
-    number = name == "answer" and isinstance(value, int | float) and not isinstance(value, bool)
-    if not (number or (isinstance(value, str) and value.strip())):
-        raise UserError(
-            f"{location}: the column `{column}` holds no text",
-            key=f".{name}_column",
-            value=value,
-            expected="text or a number" if name == "answer" else "text",
-            code=DATA,
-        )
-    return str(value)
+def column_value(row: Row, name: str, column: str, location: str) -> object:
+    if column in row:
+        return row[column]
+    message, hint = f"{location}: no column `{column}`", suggest(column, row)
+    raise UserError(message, key=f".{name}_column", value=column, expected=list(row), hint=hint, code=DATA)

@@ -8,7 +8,7 @@ from typing import Unpack
 from r1.core.errors import UserError
 from r1.data.base import Data, Row
 from r1.data.completion import boxed, format_completion
-from r1.data.hub import HubOptions, hub_data, text_value
+from r1.data.hub import HubOptions, answer_text, hub_data, text_value
 
 
 def math(*, solution_column: str | None, answer_column: str | None, **options: Unpack[HubOptions]) -> Data:
@@ -31,11 +31,12 @@ def math(*, solution_column: str | None, answer_column: str | None, **options: U
     return hub_data(options, {knob: column for knob, column in columns.items() if column is not None}, make_row)
 
 
-def math_row(prompt_column: str, solution_column: str | None, answer_column: str | None, source: Row) -> Row | str:
+def math_row(
+    prompt_column: str, solution_column: str | None, answer_column: str | None, source: Row, location: str
+) -> Row | str:
     """One row, or why it is left out."""
-    solution = text_value(source, solution_column, "solution_column") if solution_column else ""
-    answer = source[answer_column] if answer_column else boxed(solution)
-    answer = "" if answer is None else str(answer).strip()
+    solution = text_value(source, solution_column, "solution_column", location) if solution_column else ""
+    answer = answer_text(source, answer_column, location) if answer_column else (boxed(solution) or "").strip()
     if not answer:
         return "without an answer"
     row = {**source, "prompt": source[prompt_column], "answer": answer}

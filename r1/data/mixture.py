@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from r1.core.errors import UserError, as_yaml_null, errors_mounted_at
+from r1.core.errors import DATA, UserError, as_yaml_null, errors_mounted_at
 from r1.data.base import Data, Row, Verifier
 
 
@@ -40,6 +40,9 @@ def _check(parts: dict[str, Data]) -> None:
     for name, part in parts.items():
         if part.parts:
             raise UserError("a part of a mixture cannot be a mixture", key=f".parts.{name}", value="mixture")
+        if any("part" in row for row in (*part.train, *part.val)):
+            message, hint = "this column name is reserved: `part`, which a mixture writes", "rename the column"
+            raise UserError(message, key=f".parts.{name}", value="part", hint=hint, code=DATA)
     lacking = [name for name, part in parts.items() if part.weight is None]
     if 0 < len(lacking) < len(parts):
         message, hint = "either every part has a weight or none", "set it, or leave the others' at null"

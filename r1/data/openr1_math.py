@@ -10,7 +10,7 @@ from typing import Unpack
 
 from r1.data.base import Data, Row
 from r1.data.completion import boxed
-from r1.data.hub import HubOptions, hub_data
+from r1.data.hub import HubOptions, answer_text, hub_data
 
 NO_ANSWER = {"", "proof", "notfound", "not found"}  # NuminaMath's words where there is no gold answer
 
@@ -41,10 +41,10 @@ def openr1_math(
     return hub_data(options, columns, partial(openr1_row, names, only_solved), read_only=(*names, "question_type"))
 
 
-def openr1_row(columns: tuple[str, ...], only_solved: bool, source: Row) -> Row | str:
+def openr1_row(columns: tuple[str, ...], only_solved: bool, source: Row, location: str) -> Row | str:
     """One row, or why it is left out. ``columns``: of the question, the answer, the completions and their marks."""
-    prompt, answer, generations, marks = (source[column] for column in columns)
-    gold = str(answer or "").strip()
+    prompt, _, generations, marks = (source[column] for column in columns)
+    gold = answer_text(source, columns[1], location)
     if source.get("question_type") == "proof" or gold.lower() == "proof":
         return "proofs"
     if gold.lower() in NO_ANSWER:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from r1.core.errors import DATA, UserError
 
 log = logging.getLogger(__name__)
+SHARE, MAX_SHARE = 10, 256  # one row in ten is held out where no number is set, and no more than these
 
 
 def digest(prompt: str) -> bytes:
@@ -29,10 +30,12 @@ def split_of(problem: str) -> str:
     return "val" if is_held_out(problem) else "train"
 
 
-def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]]:
+def hold_out(prompts: Sequence[str], num_val: int | None) -> tuple[list[int], list[int]]:
     """Indices of the training and of the held-out rows, each in order.
 
-    ``num_val`` rows are held out, or a few more where several rows share the last question.
+    Args:
+        num_val: rows to hold out, or a few more where several rows share the last question. None: a tenth of the
+            rows, at most 256, so that they never outnumber the training rows.
 
     Raises:
         UserError: nothing would be left to train on.
@@ -40,14 +43,11 @@ def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]
     rows_of: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
         rows_of.setdefault(prompt, []).append(index)
-    val: list[int] = []
-    for prompt in sorted(rows_of, key=digest):
-        if len(val) >= num_val:
-            break
-        val += rows_of[prompt]
+    groups = [rows_of[prompt] for prompt in sorted(rows_of, key=digest)]
+    val = take_share(groups) if num_val is None else take_rows(groups, num_val)
     if len(val) == len(prompts):
         raise UserError(
-            f"holding out {num_val} rows leaves none of the {len(prompts)} to train on",
+            f"holding out {num_val or len(val)} rows leaves none of the {len(prompts)} to train on",
             key=".num_val",
             value=num_val,
             expected=f"fewer than the {len(rows_of)} different questions",
@@ -55,6 +55,26 @@ def hold_out(prompts: Sequence[str], num_val: int) -> tuple[list[int], list[int]
         )
     held_out = set(val)
     return [index for index in range(len(prompts)) if index not in held_out], sorted(val)
+
+
+def take_rows(groups: Sequence[list[int]], count: int) -> list[int]:
+    """The rows of the first groups that have ``count`` rows together."""
+    rows: list[int] = []
+    for group in groups:
+        if len(rows) >= count:
+            break
+        rows += group
+    return rows
+
+
+def take_share(groups: Sequence[list[int]]) -> list[int]:
+    """The rows of the groups that fit into the default share, one after the other; if none does, the smallest group."""
+    most = min(MAX_SHARE, sum(map(len, groups)) // SHARE)
+    rows: list[int] = []
+    for group in groups:
+        if len(rows) + len(group) <= most:
+            rows += group
+    return rows or min(groups, key=len, default=[])
 
 
 def exclude_overlap(prompts: Sequence[str], val_prompts: Sequence[str], key: str) -> list[int]:
@@ -76,15 +96,3 @@ def subsample(prompts: Sequence[str], limit: int | None) -> list[int]:
     """Indices of ``limit`` rows, in order, chosen by the question's hash; all of them if there are fewer."""
     order = sorted(range(len(prompts)), key=lambda index: (digest(prompts[index]), index))
     return sorted(order[:limit])
-
-
-def need_num_val(num_val: int | None, other: str) -> int:
-    """``num_val``, which must be set where ``other``, the key of the held-out rows, is null."""
-    if num_val is None:
-        raise UserError(
-            "num_val must be set: it decides which rows are held out",
-            key=".num_val",
-            expected="whole number >= 1",
-            hint=f"num_val: 256 takes them out of the training rows; or set {other}",
-        )
-    return num_val

@@ -11,24 +11,32 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Data, DataOptions
-from r1.data.jsonl import prompts, read_rows
+from r1.data.columns import RESERVED
+from r1.data.jsonl import FORBIDDEN, Columns, prompts, read_rows
 from r1.data.split import hold_out
 
-COLUMNS = {name: name for name in ("prompt", "completion")}
+COLUMNS: Columns = {name: name for name in ("prompt", "completion")}
 
 
-def traces(*, path: str, num_val: Annotated[int, Ge(1)], **shared: Unpack[DataOptions]) -> Data:
+def traces(*, path: str, num_val: Annotated[int, Ge(1)] | None, **shared: Unpack[DataOptions]) -> Data:
     """Rows ``{prompt, completion, answer?, ...}``; ``num_val`` of them held out, by a hash of the question.
+
+    Only a file with a card, which r1 wrote, may have columns of r1's own (``columns.INTERNAL``).
 
     Args:
         path: a run's folder, its ``traces/`` folder, or a .jsonl file: the first that is there.
+        num_val: None: the share that ``hold_out`` has.
 
     Raises:
         UserError: no such file, a bad row, or a file that does not match its card (the .json with its name).
     """
     file = find_traces(path)
-    rows = read_rows(str(file), COLUMNS, "error", ".path")
-    check_card(file, len(rows))
+    has_card = file.with_suffix(".json").is_file()
+    rows = read_rows(str(file), COLUMNS, "error", ".path", RESERVED if has_card else FORBIDDEN)
+    if has_card:
+        check_card(file, len(rows))
+    for row in rows:
+        row.pop("part", None)  # of the mixture that was answered; this dataset may be a part of another one
     train, val = hold_out(prompts(rows), num_val)
     return Data(train=[rows[i] for i in train], val=[rows[i] for i in val], **shared)
 
@@ -50,10 +58,8 @@ def find_traces(path: str) -> Path:
 
 
 def check_card(file: Path, count: int) -> None:
-    """Compare the file with its card, ``{"fingerprint": sha256, "count": rows}``, if it has one."""
+    """Compare the file with its card, ``{"fingerprint": sha256, "count": rows}``."""
     card = file.with_suffix(".json")
-    if not card.is_file():
-        return
     with file.open("rb") as data:
         digest = hashlib.file_digest(data, "sha256").hexdigest()
     actual: dict[str, Any] = {"fingerprint": digest, "count": count}

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
-from r1.core.errors import DATA, REWARD, Interrupted, UserError, errors_mounted_at
+from r1.core.errors import REWARD, Interrupted, UserError, errors_mounted_at
 from r1.data.base import Row, Verifier
+from r1.data.columns import RESERVED
 from r1.reward.initial_policy import InitialPolicy
 from r1.rollout.base import no_op
-
-INJECTED_ARGS = (
-    "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "check_for_stop"
-)  # fmt: skip
-RESERVED = ("prompts", "completions", *INJECTED_ARGS)
 
 
 class RewardFunction(Protocol):
     """TRL's reward function, ``f(prompts, completions, **columns)``: B numbers; None where it does not apply.
 
     Every argument is passed by its name, and only if the function has a parameter for it: ``prompts`` and
-    ``completions`` (B texts each), each dataset column (B values), and the runtime objects ``INJECTED_ARGS``.
+    ``completions`` (B texts each), each dataset column (B values), and the runtime objects ``columns.RUNTIME_ARGS``.
+    A user's function may also return a tuple or an array of length B, of anything that ``float`` takes except text.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[float | None]: ...
@@ -75,17 +71,21 @@ class Term:
             message = f"needs a column that the rows lack: {', '.join(sorted(missing))}"
             raise self._error(message, expected=sorted(batch))
         try:
-            values = self.function(**_arguments(self.function, batch | constants))
+            values: Any = self.function(**_arguments(self.function, batch | constants))
         except (UserError, Interrupted):
             raise
         except Exception as error:  # a user's function may raise anything; the user must learn which one it was
             sample = self._failing_sample(batch, constants)
             raise self._error(f"raised {type(error).__name__}: {error} ({sample})") from error
-        if not isinstance(values, list):
-            raise self._error(f"returned {type(values).__name__}", expected="a list of numbers or None")
-        if len(values) != len(batch["completions"]):
-            raise self._error(f"returned {len(values)} values for {len(batch['completions'])} completions")
-        return [self._to_float(b, value) for b, value in enumerate(values)]
+        try:
+            numbers = None if isinstance(values, str | bytes | Mapping | Set) else list(values)
+        except TypeError:  # a single number, or an array without an axis
+            numbers = None
+        if numbers is None:
+            raise self._error(f"returned {type(values).__name__}", expected="a list of numbers or None, or an array")
+        if len(numbers) != len(batch["completions"]):
+            raise self._error(f"returned {len(numbers)} values for {len(batch['completions'])} completions")
+        return [self._to_float(b, value) for b, value in enumerate(numbers)]
 
     def _failing_sample(self, batch: dict[str, list[Any]], constants: dict[str, Any]) -> str:
         """Which sample makes the function raise, found by calling it with one sample at a time."""
@@ -100,12 +100,16 @@ class Term:
     def _to_float(self, b: int, value: Any) -> float:
         if value is None:
             return math.nan
-        if not isinstance(value, Real):
+        try:
+            number = None if isinstance(value, str | bytes) else float(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeError for several numbers
+            number = None
+        if number is None:
             message = f"returned {type(value).__name__} for sample {b}"
             raise self._error(message, expected="a number or None", value=value)
-        if math.isinf(value):
-            raise self._error(f"returned {value} for sample {b}", expected="a finite number or None")
-        return float(value)
+        if math.isinf(number):
+            raise self._error(f"returned {number} for sample {b}", expected="a finite number or None")
+        return number
 
     def _error(self, message: str, expected: str | list[str] = "", value: object = None) -> UserError:
         inner, _ = _unwrap_partial(self.function)
@@ -211,15 +215,8 @@ def _weighted_sum(raw: dict[str, list[float]], weights: dict[str, float | None],
 
 
 def columns(rows: list[Row]) -> dict[str, list[Any]]:
-    """Every key that all rows have, as a list over the rows.
-
-    Raises:
-        UserError: a column has the name of an argument that every term has anyway.
-    """
+    """Every key that all rows have, as a list over the rows."""
     names = [name for name in rows[0] if all(name in row for row in rows)] if rows else []
-    if reserved := [name for name in names if name in RESERVED]:
-        message = "this column name is reserved"
-        raise UserError(message, key="data", value=reserved, hint="rename the column", code=DATA)
     return {name: [row[name] for row in rows] for name in names}
 
 

@@ -117,10 +117,20 @@ class Stage(L.LightningModule):
 
     @property
     def validation_plan(self) -> str:
-        return f"{self.validation.num_prompts} prompts x {self.validation.num_samples} completions"
+        return f"{self.num_val_rows} prompts{self.of_held_out} x {self.validation.num_samples} completions"
+
+    @property
+    def num_val_rows(self) -> int:
+        """Held-out rows that are validated: ``val.num_prompts``, or all if there are fewer."""
+        return min(self.validation.num_prompts, len(self.data.val))
+
+    @property
+    def of_held_out(self) -> str:
+        """For the plan: a note if the held-out split is smaller than ``val.num_prompts``."""
+        return " (all that are held out)" if self.num_val_rows < self.validation.num_prompts else ""
 
     def val_dataloader(self) -> Batches:
-        return Batches([list(range(self.validation.num_prompts))])
+        return Batches([list(range(self.num_val_rows))])
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         """Validate on these held-out rows; the whole validation is one batch."""

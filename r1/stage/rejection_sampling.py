@@ -22,6 +22,7 @@ from r1.core.errors import DATA, UserError
 from r1.core.files import write_atomic
 from r1.core.seeds import derive_seed
 from r1.core.statistics import Estimate
+from r1.data.columns import INTERNAL
 from r1.stage.base import Stage, StageParts
 from r1.stage.distillation.candidates import (
     Candidate,
@@ -148,7 +149,10 @@ class RejectionSampling(Stage):
         counts = outcome_counts(groups, self.filters) | {"selected": len(rows)}
         self.report_outcome(counts, difficulty_metrics(pass_rates, self.answers_per_question))
         if self.files:
-            graded = ({**row, "pass_rate": rate} for row, rate in zip(questions, pass_rates, strict=True))
+            graded = (
+                {name: value for name, value in row.items() if name not in INTERNAL} | {"pass_rate": rate}
+                for row, rate in zip(questions, pass_rates, strict=True)
+            )
             write_atomic(self.files.questions, "".join(map(jsonl.row_to_line, graded)))
         require_nonempty(counts)
         if self.files:

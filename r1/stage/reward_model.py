@@ -96,7 +96,7 @@ class RewardModel(TrainingStage):
 
     @property
     def validation_plan(self) -> str:
-        return f"{self.validation.num_prompts} pairs"
+        return f"{self.num_val_rows} pairs{self.of_held_out}"
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         rows = [self.data.val[i] for i in indices]

@@ -377,7 +377,6 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ),
         ("val.ks=[1,16]", ["pass@16", "1 to 8 (val.num_samples)"]),
         ("val.ks=[0]", ["pass@0"]),
-        ("val.num_prompts=257", ["the held-out split has 256 rows", "at most 256"]),
         ("stage.examples_per_step=8192", ["at most 4096"]),
         (
             "+stage/filters@stage.filters.x=length",

@@ -56,7 +56,7 @@ def on_disk(tmp_path):
 
 def read(path, columns=COLUMNS, **knobs):
     options = {"path": str(path), "prompt_column": columns["prompt_column"], **SOURCE, **knobs}
-    return splits(options, columns)
+    return [[row for _, row in split.read(indices, split.column_names)] for split, indices in splits(options, columns)]
 
 
 def questions(rows):
@@ -143,7 +143,6 @@ def test_num_val_and_limit_train_bound_the_rows(on_disk):
         ({"val_split": "tset"}, r"no split `tset`(.|\n)* \.val_split(.|\n)*did you mean `test`"),
         ({"train_split": "training"}, r"no split `training`(.|\n)* \.train_split(.|\n)*train, test"),
         ({"val_split": "train"}, r"would be the training rows"),
-        ({"val_split": None}, r"decides which rows are held out(.|\n)*num_val: 256"),
         (
             {"val_split": None, "num_val": 20},
             r"leaves none of the 20(.|\n)*fewer than the 20 different questions",
@@ -176,10 +175,12 @@ def test_offline_is_a_user_error():
 
 def test_unreadable_data_is_a_user_error(tmp_path):
     (tmp_path / "train.parquet").write_text("not parquet")
-    with pytest.raises(UserError, match="cannot read the dataset"):
+    with pytest.raises(UserError, match="not a parquet file"):
         read(tmp_path / "train.parquet")
+    with pytest.raises(UserError, match="cannot read the dataset"):
+        read(tmp_path)
     (tmp_path / "rows.xlsx").write_text("")
-    with pytest.raises(UserError, match=r"cannot be read(.|\n)*\.parquet, \.jsonl"):
+    with pytest.raises(UserError, match=r"cannot be read(.|\n)*\.jsonl, \.parquet"):
         read(tmp_path / "rows.xlsx")
 
 
@@ -330,7 +331,7 @@ def test_completion_is_brought_into_the_strict_form(text, wanted):
 
 def test_questions_that_are_not_text_are_rejected(tmp_path):
     Dataset.from_list([{"question": 1, "answer": "#### 1"}] * 3).save_to_disk(tmp_path / "copy")
-    with pytest.raises(UserError, match=r"holds no text in the column `question`(.|\n)* \.prompt_column"):
+    with pytest.raises(UserError, match=r"copy\[train\]:1: the column `question` holds no text(.|\n)* \.prompt_column"):
         read(tmp_path / "copy", val_split=None, num_val=1)
 
 
@@ -367,3 +368,85 @@ def test_no_valid_row_is_a_user_error():
     with pytest.raises(UserError, match="no usable row in x: 2 odd"):
         drop_invalid_rows(["odd", "odd"], "x")
     assert json.dumps(drop_invalid_rows([{"prompt": "a"}, "odd"], "x")) == '[{"prompt": "a"}]'
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "saved"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_math_answers_keep_their_decimal_text(tmp_path, kind, suffix):
+    numbers = ["0.00001", "10000000000000000", "0.5"]
+    rows = [{"problem": f"{n}?", "answer": float(number)} for n, number in enumerate(numbers)]
+    source = Dataset.from_list(rows)
+    if suffix == "parquet":
+        source = source.cast_column("answer", datasets.Value("float32"))
+    if kind == "saved":
+        path = tmp_path / "saved"
+        source.save_to_disk(path)
+    else:
+        (tmp_path / "data").mkdir()
+        path = tmp_path / "data" / f"train.{suffix}"
+        {"parquet": source.to_parquet, "jsonl": source.to_json, "csv": source.to_csv}[suffix](path)
+        path = path if kind == "file" else path.parent
+    knobs = HELD | MATH | {"answer_column": "answer", "solution_column": None}
+    data = math(path=str(path), **knobs, **SHARED)
+    assert {row["prompt"]: row["answer"].removesuffix(".0") for row in data.train + data.val} == {
+        f"{n}?": number for n, number in enumerate(numbers)
+    }
+
+
+def test_a_text_folder_keeps_numbers_that_a_float_cannot_hold(tmp_path):
+    lines = "".join(f"{n}?,{answer}\n" for n, answer in enumerate(["9007199254740993", "", "0.10"]))
+    (tmp_path / "train.csv").write_text("problem,answer\n" + lines)
+    (tmp_path / "test.csv").write_text("problem,answer\nother?,007\n")
+    knobs = SOURCE | MATH | {"answer_column": "answer", "solution_column": None}
+    data = math(path=str(tmp_path), **knobs, **SHARED)
+    assert [row["answer"] for row in data.train] == ["9007199254740993", "0.10"]
+    assert [row["answer"] for row in data.val] == ["007"]
+
+
+def test_missing_numbers_of_a_hub_dataset_are_left_out_and_counted(tmp_path, caplog):
+    rows = [{"problem": f"{n}?", "answer": answer} for n, answer in enumerate([1.5, float("nan"), None, 2.5, 3.5])]
+    with caplog.at_level(logging.WARNING):
+        data = math_rows(tmp_path, rows, answer_column="answer", solution_column=None)
+    assert {row["answer"] for row in data.train + data.val} == {"1.5", "2.5", "3.5"}
+    assert "without an answer" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"answer": ["4"]}, r"copy\[train\]:2: the column `answer` holds no text or a number(.|\n)*\.answer_column"),
+        ({"chosen": ["4"]}, r"copy\[train\]:2: the column `chosen` holds no text"),
+        ({"rendered": "IGNORE"}, r"copy\[train\]:1: this column name is reserved: `rendered`"),
+        ({"rows": 1}, r"copy\[train\]:1: this column name is reserved: `rows`"),
+    ],
+)
+def test_a_bad_row_of_a_hub_dataset_is_named(tmp_path, extra, message):
+    rows = [{"problem": f"{n}?", "solution": "\\boxed{4}"} | dict.fromkeys(extra) for n in range(3)]
+    rows[1] |= extra
+    knobs = {"answer_column": "answer"} if "answer" in extra else {}
+    with pytest.raises(UserError, match=message):
+        math_rows(tmp_path, rows, **knobs)
+
+
+def test_rows_without_a_question_are_left_out_and_counted(tmp_path, caplog):
+    rows = [{"problem": problem, "solution": "\\boxed{4}"} for problem in ("a?", " ", "b?", "c?")]
+    with caplog.at_level(logging.WARNING):
+        data = math_rows(tmp_path, rows, num_val=2)
+    assert "" not in {row["prompt"].strip() for row in data.train + data.val}
+    assert "1 without a question" in caplog.text
+
+
+def test_a_gold_answer_of_zero_is_an_answer(tmp_path):
+    rows = [
+        {"problem": f"{n}?", "answer": answer, "generations": [R1], "marks": [True], "question_type": "x"}
+        for n, answer in enumerate([0, 0, 4])
+    ]
+    Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
+    data = openr1_math(path=str(tmp_path / "copy"), **HELD | OPENR1 | {"only_solved": True}, **SHARED)
+    assert sorted(row["answer"] for row in data.train + data.val) == ["0", "0", "4"]
+
+
+def test_null_num_val_and_val_split_hold_out_a_tenth(tmp_path):
+    Dataset.from_list(sums(300)).save_to_disk(tmp_path / "copy")
+    train, val = read(tmp_path / "copy", val_split=None, num_val=None)
+    assert (len(train), len(val)) == (270, 30)

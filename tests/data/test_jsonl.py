@@ -3,13 +3,11 @@ import logging
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 from templates import chat
 
 from r1.core.errors import DATA, UserError
-from r1.data.jsonl import decode_row, jsonl
+from r1.data.jsonl import jsonl
 from r1.data.verifier.exact import exact
 
 SHARED = {"template": chat(), "verifier": exact}
@@ -194,23 +192,9 @@ def test_files_that_cannot_be_used(tmp_path, name, content, message):
     assert message in failure(tmp_path / name).message
 
 
-def test_held_out_rows_need_num_val_or_val_path(tmp_path):
+def test_holding_out_every_row_is_an_error(tmp_path):
     path = write(tmp_path / "rows.jsonl", rows(5))
-    assert "val_path" in failure(path, num_val=None).hint
     assert "leaves none of the 5" in failure(path, num_val=5).message
-
-
-def attempt(line):
-    try:
-        return decode_row(line, "rows.jsonl:1", ".path")
-    except UserError as error:
-        return error.message
-
-
-@given(st.binary(max_size=80) | st.text('{}[]"a:1,', max_size=20).map(str.encode))
-def test_any_line_is_a_row_or_a_user_error(line):
-    found = attempt(line)
-    assert isinstance(found, dict) or found.startswith("rows.jsonl:1: ")
 
 
 def test_a_row_that_names_its_terms_may_have_no_answer(tmp_path):
@@ -222,3 +206,92 @@ def test_a_row_that_names_its_terms_may_have_no_answer(tmp_path):
 def test_a_file_without_answers(tmp_path):
     data = build(write(tmp_path / "rows.jsonl", [{"question": f"Why {n}?"} for n in range(5)]), answer_column=None)
     assert all("answer" not in row for row in data.train + data.val)
+
+
+MESSAGES = [{"role": "user", "content": "3+1=?"}, {"role": "assistant", "content": "4"}]
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"completion": ["1"]}, "the column `completion` holds no text"),
+        ({"completion": 1}, "the column `completion` holds no text"),
+        ({"chosen": MESSAGES, "rejected": "5"}, "the column `chosen` holds no text"),
+        ({"rejected": {"content": "5"}}, "the column `rejected` holds no text"),
+        ({"pass_rate": "0.5"}, "the column `pass_rate` holds no number from 0 to 1"),
+        ({"terms": "judge"}, "the column `terms` holds no list of names"),
+        ({"gold": [4]}, "the column `gold` holds no text or a number"),
+        ({"note": "\ud83d"}, "half of a surrogate pair"),
+        ({"question": "\ude00 3+1=?"}, "half of a surrogate pair"),
+        ({"rendered": "IGNORE"}, "column name is reserved: `rendered`"),
+        ({"part": None}, "column name is reserved: `part`"),
+        ({"completions": 1}, "column name is reserved: `completions`"),
+        ({"truncated": True}, "column name is reserved: `truncated`"),
+    ],
+)
+def test_one_bad_row_of_600_is_an_error_or_is_skipped(tmp_path, caplog, extra, message):
+    some = rows(600)
+    some[399] |= extra
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in some))
+    error = failure(path)
+    assert "rows.jsonl:400: " in error.message
+    assert message in error.message
+    assert error.hint
+    assert error.code == DATA
+    with caplog.at_level(logging.WARNING):
+        data = build(path, on_bad_row="skip")
+    assert len(data.train) + len(data.val) == 599
+    assert "left out 1 bad rows of 600" in caplog.text
+
+
+@pytest.mark.parametrize("number", ["0.00001", "1e16", "0.10", "-3"])
+def test_number_is_an_answer_in_every_format(tmp_path, number):
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"question": "{n}?", "gold": {number}}}\n' for n in range(3)))
+    (tmp_path / "a.json").write_text(
+        "[" + ",".join(f'{{"question": "{n}?", "gold": {number}}}' for n in range(3)) + "]"
+    )
+    (tmp_path / "a.csv").write_text("question,gold\n" + "".join(f"{n}?,{number}\n" for n in range(3)))
+    texts = {row["answer"] for name in ("jsonl", "json", "csv") for row in build(tmp_path / f"a.{name}").train}
+    assert texts == {"10000000000000000" if number == "1e16" else number}
+
+
+def test_missing_number_is_a_missing_answer(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "a", "gold": NaN}\n')
+    assert "a.jsonl:1: the column `gold` holds no text or a number" in failure(tmp_path / "a.jsonl").message
+    table = pa.table({"question": ["a", "b"], "gold": [72.0, float("nan")]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    error = failure(tmp_path / "a.parquet")
+    assert "a.parquet:2: the column `gold` holds no text or a number" in error.message
+    assert str(error.value) == "null"
+    (tmp_path / "a.csv").write_text("question,gold\na,1\nb,\n")
+    assert "a.csv:3: the column `gold`" in failure(tmp_path / "a.csv").message
+
+
+def test_csv_text_columns_stay_text_where_all_cells_are_numbers(tmp_path):
+    lines = "".join(f"{n},{n + 1},{n + 1},{n + 2},0.5\n" for n in range(10, 14))
+    (tmp_path / "a.csv").write_text("question,gold,chosen,rejected,pass_rate\n" + lines)
+    data = build(tmp_path / "a.csv", max_pass_rate=0.5)
+    row = next(row for row in data.train + data.val if row["prompt"] == "10")
+    assert row == {"question": "10", "gold": 11, "chosen": "11", "rejected": "12", "pass_rate": 0.5} | {
+        "prompt": "10",
+        "answer": "11",
+    }
+
+
+def test_null_answer_column_leaves_a_column_of_that_name_out(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": ["x"]} for n in range(4)])
+    assert all("answer" not in row for row in build(path, answer_column=None).train)
+
+
+def test_null_num_val_holds_out_a_tenth_or_the_val_path(tmp_path):
+    path = write(tmp_path / "a.jsonl", rows(300))
+    data = build(path, num_val=None)
+    assert (len(data.train), len(data.val)) == (270, 30)
+    data = build(path, num_val=None, val_path=write(tmp_path / "b.jsonl", rows(5, 1000)))
+    assert (len(data.train), len(data.val)) == (300, 5)
+
+
+def test_duplicate_key_is_a_bad_row(tmp_path):
+    path = write(tmp_path / "rows.jsonl", [*rows(2), '{"question": "a", "gold": "1", "gold": "2"}'])
+    assert "rows.jsonl:3: invalid JSON: more than one value for `gold`" in failure(path).message

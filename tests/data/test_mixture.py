@@ -83,6 +83,14 @@ def test_mixture_rejects_invalid_parts(parts: dict[str, Data], where: str) -> No
     assert caught.value.key == where
 
 
+def test_mixture_rejects_a_part_whose_rows_have_a_column_part() -> None:
+    own = part("a", 4)
+    own.val[0]["part"] = "upper"
+    with pytest.raises(UserError, match="reserved: `part`") as caught:
+        mixture(parts={"b": part("b", 2), "a": own})
+    assert caught.value.key == ".parts.a"
+
+
 # ---- each row as its part says ----
 
 

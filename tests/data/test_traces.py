@@ -100,3 +100,19 @@ def test_rows_without_a_completion_are_refused(run):
     (run / "traces" / "traces.json").unlink()
     (run / "traces" / "traces.jsonl").write_text('{"prompt": "a", "answer": "1"}\n')
     assert "traces.jsonl:1: no column `completion`" in failure(run).message
+
+
+def test_own_columns_are_read_with_a_card_only(run):
+    file, card = run / "traces" / "traces.jsonl", run / "traces" / "traces.json"
+    text = "".join(json.dumps(row | {"part": "maths", "rendered": "User: ?"}) + "\n" for row in ROWS)
+    file.write_text(text)
+    card.write_text(json.dumps({"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(ROWS)}))
+    data = build(run)
+    assert all(row["rendered"] == "User: ?" and "part" not in row for row in data.train + data.val)
+    card.unlink()
+    assert "traces.jsonl:1: this column name is reserved: `rendered`" in failure(run).message
+
+
+def test_null_num_val_holds_out_a_tenth(run):
+    data = build(run, num_val=None)
+    assert (len(data.train), len(data.val)) == (10, 2)  # no question has only one row: the first one

@@ -17,8 +17,9 @@ from options import HARD_TEXTS, build_option, option_names, texts
 
 from r1.core.paths import CONF
 from r1.data.base import Row, as_verifier
+from r1.data.columns import RESERVED
 from r1.data.verifier.exact import exact
-from r1.reward.base import RESERVED, Rewards, Scores, Term, required_columns
+from r1.reward.base import Rewards, Scores, Term, required_columns
 from r1.reward.scorer import Scorer
 
 

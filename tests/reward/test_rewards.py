@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1.core.errors import DATA, REWARD, UserError
+from r1.core.errors import REWARD, UserError
 from r1.data.base import Row, as_verifier
 from r1.reward.base import RewardFunction, Rewards, Scores, Term, required_columns
 from r1.rollout.base import no_op
@@ -153,10 +156,29 @@ def test_a_missing_column_names_the_term_and_the_column() -> None:
     assert caught.value.code == REWARD
 
 
-def test_a_reserved_column_name_is_refused() -> None:
-    with pytest.raises(UserError, match="reserved") as caught:
-        score(rewards(a=(constant([1.0]), 1.0)), [{"rows": 1}])
-    assert caught.value.code == DATA
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.5, 2),
+        np.array([0.5, 2.0]),
+        np.array([0.5, 2.0], np.float16),
+        torch.tensor([0.5, 2.0]),
+        torch.tensor([0.5, 2.0], dtype=torch.bfloat16),
+        torch.tensor([[0.5], [2.0]]),
+        [np.float32(0.5), np.int64(2)],
+        [torch.tensor(0.5), torch.tensor(2)],
+        [np.array(0.5), torch.tensor([2])],
+        [Decimal("0.5"), Fraction(2)],
+    ],
+)
+def test_a_term_may_return_arrays_and_scalars_of_any_library(values: Any) -> None:
+    assert score(rewards(a=(constant(values), 1.0)), [{}, {}]).total == [0.5, 2.0]
+
+
+def test_nan_in_an_array_does_not_apply_and_a_bool_is_a_number() -> None:
+    scores = score(rewards(a=(constant(np.array([np.nan, 1.0])), 1.0)), [{}, {}])  # type: ignore[arg-type]
+    assert math.isnan(scores.total[0])
+    assert score(rewards(a=(constant([True, np.bool_(False)]), 1.0)), [{}, {}]).total == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +188,17 @@ def test_a_reserved_column_name_is_refused() -> None:
         ([1.0, 2.0, 3.0], "3 values for 2 completions"),
         (1.0, "returned float"),
         (None, "returned NoneType"),
-        (torch.zeros(2), "returned Tensor"),
-        ([1.0, torch.tensor(1.0)], "Tensor for sample 1"),
+        (torch.zeros(3), "3 values for 2 completions"),
+        (torch.zeros(2, 2), "Tensor for sample 0"),
+        (torch.tensor(1.0), "returned Tensor"),
+        (np.array(1.0), "returned ndarray"),
+        (np.zeros((2, 2)), "ndarray for sample 0"),
+        (np.array([1.0, np.inf]), "inf for sample 1"),
+        ("10", "returned str"),
+        ({"a": 1.0, "b": 2.0}, "returned dict"),
+        ({1.0, 2.0}, "returned set"),
+        ([1.0, 1j], "complex for sample 1"),
+        ([1.0, 10**400], "int for sample 1"),
         ([1.0, "1.0"], "str for sample 1"),
         ([math.inf, 1.0], "inf for sample 0"),
         ([1.0, -math.inf], "-inf for sample 1"),

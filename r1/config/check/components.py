@@ -11,8 +11,9 @@ from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, su
 from r1.core.provenance import flatten
 from r1.core.types import Config
 from r1.data.base import Data, Row, Template, has_answer
+from r1.data.columns import check_row
 from r1.data.template.base import template_prefill
-from r1.reward.base import RESERVED, RewardFunction, Rewards, applies, required_columns
+from r1.reward.base import RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 from r1.stage.training.base import TrainingStage
@@ -33,6 +34,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     Raises:
         UserError: the first pair that does not.
     """
+    _check_rows(experiment.data)
     _check_counts(cfg, experiment)
     _check_terms(cfg, experiment)
     _check_columns(cfg, experiment)
@@ -46,8 +48,15 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_engine(experiment)
 
 
+def _check_rows(data: Data) -> None:
+    """The columns that r1 reads must have their types in every row, whatever made the dataset."""
+    for split, rows in (("training", data.train), ("held-out", data.val)):
+        for number, row in enumerate(rows, 1):
+            check_row(row, f"{split} row {number}", data.source_of(row)[0])
+
+
 def _check_counts(cfg: Config, experiment: Experiment) -> None:
-    stage, num_rows, num_val = experiment.stage, len(experiment.data.train), len(experiment.data.val)
+    stage, num_rows = experiment.stage, len(experiment.data.train)
     num_questions = cfg["stage"].get("num_questions", 0)
     if num_questions > num_rows and not stage.writes_questions:
         message = f"the training split has {num_rows} questions"
@@ -60,13 +69,6 @@ def _check_counts(cfg: Config, experiment: Experiment) -> None:
             value=stage.plan.examples_per_step,
             expected=f"at most {num_examples}",
         )
-    if experiment.validation.num_prompts > num_val:
-        raise UserError(
-            f"the held-out split has {num_val} rows",
-            key="val.num_prompts",
-            value=experiment.validation.num_prompts,
-            expected=f"at most {num_val}",
-        )
 
 
 def _check_terms(cfg: Config, experiment: Experiment) -> None:
@@ -75,9 +77,6 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
     weighted = {name for name, term in known.items() if term.weight is not None}
     for row in [row for row in [*experiment.data.train, *experiment.data.val] if row.get("terms") is not None]:
         names = row["terms"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            message = "the column `terms` is a list of names of reward terms"
-            raise UserError(message, key="data", value=names, expected=sorted(known), code=DATA)
         if unknown := [name for name in names if name not in known]:
             raise UserError(
                 f"a row is to be rewarded by `{unknown[0]}`, and this run has no such reward term",
@@ -108,10 +107,6 @@ def _check_columns(cfg: Config, experiment: Experiment) -> None:
     """Every row must have the columns of the reward terms and filters that apply to it."""
     stage = experiment.stage
     all_rows = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
-    if reserved := sorted(set.intersection(*map(set, all_rows)) & set(RESERVED)):
-        raise UserError(
-            "this column name is reserved", key="data", value=reserved[0], hint="rename the column", code=DATA
-        )
     for key, function, rows in _scoring_functions(experiment, all_rows):
         columns = set.intersection(*map(set, rows)) if rows else set()
         needed = required_columns(function) if rows else set()
@@ -137,11 +132,12 @@ def _check_stage_columns(experiment: Experiment) -> None:
     ):
         for column in columns:
             if num_missing := sum(not row.get(column) for row in rows):
+                first = next(row["prompt"] for row in rows if not row.get(column))
                 raise UserError(
                     f"this stage learns the column `{column}`, which {num_missing} of {len(rows)} {kind} rows lack",
                     key="data",
                     value=sorted(set().union(*rows)),
-                    expected=f"rows with text in `{column}`",
+                    expected=f"text in `{column}`, also in the row of the question {first!r}",
                     hint=ADVICE.get(column, f"data=jsonl keeps the column `{column}` of its file"),
                     code=DATA,
                 )

@@ -82,8 +82,9 @@ def group_types() -> Config:
     from lightning.pytorch.loggers import Logger
 
     from r1.data.base import Data
+    from r1.data.columns import RESERVED
     from r1.model.loading import Model
-    from r1.reward.base import RESERVED, RewardFunction
+    from r1.reward.base import RewardFunction
     from r1.rollout.base import Engine
     from r1.stage.base import Stage
     from r1.stage.validation.metrics import Validation

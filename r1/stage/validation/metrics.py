@@ -41,7 +41,7 @@ class Validation:
 
     Args:
         every: optimizer steps between validations; the start and the end are always validated.
-        num_prompts: P, held-out prompts, the first of the split.
+        num_prompts: P, held-out prompts, the first of the split; all of a smaller one.
         num_samples: n, completions per prompt.
         ks: the k of pass@k and maj@k, each <= n.
     """

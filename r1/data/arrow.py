@@ -1,0 +1,56 @@
+"""Rows of an Arrow table as JSON has them: decimals keep their text, NaN is null, dates are text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from r1.data.base import Row
+from r1.data.decimal_float import DecimalFloat
+
+Convert = Callable[[Any], Any]
+
+
+def row_readers(table: pa.Table) -> Iterator[Callable[[], Row]]:
+    """A function per row that returns it, or raises a ValueError if it holds bytes that are no text."""
+    converters = {field.name: converter(field.type) for field in table.schema}
+    for row in table.to_pylist():
+        yield partial(convert_fields, row, converters)
+
+
+def convert_fields(row: Row, converters: dict[str, Convert]) -> Row:
+    return {name: convert(row[name]) for name, convert in converters.items()}
+
+
+def converter(kind: pa.DataType) -> Convert:
+    """The conversion of a value of an Arrow type; null stays null."""
+    convert = value_converter(kind)
+    return lambda value: None if value is None else convert(value)
+
+
+def value_converter(kind: pa.DataType) -> Convert:
+    is_a = pa.types
+    if is_a.is_floating(kind):
+        return partial(from_float, np.dtype(kind.to_pandas_dtype()).type)
+    if is_a.is_decimal(kind):
+        return lambda value: DecimalFloat(str(value))
+    if is_a.is_struct(kind):
+        return partial(convert_fields, converters={field.name: converter(field.type) for field in kind})
+    if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
+        convert = converter(kind.value_type)
+        return lambda values: [convert(value) for value in values]
+    if is_a.is_dictionary(kind):
+        return value_converter(kind.value_type)
+    if is_a.is_binary(kind) or is_a.is_large_binary(kind) or is_a.is_fixed_size_binary(kind):
+        return bytes.decode  # Spark and Hive write text as plain bytes
+    return str if is_a.is_temporal(kind) else lambda value: value
+
+
+def from_float(scalar: Callable[[float], np.floating[Any]], value: float) -> DecimalFloat | None:
+    """The shortest decimal that is this number in its own width: 0.1 in float32 is 0.1 and not 0.10000000149011612."""
+    return DecimalFloat(str(scalar(value))) if math.isfinite(value) else None

@@ -1,0 +1,130 @@
+"""The columns of a row that r1 itself reads: the type of each, and where it is read. docs/data.md prints the table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+from r1.core.errors import DATA, UserError, as_yaml_null
+
+if TYPE_CHECKING:
+    from r1.data.base import Row
+
+RUNTIME_ARGS = (
+    "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "check_for_stop"
+)  # fmt: skip
+RESERVED = ("prompts", "completions", *RUNTIME_ARGS)  # every reward term gets them: no column may have such a name
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column that r1 reads.
+
+    Attributes:
+        type: of its values, in words.
+        is_valid: whether a value that is not null has the type.
+        read_by: what reads it.
+        nullable: whether null, which means the same as no value, is allowed.
+        internal: r1 itself writes it, and no file of a user may have it.
+    """
+
+    type: str
+    is_valid: Callable[[Any], bool]
+    read_by: str
+    nullable: bool = True
+    internal: bool = False
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is text that UTF-8 can hold: JSON can escape half of a surrogate pair, which no tokenizer reads."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def is_visible_text(value: Any) -> bool:
+    return is_text(value) and value.strip() != ""
+
+
+def is_number(value: Any) -> bool:
+    """A finite number; True and False are none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_answer(value: Any) -> bool:
+    return is_visible_text(value) or is_number(value)
+
+
+def is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
+
+
+def is_list_of_names(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_text, value))
+
+
+COLUMNS = {
+    "prompt": Column("text", is_visible_text, "the template: the question", nullable=False),
+    "answer": Column("text or a number", is_answer, "the verifier: the gold answer"),
+    "completion": Column("text", is_text, "stage=sft, stage=distill_logits: the answer to learn"),
+    "chosen": Column("text", is_text, "stage=reward_model: the preferred answer"),
+    "rejected": Column("text", is_text, "stage=reward_model: the other answer"),
+    "pass_rate": Column("number from 0 to 1", is_share, "data.min_pass_rate, data.max_pass_rate"),
+    "terms": Column("list of names", is_list_of_names, "the reward: the terms that apply; null: all"),
+    "rendered": Column("text", is_text, "the tokenizer: a prompt that is rendered already", internal=True),
+    "part": Column("text", is_text, "the mixture: the part that the row belongs to", nullable=False, internal=True),
+}
+INTERNAL = tuple(name for name, column in COLUMNS.items() if column.internal)
+
+
+def check_row(
+    row: Row, location: str, key: str, mapped: Mapping[str, str] | None = None, forbidden: tuple[str, ...] = RESERVED
+) -> None:
+    """Check the names of a row's columns, and the type of each column that r1 reads.
+
+    Args:
+        location: ``PATH:LINE``, or the split and the number of the row.
+        key: config key for the error.
+        mapped: r1's column -> the file's, of the columns that a config key names: these may not be empty.
+        forbidden: names that no column may have.
+
+    Raises:
+        UserError: a name is forbidden, or a value is not of its column's type.
+    """
+    mapped = mapped or {}
+    for name in forbidden:
+        if name in row:
+            message, hint = f"{location}: this column name is reserved: `{name}`", "rename the column, or leave it out"
+            raise UserError(message, key=key, value=name, hint=hint, code=DATA)
+    for name, column in COLUMNS.items():
+        value = row.get(name)
+        if value is None:
+            is_valid = name not in mapped and (column.nullable or name not in row)
+        else:
+            is_valid = column.is_valid(value) and not (name in mapped and str(value).strip() == "")
+        if not is_valid:
+            source = mapped.get(name)
+            raise type_error(name, value, location, source or name, f".{name}_column" if source else key)
+
+
+def type_error(name: str, value: Any, location: str, source: str, key: str) -> UserError:
+    """The error of a value that is not of the type of r1's column ``name``; ``source`` is the column's name there."""
+    column = COLUMNS[name]
+    if isinstance(value, str) and not is_text(value):
+        hint = "half of a surrogate pair, \\ud800 to \\udfff, is no character: remove it"
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        hint = "a list of messages is not read: write the text of the last message alone"
+    else:
+        hint = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
+    return UserError(
+        f"{location}: the column `{source}` holds no {column.type}",
+        key=key,
+        value=as_yaml_null(value),
+        expected=column.type + (" or null" if column.nullable else ""),
+        hint=hint,
+        code=DATA,
+    )
