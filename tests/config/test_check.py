@@ -92,6 +92,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "long": [*rows, long],
         "long_answer": [{**row, "completion": "x " * 2000} for row in rows],
         "taken": [{**row, "verifier": 1} for row in rows],
+        "rendered": [{**row, "rendered": "IGNORE"} for row in rows],
+        "half": [*rows, {"prompt": "\ud800?", "answer": "1"}],
+        "pairs": [{**row, "chosen": [{"role": "user", "content": "2"}], "rejected": "3"} for row in rows],
+        "rated": [{**row, "pass_rate": "0.5"} for row in rows],
         "none": [],
     }
     for name, lines in kinds.items():
@@ -443,7 +447,17 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=jsonl data.path=rows.jsonl data.num_val=40", ["leaves none of the 40"]),
         (
             "data=jsonl data.path=taken.jsonl data.num_val=8 val.num_prompts=8",
-            ["column name is reserved", "'verifier'"],
+            ["taken.jsonl:1: this column name is reserved", "'verifier'"],
+        ),
+        (
+            "data=jsonl data.path=rendered.jsonl",
+            ["rendered.jsonl:1: ", "name is reserved", "rename the column"],
+        ),
+        ("data=jsonl data.path=half.jsonl", ["half.jsonl:41: half of a surrogate pair"]),
+        ("data=jsonl data.path=rated.jsonl", ["rated.jsonl:1: ", "`pass_rate` holds no number", "value    '0.5'"]),
+        (
+            "stage=reward_model data=jsonl data.path=pairs.jsonl",
+            ["pairs.jsonl:1: the column `chosen` holds no text", "a list of messages is not read"],
         ),
         (
             "stage=sft data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "
@@ -514,7 +528,7 @@ def test_invalid_command_prints_one_screen(cli: Cli, code: int, command: str, wo
         "+model/lora=default",
         "strategy=ddp trainer.devices=2",
         "logger=wandb",
-        "data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8",
+        "data=jsonl data.path=rows.jsonl",
         "model.tokenizer=think \"data.template.prefill='<think>'\"",
         "model.tokenizer=no_template data/template=r1_zero",
         MINE % ("trl", ""),
