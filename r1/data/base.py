@@ -33,6 +33,13 @@ class Verifier(ABC):
         """``__call__`` for each of B answers; a subclass may compare them in parallel."""
         return [self(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
+    def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        """Whether each two answers to a row's question are the same: each would be right if the other were gold."""
+        forward = self.verify_batch(answers, [row | {"answer": other} for row, other in zip(rows, others, strict=True)])
+        back = self.verify_batch(others, [row | {"answer": answer} for row, answer in zip(rows, answers, strict=True)])
+        texts = [a.strip() == b.strip() for a, b in zip(answers, others, strict=True)]
+        return [text or (a and b) for text, a, b in zip(texts, forward, back, strict=True)]
+
     def pop_error_counts(self) -> dict[str, int]:
         """Reason -> answers since the last call that it made wrong without a comparison, such as a time-out."""
         return {}

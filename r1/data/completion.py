@@ -1,8 +1,8 @@
 """Reading and writing a completion: its thinking, its one answer, and whether its form is the one that R1 asks for.
 
 The parser never guesses. A completion has an answer only if it states exactly one: one ``<answer>`` block
-outside the thinking, or, where there is no answer tag at all, the last ``\\boxed{}`` after the thinking, if
-its braces balance. Linear time; text beyond ``MAX_CHARS`` is not read.
+outside the thinking, or, where there is no answer tag at all, the last box after the thinking, if its braces
+balance. Boxes with nothing but separators between them are one answer, a list. Linear time, whatever the length.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-MAX_CHARS = 262_144  # 32k tokens, the paper's longest completions, at 8 characters each
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 RESERVED_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
+BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ is no brace of TeX's: it is skipped with its backslash
+UNBRACED = re.compile(r"[^$\n\\]+(?=\$|\\[)\]])|\S+")  # \boxed 5: to the end of the formula, else one word
+SEPARATORS = re.compile(r"(?:[\s$.,;&]|\\[()\[\],;: ]|\\q?quad(?![a-zA-Z])|\\text\{\s*(?:and|or)\s*\}|and\b|or\b)*")
 STRICT = re.compile(r"\s*<think>(.+?)</think>\s*<answer>(.+?)</answer>\s*", re.DOTALL)
 
 
@@ -41,7 +44,7 @@ def format_completion(thinking: str, answer: str) -> str:
 
 def parse(completion: str) -> Parsed:
     """Read a completion; never raises."""
-    text = completion[:MAX_CHARS]
+    text = completion
     counts = [text.count(tag) for tag in TAGS]
     match = STRICT.fullmatch(text) if counts == [1, 1, 1, 1] else None
     strict = match is not None and all(group.strip() for group in match.groups())
@@ -76,20 +79,38 @@ def text_after_thinking(text: str) -> str:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last ``\\boxed{...}``; None if there is none or its braces do not balance."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return None
-    depth, begin = 1, start + len("\\boxed{")
-    for brace in re.compile("[{}]").finditer(text, begin):
-        depth += 1 if brace[0] == "{" else -1
+    """The content of the last ``\\boxed{...}``, after those before it if only separators lie between, as a list.
+
+    ``\\fbox{5}``, ``\\boxed {5}`` and ``\\boxed 5`` are boxes too. None: there is none, or the last does not close.
+    """
+    contents: dict[str, None] = {}  # the last one first, each once
+    following = None  # where the box after this one starts
+    for box in reversed(list(BOX.finditer(text))):
+        content, end = _box_content(text, box.end())
+        if content is None or not (following is None or SEPARATORS.fullmatch(text, end, following)):
+            break
+        following = box.start()
+        contents[content] = None
+    return ", ".join(reversed(contents)) if contents else None
+
+
+def _box_content(text: str, begin: int) -> tuple[str | None, int]:
+    """What a box holds whose content starts at ``begin``, and where it ends; None if it never closes."""
+    if not text.startswith("{", begin):
+        match = UNBRACED.match(text, begin)
+        return (match[0].strip().rstrip(".,;:"), match.end()) if match else (None, begin)
+    depth = 0
+    for brace in BRACE.finditer(text, begin):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[begin : brace.start()]
-    return None
+            return text[begin + 1 : brace.start()], brace.end()
+    return None, begin
 
 
 def normalise(text: str) -> str:
     """NFKC but for superscripts, subscripts and fractions; plain minus signs; nothing invisible; stripped."""
+    if text.isascii():
+        return text.strip()
     visible = (c for c in text.replace("\u2212", "-") if unicodedata.category(c) != "Cf")
     return unicodedata.normalize("NFC", "".join(map(_fold, visible))).strip()
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1.data.completion import MAX_CHARS, TAGS, boxed, normalise, parse
+from r1.data.completion import TAGS, boxed, normalise, parse
 
 PIECES = [
     *TAGS,
@@ -103,9 +103,40 @@ def test_thinking_that_never_closes_runs_to_the_end() -> None:
     assert parse("<think>one</think><think>two</think>").thinking == "one"
 
 
-def test_text_beyond_the_limit_is_not_read() -> None:
-    assert parse("x" * (MAX_CHARS - 18) + "<answer>8</answer>").answer == "8"
-    assert parse("x" * MAX_CHARS + "<answer>8</answer>").answer is None
+@pytest.mark.parametrize("token", ["x", "word ", " " * 16, "数"])
+def test_completion_of_65536_tokens_keeps_its_answer(token: str) -> None:
+    assert parse(token * 65_536 + "<answer>8</answer>").answer == "8"
+    assert parse(f"<think>{token * 65_536}</think>so \\boxed{{8}}").answer == "8"
+
+
+SYSTEM = r"\left\{\begin{array}{l}x=1\\y=2\end{array}\right."
+
+
+@pytest.mark.parametrize(
+    ("text", "content"),
+    [
+        (r"so \boxed 5", "5"),
+        (r"so \boxed5.", "5"),
+        (r"so $\boxed 42$.", "42"),
+        (r"so \(\boxed 42\)", "42"),
+        (r"so \boxed x^2", "x^2"),
+        (r"so $\boxed {5}$.", "5"),
+        (r"so \fbox{5}", "5"),
+        (r"so \boxed{\fbox{5}}", "5"),
+        (rf"so \boxed{{{SYSTEM}}}", SYSTEM),
+        (r"so \boxed{[0,1\}}", r"[0,1\}"),
+        (r"so \boxed{\{1,2\}}", r"\{1,2\}"),
+        (r"so \boxed{1\\}", "1\\\\"),  # a line break, then the box's own brace
+        (r"so \boxed{5", None),
+        (r"so \boxed", None),
+        (r"so \boxedminus 5", None),
+        (r"$\boxed{1}$ and $\boxed{-2}$", "1, -2"),
+        (r"\boxed{2}, \boxed{3}, \boxed{2}", "3, 2"),
+        (r"\boxed{2}, so \boxed{3}", "3"),
+    ],
+)
+def test_boxed_reads_every_form_of_a_box(text: str, content: str | None) -> None:
+    assert boxed(text) == content
 
 
 @given(completions)
@@ -149,13 +180,16 @@ def test_normalise_is_idempotent(text: str) -> None:
 @given(st.recursive(words, lambda inner: inner.map(lambda text: "{" + text + "}"), max_leaves=4))
 @settings(deadline=None)
 def test_boxed_keeps_balanced_braces(content: str) -> None:
-    assert boxed(f"so \\boxed{{1}} or \\boxed{{{content}}}.") == content
+    assert boxed(f"so \\boxed{{1}}; no: \\boxed{{{content}}}.") == content
 
 
-@pytest.mark.parametrize("piece", [*TAGS, "\\boxed{", "<think>a</think>", "{", "<answer>\\boxed{", "﷽"])
+@pytest.mark.parametrize(
+    "piece", [*TAGS, "\\boxed{", "<think>a</think>", "{", "<answer>\\boxed{", "﷽", "\\boxed{1}", "\\boxed "]
+)
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    text = "<answer>" + piece * (MAX_CHARS // len(piece)) + "</answer>"
+    text = "<answer>" + piece * (1_000_000 // len(piece)) + "</answer>"
     start = time.perf_counter()
-    parse(text[: MAX_CHARS - 9] + "</answer>")
+    parse(text)
     parse("\\boxed{" + text)
+    parse(text.replace("answer>", ""))
     assert time.perf_counter() - start < 3

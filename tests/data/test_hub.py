@@ -5,6 +5,7 @@ import datasets
 import huggingface_hub
 import pytest
 from datasets import Dataset, DatasetDict
+from mathverifier import math_verifier
 from templates import chat
 
 from r1.core.errors import DATA, UserError
@@ -15,7 +16,6 @@ from r1.data.math import math
 from r1.data.openr1_math import openr1_math, to_strict_form
 from r1.data.split import exclude_overlap, hold_out, subsample
 from r1.data.verifier.exact import exact
-from r1.data.verifier.math import Math
 
 SHARED = {"template": chat(), "verifier": exact}
 COLUMNS = {"prompt_column": "question", "answer_column": "answer"}
@@ -224,7 +224,7 @@ MATH = {"prompt_column": "problem", "solution_column": "solution", "answer_colum
 
 def math_rows(tmp_path, rows, **knobs):
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    shared = SHARED | {"verifier": Math(seconds=2.0)}
+    shared = SHARED | {"verifier": math_verifier()}
     return math(path=str(tmp_path / "copy"), **HELD | MATH | knobs, **shared)
 
 

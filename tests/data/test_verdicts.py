@@ -1,6 +1,7 @@
+from mathverifier import math_verifier
+
 from r1.data.base import Data, Verifier, as_verifier, verify_completions
 from r1.data.verifier.exact import exact
-from r1.data.verifier.math import Math
 
 ROWS = [{"answer": "1"}, {"answer": "2"}, {"answer": "3"}]
 
@@ -34,7 +35,7 @@ def test_verifier_gets_all_answers_of_a_batch_at_once():
 
 
 def test_data_counts_what_its_verifier_counts():
-    data = Data([], [], template=None, verifier=Math(seconds=2.0))
+    data = Data([], [], template=None, verifier=math_verifier())
     assert data.all_correct(["<answer>9^{9^9}</answer>", "none"], [{"answer": "1"}] * 2) == [False, False]
     assert data.pop_error_counts() == {"scorer/timeouts": 0, "scorer/died": 0, "scorer/guard": 1}
     assert Data([], [], template=None, verifier=exact).pop_error_counts() == {}

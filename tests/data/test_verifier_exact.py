@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.data.verifier.exact import clean, exact, value
+from r1.data.verifier.exact import exact, value
+from r1.data.verifier.notation import canonical
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_every_way_to_write_a_fraction_has_its_value(top, bottom):
 @given(st.decimals(-(10**9), 10**9, places=4))
 def test_every_way_to_write_a_decimal_has_its_value(number):
     wanted = Fraction(number)
-    assert value(f"{number:f}") == value(f"{number:,f}") == value(clean(f"${number:,f}$.")) == wanted
+    assert value(f"{number:f}") == value(f"{number:,f}") == value(canonical(f"${number:,f}$.")) == wanted
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

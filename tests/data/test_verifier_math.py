@@ -5,11 +5,11 @@ from math import log10
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mathverifier import SLOW, math_verifier
 
 from r1.data.verifier.guard import MAX_DIGITS, digits, guard
-from r1.data.verifier.math import Math
 
-math = Math(seconds=2.0)
+math = math_verifier()
 
 HOSTILE = [
     "9^{9^9}",
@@ -198,9 +198,9 @@ def test_math_rejects_different_answers(gold, answer):
 
 
 def test_a_slow_comparison_is_cut_short():
-    verifier = Math(seconds=0.5)
+    verifier = math_verifier(seconds=0.5)
     start = time.perf_counter()
-    assert not verifier(r"\left(\sqrt{2}+\sqrt{3}+\sqrt{5}\right)^{999}", {"answer": "42"})
+    assert not verifier(SLOW % 1, {"answer": "42"})
     assert time.perf_counter() - start < 5  # half a second, and the start of the scoring processes
     assert verifier.pop_error_counts() == {"timeouts": 1, "died": 0, "guard": 0}
 

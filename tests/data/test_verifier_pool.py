@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mathverifier import SLOW, comparison, math_verifier
 
 from r1.core.errors import UserError
 from r1.data.verifier import math as math_module
 from r1.data.verifier import worker
 from r1.data.verifier.guard import guard
-from r1.data.verifier.math import Math
-from r1.data.verifier.pool import Job, Pool
+from r1.data.verifier.pool import Pool
 
-PAYLOADS = str(Path(__file__).parents[1] / "support" / "payloads.py")
-SLOW = r"\left(\sqrt{2}+\sqrt{3}+\sqrt{%d}\right)^{999}"  # passes the guard
-FINE = Job("fine", ("fine",))
-verify = Math(seconds=2.0)
+SUPPORT = str(Path(__file__).parents[1] / "support")
+PAYLOADS = f"{SUPPORT}/payloads.py"
+FINE = comparison("fine", "fine")
+verify = math_verifier()
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def pool():
 
 
 def do(action, gold=""):
-    return Job(gold, (action,))
+    return comparison(gold, action)
 
 
 def judges(child):
@@ -67,12 +67,12 @@ def gone(pids, seconds=3.0):
     ],
 )
 def test_hostile_job_affects_only_its_own_outcome(pool, job, outcome):
-    before, after = [Job(f"{n}", (f"{n}",)) for n in range(4)], [Job(f"{n}", (f"{n}",)) for n in range(4, 8)]
+    before, after = [comparison(f"{n}", f"{n}") for n in range(4)], [comparison(f"{n}", f"{n}") for n in range(4, 8)]
     pool.judge([FINE], 60.0)
     start = time.monotonic()
     assert pool.judge([*before, job, *after], 0.5) == ["right"] * 4 + [outcome] + ["right"] * 4
     assert time.monotonic() - start < 3
-    assert pool.judge([Job("healthy", ("healthy",))], 60.0) == ["right"]
+    assert pool.judge([comparison("healthy", "healthy")], 60.0) == ["right"]
 
 
 def test_scoring_process_has_no_secrets_and_cannot_write(pool, tmp_path, monkeypatch):
@@ -98,11 +98,13 @@ def test_scoring_process_has_its_limits(pool):
         assert "NoNewPrivs:\t1" in Path(f"/proc/{pid}/status").read_text()
 
 
-def test_worker_starts_without_r1_and_torch(tmp_path):
-    """It must start without r1, which is not importable there, and without torch."""
+def test_worker_imports_the_relation_alone(tmp_path):
     code = f"import runpy, sys; runpy.run_path({worker.__file__!r})['math_judge'](); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert not {"r1", "torch", "transformers", "numpy"} & {name.split(".")[0] for name in done.stdout.split()}
+    modules = done.stdout.split()
+    assert not {"torch", "transformers", "numpy", "sympy"} & {name.split(".")[0] for name in modules}
+    of_r1 = {name for name in modules if name.startswith("r1.") and not name.startswith("r1.data.verifier")}
+    assert of_r1 == {"r1.data", "r1.data.completion"}
 
 
 def test_many_timeouts_shorten_the_rest_of_the_batch(pool):
@@ -126,12 +128,12 @@ def test_pool_caches_verdicts_but_not_crashes(pool):
 
 @pytest.mark.parametrize("victim", ["judge", "supervisor"])
 def test_process_killed_while_idle_is_replaced(pool, victim):
-    pool.judge([Job(f"{n}", (f"{n}",)) for n in range(50)], 60.0)
+    pool.judge([comparison(f"{n}", f"{n}") for n in range(50)], 60.0)
     for child in list(pool.children):
         pids = judges(child) if victim == "judge" else [child.process.pid]
         os.kill(pids[0], signal.SIGKILL)
     time.sleep(0.1)
-    outcomes = pool.judge([Job(f"-{n}", (f"-{n}",)) for n in range(50)], 60.0)
+    outcomes = pool.judge([comparison(f"-{n}", f"-{n}") for n in range(50)], 60.0)
     assert set(outcomes) <= {"right", "died"}
     assert outcomes.count("died") <= 2
 
@@ -140,7 +142,7 @@ def test_process_killed_while_idle_is_replaced(pool, victim):
 def test_process_killed_during_a_job_is_replaced(pool, victim):
     pool.judge([FINE], 60.0)
     found = []
-    thread = threading.Thread(target=lambda: found.extend(pool.judge([do("sleep"), Job("a", ("a",))], 30.0)))
+    thread = threading.Thread(target=lambda: found.extend(pool.judge([do("sleep"), comparison("a", "a")], 30.0)))
     thread.start()
     time.sleep(0.5)
     for child in list(pool.children):
@@ -148,15 +150,19 @@ def test_process_killed_during_a_job_is_replaced(pool, victim):
         os.kill(pids[0], signal.SIGKILL)
     thread.join(10)
     assert found == ["died", "right"]
-    assert pool.judge([Job("b", ("b",)), Job("c", ("c",))], 60.0).count("died") <= 1  # the other one died in its sleep
+    assert (
+        pool.judge([comparison("b", "b"), comparison("c", "c")], 60.0).count("died") <= 1
+    )  # the other one died in its sleep
 
 
 SCRIPT = f"""
 import sys, time
 from pathlib import Path
-from r1.data.verifier.pool import Job, Pool, POOL
+from r1.data.verifier.pool import Pool, POOL
+sys.path.insert(0, {SUPPORT!r})
+from mathverifier import comparison
 POOL.path = {PAYLOADS!r}
-assert POOL.judge([Job("a", ("a",)), Job("b", ("b",))], 60.0) == ["right", "right"]
+assert POOL.judge([comparison("a", "a"), comparison("b", "b")], 60.0) == ["right", "right"]
 pids = [child.process.pid for child in POOL.children]
 print(*pids, *[Path(f"/proc/{{pid}}/task/{{pid}}/children").read_text() for pid in pids], flush=True)
 """
@@ -174,7 +180,7 @@ def trainer(code):
 
 
 def test_no_process_outlives_a_killed_trainer():
-    with trainer("POOL.judge([Job('9' * 9, ('compute',)), Job('9' * 8, ('compute',))], 600.0)") as process:
+    with trainer("POOL.judge([comparison('9' * 9, 'compute'), comparison('9' * 8, 'compute')], 600.0)") as process:
         pids = [int(word) for word in process.stdout.readline().split()]
         process.kill()
     assert len(pids) >= 2
@@ -192,7 +198,7 @@ def test_several_threads_share_the_processes(pool):
     found = {}
 
     def ask(n):
-        found[n] = pool.judge([Job(f"{n}-{i}", (f"{n}-{i}",)) for i in range(20)], 60.0)
+        found[n] = pool.judge([comparison(f"{n}-{i}", f"{n}-{i}") for i in range(20)], 60.0)
 
     threads = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
     for thread in threads:
@@ -215,8 +221,8 @@ def test_a_program_that_does_not_start_is_a_user_error(tmp_path):
 
 def test_plain_answers_start_no_process(pool, monkeypatch):
     monkeypatch.setattr(math_module, "POOL", pool)
-    answers = ["42", "43", "4.5", r"\frac{1}{2}", "1,042", "9^{9^9}", r"\text{42 or not}"]
-    assert verify.verify_batch(answers, [{"answer": "42"}] * 7) == [True] + [False] * 6
+    answers = ["42", "43", "4.5", r"\frac{1}{2}", "1,042", "9^{9^9}"]
+    assert verify.verify_batch(answers, [{"answer": "42"}] * 6) == [True] + [False] * 5
     assert not pool.children
 
 
@@ -231,7 +237,7 @@ def test_a_hostile_batch_is_bounded_counted_and_harmless():
         *(SLOW % n for n in (5, 7)),
     ]
     assert guard(hostile[-1]) is None
-    verifier = Math(seconds=0.5)
+    verifier = math_verifier(seconds=0.5)
     verify("x+1", {"answer": "1+x"})
     ordinary = ["0.75", "x^2+1", r"\sqrt{12}", r"2\sqrt{3}"]
     golds = ["42"] * 8 + [r"\frac{3}{4}", "1+x^2", r"2\sqrt{3}", r"\sqrt{3}"]
@@ -253,5 +259,5 @@ def test_a_hostile_batch_is_bounded_counted_and_harmless():
 )
 def test_no_answer_raises_or_hangs(answer):
     start = time.monotonic()
-    assert Math(seconds=1.0)(answer, {"answer": "x^2+7"}) in (True, False)
+    assert math_verifier(seconds=1.0)(answer, {"answer": "x^2+7"}) in (True, False)
     assert time.monotonic() - start < 5

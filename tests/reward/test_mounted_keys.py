@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import mathverifier
 import pytest
 from templates import chat
 
@@ -138,7 +139,7 @@ def test_pool_that_does_not_start_names_the_verifier(monkeypatch: pytest.MonkeyP
         raise UserError("no scoring process starts", code=REWARD)
 
     monkeypatch.setattr(POOL, "judge", closed)
-    node = {"_target_": "r1.data.verifier.math.Math", "seconds": 1.0}
+    node = {"_target_": "r1.data.verifier.math.Math", "seconds": 1.0} | mathverifier.KNOBS
     verifier = instantiate_node(node, "data.verifier", {"extensions": []})
     data = Data([], [], chat(), verifier)
     assert key_of_error(lambda: data.correct("<answer>x+1</answer>", {"answer": "1+x"})) == "data.verifier"

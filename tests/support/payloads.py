@@ -36,8 +36,8 @@ ACTIONS = {
 }
 
 
-def obey(gold, answers):
-    action = ACTIONS.get(answers[0], lambda gold: gold == answers[0])
+def obey(gold, answer, rules):
+    action = ACTIONS.get(answer, lambda gold: gold == answer)
     return bool(action(gold))
 
 

@@ -9,41 +9,26 @@ import re
 from fractions import Fraction
 
 from r1.data.base import Row
-from r1.data.completion import normalise
+from r1.data.verifier.notation import canonical
 
 MAX_CHARS = 400  # longer texts are compared as text: no conversion of huge numbers
-WRAPS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 # A thousands comma must have three digits after it: "1,2" is a pair, not twelve.
-DECIMAL = re.compile(r"([+-]?)(?:\\?\$)?([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
-FRACTION = re.compile(r"([+-]?)\\[dt]?frac(?:\{([+-]?[0-9]+)\}\{([0-9]+)\}|([0-9])([0-9]))")
+DECIMAL = re.compile(r"([+-]?) ?(?:\\dollar )?([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
+FRACTION = re.compile(r"([+-]?) ?\\[dt]?frac(?:\{([+-]?[0-9]+)\}\{([0-9]+)\}|([0-9])([0-9]))")
 RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
 
 
 def exact(answer: str, row: Row) -> bool:
     """Whether ``answer`` is the same number as ``row["answer"]``, or else the same text. Never raises."""
-    return same(clean(answer), clean(str(row["answer"])))
-
-
-def same(answer: str, gold: str) -> bool:
-    """The comparison itself, of two cleaned texts."""
-    number = value(answer)
+    stated, gold = canonical(answer), canonical(str(row["answer"]))
+    number = value(stated)
     if number is not None:
         return number == value(gold)
-    return answer != "" and answer == gold
-
-
-def clean(text: str) -> str:
-    """One spacing, no math delimiters around, no full stop at the end, plain commas between thousands."""
-    text = " ".join((text if text.isascii() else normalise(text)).split()).removesuffix(".").strip()
-    for left, right in WRAPS:
-        if len(text) > len(left + right) and text.startswith(left) and text.endswith(right):
-            text = text[len(left) : -len(right)].strip()
-    text = text.replace("\\!", "").replace("{,}", ",")
-    return re.sub(r"(?<=[0-9])\\,(?=[0-9]{3}(?![0-9]))", ",", text).removesuffix(".").strip()
+    return stated != "" and stated == gold
 
 
 def value(text: str) -> Fraction | None:
-    """The number that a cleaned text writes, or None if it is not one plain number."""
+    """The number that a canonical text writes, or None if it is not one plain number."""
     if len(text) > MAX_CHARS:
         return None
     if match := DECIMAL.fullmatch(text):

@@ -42,7 +42,7 @@ def guard(answer: str) -> str | None:
     text = INVISIBLE.sub("", answer).replace("\\exp", "e^")
     if len(SELF_POWER.findall(text)) >= 2:
         return "self_power"  # x^x and x^{x+1} together send simplification on a long walk
-    if re.search(r"[0-9][eE]\+?[0-9]{4,}", text) or digits(text) > MAX_DIGITS:
+    if re.search(r"[0-9][eE][+-]?[0-9]{4,}", text) or digits(text) > MAX_DIGITS:
         return "too_large"
     return None
 

@@ -22,28 +22,30 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from r1.core.errors import REWARD, UserError
 from r1.data.verifier import worker
+from r1.data.verifier.relation import Rules
 
 NUM_WORKERS = min(4, os.cpu_count() or 1)
-START_SECONDS = 120.0  # for one process to import sympy, on the slowest file system
+START_SECONDS = 120.0  # for one process to start, on the slowest file system
 MAX_STARTS = 3  # attempts before the error that no process starts
 MANY_TIMEOUTS = 8  # in one batch; from then on the batch has a quarter of the time per answer
 CACHE_SIZE = 16_384  # verdicts
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # sympy's order of terms depends on the hash
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # nothing depends on the order of a set
 
 Outcome = Literal["right", "wrong", "timeouts", "died", "guard"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One comparison: are all ``answers`` equal to ``gold``?"""
+    """One comparison of two canonical texts."""
 
     gold: str
-    answers: tuple[str, ...]
+    answer: str
+    rules: Rules
 
 
 @dataclass
@@ -98,7 +100,7 @@ class WorkerProcess:
         deadline = time.monotonic() + seconds
         self.num_jobs += 1
         try:
-            self._send({"id": self.num_jobs, "gold": job.gold, "answers": job.answers})
+            self._send({"id": self.num_jobs, "gold": job.gold, "answer": job.answer, "rules": asdict(job.rules)})
             while (message := self._message(deadline)).get("id") != self.num_jobs:
                 if message.get("ready"):  # the fork died, and its supervisor replaced it
                     return "died"

@@ -17,9 +17,10 @@ from itertools import pairwise
 
 from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
-from r1.data.completion import MAX_CHARS, parse
+from r1.data.completion import parse
 from r1.data.text import words
 
+MAX_CHARS = 262_144  # of a completion, in which reflection is looked for
 WORD_MARKERS = (  # markers of languages that put spaces between words: whole words
     # English
     *("wait", "hold on", "let me check", "let me double-check", "let me recheck", "let me re-check", "let me verify"),

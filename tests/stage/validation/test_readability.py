@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from r1.data.completion import MAX_CHARS
 from r1.stage.validation.readability import (
+    MAX_CHARS,
     UNSPACED_MARKERS,
     WORD_MARKERS,
     consistency,

@@ -1,0 +1,97 @@
+"""One spelling of mathematics: Unicode, dollars, spacing and boxes become plain LaTeX, which the reader reads.
+
+``30°`` becomes ``30^\\circ``, ``x²`` ``x^{2}``, ``½`` ``\\frac{1}{2}``, ``√2`` ``\\sqrt 2``, ``12{,}345`` ``12345``.
+Linear time, and nothing is computed: safe for any text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+from r1.data.completion import boxed, normalise
+
+SIGNS = {
+    **{"×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "•": r"\cdot", "÷": "/", "⁄": "/", "∕": "/"},
+    **{"≤": r"\le", "⩽": r"\le", "≥": r"\ge", "⩾": r"\ge", "≠": r"\ne", "≈": r"\approx", "±": r"\pm", "∓": r"\mp"},
+    **{"∞": r"\infty", "∪": r"\cup", "∩": r"\cap", "∈": r"\in", "∖": r"\setminus", "∅": r"\emptyset", "∣": r"\mid"},
+    **{"°": r"^\circ", "º": r"^\circ", "′": "'", "’": "'", "√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"},
+    **{"⟨": r"\langle", "⟩": r"\rangle", "⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil"},
+    **{
+        "–": "-",
+        "—": "-",
+        "‐": "-",
+        "‑": "-",
+        "，": ",",
+        "€": r"\euro",
+        "£": r"\pound",
+        "∠": r"\angle",
+        "λ": r"\lambda",
+    },
+}
+SYSTEM = re.compile(
+    r"(?:\\left\s*)?\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[^{}]*\})?((?:(?!\\end\{).)*)\\end\{\1\}\s*\\right\s*\."
+    r"|\\begin\{cases\}((?:(?!\\end\{).)*)\\end\{cases\}",
+    re.DOTALL,
+)
+LAYOUT = re.compile(
+    r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\(?:[bB]igg?[lrm]?|(?:display|text)style|limits|bf|rm|boldsymbol|mathbf|bm|mathit)"
+    r"(?![a-zA-Z])"
+)
+SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:qquad|quad|thinspace)(?![a-zA-Z])|\s")
+DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
+LISTED = re.compile(r"\$\s*([,;])\s*\$")
+# Never a plain comma here: whether it separates thousands or elements depends on the brackets around it.
+THOUSANDS = re.compile(r"(?<![0-9.^_])[0-9]{1,3}(?:(?:(?:\{,\}|,\\!)\s*| )[0-9]{3})+(?![0-9])")
+NOON = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|\b)")
+PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
+CELSIUS = re.compile(r"(\^(?:\\circ|\{\s*\\circ\s*\}))\s*([CFK])(?![a-zA-Z])")
+
+
+@lru_cache(maxsize=16_384)
+def canonical(text: str) -> str:
+    """The one spelling of a text, of a box's content where it has a box."""
+    if PLAIN.fullmatch(text):
+        return text
+    text = boxed(text) or text
+    if not text.isascii():
+        text = ascii_math(normalise(text))
+    if "\\" in text or "$" in text:
+        text = plain_latex(text)
+    text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
+    text = THOUSANDS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace("\\!", "").strip()
+    return text if text.endswith("..") else text.removesuffix(".").rstrip()
+
+
+def plain_latex(text: str) -> str:
+    """Without delimiters and layout; the rows of a system as a list."""
+    text = SYSTEM.sub(lambda system: (system[2] or system[3] or "").replace("\\\\", ", ").replace("&", " "), text)
+    text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
+    text = LAYOUT.sub("", DELIMITER.sub(" ", text))
+    return CELSIUS.sub(r"\1\\text{\2}", text)
+
+
+def ascii_math(text: str) -> str:
+    """Unicode's signs, raised, lowered and Greek letters and fractions as LaTeX."""
+    text = "".join(char if char.isascii() else latex_of(char) for char in text)
+    return re.sub(r"(?<=[0-9+\-a-z])\}(?:\^|_)\{(?=[0-9+\-a-z]\})", "", text)  # ^{1}^{0} is one exponent
+
+
+def latex_of(char: str) -> str:
+    """LaTeX of a character: ``²`` is ``^{2}``, ``½`` ``\\frac{1}{2}``, ``π`` ``\\pi``; a letter stays itself."""
+    if char in SIGNS:
+        return SIGNS[char] + " "
+    kind = unicodedata.decomposition(char).partition(" ")[0]
+    plain = unicodedata.normalize("NFKC", char).replace("\u2212", "-")
+    if kind in ("<super>", "<sub>"):
+        return f"{'^' if kind == '<super>' else '_'}{{{plain}}}"
+    if kind == "<fraction>":
+        top, _, bottom = plain.partition("\u2044")
+        return f"\\frac{{{top}}}{{{bottom}}}"
+    name = unicodedata.name(char, "")
+    if name.startswith("GREEK SMALL LETTER "):
+        return f"\\{name.rpartition(' ')[2].lower()} "
+    if name.startswith("DOUBLE-STRUCK CAPITAL "):
+        return f"\\mathbb{{{plain}}}"
+    return f"\\{name.rpartition(' ')[2].capitalize()} " if name.startswith("GREEK CAPITAL LETTER ") else char

@@ -1,0 +1,133 @@
+"""Tokens of an answer's canonical spelling: brackets, items of a list, numbers and numerals."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+
+from r1.data.verifier.tree import SPELLED, Node
+
+OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lbrace": "{"}
+CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rbrace": "}"}
+SET_OPERATIONS = {"\\cup": "union", "\\cap": "intersection", "\\setminus": "difference", "\\backslash": "difference"}
+MONEY = {"\\dollar": "$", "\\euro": "€", "\\pound": "£"}
+FENCES = {"\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
+
+TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathsf|mbox|hbox)\s*\{([^{}]*)\}")
+NUMBER = re.compile(r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+TOKEN = re.compile(
+    rf"{TEXT.pattern}|\\(?:begin|end)\s*\{{[a-zA-Z]+\*?\}}|\\[a-zA-Z]+|\\.|{NUMBER.pattern}|[a-zA-Z]+|\*\*|<=|>=|!=|:=|.",
+    re.DOTALL,
+)
+COMMAS = re.compile(r"(?<![0-9])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
+REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?")
+NUMERAL = re.compile(r"((?:[0-9]|[A-Z](?=[0-9A-Z]))[0-9A-Z]*(?:\.[0-9A-Z]+)?)_(?:\{\s*([0-9]+)\s*\}|([0-9]+))(?![0-9])")
+MIXED = re.compile(
+    r"\s*\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9]))|\s+([0-9]+)/([0-9]+)(?![0-9])"
+)
+DEGREE = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)(?![a-zA-Z])")
+SEPARATOR = re.compile(r"[,;]?\s*(?:\\(?:text|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;]")
+MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
+WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
+PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
+
+
+class UnreadableError(Exception):
+    """The text is not in this grammar."""
+
+
+def compact(text: str) -> str:
+    """A text without layout: ``\\text{No  solution}`` is ``nosolution``; the case of one or two letters counts."""
+    plain = re.sub(r"[\\{}\s]", "", TEXT.sub(r"\1", text))
+    return plain.lower() if len(plain) > 2 else plain
+
+
+def as_text(text: str) -> Node:
+    return Node("text", name=compact(text))
+
+
+def read_word(text: str) -> Node | None:
+    """Letters alone as a text, one letter as a symbol; None for two small letters, a product, and all else."""
+    plain = TEXT.sub(r"\1", text).strip().removesuffix(".")
+    if plain.startswith("(") and plain.endswith(")"):
+        plain = plain[1:-1].strip()
+    if not WORDS.fullmatch(plain) or plain in SPELLED or (len(plain) == 2 and plain.islower()):
+        return None
+    return as_text(plain) if len(plain) > 1 else Node("symbol", name=plain)
+
+
+def split(text: str, *, thousands: bool) -> list[str]:
+    """The items between commas, semicolons, *and* and *or* outside of brackets.
+
+    Args:
+        thousands: whether a comma may stand between thousands.
+    """
+    items, start, at, depth = [], 0, 0, 0
+    while at < len(text):
+        if depth == 0 and (thousands and (match := COMMAS.match(text, at))):
+            at = match.end()
+        elif depth == 0 and (match := SEPARATOR.match(text, at)):
+            items.append(text[start:at])
+            start = at = match.end()
+        else:
+            token = token_at(text, at)
+            depth += opens(token) - closes(token)
+            at += len(token)
+    items = [item.strip() for item in [*items, text[start:]]]
+    if not all(items):
+        raise UnreadableError
+    return items
+
+
+def token_at(text: str, at: int) -> str:
+    match = TOKEN.match(text, at)
+    return match[0] if match else ""
+
+
+def opens(token: str) -> bool:
+    return token in OPEN or token == "{" or token.startswith("\\begin")
+
+
+def closes(token: str) -> bool:
+    return token in CLOSE or token == "}" or token.startswith("\\end")
+
+
+def closing(text: str, at: int) -> int:
+    """The position after the bracket that closes the one at ``at``, whatever its kind: ``[0,1)``."""
+    depth = 0
+    for match in TOKEN.finditer(text, at):
+        depth += opens(match[0]) - closes(match[0])
+        if depth == 0:
+            return match.end()
+    raise UnreadableError
+
+
+def number(text: str) -> Node:
+    """A plain number; a decimal's last place is kept as ``ulp``."""
+    mantissa, _, exponent = text.lower().partition("e")
+    _, point, places = mantissa.partition(".")
+    scale = Fraction(10) ** int(exponent or 0)
+    decimal = bool(point and places) or exponent.startswith("-")
+    ulp = scale / 10 ** len(places) if decimal else Fraction(0)
+    return Node("number", value=Fraction(mantissa.removesuffix(".")) * scale, ulp=ulp)
+
+
+def repeating(whole: str, fixed: str, period: str) -> Fraction:
+    """``0.1\\overline{6}`` is exact: (16 - 1) / 90."""
+    digits = int((whole or "0") + fixed + period) - int((whole or "0") + fixed)
+    return Fraction(digits, int("9" * len(period) + "0" * len(fixed)))
+
+
+def numeral(match: re.Match[str]) -> Node | None:
+    """``1011_2`` is eleven; None if its digits are not of this base, or it has none: ``E_1``."""
+    digits, base = match[1], int(match[2] or match[3])
+    whole, _, places = digits.partition(".")
+    if base < 2:
+        return None
+    try:
+        value = Fraction(int(whole + places, base), base ** len(places))
+    except ValueError:
+        if digits.replace(".", "").isdigit():
+            raise UnreadableError from None  # 1082_2
+        return None
+    return Node("number", value=value) if digits[0].isdigit() or base > 10 else None
