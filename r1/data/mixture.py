@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from r1.core.errors import DATA, UserError, as_yaml_null, errors_mounted_at
 from r1.data.base import Data, Row, Verifier
@@ -83,15 +83,25 @@ class MixtureVerifier(Verifier):
         return self.verify_batch([answer], [row])[0]
 
     def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-        """One call per part."""
-        correct = [False] * len(rows)
+        return self._by_part(
+            lambda verifier, b: verifier.verify_batch([answers[i] for i in b], [rows[i] for i in b]), rows
+        )
+
+    def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
+        return self._by_part(
+            lambda verifier, b: verifier.same([answers[i] for i in b], [others[i] for i in b], [rows[i] for i in b]),
+            rows,
+        )
+
+    def _by_part(self, rows: Sequence[Row], decide: Callable[[Verifier, list[int]], list[bool]]) -> list[bool]:
+        """One call per part: ``decide(verifier, indices of its rows)``."""
+        verdicts = [False] * len(rows)
         for name, verifier in self.verifiers.items():
             indices = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
             with errors_mounted_at(f"data.parts.{name}.verifier"):
-                verdicts = verifier.verify_batch([answers[b] for b in indices], [rows[b] for b in indices])
-            for b, verdict in zip(indices, verdicts, strict=True):
-                correct[b] = verdict
-        return correct
+                for b, verdict in zip(indices, decide(verifier, indices), strict=True):
+                    verdicts[b] = verdict
+        return verdicts
 
     def pop_error_counts(self) -> dict[str, int]:
         counts: Counter[str] = Counter()

@@ -36,7 +36,7 @@ def trainer(step: int, **metrics: float) -> Any:
 
 
 def stage(*completions: str, correct: bool = False) -> Any:
-    samples = [Sample(text, 3, False, correct) for text in completions]
+    samples = [Sample(text, 3, False, correct, text) for text in completions]
     return SimpleNamespace(validator=SimpleNamespace(metrics=METRICS, shown_samples=samples))
 
 

@@ -10,13 +10,13 @@ from r1.core import statistics
 from r1.core.statistics import Estimate
 from r1.data.base import Row, has_answer
 from r1.stage.distillation.filters import Filters
-from r1.stage.validation.metrics import Sample
+from r1.stage.validation.metrics import SampledAnswer
 
 Select = Literal["all", "best"]
 
 
 @dataclass(frozen=True)
-class Candidate(Sample):
+class Candidate(SampledAnswer):
     """An answer with its reward (None where no term applies) and the filter that rejects it (None: accepted)."""
 
     reward: float | None

@@ -16,12 +16,12 @@ from annotated_types import Ge
 
 from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
-from r1.data.completion import normalise, parse
+from r1.data.completion import parse
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One validation completion.
+class SampledAnswer:
+    """One sampled completion.
 
     Attributes:
         completion: text, prefill included.
@@ -33,6 +33,13 @@ class Sample:
     length: int
     truncated: bool
     correct: bool | None
+
+
+@dataclass(frozen=True)
+class Sample(SampledAnswer):
+    """One validation completion; ``vote`` is equal for those of a prompt that state the same answer, None without one."""
+
+    vote: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +66,23 @@ def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
     return 1.0 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
 
 
-def maj_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
+def maj_at_k(votes: Sequence[str | None], correct: Sequence[bool], k: int) -> float:
     """Probability that the majority answer of k samples is right, averaged over consecutive blocks of k.
 
     Samples without an answer do not vote; a tie is broken at random, so it earns its expected value.
     """
-    blocks = [slice(i, i + k) for i in range(0, len(answers) - k + 1, k)]
-    return sum(_majority_score(answers[b], correct[b]) for b in blocks) / len(blocks)
+    blocks = [slice(i, i + k) for i in range(0, len(votes) - k + 1, k)]
+    return sum(_majority_score(votes[b], correct[b]) for b in blocks) / len(blocks)
 
 
-def _majority_score(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    votes = Counter(answer for answer in answers if answer is not None)
-    if not votes:
+def _majority_score(votes: Sequence[str | None], correct: Sequence[bool]) -> float:
+    counts = Counter(vote for vote in votes if vote is not None)
+    if not counts:
         return 0.0
-    top = max(votes.values())
-    winners = [answer for answer, count in votes.items() if count == top]
-    right = {answer for answer, ok in zip(answers, correct, strict=True) if ok}
-    return sum(answer in right for answer in winners) / len(winners)
+    top = max(counts.values())
+    winners = [vote for vote, count in counts.items() if count == top]
+    right = {vote for vote, ok in zip(votes, correct, strict=True) if ok}
+    return sum(vote in right for vote in winners) / len(winners)
 
 
 def sample_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
@@ -111,6 +118,4 @@ def reward_estimate(values: Sequence[float], num_samples: int) -> Estimate | Non
 
 
 def _group_maj_at_k(group: Sequence[Sample], k: int) -> float:
-    answers = [parse(s.completion).answer for s in group]
-    votes = [normalise(a).replace(" ", "") if a else None for a in answers]
-    return maj_at_k(votes, [bool(s.correct) for s in group], k)
+    return maj_at_k([s.vote for s in group], [bool(s.correct) for s in group], k)

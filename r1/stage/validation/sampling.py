@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from r1.core.seeds import derive_seed
-from r1.data.base import Row
+from r1.data.base import Row, verify_completions
+from r1.data.completion import parse
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
 from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.validation.metrics import Sample, Validation
+from r1.stage.validation.votes import votes
 
 T = TypeVar("T")
 
@@ -62,10 +64,12 @@ def _sample_shard(sampler: PolicySampler, indices: Sequence[int], n: int, seed: 
     groups = sampler.sample(rows, [[derive_seed(seed, "val", i, s) for s in range(n)] for i in indices])
     rollouts, flat_rows = [rollout for group in groups for rollout in group], [row for row in rows for _ in range(n)]
     texts, scores = sampler.score(flat_rows, rollouts)
-    correct = sampler.data.all_correct(texts, flat_rows)
+    answers = [parse(text).answer for text in texts]
+    correct = verify_completions(sampler.data.verifier, answers, flat_rows)
+    ballots = votes(sampler.data.verifier, answers, correct, flat_rows, n)
     samples = [
-        asdict(Sample(text, len(rollout.completion_ids), rollout.truncated, is_correct))
-        for text, rollout, is_correct in zip(texts, rollouts, correct, strict=True)
+        asdict(Sample(text, len(rollout.completion_ids), rollout.truncated, is_correct, vote))
+        for text, rollout, is_correct, vote in zip(texts, rollouts, correct, ballots, strict=True)
     ]
     return {"samples": samples, "scores": vars(scores), "errors": sampler.pop_scoring_errors()}
 

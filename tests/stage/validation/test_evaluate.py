@@ -102,12 +102,12 @@ def test_sample_metrics_of_two_prompts_match_hand_computation() -> None:
     good, bare, bad = "<think>a</think><answer>8</answer>", "<answer> 8</answer>", "<answer>9</answer>"
     groups = [
         [
-            Sample(good, 10, False, True),
-            Sample(bare, 4, False, True),
-            Sample(bad, 4, False, False),
-            Sample("", 2, True, False),
+            Sample(good, 10, False, True, "8"),
+            Sample(bare, 4, False, True, "8"),
+            Sample(bad, 4, False, False, "9"),
+            Sample("", 2, True, False, None),
         ],
-        [Sample(bad, 6, False, False)] * 4,
+        [Sample(bad, 6, False, False, "9")] * 4,
     ]
     figures = {name: figure.value for name, figure in sample_metrics(groups, [1, 2, 4]).items()}
     assert figures == pytest.approx(
@@ -216,7 +216,7 @@ def test_validation_samples_are_the_same_at_every_step(stage: Callable[..., Any]
 
 def test_question_without_gold_answer_is_left_out_of_correctness() -> None:
     """pass@1 of the two prompts with an answer: (1 + 0.5) / 2; the third counts for lengths and form only."""
-    right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct) for correct in (True, False, None))
+    right, wrong, free = (Sample("<answer>1</answer>", 4, False, correct, "1") for correct in (True, False, None))
     groups = [[right, right], [right, wrong], [free, free]]
     figures = sample_metrics(groups, [2])
     assert (figures["val/pass@1"].value, figures["val/pass@1"].n) == (0.75, 4)
