@@ -83,14 +83,11 @@ class MixtureVerifier(Verifier):
         return self.verify_batch([answer], [row])[0]
 
     def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
-        return self._by_part(
-            lambda verifier, b: verifier.verify_batch([answers[i] for i in b], [rows[i] for i in b]), rows
-        )
+        return self._by_part(rows, lambda v, b: v.verify_batch([answers[i] for i in b], [rows[i] for i in b]))
 
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         return self._by_part(
-            lambda verifier, b: verifier.same([answers[i] for i in b], [others[i] for i in b], [rows[i] for i in b]),
-            rows,
+            rows, lambda v, b: v.same([answers[i] for i in b], [others[i] for i in b], [rows[i] for i in b])
         )
 
     def _by_part(self, rows: Sequence[Row], decide: Callable[[Verifier, list[int]], list[bool]]) -> list[bool]:

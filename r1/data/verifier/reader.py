@@ -22,6 +22,7 @@ from r1.data.verifier.tokens import (
     CLOSE,
     COMMAS,
     DEGREE,
+    FACTOR_POWER,
     FENCES,
     MATRIX,
     MIXED,
@@ -30,6 +31,7 @@ from r1.data.verifier.tokens import (
     NUMERAL,
     OPEN,
     PLUS_MINUS,
+    PRIMES,
     REPEATING,
     SET_OPERATIONS,
     TEXT,
@@ -179,7 +181,7 @@ class Reader:
         prefix = "deg " if self.degrees else ""
         self.degrees, start = False, self.at
         while (token := self.peek()) and token not in RELATIONS and not closes(token) and token != ",":
-            self.at += len(token)
+            self.at = closing(self.text, self.at) if token == "{" else self.at + len(token)
         plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).replace("\\%", "%").strip()
         if not plain:
             return prefix.strip()
@@ -226,6 +228,8 @@ class Reader:
         """Whether a factor follows without a sign between, and not a unit."""
         token = self.peek()
         if token[:1].isdigit():
+            if self.text[: self.at].rstrip()[-1:] == ")" and FACTOR_POWER.match(self.text, self.at):
+                return True  # (n-2) 2^n
             raise UnreadableError  # 17 42
         if token.isalpha():
             return self.within_word() or len(token) == 1 or token in SPELLED or not is_unit(token)
@@ -355,6 +359,8 @@ class Reader:
                 name += "_" + re.sub(r"\\(?=[a-z])|[\\{}\s]", "", TEXT.sub(r"\1", self.text[start : self.at]))
             elif self.accept("'", "\\prime"):
                 name += "'"
+            elif primes := self.take(PRIMES):
+                name += "'" * primes[0].count("prime")
             else:
                 break
         if name[0] in APPLIED and not self.within_word_before(name) and self.text.startswith("(", self.at):

@@ -25,10 +25,12 @@ NUMERAL = re.compile(r"((?:[0-9]|[A-Z](?=[0-9A-Z]))[0-9A-Z]*(?:\.[0-9A-Z]+)?)_(?
 MIXED = re.compile(
     r"\s*\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9]))|\s+([0-9]+)/([0-9]+)(?![0-9])"
 )
+PRIMES = re.compile(r"\s*\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))(?![a-zA-Z])")
 DEGREE = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)(?![a-zA-Z])")
 SEPARATOR = re.compile(r"[,;]?\s*(?:\\(?:text|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;]")
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
 WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
+FACTOR_POWER = re.compile(r" *[0-9]+ *\^")
 PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 

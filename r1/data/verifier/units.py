@@ -89,7 +89,8 @@ def unit(text: str) -> str | None:
     """The one spelling of a unit such as ``cm^2`` or ``miles per hour``; None if a text is none."""
     parts = PART.findall(text)
     words = [part.lower() for part in parts if part[0].isalpha()]
-    if PART.sub("", text).strip(" ^{}()") or len(words) > MAX_WORDS or any(word in NOT_UNITS for word in words):
+    other = PART.sub("", text.replace("-", " ")).strip(" ^{}()")
+    if other or len(words) > MAX_WORDS or any(word in NOT_UNITS for word in words):
         return None
     named = [_one_spelling(part) for part in parts]
     for adjective, power in (("square", "2"), ("cubic", "3")):

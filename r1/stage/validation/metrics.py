@@ -37,7 +37,7 @@ class SampledAnswer:
 
 @dataclass(frozen=True)
 class Sample(SampledAnswer):
-    """One validation completion; ``vote`` is equal for those of a prompt that state the same answer, None without one."""
+    """One of validation; ``vote`` is equal where completions of a prompt state the same answer, None without one."""
 
     vote: str | None
 
