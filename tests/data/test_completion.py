@@ -187,7 +187,7 @@ def test_boxed_keeps_balanced_braces(content: str) -> None:
     "piece", [*TAGS, "\\boxed{", "<think>a</think>", "{", "<answer>\\boxed{", "﷽", "\\boxed{1}", "\\boxed "]
 )
 def test_hostile_text_takes_linear_time(piece: str) -> None:
-    text = "<answer>" + piece * (1_000_000 // len(piece)) + "</answer>"
+    text = "<answer>" + piece * (300_000 // len(piece)) + "</answer>"
     start = time.perf_counter()
     parse(text)
     parse("\\boxed{" + text)

@@ -132,13 +132,13 @@ def divide(a: Value, b: Value) -> Value:
 
 
 def power(a: Value, b: Scalar) -> Value:
-    whole = int(b) if isinstance(b, Fraction) and b.denominator == 1 else None
+    integer = int(b) if isinstance(b, Fraction) and b.denominator == 1 else None
     if isinstance(a, list):
-        if whole is None or not 0 < whole <= MAX_MATRIX_POWER:
+        if integer is None or not 0 < integer <= MAX_MATRIX_POWER:
             raise UndefinedError
-        return functools.reduce(multiply, [a] * whole)
-    if whole is not None:
-        return a**whole if isinstance(a, Fraction) and bits(a) * abs(whole) <= MAX_BITS else lift(a) ** whole
+        return functools.reduce(multiply, [a] * integer)
+    if integer is not None:
+        return a**integer if isinstance(a, Fraction) and bits(a) * abs(integer) <= MAX_BITS else lift(a) ** integer
     if isinstance(b, Fraction) and b.denominator % 2 and mpmath.im(lift(a)) == 0 and a < 0:
         return root(Fraction(b.denominator), a) ** b.numerator
     return mpmath.power(lift(a), lift(b))
@@ -157,7 +157,7 @@ def root(index: Scalar, a: Scalar) -> Scalar:
     return mpmath.power(lift(a), 1 / lift(index))
 
 
-def factorial(a: Scalar) -> Scalar:
+def factorial_value(a: Scalar) -> Scalar:
     if isinstance(a, Fraction) and a.denominator == 1:
         return Fraction(math.factorial(int(a)))
     return mpmath.gamma(lift(a) + 1)
@@ -200,7 +200,7 @@ def nearest(exact: Callable[[Any], Any], other: Callable[[Any], Any]) -> Callabl
 
 
 OPERATIONS: dict[str, Callable[..., Value]] = {
-    **{"+": add, "*": multiply, "/": divide, "^": power, "root": root, "!": factorial, "binom": binomial},
+    **{"+": add, "*": multiply, "/": divide, "^": power, "root": root, "!": factorial_value, "binom": binomial},
     **{"-": lambda a: multiply(Fraction(-1), a), "|": lambda a: determinant(a) if isinstance(a, list) else abs(a)},
     **{"floor": nearest(math.floor, mpmath.floor), "ceil": nearest(math.ceil, mpmath.ceil)},
 }

@@ -98,5 +98,5 @@ def _compare_short(gold: str, answer: str, rules: Rules) -> Outcome | Job:
 
 def _last_place(number: str) -> Fraction:
     """One unit in the last place of a plain number; 0 if it is no decimal."""
-    _, point, places = number.partition(".")
-    return Fraction(1, 10 ** len(places)) if point else Fraction(0)
+    _, point, decimals = number.partition(".")
+    return Fraction(1, 10 ** len(decimals)) if point else Fraction(0)

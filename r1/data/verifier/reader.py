@@ -8,7 +8,7 @@ The rules that decide between two readings:
 - Two numbers side by side are no product: ``17 42`` is text. A number before a fraction below 1 is a mixed number.
 - A comma outside of brackets with three digits behind it separates thousands: ``2,900``.
 - ``5 \\text{ cm}``, ``30^\\circ``, ``28\\%`` and ``\\$5`` carry a unit (r1/data/verifier/units.py).
-- A power, a root or a subscript takes a whole number, ``x^10``; ``\\frac12`` takes two digits.
+- A power, a root or a subscript takes a number of any length, ``x^10``; ``\\frac12`` takes two digits.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ from r1.data.verifier.tokens import (
     TEXT,
     UnreadableError,
     as_text,
+    bracket_end,
     closes,
-    closing,
     compact,
     number,
     numeral,
@@ -78,7 +78,11 @@ def read_list(text: str, *, words: bool = True) -> Node:
     Args:
         words: whether letters alone are a word; within an expression they are factors.
     """
-    if text.startswith("{") and closing(text, 0) == len(text) and len(inner := split(text[1:-1], thousands=False)) > 1:
+    if (
+        text.startswith("{")
+        and bracket_end(text, 0) == len(text)
+        and len(inner := split(text[1:-1], thousands=False)) > 1
+    ):
         return Node("sequence", read_items(inner), "{}")
     items = read_items(split(text, thousands=True), words=words)
     return items[0] if len(items) == 1 else with_one_name(items)
@@ -116,13 +120,13 @@ def read_item(text: str, *, words: bool) -> Node:
 
 def read_relation(text: str) -> Node:
     """One expression or relation."""
-    reader = Reader(text)
+    reader = ExpressionReader(text)
     node = reader.relation()
     reader.expect("")
     return node
 
 
-class Reader:
+class ExpressionReader:
     """One item of a text, read from left to right; ``at`` is the position."""
 
     def __init__(self, text: str) -> None:
@@ -181,7 +185,7 @@ class Reader:
         prefix = "deg " if self.degrees else ""
         self.degrees, start = False, self.at
         while (token := self.peek()) and token not in RELATIONS and not closes(token) and token != ",":
-            self.at = closing(self.text, self.at) if token == "{" else self.at + len(token)
+            self.at = bracket_end(self.text, self.at) if token == "{" else self.at + len(token)
         plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).replace("\\%", "%").strip()
         if not plain:
             return prefix.strip()
@@ -284,7 +288,7 @@ class Reader:
 
     def group(self) -> Node:
         """A pair of braces without a meaning of its own."""
-        end = closing(self.text, self.at)
+        end = bracket_end(self.text, self.at)
         inner, self.at = self.text[self.at + 1 : end - 1].strip(), end
         return read_list(inner, words=False)
 
@@ -355,7 +359,7 @@ class Reader:
             if self.accept("_"):
                 start = self.at
                 token = self.peek()
-                self.at = closing(self.text, self.at) if token == "{" else self.at + len(token)
+                self.at = bracket_end(self.text, self.at) if token == "{" else self.at + len(token)
                 name += "_" + re.sub(r"\\(?=[a-z])|[\\{}\s]", "", TEXT.sub(r"\1", self.text[start : self.at]))
             elif self.accept("'", "\\prime"):
                 name += "'"
@@ -373,7 +377,7 @@ class Reader:
 
     def bracket(self, opening: str) -> Node:
         """A group, or a sequence with its brackets: set, tuple, interval."""
-        end = closing(self.text, self.at)
+        end = bracket_end(self.text, self.at)
         last = next(token for token in CLOSE if self.text[:end].endswith(token))
         inner = self.text[self.at + len(opening) : end - len(last)].strip()
         self.at = end
@@ -411,7 +415,7 @@ class Reader:
             return self.subscripted(Node("symbol", name=name))
         if name in MARKS:
             token = self.peek()
-            end = closing(self.text, self.at) if token == "{" else self.at + len(token)
+            end = bracket_end(self.text, self.at) if token == "{" else self.at + len(token)
             marked, self.at = compact(self.text[self.at : end]), end
             return self.subscripted(Node("symbol", name=marked if name == "mathbb" else f"{name} {marked}"))
         raise UnreadableError
@@ -444,7 +448,7 @@ class Reader:
         if token == "{":
             return items_of(self.group())
         if token in ("(", "["):
-            inner = Reader(self.text[self.at : closing(self.text, self.at)])
+            inner = ExpressionReader(self.text[self.at : bracket_end(self.text, self.at)])
             inner.in_angle, self.at = self.in_angle, self.at + len(inner.text)
             return items_of(inner.power())
         if self.accept("-"):

@@ -52,7 +52,7 @@ def same_answer(a: str, b: str, rules: Rules) -> bool:
         return a != ""
     size = sum(math.ceil(digits(text.replace(" ", ""))) + sum(map(str.isdigit, text)) for text in (a, b))
     with mpmath.workdps(2 * size + 2 * GUARD_DIGITS):
-        return a != "" != b and Comparison(rules, size + GUARD_DIGITS).same(read(a), read(b))
+        return a != "" != b and AnswerComparison(rules, size + GUARD_DIGITS).same(read(a), read(b))
 
 
 def close(a: Any, b: Any, ulp: Any, rel_tol: float) -> bool:
@@ -61,7 +61,7 @@ def close(a: Any, b: Any, ulp: Any, rel_tol: float) -> bool:
     return difference == 0 or bool(difference < ulp and difference / larger <= rel_tol * (1 + 1e-9))  # 0.333333 is 1/3
 
 
-class Comparison:
+class AnswerComparison:
     """One comparison of two trees.
 
     Args:

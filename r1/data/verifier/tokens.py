@@ -94,7 +94,7 @@ def closes(token: str) -> bool:
     return token in CLOSE or token == "}" or token.startswith("\\end")
 
 
-def closing(text: str, at: int) -> int:
+def bracket_end(text: str, at: int) -> int:
     """The position after the bracket that closes the one at ``at``, whatever its kind: ``[0,1)``."""
     depth = 0
     for match in TOKEN.finditer(text, at):
@@ -107,27 +107,27 @@ def closing(text: str, at: int) -> int:
 def number(text: str) -> Node:
     """A plain number; a decimal's last place is kept as ``ulp``."""
     mantissa, _, exponent = text.lower().partition("e")
-    _, point, places = mantissa.partition(".")
+    _, point, decimals = mantissa.partition(".")
     scale = Fraction(10) ** int(exponent or 0)
-    decimal = bool(point and places) or exponent.startswith("-")
-    ulp = scale / 10 ** len(places) if decimal else Fraction(0)
+    decimal = bool(point and decimals) or exponent.startswith("-")
+    ulp = scale / 10 ** len(decimals) if decimal else Fraction(0)
     return Node("number", value=Fraction(mantissa.removesuffix(".")) * scale, ulp=ulp)
 
 
-def repeating(whole: str, fixed: str, period: str) -> Fraction:
+def repeating(integer: str, fixed: str, period: str) -> Fraction:
     """``0.1\\overline{6}`` is exact: (16 - 1) / 90."""
-    digits = int((whole or "0") + fixed + period) - int((whole or "0") + fixed)
+    digits = int((integer or "0") + fixed + period) - int((integer or "0") + fixed)
     return Fraction(digits, int("9" * len(period) + "0" * len(fixed)))
 
 
 def numeral(match: re.Match[str]) -> Node | None:
     """``1011_2`` is eleven; None if its digits are not of this base, or it has none: ``E_1``."""
     digits, base = match[1], int(match[2] or match[3])
-    whole, _, places = digits.partition(".")
+    integer, _, decimals = digits.partition(".")
     if base < 2:
         return None
     try:
-        value = Fraction(int(whole + places, base), base ** len(places))
+        value = Fraction(int(integer + decimals, base), base ** len(decimals))
     except ValueError:
         if digits.replace(".", "").isdigit():
             raise UnreadableError from None  # 1082_2
