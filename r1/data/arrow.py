@@ -27,6 +27,14 @@ def convert_fields(row: Row, converters: dict[str, Convert]) -> Row:
     return {name: convert(row[name]) for name, convert in converters.items()}
 
 
+def decode(value: bytes) -> str:
+    """Spark and Hive write text as plain bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"bytes that are no UTF-8 text: {value[:16]!r}") from None
+
+
 def converter(kind: pa.DataType) -> Convert:
     """The conversion of a value of an Arrow type; null stays null."""
     convert = value_converter(kind)
@@ -47,7 +55,7 @@ def value_converter(kind: pa.DataType) -> Convert:
     if is_a.is_dictionary(kind):
         return value_converter(kind.value_type)
     if is_a.is_binary(kind) or is_a.is_large_binary(kind) or is_a.is_fixed_size_binary(kind):
-        return bytes.decode  # Spark and Hive write text as plain bytes
+        return decode
     return str if is_a.is_temporal(kind) else lambda value: value
 
 

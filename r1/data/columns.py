@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 RUNTIME_ARGS = (
     "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "check_for_stop"
 )  # fmt: skip
-RESERVED = ("prompts", "completions", *RUNTIME_ARGS)  # every reward term gets them: no column may have such a name
+RESERVED = frozenset(
+    ("prompts", "completions", *RUNTIME_ARGS)
+)  # every reward term gets them: no column may have such a name
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,14 @@ class Column:
         type: of its values, in words.
         is_valid: whether a value that is not null has the type.
         read_by: what reads it.
-        nullable: whether null, which means the same as no value, is allowed.
+        required: every row has it. The others may be null, which means the same as no such column.
         internal: r1 itself writes it, and no file of a user may have it.
     """
 
     type: str
     is_valid: Callable[[Any], bool]
     read_by: str
-    nullable: bool = True
+    required: bool = False
     internal: bool = False
 
 
@@ -68,21 +70,22 @@ def is_list_of_names(value: Any) -> bool:
 
 
 COLUMNS = {
-    "prompt": Column("text", is_visible_text, "the template: the question", nullable=False),
+    "prompt": Column("text", is_visible_text, "the template: the question", required=True),
     "answer": Column("text or a number", is_answer, "the verifier: the gold answer"),
     "completion": Column("text", is_text, "stage=sft, stage=distill_logits: the answer to learn"),
     "chosen": Column("text", is_text, "stage=reward_model: the preferred answer"),
     "rejected": Column("text", is_text, "stage=reward_model: the other answer"),
     "pass_rate": Column("number from 0 to 1", is_share, "data.min_pass_rate, data.max_pass_rate"),
+    "weight": Column("number", is_number, "the reward terms alone, as any further column: no row weighs more"),
     "terms": Column("list of names", is_list_of_names, "the reward: the terms that apply; null: all"),
     "rendered": Column("text", is_text, "the tokenizer: a prompt that is rendered already", internal=True),
-    "part": Column("text", is_text, "the mixture: the part that the row belongs to", nullable=False, internal=True),
+    "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
-INTERNAL = tuple(name for name, column in COLUMNS.items() if column.internal)
+INTERNAL = frozenset(name for name, column in COLUMNS.items() if column.internal)
 
 
 def check_row(
-    row: Row, location: str, key: str, mapped: Mapping[str, str] | None = None, forbidden: tuple[str, ...] = RESERVED
+    row: Row, location: str, key: str, mapped: Mapping[str, str] | None = None, forbidden: frozenset[str] = RESERVED
 ) -> None:
     """Check the names of a row's columns, and the type of each column that r1 reads.
 
@@ -96,14 +99,13 @@ def check_row(
         UserError: a name is forbidden, or a value is not of its column's type.
     """
     mapped = mapped or {}
-    for name in forbidden:
-        if name in row:
-            message, hint = f"{location}: this column name is reserved: `{name}`", "rename the column, or leave it out"
-            raise UserError(message, key=key, value=name, hint=hint, code=DATA)
+    if taken := sorted(row.keys() & forbidden):
+        message, hint = f"{location}: this column name is reserved: `{taken[0]}`", "rename the column, or leave it out"
+        raise UserError(message, key=key, value=taken[0], hint=hint, code=DATA)
     for name, column in COLUMNS.items():
         value = row.get(name)
         if value is None:
-            is_valid = name not in mapped and (column.nullable or name not in row)
+            is_valid = not (column.required or name in mapped)
         else:
             is_valid = column.is_valid(value) and not (name in mapped and str(value).strip() == "")
         if not is_valid:
@@ -124,7 +126,7 @@ def type_error(name: str, value: Any, location: str, source: str, key: str) -> U
         f"{location}: the column `{source}` holds no {column.type}",
         key=key,
         value=as_yaml_null(value),
-        expected=column.type + (" or null" if column.nullable else ""),
+        expected=column.type + ("" if column.required else " or null"),
         hint=hint,
         code=DATA,
     )

@@ -22,6 +22,8 @@ SourceRow = tuple[str, Row | UserError]
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,300})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")  # JSON's: 007 and +1 are text
 MISSING = re.compile(r"\s*|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)  # a cell of a .csv file
 HALF_PAIR = re.compile("[\ud800-\udfff]")
+ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+LIST_START, LIST_SEPARATOR = re.compile(r"\s*\[\s*"), re.compile(r"\s*(?:,\s*(?![\s\]])|(?=\]))")
 CORRECT_IT = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
 
 
@@ -49,13 +51,10 @@ def read_file(path: str, key: str, text_columns: Collection[str] = ()) -> Iterat
     raise UserError("a file of this type cannot be read", key=key, value=path, expected=FORMATS, code=DATA)
 
 
-def row_or_error(read: Callable[[], Any], location: str, key: str) -> SourceRow:
+def row_or_error(read: Callable[[], Row], location: str, key: str) -> SourceRow:
     """The row that ``read`` returns; a ValueError becomes the row's error."""
     try:
-        row = read()
-        if not isinstance(row, dict):
-            raise ValueError("a row must be a JSON object, {...}")
-        return location, row
+        return location, read()
     except ValueError as error:
         return location, UserError(f"{location}: {error}", key=key, hint=CORRECT_IT, code=DATA)
 
@@ -76,47 +75,80 @@ def json_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
             if number == 1 and file.suffix == ".json" and line.lstrip().startswith(b"["):
                 yield from json_list(line + lines.read(), path, key)
             elif line.strip():
-                yield row_or_error(partial(parse_json, line), f"{path}:{number}", key)
+                yield row_or_error(partial(parse_row, line), f"{path}:{number}", key)
 
 
 def json_list(content: bytes, path: str, key: str) -> Iterator[SourceRow]:
+    """Raises: UserError: the list is not read further, because its next row cannot be told from this one."""
+    number = 1
     try:
-        rows = parse_json(content)
+        text = decode_utf8(content)
+        position = LIST_START.match(text).end()  # type: ignore[union-attr]  # json_rows has seen the bracket
+        while text[position : position + 1] not in ("]", ""):
+            row, end = parse_value(text, position)
+            yield row_or_error(partial(require_object, row), f"{path}:{number}", key)
+            if not (separator := LIST_SEPARATOR.match(text, end)):
+                raise ValueError("invalid JSON: no comma or closing bracket after this row")
+            position, number = separator.end(), number + 1
+        if text[position:].strip() != "]":
+            raise ValueError("invalid JSON: the list has no end, or more follows it")
     except ValueError as error:
-        raise UserError(f"{path}: {error}", key=key, value=path, code=DATA) from None
-    for index in range(len(rows)):
-        yield row_or_error(partial(rows.__getitem__, index), f"{path}:{index + 1}", key)
+        raise UserError(f"{path}:{number}: {error}", key=key, value=path, code=DATA) from None
 
 
-def parse_json(text: bytes) -> Any:
-    """The value of a JSON text.
+def parse_row(line: bytes) -> Row:
+    """The row of a line. Raises: ValueError: as ``parse_value``, or it is no single object."""
+    text = decode_utf8(line.strip())
+    value, end = parse_value(text, 0)
+    if end < len(text):
+        raise ValueError(f"invalid JSON at column {end + 1}")
+    return require_object(value)
+
+
+def require_object(value: Any) -> Row:
+    """Raises: ValueError: another kind of JSON."""
+    if isinstance(value, dict):
+        return value
+    raise ValueError("a row must be a JSON object, {...}")
+
+
+def parse_value(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at ``start``, and the index of its end.
 
     Raises:
-        ValueError: not UTF-8, no JSON, a key that occurs twice in one object, or half of a surrogate pair.
+        ValueError: no JSON, a key that occurs twice in one object, or half of a surrogate pair.
     """
     try:
-        value = json.loads(
-            text.rstrip().decode(),
-            object_pairs_hook=object_of_pairs,
-            parse_float=DecimalFloat,
-            parse_constant=lambda _: None,  # NaN, Infinity, -Infinity
-        )
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
+        value, end = DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON at column {error.colno}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
         raise ValueError(f"invalid JSON: {error}") from None
-    if b"\\u" in text and HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
+    if ESCAPED_HALF.search(text, start, end) and HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("half of a surrogate pair, \\ud800 to \\udfff, is no character")
-    return value
+    return value, end
+
+
+def decode_utf8(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 at byte {error.start + 1}") from None
 
 
 def object_of_pairs(pairs: list[tuple[str, Any]]) -> Row:
     """Raises: ValueError: a key occurs twice; Python would take the last value in silence."""
-    if repeated := duplicates(name for name, _ in pairs):
-        raise ValueError(f"more than one value for {repeated}")
-    return dict(pairs)
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        raise ValueError(f"more than one value for {duplicates(name for name, _ in pairs)}")
+    return row
+
+
+DECODER = json.JSONDecoder(
+    object_pairs_hook=object_of_pairs,
+    parse_float=DecimalFloat,
+    parse_constant=lambda _: None,  # NaN, Infinity, -Infinity
+)
 
 
 # ---- CSV ----
@@ -138,7 +170,7 @@ def csv_rows(file: Path, path: str, key: str, text_columns: Collection[str]) -> 
         if len(cells) != len(names):
             raise ValueError(f"{len(cells)} cells for {len(names)} columns")
         return {
-            name: None if MISSING.fullmatch(cell) else parse_json(cell.encode()) if name in numeric else cell
+            name: None if MISSING.fullmatch(cell) else parse_value(cell, 0)[0] if name in numeric else cell
             for name, cell in zip(names, cells, strict=True)
         }
 

@@ -113,7 +113,7 @@ def hub_data(
         for location, source in split.read(indices, names):
             row = make_row(source, location) if source[question].strip() else "without a question"
             if isinstance(row, dict):
-                check_row(row, location, ".path", forbidden=RESERVED + INTERNAL)
+                check_row(row, location, ".path", forbidden=RESERVED | INTERNAL)
             yield row
 
     path, question = options["path"], options["prompt_column"]

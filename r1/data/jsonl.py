@@ -15,7 +15,7 @@ from r1.data.split import exclude_overlap, hold_out, subsample
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
-FORBIDDEN = RESERVED + INTERNAL
+FORBIDDEN = RESERVED | INTERNAL
 Columns = dict[str, str | None]  # r1's column -> the file's
 
 
@@ -85,7 +85,7 @@ def prompts(rows: list[Row]) -> list[str]:
 
 
 def read_rows(
-    path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str, forbidden: tuple[str, ...] = FORBIDDEN
+    path: str, columns: Columns, on_bad_row: Literal["error", "skip"], key: str, forbidden: frozenset[str] = FORBIDDEN
 ) -> list[Row]:
     """All rows of a file, with r1's columns.
 
@@ -118,7 +118,7 @@ def text_columns(columns: Columns) -> set[str]:
     return {columns.get(name) or name for name, column in COLUMNS.items() if column.type == "text"}
 
 
-def make_row(source: Row | UserError, columns: Columns, location: str, key: str, forbidden: tuple[str, ...]) -> Row:
+def make_row(source: Row | UserError, columns: Columns, location: str, key: str, forbidden: frozenset[str]) -> Row:
     """One row with r1's columns added; a number that is an answer becomes its decimal text."""
     if isinstance(source, UserError):
         raise source

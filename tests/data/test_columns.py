@@ -35,9 +35,10 @@ def error_of(row: dict[str, Any], **knobs: Any) -> UserError:
         ("chosen", ["2", None]),
         ("rejected", ["3", None]),
         ("pass_rate", [0, 0.5, 1, None]),
+        ("weight", [2, -0.5, None]),
         ("terms", [[], ["format"], None]),
         ("rendered", ["User: ?", None]),
-        ("part", ["maths"]),
+        ("part", ["maths", None]),
         ("level", [object(), math.nan]),  # not a column that r1 reads
     ],
 )
@@ -55,9 +56,10 @@ def test_check_row_accepts_the_type_of_each_column(name: str, values: list[Any])
         ("chosen", [MESSAGES, ["2"], 2]),
         ("rejected", [MESSAGES, 3, {"role": "assistant"}]),
         ("pass_rate", ["0.5", "", -0.1, 1.5, True, math.nan, [0.5]]),
+        ("weight", ["2", "heavy", True, [2], math.inf]),
         ("terms", ["format", "[format]", [1], [None], {"format": 1}, ("format",), ["\udc00"]]),
         ("rendered", [1, ["User: ?"]]),
-        ("part", [None, 1, ["maths"]]),
+        ("part", [1, ["maths"]]),
     ],
 )
 def test_check_row_rejects_every_other_type(name: str, values: list[Any]) -> None:
@@ -65,6 +67,10 @@ def test_check_row_rejects_every_other_type(name: str, values: list[Any]) -> Non
         error = error_of(ROW | {name: value})
         assert f"`{name}` holds no {COLUMNS[name].type}" in error.message
         assert error.key == "data.path"
+
+
+def test_a_row_needs_a_prompt() -> None:
+    assert "`prompt` holds no text" in error_of({"answer": "2"}).message
 
 
 def test_every_column_is_tested_above() -> None:
@@ -80,14 +86,14 @@ def test_a_mapped_column_is_named_by_its_key_and_may_not_be_empty() -> None:
     assert error_of({"prompt": 3}, mapped=mapped).key == ".prompt_column"
 
 
-@pytest.mark.parametrize("name", RESERVED)
+@pytest.mark.parametrize("name", sorted(RESERVED))
 def test_a_reserved_name_is_refused(name: str) -> None:
     error = error_of(ROW | {name: None})
     assert f"column name is reserved: `{name}`" in error.message
     assert "rename" in error.hint
 
 
-@pytest.mark.parametrize("name", INTERNAL)
+@pytest.mark.parametrize("name", sorted(INTERNAL))
 def test_an_internal_name_is_refused_where_it_is_forbidden(name: str) -> None:
     assert name in error_of(ROW | {name: "x"}, forbidden=INTERNAL).message
     check_row(ROW | {name: "x"}, "training row 1", "data")
@@ -107,6 +113,6 @@ def test_text_is_what_utf8_can_encode(text: str) -> None:
 def test_the_docs_have_the_table_of_columns() -> None:
     page = (CONF.parent / "docs" / "data.md").read_text()
     for name, column in COLUMNS.items():
-        null = ", or null" if column.nullable else ""
+        null = "" if column.required else ", or null"
         assert f"| `{name}` | {column.type}{null} | {column.read_by} |" in page
     assert all(f"`{name}`" in page for name in RESERVED)

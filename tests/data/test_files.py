@@ -23,7 +23,7 @@ from pyarrow import parquet
 from r1.core.errors import DATA, UserError
 from r1.data.base import Row
 from r1.data.decimal_float import DecimalFloat
-from r1.data.files import parse_json, read_file
+from r1.data.files import object_of_pairs, parse_row, parse_value, read_file
 
 
 def read(file: Path, content: str | bytes = "", **knobs: Any) -> list[Row]:
@@ -77,7 +77,7 @@ def test_json_and_csv_numbers_keep_their_decimal_text(tmp_path: Path, written: s
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, places=8, min_value=-(10**9), max_value=10**9))
 def test_a_decimal_is_the_same_number_after_reading(number: Decimal) -> None:
-    assert Decimal(str(parse_json(str(number).encode()))) == number
+    assert Decimal(str(parse_value(str(number), 0)[0])) == number
     assert Fraction(str(DecimalFloat(str(number)))) == Fraction(number)
 
 
@@ -85,7 +85,7 @@ def test_a_decimal_is_the_same_number_after_reading(number: Decimal) -> None:
 @example(1e16)
 @example(5e-324)
 def test_a_float_is_the_same_number_after_reading(number: float) -> None:
-    value = parse_json(json.dumps(number).encode())
+    value, _ = parse_value(json.dumps(number), 0)
     assert value == float(str(value)) == number
     assert json.loads(json.dumps(value)) == number
     assert "e" not in str(value) or not 1e-30 <= abs(number) < 1e30
@@ -221,7 +221,16 @@ def test_long_csv_cells_are_read(tmp_path: Path) -> None:
         ("a.csv", 'a\n"x', "a.csv:2: unexpected end of data"),
         ("a.csv", b"a\n\xff\n", "not UTF-8"),
         ("a.json", '[{"a": 1}, 2]', "a.json:2: a row must be a JSON object"),
-        ("a.json", '[{"a": 1}', "a.json: invalid JSON"),
+        ("a.json", '[{"a": 1}', "a.json:1: invalid JSON"),
+        ("a.json", '[{"a": 1} {"a": 1}]', "a.json:1: invalid JSON"),
+        ("a.json", '[{"a": 1},]', "a.json:1: invalid JSON"),
+        ("a.json", '[{"a": 1},,{"a": 1}]', "a.json:2: invalid JSON"),
+        ("a.json", '[{"a": 1}] []', "a.json:2: invalid JSON"),
+        ("a.json", '[{"a": 1}, {"a": }]', "a.json:2: invalid JSON at column 18"),
+        ("a.json", '[{"a": 1}, {"a": 1, "a": 2}]', "a.json:2: invalid JSON: more than one value for `a`"),
+        ("a.json", '[{"a": 1}, {"a": "\\ud83d"}]', "a.json:2: half of a surrogate pair"),
+        ("a.json", b'[{"a": "\xff"}]', "not UTF-8 at byte 9"),
+        ("a.json", "[", "the list has no end"),
         ("a.json", '{"a": 1}\n{"a"', "a.json:2: invalid JSON"),
         ("a.jsonl", "[1]", "a.jsonl:1: a row must be a JSON object"),
         ("a.parquet", "x", "not a parquet file"),
@@ -249,12 +258,33 @@ def test_a_file_without_rows_has_none(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=80) | st.text('{}[]"a:1,\\ud8', max_size=20).map(str.encode))
-def test_any_line_is_json_or_a_value_error(line: bytes) -> None:
+def test_any_line_is_a_row_or_a_value_error(line: bytes) -> None:
     try:
-        value = parse_json(line)
+        row = parse_row(line)
     except ValueError:
         return
-    json.dumps(value, ensure_ascii=False).encode()
+    json.dumps(row, ensure_ascii=False).encode()
+
+
+@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text() | st.none())), st.sampled_from([None, 1]))
+def test_a_json_list_is_read_as_json_reads_it(tmp_path_factory: pytest.TempPathFactory, rows: Any, indent: Any) -> None:
+    file = tmp_path_factory.mktemp("json") / "a.json"
+    assert read(file, json.dumps(rows, indent=indent)) == rows
+
+
+@given(st.text('[]{},"a1: \n', max_size=12))
+def test_any_text_is_a_json_list_exactly_if_json_reads_one(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    file = tmp_path_factory.mktemp("json") / "a.json"
+    try:
+        rows = read(file, f"[{text}")
+    except UserError:
+        rows = None
+    try:
+        expected = json.loads(f"[{text}", object_pairs_hook=object_of_pairs)
+        expected = expected if all(isinstance(row, dict) for row in expected) else None
+    except ValueError:
+        expected = None
+    assert rows == expected
 
 
 @given(st.binary(max_size=80) | st.text('a1,"\n\r', max_size=20).map(str.encode))

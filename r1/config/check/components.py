@@ -21,7 +21,9 @@ from r1.stage.training.base import TrainingStage
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ADVICE = {
+ADVICE = {  # where no row has the column
+    "chosen": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
+    "rejected": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "completion": "data.completion_column=NAME for data=jsonl, or stage=distill to have a teacher write them",
 }
 NUM_LONGEST = 256  # prompts whose tokens are counted: those with the most characters
@@ -50,6 +52,10 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
 
 def _check_rows(data: Data) -> None:
     """The columns that r1 reads must have their types in every row, whatever made the dataset."""
+    for key, source in data.sources.items():
+        if not source.val:
+            hint = "num_val holds training rows out"
+            raise UserError("the dataset has no held-out rows", key=key, hint=hint, code=DATA)
     for split, rows in (("training", data.train), ("held-out", data.val)):
         for number, row in enumerate(rows, 1):
             check_row(row, f"{split} row {number}", data.source_of(row)[0])
@@ -138,7 +144,7 @@ def _check_stage_columns(experiment: Experiment) -> None:
                     key="data",
                     value=sorted(set().union(*rows)),
                     expected=f"text in `{column}`, also in the row of the question {first!r}",
-                    hint=ADVICE.get(column, f"data=jsonl keeps the column `{column}` of its file"),
+                    hint=ADVICE[column] if num_missing == len(rows) else "complete these rows, or leave them out",
                     code=DATA,
                 )
 
