@@ -1,4 +1,4 @@
-"""Rows of an Arrow table as JSON has them: decimals keep their text, NaN is null, dates are text."""
+"""Rows of an Arrow table with the types of JSON: decimals keep their text, NaN is null, dates and bytes are text."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ from r1.data.decimal_float import DecimalFloat
 Convert = Callable[[Any], Any]
 
 
-def row_readers(table: pa.Table) -> Iterator[Callable[[], Row]]:
-    """A function per row that returns it, or raises a ValueError if it holds bytes that are no text."""
+def table_rows(table: pa.Table) -> Iterator[Row]:
     converters = {field.name: converter(field.type) for field in table.schema}
     for row in table.to_pylist():
-        yield partial(convert_fields, row, converters)
+        yield convert_fields(row, converters)
 
 
 def convert_fields(row: Row, converters: dict[str, Convert]) -> Row:
@@ -28,11 +27,11 @@ def convert_fields(row: Row, converters: dict[str, Convert]) -> Row:
 
 
 def decode(value: bytes) -> str:
-    """Spark and Hive write text as plain bytes."""
+    """Text, which Spark and Hive write as plain bytes; other bytes in hexadecimal."""
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"bytes that are no UTF-8 text: {value[:16]!r}") from None
+        return value.hex()
 
 
 def converter(kind: pa.DataType) -> Convert:
@@ -52,6 +51,9 @@ def value_converter(kind: pa.DataType) -> Convert:
     if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
         convert = converter(kind.value_type)
         return lambda values: [convert(value) for value in values]
+    if is_a.is_map(kind):
+        convert = converter(kind.item_type)
+        return lambda pairs: {str(key): convert(value) for key, value in pairs}
     if is_a.is_dictionary(kind):
         return value_converter(kind.value_type)
     if is_a.is_binary(kind) or is_a.is_large_binary(kind) or is_a.is_fixed_size_binary(kind):

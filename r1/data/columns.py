@@ -21,6 +21,9 @@ RESERVED = frozenset(
 )  # every reward term gets them: no column may have such a name
 
 
+CORRECT_IT = "correct it; data=jsonl leaves such rows out with on_bad_row=skip, at most 1 % of a file"
+
+
 @dataclass(frozen=True)
 class Column:
     """A column that r1 reads.
@@ -121,7 +124,7 @@ def type_error(name: str, value: Any, location: str, source: str, key: str) -> U
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
         hint = "a list of messages is not read: write the text of the last message alone"
     else:
-        hint = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
+        hint = CORRECT_IT
     return UserError(
         f"{location}: the column `{source}` holds no {column.type}",
         key=key,

@@ -14,6 +14,7 @@ from typing import Any
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Row
+from r1.data.columns import CORRECT_IT
 from r1.data.decimal_float import DecimalFloat
 
 FORMATS = (".csv", ".json", ".jsonl", ".parquet")
@@ -24,7 +25,6 @@ MISSING = re.compile(r"\s*|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)  # a cell 
 HALF_PAIR = re.compile("[\ud800-\udfff]")
 ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 LIST_START, LIST_SEPARATOR = re.compile(r"\s*\[\s*"), re.compile(r"\s*(?:,\s*(?![\s\]])|(?=\]))")
-CORRECT_IT = "correct it, or set on_bad_row to skip, which leaves such rows out (at most 1 %)"
 
 
 def read_file(path: str, key: str, text_columns: Collection[str] = ()) -> Iterator[SourceRow]:
@@ -202,12 +202,12 @@ def parquet_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
     from pyarrow import ArrowException
     from pyarrow.parquet import read_table
 
-    from r1.data.arrow import row_readers
+    from r1.data.arrow import table_rows
 
     try:
         table = read_table(file)
         table.validate(full=True)  # text that is no UTF-8
     except (ArrowException, OSError) as error:
         raise UserError(f"not a parquet file that can be read: {error}", key=key, value=path, code=DATA) from error
-    for number, read in enumerate(row_readers(table), 1):
-        yield row_or_error(read, f"{path}:{number}", key)
+    for number, row in enumerate(table_rows(table), 1):
+        yield f"{path}:{number}", row

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated
 from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError, as_yaml_null, suggest
-from r1.data.arrow import row_readers
+from r1.data.arrow import table_rows
 from r1.data.base import Data, DataOptions, Row, data_options
 from r1.data.columns import INTERNAL, RESERVED, check_row, is_number, is_text, type_error
-from r1.data.files import read_file, row_or_error
+from r1.data.files import read_file
 from r1.data.split import exclude_overlap, hold_out, subsample
 
 if TYPE_CHECKING:
@@ -83,12 +83,9 @@ class Split:
                 yield location, {name: row.get(name) for name in columns}
             return
         chosen = self.rows.select_columns(list(columns)).select(indices).with_format("arrow")
-        readers = (read for table in chosen.iter(READ_ROWS) for read in row_readers(table))
-        for index, read in zip(indices, readers, strict=True):
-            location, row = row_or_error(read, f"{self.location}:{index + 1}", ".path")
-            if isinstance(row, UserError):
-                raise row
-            yield location, row
+        rows = (row for table in chosen.iter(READ_ROWS) for row in table_rows(table))
+        for index, row in zip(indices, rows, strict=True):
+            yield f"{self.location}:{index + 1}", row
 
 
 def hub_data(

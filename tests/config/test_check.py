@@ -30,9 +30,14 @@ from r1.model.loading import Model
 MY_REWARDS = '''
 from os import system
 
+import numpy
+
 def trl(prompts, completions, **kwargs):
     """A reward as TRL takes it."""
     return [float(len(c)) for c in completions]
+
+def array(completions, **kwargs):
+    return numpy.array([len(c) for c in completions], numpy.float32)
 
 def knobs(completions, *, strength: float, **kwargs):
     return [strength for _ in completions]
@@ -532,6 +537,7 @@ def test_invalid_command_prints_one_screen(cli: Cli, code: int, command: str, wo
         "model.tokenizer=think \"data.template.prefill='<think>'\"",
         "model.tokenizer=no_template data/template=r1_zero",
         MINE % ("trl", ""),
+        MINE % ("array", ""),
         MINE % ("knobs", ",strength:0.5"),
         "output_dir=new/folder",
         "output_dir=empty resume=auto",

@@ -177,7 +177,7 @@ def test_question_below_min_pass_rate_gives_no_rows(run: Callable[..., Path], fo
         run("stage.min_pass_rate=0.1")
     assert caught.value.code == DATA
     assert "generated 40" in str(caught.value.value)
-    assert str(caught.value.value).endswith("kept 0")
+    assert str(caught.value.value).endswith("selected 0")
     assert len(jsonl.read_rows(folder / "traces" / "questions.jsonl")) == 10  # which were asked for all that
     assert not (folder / "traces" / "traces.jsonl").exists()
     assert read_run(str(folder)).manifest["status"] == "failed"
