@@ -6,6 +6,7 @@ import argparse
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 from r1.core.console import print_error
 from r1.core.errors import UserError
@@ -83,8 +84,16 @@ def eval_config(model: str) -> Config:
     if config_file.is_file():
         recorded = read_config(config_file)
         cfg |= {key: recorded[key] for key in ("data", "reward", "rollout", "model", "extensions")}
+        cfg["data"] = _with_saved_chat_template(cfg["data"])
     cfg["model"] |= {"path": model, "config": None, "tokenizer": None, "lora": None}
     return cfg
+
+
+def _with_saved_chat_template(node: Any) -> Any:
+    """A config of data that takes the chat template from the model's folder: a file of the user's may be gone."""
+    if not isinstance(node, dict):
+        return node
+    return {key: None if key == "chat_template" else _with_saved_chat_template(value) for key, value in node.items()}
 
 
 def row_for_prompt(data: Data, prompt: str, answer: str | None) -> Row:

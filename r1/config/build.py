@@ -6,7 +6,7 @@ A target's positional parameters are runtime objects, passed by name; its keywor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment:
-    """The components of a run, built but not loaded: no weights, no network."""
+    """The components of a run, built but not loaded: no weights, no network.
+
+    Attributes:
+        data: the rows that the run uses.
+        source: the dataset's rows, before overlong ones were left out.
+    """
 
     stage: Stage
     model: Model
     data: Data
+    source: Data
     rewards: Rewards
     engine: Engine
     validation: Validation
@@ -38,6 +44,7 @@ class Experiment:
 
 def build(cfg: Config) -> Experiment:
     """Build the components that the stage takes; ``cfg`` has passed ``check_schema``."""
+    from r1.config.lengths import drop_overlong
     from r1.stage.base import StageParts
 
     model: Model = instantiate_node(cfg["model"], "model", cfg)
@@ -58,7 +65,10 @@ def build(cfg: Config) -> Experiment:
     filters = build_filters(cfg) if takes_filters(cfg) else None
     runtime = {"parts": parts, "teacher": teacher, "filters": filters}  # the stage takes those that it names
     stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **runtime)
-    return Experiment(stage, parts.model, parts.data, parts.rewards, parts.engine, parts.validation)
+    source = replace(data, train=list(data.train), val=list(data.val))
+    experiment = Experiment(stage, model, data, source, parts.rewards, parts.engine, parts.validation)
+    drop_overlong(experiment)
+    return experiment
 
 
 def stage_dependencies(cfg: Config) -> list[str]:

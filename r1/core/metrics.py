@@ -117,6 +117,7 @@ TRAINING = (
     Metric("reward/kl", "KL penalty of a completion, where the KL is part of the reward"),
     Metric("reward/*_weighted", "mean of this reward term times its weight", scaled_by_reward=True),
     Metric("reward/*", "mean of this reward term in training, before its weight"),
+    Metric("data/*", "rows that were left out or changed before the start, by reason", data_dependent=True),
     Metric("scorer/*", "answers that the verifier could not evaluate, by reason", data_dependent=True),
     Metric("rejection/pass_rate", "mean share of right answers to a question", better="higher",
            data_dependent=True),

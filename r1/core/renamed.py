@@ -34,6 +34,7 @@ TARGETS = {
 NEW_KEYS: dict[str, Config] = {  # target -> keys that it did not have once, with values that change nothing
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
 }
+NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
 METRICS = {  # whole names, after their group's
@@ -98,7 +99,8 @@ def _upgrade_targets(node: Any) -> Any:
         upgraded["_target_"] = TARGETS[target]
         if target in FUNCTIONS_NOW_CLASSES:
             upgraded.pop("_partial_", None)
-    return upgraded | {k: v for k, v in NEW_KEYS.get(str(target), {}).items() if k not in upgraded}
+    new = NEW_DATA_KEYS if {"template", "verifier"} <= node.keys() else NEW_KEYS.get(str(target), {})
+    return upgraded | {key: value for key, value in new.items() if key not in upgraded}
 
 
 def _example_packages(config: Config) -> set[str]:

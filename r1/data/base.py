@@ -5,17 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, cast
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt
 
 from r1.core.errors import UserError, errors_mounted_at
 from r1.data.completion import parse
 from r1.data.decoding import decode_completion
+from r1.model.tokens import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+Overlong = Literal["error", "drop", "truncate_left"]
 Row = dict[str, Any]
 """One example, column -> value. ``columns.COLUMNS`` has the columns that r1 reads and their types: ``prompt`` in every
 row, ``answer`` unless the question is open-ended, and more. Every further column is handed to the reward terms by its
@@ -86,6 +88,8 @@ class DataOptions(TypedDict):
     verifier: Verifier
     terms: list[str] | None
     weight: Annotated[float, Gt(0)] | None
+    max_prompt_length: Annotated[int, Ge(1)] | None
+    overlong: Overlong
 
 
 def data_options(options: DataOptions) -> DataOptions:
@@ -103,8 +107,11 @@ class Data:
             of the question.
         terms: the reward terms that apply to rows that do not name their own; None: all.
         weight: share of the rows of a mixture that this dataset is a part of.
+        max_prompt_length: tokens of a prompt; None: no limit but the model's context.
+        overlong: the treatment of rows that are longer: an error, left out, or without the first tokens of the prompt.
         parts: the datasets that a mixture is made of, by the name that its rows carry as ``part``. The mixture's own
             template and verifier are for rows without one.
+        counts: rows that were left out or changed, by metric.
     """
 
     train: list[Row]
@@ -115,7 +122,10 @@ class Data:
     is_held_out: Callable[[str], bool] | None = None
     terms: list[str] | None = None
     weight: float | None = None
+    max_prompt_length: int | None = None
+    overlong: Overlong = "error"
     parts: dict[str, Data] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "verifier", as_verifier(self.verifier))  # the dataclass is frozen
@@ -139,32 +149,54 @@ class Data:
         """How this row's question is rendered."""
         return self.source_of(row)[1].template
 
+    def prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
+        """Everything before the completion. A row may carry its own ``rendered`` prompt text."""
+        key, source = self.source_of(row)
+        with errors_mounted_at(f"{key}.template"):
+            return str(row.get("rendered") or source.template.render(tokenizer, row["prompt"]))
+
+    def completion_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
+        """The text after ``prompt_text`` that the completion is learned from, its closing token included."""
+        key, source = self.source_of(row)
+        with errors_mounted_at(f"{key}.template"):
+            return source.template.complete(tokenizer, row["prompt"], row["completion"])
+
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
-        """Token ids of everything before the completion. A row may carry its own ``rendered`` prompt text."""
-        return tokenize(tokenizer, self._prompt_text(tokenizer, row))
+        """Token ids of everything before the completion."""
+        ids = tokenize(tokenizer, self.prompt_text(tokenizer, row))
+        return ids[self.num_cut(row, len(ids)) :]
 
     def example(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[list[int], list[int]]:
         """Token ids of a whole conversation, tokenised at once: those before the completion, and those to learn.
 
         A token that holds the end of the prompt and the start of the completion is one to learn.
         """
-        key, source = self.source_of(row)
-        prompt = self._prompt_text(tokenizer, row)
-        with errors_mounted_at(f"{key}.template"):
-            completion = source.template.complete(tokenizer, row["prompt"], row["completion"])
-        alone, ids = tokenize(tokenizer, prompt), tokenize(tokenizer, prompt + completion)
+        prompt = self.prompt_text(tokenizer, row)
+        alone, ids = tokenize(tokenizer, prompt), tokenize(tokenizer, prompt + self.completion_text(tokenizer, row))
         differing = (i for i, pair in enumerate(zip(alone, ids, strict=False)) if pair[0] != pair[1])
         start = max(1, next(differing, len(alone)))  # the first token follows something
-        return ids[:start], ids[start:]
+        return ids[self.num_cut(row, start) : start], ids[start:]
 
-    def _prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
-        key, source = self.source_of(row)
-        with errors_mounted_at(f"{key}.template"):
-            return str(row.get("rendered") or source.template.render(tokenizer, row["prompt"]))
+    def num_cut(self, row: Row, length: int) -> int:
+        """The first tokens of a prompt of ``length`` tokens that are left out, with ``overlong: truncate_left``."""
+        limit = self.truncates_to(row)
+        return 0 if limit is None else max(0, length - limit)
 
-    def text(self, tokenizer: PreTrainedTokenizerBase, row: Row, completion_ids: Sequence[int], truncated: bool) -> str:
+    def truncates_to(self, row: Row) -> int | None:
+        """The tokens that a longer prompt keeps, its last ones; None: prompts are not truncated."""
+        source = self.source_of(row)[1]
+        return source.max_prompt_length if source.overlong == "truncate_left" else None
+
+    def text(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        row: Row,
+        prompt_ids: Sequence[int],
+        completion_ids: Sequence[int],
+        truncated: bool,
+    ) -> str:
         """The text that rewards and readers see: the template's prefill and the completion without its end token."""
-        return self.template_of(row).prefill + decode_completion(tokenizer, completion_ids, truncated)
+        return self.template_of(row).prefill + decode_completion(tokenizer, prompt_ids, completion_ids, truncated)
 
     def replace_chat_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Give the tokenizer the chat template of ``data.template.chat_template``, with which it is saved.
@@ -213,8 +245,3 @@ def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: 
 def has_answer(row: Row) -> bool:
     """Whether there is a gold answer; an open-ended question has none."""
     return row.get("answer") is not None
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a rendered text, which holds its special tokens already."""
-    return list(tokenizer(text, add_special_tokens=False).input_ids)

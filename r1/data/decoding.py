@@ -12,15 +12,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def decode_completion(tokenizer: PreTrainedTokenizerBase, token_ids: Sequence[int], truncated: bool) -> str:
-    """The text without special tokens and without the token that ended it.
+def decode_completion(
+    tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], token_ids: Sequence[int], truncated: bool
+) -> str:
+    """The text that follows a prompt, without special tokens and without the token that ended it.
 
     Tags that a completion is parsed by stay, even where they are special tokens of the tokenizer, or the last token.
     """
     skipped, tags = skipped_ids(tokenizer)
     ended = not truncated and token_ids[-1] not in tags
     shown = [i for i in (token_ids[:-1] if ended else token_ids) if i not in skipped]
-    return str(tokenizer.decode(shown))
+    # A SentencePiece decoder strips the first space of a text, and the completion is the middle of one.
+    before, text = (str(tokenizer.decode([*prompt_ids[-1:], *ids])) for ids in ([], shown))
+    return text.removeprefix(before) if text.startswith(before) else str(tokenizer.decode(shown))
 
 
 @lru_cache(maxsize=8)

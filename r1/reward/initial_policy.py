@@ -41,4 +41,4 @@ class InitialPolicy:
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)
-        return [decode_completion(self.tokenizer, one.completion_ids, one.truncated) for (one,) in groups]
+        return [decode_completion(self.tokenizer, r.prompt_ids, r.completion_ids, r.truncated) for (r,) in groups]

@@ -10,16 +10,21 @@ from torch import Tensor, nn
 
 from r1.core.errors import MODEL, UserError
 from r1.model.chat import render_chat
+from r1.model.tokens import tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[int]:
+def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
     """A question and its answer as the model's own chat template writes them."""
     turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    text = render_chat(tokenizer, turns, add_generation_prompt=False)
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    return render_chat(tokenizer, turns, add_generation_prompt=False)
+
+
+def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[int]:
+    """Token ids of ``chat_text``."""
+    return tokenize(tokenizer, chat_text(tokenizer, prompt, completion))
 
 
 def check_chat(tokenizer: PreTrainedTokenizerBase, key: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,7 @@ import lightning as L
 import torch
 
 from r1.core.seeds import derive_seed
-from r1.data.base import Data
+from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
 from r1.model import loading
 from r1.model.loading import Model
@@ -77,6 +78,12 @@ class Stage(L.LightningModule):
         self.run = RunContext()
         self.sampler = PolicySampler(parts.data, parts.rewards, parts.engine, self.tokenizer, self.run)
         self.validator = Validator()
+
+    # ---- the data ----
+
+    def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
+        """The texts that ``columns`` of a row are learned from, each read by the model as one sequence; here none."""
+        return []
 
     # ---- the policy ----
 
@@ -146,8 +153,9 @@ class Stage(L.LightningModule):
         self.report_validation({f"val/{name}": count for name, count in completions.scoring_errors.items()})
 
     def report_validation(self, counts: dict[str, float]) -> None:
-        """Send the validator's metrics, and ``counts`` with them, to the loggers."""
-        self.report({name: estimate.value for name, estimate in self.validator.metrics.items()} | counts)
+        """Send the validator's metrics, and ``counts`` with them, to the loggers; the first time those of the data."""
+        metrics = {name: estimate.value for name, estimate in self.validator.metrics.items()}
+        self.report(metrics | counts | (self.data.counts if self.trainer.global_step == 0 else {}))
 
     def report(self, metrics: dict[str, float]) -> None:
         """Send one row to every logger, at the optimizer step."""

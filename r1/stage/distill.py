@@ -15,6 +15,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Row
+from r1.model.tokens import context_length
 from r1.stage.base import StageParts
 from r1.stage.distillation.answer_cache import AnswerCache
 from r1.stage.distillation.filters import Filters
@@ -119,18 +120,32 @@ class Distill(Sft):
     def filter_answers(self, pairs: list[tuple[Row, Answer]]) -> tuple[list[str | None], dict[str, int]]:
         """For each answer the filter that rejects it, or None; and the counts of the outcomes."""
         # Lengths are in the student's tokens: they decide whether it can learn the answer.
-        completions = [{**row, "completion": answer.text} for row, answer in pairs]
+        context = context_length(self.model_source.load_config())
+        answer_ids = [self.answer_ids({**row, "completion": answer.text}, context) for row, answer in pairs]
         truncated = [answer.finish_reason != "stop" for _, answer in pairs]
-        rejected_by = self.filters.rejected_by(
-            rows=[row for row, _ in pairs],
-            completions=[answer.text for _, answer in pairs],
-            completion_ids=[self.data.example(self.tokenizer, row)[1] for row in completions],
-            truncated=truncated,
+        learnable = [b for b, ids in enumerate(answer_ids) if ids]
+        rejected_by: list[str | None] = ["unlearnable"] * len(pairs)
+        names = self.filters.rejected_by(
+            rows=[pairs[b][0] for b in learnable],
+            completions=[pairs[b][1].text for b in learnable],
+            completion_ids=[answer_ids[b] for b in learnable],
+            truncated=[truncated[b] for b in learnable],
             verifier=self.data.verifier,
             max_completion_length=self.engine.max_completion_length,
         )
-        counts = self.filters.outcome_counts(truncated, rejected_by)
-        return rejected_by, counts | {"selected": rejected_by.count(None)}
+        for b, name in zip(learnable, names, strict=True):
+            rejected_by[b] = name
+        counts = self.filters.outcome_counts(truncated, rejected_by) | {"selected": rejected_by.count(None)}
+        unlearnable = rejected_by.count("unlearnable")
+        return rejected_by, counts | ({"rejected/unlearnable": unlearnable} if unlearnable else {})
+
+    def answer_ids(self, row: Row, context: float) -> list[int]:
+        """An answer's tokens; none where the student's template does not write it or its context does not hold it."""
+        try:
+            prompt, answer = self.data.example(self.tokenizer, row)
+        except UserError:
+            return []
+        return answer if len(prompt) + len(answer) <= context else []
 
     def require_one_step(self, counts: dict[str, int]) -> None:
         if counts["selected"] < self.plan.examples_per_step:

@@ -16,7 +16,8 @@ from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
 from r1.data.base import Row
-from r1.reward.reward_model_io import chat_ids, check_chat, pad_chats, reward_model_scores
+from r1.model.tokens import tokenize
+from r1.reward.reward_model_io import chat_ids, chat_text, check_chat, pad_chats, reward_model_scores
 from r1.stage.base import StageParts
 from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
@@ -88,9 +89,18 @@ class RewardModel(TrainingStage):
         return [self.collate_micro_batch(part, step_pairs) for part in chunks(rows, self.plan.micro_batch_size)]
 
     def collate_micro_batch(self, rows: Sequence[Row], step_pairs: int) -> Pairs:
-        sides = [(row["prompt"], row[side]) for side in ("chosen", "rejected") for row in rows]
-        chats = [chat_ids(self.tokenizer, prompt, text) for prompt, text in sides]
+        chats = [self.chat_ids(row, side) for side in ("chosen", "rejected") for row in rows]
         return Pairs(*pad_chats(chats, int(self.tokenizer.pad_token_id)), step_pairs)
+
+    def chat_ids(self, row: Row, side: str) -> list[int]:
+        ids = chat_ids(self.tokenizer, row["prompt"], row[side])
+        if self.data.truncates_to(row) is None:
+            return ids
+        prompt = tokenize(self.tokenizer, self.data.prompt_text(self.tokenizer, row))
+        return ids[self.data.num_cut(row, len(prompt)) :]
+
+    def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
+        return [chat_text(self.tokenizer, row["prompt"], row[column]) for column in columns]
 
     # ---- validation: held-out pairs ----
 

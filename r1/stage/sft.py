@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Unpack
 
@@ -53,6 +54,10 @@ class Sft(TrainingStage):
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         return make_micro_batches(self, [self.sequence(self.data.train[i]) for i in self.step_indices(step)])
+
+    def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
+        data, tokenizer = self.data, self.tokenizer
+        return [data.prompt_text(tokenizer, row) + data.completion_text(tokenizer, row)] if columns else []
 
     def sequence(self, row: Row) -> tuple[list[int], list[int]]:
         """(context ids, target ids) of one example; the first token of a text has no context to be predicted from."""

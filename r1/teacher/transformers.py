@@ -160,6 +160,6 @@ def errors_at_teacher_path() -> Iterator[None]:
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, prefill: str, rollout: Rollout) -> Answer:
-    text = decode_completion(tokenizer, rollout.completion_ids, rollout.truncated)
+    text = decode_completion(tokenizer, rollout.prompt_ids, rollout.completion_ids, rollout.truncated)
     reason = "length" if rollout.truncated else "stop"
     return Answer(f"{prefill}{text}", reason, len(rollout.prompt_ids), len(rollout.completion_ids))

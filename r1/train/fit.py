@@ -51,6 +51,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         console.print(status_line(str(stage.plan)))
     sizes = f"{len(data.train)} training and {len(data.val)} held-out examples"
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
+    if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
+        console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
     width = getattr(experiment.model.load_config(), "hidden_size", 0)  # some architectures have none
     lr = cfg["stage"]["lr"] if stage.trains else 0.0
     if width > MAX_SMALL_WIDTH and lr > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
@@ -140,7 +142,7 @@ def open_record(
     """The record on rank 0; the other ranks have the run's state only."""
     if not ranks.is_rank_zero:
         return RunState(folder)
-    data = provenance.rows_hash(experiment.data.train, experiment.data.val)
+    data = provenance.rows_hash(experiment.source.train, experiment.source.val)
     parents = provenance.find_parents(provenance.input_paths(cfg))
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 

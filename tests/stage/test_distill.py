@@ -164,11 +164,21 @@ def test_traces_train_another_run_with_parent(finished: Path, small: Callable[..
         "verifier": cfg["data"]["verifier"],
         "terms": None,
         "weight": None,
+        "max_prompt_length": None,
+        "overlong": "error",
     }
     execute(cfg, [])
     held = read_run(str(folder)).manifest
     assert held["status"] == "finished"
     assert held["parents"] == [{"path": str(finished), "fingerprint": read_run(str(finished)).manifest["fingerprint"]}]
+
+
+def test_answers_that_do_not_fit_into_the_context_are_counted(experiment: Callable[..., Any]) -> None:
+    made = experiment("stage=distill").stage
+    row, texts = made.data.train[0], ["<think> 1</think>8", "\U0001f9ee" * 300]  # the second has 1,200 tokens
+    rejected_by, counts = made.filter_answers([(row, Answer(text, "stop", 0, 0)) for text in texts])
+    assert rejected_by == ["verifier", "unlearnable"]
+    assert (counts["generated"], counts["rejected/unlearnable"], counts["selected"]) == (2, 1, 0)
 
 
 def test_teacher_run_is_recorded_as_parent(finished: Path, run: Callable[..., Path], folder: Path) -> None:

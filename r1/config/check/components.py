@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from r1.config.build import Experiment
+from r1.config.check.templates import check_completions, check_templates
+from r1.config.lengths import check_lengths
 from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
-from r1.data.base import Data, Row, Template, has_answer
+from r1.data.base import Data, Row, has_answer
 from r1.data.columns import check_row
-from r1.data.template.base import template_prefill
 from r1.reward.base import RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 from r1.stage.training.base import TrainingStage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 ADVICE = {  # where no row has the column
     "chosen": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "rejected": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "completion": "data.completion_column=NAME for data=jsonl, or stage=distill to have a teacher write them",
 }
-NUM_LONGEST = 256  # prompts whose tokens are counted: those with the most characters
 NUM_VERIFIED = 8  # gold answers shown to the verifier
 
 
@@ -43,10 +42,11 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_stage_columns(experiment)
     _check_verifier(experiment)
     _check_teacher(experiment)
-    _check_prefill(experiment)
+    check_templates(experiment)
+    check_completions(experiment)
     _check_rewards(experiment)
     _check_vocabulary(cfg, experiment)
-    _check_lengths(experiment)
+    check_lengths(experiment)
     _check_engine(experiment)
 
 
@@ -184,26 +184,6 @@ def _check_teacher(experiment: Experiment) -> None:
         next(teacher.answer(questions(experiment.data.train[:1], 1, seed=0), no_op))
 
 
-def _check_prefill(experiment: Experiment) -> None:
-    """A tag that the template opens is never in a completion: ``prefill`` must name it, so that rewards count it."""
-    for key, source in experiment.data.sources.items():
-        _check_prefill_tag(f"{key}.template", source.template, experiment.stage.tokenizer, source.val[0]["prompt"])
-
-
-def _check_prefill_tag(key: str, template: Template, tokenizer: PreTrainedTokenizerBase, prompt: str) -> None:
-    with errors_mounted_at(key):
-        rendered = template.render(tokenizer, prompt)
-    opened = template_prefill(rendered).strip()
-    if opened and opened not in template.prefill:
-        raise UserError(
-            f"the prompt ends with {opened}, so no completion can contain it and a format reward would stay at 0",
-            key=f"{key}.prefill",
-            value=template.prefill,
-            expected=repr(opened),
-            hint=f"""{key}.prefill="'{opened}'" makes it count as part of each completion""",
-        )
-
-
 def _check_rewards(experiment: Experiment) -> None:
     """Score one gold completion of each part with every term and filter, so that their errors come now.
 
@@ -246,38 +226,6 @@ def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:
         )
 
 
-def _check_lengths(experiment: Experiment) -> None:
-    """The longest prompt with a full completion, and the longest training example, must fit into the context."""
-    context = getattr(experiment.model.load_config(), "max_position_embeddings", None)
-    if context is None:
-        return
-    data, tokenizer, limit = experiment.data, experiment.stage.tokenizer, experiment.engine.max_completion_length
-    rows = [*data.train, *data.val[: experiment.validation.num_prompts]]
-    longest = max(len(data.prompt_ids(tokenizer, row)) for row in _longest(rows, "rendered", "prompt"))
-    if longest + limit > context:
-        raise UserError(
-            f"the longest prompt has {longest} tokens: with {limit} more it does not fit into the context of {context}",
-            key="rollout.max_completion_length",
-            value=limit,
-            expected=f"at most {context - longest}" if longest < context else "nothing: the prompt alone is too long",
-            hint="lower it, shorten the prompts, or take a model with a longer context",
-        )
-    if "completion" in experiment.stage.required_columns:
-        rows = _longest(data.train, "rendered", "prompt", "completion")
-        longest = max(sum(map(len, data.example(tokenizer, row))) for row in rows)
-        if longest > context:
-            message = "the longest training example does not fit into the model's context"
-            hint = "leave out such rows, or take a model with a longer context"
-            raise UserError(
-                message, key="data", value=longest, expected=f"at most {context} tokens", hint=hint, code=DATA
-            )
-
-
 def _check_engine(experiment: Experiment) -> None:
     """A server that samples must run now, with the architecture that is trained."""
     experiment.engine.check_model(experiment.model)
-
-
-def _longest(rows: Iterable[Row], *columns: str) -> list[Row]:
-    """The rows with the most characters in ``columns``."""
-    return heapq.nlargest(NUM_LONGEST, rows, key=lambda row: sum(len(row.get(column) or "") for column in columns))

@@ -52,7 +52,7 @@ class PolicySampler:
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """The text that rewards and readers see."""
-        return self.data.text(self.tokenizer, row, rollout.completion_ids, rollout.truncated)
+        return self.data.text(self.tokenizer, row, rollout.prompt_ids, rollout.completion_ids, rollout.truncated)
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]

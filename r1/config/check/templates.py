@@ -1,0 +1,105 @@
+"""The template against the tokenizer: nothing is ignored, and prompt, completions and rewards agree on the thinking."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from r1.core.errors import DATA, UserError, errors_mounted_at
+from r1.data.base import Template
+from r1.data.completion import TAGS
+from r1.data.template.base import opening, template_prefill
+from r1.data.template.chat import Chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from r1.config.build import Experiment
+
+OPEN, CLOSE = TAGS[:2]
+
+
+def check_templates(experiment: Experiment) -> None:
+    """Check the template of each dataset on its first held-out question.
+
+    Raises:
+        UserError: a setting has no effect, or the thinking is opened twice or where rewards do not see it.
+    """
+    tokenizer = experiment.stage.tokenizer
+    for key, source in experiment.data.sources.items():
+        with errors_mounted_at(f"{key}.template"):
+            prompt = str(source.val[0]["prompt"])
+            rendered = source.template.render(tokenizer, prompt)
+            _check_question(rendered, prompt)
+            if isinstance(source.template, Chat):
+                _check_settings(source.template, tokenizer, rendered)
+            _check_prefill(f"{key}.template", source.template, rendered)
+
+
+def check_completions(experiment: Experiment) -> None:
+    """Raises: UserError: a prompt opens the thinking, and a completion to learn neither opens nor closes it."""
+    stage, data = experiment.stage, experiment.data
+    rows = data.train if "completion" in stage.required_columns else []
+    opens = {key: OPEN in _opened(source.template, stage.tokenizer) for key, source in data.sources.items()}
+    unclosed = [row for row in rows if opens[data.source_of(row)[0]] and CLOSE not in row["completion"]]
+    unclosed = [row for row in unclosed if CLOSE not in data.completion_text(stage.tokenizer, row)]
+    if unclosed:
+        key = data.source_of(unclosed[0])[0]
+        raise UserError(
+            f"the prompt opens the thinking, and {len(unclosed)} of {len(rows)} completions never close it",
+            key=f"{key}.template.prefill",
+            value=unclosed[0]["completion"],
+            expected=f"completions with {CLOSE}",
+            hint="leave these rows out, write their thinking, or take a template and a prefill that do not open it",
+            code=DATA,
+        )
+
+
+def _opened(template: Template, tokenizer: PreTrainedTokenizerBase) -> str:
+    return opening(template.render(tokenizer, "?"), template.prefill)
+
+
+def _check_question(rendered: str, prompt: str) -> None:
+    if not _shows(rendered, prompt):
+        raise UserError("the template does not show the question to the model", key=".chat_template", value=prompt)
+
+
+def _check_settings(template: Chat, tokenizer: PreTrainedTokenizerBase, rendered: str) -> None:
+    """The chat template must write the system message and read every variable."""
+    if template.system and not _shows(rendered, template.system):
+        message = "the chat template leaves the system message out"
+        raise UserError(message, key=".system", value=template.system, hint="set system to null")
+    text = tokenizer.get_chat_template()
+    for name in template.variables:
+        if not re.search(rf"\b{re.escape(name)}\b", text):
+            raise UserError(
+                f"the chat template does not read the variable `{name}`",
+                key=f".chat_template_kwargs.{name}",
+                value=template.variables[name],
+                hint="leave it out, or take a chat_template that does",
+            )
+
+
+def _shows(rendered: str, text: str) -> bool:
+    """Whether a text is in the prompt; templates may trim it."""
+    return text.strip() in rendered
+
+
+def _check_prefill(key: str, template: Template, rendered: str) -> None:
+    """A tag that the template opens is never in a completion: ``prefill`` must name it, so that rewards count it."""
+    opened = template_prefill(rendered).strip()
+    if opened and opened not in template.prefill:
+        raise UserError(
+            f"the prompt ends with {opened}, so no completion can contain it and a format reward would stay at 0",
+            key=f"{key}.prefill",
+            value=template.prefill,
+            expected=repr(opened),
+            hint=f"""{key}.prefill="'{opened}'" makes it count as part of each completion""",
+        )
+    if OPEN in opened and rendered.removesuffix(opening(rendered, template.prefill)).rstrip().endswith(CLOSE):
+        raise UserError(
+            "the chat template writes an empty thinking, after which the prefill opens another one",
+            key=f"{key}.prefill",
+            value=template.prefill,
+            hint="leave the prefill empty, or set enable_thinking in chat_template_kwargs",
+        )

@@ -1,0 +1,165 @@
+"""Prompts and examples against ``data.max_prompt_length`` and the model's context: every row of them.
+
+A prompt that is sampled from needs room for a completion. A row that is learned from is one text, prompt and answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from r1.core.batch import chunks
+from r1.core.errors import DATA, UserError, as_yaml_null
+from r1.data.base import Data, Overlong, Row
+from r1.model.tokens import context_length, lengths_over, tokenize
+
+if TYPE_CHECKING:
+    from r1.config.build import Experiment
+
+Noun = Literal["prompt", "example", "truncated"]
+
+
+@dataclass(frozen=True)
+class TooLong:
+    """A text of a row that has more tokens than it may.
+
+    Attributes:
+        noun: ``truncated``: a prompt whose first tokens are left out.
+        key: config key of its dataset.
+    """
+
+    noun: Noun
+    num_tokens: int
+    limit: float
+    key: str
+    policy: Overlong
+
+
+def drop_overlong(experiment: Experiment) -> None:
+    """Leave overlong rows out where ``overlong`` is ``drop``, and count those and the prompts that are truncated.
+
+    Raises:
+        UserError: no row is left.
+    """
+    data = experiment.data
+    if all(source.overlong == "error" for source in data.sources.values()):
+        return
+    context, counts = _context(experiment), {"data/dropped": 0.0, "data/truncated": 0.0}
+    for rows, columns in splits(experiment):
+        too_long = find_too_long(experiment, rows, columns, context)
+        dropped = {i for i, texts in too_long.items() if any(t.policy == "drop" for t in texts)}
+        counts["data/dropped"] += len(dropped)
+        counts["data/truncated"] += sum(t.noun == "truncated" for texts in too_long.values() for t in texts)
+        if rows and len(dropped) == len(rows):
+            first = too_long[min(dropped)][0]
+            message = f"all {len(rows)} rows are longer than {first.limit:g} tokens"
+            raise UserError(message, key=f"{first.key}.overlong", value="drop", code=DATA)
+        rows[:] = [row for i, row in enumerate(rows) if i not in dropped]
+    data.counts.update(counts)
+
+
+def check_lengths(experiment: Experiment) -> None:
+    """Raises: UserError: a row is too long, or ``max_prompt_length`` leaves no room for a completion."""
+    context = _context(experiment)
+    for key, source in experiment.data.sources.items():
+        _check_truncation(key, source, context - experiment.engine.max_completion_length)
+    too_long = [find_too_long(experiment, rows, columns, context) for rows, columns in splits(experiment)]
+    texts = [
+        text
+        for texts_of_row in too_long
+        for texts in texts_of_row.values()
+        for text in texts
+        if text.noun != "truncated"
+    ]
+    if texts:
+        longest = max(texts, key=lambda text: text.num_tokens - text.limit)
+        raise _error(longest, len(texts), context, experiment.engine.max_completion_length)
+
+
+def _check_truncation(key: str, source: Data, room: float) -> None:
+    limit = source.max_prompt_length
+    if source.overlong == "truncate_left" and (limit is None or limit > room):
+        raise UserError(
+            "truncated prompts need a length that leaves room for a completion in the model's context",
+            key=f"{key}.max_prompt_length",
+            value=as_yaml_null(limit),
+            expected=f"at most {room:g}" if math.isfinite(room) else "a whole number",
+        )
+
+
+def _context(experiment: Experiment) -> float:
+    return context_length(experiment.model.load_config())
+
+
+def splits(experiment: Experiment) -> list[tuple[list[Row], tuple[str, ...]]]:
+    """(rows, the columns that are learned from) of the splits that the stage uses."""
+    stage, data = experiment.stage, experiment.data
+    uses_train = (stage.trains or stage.predicts) and not stage.writes_questions
+    return [(data.train, stage.required_columns)] * uses_train + [(data.val, stage.val_columns)]
+
+
+def find_too_long(
+    experiment: Experiment, rows: Sequence[Row], columns: Sequence[str], context: float
+) -> dict[int, list[TooLong]]:
+    """Index of a row -> its texts that have too many tokens."""
+    too_long: dict[int, list[TooLong]] = {}
+    for part in chunks(range(len(rows)), 1024):
+        texts = [(i, *text) for i in part for text in _texts(experiment, rows[i], columns, context)]
+        limits = [limit for _, _, _, limit in texts]
+        lengths = lengths_over(experiment.stage.tokenizer, [text for _, _, text, _ in texts], limits)
+        for position, num_tokens in lengths.items():
+            i, noun, _, limit = texts[position]
+            key, source = experiment.data.source_of(rows[i])
+            too_long.setdefault(i, []).append(TooLong(noun, num_tokens, limit, key, source.overlong))
+    return too_long
+
+
+def _texts(
+    experiment: Experiment, row: Row, columns: Sequence[str], context: float
+) -> Iterator[tuple[Noun, str, float]]:
+    """(noun, text, most tokens) of everything of a row that the model reads."""
+    data, stage = experiment.data, experiment.stage
+    if not isinstance(row["prompt"], str):
+        return  # the check of the columns has the message
+    is_text = all(isinstance(row.get(column), str) for column in columns)
+    full, truncates_to = stage.full_texts(row, columns) if is_text else [], data.truncates_to(row)
+    room = math.inf if full else context - experiment.engine.max_completion_length
+    limit = min(room, data.source_of(row)[1].max_prompt_length or math.inf)
+    cut = 0
+    if math.isfinite(limit):
+        prompt = data.prompt_text(stage.tokenizer, row)
+        cut = 0 if truncates_to is None else data.num_cut(row, len(tokenize(stage.tokenizer, prompt)))
+        yield ("prompt" if truncates_to is None else "truncated"), prompt, limit
+    yield from (("example", text, context + cut) for text in full)
+
+
+def _error(longest: TooLong, count: int, context: float, max_completion: int) -> UserError:
+    leave_out = f"{longest.key}.overlong=drop leaves such rows out"
+    if longest.noun == "example":
+        return UserError(
+            f"the longest example does not fit into the model's context, nor do {count - 1} others",
+            key=longest.key,
+            value=longest.num_tokens,
+            expected=f"at most {longest.limit:g} tokens",
+            hint=f"{leave_out}; or take a model with a longer context",
+            code=DATA,
+        )
+    if longest.limit != context - max_completion:
+        return UserError(
+            f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.num_tokens}",
+            key=f"{longest.key}.max_prompt_length",
+            value=longest.limit,
+            hint=f"{leave_out}, truncate_left the first tokens of their prompts",
+            code=DATA,
+        )
+    room = context - longest.num_tokens
+    return UserError(
+        f"the longest prompt has {longest.num_tokens} tokens: with {max_completion} more it does not fit into the "
+        f"context of {context:g}",
+        key="rollout.max_completion_length",
+        value=max_completion,
+        expected=f"at most {room:g}" if room > 0 else "nothing: the prompt alone is too long",
+        hint=f"lower it; {leave_out}; or take a model with a longer context",
+    )
