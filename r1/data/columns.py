@@ -84,6 +84,7 @@ COLUMNS = {
     "rendered": Column("text", is_text, "the tokenizer: a prompt that is rendered already", internal=True),
     "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
+TEXT_COLUMNS = frozenset(name for name, column in COLUMNS.items() if column.type == "text")
 INTERNAL = frozenset(name for name, column in COLUMNS.items() if column.internal)
 
 

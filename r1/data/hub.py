@@ -8,7 +8,7 @@ folder is never run.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from annotated_types import Ge
 from r1.core.errors import DATA, UserError, as_yaml_null, suggest
 from r1.data.arrow import table_rows
 from r1.data.base import Data, DataOptions, Row, data_options
-from r1.data.columns import INTERNAL, RESERVED, check_row, is_number, is_text, type_error
+from r1.data.columns import INTERNAL, RESERVED, TEXT_COLUMNS, check_row, is_number, is_text, type_error
 from r1.data.files import read_file
 from r1.data.split import exclude_overlap, hold_out, subsample
 
@@ -149,8 +149,9 @@ def splits(options: HubOptions, columns: Mapping[str, str]) -> tuple[tuple[Split
 def load_columns(options: HubOptions, split: str, key: str, columns: Mapping[str, str]) -> Split:
     """One split, all of whose ``columns`` exist. ``key`` is the config key of the split, for messages."""
     path, name = options["path"], options["name"]
+    text_columns = TEXT_COLUMNS | {column for knob, column in columns.items() if knob != "answer_column"}
     with translate_errors(path, name, split, key):
-        source = Split(f"{path}[{split}]", load_split(path, name, split, key))
+        source = Split(f"{path}[{split}]", load_split(path, name, split, key, text_columns))
     names = source.column_names
     for knob, column in columns.items():
         if column not in names:
@@ -198,7 +199,9 @@ def drop_invalid_rows(rows: Iterable[Row | str], source: str) -> list[Row]:
     return valid
 
 
-def load_split(path: str, name: str | None, split: str, key: str) -> Dataset | list[tuple[str, Row]]:
+def load_split(
+    path: str, name: str | None, split: str, key: str, text_columns: Collection[str]
+) -> Dataset | list[tuple[str, Row]]:
     """One split, with the library's own errors. Text files are read by ``files.py``, which keeps their decimals."""
     from datasets import load_dataset, load_dataset_builder
 
@@ -206,7 +209,7 @@ def load_split(path: str, name: str | None, split: str, key: str) -> Dataset | l
     if local.is_file():
         if split != "train":
             raise unknown_split(split, ["train"], key)
-        return read_files([path])
+        return read_files([path], text_columns)
     if (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
         return load_saved_split(local, split, key)
     if local.is_dir():
@@ -214,7 +217,7 @@ def load_split(path: str, name: str | None, split: str, key: str) -> Dataset | l
         files = load_dataset_builder(**folder).config.data_files or {}
         of_split = [file for part, of_part in files.items() if part == split for file in of_part]
         if of_split and all(file.endswith(TEXT_FORMATS) for file in of_split):
-            return read_files(of_split)
+            return read_files(of_split, text_columns)
         return load_dataset(**folder, split=split)
     if local.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
         looked = f"looked in {local.absolute()}"
@@ -222,10 +225,10 @@ def load_split(path: str, name: str | None, split: str, key: str) -> Dataset | l
     return load_dataset(path, name, split=split)
 
 
-def read_files(paths: Iterable[str]) -> list[tuple[str, Row]]:
+def read_files(paths: Iterable[str], text_columns: Collection[str]) -> list[tuple[str, Row]]:
     """The rows of local files. Raises: UserError: a file cannot be read, or a row is bad."""
     rows: list[tuple[str, Row]] = []
-    for location, row in (row for path in paths for row in read_file(path, ".path")):
+    for location, row in (row for path in paths for row in read_file(path, ".path", text_columns)):
         if isinstance(row, UserError):
             raise row
         rows.append((location, row))

@@ -9,7 +9,7 @@ from annotated_types import Ge, Interval
 
 from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, Row
-from r1.data.columns import COLUMNS, INTERNAL, RESERVED, check_row
+from r1.data.columns import INTERNAL, RESERVED, TEXT_COLUMNS, check_row
 from r1.data.files import read_file
 from r1.data.split import exclude_overlap, hold_out, subsample
 
@@ -115,7 +115,7 @@ def read_rows(
 
 def text_columns(columns: Columns) -> set[str]:
     """The file's columns that hold text, whatever it looks like."""
-    return {columns.get(name) or name for name, column in COLUMNS.items() if column.type == "text"}
+    return {columns.get(name) or name for name in TEXT_COLUMNS}
 
 
 def make_row(source: Row | UserError, columns: Columns, location: str, key: str, forbidden: frozenset[str]) -> Row:

@@ -6,8 +6,9 @@ The first completion that math-verify marked correct is the one to learn from.
 from __future__ import annotations
 
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
+from r1.core.errors import DATA, UserError
 from r1.data.base import Data, Row
 from r1.data.completion import boxed
 from r1.data.hub import HubOptions, answer_text, hub_data
@@ -43,23 +44,34 @@ def openr1_math(
 
 def openr1_row(columns: tuple[str, ...], only_solved: bool, source: Row, location: str) -> Row | str:
     """One row, or why it is left out. ``columns``: of the question, the answer, the completions and their marks."""
-    prompt, _, generations, marks = (source[column] for column in columns)
-    gold = answer_text(source, columns[1], location)
+    prompt_column, answer_column, generations_column, correct_column = columns
+    gold = answer_text(source, answer_column, location)
     if source.get("question_type") == "proof" or gold.lower() == "proof":
         return "proofs"
     if gold.lower() in NO_ANSWER:
         return "without a gold answer"
-    row = {"prompt": prompt, "answer": gold}
-    completion = first_correct(generations or [], marks or [], gold)
+    row = {"prompt": source[prompt_column], "answer": gold}
+    generations = list_of(str, source, generations_column, ".generations_column", location)
+    completion = first_correct(generations, list_of(bool, source, correct_column, ".correct_column", location), gold)
     if completion is None:
         return "without a correct completion" if only_solved else row
     return row | {"completion": completion}
 
 
-def first_correct(generations: list[str], marks: list[bool], gold: str) -> str | None:
+def list_of(kind: type, source: Row, column: str, key: str, location: str) -> list[Any]:
+    """A list of a source row; empty for null. Raises: UserError: a value is of another type, or it is no list."""
+    values = source[column] or []
+    if isinstance(values, list) and all(value is None or isinstance(value, kind) for value in values):
+        return values
+    message = f"{location}: the column `{column}` holds no list"
+    expected = {str: "a list of texts, or null", bool: "a list of true and false, or null"}[kind]
+    raise UserError(message, key=key, value=values, expected=expected, code=DATA)
+
+
+def first_correct(generations: list[str | None], marks: list[bool | None], gold: str) -> str | None:
     """The first completion marked correct whose thinking is closed, in r1's form."""
     for text, right in zip(generations, marks, strict=False):
-        if right and text.count("<think>") == text.count("</think>") == 1:
+        if right and text and text.count("<think>") == text.count("</think>") == 1:
             return to_strict_form(text, gold)
     return None
 

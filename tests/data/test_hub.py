@@ -450,3 +450,26 @@ def test_null_num_val_and_val_split_hold_out_a_tenth(tmp_path):
     Dataset.from_list(sums(300)).save_to_disk(tmp_path / "copy")
     train, val = read(tmp_path / "copy", val_split=None, num_val=None)
     assert (len(train), len(val)) == (270, 30)
+
+
+@pytest.mark.parametrize(
+    ("extra", "key"),
+    [
+        ({"marks": ["False"]}, "correct_column"),
+        ({"marks": "True"}, "correct_column"),
+        ({"generations": R1}, "generations_column"),
+        ({"generations": [1]}, "generations_column"),
+    ],
+)
+def test_openr1_lists_of_a_wrong_type_are_refused(tmp_path, extra, key):
+    row = {"answer": "4", "generations": [R1], "marks": [True]} | extra
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{n}?"} | row) + "\n" for n in range(3)))
+    with pytest.raises(UserError, match=rf"rows.jsonl:\d: the column `.*` holds no list(.|\n)*\.{key}"):
+        openr1_math(path=str(path), **HELD | OPENR1 | {"only_solved": True}, **SHARED)
+
+
+def test_a_csv_column_of_questions_is_text_where_all_are_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text("problem,answer\n" + "".join(f"{n},{n}\n" for n in range(3)))
+    knobs = HELD | MATH | {"answer_column": "answer", "solution_column": None}
+    assert {row["prompt"] for row in math(path=str(tmp_path / "a.csv"), **knobs, **SHARED).train} <= {"0", "1", "2"}
