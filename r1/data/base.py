@@ -42,6 +42,10 @@ class Verifier(ABC):
         texts = [a.strip() == b.strip() for a, b in zip(answers, others, strict=True)]
         return [text or (a and b) for text, a, b in zip(texts, forward, back, strict=True)]
 
+    def reads(self, rows: Sequence[Row]) -> list[bool]:
+        """Whether each row's gold answer can be compared with others: by default, whether it is right itself."""
+        return self.verify_batch([str(row["answer"]) for row in rows], rows)
+
     def pop_error_counts(self) -> dict[str, int]:
         """Reason -> answers since the last call that it made wrong without a comparison, such as a time-out."""
         return {}

@@ -90,6 +90,9 @@ class MixtureVerifier(Verifier):
             rows, lambda v, b: v.same([answers[i] for i in b], [others[i] for i in b], [rows[i] for i in b])
         )
 
+    def reads(self, rows: Sequence[Row]) -> list[bool]:
+        return self._by_part(rows, lambda v, b: v.reads([rows[i] for i in b]))
+
     def _by_part(self, rows: Sequence[Row], decide: Callable[[Verifier, list[int]], list[bool]]) -> list[bool]:
         """One call per part: ``decide(verifier, indices of its rows)``."""
         verdicts = [False] * len(rows)

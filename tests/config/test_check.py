@@ -102,6 +102,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pairs": [{**row, "chosen": [{"role": "user", "content": "2"}], "rejected": "3"} for row in rows],
         "rated": [{**row, "pass_rate": "0.5"} for row in rows],
         "none": [],
+        "hard": [*rows, *({"prompt": f"{i} hard", "answer": rf"\sum_{{n=1}}^{i} n"} for i in range(10))],
+        "unread": [{**row, "answer": "17 42"} for row in rows],
     }
     for name, lines in kinds.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -478,6 +480,10 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=gsm8k", ["the hub cannot be reached", "'openai/gsm8k'"]),
         ("data=math data.path=/nowhere", ["no such file or folder", "'/nowhere'"]),
         ("data/verifier=countdown", ["the verifier cannot read these rows", "data/verifier=exact"]),
+        (
+            "data/verifier=math data=jsonl data.path=unread.jsonl",
+            ["reads none of the dataset's own answers", "'17 42'"],
+        ),
     ],
     MODEL: [
         ("model=tiny model.path=/nowhere", ["no such folder", "'/nowhere'", "hub id"]),
@@ -515,6 +521,15 @@ def test_invalid_command_prints_one_screen(cli: Cli, code: int, command: str, wo
     assert_one_screen(result)
     assert [word for word in words if word not in result.err] == []
     assert result.code == code, result.err
+
+
+def test_unreadable_gold_answers_of_all_rows_are_counted_and_named(cli: Cli) -> None:
+    knobs = "data.num_val=8 val.num_prompts=8 stage.examples_per_step=8 stage.micro_batch_size=8"
+    result = cli(f"data=jsonl data/verifier=math data.path=hard.jsonl {knobs}")
+    assert result.code == 0
+    assert "data.verifier cannot read 10 of 50 gold answers" in result.err
+    assert r"\\sum_{n=1}" in result.err
+    assert "cannot read" not in cli(f"data=jsonl data/verifier=math data.path=rows.jsonl {knobs}").err
 
 
 @pytest.mark.parametrize(

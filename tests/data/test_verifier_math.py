@@ -201,7 +201,7 @@ def test_a_slow_comparison_is_cut_short():
     start = time.perf_counter()
     assert not verifier(SLOW % 1, {"answer": "42"})
     assert time.perf_counter() - start < 5  # half a second, and the start of the scoring processes
-    assert verifier.pop_error_counts() == {"timeouts": 1, "died": 0, "guard": 0}
+    assert verifier.pop_error_counts() == {"timeouts": 1, "died": 0, "guard": 0, "gold": 0}
 
 
 def test_math_verifier_works_in_another_thread():

@@ -245,8 +245,8 @@ def test_a_hostile_batch_is_bounded_counted_and_harmless():
     verdict = verifier.verify_batch([*hostile, *ordinary], [{"answer": gold} for gold in golds])
     assert time.monotonic() - start < 5
     assert verdict == [False] * 8 + [True, True, True, False]
-    assert verifier.pop_error_counts() == {"timeouts": 2, "died": 0, "guard": 6}
-    assert verifier.pop_error_counts() == {"timeouts": 0, "died": 0, "guard": 0}
+    assert verifier.pop_error_counts() == {"timeouts": 2, "died": 0, "guard": 6, "gold": 0}
+    assert verifier.pop_error_counts() == {"timeouts": 0, "died": 0, "guard": 0, "gold": 0}
 
 
 @settings(max_examples=60, deadline=None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r1.config.build import Experiment
 from r1.config.check.templates import check_completions, check_templates
 from r1.config.lengths import check_lengths
+from r1.core.console import console, status_line
 from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
@@ -18,15 +19,12 @@ from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 from r1.stage.training.base import TrainingStage
 
-if TYPE_CHECKING:
-    pass
-
 ADVICE = {  # where no row has the column
     "chosen": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "rejected": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "completion": "data.completion_column=NAME for data=jsonl, or stage=distill to have a teacher write them",
 }
-NUM_VERIFIED = 8  # gold answers shown to the verifier
+NUM_SHOWN, MAX_SHOWN = 3, 60  # gold answers in a note, and characters of each
 
 
 def check_parts(cfg: Config, experiment: Experiment) -> None:
@@ -150,18 +148,22 @@ def _check_stage_columns(experiment: Experiment) -> None:
 
 
 def _check_verifier(experiment: Experiment) -> None:
-    """The verifier must accept the dataset's own answers, for each part of a mixture."""
+    """The verifier must read the gold answers, for each part of a mixture; those that it cannot read are noted."""
     for key, source in experiment.data.sources.items():
-        rows = [row for row in source.val if has_answer(row)][:NUM_VERIFIED]
-        if rows:
+        if rows := [row for row in [*source.val, *source.train] if has_answer(row)]:
             _check_answers(f"{key}.verifier", source, rows)
 
 
 def _check_answers(key: str, data: Data, rows: list[Row]) -> None:
     try:
-        if any(data.verifier(row["answer"], row) for row in rows):
+        unread = [row for row, is_read in zip(rows, data.verifier.reads(rows), strict=True) if not is_read]
+        if len(unread) < len(rows):
+            if unread:
+                counts = f"{len(unread)} of {len(rows)} gold answers, so no other spelling of them is right"
+                shown = ", ".join(repr(str(row["answer"])[:MAX_SHOWN]) for row in unread[:NUM_SHOWN])
+                console.print(status_line(f"note: {key} cannot read {counts}: {shown}"))
             return
-        message = "the verifier calls the dataset's own answers wrong"
+        message = "the verifier reads none of the dataset's own answers"
     except Exception as error:  # a verifier meant for other columns may raise anything
         message = f"the verifier cannot read these rows: {type(error).__name__} {error}"
     raise UserError(

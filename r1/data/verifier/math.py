@@ -22,11 +22,13 @@ from r1.data.verifier.exact import value
 from r1.data.verifier.guard import guard
 from r1.data.verifier.notation import canonical
 from r1.data.verifier.pool import POOL, Job, Outcome
+from r1.data.verifier.reader import read
 from r1.data.verifier.relation import Presence, Rules, close
 
 MAX_CHARS = 4000  # of an answer as it is written; longer ones are compared as they are
 CACHED = 16_384  # pairs of gold and answer
-REASONS: tuple[Outcome, ...] = ("timeouts", "died", "guard")  # why an answer is wrong without a comparison
+REASONS: tuple[Outcome, ...] = ("timeouts", "died", "guard", "gold")  # why an answer is wrong without a comparison
+MAX_WORDS = 6  # of a gold answer in words; a sentence is never met word for word
 
 
 class Math(Verifier):
@@ -64,6 +66,9 @@ class Math(Verifier):
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         return [outcome == "right" for outcome in self._compare(others, answers)]
 
+    def reads(self, rows: Sequence[Row]) -> list[bool]:
+        return [readable(canonical(str(row["answer"]))) for row in rows]
+
     def _compare(self, golds: Sequence[str], answers: Sequence[str]) -> list[Outcome]:
         verdicts = [compare_exact_first(*pair, self.rules) for pair in zip(golds, answers, strict=True)]
         jobs = list(dict.fromkeys(verdict for verdict in verdicts if isinstance(verdict, Job)))
@@ -71,7 +76,7 @@ class Math(Verifier):
         return [judged[verdict] if isinstance(verdict, Job) else verdict for verdict in verdicts]
 
     def pop_error_counts(self) -> dict[str, int]:
-        """Answers since the last call that were wrong because they timed out, crashed or were refused."""
+        """Answers since the last call that were wrong because they timed out, crashed, or the guard or gold refused."""
         with self._lock:
             return {str(reason): self._counts.pop(reason, 0) for reason in REASONS}
 
@@ -91,9 +96,22 @@ def _compare_short(gold: str, answer: str, rules: Rules) -> Outcome | Job:
     left, right = value(gold), value(answer)
     if left is not None and right is not None:
         return "right" if close(left, right, max(_last_place(gold), _last_place(answer)), rules.rel_tol) else "wrong"
+    if not readable(gold):
+        return "gold"
     if guard(answer):
         return "guard"
-    return "wrong" if not answer or not gold or guard(gold) else Job(gold, answer, rules)
+    return Job(gold, answer, rules) if answer else "wrong"
+
+
+@lru_cache(maxsize=CACHED)
+def readable(gold: str) -> bool:
+    """Whether a canonical gold answer is mathematics or a few words, so that another spelling can equal it."""
+    if value(gold) is not None:
+        return True
+    if not gold or len(gold) > MAX_CHARS or guard(gold):
+        return False
+    tree = read(gold)
+    return tree.kind != "unread" and not (tree.kind == "text" and gold.count(" ") >= MAX_WORDS)
 
 
 def _last_place(number: str) -> Fraction:

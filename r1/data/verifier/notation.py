@@ -66,6 +66,8 @@ def canonical(text: str) -> str:
 
 def plain_latex(text: str) -> str:
     """Without delimiters and layout; the rows of a system as a list."""
+    if "\\begin" not in text:
+        text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # \\\\frac: escaped once too often, as in JSON
     text = SYSTEM.sub(lambda system: (system[2] or system[3] or "").replace("\\\\", ", ").replace("&", " "), text)
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))

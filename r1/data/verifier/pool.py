@@ -36,7 +36,7 @@ MANY_TIMEOUTS = 8  # in one batch; from then on the batch has a quarter of the t
 CACHE_SIZE = 16_384  # verdicts
 ENVIRONMENT = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}  # nothing depends on the order of a set
 
-Outcome = Literal["right", "wrong", "timeouts", "died", "guard"]
+Outcome = Literal["right", "wrong", "timeouts", "died", "guard", "gold"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Reading: the canonical spelling of an answer as a tree, by recursive descent.
 
-A text that is no mathematics, or more than this grammar has, is one ``text`` node, which equals the same text alone.
+A text that is more than this grammar has is one ``unread`` node, which equals the same text alone.
 The rules that decide between two readings:
 
 - A word is no product of letters: ``listen`` is text. One letter, two small ones, and up to three within an expression
@@ -36,7 +36,6 @@ from r1.data.verifier.tokens import (
     SET_OPERATIONS,
     TEXT,
     UnreadableError,
-    as_text,
     bracket_end,
     closes,
     compact,
@@ -65,11 +64,11 @@ from r1.data.verifier.units import is_unit, unit
 
 @lru_cache(maxsize=4096)  # the gold answer of a group is read once
 def read(text: str) -> Node:
-    """The tree of a canonical text; a ``text`` node if it is not mathematics."""
+    """The tree of a canonical text; an ``unread`` node if it is neither mathematics nor words."""
     try:
         return read_list(text)
     except (UnreadableError, RecursionError):
-        return as_text(text)
+        return Node("unread", name=compact(text))
 
 
 def read_list(text: str, *, words: bool = True) -> Node:

@@ -76,7 +76,7 @@ class AnswerComparison:
         if a == b:
             return True
         for kinds, compare in (
-            ({"text"}, texts),
+            ({"text", "unread"}, texts),
             ({"relation"}, self.relations),
             ({"unit"}, self.units),
             ({"union", "intersection", "difference"}, self.set_operations),
@@ -94,15 +94,10 @@ class AnswerComparison:
         """Side by side."""
         return len(a) == len(b) and all(map(self.same, a, b))
 
-    def matched(self, a: Sequence[Node], b: Sequence[Node]) -> bool:
-        """In any order, each with another one."""
-        rest = list(b)
-        for item in a:
-            match = next((i for i, other in enumerate(rest) if self.same(item, other)), None)
-            if match is None:
-                return False
-            del rest[match]
-        return not rest
+    def same_set(self, a: Sequence[Node], b: Sequence[Node]) -> bool:
+        """In any order, however often each occurs."""
+        one_way = all(any(self.same(x, y) for y in b) for x in a)
+        return one_way and all(any(self.same(x, y) for x in a) for y in b)
 
     # ---- expressions ----
 
@@ -130,6 +125,10 @@ class AnswerComparison:
             return interval is not None and other.kind == "sequence" and self.same(interval, other)
         if is_equation(a) and is_equation(b):
             return self.equations(a, b)
+        if is_equation(a) or is_equation(b):
+            equation, inequality = (a, b) if is_equation(a) else (b, a)
+            interval, (name, sides) = as_interval(inequality), stated(equation)
+            return interval is not None and name in inequality.args and self.same(interval, sides[0])
         a, b = ascending(a), ascending(b)
         return (a.name == b.name and self.all_same(a.args, b.args)) or self.proportional(a, b)
 
@@ -197,7 +196,7 @@ class AnswerComparison:
         a, b = as_union(a), as_union(b)
         if a.kind != b.kind:
             return False
-        return self.all_same(a.args, b.args) if a.kind == "difference" else self.matched(a.args, b.args)
+        return self.all_same(a.args, b.args) if a.kind == "difference" else self.same_set(a.args, b.args)
 
     def sequences(self, a: Node, b: Node) -> bool:
         if a.kind != b.kind:
@@ -209,20 +208,16 @@ class AnswerComparison:
                 and self.same(sequence.args[0], other)
             )
         kinds = {a.name, b.name}
-        if kinds == {"{}"}:
-            return all(any(self.same(x, y) for y in b.args) for x in a.args) and all(
-                any(self.same(x, y) for y in a.args) for x in b.args
-            )
-        if kinds == {""} or (kinds == {"", "{}"} and self.rules.brackets == "optional"):
+        if kinds in ({""}, {"{}"}) or (kinds == {"", "{}"} and self.rules.brackets == "optional"):
             named = [any(item.kind == "relation" for item in node.args) for node in (a, b)]
-            return self.matched(a.args, b.args) if named[0] == named[1] else self.all_same(a.args, b.args)
+            return self.same_set(a.args, b.args) if named[0] == named[1] else self.all_same(a.args, b.args)
         if kinds == {"", "()"} and self.rules.brackets == "required":
             return False
         return (len(kinds) == 1 or kinds == {"", "()"}) and self.all_same(a.args, b.args)
 
 
 def texts(a: Node, b: Node) -> bool:
-    names = [node.name.strip(".") if node.kind in ("text", "symbol") else "" for node in (a, b)]
+    names = [node.name.strip(".") if node.kind in ("text", "unread", "symbol") else "" for node in (a, b)]
     return names[0] != "" and (names[0] == names[1] or all(name.strip("()") in EMPTY for name in names))
 
 

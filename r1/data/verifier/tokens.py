@@ -40,7 +40,7 @@ class UnreadableError(Exception):
 
 def compact(text: str) -> str:
     """A text without layout: ``\\text{No  solution}`` is ``nosolution``; the case of one or two letters counts."""
-    plain = re.sub(r"[\\{}\s]", "", TEXT.sub(r"\1", text))
+    plain = re.sub(r"[\\{}]|(?<![0-9])\s|\s(?![0-9])", "", TEXT.sub(r"\1", text))
     return plain.lower() if len(plain) > 2 else plain
 
 

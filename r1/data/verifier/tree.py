@@ -78,10 +78,9 @@ class Node:
     """A tree of mathematics.
 
     Attributes:
-        kind: ``number``, ``symbol``, ``text``, ``function``, ``applied`` (an unknown function), an operation (``+``,
-            ``^``, ``root``, ...), ``matrix``, ``sequence``, ``union``, ``relation``, ``ratio`` or ``unit``.
-        name: of a symbol, function or unit; the text; the brackets of a sequence; the relations of a chain; the columns
-            of a matrix.
+        kind: ``number``, ``symbol``, ``text`` (words), ``unread``, ``function``, ``applied`` (an unknown one), ``matrix``,
+            ``sequence``, ``union``, ``relation``, ``ratio``, ``unit``, or an operation: ``+``, ``^``, ``root``, ...
+        name: of a symbol, function or unit; the text; a sequence's brackets; a chain's relations; a matrix's columns.
         value: of a number.
         ulp: one unit in the last place of a decimal; 0: the number is exact.
     """
