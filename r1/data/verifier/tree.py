@@ -78,7 +78,7 @@ class Node:
     """A tree of mathematics.
 
     Attributes:
-        kind: ``number``, ``symbol``, ``text`` (words), ``unread``, ``function``, ``applied`` (an unknown one), ``matrix``,
+        kind: ``number``, ``symbol``, ``text`` (words), ``unread``, ``function``, ``applied`` (unknown), ``matrix``,
             ``sequence``, ``union``, ``relation``, ``ratio``, ``unit``, or an operation: ``+``, ``^``, ``root``, ...
         name: of a symbol, function or unit; the text; a sequence's brackets; a chain's relations; a matrix's columns.
         value: of a number.
