@@ -15,7 +15,8 @@ from mathverifier import same
 
 from r1.data.verifier.notation import canonical
 
-PAIRS = [json.loads(line) for line in (Path(__file__).parent / "answers" / "pairs.jsonl").read_text().splitlines()]
+FILES = sorted((Path(__file__).parent / "answers").glob("*.jsonl"))
+PAIRS = [json.loads(line) for file in FILES for line in file.read_text().splitlines()]
 
 SAME = [  # all members of a line are the same answer
     ["0.5", "1/2", r"\frac{1}{2}", r"\frac12", r"\dfrac 1 2", "½", ".5", "2^{-1}", r"50\%", r"$0.50$", "5e-1"],

@@ -24,6 +24,7 @@ from r1.data.verifier.tokens import (
     DEGREE,
     FACTOR_POWER,
     FENCES,
+    INVERSE,
     MATRIX,
     MIXED,
     MONEY,
@@ -44,6 +45,7 @@ from r1.data.verifier.tokens import (
     read_word,
     repeating,
     split,
+    text_atom,
     token_at,
 )
 from r1.data.verifier.tree import (
@@ -65,8 +67,9 @@ from r1.data.verifier.units import is_unit, unit
 @lru_cache(maxsize=4096)  # the gold answer of a group is read once
 def read(text: str) -> Node:
     """The tree of a canonical text; an ``unread`` node if it is neither mathematics nor words."""
+    words = TEXT.fullmatch(text)
     try:
-        return read_list(text)
+        return read_list(words[1].strip() if words else text)
     except (UnreadableError, RecursionError):
         return Node("unread", name=compact(text))
 
@@ -162,8 +165,8 @@ class ExpressionReader:
     def relation(self) -> Node:
         """``side (relation side)*``."""
         accepted = self.accept("\\approx", "\\sim", "=")  # "\approx 5" and "= 5" state 5
-        sides = [self.side()]
-        names: list[str] = []
+        unnamed = not accepted and self.peek() in RELATIONS  # \geq 5
+        sides, names = [Node("symbol") if unnamed else self.side()], list[str]()
         while (token := self.accept(*RELATIONS)) and not (accepted and names):
             names.append(RELATIONS[token])
             sides.append(self.side())
@@ -362,6 +365,8 @@ class ExpressionReader:
                 name += "_" + re.sub(r"\\(?=[a-z])|[\\{}\s]", "", TEXT.sub(r"\1", self.text[start : self.at]))
             elif self.accept("'", "\\prime"):
                 name += "'"
+            elif name in APPLIED and self.take(INVERSE):
+                name += "^-1"
             elif primes := self.take(PRIMES):
                 name += "'" * primes[0].count("prime")
             else:
@@ -377,7 +382,9 @@ class ExpressionReader:
     def bracket(self, opening: str) -> Node:
         """A group, or a sequence with its brackets: set, tuple, interval."""
         end = bracket_end(self.text, self.at)
-        last = next(token for token in CLOSE if self.text[:end].endswith(token))
+        last = next((token for token in CLOSE if self.text[:end].endswith(token)), None)
+        if last is None:
+            raise UnreadableError
         inner = self.text[self.at + len(opening) : end - len(last)].strip()
         self.at = end
         brackets = OPEN[opening] + CLOSE[last]
@@ -486,12 +493,3 @@ def read_set(inner: str) -> Node:
     if len(parts) == 2:
         return Node("sequence", tuple(read_list(part.strip()) for part in parts), "{|}")
     return Node("sequence", read_items(split(inner, thousands=False)), "{}")
-
-
-def text_atom(text: str) -> Node:
-    """A word inside an expression as one symbol, a number or a letter as itself."""
-    if NUMBER.fullmatch(text):
-        return number(text)
-    if not re.fullmatch(r"[a-zA-Z][a-zA-Z ]*", text):
-        raise UnreadableError
-    return Node("symbol", name=SYNONYMS.get(text, text))

@@ -19,6 +19,7 @@ from r1.data.verifier.evaluate import CONSTANTS, Point, UndefinedError, Value, a
 from r1.data.verifier.guard import digits
 from r1.data.verifier.reader import read
 from r1.data.verifier.tree import Node, is_name
+from r1.data.verifier.units import unit
 
 Presence = Literal["optional", "required"]
 
@@ -178,7 +179,7 @@ class AnswerComparison:
     # ---- units, sequences, sets ----
 
     def units(self, a: Node, b: Node) -> bool:
-        (left, left_unit), (right, right_unit) = with_unit(a), with_unit(b)
+        (left, left_unit), (right, right_unit) = with_unit(a, b.name), with_unit(b, a.name)
         if left_unit == right_unit:
             return self.same(left, right)
         if left_unit and right_unit:
@@ -297,5 +298,8 @@ def as_union(node: Node) -> Node:
     return Node("union", unions) if unions and len(unions) == len(items) else node
 
 
-def with_unit(node: Node) -> tuple[Node, str]:
+def with_unit(node: Node, other: str) -> tuple[Node, str]:
+    """A value and its unit; the last letter of ``5 m`` is a unit where the other side has this one."""
+    if node.kind == "*" and node.args[1].kind == "symbol" and unit(node.args[1].name) == other:
+        return node.args[0], other
     return (node.args[0], node.name) if node.kind == "unit" else (node, "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from r1.data.verifier.tree import SPELLED, Node
+from r1.data.verifier.tree import SPELLED, SYNONYMS, Node
 
 OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lbrace": "{"}
 CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rbrace": "}"}
@@ -26,6 +26,7 @@ MIXED = re.compile(
     r"\s*\\[dtc]?frac\s*(?:\{\s*([0-9]+)\s*\}\s*\{\s*([0-9]+)\s*\}|([0-9])\s*([0-9]))|\s+([0-9]+)/([0-9]+)(?![0-9])"
 )
 PRIMES = re.compile(r"\s*\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))(?![a-zA-Z])")
+INVERSE = re.compile(r"\s*\^\s*\{\s*-\s*1\s*\}\s*(?=\()")
 DEGREE = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)(?![a-zA-Z])")
 SEPARATOR = re.compile(r"[,;]?\s*(?:\\(?:text|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;]")
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
@@ -133,3 +134,12 @@ def numeral(match: re.Match[str]) -> Node | None:
             raise UnreadableError from None  # 1082_2
         return None
     return Node("number", value=value) if digits[0].isdigit() or base > 10 else None
+
+
+def text_atom(text: str) -> Node:
+    """A word inside an expression as one symbol, a number or a letter as itself."""
+    if NUMBER.fullmatch(text):
+        return number(text)
+    if not re.fullmatch(r"[a-zA-Z][a-zA-Z ]*", text):
+        raise UnreadableError
+    return Node("symbol", name=SYNONYMS.get(text, text))
