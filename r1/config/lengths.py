@@ -139,7 +139,7 @@ def _error(longest: TooLong, count: int, context: float, max_completion: int) ->
     leave_out = f"{longest.key}.overlong=drop leaves such rows out"
     if longest.noun == "example":
         return UserError(
-            f"the longest example does not fit into the model's context, nor do {count - 1} others",
+            "the longest example does not fit into the model's context" + f", nor do {count - 1} others" * (count > 1),
             key=longest.key,
             value=longest.num_tokens,
             expected=f"at most {longest.limit:g} tokens",

@@ -115,3 +115,11 @@ def test_scorable_terms_keeps_terms_with_their_columns(small: Callable[..., Conf
     terms = rewards(cfg).terms
     assert sample.scorable_terms(terms, {"prompt": "a"}).keys() == {"low_ids"}
     assert sample.scorable_terms(terms, {"prompt": "a", "difficulty": "b"}).keys() == {"low_ids", "needs_difficulty"}
+
+
+def test_eval_config_takes_the_chat_template_from_the_models_folder(run: Path, tmp_path: Path) -> None:
+    """The file that the run was given may be gone."""
+    config = (run / "config.yaml").read_text()
+    assert "chat_template: null" in config
+    (tmp_path / "config.yaml").write_text(config.replace("chat_template: null", "chat_template: /gone.jinja"))
+    assert sample.eval_config(str(tmp_path))["data"]["template"]["chat_template"] is None

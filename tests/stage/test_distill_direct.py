@@ -13,6 +13,7 @@ from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read_run
 from r1.core.types import Config
+from r1.data.base import DataOptions
 from r1.data.split import is_held_out
 from r1.run import execute
 from r1.stage.distillation.question_generation import REASONS
@@ -96,7 +97,7 @@ def open_ended(small: Callable[..., Config], tmp_path: Path) -> Callable[..., Co
 
     def composed(*overrides: str) -> Config:
         cfg = small("stage=distill_direct", *ENDS, *overrides)
-        kept = {name: cfg["data"][name] for name in ("template", "verifier", "terms", "weight")}
+        kept = {name: cfg["data"][name] for name in DataOptions.__annotations__}
         split = {"val_path": None, "num_val": 8, "on_bad_row": "error", "min_pass_rate": None, "max_pass_rate": None}
         return cfg | {"data": {"_target_": "r1.data.jsonl.jsonl", "path": str(file)} | columns | split | kept}
 

@@ -15,6 +15,7 @@ from conftest import low_ids
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
 from r1.core.runs import read_run
+from r1.data.base import DataOptions
 from r1.run import execute
 from r1.stage.distillation.candidates import Candidate, difficulty_metrics, outcome_counts, pass_rate, select_candidates
 from r1.stage.distillation.filters import Filter, Filters
@@ -210,7 +211,7 @@ def test_resumed_run_does_not_sample_journal_batches_again(
 
 def test_traces_train_another_run(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
-    shared = {key: cfg["data"][key] for key in ("template", "verifier", "terms", "weight")}
+    shared = {key: cfg["data"][key] for key in DataOptions.__annotations__}
     cfg["data"] = {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
     execute(cfg, [])
     held = read_run(str(folder)).manifest
