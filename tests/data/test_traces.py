@@ -110,7 +110,7 @@ def test_own_columns_are_read_with_a_card_only(run):
     data = build(run)
     assert all(row["rendered"] == "User: ?" and "part" not in row for row in data.train + data.val)
     card.unlink()
-    assert "traces.jsonl:1: this column name is reserved: `rendered`" in failure(run).message
+    assert "traces.jsonl:1: this column name is reserved: `part`" in failure(run).message
 
 
 def test_null_num_val_holds_out_a_tenth(run):
