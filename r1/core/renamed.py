@@ -31,8 +31,11 @@ TARGETS = {
     "r1.claims.page.page": "examples.claims.page.page",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
-NEW_KEYS: dict[str, Config] = {  # target -> keys that it did not have once, with values that change nothing
+NEW_KEYS: dict[
+    str, Config
+] = {  # target -> keys that it did not have once, with the values that are nearest to what it did
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
+    "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
 }
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
@@ -99,7 +102,7 @@ def _upgrade_targets(node: Any) -> Any:
         upgraded["_target_"] = TARGETS[target]
         if target in FUNCTIONS_NOW_CLASSES:
             upgraded.pop("_partial_", None)
-    new = NEW_DATA_KEYS if {"template", "verifier"} <= node.keys() else NEW_KEYS.get(str(target), {})
+    new = NEW_DATA_KEYS if {"template", "verifier"} <= node.keys() else NEW_KEYS.get(str(upgraded.get("_target_")), {})
     return upgraded | {key: value for key, value in new.items() if key not in upgraded}
 
 

@@ -118,3 +118,9 @@ def test_upgrade_override_leaves_other_overrides_alone() -> None:
 )
 def test_suggest_renamed(key: str, value: object, hint: str) -> None:
     assert suggest_renamed(key, value) == hint
+
+
+def test_a_verifier_without_todays_knobs_gets_them() -> None:
+    old = {"verifier": {"_target_": "r1.data.verifier.math.math", "_partial_": True, "seconds": 2.0}}
+    knobs = {"rel_tol": 1e-6, "units": "optional", "brackets": "optional", "seconds": 2.0}
+    assert upgrade_config(old) == {"verifier": {"_target_": "r1.data.verifier.math.Math"} | knobs}

@@ -21,7 +21,7 @@ MAX_LOG10 = 6.0  # arguments above 10^6 need not be told apart: all are refused
 INVISIBLE = re.compile(r"\s+|\\left(?![a-zA-Z])|\\right(?![a-zA-Z])|\\[,;:! ]|~|\\q?quad(?![a-zA-Z])")
 UNEVALUATED = re.compile(r"\\(?:sum|prod|i*int|oint|lim)(?![a-zA-Z])")
 POWER = re.compile(r"\^|\*\*")
-ATOM = re.compile(r"[0-9]*\.?[0-9]+|\\[a-zA-Z]+|\\?.", re.DOTALL)
+ATOM = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?|\\[a-zA-Z]+|\\?.", re.DOTALL)
 OPEN, CLOSE = frozenset("{(["), frozenset("})]")
 FENCES = frozenset(["|", "\\lfloor", "\\lceil", "\\lvert", "\\vert", "\\{"])
 FACTORIALS = frozenset(["\\binom", "\\dbinom", "\\tbinom", "\\choose", "\\Gamma"])
@@ -89,8 +89,9 @@ def digits(text: str) -> float:
 def size(word: str) -> float:
     """log10 of one literal or symbol, rounded up."""
     if word[0] in ".0123456789" and word != ".":
-        number = float(word) if "." in word else int(word)
-        return max(0.31, math.log10(max(1, number)))  # 0.31 > log10(2): a sum of ones is not free
+        mantissa, _, exponent = word.lower().partition("e")
+        number = float(mantissa) if "." in mantissa else int(mantissa)
+        return max(0.31, math.log10(max(1, number)) + max(0, int(exponent or 0)))  # 0.31 > log10(2): a sum of ones
     return CONSTANTS.get(word, 0.0)
 
 
