@@ -44,6 +44,7 @@ DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 LISTED = re.compile(r"\$\s*([,;])\s*\$")
 # Never a plain comma here: whether it separates thousands or elements depends on the brackets around it.
 THOUSANDS = re.compile(r"(?<![0-9.^_])[0-9]{1,3}(?:(?:(?:\{,\}|,\\!)\s*| )[0-9]{3})+(?![0-9])")
+CHOOSE = re.compile(r"\{([^{}\\]*)\\choose(?![a-zA-Z])([^{}\\]*)\}")
 NOON = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|\b)")
 PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 CELSIUS = re.compile(r"(\^(?:\\circ|\{\s*\\circ\s*\}))\s*([CFK])(?![a-zA-Z])")
@@ -69,6 +70,7 @@ def plain_latex(text: str) -> str:
     if "\\begin" not in text:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # \\\\frac: escaped once too often, as in JSON
     text = SYSTEM.sub(lambda system: (system[2] or system[3] or "").replace("\\\\", ", ").replace("&", " "), text)
+    text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))
     return CELSIUS.sub(r"\1\\text{\2}", text)

@@ -234,8 +234,9 @@ class ExpressionReader:
         """Whether a factor follows without a sign between, and not a unit."""
         token = self.peek()
         if token[:1].isdigit():
-            if self.text[: self.at].rstrip()[-1:] == ")" and FACTOR_POWER.match(self.text, self.at):
-                return True  # (n-2) 2^n
+            before = self.text[: self.at].rstrip()[-1:]
+            if before == "!" or (before == ")" and FACTOR_POWER.match(self.text, self.at)):
+                return True  # 5!3!, (n-2) 2^n
             raise UnreadableError  # 17 42
         if token.isalpha():
             return self.within_word() or len(token) == 1 or token in SPELLED or not is_unit(token)
