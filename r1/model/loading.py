@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,13 +13,14 @@ from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
-from r1.model.transformers_adapter import enable_gradient_checkpointing, has_adapters, merge_adapters
+from r1.model.transformers_adapter import enable_gradient_checkpointing, quiet_loading
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 SPLIT_PROBE = "<think> 3 plus 15 is 1234, it's 等等。</think>\n<answer>3.14</answer>"
 DType = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["32-true", "bf16-mixed", "auto"]  # of matrix products in training and validation
 
 
 class Lora:
@@ -39,14 +41,47 @@ class Lora:
             "target_modules": target_modules,
         }
 
+    def check(self, model: PreTrainedModel) -> None:
+        """Check on a model without weights (on the meta device) which layers get adapters.
+
+        Raises:
+            UserError: there are no such layers, or merging would change the other end of tied embeddings as well.
+        """
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = {"input embeddings": model.get_input_embeddings(), "output layer": model.get_output_embeddings()}
+        tied = layers["input embeddings"].weight is layers["output layer"].weight
+        wrapped: Any = self.wrap(model)
+        adapted = [module.get_base_layer() for module in wrapped.modules() if isinstance(module, BaseTunerLayer)]
+        for name, layer in layers.items():
+            if tied and any(layer is base for base in adapted):
+                raise UserError(
+                    f"input embeddings and output layer of this model are one matrix: an adapter on the {name} would "
+                    "change both when it is merged",
+                    key="model.lora.target_modules",
+                    value=self.options["target_modules"],
+                    hint="model.lora.target_modules=all-linear leaves both out",
+                )
+
     def wrap(self, model: PreTrainedModel) -> PreTrainedModel:
+        """Raises: UserError: peft is not installed, or has no adapter for these layers."""
         try:
             from peft import LoraConfig, get_peft_model
         except ImportError:
             raise UserError("LoRA needs the extra `peft`", key="model.lora", hint="pip install 'r1[peft]'") from None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated parts of transformers
-            wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.options))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated parts of transformers
+                warnings.simplefilter("ignore", UserWarning)  # of tied embeddings, which ``check`` refuses
+                wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.options))
+        except (ValueError, re.error) as error:
+            raise UserError(
+                "peft cannot adapt these layers",
+                key="model.lora.target_modules",
+                value=self.options["target_modules"],
+                expected="all-linear, a list of module names, or a regular expression over all of them",
+                hint=str(error),
+            ) from None
         return wrapped  # type: ignore[no-any-return]
 
 
@@ -58,6 +93,7 @@ class Model:
             weights from ``config``.
         config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
         tokenizer: where the tokenizer comes from; null: from ``path``.
+        precision: the default of ``trainer.precision``, which refers to it.
     """
 
     def __init__(
@@ -67,6 +103,7 @@ class Model:
         config: dict[str, Any] | None,
         tokenizer: str | None,
         dtype: DType,
+        precision: Precision,
         attn_implementation: Literal["sdpa", "eager", "flash_attention_2"],
         gradient_checkpointing: bool,
         lora: Lora | None,
@@ -80,7 +117,7 @@ class Model:
             )
         self.path, self.tokenizer_path = path, tokenizer or path
         self.config_fields = config
-        self.dtype, self.attn_implementation = dtype, attn_implementation
+        self.dtype, self.precision, self.attn_implementation = dtype, precision, attn_implementation
         self.gradient_checkpointing, self.lora = gradient_checkpointing, lora
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
@@ -137,6 +174,19 @@ class Model:
                 "transformers rejects this config", key="model.config", value=self.config_fields, hint=str(error)
             ) from None
 
+    def check_lora(self) -> None:
+        """Check which layers get adapters, on a model without weights.
+
+        Raises:
+            UserError: as in ``Lora.check``.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        if self.lora:
+            with torch.device("meta"):
+                self.lora.check(AutoModelForCausalLM.from_config(self.load_config()))
+
     def load(self, seed: int) -> PreTrainedModel:
         """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
         from transformers import AutoModelForCausalLM
@@ -166,7 +216,7 @@ class Model:
             if self.path is not None:
                 if config:
                     options["config"] = config
-                model = _load(auto.from_pretrained, self.path, **options)
+                model = load_pretrained(auto, self.path, **options)
             else:
                 model = auto.from_config(config or self.load_config(), **options)
             if self.gradient_checkpointing:
@@ -188,20 +238,72 @@ def resolve_model_path(path: str) -> str:
     return str(inside) if (inside / "config.json").is_file() else path
 
 
-def _load(load: Any, path: str, **kwargs: Any) -> Any:
-    from safetensors import SafetensorError
+def load_pretrained(auto: Any, path: str, **options: Any) -> PreTrainedModel:
+    """``auto.from_pretrained`` where all weights come from the files and are finite.
 
+    Raises:
+        UserError: the model cannot be loaded, or transformers would have to fill in tensors at random.
+    """
+    import torch
+
+    model = load_fitting(auto, path, **options)
+    # the sum of a tensor is not finite if one of its elements is not, and needs no memory
+    broken = [name for name, p in model.named_parameters() if not p.detach().sum(dtype=torch.float32).isfinite()]
+    if broken:
+        raise _model_error(
+            "the weights are not all finite", path, "finite numbers", f"NaN or infinity in {_some(broken)}"
+        )
+    return model
+
+
+def load_fitting(auto: Any, path: str, **options: Any) -> PreTrainedModel:
+    """``auto.from_pretrained`` with a check of the tensors' names and shapes.
+
+    With ``dtype="auto"`` it reads no weights: safetensors are mapped into memory.
+
+    Raises:
+        UserError: as in ``load_pretrained``, apart from the finite weights.
+    """
+    loaded = _load(auto.from_pretrained, path, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    model: PreTrainedModel = loaded[0]
+    missing, unexpected = loaded[1]["missing_keys"], loaded[1]["unexpected_keys"]
+    if is_classifier(type(model).__name__) and not any(map(is_classifier, model.config.architectures or [])):
+        missing = {name for name in missing if name.startswith(model.base_model_prefix)}  # the head is to be trained
+    numbered = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
+    problems = {
+        "missing": missing,
+        "of another shape": {f"{name} {tuple(stored)}" for name, stored, _ in loaded[1]["mismatched_keys"]},
+        "in layers that config.json lacks": {name for name in unexpected if re.sub(r"\d+", "#", name) in numbered},
+    }
+    if any(problems.values()):
+        hint = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
+        message = "the weights are not those of the architecture in config.json"
+        raise _model_error(message, path, "each of its tensors, in its shape", hint)
+    return model
+
+
+def is_classifier(architecture: str) -> bool:
+    return architecture.endswith("ForSequenceClassification")
+
+
+def _load(load: Any, path: str, **kwargs: Any) -> Any:
+    folder = resolve_model_path(path)
     try:
-        return load(resolve_model_path(path), **kwargs)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            "the model cannot be loaded",
-            key="model.path",
-            value=path,
-            expected="a local folder in the transformers format, a run's folder, a hub id, or r1:<name>",
-            hint=str(error).strip().splitlines()[0],
-            code=MODEL,
-        ) from None
+        with quiet_loading():
+            return load(folder, **kwargs)
+    except Exception as error:  # a broken folder may raise anything in transformers
+        expected = "a local folder in the transformers format, a run's folder, a hub id, or r1:<name>"
+        raise _model_error("the model cannot be loaded", path, expected, f"{type(error).__name__}: {error}") from None
+
+
+def _model_error(message: str, path: str, expected: str, hint: str) -> UserError:
+    return UserError(message, key="model.path", value=path, expected=expected, hint=hint, code=MODEL)
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first of these names, as many as an error's line holds."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if len(ordered) > 3 else "")
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
@@ -209,25 +311,3 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[
     eos = model.generation_config.eos_token_id if model.generation_config else None  # an id, a list of ids, or None
     eos_ids = eos if isinstance(eos, list) else [eos]
     return {token for token in (*eos_ids, tokenizer.eos_token_id) if token is not None}
-
-
-def export(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    stop_ids: set[int],
-    folder: Path,
-    keep_adapters: bool = False,
-) -> None:
-    """Write a Hugging Face folder, adapters merged: ready for ``from_pretrained`` and for inference servers.
-
-    Args:
-        stop_ids: the tokens that ended completions in training; generation with the exported model ends at them, too.
-        keep_adapters: merge a copy, so that ``model`` can be trained on. False: ``model`` may lose its adapters.
-    """
-    merged = merge_adapters(copy.deepcopy(model) if keep_adapters and has_adapters(model) else model)
-    assert merged.generation_config is not None
-    merged.generation_config.eos_token_id = sorted(stop_ids)
-    merged.save_pretrained(folder)
-    for name in ("is_local", "local_files_only"):  # traces of this loading, written to tokenizer_config.json otherwise
-        tokenizer.init_kwargs.pop(name, None)
-    tokenizer.save_pretrained(folder)

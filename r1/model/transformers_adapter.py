@@ -26,12 +26,13 @@ def custom_attention(model: PreTrainedModel, function: Callable[..., Any]) -> It
 
     name = f"r1_{function.__module__}"
     AttentionInterface.register(name, function)
-    with _attention_implementation(model.config, name):
+    with attention_implementation(model.config, name):
         yield
 
 
 @contextmanager
-def _attention_implementation(config: PretrainedConfig, name: str) -> Iterator[None]:
+def attention_implementation(config: PretrainedConfig, name: str) -> Iterator[None]:
+    """Inside, layers look up their attention by this name."""
     original = config._attn_implementation
     config._attn_implementation = name
     try:
@@ -56,13 +57,29 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of a layer's forward and of its recomputation: backward runs after ``custom_attention`` has ended."""
-    return nullcontext(), _attention_implementation(config, config._attn_implementation)
+    return nullcontext(), attention_implementation(config, config._attn_implementation)
 
 
 def fits_sliding_window(config: PretrainedConfig, length: int) -> bool:
     """Whether full attention equals the model's own for ``length`` tokens: r1's functions have no sliding window."""
     window = getattr(config, "sliding_window", None)  # absent or None in most architectures
     return window is None or length <= window
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """No progress bars and no table of missing tensors: errors name them."""
+    from transformers.utils import logging
+
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
 
 
 def unwrap_peft(model: PreTrainedModel) -> PreTrainedModel:

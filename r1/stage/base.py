@@ -13,7 +13,7 @@ import torch
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
-from r1.model import loading
+from r1.model.export import export
 from r1.model.loading import Model
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
@@ -115,7 +115,7 @@ class Stage(L.LightningModule):
 
     def save_pretrained(self, policy: PreTrainedModel, folder: Path, resumable: bool) -> None:
         """The policy as a Hugging Face folder."""
-        loading.export(policy, self.tokenizer, self.sampler.stop_ids, folder, resumable)
+        export(policy, self.tokenizer, self.sampler.stop_ids, folder, resumable)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device) if hasattr(batch, "to") else batch

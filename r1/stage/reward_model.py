@@ -16,6 +16,7 @@ from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
 from r1.data.base import Row
+from r1.model.export import export_classifier
 from r1.model.tokens import tokenize
 from r1.reward.reward_model_io import chat_ids, chat_text, check_chat, pad_chats, reward_model_scores
 from r1.stage.base import StageParts
@@ -122,8 +123,7 @@ class RewardModel(TrainingStage):
         self.report_validation({})
 
     def save_pretrained(self, policy: PreTrainedModel, folder: Path, resumable: bool) -> None:
-        policy.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        export_classifier(policy, self.tokenizer, folder)
 
 
 def pair_accuracy(margins: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from r1.model.loading import Precision
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy as LightningStrategy
@@ -27,3 +29,13 @@ class Strategy:
     def lightning(self, timeout: timedelta) -> LightningStrategy | str:
         """The Trainer's strategy; a device that waits for another longer than ``timeout`` fails."""
         raise NotImplementedError
+
+
+def resolve_precision(precision: Precision, accelerator: str) -> Literal["32-true", "bf16-mixed"]:
+    """``auto``: bfloat16 products where the device has units for them, a GPU of compute capability 8 or higher."""
+    import torch
+
+    if precision != "auto":
+        return precision
+    is_gpu = accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available()
+    return "bf16-mixed" if is_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "32-true"

@@ -86,7 +86,7 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
         super().setup(trainer)
 
     def _shard(self, policy: PreTrainedModel) -> None:
-        self.meta_policy = copy.deepcopy(policy).to("meta")  # type: ignore[arg-type]  # shapes only, for gather_policy
+        self.meta_policy = _without_weights(policy)  # for gather_policy
         policy.to(self.root_device)  # type: ignore[arg-type]  # transformers hides torch's signature
         mesh, layers = self.device_mesh["data_parallel"], policy._no_split_modules or []
         sharded: list[Any] = [module for module in policy.modules() if type(module).__name__ in layers]
@@ -184,3 +184,13 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
             optimized = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
             set_optimizer_state_dict(self.model, optimizer, by_name(state, optimized), options=options)
         return checkpoint
+
+
+def _without_weights(policy: PreTrainedModel) -> PreTrainedModel:
+    """A copy with parameters on the meta device; its buffers keep their values: some are in no state dict."""
+    copied: Any = copy.deepcopy(policy)
+    for module in copied.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            meta = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+            module.register_parameter(name, meta)
+    return copied  # type: ignore[no-any-return]

@@ -128,6 +128,7 @@ class Transformers:
             config=None,
             tokenizer=None,
             dtype=self.dtype,
+            precision="32-true",
             attn_implementation="sdpa",
             gradient_checkpointing=False,
             lora=None,

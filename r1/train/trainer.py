@@ -14,7 +14,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from r1.core.rank_info import RankInfo
-from r1.strategy.base import Strategy
+from r1.model.loading import Precision
+from r1.strategy.base import Strategy, resolve_precision
 from r1.train.lightning_adapter import disable_signal_handlers
 
 
@@ -30,7 +31,7 @@ def trainer(
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
     devices: Annotated[int, Ge(1)],
     num_nodes: Annotated[int, Ge(1)],
-    precision: Literal["32-true", "bf16-mixed"],
+    precision: Precision,
     timeout_s: Annotated[int, Ge(1)],
     strategy: Strategy,
     deterministic: bool | Literal["warn"],
@@ -54,7 +55,7 @@ def trainer(
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
-        precision=precision,
+        precision=resolve_precision(precision, accelerator),
         strategy=strategy.lightning(timedelta(seconds=timeout_s)),
         plugins=[RankEnvironment(info)],
         deterministic=deterministic,

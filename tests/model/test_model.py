@@ -17,7 +17,7 @@ from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
 from r1.core.runs import read_run
 from r1.core.types import Config
-from r1.model import loading as model
+from r1.model.export import export
 from r1.model.loading import Lora, Model, resolve_model_path
 from r1.run import execute
 
@@ -31,6 +31,7 @@ def source(**knobs: Any) -> Model:
         "config": None,
         "tokenizer": None,
         "dtype": "float32",
+        "precision": "32-true",
         "attn_implementation": "sdpa",
         "gradient_checkpointing": False,
         "lora": None,
@@ -145,7 +146,7 @@ def test_lora_trains_adapters_only_and_merging_preserves_outputs(scratch: Callab
                 parameter.fill_(0.3)
     moved = wrapped(input_ids=ids).logits.detach()
     assert not torch.allclose(moved, plain(input_ids=ids).logits, atol=1e-3)
-    model.export(wrapped, scratch().load_tokenizer(), {1}, tmp_path)
+    export(wrapped, scratch().load_tokenizer(), {1}, tmp_path)
     again = AutoModelForCausalLM.from_pretrained(tmp_path)
     torch.testing.assert_close(again(input_ids=ids).logits, moved)
     assert again.generation_config.eos_token_id == [1]

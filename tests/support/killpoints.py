@@ -133,5 +133,5 @@ HALVES = {
     "r1.stage.distillation.answer_cache:AnswerCache.add": half_of_the_answers,
     "torch:save": half_of_the_checkpoint,
     "shutil:rmtree": half_of_the_folder,
-    "r1.model.loading:export": only_the_weights,
+    "r1.stage.base:export": only_the_weights,
 }

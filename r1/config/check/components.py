@@ -43,6 +43,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     check_templates(experiment)
     check_completions(experiment)
     _check_rewards(experiment)
+    experiment.model.check_lora()
     _check_vocabulary(cfg, experiment)
     check_lengths(experiment)
     _check_engine(experiment)

@@ -20,7 +20,7 @@ from r1.logger.base import RunLogger
 from r1.rollout.base import Engine
 from r1.stage.advantage.base import AdvantageFunction
 from r1.stage.loss.base import ClippedLoss
-from r1.strategy.base import Strategy
+from r1.strategy.base import Strategy, resolve_precision
 
 MAX_SEQUENCES = 10**7  # per optimizer step
 
@@ -142,7 +142,8 @@ def async_rollouts(cfg: Config) -> None:
         message = "which prompts are drawn again is known only when the batch is there"
         raise UserError(message, key=key, value=1, hint="zero_variance=drop, or rollout.async_steps=0")
     engine = resolve(cfg["rollout"]["_target_"], "rollout", cfg["extensions"])
-    is_float32 = cfg["model"]["dtype"] == "float32" and cfg["trainer"]["precision"] == "32-true"
+    precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
+    is_float32 = cfg["model"]["dtype"] == "float32" and precision == "32-true"
     exact = isinstance(engine, type) and issubclass(engine, Engine) and engine.logprobs_match_trainer
     if stage["importance_cap"] is None and not (is_float32 and exact):
         cause = "this engine" if is_float32 else "half precision"
@@ -153,11 +154,19 @@ def async_rollouts(cfg: Config) -> None:
         raise UserError(message, key=key, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
-def precision(cfg: Config) -> None:
-    """Some strategies train float32 weights only."""
-    if strategy_class(cfg).requires_float32 and cfg["stage"].get("lr") and cfg["model"]["dtype"] != "float32":
-        message, hint = "this strategy trains weights in float32", "model.dtype=float32 trainer.precision=bf16-mixed"
-        raise UserError(message, key="model.dtype", value=cfg["model"]["dtype"], expected="float32", hint=hint)
+def weights(cfg: Config) -> None:
+    """Weights in half precision do not learn: at usual learning rates most updates are rounded away."""
+    dtype, lora = cfg["model"]["dtype"], cfg["model"].get("lora")
+    if dtype == "float32" or not cfg["stage"].get("lr"):
+        return
+    hint = "model.dtype=float32 trainer.precision=bf16-mixed"
+    if strategy_class(cfg).requires_float32:
+        message = "this strategy trains weights in float32"
+        raise UserError(message, key="model.dtype", value=dtype, expected="float32", hint=hint)
+    if lora is None:  # the adapters are float32
+        message = f"{dtype} weights do not learn: an update below half the distance of two {dtype} numbers is lost"
+        hint = f"{hint} keeps float32 weights and computes in bfloat16"
+        raise UserError(message, key="model.dtype", value=dtype, expected="float32", hint=hint)
 
 
 def validation(cfg: Config) -> None:
@@ -269,7 +278,7 @@ RULES = (
     filter_bounds,
     policy_loss,
     async_rollouts,
-    precision,
+    weights,
     validation,
     mixture_weight,
     devices,

@@ -10,18 +10,20 @@ from typing import Any
 from r1.config.build import iter_nodes
 from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
 from r1.core.types import Config
+from r1.model.folder import FORMAT, check_model_folder
 from r1.model.loading import resolve_model_path
 
 
 def check_model_paths(cfg: Config) -> None:
     """Check model folders before the hub is queried: a misspelt folder looks like a hub id."""
     for key, node in iter_nodes(cfg):
-        for name in ("path", "tokenizer") if not key.startswith("data") else ():
+        takes_models = node["_target_"].startswith("r1.") and not key.startswith("data")
+        for name in ("path", "tokenizer") if takes_models else ():
             if isinstance(path := node.get(name), str):
-                _check_folder(path, f"{key}.{name}", needs_weights=name == "path")
+                _check_folder(path, f"{key}.{name}", name == "path", needs_tokenizer=node.get("tokenizer") is None)
 
 
-def _check_folder(path: str, key: str, needs_weights: bool) -> None:
+def _check_folder(path: str, key: str, needs_weights: bool, needs_tokenizer: bool) -> None:
     def model_error(message: str, expected: str, hint: str) -> UserError:
         return UserError(message, key=key, value=path, expected=expected, hint=hint, code=MODEL)
 
@@ -35,12 +37,14 @@ def _check_folder(path: str, key: str, needs_weights: bool) -> None:
         raise model_error("there is no such folder", expected, hint)
     if not folder.exists():
         _check_hub(path, key, "config.json" if needs_weights else "tokenizer_config.json")
-    if folder.is_dir() and needs_weights:
-        weights = [*folder.glob("*.safetensors"), *folder.glob("*.bin")]
-        if not (weights and (folder / "config.json").is_file()):
-            names = ", ".join(sorted(p.name for p in folder.iterdir())[:12]) or "nothing"
-            expected = "a folder with config.json and *.safetensors"
-            raise model_error("this folder holds no model", expected, f"it holds {names}")
+    if folder.is_file():
+        raise model_error("this is a file, and a model is a folder", f"a folder with {FORMAT}", f"take {folder.parent}")
+    if folder.is_dir() and needs_weights and not path.startswith("r1:"):  # those are shipped, and tested
+        try:
+            check_model_folder(folder, path, needs_tokenizer)
+        except UserError as error:
+            error.key = key
+            raise
 
 
 def check_hub_datasets(cfg: Config) -> None:

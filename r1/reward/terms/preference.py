@@ -51,6 +51,7 @@ class Preference(Scorer):
             config=None,
             tokenizer=None,
             dtype=dtype,
+            precision="32-true",
             attn_implementation="sdpa",
             gradient_checkpointing=False,
             lora=None,

@@ -66,10 +66,10 @@ class LlamaDecoder(SharedPrefixDecoder):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         body: Any = self.model.base_model
-        self.embedding, self.rotary_emb, self.norm = body.embed_tokens.weight, body.rotary_emb, _rms_norm(body.norm)
+        self.embed_tokens, self.rotary_emb, self.norm = body.embed_tokens, body.rotary_emb, _rms_norm(body.norm)
         self.layer_ops = [_layer_ops(layer) for layer in body.layers]
         self.lm_head = linear_fn(self.head)
-        self.rotary_cache = self.embedding.new_empty(0)  # (positions, 2, D): cosines, signed sines
+        self.rotary_cache = self.head.new_empty(0)  # (positions, 2, D): cosines, signed sines
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         self.longest_prompt = max(map(len, prompts))
@@ -88,14 +88,14 @@ class LlamaDecoder(SharedPrefixDecoder):
         cached sines this is x cos + roll(x, D/2) sin: no negation and no concatenation per token.
         """
         if length > len(self.rotary_cache):
-            position_ids = torch.arange(length + ROTARY_CHUNK, device=self.embedding.device)
-            cos, sin = self.rotary_emb(self.embedding, position_ids=position_ids[None])
+            position_ids = torch.arange(length + ROTARY_CHUNK, device=self.head.device)
+            cos, sin = self.rotary_emb(self.head, position_ids=position_ids[None])
             half = cos.shape[-1] // 2
             signed_sin = torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
             self.rotary_cache = torch.stack([cos[0], signed_sin], dim=1)
 
     def next_logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        hidden_states = F.embedding(tokens, self.embedding)  # (B, E)
+        hidden_states = self.embed_tokens(tokens)  # (B, E)
         rotary = self.rotary_at(positions)
         for layer_idx, ops in enumerate(self.layer_ops):
             hidden_states = ops.o_proj(self._attention(layer_idx, ops, hidden_states, rotary), hidden_states)

@@ -13,7 +13,8 @@ from examples.tiny_world.tokenizer import NUMBERS, VOCAB_SIZE, main
 from r1.core.paths import ASSETS
 from r1.data.arithmetic import IS, PLUS, WAIT
 from r1.data.completion import TAGS
-from r1.model.loading import Model, export
+from r1.model.export import export
+from r1.model.loading import Model
 
 FILES = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
 SHIPPED_TOKENIZERS = sorted(path.parent.name for path in ASSETS.glob("*/tokenizer.json"))
@@ -106,6 +107,7 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: PreTra
         config={"model_type": "llama", **sizes},
         tokenizer="r1:tiny",
         dtype="float32",
+        precision="32-true",
         attn_implementation="sdpa",
         gradient_checkpointing=False,
         lora=None,

@@ -1,0 +1,119 @@
+"""The trained policy as a Hugging Face folder, which is loaded again and compared before the run ends."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from r1.core.errors import MODEL, UserError
+from r1.model.functional import token_logps
+from r1.model.loading import load_pretrained
+from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PROBE_ROWS, PROBE_TOKENS = 4, 64
+TOLERANCE, HALF_TOLERANCE = 1e-4, 0.05  # of a log-prob, in float32 and in half precision
+
+
+def export(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: set[int],
+    folder: Path,
+    keep_adapters: bool = False,
+) -> None:
+    """Write a causal LM, adapters merged: ready for ``from_pretrained`` and for inference servers.
+
+    Args:
+        stop_ids: the tokens that ended completions in training; generation with the exported model ends at them, too.
+        keep_adapters: merge a copy, so that ``model`` can be trained on. False: ``model`` may lose its adapters.
+
+    Raises:
+        UserError: the folder, loaded again, is another model.
+    """
+    from transformers import AutoModelForCausalLM
+
+    if has_adapters(model):  # merged in float32: in bfloat16 most of an update would be rounded away
+        model = (copy.deepcopy(model) if keep_adapters else model).float()
+    expected = probe_logps(model)
+    merged = merge_adapters(model)
+    assert merged.generation_config is not None
+    merged.generation_config.eos_token_id = sorted(stop_ids)
+    _write(merged, tokenizer, folder)
+    check_export(folder, AutoModelForCausalLM, probe_logps, expected)
+
+
+def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a reward model.
+
+    Raises:
+        UserError: the folder, loaded again, is another model.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    expected = probe_logits(model)
+    _write(model, tokenizer, folder)
+    check_export(folder, AutoModelForSequenceClassification, probe_logits, expected)
+
+
+def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    model.save_pretrained(folder)
+    for name in ("is_local", "local_files_only"):  # traces of this loading, written to tokenizer_config.json otherwise
+        tokenizer.init_kwargs.pop(name, None)
+    tokenizer.save_pretrained(folder)
+
+
+def check_export(folder: Path, auto: Any, probe: Callable[[Any], Tensor], expected: Tensor) -> None:
+    """Load a folder with transformers alone and compare its probe with that of the policy.
+
+    Raises:
+        UserError: they differ, or are not finite. The folder is renamed, so that nothing takes it for the model.
+    """
+    try:
+        reloaded: Any = load_pretrained(auto, str(folder), dtype="auto")
+        gap = float((probe(reloaded.to(expected.device)) - expected).abs().max())
+        tolerance = TOLERANCE if reloaded.dtype == torch.float32 else HALF_TOLERANCE
+        if not gap <= tolerance:  # also true for NaN
+            raise UserError(
+                f"the exported model is not the trained one: log-probs are off by {gap:.3g}",
+                expected=f"at most {tolerance:g} in {PROBE_ROWS} rows of {PROBE_TOKENS} tokens",
+                code=MODEL,
+            )
+    except UserError as error:
+        error.value = str(folder.rename(folder.with_name(f"{folder.name}.rejected")))
+        error.hint = f"{error.hint or 'the checkpoints in checkpoints/ hold the trained weights'}"
+        raise
+
+
+def probe_logps(model: PreTrainedModel) -> Tensor:
+    """(4, 63) log-probs of fixed tokens by transformers' own forward, float32."""
+    return token_logps(probe_logits(model)[:, :-1], _probe_ids(model)[:, 1:], 1.0)
+
+
+@torch.no_grad()
+def probe_logits(model: PreTrainedModel) -> Tensor:
+    """(4, 64, V) logits of a causal LM, or (4, 1) scores of a reward model, float32."""
+    was_training = model.training
+    model.eval()
+    try:
+        # eager: the one attention that every model has in every precision
+        with torch.autocast(model.device.type, enabled=False), attention_implementation(model.config, "eager"):
+            logits: Tensor = model(input_ids=_probe_ids(model)).logits
+    finally:
+        model.train(was_training)
+    return logits.float()
+
+
+def _probe_ids(model: PreTrainedModel) -> Tensor:
+    """(4, 64) token ids, the same for each model of the same vocabulary; shorter where the context is."""
+    config = model.config.get_text_config()
+    length = min(PROBE_TOKENS, getattr(config, "max_position_embeddings", PROBE_TOKENS))
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(config.vocab_size, (PROBE_ROWS, length), generator=generator).to(model.device)
