@@ -132,6 +132,7 @@ def divide(a: Value, b: Value) -> Value:
 
 
 def power(a: Value, b: Scalar) -> Value:
+    """Exact while that is small; real where a negative number has an odd root."""
     integer = int(b) if isinstance(b, Fraction) and b.denominator == 1 else None
     if isinstance(a, list):
         if integer is None or not 0 < integer <= MAX_MATRIX_POWER:
@@ -170,6 +171,7 @@ def binomial(n: Scalar, k: Scalar) -> Scalar:
 
 
 def function(name: str, values: list[Value]) -> Value:
+    """The value of a named function; ``log`` is to the base 10 unless it has another."""
     if name == "det":
         return determinant(values[0])
     if name in ("max", "min"):

@@ -214,6 +214,7 @@ class ExpressionReader:
         return node
 
     def product(self) -> Node:
+        """Factors with or without a sign between them, from left to right."""
         node = self.signed()
         while True:
             if self.accept("\\cdot", "\\times", "*", "\\ast"):
@@ -296,6 +297,7 @@ class ExpressionReader:
         return read_list(inner, words=False)
 
     def atom(self) -> Node:
+        """A number, symbol, bracket, matrix, word or command."""
         token = self.peek()
         if not self.within_word() and (match := NUMERAL.match(self.text, self.at)) and (node := numeral(match)):
             self.at = match.end()
@@ -323,6 +325,7 @@ class ExpressionReader:
         return self.command(SYNONYMS.get(token[1:], token[1:]) if token.startswith("\\") else "")
 
     def number(self) -> Node:
+        """A plain, repeating or mixed number."""
         if match := self.take(REPEATING):
             return Node("number", value=repeating(*match.groups()))
         match = self.take(COMMAS) or self.take(NUMBER)
@@ -451,6 +454,7 @@ class ExpressionReader:
         return Node("^", (node, exponent)) if exponent else node
 
     def function_arguments(self) -> tuple[Node, ...]:
+        """Those in brackets, or the product up to the next sign or function."""
         token = self.peek()
         if token == "{":
             return items_of(self.group())
@@ -466,6 +470,7 @@ class ExpressionReader:
         return (node,)
 
     def matrix(self) -> Node:
+        """Rows of equal length; of ``vmatrix`` the determinant."""
         match = self.take(MATRIX)
         end = self.text.find("\\end", self.at)
         if match is None or end < 0:

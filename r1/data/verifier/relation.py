@@ -74,6 +74,7 @@ class AnswerComparison:
         self.points = [Point(seed) for seed in range(NUM_POINTS)]
 
     def same(self, a: Node, b: Node) -> bool:
+        """Whether two trees state the same; each kind has its comparison."""
         if a == b:
             return True
         for kinds, compare in (
@@ -103,6 +104,7 @@ class AnswerComparison:
     # ---- expressions ----
 
     def expressions(self, a: Node, b: Node) -> bool:
+        """By value: at every point if there are unknowns, up to the tolerance if there is a decimal."""
         if a.kind == b.kind == "matrix":
             return a.name == b.name and self.all_same(a.args, b.args)
         if is_symbolic(a) or is_symbolic(b):
@@ -118,6 +120,7 @@ class AnswerComparison:
     # ---- relations ----
 
     def relations(self, a: Node, b: Node) -> bool:
+        """Equations and inequalities with each other, and with the value, interval or set that they state."""
         if a.kind != "relation" or b.kind != "relation":
             relation, other = (a, b) if a.kind == "relation" else (b, a)
             if is_equation(relation):
@@ -179,6 +182,7 @@ class AnswerComparison:
     # ---- units, sequences, sets ----
 
     def units(self, a: Node, b: Node) -> bool:
+        """Units that both sides state are equal; a missing one is what the rules say."""
         (left, left_unit), (right, right_unit) = with_unit(a, b.name), with_unit(b, a.name)
         if left_unit == right_unit:
             return self.same(left, right)
@@ -200,6 +204,7 @@ class AnswerComparison:
         return self.all_same(a.args, b.args) if a.kind == "difference" else self.same_set(a.args, b.args)
 
     def sequences(self, a: Node, b: Node) -> bool:
+        """Sets and bare lists in any order, others in order and with the same brackets."""
         if a.kind != b.kind:
             sequence, other = (a, b) if a.kind == "sequence" else (b, a)
             return (
