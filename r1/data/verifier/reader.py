@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from functools import lru_cache, partial
+from functools import lru_cache
 
 from r1.data.verifier.tokens import (
     CLOSE,
@@ -31,12 +31,12 @@ from r1.data.verifier.tokens import (
     NUMBER,
     NUMERAL,
     OPEN,
-    PLUS_MINUS,
     PRIMES,
     REPEATING,
     SET_OPERATIONS,
     TEXT,
     UnreadableError,
+    both_signs,
     bracket_end,
     closes,
     compact,
@@ -103,16 +103,6 @@ def with_one_name(items: tuple[Node, ...]) -> Node:
 def read_items(texts: Sequence[str], *, words: bool = True) -> tuple[Node, ...]:
     """The items of a sequence; one with a plus-minus sign is two."""
     return tuple(read_item(signed, words=words) for text in texts for signed in both_signs(text))
-
-
-def both_signs(text: str) -> list[str]:
-    if text.startswith("\\{") or not PLUS_MINUS.search(text):
-        return [text]
-    return [PLUS_MINUS.sub(partial(one_sign, upper), text) for upper in (True, False)]
-
-
-def one_sign(upper: bool, sign: re.Match[str]) -> str:
-    return "+" if upper == (sign[1] == "pm") else "-"
 
 
 def read_item(text: str, *, words: bool) -> Node:

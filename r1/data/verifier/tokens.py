@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import partial
 
 from r1.data.verifier.tree import SPELLED, SYNONYMS, Node
 
@@ -57,6 +58,16 @@ def read_word(text: str) -> Node | None:
     if not WORDS.fullmatch(plain) or plain in SPELLED or (len(plain) == 2 and plain.islower()):
         return None
     return as_text(plain) if len(plain) > 1 else Node("symbol", name=plain)
+
+
+def both_signs(text: str) -> list[str]:
+    if text.startswith("\\{") or not PLUS_MINUS.search(text):
+        return [text]
+    return [PLUS_MINUS.sub(partial(one_sign, upper), text) for upper in (True, False)]
+
+
+def one_sign(upper: bool, sign: re.Match[str]) -> str:
+    return "+" if upper == (sign[1] == "pm") else "-"
 
 
 def split(text: str, *, thousands: bool) -> list[str]:
