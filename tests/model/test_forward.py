@@ -274,6 +274,7 @@ def test_gradient_checkpointing_changes_no_bit(
             config=config,
             tokenizer="r1:tiny",
             dtype="float32",
+            precision="32-true",
             attn_implementation="sdpa",
             gradient_checkpointing=recompute,
             lora=lora,
