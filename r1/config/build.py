@@ -46,6 +46,7 @@ def build(cfg: Config) -> Experiment:
     """Build the components that the stage takes; ``cfg`` has passed ``check_schema``."""
     from r1.config.lengths import drop_overlong
     from r1.stage.base import StageParts
+    from r1.strategy.base import resolve_precision
 
     model: Model = instantiate_node(cfg["model"], "model", cfg)
     data: Data = instantiate_node(cfg["data"], "data", cfg)
@@ -60,6 +61,7 @@ def build(cfg: Config) -> Experiment:
         validation=instantiate_node(cfg["val"], "val", cfg),
         seed=cfg["seed"],
         num_devices=cfg["trainer"]["devices"] * cfg["trainer"]["num_nodes"],
+        precision=resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"]),
     )
     teacher = instantiate_node(cfg["teacher"], "teacher", cfg) if "teacher" in stage_dependencies(cfg) else None
     filters = build_filters(cfg) if takes_filters(cfg) else None

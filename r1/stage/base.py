@@ -13,6 +13,7 @@ import torch
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
+from r1.model.dither import dither
 from r1.model.export import export
 from r1.model.loading import Model
 from r1.reward.base import Rewards
@@ -46,6 +47,7 @@ class StageParts:
         validation: when and how much to validate.
         seed: the run's seed; every random draw is keyed by it.
         num_devices: processes over all nodes.
+        precision: of the Trainer, resolved.
     """
 
     model: Model
@@ -56,6 +58,7 @@ class StageParts:
     validation: Validation
     seed: int
     num_devices: int
+    precision: str
 
 
 class Stage(L.LightningModule):
@@ -73,7 +76,7 @@ class Stage(L.LightningModule):
     def __init__(self, parts: StageParts) -> None:
         super().__init__()
         self.model_source, self.data, self.engine, self.seed = parts.model, parts.data, parts.engine, parts.seed
-        self.validation = parts.validation
+        self.validation, self.precision = parts.validation, parts.precision
         self.tokenizer = parts.tokenizer
         self.run = RunContext()
         self.sampler = PolicySampler(parts.data, parts.rewards, parts.engine, self.tokenizer, self.run)
@@ -91,6 +94,8 @@ class Stage(L.LightningModule):
         """Lightning calls this before each of validate, fit and predict; the weights are loaded once."""
         if not hasattr(self, "policy"):
             self.policy = self.model_source.load(derive_seed(self.seed, "weights"))
+            if self.trains and self.precision == "bf16-mixed":
+                dither(self.policy, derive_seed(self.seed, "dither"))
             self.sampler.attach(self.policy)
 
     def update_engine(self) -> None:
