@@ -28,4 +28,4 @@ def dither(model: PreTrainedModel, seed: int) -> None:
         )
         noise = (torch.rand(weight.shape, generator=generator) - 0.5) * 0.999  # of the distance to the next number
         step = torch.where(noise > 0, above - weight, weight - below)
-        weight += torch.where(weight == 0, 0, noise * step)  # a zero stays: its neighbours are subnormal
+        weight.add_(torch.where(weight == 0, 0, noise * step))  # a zero stays: its neighbours are subnormal
