@@ -40,7 +40,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "strategy",
     "teacher",
 )
-VALUES = ("experiment", "model", "model/lora", "reward", "stage/filters")  # values only
+VALUES = ("experiment", "model", "model/lora", "model/recipe", "reward", "stage/filters")  # values only
 MOUNTS = {"reward/terms": "reward.terms.it", "stage/filters": "stage.filters.it"}  # groups whose options get a name
 NODES = MOUNTS | {"strategy": "trainer.strategy"}  # config key of an option's node, where it is not the group's own
 NEEDED_STAGE = {  # the stage in whose config a group exists, where it is not the default one
@@ -72,7 +72,8 @@ def overrides(group: str, option: str) -> list[str]:
     stage = [NEEDED_STAGE[group]] if group in NEEDED_STAGE else []
     if group in MOUNTS:
         return [f"+{group}@{MOUNTS[group]}={option}", *stage, *required]
-    return [f"{'+' if group == 'model/lora' else ''}{group}={option}", *stage, *required]
+    model = ["model.path=a/model"] if group == "model/recipe" and option != "tiny" else []  # of unknown size
+    return [f"{'+' if group == 'model/lora' else ''}{group}={option}", *stage, *model, *required]
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pairs import Job, started
 
 from peers.r1_run import run
@@ -26,7 +28,7 @@ def overrides(job: Job) -> list[str]:
 def main() -> None:
     job, gate = started()
 
-    def figures(stage: Stage, step: int) -> dict[str, float]:  # noqa: ARG001
+    def figures(stage: Stage, micro_batches: list[Any]) -> dict[str, float]:  # noqa: ARG001
         metrics = stage.trainer.callback_metrics
         return {
             "tokens": round(float(metrics["train/completion_length"]) * job.sequences),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from pairs import Gate, Job
 
 from r1.config.build import build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_config
-from r1.core.paths import CONF
+from r1.config.compose import compose_points
+from r1.config.overrides import parse_command_line
 from r1.core.rank_info import RankInfo
 from r1.stage.base import Stage
 from r1.train import fit
@@ -20,11 +19,11 @@ from r1.train import fit
 FOREVER = 1_000_000  # steps; the parent says when to stop
 
 
-def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, int], dict[str, float]]) -> None:
-    """Compose, check, build and fit; ``figures(stage, step)`` is what is said of a step that has ended."""
+def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, list[Any]], dict[str, float]]) -> None:
+    """Compose, check, build and fit; ``figures(stage, micro_batches)`` describes a step that has ended."""
     overrides = [*common(job), *overrides, *job.overrides]
-    with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
-        cfg: Any = OmegaConf.to_container(compose("config", overrides=overrides), resolve=True)
+    (composed,) = compose_points(*parse_command_line(overrides))
+    cfg = composed.config
     check_config(cfg, overrides)
     fit.silence_third_party_logging()
     experiment = build(cfg)
@@ -32,11 +31,14 @@ def run(job: Job, gate: Gate, overrides: list[str], figures: Callable[[Stage, in
     stage = experiment.stage
     micro_batches = stage.micro_batches
 
+    batches: list[Any] = []
+
     def gated(step: int) -> list[Any]:
         if step:
-            gate.add(**figures(stage, step - 1))
+            gate.add(**figures(stage, batches))
         gate.arrive()
-        return micro_batches(step)
+        batches[:] = micro_batches(step)
+        return list(batches)
 
     stage.micro_batches = gated  # type: ignore[method-assign]
     fit.fit(cfg, experiment, overrides, "benchmark", RankInfo())

@@ -6,6 +6,7 @@ from pairs import Job, started
 
 from peers.r1_run import run
 from r1.stage.base import Stage
+from r1.stage.sft import SftBatch
 
 
 def overrides(job: Job) -> list[str]:
@@ -17,10 +18,10 @@ def overrides(job: Job) -> list[str]:
     ]
 
 
-def figures(stage: Stage, step: int) -> dict[str, float]:
-    """One character is one token, and every row has a closing one."""
-    rows = [stage.data.train[i] for i in stage.step_indices(step)]
-    return {"tokens": sum(len(row["prompt"]) + len(row["completion"]) + 1 for row in rows)}
+def figures(stage: Stage, micro_batches: list[SftBatch]) -> dict[str, float]:  # noqa: ARG001
+    """Tokens of the model's tokenizer that went through the model, without padding: prompt, completion, closing one."""
+    prompts = sum(batch.prompt_lengths[i] for batch in micro_batches for i in batch.prompt_index)
+    return {"tokens": prompts + sum(batch.num_tokens for batch in micro_batches)}
 
 
 def main() -> None:

@@ -31,10 +31,14 @@ from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest,
 from r1.core.paths import CONF
 from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
+from r1.model.recipe import recipe_value
 
 UNRESOLVED = ("steps", "shared")  # overrides of a pipeline's steps, which are composed step by step
 LAUNCHERS = ("joblib", "submitit", "ray")  # extras of r1 that install one
 budget.register_resolvers()
+OmegaConf.register_new_resolver(
+    "recipe", lambda key, *, _root_: recipe_value(_root_.get("model") or {}, key), replace=True
+)
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,7 @@ def suggest_moved_key(key: str, config: object) -> str:
     last = key.rpartition(".")[2]
     name = ALIASES.get(last, last)
     matches = [other for other in _dotted_keys(config) if other.rpartition(".")[2] == name and other != key]
+    matches.sort(key=lambda other: other.count("."))  # the least nested, else the first
     return f"did you mean `{matches[0]}`?" if matches else ""
 
 

@@ -31,12 +31,10 @@ TARGETS = {
     "r1.claims.page.page": "examples.claims.page.page",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
-NEW_KEYS: dict[
-    str, Config
-] = {  # target -> keys that it did not have once, with the values that are nearest to what it did
+NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the values nearest to what it did
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
-    "r1.model.loading.Model": {"precision": "32-true"},
+    "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
 }
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs

@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Interval
 
 from r1.core.errors import MODEL, UserError
 from r1.core.paths import ASSETS
+from r1.model.recipe import Recipe
 from r1.model.transformers_adapter import enable_gradient_checkpointing, quiet_loading
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Model:
         config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
         tokenizer: where the tokenizer comes from; null: from ``path``.
         precision: the default of ``trainer.precision``, which refers to it.
+        recipe: defaults of other groups' keys for a model of this size; the config interpolates them.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class Model:
         attn_implementation: Literal["sdpa", "eager", "flash_attention_2"],
         gradient_checkpointing: bool,
         lora: Lora | None,
+        recipe: Recipe | None,
     ) -> None:
         if (path is None) == (config is None):
             raise UserError(
@@ -118,7 +121,13 @@ class Model:
         self.path, self.tokenizer_path = path, tokenizer or path
         self.config_fields = config
         self.dtype, self.precision, self.attn_implementation = dtype, precision, attn_implementation
-        self.gradient_checkpointing, self.lora = gradient_checkpointing, lora
+        self.gradient_checkpointing, self.lora, self.recipe = gradient_checkpointing, lora, recipe
+
+    @classmethod
+    def pretrained(cls, path: str, dtype: DType) -> Model:
+        """The model of a path as it is, to score or to answer with."""
+        options: dict[str, Any] = {"precision": "32-true", "attn_implementation": "sdpa", "gradient_checkpointing": False}
+        return cls(path=path, dtype=dtype, config=None, tokenizer=None, lora=None, recipe=None, **options)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer

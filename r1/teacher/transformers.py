@@ -123,16 +123,7 @@ class Transformers:
 
     @property
     def _source(self) -> Model:
-        return Model(
-            path=self.name,
-            config=None,
-            tokenizer=None,
-            dtype=self.dtype,
-            precision="32-true",
-            attn_implementation="sdpa",
-            gradient_checkpointing=False,
-            lora=None,
-        )
+        return Model.pretrained(self.name, self.dtype)
 
     def _render(self, row: Row) -> str:
         if row.get("rendered"):

@@ -278,6 +278,7 @@ def test_gradient_checkpointing_changes_no_bit(
             attn_implementation="sdpa",
             gradient_checkpointing=recompute,
             lora=lora,
+            recipe=None,
         )
         model = source.load(seed=3)
         with torch.no_grad():

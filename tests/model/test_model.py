@@ -35,6 +35,7 @@ def source(**knobs: Any) -> Model:
         "attn_implementation": "sdpa",
         "gradient_checkpointing": False,
         "lora": None,
+        "recipe": None,
     }
     return Model(**(made | knobs))
 

@@ -91,10 +91,7 @@ def test_loss_on_prompt_includes_prompt_tokens(stage: Stages) -> None:
 @pytest.mark.parametrize("divergence", DIVERGENCES)
 def test_student_equal_to_teacher_has_zero_gradient(stage: Stages, divergence: str) -> None:
     made = stage("stage=distill_logits", *TEACHER, f"stage/divergence={divergence}")
-    made.policy = Model(
-        path="r1:tiny_xs", config=None, tokenizer=None, dtype="float32", precision="32-true",
-        attn_implementation="sdpa", gradient_checkpointing=False, lora=None,
-    ).load(0)  # fmt: skip
+    made.policy = Model.pretrained("r1:tiny_xs", "float32").load(0)
     assert gradient(made, made.micro_batches(0)).abs().max() < 1e-5
     assert made.step_metrics["train/loss"] == pytest.approx(0, abs=1e-6)
 

@@ -11,16 +11,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml  # type: ignore[import-untyped]
 from annotated_types import Ge, MinLen
 from pydantic import BaseModel
 
 from r1.config.build import stage_dependencies
 from r1.config.check.models import ConfigModel, NamedNodes, NodeType, check_value
+from r1.config.check.sources import check_architecture, check_model_paths
 from r1.core.budget import Budget
 from r1.core.errors import UserError, UserErrors, suggest_moved_key
+from r1.core.paths import CONF
 from r1.core.provenance import PIPELINE_KEYS
 from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
+from r1.core.yaml import ConfigLoader
+from r1.model.recipe import RECIPE_KEYS, is_in_range, model_size, size_text
 
 TOP_LEVEL_TYPES: dict[str, Any] = {
     "seed": Annotated[int, Ge(0)],
@@ -66,6 +71,9 @@ def check_schema(cfg: Config, overrides: Iterable[str] = ()) -> None:
     if not errors:
         models, model = config_model(cfg)
         errors = models.validate(model, cfg) or _unused_overrides(cfg, overrides)
+    if errors and all(_lacks_recipe(error, cfg) for error in errors) and model_size(cfg["model"]) is None:
+        check_model_paths(cfg)  # a model that cannot be read has no size: that is the error then
+        check_architecture(cfg)
     if errors:
         raise UserErrors([_with_hint(error, cfg, overrides) for error in errors])
 
@@ -138,6 +146,9 @@ def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError
     """For an unknown key, suggest a known one, or name the experiment that sets it."""
     from r1.config.compose import options_with_key
 
+    if _lacks_recipe(error, cfg):
+        error.message = f"`{error.key}` has no default for a model of {size_text(cfg['model'])}"
+        error.hint = f"set it, or take the values of a recipe: {_recipe_options(cfg['model'])}"
     if error.message.startswith("unknown key"):
         hint = suggest_renamed(error.key) or options_with_key(error.key)
         error.hint = hint or error.hint or suggest_moved_key(error.key, cfg)
@@ -145,3 +156,19 @@ def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError
         if experiments and not any(error.key in o for o in overrides):
             error.hint = f"{experiments[0]} sets it, and fits another option of this group"
     return error
+
+
+def _lacks_recipe(error: UserError, cfg: Config) -> bool:
+    """Whether the error is about a key that the model's recipe has no value for."""
+    group, _, name = error.key.partition(".")
+    return error.key in RECIPE_KEYS and cfg[group].get(name, ...) is None
+
+
+def _recipe_options(model: Config) -> str:
+    """``model/recipe=135m`` and the like: those for a model of this size, or all if there is none."""
+    recipes = {
+        file.stem: yaml.load(file.read_text(), Loader=ConfigLoader)
+        for file in sorted((CONF / "model" / "recipe").glob("*.yaml"))
+    }
+    names = [name for name, recipe in recipes.items() if is_in_range(recipe, model)] or list(recipes)
+    return f"{'' if model.get('recipe') else '+'}model/recipe={' or '.join(names)}"

@@ -46,16 +46,7 @@ class Preference(Scorer):
         batch_size: Annotated[int, Ge(1)],
     ) -> None:
         super().__init__(thinking)
-        self.source = Model(
-            path=path,
-            config=None,
-            tokenizer=None,
-            dtype=dtype,
-            precision="32-true",
-            attn_implementation="sdpa",
-            gradient_checkpointing=False,
-            lora=None,
-        )
+        self.source = Model.pretrained(path, dtype)
         self.center, self.scale = center or 0.0, scale
         self.max_length, self.batch_size = max_length, batch_size
 

@@ -111,6 +111,7 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: PreTra
         attn_implementation="sdpa",
         gradient_checkpointing=False,
         lora=None,
+        recipe=None,
     )
     export(source.load(seed=0), source.load_tokenizer(), {1}, tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)

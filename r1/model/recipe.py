@@ -1,0 +1,142 @@
+"""Training defaults that fit models of one size: learning rates by stage, completion length, micro-batches.
+
+A preset in conf/model carries one. The stages and rollouts interpolate its values (``${recipe:lr.grpo}``), and only if
+the model at hand has that size: the rate of a model with 1M parameters would destroy one with 1B. For any other model
+they are null, and the run is rejected until they are set.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+
+from r1.core.errors import UserError
+from r1.core.types import Config
+
+RECIPE_KEYS = ("stage.lr", "stage.micro_batch_size", "rollout.max_completion_length")
+
+
+class Recipe:
+    """Training defaults for models of about one size.
+
+    Args:
+        min_parameters, max_parameters: sizes that the values are meant for.
+        lr: peak learning rate by stage; ``sft`` is that of every stage that learns given completions.
+        lora_lr_scale: factor on ``lr`` for low-rank adapters.
+        micro_batch_size: sequences per forward/backward by stage.
+        max_completion_length: tokens.
+    """
+
+    def __init__(
+        self,
+        *,
+        min_parameters: Annotated[int, Ge(0)],
+        max_parameters: Annotated[int, Ge(1)],
+        lr: dict[str, Annotated[float, Gt(0)]],
+        lora_lr_scale: Annotated[float, Gt(0)],
+        micro_batch_size: dict[str, Annotated[int, Ge(1)]],
+        max_completion_length: Annotated[int, Ge(1)],
+    ) -> None:
+        self.min_parameters, self.max_parameters = min_parameters, max_parameters
+        self.lr, self.lora_lr_scale = lr, lora_lr_scale
+        self.micro_batch_size, self.max_completion_length = micro_batch_size, max_completion_length
+
+
+def recipe_value(model: Config, key: str) -> float | int | None:
+    """The recipe's value of a key such as ``lr.grpo``; None: there is no recipe, or the model has another size.
+
+    Args:
+        model: the composed node ``model``.
+    """
+    fields = model.get("recipe")
+    if not fields or not is_in_range(fields, model):
+        return None
+    name, _, stage = key.partition(".")
+    value: float | int | None = fields[name].get(stage) if stage else fields[name]
+    if value is not None and name == "lr" and model.get("lora"):
+        value = float(f"{value * fields['lora_lr_scale']:.12g}")  # 1e-5, not 9.999999999999999e-06
+    return value
+
+
+def is_in_range(recipe: Config, model: Config) -> bool:
+    """Whether a model has a size that its recipe is meant for.
+
+    A path that does not exist yet is the result of another step of a pipeline, whose model has the same preset. A hub
+    id whose config is not on this machine is trusted to fit its preset, but it is not a tiny model.
+    """
+    if architecture_of(model) is None:
+        return bool(recipe["min_parameters"]) or not is_hub_id(str(model["path"]))
+    size = model_size(model)
+    return size is not None and recipe["min_parameters"] <= size <= recipe["max_parameters"]
+
+
+def model_size(model: Config) -> int | None:
+    """Parameters, roughly; None: unknown."""
+    architecture = architecture_of(model)
+    return num_parameters(architecture) if architecture else None
+
+
+def architecture_of(model: Config) -> Config | None:
+    """The fields of the model's config.json, without loading transformers; None: they are not on this machine."""
+    from r1.model.loading import resolve_model_path
+
+    if model.get("path") is None:
+        return model.get("config")
+    try:
+        folder = resolve_model_path(str(model["path"]))
+    except UserError:  # an unknown r1:NAME: reported when the model is loaded
+        return None
+    file = Path(folder, "config.json") if Path(folder).is_dir() else _cached_config(folder)
+    try:
+        return json.loads(file.read_text()) if file else None  # type: ignore[no-any-return]
+    except (OSError, ValueError):
+        return None
+
+
+def _cached_config(path: str) -> Path | None:
+    if not is_hub_id(path):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(path, "config.json")
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def is_hub_id(path: str) -> bool:
+    """``Qwen/Qwen2.5-0.5B``: one slash, and no such folder beside it."""
+    return path.count("/") == 1 and not path.startswith(("/", ".", "~", "r1:")) and not Path(path).parent.is_dir()
+
+
+def num_parameters(config: Mapping[str, Any]) -> int | None:
+    """Parameters of a decoder, to about 20 %, from its config; None: the fields have other names.
+
+    Counts embeddings, the four attention projections and a gated MLP per layer, times its experts.
+    """
+    config = config.get("text_config") or config
+
+    def field(*names: str, default: int | None = None) -> int | None:
+        return next((config[name] for name in names if isinstance(config.get(name), int)), default)
+
+    width, layers = field("hidden_size", "n_embd", "d_model"), field("num_hidden_layers", "n_layer", "num_layers")
+    if not width or not layers:
+        return None
+    heads = field("num_attention_heads", "n_head", default=1) or 1
+    share = (field("num_key_value_heads", default=heads) or heads) / heads
+    inner = field("moe_intermediate_size", "intermediate_size", "n_inner", default=4 * width) or 4 * width
+    experts = field("num_local_experts", "num_experts", "n_routed_experts", default=1) or 1
+    embeddings = 1 if config.get("tie_word_embeddings") else 2
+    layer = (2 + 2 * share) * width**2 + 3 * width * inner * experts
+    return round(layers * layer + embeddings * width * (field("vocab_size", default=0) or 0))
+
+
+def size_text(model: Config) -> str:
+    """``about 135M parameters``; ``unknown size``."""
+    size = model_size(model)
+    if size is None:
+        return "unknown size"
+    unit, divisor = next(((u, d) for u, d in (("B", 10**9), ("M", 10**6), ("k", 10**3)) if size >= d), ("", 1))
+    return f"about {size / divisor:.{0 if size >= 10 * divisor else 1}f}{unit} parameters"
