@@ -126,7 +126,11 @@ class Model:
     @classmethod
     def pretrained(cls, path: str, dtype: DType) -> Model:
         """The model of a path as it is, to score or to answer with."""
-        options: dict[str, Any] = {"precision": "32-true", "attn_implementation": "sdpa", "gradient_checkpointing": False}
+        options: dict[str, Any] = {
+            "precision": "32-true",
+            "attn_implementation": "sdpa",
+            "gradient_checkpointing": False,
+        }
         return cls(path=path, dtype=dtype, config=None, tokenizer=None, lora=None, recipe=None, **options)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
