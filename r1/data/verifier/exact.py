@@ -13,7 +13,7 @@ from r1.data.verifier.notation import canonical
 
 MAX_CHARS = 400  # longer texts are compared as text: no conversion of huge numbers
 # A thousands comma must have three digits after it: "1,2" is a pair, not twelve.
-DECIMAL = re.compile(r"([+-]?) ?(?:\\dollar )?([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
+DECIMAL = re.compile(r"([+-]?) ?(?:\\dollar )?([+-]?)((?:[1-9][0-9]{0,2}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
 FRACTION = re.compile(r"([+-]?) ?\\[dt]?frac(?:\{([+-]?[0-9]+)\}\{([0-9]+)\}|([0-9])([0-9]))")
 RATIO = re.compile(r"([+-]?[0-9]+) ?/ ?([0-9]+)")
 

@@ -39,7 +39,7 @@ LAYOUT = re.compile(
     r"\\(?:left|right)(?![a-zA-Z])\s*\.?|\\(?:[bB]igg?[lrm]?|(?:display|text)style|limits|bf|rm|boldsymbol|mathbf|bm|mathit)"
     r"(?![a-zA-Z])"
 )
-SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\(?:qquad|quad|thinspace)(?![a-zA-Z])|\s")
+SPACE = re.compile(r"(?<!\\)\\[,;:> ]|~|\\thinspace(?![a-zA-Z])|\\q?quad|\s")
 DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 LISTED = re.compile(r"\$\s*([,;])\s*\$")
 # Never a plain comma here: whether it separates thousands or elements depends on the brackets around it.

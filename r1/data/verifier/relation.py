@@ -8,6 +8,7 @@ relation is reflexive and symmetric.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,6 +19,7 @@ import mpmath
 from r1.data.verifier.evaluate import CONSTANTS, Point, UndefinedError, Value, agree, lift
 from r1.data.verifier.guard import digits
 from r1.data.verifier.reader import read
+from r1.data.verifier.tokens import COMMAS
 from r1.data.verifier.tree import Node, is_name
 from r1.data.verifier.units import unit
 
@@ -25,6 +27,7 @@ Presence = Literal["optional", "required"]
 
 NUM_POINTS = 3
 GUARD_DIGITS = 20
+DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
 EMPTY = {  # texts that state the empty set
     *("emptyset", "nosolution", "nosolutions", "none", "empty", "emptyset", "theemptyset", "norealsolution"),
@@ -51,9 +54,16 @@ def same_answer(a: str, b: str, rules: Rules) -> bool:
     """Whether two canonical texts that the guard lets pass state the same answer."""
     if a == b:
         return a != ""
+    if decimal_comma(a, b) or decimal_comma(b, a):
+        return True
     size = sum(math.ceil(digits(text.replace(" ", ""))) + sum(map(str.isdigit, text)) for text in (a, b))
     with mpmath.workdps(2 * size + 2 * GUARD_DIGITS):
         return a != "" != b and AnswerComparison(rules, size + GUARD_DIGITS).same(read(a), read(b))
+
+
+def decimal_comma(a: str, b: str) -> bool:
+    """Whether ``a`` is ``b`` with a comma for its decimal point: ``1,22`` is ``1.22``; ``1,220`` is a thousand."""
+    return DECIMAL_COMMA.fullmatch(a) is not None and not COMMAS.fullmatch(a.lstrip("-")) and a.replace(",", ".") == b
 
 
 def close(a: Any, b: Any, ulp: Any, rel_tol: float) -> bool:
@@ -125,14 +135,17 @@ class AnswerComparison:
             relation, other = (a, b) if a.kind == "relation" else (b, a)
             if is_equation(relation):
                 return self.states(relation, other)
-            interval = as_interval(relation)
-            return interval is not None and other.kind == "sequence" and self.same(interval, other)
+            named = solutions(relation)
+            return named is not None and other.kind in ("sequence", "union") and self.same(named[1], other)
         if is_equation(a) and is_equation(b):
             return self.equations(a, b)
         if is_equation(a) or is_equation(b):
             equation, inequality = (a, b) if is_equation(a) else (b, a)
-            interval, (name, sides) = as_interval(inequality), stated(equation)
-            return interval is not None and name in inequality.args and self.same(interval, sides[0])
+            named, (name, sides) = solutions(inequality), stated(equation)
+            return named is not None and name == named[0] and self.same(named[1], sides[0])
+        left, right = solutions(a), solutions(b)
+        if left is not None and right is not None and left[0] == right[0] and self.same(left[1], right[1]):
+            return True
         a, b = ascending(a), ascending(b)
         return (a.name == b.name and self.all_same(a.args, b.args)) or self.proportional(a, b)
 
@@ -276,8 +289,12 @@ def ascending(relation: Node) -> Node:
     return Node("relation", relation.args[::-1], " ".join(FLIPPED[name] for name in reversed(names)))
 
 
-def as_interval(relation: Node) -> Node | None:
-    """``a < x \\le b`` as ``(a,b]``, ``x > a`` as ``(a,\\infty)``; None if it is no interval of one name."""
+def solutions(relation: Node) -> tuple[Node, Node] | None:
+    """The name that an inequality bounds, and where it may lie: ``a < x \\le b`` is x in ``(a,b]``.
+
+    ``x > a`` is ``(a,\\infty)``, ``|x| \\ge 2`` the union ``(-\\infty,-2] \\cup [2,\\infty)``.
+    None: it does not bound one name alone.
+    """
     relation = ascending(relation)
     names, sides = relation.name.split(" "), relation.args
     infinity = Node("symbol", name="infty")
@@ -290,17 +307,29 @@ def as_interval(relation: Node) -> Node | None:
     if len(sides) != 3 or not is_name(sides[1]):
         return None
     brackets = ("(" if names[0] == "<" else "[") + (")" if names[1] == "<" else "]")
-    return Node("sequence", (sides[0], sides[2]), brackets)
+    if sides[1].kind == "|" and sides[1].args[0].kind == "symbol":
+        return sides[1].args[0], mirrored(sides[0], sides[2], brackets)
+    return sides[1], Node("sequence", (sides[0], sides[2]), brackets)
+
+
+def mirrored(low: Node, high: Node, brackets: str) -> Node:
+    """Where x lies if ``|x|`` lies between two bounds."""
+    left = {")": "(", "]": "["}[brackets[1]]
+    minus_high = Node("-", (high,))
+    if low.kind == "-":  # no lower bound
+        return Node("sequence", (minus_high, high), left + brackets[1])
+    right = {"(": ")", "[": "]"}[brackets[0]]
+    negative = Node("sequence", (minus_high, Node("-", (low,))), left + right)
+    return Node("union", (negative, Node("sequence", (low, high), brackets)))
 
 
 def as_union(node: Node) -> Node:
     """``x < 1`` or ``x > 2`` as a union of intervals."""
-    if node.kind == "relation" and is_equation(node):
-        return node
     items = node.args if node.kind == "sequence" and not node.name else ()
-    intervals = [as_interval(item) if item.kind == "relation" else None for item in items]
-    unions = tuple(interval for interval in intervals if interval is not None)
-    return Node("union", unions) if unions and len(unions) == len(items) else node
+    named = [solutions(item) if item.kind == "relation" else None for item in items]
+    intervals = [item for item in named if item is not None]
+    one_name = len(intervals) == len(items) and len({name for name, _ in intervals}) == 1
+    return Node("union", tuple(interval for _, interval in intervals)) if one_name else node
 
 
 def with_unit(node: Node, other: str) -> tuple[Node, str]:
