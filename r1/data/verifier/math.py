@@ -24,6 +24,7 @@ from r1.data.verifier.notation import canonical
 from r1.data.verifier.pool import POOL, Job, Outcome
 from r1.data.verifier.reader import read
 from r1.data.verifier.relation import Presence, Rules, close
+from r1.data.verifier.tokens import TEXT
 
 MAX_CHARS = 4000  # of an answer as it is written; longer ones are compared as they are
 CACHED = 16_384  # pairs of gold and answer
@@ -97,7 +98,7 @@ def _compare_short(gold: str, answer: str, rules: Rules) -> Outcome | Job:
     if left is not None and right is not None:
         return "right" if close(left, right, max(_last_place(gold), _last_place(answer)), rules.rel_tol) else "wrong"
     if not readable(gold):
-        return "gold"
+        return "right" if unwrapped(gold) == unwrapped(answer) else "gold"
     if guard(answer):
         return "guard"
     return Job(gold, answer, rules) if answer else "wrong"
@@ -112,6 +113,11 @@ def readable(gold: str) -> bool:
         return False
     tree = read(gold)
     return tree.kind != "unread" and not (tree.kind == "text" and gold.count(" ") >= MAX_WORDS)
+
+
+def unwrapped(text: str) -> str:
+    """A text without its text commands: ``\\text{May 1}`` is ``May 1``."""
+    return " ".join(TEXT.sub(r" \1 ", text).split())
 
 
 def _last_place(number: str) -> Fraction:

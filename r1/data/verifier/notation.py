@@ -49,6 +49,16 @@ NOON = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|\b)")
 PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 CELSIUS = re.compile(r"(\^(?:\\circ|\{\s*\\circ\s*\}))\s*([CFK])(?![a-zA-Z])")
 
+SEXAGESIMAL = re.compile(
+    r"(?<![0-9.])([0-9]+)\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)\s*([0-9]{1,2})\s*(?:'|\^\s*\{?\s*\\prime\s*\}?)(?!')"
+    r"(?:\s*([0-9]{1,2})\s*(?:''|\"|\^\s*\{\s*\\prime\s*\\prime\s*\}))?"
+)
+OUTWARD = re.compile(r"([\[\]])([^\[\]();,{}]+[;,][^\[\]();,]+)([\[\]])")
+TIMES = re.compile(r"(?<=[0-9]) ?x ?(?=10 ?\^)")
+ANY_INTEGER = re.compile(
+    r"(?<=\S)(?:\s*[,;]\s*|\s+|\s*(?=\())\(?\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)\s*\)?$"
+)
+
 
 @lru_cache(maxsize=16_384)
 def canonical(text: str) -> str:
@@ -61,6 +71,7 @@ def canonical(text: str) -> str:
     if "\\" in text or "$" in text:
         text = plain_latex(text)
     text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
+    text = OUTWARD.sub(bracketed_inward, TIMES.sub(r"\\times ", ANY_INTEGER.sub("", text)))
     text = THOUSANDS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace("\\!", "").strip()
     return text if text.endswith("..") else text.removesuffix(".").rstrip()
 
@@ -73,7 +84,19 @@ def plain_latex(text: str) -> str:
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))
-    return CELSIUS.sub(r"\1\\text{\2}", text)
+    return SEXAGESIMAL.sub(in_degrees, CELSIUS.sub(r"\1\\text{\2}", text))
+
+
+def in_degrees(angle: re.Match[str]) -> str:
+    """``30^\\circ 15' 36''`` as a fraction of degrees."""
+    degrees, minutes, seconds = (int(part or 0) for part in angle.groups())
+    return f"\\frac{{{3600 * degrees + 60 * minutes + seconds}}}{{3600}}^\\circ"
+
+
+def bracketed_inward(interval: re.Match[str]) -> str:
+    """``]0,1]`` as ``(0,1]``."""
+    left, inner, right = interval.groups()
+    return f"{'(' if left == ']' else left}{inner}{')' if right == '[' else right}"
 
 
 def ascii_math(text: str) -> str:

@@ -19,6 +19,7 @@ from fractions import Fraction
 from functools import lru_cache
 
 from r1.data.verifier.tokens import (
+    CHOICE,
     CLOSE,
     COMMAS,
     DEGREE,
@@ -53,6 +54,7 @@ from r1.data.verifier.tree import (
     FACTORS,
     FUNCTIONS,
     MARKS,
+    REALS,
     RELATIONS,
     SPELLED,
     SYMBOLS,
@@ -69,6 +71,8 @@ def read(text: str) -> Node:
     """The tree of a canonical text; an ``unread`` node if it is neither mathematics nor words."""
     words = TEXT.fullmatch(text)
     try:
+        if choice := CHOICE.fullmatch(words[1] if words else text):
+            return Node("choice", (read_list(choice[2]),), choice[1])
         return read_list(words[1].strip() if words else text)
     except (UnreadableError, RecursionError):
         return Node("unread", name=compact(text))
@@ -487,5 +491,8 @@ def read_set(inner: str) -> Node:
     if len(parts) != 2 and inner.count(":") == 1:
         parts = inner.split(":")
     if len(parts) == 2:
-        return Node("sequence", tuple(read_list(part.strip()) for part in parts), "{|}")
+        member, condition = (read_list(part.strip()) for part in parts)
+        name = member.args[0] if member.kind == "relation" and member.args[1:] == (REALS,) else member
+        bounds = condition.kind == "relation" and name.kind == "symbol" and name in condition.args
+        return condition if bounds else Node("sequence", (member, condition), "{|}")
     return Node("sequence", read_items(split(inner, thousands=False)), "{}")

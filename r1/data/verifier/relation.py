@@ -20,13 +20,14 @@ from r1.data.verifier.evaluate import CONSTANTS, Point, UndefinedError, Value, a
 from r1.data.verifier.guard import digits
 from r1.data.verifier.reader import read
 from r1.data.verifier.tokens import COMMAS
-from r1.data.verifier.tree import Node, is_name
+from r1.data.verifier.tree import INFINITY, REALS, Node, is_name
 from r1.data.verifier.units import unit
 
 Presence = Literal["optional", "required"]
 
 NUM_POINTS = 3
 GUARD_DIGITS = 20
+MINUS_INFINITY = Node("-", (INFINITY,))
 DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
 EMPTY = {  # texts that state the empty set
@@ -88,6 +89,7 @@ class AnswerComparison:
         if a == b:
             return True
         for kinds, compare in (
+            ({"choice"}, self.choices),
             ({"text", "unread"}, texts),
             ({"relation"}, self.relations),
             ({"unit"}, self.units),
@@ -110,6 +112,13 @@ class AnswerComparison:
         """In any order, however often each occurs."""
         one_way = all(any(self.same(x, y) for y in b) for x in a)
         return one_way and all(any(self.same(x, y) for x in a) for y in b)
+
+    def choices(self, a: Node, b: Node) -> bool:
+        """``(D) 5`` and ``(D)`` or ``5``: the label or the value may be missing on one side."""
+        if a.kind == b.kind:
+            return a.name == b.name and self.all_same(a.args, b.args)
+        choice, other = (a, b) if a.kind == "choice" else (b, a)
+        return any(self.same(part, other) for part in (Node("symbol", name=choice.name), *choice.args))
 
     # ---- expressions ----
 
@@ -136,7 +145,9 @@ class AnswerComparison:
             if is_equation(relation):
                 return self.states(relation, other)
             named = solutions(relation)
-            return named is not None and other.kind in ("sequence", "union") and self.same(named[1], other)
+            return (
+                named is not None and other.kind in ("sequence", "union", "difference") and self.same(named[1], other)
+            )
         if is_equation(a) and is_equation(b):
             return self.equations(a, b)
         if is_equation(a) or is_equation(b):
@@ -220,6 +231,8 @@ class AnswerComparison:
         """Sets and bare lists in any order, others in order and with the same brackets."""
         if a.kind != b.kind:
             sequence, other = (a, b) if a.kind == "sequence" else (b, a)
+            if other == REALS:
+                return sequence == Node("sequence", (MINUS_INFINITY, INFINITY), "()")
             return (
                 self.rules.brackets == "optional"
                 and sequence.name == "{}"
@@ -297,19 +310,25 @@ def solutions(relation: Node) -> tuple[Node, Node] | None:
     """
     relation = ascending(relation)
     names, sides = relation.name.split(" "), relation.args
-    infinity = Node("symbol", name="infty")
+    if names == ["!="] and is_name(sides[0]):
+        return sides[0], all_but(sides[1])
     if not set(names) <= {"<", "<="}:
         return None
     if len(sides) == 2 and is_name(sides[0]):
-        sides, names = (Node("-", (infinity,)), *sides), ["<", *names]
+        sides, names = (MINUS_INFINITY, *sides), ["<", *names]
     elif len(sides) == 2:
-        sides, names = (*sides, infinity), [*names, "<"]
+        sides, names = (*sides, INFINITY), [*names, "<"]
     if len(sides) != 3 or not is_name(sides[1]):
         return None
     brackets = ("(" if names[0] == "<" else "[") + (")" if names[1] == "<" else "]")
     if sides[1].kind == "|" and sides[1].args[0].kind == "symbol":
         return sides[1].args[0], mirrored(sides[0], sides[2], brackets)
     return sides[1], Node("sequence", (sides[0], sides[2]), brackets)
+
+
+def all_but(point: Node) -> Node:
+    """The real numbers without one."""
+    return Node("union", tuple(Node("sequence", ends, "()") for ends in ((MINUS_INFINITY, point), (point, INFINITY))))
 
 
 def mirrored(low: Node, high: Node, brackets: str) -> Node:
@@ -324,7 +343,10 @@ def mirrored(low: Node, high: Node, brackets: str) -> Node:
 
 
 def as_union(node: Node) -> Node:
-    """``x < 1`` or ``x > 2`` as a union of intervals."""
+    """``x < 1`` or ``x > 2``, and the real numbers without one, as a union of intervals."""
+    if node.kind == "difference" and node.args[0] == REALS and node.args[1].kind == "sequence":
+        points = node.args[1].args
+        return all_but(points[0]) if len(points) == 1 and node.args[1].name == "{}" else node
     items = node.args if node.kind == "sequence" and not node.name else ()
     named = [solutions(item) if item.kind == "relation" else None for item in items]
     intervals = [item for item in named if item is not None]

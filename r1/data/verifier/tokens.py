@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from functools import partial
 
-from r1.data.verifier.tree import SPELLED, SYNONYMS, Node
+from r1.data.verifier.tree import REALS, SPELLED, SYNONYMS, Node
 
 OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lbrace": "{"}
 CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rbrace": "}"}
@@ -33,6 +33,10 @@ SEPARATOR = re.compile(r"[,;]?\s*(?:\\(?:text|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
 WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
 FACTOR_POWER = re.compile(r" *[0-9]+ *\^")
+CHOICE = re.compile(
+    r"(?:\\(?:text(?:bf|rm)?|mathrm)\s*\{)?\s*\(([A-E])\)(?:\s*\}\s*|\s+)"
+    r"(?!and\b|or\b|.*\([A-E]\))([^\s}].*)"
+)
 PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 
@@ -57,6 +61,8 @@ def read_word(text: str) -> Node | None:
         plain = plain[1:-1].strip()
     if not WORDS.fullmatch(plain) or plain in SPELLED or (len(plain) == 2 and plain.islower()):
         return None
+    if compact(plain) in ("allrealnumbers", "allreals", "therealnumbers", "realnumbers"):
+        return REALS
     return as_text(plain) if len(plain) > 1 else Node("symbol", name=plain)
 
 

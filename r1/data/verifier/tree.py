@@ -50,7 +50,8 @@ class Node:
 
     Attributes:
         kind: ``number``, ``symbol``, ``text`` (words), ``unread``, ``function``, ``applied`` (unknown), ``matrix``,
-            ``sequence``, ``union``, ``relation``, ``ratio``, ``unit``, or an operation: ``+``, ``^``, ``root``, ...
+            ``choice`` (with a label), ``sequence``, ``union``, ``relation``, ``ratio``, ``unit``, or an operation:
+            ``+``, ``^``, ``root``, ...
         name: of a symbol, function or unit; the text; a sequence's brackets; a chain's relations; a matrix's columns.
         value: of a number.
         ulp: one unit in the last place of a decimal; 0: the number is exact.
@@ -61,6 +62,10 @@ class Node:
     name: str = ""
     value: Fraction = Fraction(0)
     ulp: Fraction = Fraction(0)
+
+
+INFINITY = Node("symbol", name="infty")
+REALS = Node("symbol", name="R")
 
 
 def is_name(node: Node) -> bool:
