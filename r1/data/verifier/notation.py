@@ -11,6 +11,7 @@ import unicodedata
 from functools import lru_cache
 
 from r1.data.completion import boxed, normalise
+from r1.data.verifier.tree import FUNCTIONS
 
 SIGNS = {
     **{"×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "•": r"\cdot", "÷": "/", "⁄": "/", "∕": "/"},
@@ -53,6 +54,10 @@ SEXAGESIMAL = re.compile(
     r"(?<![0-9.])([0-9]+)\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)\s*([0-9]{1,2})\s*(?:'|\^\s*\{?\s*\\prime\s*\}?)(?!')"
     r"(?:\s*([0-9]{1,2})\s*(?:''|\"|\^\s*\{\s*\\prime\s*\\prime\s*\}))?"
 )
+BAR = re.compile(r"\\[lr]?vert(?![a-zA-Z])")
+OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*(" + "|".join(sorted(FUNCTIONS)) + r")\s*\}")
+MODULO = re.compile(r"\\pmod\s*\{?\s*([0-9]+)\s*\}?|\(\s*\\b?mod\s*([0-9]+)\s*\)")
+ORDINAL = re.compile(r"(?<=[0-9])\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(st|nd|rd|th)\s*\}(?:\s*\})?")
 OUTWARD = re.compile(r"([\[\]])([^\[\]();,{}]+[;,][^\[\]();,]+)([\[\]])")
 TIMES = re.compile(r"(?<=[0-9]) ?x ?(?=10 ?\^)")
 ANY_INTEGER = re.compile(
@@ -82,8 +87,10 @@ def plain_latex(text: str) -> str:
         text = re.sub(r"\\\\(?=[a-zA-Z])", r"\\", text)  # \\\\frac: escaped once too often, as in JSON
     text = SYSTEM.sub(lambda system: (system[2] or system[3] or "").replace("\\\\", ", ").replace("&", " "), text)
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = MODULO.sub(r"\\text{ modulo \1\2}", OPERATOR.sub(r"\\\1 ", BAR.sub("|", text)))
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))
+    text = ORDINAL.sub(r"\\text{\1}", text)
     return SEXAGESIMAL.sub(in_degrees, CELSIUS.sub(r"\1\\text{\2}", text))
 
 

@@ -182,7 +182,9 @@ class ExpressionReader:
         self.degrees, start = False, self.at
         while (token := self.peek()) and token not in RELATIONS and not closes(token) and token != ",":
             self.at = bracket_end(self.text, self.at) if token == "{" else self.at + len(token)
-        plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).replace("\\%", "%").strip()
+        plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).strip()
+        for command, sign in {"\\%": "%", **MONEY}.items():
+            plain = plain.replace(command, sign)
         if not plain:
             return prefix.strip()
         name = unit(prefix + plain.replace("\\cdot", " ").replace("\\frac", ""))
@@ -396,9 +398,7 @@ class ExpressionReader:
         before, self.in_bars = self.in_bars, True
         node = self.sum()
         self.in_bars = before
-        if SYNONYMS.get(self.peek()[1:], self.peek()) != "|":
-            raise UnreadableError
-        self.at += len(self.peek())
+        self.expect("|")
         return Node("|", (node,))
 
     # ---- commands ----
@@ -413,8 +413,6 @@ class ExpressionReader:
             return self.root()
         if name in FUNCTIONS:
             return self.function(name)
-        if name == "|":
-            return self.bars()
         if name in SYMBOLS:
             return self.subscripted(Node("symbol", name=name))
         if name in MARKS:

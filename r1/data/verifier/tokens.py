@@ -6,7 +6,7 @@ import re
 from fractions import Fraction
 from functools import partial
 
-from r1.data.verifier.tree import REALS, SPELLED, SYNONYMS, Node
+from r1.data.verifier.tree import SPELLED, SYNONYMS, Node
 
 OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lbrace": "{"}
 CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rbrace": "}"}
@@ -37,6 +37,7 @@ CHOICE = re.compile(
     r"(?:\\(?:text(?:bf|rm)?|mathrm)\s*\{)?\s*\(([A-E])\)(?:\s*\}\s*|\s+)"
     r"(?!and\b|or\b|.*\([A-E]\))([^\s}].*)"
 )
+ALL = re.compile(r"(?:all|the|all the) (reals?|integers)(?: numbers)?", re.IGNORECASE)
 PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
 
 
@@ -61,8 +62,8 @@ def read_word(text: str) -> Node | None:
         plain = plain[1:-1].strip()
     if not WORDS.fullmatch(plain) or plain in SPELLED or (len(plain) == 2 and plain.islower()):
         return None
-    if compact(plain) in ("allrealnumbers", "allreals", "therealnumbers", "realnumbers"):
-        return REALS
+    if members := ALL.fullmatch(plain):
+        return Node("symbol", name="Z" if members[1].lower() == "integers" else "R")
     return as_text(plain) if len(plain) > 1 else Node("symbol", name=plain)
 
 

@@ -28,13 +28,13 @@ SYNONYMS = {
     **{"infinity": "infty", "inf": "infty", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta"},
     **{"varnothing": "emptyset", "imath": "i", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom"},
     **{"tbinom": "binom", "tg": "tan", "ctg": "cot", "asin": "arcsin", "acos": "arccos", "atan": "arctan"},
-    **{"lvert": "|", "rvert": "|", "vert": "|", "backslash": "setminus"},
+    **{"backslash": "setminus"},
 }
 MARKS = {  # commands that make one symbol of what follows
     *("overline", "bar", "vec", "hat", "widehat", "tilde", "dot", "ddot", "overrightarrow", "overleftrightarrow"),
     *("mathbb", "mathcal", "mathfrak", "angle", "triangle", "measuredangle", "operatorname"),
 }
-FACTORS = FUNCTIONS | SYMBOLS | MARKS | {"frac", "sqrt", "binom", "|"}
+FACTORS = FUNCTIONS | SYMBOLS | MARKS | {"frac", "sqrt", "binom"}
 """Commands that start a factor."""
 
 SPELLED = FUNCTIONS | {"pi", "sqrt", "infinity", "inf", "theta", "alpha", "beta", "lambda", "asin", "acos", "atan"}
@@ -70,7 +70,7 @@ REALS = Node("symbol", name="R")
 
 def is_name(node: Node) -> bool:
     """Whether a side of an equation names what the other side is: ``x``, ``f(8)``, ``|AB|``, ``S:T``, ``(p,q)``."""
-    if node.kind in ("*", "/", "|", "ratio", "sequence"):
+    if node.kind in ("*", "/", "|", "ratio", "sequence", "union", "intersection"):
         return all(map(is_name, node.args))
     return node.kind in ("symbol", "applied") and node.name not in ("e", "i", "pi", "infty")
 
