@@ -45,6 +45,7 @@ DELIMITER = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 LISTED = re.compile(r"\$\s*([,;])\s*\$")
 # Never a plain comma here: whether it separates thousands or elements depends on the brackets around it.
 THOUSANDS = re.compile(r"(?<![0-9.^_])[0-9]{1,3}(?:(?:(?:\{,\}|,\\!)\s*| )[0-9]{3})+(?![0-9])")
+DECIMAL_COMMA = re.compile(r"(?<=[0-9])\{,\}(?=[0-9])")  # TeX's comma that separates nothing
 CHOOSE = re.compile(r"\{([^{}\\]*)\\choose(?![a-zA-Z])([^{}\\]*)\}")
 NOON = re.compile(r"(?<![a-zA-Z])([aApP])\.\s?[mM](?:\.|\b)")
 PLAIN = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
@@ -77,7 +78,8 @@ def canonical(text: str) -> str:
         text = plain_latex(text)
     text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
     text = OUTWARD.sub(bracketed_inward, TIMES.sub(r"\\times ", ANY_INTEGER.sub("", text)))
-    text = THOUSANDS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace("\\!", "").strip()
+    text = THOUSANDS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace("\\!", "")
+    text = DECIMAL_COMMA.sub(".", text).strip()
     return text if text.endswith("..") else text.removesuffix(".").rstrip()
 
 
