@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -220,7 +221,8 @@ def test_best_model_evaluates_to_its_recorded_metrics(
     small: Callable[..., Config], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that improves by itself: what is right is what is short, as it is where tokens are low."""
-    monkeypatch.setattr("r1.data.base.Data.all_correct", short_is_correct)
+    monkeypatch.setattr("r1.stage.validation.sampling.parse", lambda text: SimpleNamespace(answer=text))
+    monkeypatch.setattr("r1.stage.validation.sampling.verify_completions", short_is_correct)
     knobs = [*EVERY_STEP, "stage.lr=0.02", "trainer.max_steps=6", "val.num_prompts=8", "val.num_samples=4"]
     execute(small("stage=grpo", *knobs, f"output_dir={folder}"), [])
     recorded = read_run(str(folder)).manifest["best"]
@@ -236,8 +238,8 @@ def test_best_model_evaluates_to_its_recorded_metrics(
     assert {**evaluated, "step": recorded["step"]} == expected
 
 
-def short_is_correct(self: Any, texts: list[str], rows: list[Any]) -> list[bool]:
-    return [len(text) < 16 for text in texts]
+def short_is_correct(verifier: Any, answers: list[str], rows: list[Any]) -> list[bool]:
+    return [len(answer) < 16 for answer in answers]
 
 
 def test_keep_best_with_lora_exports_merged_weights_and_training_is_unchanged(
