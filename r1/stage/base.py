@@ -93,10 +93,14 @@ class Stage(L.LightningModule):
     def configure_model(self) -> None:
         """Lightning calls this before each of validate, fit and predict; the weights are loaded once."""
         if not hasattr(self, "policy"):
-            self.policy = self.model_source.load(derive_seed(self.seed, "weights"))
+            self.policy = self.load_policy()
             if self.trains and self.precision == "bf16-mixed":
                 dither(self.policy, derive_seed(self.seed, "dither"))
             self.sampler.attach(self.policy)
+
+    def load_policy(self) -> PreTrainedModel:
+        """The model that the stage trains or evaluates, on the CPU."""
+        return self.model_source.load(derive_seed(self.seed, "weights"))
 
     def update_engine(self) -> None:
         """Sync the engine's weights with the policy; every rank must call this."""

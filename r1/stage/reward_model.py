@@ -65,9 +65,8 @@ class RewardModel(TrainingStage):
         if optimization["packing"]:
             raise UserError("pairs are padded", key="stage.packing", value=True, expected="false")
 
-    def configure_model(self) -> None:
-        if not hasattr(self, "policy"):
-            self.policy = self.model_source.load_classifier(derive_seed(self.seed, "weights"), self.tokenizer)
+    def load_policy(self) -> PreTrainedModel:
+        return self.model_source.load_classifier(derive_seed(self.seed, "weights"), self.tokenizer)
 
     def training_step(self, batch: Pairs, batch_idx: int) -> Tensor:
         margins = self.margins(batch)

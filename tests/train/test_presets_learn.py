@@ -43,8 +43,9 @@ def preset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp(request.param)
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny")
     torch.manual_seed(0)
-    ids = {"vocab_size": len(tokenizer) + 1, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**SMALL, **SHAPES[request.param], **ids))
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    fields = SMALL | SHAPES[request.param] | ids | {"vocab_size": len(tokenizer) + 1}  # Qwen2's class adds a token
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**fields))
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     rows = [
