@@ -92,9 +92,10 @@ def architecture_of(model: Config) -> Config | None:
         return None
     file = Path(folder, "config.json") if Path(folder).is_dir() else _cached_config(folder)
     try:
-        return json.loads(file.read_text()) if file else None  # type: ignore[no-any-return]
+        fields = json.loads(file.read_text()) if file else None
     except (OSError, ValueError):
         return None
+    return fields if isinstance(fields, dict) else None
 
 
 def _cached_config(path: str) -> Path | None:

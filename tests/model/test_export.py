@@ -24,9 +24,7 @@ Make = Callable[..., PreTrainedModel]
 
 
 def tiny_tokenizer() -> Any:
-    knobs: dict[str, Any] = {"config": None, "tokenizer": None, "dtype": "float32", "precision": "32-true"}
-    knobs |= {"attn_implementation": "sdpa", "gradient_checkpointing": False, "lora": None}
-    return Model(path="r1:tiny", **knobs).load_tokenizer()
+    return Model.pretrained("r1:tiny", "float32").load_tokenizer()
 
 
 def lora(targets: Any) -> Lora:

@@ -25,6 +25,7 @@ from r1.teacher.base import Teacher
 
 Config = dict[str, Any]
 PARTS = ["data=mixture", "+data@data.parts.sums=arithmetic"]
+FEW_SUMS = [f"data.parts.sums.{name}" for name in ("min_terms=3", "max_terms=3", "max_term=2", "num_train=1")]
 
 
 def key_of_error(run: Callable[[], object]) -> str:
@@ -40,7 +41,7 @@ def key_of_error(run: Callable[[], object]) -> str:
         (["+reward/terms@reward.terms.mine=judge", "reward.terms.mine.high=0"], "reward.terms.mine.high"),
         (["+reward/terms@reward.terms.mine=self_judge", "reward.terms.mine.high=0"], "reward.terms.mine.high"),
         ([*PARTS, "data.parts.sums.max_terms=2"], "data.parts.sums.max_terms"),
-        ([*PARTS, "data.parts.sums.num_val=100000"], "data.parts.sums.num_val"),
+        ([*PARTS, *FEW_SUMS, "data.parts.sums.num_val=100"], "data.parts.sums.num_val"),
         ([*PARTS, "+data@data.parts.rows=jsonl", "data.parts.rows.path=no.jsonl"], "data.parts.rows.path"),
         ([*PARTS, "data.parts.sums.weight=1", "+data@data.parts.b=arithmetic"], "data.parts.b.weight"),
         (
