@@ -41,6 +41,7 @@ from r1.data.verifier.tokens import (
     bracket_end,
     closes,
     compact,
+    joined_by_and,
     number,
     numeral,
     read_word,
@@ -61,6 +62,7 @@ from r1.data.verifier.tree import (
     SYNONYMS,
     TRIGONOMETRIC,
     Node,
+    is_inequality,
     is_name,
 )
 from r1.data.verifier.units import is_unit, unit
@@ -91,6 +93,8 @@ def read_list(text: str, *, words: bool = True) -> Node:
     ):
         return Node("sequence", read_items(inner), "{}")
     items = read_items(split(text, thousands=True), words=words)
+    if len(items) > 1 and joined_by_and(text) and all(map(is_inequality, items)):
+        return Node("intersection", items)
     return items[0] if len(items) == 1 else with_one_name(items)
 
 

@@ -146,7 +146,9 @@ class AnswerComparison:
                 return self.states(relation, other)
             named = solutions(relation)
             return (
-                named is not None and other.kind in ("sequence", "union", "difference") and self.same(named[1], other)
+                named is not None
+                and other.kind in ("sequence", "union", "intersection", "difference")
+                and self.same(named[1], other)
             )
         if is_equation(a) and is_equation(b):
             return self.equations(a, b)
@@ -225,6 +227,8 @@ class AnswerComparison:
         a, b = as_union(a), as_union(b)
         if a.kind != b.kind:
             return False
+        if a.kind == "sequence":
+            return self.sequences(a, b)
         return self.all_same(a.args, b.args) if a.kind == "difference" else self.same_set(a.args, b.args)
 
     def sequences(self, a: Node, b: Node) -> bool:
@@ -342,11 +346,24 @@ def mirrored(low: Node, high: Node, brackets: str) -> Node:
     return Node("union", (negative, Node("sequence", (low, high), brackets)))
 
 
+def as_interval(node: Node) -> Node:
+    """``x > 2`` and ``x < 5`` as an interval; every other intersection as it is."""
+    named = [item for item in map(solutions, node.args) if item is not None and item[1].kind == "sequence"]
+    below = [(name, interval) for name, interval in named if interval.args[1] == INFINITY]
+    above = [(name, interval) for name, interval in named if interval.args[0] == MINUS_INFINITY]
+    if not (len(node.args) == 2 and len(below) == len(above) == 1 and below[0][0] == above[0][0]):
+        return node
+    (_, low), (_, high) = below[0], above[0]
+    return Node("sequence", (low.args[0], high.args[1]), low.name[0] + high.name[1])
+
+
 def as_union(node: Node) -> Node:
     """``x < 1`` or ``x > 2``, and the real numbers without one, as a union of intervals."""
     if node.kind == "difference" and node.args[0] == REALS and node.args[1].kind == "sequence":
         points = node.args[1].args
         return all_but(points[0]) if len(points) == 1 and node.args[1].name == "{}" else node
+    if node.kind == "intersection":
+        return as_interval(node)
     items = node.args if node.kind == "sequence" and not node.name else ()
     named = [solutions(item) if item.kind == "relation" else None for item in items]
     intervals = [item for item in named if item is not None]

@@ -100,6 +100,10 @@ def split(text: str, *, thousands: bool) -> list[str]:
     return items
 
 
+def joined_by_and(text: str) -> bool:
+    return bool(re.search(r"\band\b", text)) and not re.search(r"\bor\b", text)
+
+
 def token_at(text: str, at: int) -> str:
     match = TOKEN.match(text, at)
     return match[0] if match else ""

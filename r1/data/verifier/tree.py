@@ -50,8 +50,8 @@ class Node:
 
     Attributes:
         kind: ``number``, ``symbol``, ``text`` (words), ``unread``, ``function``, ``applied`` (unknown), ``matrix``,
-            ``choice`` (with a label), ``sequence``, ``union``, ``relation``, ``ratio``, ``unit``, or an operation:
-            ``+``, ``^``, ``root``, ...
+            ``choice`` (with a label), ``sequence``, ``union``, ``intersection``, ``relation``, ``ratio``, ``unit``, or
+            an operation: ``+``, ``^``, ``root``, ...
         name: of a symbol, function or unit; the text; a sequence's brackets; a chain's relations; a matrix's columns.
         value: of a number.
         ulp: one unit in the last place of a decimal; 0: the number is exact.
@@ -80,3 +80,7 @@ def plain_value(node: Node) -> Node:
     if node.kind == "-" and node.args[0].kind == "number":
         return Node("number", value=-node.args[0].value, ulp=node.args[0].ulp)
     return node
+
+
+def is_inequality(node: Node) -> bool:
+    return node.kind == "relation" and node.name not in ("=", "~")
