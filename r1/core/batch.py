@@ -26,6 +26,7 @@ class BatchPlan:
         micro_batch_size: most sequences per forward/backward on one device; cannot change the result.
         num_devices: devices over all nodes.
         unit: the plural noun for what goes through the model, as printed.
+        steps_per_rollout: S, minibatches (optimizer steps) of one rollout batch.
 
     Raises:
         UserError: the examples do not divide over the devices.
@@ -36,6 +37,7 @@ class BatchPlan:
     micro_batch_size: int
     num_devices: int
     unit: str = "sequences"
+    steps_per_rollout: int = 1
 
     def __post_init__(self) -> None:
         if self.examples_per_step % self.num_devices:
@@ -65,7 +67,16 @@ class BatchPlan:
         plural = "es" if self.num_micro_batches > 1 else ""
         size = min(self.micro_batch_size, self.sequences_per_device)
         at_most = "at most " if self.sequences_per_device % size else ""
-        return (
+        arithmetic = (
             f"{product}{self.sequences_per_step} {self.unit} per step = "
             f"{self.num_micro_batches} micro-batch{plural} of {at_most}{size} on {devices}"
+        )
+        return arithmetic if self.steps_per_rollout == 1 else f"{arithmetic}; {self._rollout_batch}"
+
+    @property
+    def _rollout_batch(self) -> str:
+        steps, prompts = self.steps_per_rollout, self.steps_per_rollout * self.examples_per_step
+        return (
+            f"a rollout batch of {prompts} prompts is {steps} such minibatches, "
+            "whole groups in the data's order (a permutation keyed by the seed)"
         )

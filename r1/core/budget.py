@@ -35,7 +35,7 @@ class ComputeBudget:
         budget: the quantity that stays the same when the group size changes.
         prompts_per_step: P.
         group_size: G.
-        sequences_per_step: B = P x G, completions sampled for one rollout batch.
+        sequences_per_step: B = P x G, completions per optimizer step.
         steps: optimizer steps, at most.
         prompts, sequences: prompts used and completions sampled over the whole run, at most.
         tokens: completion tokens after which the run ends; None: it ends after its steps.
@@ -70,8 +70,9 @@ def compute_budget(cfg: Config) -> ComputeBudget | None:
     if "sequences_per_step" not in stage:
         return None
     prompts, group_size, sequences = (stage[name] for name in ("examples_per_step", "group_size", "sequences_per_step"))
-    batches = -(-steps // stage["num_iterations"])
-    totals = prompts * batches, sequences * batches, stage.get("total_tokens")
+    per_rollout = stage.get("steps_per_rollout", 1)
+    minibatches = per_rollout * -(-steps // (per_rollout * stage["num_iterations"]))
+    totals = prompts * minibatches, sequences * minibatches, stage.get("total_tokens")
     return ComputeBudget(cfg["budget"], prompts, group_size, sequences, steps, *totals)
 
 

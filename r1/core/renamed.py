@@ -35,6 +35,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
     "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
+    "r1.stage.grpo.Grpo": {"steps_per_rollout": 1},
 }
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs

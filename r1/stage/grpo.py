@@ -3,9 +3,9 @@
 The rollouts are the data loader: ``micro_batches`` builds a whole optimizer step in advance, so every micro-batch
 carries the step's normaliser, and ``training_step`` is the loss and nothing else.
 
-A step in this file, from top to bottom: ``micro_batches`` -> ``collect`` (sample groups, compute advantages, select)
--> ``training_step`` (the loss of a micro-batch). ``rl/group_sampler.py`` samples and scores, ``rl/experience.py`` holds
-the batch and its counts, ``loss/`` and ``advantage/`` the formulas.
+A step in this file, from top to bottom: ``micro_batches`` -> ``collect`` (sample groups, compute advantages, split
+into minibatches, select) -> ``training_step`` (the loss of a micro-batch). ``rl/group_sampler.py`` samples and scores,
+``rl/experience.py`` holds the batch and its counts, ``loss/`` and ``advantage/`` the formulas.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from annotated_types import Ge, Gt, Interval
 from torch import Tensor
 
+from r1.core.batch import chunks
 from r1.core.errors import TrainingHalted
 from r1.model.functional import KL_ESTIMATORS
 from r1.model.sequences import Sequences, stack
@@ -33,12 +34,13 @@ from r1.stage.rl.experience import (
     from_state,
     select_trainable,
     sequences_of,
+    share_normalisers,
     split,
     to_state,
     total_rewards,
     weighted_terms,
 )
-from r1.stage.rl.group_sampler import GroupSampler
+from r1.stage.rl.group_sampler import GroupSampler, PromptKey
 from r1.stage.rl.reference import Reference
 from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
@@ -52,7 +54,10 @@ class Grpo(TrainingStage):
         advantage: rewards of a group -> advantages (nested group ``stage/advantage``).
         group_size: G, completions per prompt.
         sequences_per_step: B = P x G; derived, the batch plan has it.
-        num_iterations: mu, optimizer steps on one rollout batch.
+        steps_per_rollout: S, minibatches of a rollout batch, an optimizer step each (DeepSeek-R1, 2.1: 16). S x P
+            prompts are sampled with one set of weights. Minibatch k of rollout batch n has the prompts, with all of
+            their completions, and the seeds that optimizer step n x S + k has with S = 1.
+        num_iterations: mu, passes over the minibatches of a rollout batch.
         clip_low, clip_high: epsilon; the ratio is clipped to [1 - clip_low, 1 + clip_high].
         clip_dual: bounds the ratio where the advantage is negative (Ye et al. 2020); null: unbounded.
         kl_coef: beta, weight of the KL to the reference; 0: no reference is loaded.
@@ -80,6 +85,7 @@ class Grpo(TrainingStage):
         advantage: Advantage,
         group_size: Annotated[int, Ge(1)],
         sequences_per_step: Annotated[int, Ge(1)],
+        steps_per_rollout: Annotated[int, Ge(1)],
         num_iterations: Annotated[int, Ge(1)],
         clip_low: Annotated[float, Gt(0)],
         clip_high: Annotated[float, Gt(0)],
@@ -100,9 +106,10 @@ class Grpo(TrainingStage):
         min_entropy: Annotated[float, Gt(0)] | None,
         **optimization: Unpack[Optimization],
     ) -> None:
-        super().__init__(parts, optimization, group_size, share_prompts)
+        super().__init__(parts, optimization, group_size, share_prompts, steps_per_rollout)
         self.loss, self.advantage = loss, advantage
-        self.num_iterations = num_iterations
+        self.steps_per_rollout = steps_per_rollout
+        self.steps_per_batch = steps_per_rollout * num_iterations  # optimizer steps on one rollout batch
         self.clip = Clip(clip_low, clip_high, clip_dual)
         self.kl_coef, self.kl, self.kl_in = kl_coef, KL_ESTIMATORS[kl_estimator], kl_in
         self.entropy_coef, self.importance_cap = entropy_coef, importance_cap
@@ -113,7 +120,7 @@ class Grpo(TrainingStage):
         self.reference = Reference(ref_sync_every, ref_sync_mix) if needs_reference else None
         self.group_sampler = GroupSampler(self.sampler, self.step_metrics, self.seed, group_size, max_resamples)
         self.group_sampler.async_rollouts = self._async_rollouts()
-        self.experience: Experience | None = None
+        self.minibatches: list[Experience] = []  # of the current rollout batch
 
     def _async_rollouts(self) -> AsyncRollouts | None:
         engine_sampler = self.engine.async_sampler()
@@ -122,8 +129,8 @@ class Grpo(TrainingStage):
         return AsyncRollouts(
             engine_sampler,
             self.sampler,
-            lambda number: self.group_sampler.prompts_and_seeds(number, self.step_indices(number)),
-            self.num_iterations,
+            lambda number: self.group_sampler.prompts_and_seeds(self.prompt_keys(number)),
+            self.steps_per_batch,
             lambda: self.trainer,
         )
 
@@ -142,29 +149,40 @@ class Grpo(TrainingStage):
     def micro_batches(self, step: int) -> list[Experience]:
         if self.reference:
             self.reference.sync(self.policy, step)
-        is_first_pass = self.experience is None or step % self.num_iterations == 0
-        if is_first_pass:
-            self.experience = self.collect(step // self.num_iterations)
+        number, position = divmod(step, self.steps_per_batch)
+        is_fresh = not self.minibatches or position == 0
+        if is_fresh:
+            self.minibatches = self.collect(number)
             self.num_tokens += self.global_sum(self.group_sampler.pop_num_tokens())
-        assert self.experience is not None
         self.step_metrics.add_replicated({"train/total_tokens": self.num_tokens})
-        experience = self.experience if is_first_pass else self.experience.as_stale()
-        return split(experience, self.plan.num_micro_batches)
+        minibatch = self.minibatches[position % self.steps_per_rollout]
+        return split(minibatch if is_fresh else minibatch.as_stale(), self.plan.num_micro_batches)
 
-    def collect(self, number: int) -> Experience:
-        """Rollout batch ``number``, on this rank."""
+    def prompt_keys(self, number: int) -> list[PromptKey]:
+        """The prompts of rollout batch ``number`` on this rank, minibatch by minibatch."""
+        minibatches = range(number * self.steps_per_rollout, (number + 1) * self.steps_per_rollout)
+        return [PromptKey(m, example) for m in minibatches for example in self.step_indices(m)]
+
+    def collect(self, number: int) -> list[Experience]:
+        """The minibatches of rollout batch ``number``, on this rank."""
         if not self.group_sampler.async_rollouts:  # which syncs the weights itself
             self.update_engine()
-        groups = self.group_sampler.sample(number, self.step_indices(number))
+        keys = self.prompt_keys(number)
+        groups = self.group_sampler.sample(number, keys)
         self.group_sampler.log_groups(groups)
         if self.zero_variance == "resample":
-            groups = self.group_sampler.resample(number, groups)
+            groups = self.group_sampler.resample(number, keys, groups)
         experience = self.with_advantages(groups)
         self._record(number, groups[0], experience.advantages)
-        return self.with_logps(self.select(experience, groups))
+        # Whole groups, in the keyed order of the data: each device trains on what it sampled, and a prompt goes through
+        # the model once for all of its completions.
+        parts = split(experience, self.steps_per_rollout)
+        members = chunks(groups, len(groups) // self.steps_per_rollout)
+        selected = [self.select(*minibatch) for minibatch in zip(parts, members, strict=True)]
+        return [self.with_logps(minibatch) for minibatch in share_normalisers(selected)]
 
     def with_advantages(self, groups: Sequence[Group]) -> Experience:
-        """All completions of this rank's groups with their advantages, nothing dropped yet."""
+        """All completions of a rollout batch on this rank with their advantages, nothing dropped yet."""
         rewards = total_rewards(groups)
         batch, engine_logps = sequences_of(groups, self.tokenizer.pad_token_id)
         values, weights = weighted_terms(groups)
@@ -195,14 +213,15 @@ class Grpo(TrainingStage):
             values: (K, P, G) of the reward terms.
             weights: (K,) of the reward terms.
         """
-        # Gathered, since an advantage may use statistics of the step; every rank computes the same and takes its part.
+        # Gathered, since an advantage may use statistics of the rollout batch; every rank computes the same, and takes
+        # its part.
         parts = self.run.ranks.gather({"total": rewards, "values": values})
         all_rewards, all_values = (torch.cat([part[name] for part in parts], dim=-2) for name in ("total", "values"))
         advantages = compute_advantages(self.advantage, all_rewards, all_values, weights)
         return advantages.chunk(len(parts))[self.run.ranks.rank]
 
     def select(self, experience: Experience, groups: Sequence[Group]) -> Experience:
-        """The completions that are learned from, with the totals of the step.
+        """The completions of a minibatch that are learned from, with its totals.
 
         Truncated completions are removed only now: their rewards are part of their group's statistics.
         """
@@ -213,7 +232,7 @@ class Grpo(TrainingStage):
         """Add the log-probabilities that the loss needs, of the old policy and of the reference."""
         if not len(experience):
             return experience
-        if experience.old_logps is None and self.num_iterations > 1:
+        if experience.old_logps is None and self.steps_per_batch > 1:
             experience = replace(experience, old_logps=self.logps_under(self.policy, experience))
         if self.reference and (self.kl_in == "loss" or self.max_kl is not None):
             experience = replace(experience, ref_logps=self.logps_under(self.reference.model, experience))
@@ -222,7 +241,7 @@ class Grpo(TrainingStage):
     def _record(self, number: int, group: Group, advantages: Tensor) -> None:
         """Write one complete group per rollout batch to the record."""
         if self.run.record:
-            rows, step = [group.row] * len(group.texts), number * self.num_iterations
+            rows, step = [group.row] * len(group.texts), number * self.steps_per_batch
             self.run.record.add_rollouts(step, rows, group.texts, group.scores, advantages)
 
     @property
@@ -277,7 +296,7 @@ class Grpo(TrainingStage):
         loss = (per_token * self.loss.weights(mask, counts)).sum()
         if self.entropy_coef > 0:
             loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
-        if batch.is_first_pass:
+        if batch.is_fresh:
             metrics["train/logprob_gap"] = _step_mean((logps.detach() - batch.engine_logps).abs(), batch)
         self.step_metrics.add(
             metrics | {"train/loss": loss.detach(), "train/entropy": _step_mean(entropy.detach(), batch)}
@@ -306,18 +325,18 @@ class Grpo(TrainingStage):
             raise TrainingHalted(f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", entropy)
 
     def _stop_at_total_tokens(self) -> None:
-        is_last_pass = self.trainer.global_step % self.num_iterations == 0
-        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and is_last_pass:
+        is_used_up = self.trainer.global_step % self.steps_per_batch == 0
+        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and is_used_up:
             self.trainer.should_stop = True
 
     # ---- resume ----
 
     def loader_state(self, step: int) -> dict[str, Any]:
-        is_reused = self.experience is not None and step % self.num_iterations > 0
+        is_mid_batch = step % self.steps_per_batch > 0
         async_rollouts = self.group_sampler.async_rollouts
         return {
             "num_tokens": self.num_tokens,
-            "experience": to_state(self.experience) if self.experience and is_reused else None,
+            "minibatches": [to_state(minibatch) for minibatch in self.minibatches] if is_mid_batch else [],
             "reference": self.reference.state() if self.reference and self.run.ranks.is_rank_zero else None,
             "ahead": async_rollouts.state(step) if async_rollouts else None,
         }
@@ -325,11 +344,11 @@ class Grpo(TrainingStage):
     def load_loader_state(self, states: list[dict[str, Any]]) -> None:
         ranks = self.run.ranks
         self.num_tokens = states[0]["num_tokens"]
-        saved = [from_state(state["experience"]) for state in states if state["experience"]]
+        saved = [[from_state(minibatch) for minibatch in state["minibatches"]] for state in states]
         if len(saved) == ranks.size:
-            self.experience = saved[ranks.rank]
-        elif saved:  # another number of ranks: each row carries the step's normaliser, so rows may change ranks
-            self.experience = split(concat(saved), ranks.size)[ranks.rank]
+            self.minibatches = saved[ranks.rank]
+        else:  # another number of ranks: each row carries the step's normaliser, so rows may change ranks
+            self.minibatches = [split(concat(parts), ranks.size)[ranks.rank] for parts in zip(*saved, strict=True)]
         if self.reference:
             self.reference.load_state(states[0]["reference"])
         if self.group_sampler.async_rollouts:

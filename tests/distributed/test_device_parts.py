@@ -47,7 +47,7 @@ def test_step_metrics_are_summed_over_ranks_except_times_and_notes() -> None:
 
 
 def test_experience_can_be_split_again_for_another_number_of_devices(stage: Callable[..., Grpo]) -> None:
-    experience = stage("stage=grpo", "stage.kl_coef=0.1").collect(0)
+    experience = stage("stage=grpo", "stage.kl_coef=0.1").collect(0)[0]
     again = concat(split(experience, 2))
     for name in ("advantages", "completion_ids", "engine_logps", "old_logps", "ref_logps"):
         assert torch.equal(getattr(again, name), getattr(experience, name)), name

@@ -27,7 +27,7 @@ def on(size: int, kind: str, *overrides: str, strategy: str = "ddp") -> list[str
     """The command line of a kind on so many devices; a device's micro-batch is never larger than its share."""
     if kind in ("reject", "eval"):
         return knobs(kind, *([f"strategy={strategy}", f"trainer.devices={size}"] if size > 1 else []), *overrides)
-    sequences = {"on_policy": 2, "resample": 2}.get(kind, 4 if kind in ("grpo", "kl") else 1) * 4 // size
+    sequences = {"on_policy": 2, "resample": 2}.get(kind, 4 if kind in ("grpo", "kl", "minibatches") else 1) * 4 // size
     batch = min(int(next(o for o in KINDS[kind] if "micro_batch" in o).partition("=")[2]), sequences)
     several = [f"strategy={strategy}", f"trainer.devices={size}"] if size > 1 else []
     return knobs(kind, *several, f"stage.micro_batch_size={batch}", *overrides)
@@ -83,6 +83,9 @@ CASES = [
     pytest.param("grpo", 4, ["stage/advantage=batch", "stage.kl_coef=0.05", "stage.kl_in=reward"], marks=LONG),
     pytest.param("grpo", 2, ["stage/advantage=gdpo", "stage.advantage.scale_by_batch=true"], marks=LONG),
     pytest.param("resample", 4, ["stage.max_resamples=1"], marks=LONG),  # micro-batches of nothing
+    pytest.param("minibatches", 2, []),
+    pytest.param("minibatches", 4, ["stage/loss=grpo"], marks=LONG),
+    pytest.param("resample", 2, ["stage.steps_per_rollout=2"], marks=LONG),
 ]
 
 
@@ -94,7 +97,10 @@ def test_ddp_matches_one_device(ended: Ended, kind: str, size: int, more: list[s
 LORA = ["+model/lora=default", "model.lora.r=2", "model.lora.dropout=0"]
 SHARDED = [
     pytest.param("sft", 2, ["val.num_prompts=1"]),  # one device has nothing to validate
-    *(pytest.param(kind, 2, [], marks=LONG) for kind in ("grpo", "kl", "resample", "distill", "logits", "direct")),
+    *(
+        pytest.param(kind, 2, [], marks=LONG)
+        for kind in ("grpo", "kl", "resample", "distill", "logits", "direct", "minibatches")
+    ),
     *(pytest.param(kind, 4, [], marks=LONG) for kind in ("sft", "grpo", "on_policy")),
     pytest.param("sft", 2, LORA, marks=LONG),
     pytest.param("resample", 2, ["stage.max_resamples=1"], marks=LONG),

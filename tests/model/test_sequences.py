@@ -157,7 +157,7 @@ def test_experience_state_round_trip(old: bool, tmp_path_factory: pytest.TempPat
     file = tmp_path_factory.mktemp("state") / "state.pt"
     torch.save(to_state(experience), file)
     found = from_state(torch.load(file, weights_only=True))
-    assert not found.is_first_pass
+    assert not found.is_fresh
     for name, value in vars(experience).items():
         other = getattr(found, name)
         assert value.equal(other) if isinstance(value, torch.Tensor) else value == other, name

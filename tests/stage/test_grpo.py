@@ -217,7 +217,7 @@ def own_logps(made: Grpo, batch: Sequences) -> Tensor:
 def test_first_pass_gradient_is_policy_gradient(stage: Stages) -> None:
     """On policy the surrogate's gradient is the mean of -A grad log pi (DAPO weights)."""
     made = stage("stage=grpo")
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     found = gradient(made, split(experience, 4))
     made.policy.zero_grad()
     tokens = experience.completion_ids[experience.mask]
@@ -229,7 +229,7 @@ def test_first_pass_gradient_is_policy_gradient(stage: Stages) -> None:
 
 def test_gradient_is_zero_only_for_zero_advantages(stage: Stages) -> None:
     made = stage("stage=grpo")
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     assert experience.advantages.abs().sum() > 0
     assert gradient(made, [experience]).norm() > 0.01
     nothing = replace(experience, advantages=torch.zeros(16))
@@ -238,7 +238,7 @@ def test_gradient_is_zero_only_for_zero_advantages(stage: Stages) -> None:
 
 def test_entropy_and_kl_match_hand_computation(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.kl_coef=0.1", "rollout.temperature=0.8")
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     move(made.policy)
     made.step_metrics.clear()
     gradient(made, split(experience, 4))
@@ -263,8 +263,8 @@ def test_half_precision_old_logps_come_from_trainer(stage: Stages) -> None:
     """One pass needs none; with two, those of the trainer make the first ratio exactly 1."""
     once, twice = (stage("stage=grpo", "model.dtype=bfloat16", f"stage.num_iterations={n}") for n in (1, 2))
     assert not once.engine_is_exact
-    assert once.collect(0).old_logps is None
-    experience = twice.collect(0)
+    assert once.collect(0)[0].old_logps is None
+    experience = twice.collect(0)[0]
     ratio = (twice.logps_under(twice.policy, experience) - experience.old_logps).exp()
     assert ratio.equal(torch.ones_like(ratio))
 
@@ -279,7 +279,7 @@ def test_rollout_batch_is_used_num_iterations_times(stage: Stages) -> None:
         a.completion_ids.equal(b.completion_ids) and a.old_logps.equal(b.old_logps)
         for a, b in zip(first, second, strict=True)
     )
-    assert [a.is_first_pass for a in first] + [b.is_first_pass for b in second] == [True] * 4 + [False] * 4
+    assert [a.is_fresh for a in first] + [b.is_fresh for b in second] == [True] * 4 + [False] * 4
     assert not torch.equal(first[0].completion_ids, third[0].completion_ids)
 
 
@@ -331,11 +331,11 @@ def readable(part: Experience) -> list[tuple[list[int], list[int], list[float], 
 
 
 def test_rollouts_depend_on_seed_and_step(stage: Stages) -> None:
-    first, again = stage("stage=grpo").collect(0), stage("stage=grpo").collect(0)
+    first, again = stage("stage=grpo").collect(0)[0], stage("stage=grpo").collect(0)[0]
     assert_equal(first, again)
     same_weights = stage("stage=grpo")
     same_weights.seed = 1
-    assert not torch.equal(same_weights.collect(0).completion_ids, first.completion_ids)
+    assert not torch.equal(same_weights.collect(0)[0].completion_ids, first.completion_ids)
     assert len({tuple(row.tolist()) for row in first.completion_ids}) == 16
 
 
@@ -343,7 +343,7 @@ def test_same_prompt_in_next_step_gets_new_completions(stage: Stages) -> None:
     made = stage("stage=grpo", "data.num_train=4")
     completions = [
         {tuple(ids[:n].tolist()) for ids, n in zip(batch.completion_ids, batch.lengths, strict=True)}
-        for batch in (made.collect(step) for step in (0, 1))
+        for batch in (made.collect(step)[0] for step in (0, 1))
     ]
     assert sorted(made.step_indices(0)) == sorted(made.step_indices(1)) == [0, 1, 2, 3]
     assert not completions[0] & completions[1]
@@ -360,7 +360,7 @@ def test_rollout_metrics_match_hand_computation(stage: Stages, monkeypatch: pyte
     all_rewards = [r for group in rewards for r in group]
     replaced = replace(term, function=lambda completions: all_rewards, weight=2.0)
     monkeypatch.setitem(made.sampler.rewards.terms, "low_ids", replaced)
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     there = [[2 * r for r in group if r is not None] for group in rewards]
     assert made.step_metrics["train/reward"] == pytest.approx(fmean(r for group in there for r in group))
     assert made.step_metrics["train/reward_std"] == pytest.approx(fmean(map(stdev, there)))

@@ -167,7 +167,7 @@ def test_bnpo_gradient_is_the_mean_of_the_devices_gradients(stage: Stages) -> No
     shares = Ranks(made).do(step)
     found = sum(shares) / 2
     whole, alone = stage("stage=grpo", "stage/loss=dapo", *plain), []
-    experience = whole.collect(0)
+    experience = whole.collect(0)[0]
     move(whole.policy)
     for rows in (range(8), range(8, 16)):
         part = select(experience, rows)

@@ -32,6 +32,7 @@ MIXTURE = [
 RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
     "tokens": ["stage=grpo", "stage.num_iterations=2", "budget=tokens", "stage.total_tokens=200"],  # ends at step 4
+    "minibatches": ["stage=grpo", "stage.steps_per_rollout=3", "stage.lr=0.01"],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
     "mixture": [

@@ -119,11 +119,16 @@ def set_up(trainer: Any, knobs: dict[str, Any]) -> None:
     trainer._entropy_bonus_enabled = trainer.entropy_coef != 0
 
 
+def set_rollouts(trainer: Any, rollouts: list[Rollout]) -> None:
+    """TRL "samples" these."""
+    trainer._tokenize_prompts = lambda prompts: ([r.prompt_ids for r in rollouts], None, {})
+    trainer._generate_single_turn = lambda *given: ([r.completion_ids for r in rollouts], None)
+
+
 def trl_inputs(trainer: Any, rollouts: list[Rollout], rewards: list[list[float | None]]) -> dict[str, Any]:
     """What TRL makes of these rollouts and rewards, as if it had sampled them itself; KL and old policy left out."""
     beta, trainer.beta = trainer.beta, 0.0
-    trainer._tokenize_prompts = lambda prompts: ([r.prompt_ids for r in rollouts], None, {})
-    trainer._generate_single_turn = lambda *given: ([r.completion_ids for r in rollouts], None)
+    set_rollouts(trainer, rollouts)
     rows = [{"prompt": "?", "rewards": values} for values in rewards]
     made: dict[str, Any] = trainer._generate_and_score_completions(rows)
     trainer.beta = beta
@@ -247,6 +252,33 @@ def test_importance_correction_matches_trl(stage: Stages, trl_of: TrlOf, monkeyp
     trainer._compute_loss(trainer.model, inputs).backward()
     assert (inputs["importance_sampling_ratio"] == 1.2).float().mean() > 0.1
     assert_same(found, collected(trainer.model), atol=1e-5)
+
+
+@pytest.mark.parametrize("loss", list(TYPES))
+def test_minibatches_match_trl_steps_per_generation(
+    stage: Stages, trl_of: TrlOf, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """One rollout batch, two optimizer steps: TRL makes, shuffles and buffers its inputs; here it shuffles nothing."""
+    trainer = trl_of(TEMPERATURE)
+    knobs = ["stage.examples_per_step=2", "stage.steps_per_rollout=2", "stage.clip_low=0.1", "stage.clip_high=0.15"]
+    made = stage("stage=grpo", f"stage/loss={loss}", *knobs, f"rollout.temperature={TEMPERATURE}")
+    groups = groups_of(made)
+    set_up(trainer, dict(TYPES[loss]))
+    set_rollouts(trainer, flat(groups))
+    monkeypatch.setattr(trainer.args, "steps_per_generation", 2)
+    monkeypatch.setattr("trl.trainer.grpo_trainer.shuffle_sequence_dict", lambda batch: batch)
+    monkeypatch.setattr(trainer, "_buffered_inputs", None)
+    rows = [{"prompt": "?", "rewards": [r, 0.0]} for group in groups for r in group.total]
+    for step in range(2):
+        found = gradient(made, made.micro_batches(step))
+        trainer.model.load_state_dict(made.policy.state_dict())
+        trainer.model.train()
+        trainer.model.zero_grad()
+        monkeypatch.setattr(trainer, "_step", step)
+        trainer._compute_loss(trainer.model, trainer._prepare_inputs(rows)).backward()
+        assert_same(found, collected(trainer.model), atol=1e-5)
+        move(made.policy)
+    assert made.step_metrics["train/clip_frac"] > 0
 
 
 def test_step_counts_match_trl(stage: Stages, trl_of: TrlOf) -> None:

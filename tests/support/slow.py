@@ -60,7 +60,7 @@ def move(model: torch.nn.Module, size: float = 0.02, seed: int = 5) -> None:
 
 def groups_of(stage: Grpo) -> list[Group]:
     """A step's scored rollouts, of different lengths."""
-    groups = stage.group_sampler.sample(0, stage.step_indices(0))
+    groups = stage.group_sampler.sample(0, stage.prompt_keys(0))
     assert len({len(r.completion_ids) for r in flat(groups)}) > 3
     return groups
 

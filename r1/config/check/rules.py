@@ -126,6 +126,11 @@ def policy_loss(cfg: Config) -> None:
     if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
         message = "without a KL there is no reference that could move"
         raise UserError(message, key="stage.ref_sync_every", value=stage["ref_sync_every"], hint="set stage.kl_coef")
+    steps = stage["steps_per_rollout"] * stage["num_iterations"]
+    if stage["ref_sync_every"] is not None and stage["ref_sync_every"] % steps:
+        message = "the reference is read once per rollout batch, so it moves between two of them"
+        expected = f"multiples of {steps} (stage.steps_per_rollout x stage.num_iterations)"
+        raise UserError(message, key="stage.ref_sync_every", value=stage["ref_sync_every"], expected=expected)
     if stage["kl_in"] == "reward" and not stage["kl_coef"]:
         message = "a KL of weight 0 cannot be taken from the reward"
         raise UserError(message, key="stage.kl_in", value="reward", hint="set stage.kl_coef, or stage.kl_in=loss")

@@ -14,16 +14,16 @@ class StepCounts:
     """Totals of one optimizer step over all micro-batches; over all devices unless said otherwise.
 
     Attributes:
-        num_tokens: completion tokens that the step's mean is taken over.
-        num_sequences: completions that it is taken over.
+        num_tokens: completion tokens of a step, the mean over the minibatches of a rollout batch.
+        num_sequences: completions of a step, the same mean.
         max_completion_length: the rollout's limit T_max, tokens.
-        device_tokens: the part of ``num_tokens`` on this device.
+        device_tokens: counted tokens of this step on this device.
         num_devices: number of devices.
-        active_tokens: tokens that go through the model; fewer than ``num_tokens`` where some are masked.
+        active_tokens: tokens of this step that go through the model; fewer than are counted where some are masked.
     """
 
-    num_tokens: int
-    num_sequences: int
+    num_tokens: float
+    num_sequences: float
     max_completion_length: int
     device_tokens: int
     num_devices: int
@@ -48,7 +48,7 @@ class Loss(Protocol):
         """Cost of each token, and whether its ratio was clipped. ``advantages`` is (B, 1)."""
 
     def weights(self, mask: Tensor, counts: StepCounts) -> Tensor:
-        """Weight of each token; all weights of a step sum to at most 1."""
+        """Weight of each token; their sum over a step is at most 1, on average over a rollout batch's steps."""
 
 
 class ClippedLoss:

@@ -52,7 +52,7 @@ class AsyncRollouts:
         engine_sampler: a second process, or a server.
         sampler: the policy and its prompts.
         prompts_and_seeds: number of a rollout batch -> the rows and the seeds of its completions, on this rank.
-        num_iterations: mu, optimizer steps per rollout batch.
+        steps_per_batch: optimizer steps per rollout batch.
         trainer: returns Lightning's trainer, which is known once the run has started.
     """
 
@@ -61,11 +61,11 @@ class AsyncRollouts:
         engine_sampler: Sampler,
         sampler: PolicySampler,
         prompts_and_seeds: Callable[[int], PromptsAndSeeds],
-        num_iterations: int,
+        steps_per_batch: int,
         trainer: Callable[[], TrainerProgress],
     ) -> None:
         self.engine_sampler, self.sampler, self.run = engine_sampler, sampler, sampler.run
-        self.prompts_and_seeds, self.num_iterations, self.trainer = prompts_and_seeds, num_iterations, trainer
+        self.prompts_and_seeds, self.steps_per_batch, self.trainer = prompts_and_seeds, steps_per_batch, trainer
         self.pending: int | None = None  # number of the batch that is being sampled
         self.version = 0  # of the weights that the pending batch is sampled with
         self.current: RolloutBatch | None = None  # the newest batch that every rank has received
@@ -76,7 +76,7 @@ class AsyncRollouts:
         if self.current is None or self.current.number != number:
             self.current = self._result(number)
             self.pending = None
-        if (number + 1) * self.num_iterations < self.trainer().max_steps:
+        if (number + 1) * self.steps_per_batch < self.trainer().max_steps:
             self._start(number + 1)
         return self.current.groups
 
@@ -116,7 +116,7 @@ class AsyncRollouts:
         Of the batch that ``step`` trains on, the completions; of a pending batch, the weights, saved by rank zero.
         """
         current = pending = None
-        if self.current and self.current.number * self.num_iterations == step:
+        if self.current and self.current.number * self.steps_per_batch == step:
             groups = [[vars(rollout) for rollout in group] for group in self.current.groups]
             current = vars(self.current) | {"groups": groups}
         elif self.run.ranks.is_rank_zero:

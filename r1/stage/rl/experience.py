@@ -58,11 +58,11 @@ class Experience(Sequences):
     Attributes:
         advantages: (B,) A_i.
         engine_logps: (B, T) log-probabilities reported by the engine, 0 behind a completion's end.
-        old_logps: (B, T) log pi_old of the weights that sampled; None: the policy's own at its only pass,
+        old_logps: (B, T) log pi_old of the weights that sampled; None: the policy's own at its only step,
             when it still has those weights.
         ref_logps: (B, T) log pi_ref; None where no reference is used in the loss.
         counts: totals of the whole optimizer step, over all micro-batches and ranks.
-        is_first_pass: no optimizer step has been made on these rollouts yet.
+        is_fresh: the policy still has the weights that sampled these rollouts, up to ``rollout.async_steps``.
     """
 
     advantages: Tensor
@@ -70,11 +70,11 @@ class Experience(Sequences):
     old_logps: Tensor | None
     ref_logps: Tensor | None
     counts: StepCounts
-    is_first_pass: bool = True
+    is_fresh: bool = True
 
     def as_stale(self) -> Experience:
-        """The same rollouts for a further pass."""
-        return replace(self, is_first_pass=False)
+        """The same rollouts once the policy has moved."""
+        return replace(self, is_fresh=False)
 
 
 def sequences_of(groups: Sequence[Group], pad_id: int) -> tuple[Sequences, Tensor]:
@@ -103,7 +103,7 @@ def select_trainable(
     zero_variance: ZeroVariance,
     global_sum: Callable[[int], int],
 ) -> Experience:
-    """The completions that go through the model, with the totals that the step's means are taken over.
+    """The completions of a minibatch that go through the model, with the totals that its means are taken over.
 
     Args:
         rewards: (P, G), before any KL penalty.
@@ -128,6 +128,22 @@ def select_trainable(
         active_tokens=global_sum(sum(tokens[b] for b in active)),
     )
     return replace(select(experience, active), counts=counts)
+
+
+def share_normalisers(minibatches: Sequence[Experience]) -> list[Experience]:
+    """The minibatches of a rollout batch, each normalised by the mean of their counts (TRL's steps_per_generation).
+
+    A token then weighs the same in whichever minibatch it is, and the mean of the minibatches' gradients, at equal
+    weights, is the gradient of the whole rollout batch.
+    """
+    num_tokens, num_sequences = (
+        sum(getattr(minibatch.counts, name) for minibatch in minibatches) / len(minibatches)
+        for name in ("num_tokens", "num_sequences")
+    )
+    return [
+        replace(minibatch, counts=replace(minibatch.counts, num_tokens=num_tokens, num_sequences=num_sequences))
+        for minibatch in minibatches
+    ]
 
 
 def per_token_tensors(experience: Experience) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ from r1.stage.training.step_metrics import StepMetrics
 from r1.stage.validation.readability import readability_of, train_readability
 
 T = TypeVar("T")
+
+
+class PromptKey(NamedTuple):
+    """Training example ``example``, one of the P of minibatch ``minibatch``, counted over the run."""
+
+    minibatch: int
+    example: int
 
 
 class GroupSampler:
@@ -38,14 +45,14 @@ class GroupSampler:
         self.async_rollouts: AsyncRollouts | None = None
         self._num_tokens = 0
 
-    def sample(self, number: int, indices: Sequence[int], attempt: int = 0) -> list[Group]:
-        """The groups of rollout batch ``number`` for these training examples.
+    def sample(self, number: int, keys: Sequence[PromptKey], attempt: int = 0) -> list[Group]:
+        """The groups of rollout batch ``number`` for these prompts.
 
         Args:
             attempt: 0, or the round of resampling; it keys the seeds.
         """
         started = time.monotonic()
-        rows, seeds = self.prompts_and_seeds(number, indices, attempt)
+        rows, seeds = self.prompts_and_seeds(keys, attempt)
         if self.async_rollouts:
             rollouts = self.async_rollouts.next_batch(number)
             self.step_metrics.add_replicated({"train/weights_lag": float(self.async_rollouts.weights_lag)})
@@ -63,33 +70,44 @@ class GroupSampler:
             for row, group, members in zip(rows, rollouts, slices, strict=True)
         ]
 
-    def prompts_and_seeds(self, number: int, indices: Sequence[int], attempt: int = 0) -> PromptsAndSeeds:
+    def prompts_and_seeds(self, keys: Sequence[PromptKey], attempt: int = 0) -> PromptsAndSeeds:
         """The rows of these training examples, and G seeds for each."""
-        purpose: list[str | int] = ["rollout", number] if attempt == 0 else ["resample", attempt, number]
-        seeds = [[derive_seed(self.seed, *purpose, i, g) for g in range(self.group_size)] for i in indices]
-        return [self.data.train[i] for i in indices], seeds
+        purpose: list[str | int] = ["rollout"] if attempt == 0 else ["resample", attempt]
+        seeds = [[derive_seed(self.seed, *purpose, *key, g) for g in range(self.group_size)] for key in keys]
+        return [self.data.train[key.example] for key in keys], seeds
 
-    def resample(self, number: int, groups: Sequence[Group]) -> list[Group]:
+    def resample(self, number: int, keys: Sequence[PromptKey], groups: Sequence[Group]) -> list[Group]:
         """Replace groups without signal by groups of other prompts (dynamic sampling; DAPO, sec. 3.2).
 
-        The prompts of attempt a are a permutation keyed by a, assigned to the empty slots in the order of the whole
-        batch, so that the result does not depend on the number of ranks.
+        The prompts of attempt a are a permutation keyed by a, assigned to a minibatch's empty slots in the order of all
+        ranks, so that the result does not depend on the number of ranks.
         """
         groups = list(groups)
         for attempt in range(1, self.max_resamples + 1):
-            empty = self.gather_flat((~has_signal(total_rewards(groups)).flatten()).tolist())
-            if not any(empty):
+            has_none = (~has_signal(total_rewards(groups)).flatten()).tolist()
+            parts = self.run.ranks.gather([(key.minibatch, empty) for key, empty in zip(keys, has_none, strict=True)])
+            num_empty = sum(empty for part in parts for _, empty in part)
+            if not num_empty:
                 break
-            slots = [slot for slot, is_empty in enumerate(empty) if is_empty]
-            attempt_seed = derive_seed(self.seed, "resample", attempt)
-            indices = batch_indices(attempt_seed, number, len(empty), len(self.data.train))
-            first = self.run.ranks.rank * len(groups)
-            own = {s - first: i for s, i in zip(slots, indices, strict=False) if 0 <= s - first < len(groups)}
+            own = self._replacements(parts, attempt)
             fresh = self.sample(number, list(own.values()), attempt) if own else []
             for slot, group in zip(own, fresh, strict=True):
                 groups[slot] = group
-            self.step_metrics.add_replicated({"train/resampled": len(slots) / len(empty)})
+            self.step_metrics.add_replicated({"train/resampled": num_empty / sum(map(len, parts))})
         return groups
+
+    def _replacements(self, parts: Sequence[Sequence[tuple[int, bool]]], attempt: int) -> dict[int, PromptKey]:
+        """New prompts for this rank's empty slots; ``parts`` has (minibatch, is empty) of each group of each rank."""
+        seed, own = derive_seed(self.seed, "resample", attempt), {}
+        for minibatch in dict.fromkeys(minibatch for part in parts for minibatch, _ in part):
+            slots = [(r, slot) for r, part in enumerate(parts) for slot, (m, _) in enumerate(part) if m == minibatch]
+            indices = iter(batch_indices(seed, minibatch, len(slots), len(self.data.train)))
+            for rank, slot in slots:
+                if parts[rank][slot][1]:
+                    example = next(indices)
+                    if rank == self.run.ranks.rank:
+                        own[slot] = PromptKey(minibatch, example)
+        return own
 
     def gather_flat(self, values: list[T]) -> list[T]:
         """One value per group, of all ranks, in the order of the step's examples."""

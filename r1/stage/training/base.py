@@ -29,19 +29,25 @@ class TrainingStage(Stage):
         optimization: the knobs of ``conf/stage/_base.yaml``.
         group_size: G, sequences per example.
         share_prompts: each prompt goes through the model once for all of its completions.
+        steps_per_rollout: S, optimizer steps that a rollout batch is split into.
     """
 
     trains = True
     batch_unit: ClassVar[str] = "sequences"  # counted by the batch plan
 
     def __init__(
-        self, parts: StageParts, optimization: Optimization, group_size: int = 1, share_prompts: bool = False
+        self,
+        parts: StageParts,
+        optimization: Optimization,
+        group_size: int = 1,
+        share_prompts: bool = False,
+        steps_per_rollout: int = 1,
     ) -> None:
         super().__init__(parts)
         self.optimization, self.group_size = optimization, group_size
         self.forward_pass = Forward(optimization["packing"], share_prompts)
         sizes = optimization["examples_per_step"], group_size, optimization["micro_batch_size"]
-        self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit)
+        self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit, steps_per_rollout)
         self.step_metrics = StepMetrics()
 
     # ---- data ----

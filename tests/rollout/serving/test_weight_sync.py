@@ -207,10 +207,10 @@ def test_checkpoint_weights_merge_lora(make_model: Make) -> None:
 def test_grpo_recomputes_logps_of_inexact_engines(stage: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert (VLLM.logprobs_match_trainer, Transformers.logprobs_match_trainer) == (False, True)
     once, twice = stage("stage=grpo"), stage("stage=grpo", "stage.num_iterations=2")
-    assert once.collect(0).old_logps is not None
+    assert once.collect(0)[0].old_logps is not None
     monkeypatch.setattr(Transformers, "logprobs_match_trainer", False)
-    assert once.collect(0).old_logps is None
+    assert once.collect(0)[0].old_logps is None
     assert once.importance_cap == 2.0  # corrected unless it is switched off
-    again = twice.collect(0)
+    again = twice.collect(0)[0]
     assert again.old_logps is not again.engine_logps
     torch.testing.assert_close(again.old_logps, again.engine_logps, atol=1e-5, rtol=0)

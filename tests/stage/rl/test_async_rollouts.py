@@ -115,16 +115,16 @@ def test_async_old_logps_are_of_the_weights_that_sampled(
     initial: dict[str, torch.Tensor] = {}
     original = Grpo.collect
 
-    def collect(self: Grpo, number: int) -> Experience:
+    def collect(self: Grpo, number: int) -> list[Experience]:
         if not initial:
             initial.update({name: value.clone() for name, value in self.policy.state_dict().items()})
-        experience = original(self, number)
+        (experience,) = original(self, number)
         assert experience.old_logps is not None
         if number == 1:
             now = self.logps_under(self.policy, experience)
             before = self.logps_under(_with_weights(self.policy, initial), experience)
             gaps.append(tuple(float((logps - experience.old_logps).abs().max()) for logps in (before, now)))
-        return experience
+        return [experience]
 
     monkeypatch.setattr(Grpo, "collect", collect)
     knobs = [f"trainer.precision={precision}", f"stage.num_iterations={num_iterations}", "stage.packing=false"]

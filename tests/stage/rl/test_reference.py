@@ -44,7 +44,7 @@ def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_reference_stays_the_initial_policy(stage: Stages) -> None:
     made = stage(*KL)
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     assert (experience.ref_logps - experience.old_logps).abs().max() < 1e-5
     move(made.policy)
     made.configure_model()  # Lightning calls it again for each of validate and fit

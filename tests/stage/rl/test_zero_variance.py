@@ -21,6 +21,7 @@ from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.grpo import Grpo
 from r1.stage.loss.base import StepCounts
 from r1.stage.rl.experience import Experience, Group, split
+from r1.stage.rl.group_sampler import PromptKey
 from r1.stage.runtime.policy_sampler import PolicySampler
 
 Stages = Callable[..., Grpo]
@@ -147,9 +148,9 @@ def attempts_of(made: Grpo) -> list[tuple[int, list[int]]]:
     drawn: list[tuple[int, list[int]]] = []
     original = made.group_sampler.sample
 
-    def recording(step: int, indices: list[int], attempt: int = 0) -> list[Group]:
-        drawn.append((attempt, list(indices)))
-        return original(step, indices, attempt)
+    def recording(number: int, keys: list[PromptKey], attempt: int = 0) -> list[Group]:
+        drawn.append((attempt, [key.example for key in keys]))
+        return original(number, keys, attempt)
 
     made.group_sampler.sample = recording
     return drawn
@@ -159,7 +160,7 @@ def test_resample_replaces_only_groups_without_signal(stage: Stages) -> None:
     made = stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)
     before = same_rewards(groups_of(made), (1, 3))
     drawn = attempts_of(made)
-    after = made.group_sampler.resample(0, before)
+    after = made.group_sampler.resample(0, made.prompt_keys(0), before)
     wanted = batch_indices(derive_seed(made.seed, "resample", 1), 0, 4, 64)[:2]
     assert drawn == [(1, wanted)]
     assert [after[0], after[2]] == [before[0], before[2]]
@@ -174,7 +175,7 @@ def test_resample_stops_after_max_resamples(stage: Stages, monkeypatch: pytest.M
     made = stage("stage=grpo", "stage.zero_variance=resample", f"stage.max_resamples={max_resamples}", TEMPERATURE)
     equal(made, monkeypatch)
     drawn = attempts_of(made)
-    experience = made.collect(0)
+    experience = made.collect(0)[0]
     assert [attempt for attempt, _ in drawn] == list(range(max_resamples + 1))
     assert len({tuple(indices) for _, indices in drawn}) == max_resamples + 1
     assert len(experience) == 0
@@ -199,7 +200,7 @@ def sparsely(made: Grpo) -> Grpo:
 
 def test_resample_is_deterministic(stage: Stages) -> None:
     first, again = (
-        sparsely(stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)).collect(0) for _ in range(2)
+        sparsely(stage("stage=grpo", "stage.zero_variance=resample", TEMPERATURE)).collect(0)[0] for _ in range(2)
     )
     assert first.completion_ids.equal(again.completion_ids)
     assert first.prompt_ids.equal(again.prompt_ids)
@@ -211,14 +212,14 @@ def test_resample_does_not_depend_on_number_of_devices(stage: Stages) -> None:
     knobs = ["stage=grpo", "stage.zero_variance=resample", "stage.max_resamples=4", TEMPERATURE]
     alone = sparsely(stage(*knobs))
     drawn = attempts_of(alone)
-    expected = alone.collect(0)
+    expected = alone.collect(0)[0]
     assert 2 < len(drawn) <= 5  # several tries, and not all of them for nothing
     assert 0 < len(expected) < 16
     ranks = [
         sparsely(stage(*knobs, "trainer.devices=2", "stage.micro_batch_size=4", world_size=2, global_rank=r))
         for r in (0, 1)
     ]
-    parts = Ranks(ranks).do(lambda made: made.collect(0))
+    parts = Ranks(ranks).do(lambda made: made.collect(0)[0])
     assert rows_of(parts[0]) + rows_of(parts[1]) == rows_of(expected)
     for part in parts:
         assert replace(part.counts, device_tokens=0, num_devices=1) == replace(expected.counts, device_tokens=0)
@@ -305,7 +306,7 @@ def test_frac_zero_std_is_measured_before_resampling(stage: Stages, monkeypatch:
 
     term = made.sampler.rewards.terms["low_ids"]
     monkeypatch.setitem(made.sampler.rewards.terms, "low_ids", replace(term, function=first_all_alike))
-    assert len(made.collect(0)) == 16
+    assert len(made.collect(0)[0]) == 16
     assert calls == [16, 12]
     assert made.step_metrics["train/frac_zero_std"] == 0.75
     assert made.step_metrics["train/resampled"] == 0.75
