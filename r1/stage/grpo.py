@@ -245,6 +245,11 @@ class Grpo(TrainingStage):
             self.run.record.add_rollouts(step, rows, group.texts, group.scores, advantages)
 
     @property
+    def is_on_policy(self) -> bool:
+        """Whether every step learns from completions of its own weights: the ratio is then 1, and no clip acts."""
+        return self.steps_per_batch == 1 and self.group_sampler.async_rollouts is None
+
+    @property
     def engine_is_exact(self) -> bool:
         """Whether the engine's log-probs match the trainer's: in half precision they do not."""
         is_float32 = self.policy.dtype == torch.float32 and self.trainer.precision == "32-true"

@@ -58,6 +58,10 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     if width > MAX_SMALL_WIDTH and lr > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
         usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
         console.print(status_line(f"note: stage.lr={lr:g} is for the tiny world; {usual}"))
+    if isinstance(stage, Grpo) and stage.is_on_policy:
+        effect = "the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing"
+        cause = "one step per rollout batch (stage.steps_per_rollout, stage.num_iterations)"
+        console.print(status_line(f"on policy, {cause}: {effect}"))
     if not cfg["dry_run"]:
         return
     if isinstance(stage, Grpo) and stage.group_size > 1:

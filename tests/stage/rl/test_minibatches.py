@@ -173,3 +173,13 @@ def test_plan_has_the_rollout_batch(small: Callable[..., Config], capsys: pytest
     plan = " ".join(capsys.readouterr().err.split())
     assert "a rollout batch of 12 prompts is 3 such minibatches, whole groups in the data's order" in plan
     assert "in total 36 prompts and 144 completions in 7 steps" in plan
+    assert "on policy" not in plan
+
+
+@pytest.mark.parametrize(("knob", "noted"), [("stage.lr=0.01", True), ("stage.num_iterations=2", False)])
+def test_plan_notes_clips_that_cannot_act(
+    small: Callable[..., Config], capsys: pytest.CaptureFixture[str], knob: str, noted: bool
+) -> None:
+    execute(small("stage=grpo", knob, "dry_run=true"), [])
+    plan = " ".join(capsys.readouterr().err.split())
+    assert ("the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing" in plan) == noted
