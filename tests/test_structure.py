@@ -37,6 +37,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage/advantage",
     "stage/divergence",
     "stage/loss",
+    "stage/optimizer",
     "strategy",
     "teacher",
 )

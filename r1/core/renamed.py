@@ -18,6 +18,15 @@ KEYS = {
     "rollout.sleep": "rollout.enable_sleep_mode",
     "rollout.cpu_cache_gib": "rollout.cpu_kvcache_space",
 }
+STAGE_GROUPS: dict[str, tuple[str, dict[str, str]]] = {  # nested group of the stage: its target then, old key: new key
+    "optimizer": (
+        "r1.stage.optimizer.adamw.adamw",
+        {"weight_decay": "weight_decay", "beta1": "beta1", "beta2": "beta2"},
+    ),
+}
+KEYS |= {
+    f"stage.{old}": f"stage.{group}.{new}" for group, (_, keys) in STAGE_GROUPS.items() for old, new in keys.items()
+}
 TARGETS = {
     "r1.model.Model": "r1.model.loading.Model",
     "r1.model.Lora": "r1.model.loading.Lora",
@@ -37,6 +46,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
     "r1.stage.grpo.Grpo": {"steps_per_rollout": 1},
 }
+NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
@@ -56,6 +66,8 @@ def suggest_renamed(key: str, value: object = None) -> str:
 def upgrade_config(config: Config) -> Config:
     """The config of an older record under today's names; one that is up to date stays equal."""
     upgraded: Config = _upgrade_targets(config)
+    if isinstance(stage := upgraded.get("stage"), dict):
+        upgraded["stage"] = _group_stage_keys(stage)
     for old, new in KEYS.items():
         group, _, old_key = old.partition(".")
         node, new_key = upgraded.get(group), new.removeprefix(f"{group}.")
@@ -91,6 +103,16 @@ def _upgrade_metric(name: str) -> str:
     group, slash, rest = name.partition("/")
     name = f"{METRIC_GROUPS.get(group, group)}{slash}{rest}"
     return METRICS.get(name, name)
+
+
+def _group_stage_keys(stage: Config) -> Config:
+    """The stage's node with the keys that have become a nested group's."""
+    grouped = NEW_TRAINING_KEYS | stage if "schedule" in stage else dict(stage)
+    for group, (target, keys) in STAGE_GROUPS.items():
+        if keys.keys() <= stage.keys():
+            moved = {new: grouped.pop(old) for old, new in keys.items()}
+            grouped[group] = {"_target_": target, "_partial_": True} | moved
+    return grouped
 
 
 def _upgrade_targets(node: Any) -> Any:

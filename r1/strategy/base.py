@@ -18,12 +18,14 @@ class Strategy:
         multi_device: supports more than one device.
         sharded: no device holds the whole model during training.
         requires_float32: trains float32 weights only.
+        requires_adamw: shards the optimizer state, which it can for AdamW only.
         package: an optional package that it needs.
     """
 
     multi_device: ClassVar[bool] = True
     sharded: ClassVar[bool] = False
     requires_float32: ClassVar[bool] = False
+    requires_adamw: ClassVar[bool] = False
     package: ClassVar[str | None] = None
 
     def lightning(self, timeout: timedelta) -> LightningStrategy | str:

@@ -35,6 +35,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's state of each weight
 class DeepSpeed(Strategy):
     """Args: stage: 1 shards the optimizer state, 2 also the gradients."""
 
+    requires_adamw = True
     requires_float32 = True  # half precision needs float32 master weights, which other strategies' checkpoints lack
     package = "deepspeed"
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 class Fsdp(Strategy):
     """One shard of everything per device; each layer is gathered on its own."""
 
+    requires_adamw = True
     sharded = True
 
     def lightning(self, timeout: timedelta) -> FullyShard:

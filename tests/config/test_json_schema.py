@@ -37,5 +37,5 @@ def test_json_schema_has_types_bounds_and_choices() -> None:
     stage = schema["$defs"][schema["properties"]["stage"]["$ref"].rpartition("/")[2]]["properties"]
     assert (stage["group_size"]["type"], stage["group_size"]["minimum"]) == ("integer", 1)
     assert (stage["lr"]["type"], stage["lr"]["exclusiveMinimum"]) == ("number", 0)
-    assert stage["schedule"]["enum"] == ["constant", "linear", "cosine"]
+    assert stage["schedule"]["enum"] == ["constant", "linear", "cosine", "wsd"]
     assert "$ref" in stage["loss"]

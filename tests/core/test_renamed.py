@@ -44,8 +44,11 @@ def test_an_option_is_under_its_new_name_only(option: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize(("old", "new"), KEYS.items())
 def test_a_key_is_under_its_new_name_only(old: str, new: str) -> None:
-    group = "\n".join(text for path, text in YAML.items() if path.parent.name == old.partition(".")[0])
-    found = [bool(re.search(rf"^{name.rpartition('.')[2]}:", group, re.M)) for name in (old, new)]
+    found = []
+    for name in (old, new):
+        *_, group, key = name.split(".")
+        text = "\n".join(text for path, text in YAML.items() if path.parent.name == group)
+        found.append(bool(re.search(rf"^{key}:", text, re.M)))
     assert found == [False, True]
 
 

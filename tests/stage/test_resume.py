@@ -34,6 +34,7 @@ RUNS = {
     "tokens": ["stage=grpo", "stage.num_iterations=2", "budget=tokens", "stage.total_tokens=200"],  # ends at step 4
     "minibatches": ["stage=grpo", "stage.steps_per_rollout=3", "stage.lr=0.01"],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
+    "muon": ["stage=sft", "stage/optimizer=muon", "stage.optimizer.matrix_lr=0.02"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
     "mixture": [
         "stage=grpo",

@@ -227,11 +227,15 @@ def test_sampler_text_has_prefill_without_end_token(stage: Stages) -> None:
         ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1]),
         ("linear", [1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25]),
         ("cosine", [1 / 3, 2 / 3, 1, 0.5 + math.sqrt(0.5) / 2, 0.5, 0.5 - math.sqrt(0.5) / 2]),
+        ("cosine stage.min_lr=0.1", [1 / 3, 2 / 3, 1, 0.55 + 0.9 * math.sqrt(0.5) / 2, 0.55, 0.55 - 0.9 * 0.5**1.5]),
+        ("linear stage.min_lr=0.2", [1 / 3, 2 / 3, 1, 0.8, 0.6, 0.4]),
+        ("wsd stage.decay_steps=2 stage.min_lr=0.2", [1 / 3, 2 / 3, 1, 1, 1, 0.6]),
+        ("wsd stage.decay_steps=5", [1 / 3, 2 / 3, 1, 0.75, 0.5, 0.25]),  # the warm-up comes first
     ],
 )
 def test_lr_factor_matches_hand_computation(stage: Stages, schedule: str, expected: list[float]) -> None:
     """Six steps, two of them warm-up."""
-    made = stage("stage=sft", "stage.warmup_steps=2", f"stage.schedule={schedule}", "stage.lr=0.01")
+    made = stage("stage=sft", "stage.warmup_steps=2", *f"stage.schedule={schedule}".split(), "stage.lr=0.01")
     assert [made.lr_factor(step) for step in range(6)] == pytest.approx(expected)
     setup = made.configure_optimizers()
     optimizer, scheduler = setup["optimizer"], setup["lr_scheduler"]["scheduler"]
@@ -251,7 +255,7 @@ def test_lr_factor_without_warmup_starts_at_peak_and_ends_at_zero(stage: Stages)
 
 
 def test_adamw_decays_only_matrices(stage: Stages, make_model: Callable[..., PreTrainedModel]) -> None:
-    made = stage("stage=sft", "stage.weight_decay=0.5", "stage.lr=0.1", "stage.warmup_steps=0")
+    made = stage("stage=sft", "stage.optimizer.weight_decay=0.5", "stage.lr=0.1", "stage.warmup_steps=0")
     made.policy = make_model("qwen2", vocab_size=610)  # has biases besides its norms
     before = {name: p.detach().clone() for name, p in made.policy.named_parameters()}
     optimizer = made.configure_optimizers()["optimizer"]
@@ -266,7 +270,7 @@ def test_adamw_decays_only_matrices(stage: Stages, make_model: Callable[..., Pre
 
 
 def test_adamw_has_every_trained_parameter_once(stage: Stages) -> None:
-    made = stage("stage=sft", "stage.beta1=0.8", "stage.beta2=0.9")
+    made = stage("stage=sft", "stage.optimizer.beta1=0.8", "stage.optimizer.beta2=0.9")
     next(made.policy.parameters()).requires_grad_(False)
     optimizer = made.configure_optimizers()["optimizer"]
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]

@@ -20,6 +20,7 @@ from r1.logger.base import RunLogger
 from r1.rollout.base import Engine
 from r1.stage.advantage.base import AdvantageFunction
 from r1.stage.loss.base import ClippedLoss
+from r1.stage.optimizer.adamw import adamw
 from r1.strategy.base import Strategy, resolve_precision
 
 MAX_SEQUENCES = 10**7  # per optimizer step
@@ -159,6 +160,25 @@ def async_rollouts(cfg: Config) -> None:
         raise UserError(message, key=key, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
+def optimization(cfg: Config) -> None:
+    """The schedule's keys have an effect, and the strategy can shard the optimizer."""
+    stage = cfg["stage"]
+    if "schedule" not in stage:
+        return
+    schedule, decay_steps = stage["schedule"], stage["decay_steps"]
+    if schedule == "constant" and stage["min_lr"]:
+        message, hint = "a constant learning rate has no end", "schedule=cosine"
+        raise UserError(message, key="stage.min_lr", value=stage["min_lr"], expected="0", hint=hint)
+    if (schedule == "wsd") != (decay_steps is not None):
+        message = "the steps of the decay belong to schedule=wsd, which needs them"
+        raise UserError(message, key="stage.decay_steps", value=as_yaml_null(decay_steps), hint="set both or neither")
+    target = stage["optimizer"]["_target_"]
+    if strategy_class(cfg).requires_adamw and resolve(target, "stage.optimizer", cfg["extensions"]) is not adamw:
+        message = "this strategy shards the state of AdamW only"
+        hint = "stage/optimizer=adamw, or strategy=ddp"
+        raise UserError(message, key="stage.optimizer", value=target, hint=hint)
+
+
 def weights(cfg: Config) -> None:
     """Weights in half precision do not learn: at usual learning rates most updates are rounded away."""
     dtype, lora = cfg["model"]["dtype"], cfg["model"].get("lora")
@@ -283,6 +303,7 @@ RULES = (
     filter_bounds,
     policy_loss,
     async_rollouts,
+    optimization,
     weights,
     validation,
     mixture_weight,

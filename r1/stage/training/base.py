@@ -15,7 +15,7 @@ from r1.model.forward import Forward
 from r1.model.sequences import Sequences
 from r1.stage.base import Stage, StageParts
 from r1.stage.training.loader import StepLoader, rescale_progress
-from r1.stage.training.optimization import Optimization, adamw, clip_grad_norm, lr_factor
+from r1.stage.training.optimization import Optimization, clip_grad_norm, lr_factor
 from r1.stage.training.step_metrics import StepMetrics
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class TrainingStage(Stage):
     # ---- optimizer ----
 
     def configure_optimizers(self) -> Any:
-        optimizer = adamw(self.policy, self.optimization)
+        optimizer = self.optimization["optimizer"](self.policy, self.optimization["lr"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

@@ -1,44 +1,30 @@
-"""AdamW and its learning rate: the knobs that every training stage has."""
+"""The knobs that every training stage has, the learning rate's schedule, and gradient clipping."""
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Literal, TypedDict
 
 import torch
 from annotated_types import Ge, Gt, Interval
 
 from r1.distributed.sharding import ShardedGradient
+from r1.stage.optimizer.base import OptimizerFactory
 
 
 class Optimization(TypedDict):
     """The knobs that every training stage has (conf/stage/_base.yaml)."""
 
+    optimizer: OptimizerFactory
     lr: Annotated[float, Gt(0)]
-    weight_decay: Annotated[float, Ge(0)]
-    beta1: Annotated[float, Interval(ge=0, lt=1)]
-    beta2: Annotated[float, Interval(ge=0, lt=1)]
     warmup_steps: Annotated[int, Ge(0)]
-    schedule: Literal["constant", "linear", "cosine"]
+    schedule: Literal["constant", "linear", "cosine", "wsd"]
+    min_lr: Annotated[float, Interval(ge=0, lt=1)]
+    decay_steps: Annotated[int, Ge(1)] | None
     max_grad_norm: Annotated[float, Gt(0)] | None
     examples_per_step: Annotated[int, Ge(1)]
     micro_batch_size: Annotated[int, Ge(1)]
     packing: bool
-
-
-def adamw(policy: torch.nn.Module, knobs: Optimization) -> torch.optim.AdamW:
-    """The optimizer of the trainable parameters; biases and norms are not decayed."""
-    parameters = [p for p in policy.parameters() if p.requires_grad]
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],  # adapters have no vectors
-        lr=knobs["lr"],
-        betas=(knobs["beta1"], knobs["beta2"]),
-        weight_decay=knobs["weight_decay"],
-        fused=True,
-    )
 
 
 def clip_grad_norm(strategy: object, policy: torch.nn.Module, max_norm: float | None) -> torch.Tensor:
@@ -53,10 +39,14 @@ def clip_grad_norm(strategy: object, policy: torch.nn.Module, max_norm: float | 
 
 
 def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:
-    """Fraction of the peak learning rate at ``step``: linear warm-up, then the schedule down to zero."""
-    warmup = knobs["warmup_steps"]
+    """Fraction of the peak learning rate at ``step``: linear warm-up, then the schedule from 1 down to ``min_lr``.
+
+    ``wsd`` (warm-up, stable, decay; Hu et al. 2024, MiniCPM) stays at 1 until the last ``decay_steps``.
+    """
+    warmup, lowest = knobs["warmup_steps"], knobs["min_lr"]
     if step < warmup:
         return (step + 1) / (warmup + 1)
-    progress = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
-    factors = {"constant": 1.0, "linear": 1.0 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}
-    return factors[knobs["schedule"]]
+    first = warmup if knobs["decay_steps"] is None else max(warmup, num_steps - knobs["decay_steps"])
+    progress = min(max(step - first, 0) / max(num_steps - first, 1), 1.0)
+    shapes = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+    return lowest + (1 - lowest) * shapes.get(knobs["schedule"], 1 - progress)

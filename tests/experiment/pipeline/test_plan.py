@@ -140,8 +140,8 @@ def test_reasons_to_run_name_the_differences(planned: Planned, monkeypatch: pyte
     assert reasons_to_run(first) == ["stage.lr: 0.001 -> 0.5"]
     assert reasons_to_run(second) == ["model.path: sft has changed"]
     finish(first)
-    first, _ = planned("steps.sft.stage.lr=0.5", "steps.sft.stage.beta1=0.8", steps=steps).nodes
-    assert reasons_to_run(first) == ["stage.beta1: 0.9 -> 0.8"]  # the nearest of two
+    first, _ = planned("steps.sft.stage.lr=0.5", "steps.sft.stage.optimizer.beta1=0.8", steps=steps).nodes
+    assert reasons_to_run(first) == ["stage.optimizer.beta1: 0.9 -> 0.8"]  # the nearest of two
     monkeypatch.setattr(provenance, "code_hash", lambda *extensions: "another code")
     first, _ = planned("steps.sft.data.seed=1", steps=steps).nodes
     assert reasons_to_run(first) == ["data.seed: 0 -> 1", "the code has changed", "the data have changed"]

@@ -1,0 +1,1 @@
+"""Optimizers of the policy, one file per option."""
