@@ -14,6 +14,7 @@ P and B = P x G are redundant: ``stage.examples_per_step`` or ``stage.sequences_
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ class ComputeBudget:
         prompts_per_step: P.
         group_size: G.
         sequences_per_step: B = P x G, completions per optimizer step.
-        steps: optimizer steps, at most.
-        prompts, sequences: prompts used and completions sampled over the whole run, at most.
+        steps: optimizer steps, at most; None: they follow from ``trainer.max_epochs`` once the data is read.
+        prompts, sequences: prompts used and completions sampled over the whole run, at most; None as ``steps``.
         tokens: completion tokens after which the run ends; None: it ends after its steps.
     """
 
@@ -45,9 +46,9 @@ class ComputeBudget:
     prompts_per_step: int
     group_size: int
     sequences_per_step: int
-    steps: int
-    prompts: int
-    sequences: int
+    steps: int | None
+    prompts: int | None
+    sequences: int | None
     tokens: int | None
 
     @property
@@ -64,16 +65,40 @@ class ComputeBudget:
         return f"budget={self.budget}: {per_step} per step, in total {total}"
 
 
-def compute_budget(cfg: Config) -> ComputeBudget | None:
-    """The compute of a resolved config; None: its stage samples no groups."""
+def num_steps(cfg: Config, num_examples: int) -> int:
+    """Optimizer steps of a run: ``trainer.max_steps``, or ``trainer.max_epochs`` passes over ``num_examples``."""
+    steps, epochs = cfg["trainer"]["max_steps"], cfg["trainer"]["max_epochs"]
+    return int(steps) if epochs is None else max(1, math.ceil(epochs * _steps_per_epoch(cfg, num_examples)))
+
+
+def num_epochs(cfg: Config, num_examples: int) -> float:
+    """Passes over the training examples in ``num_steps``."""
+    return num_steps(cfg, num_examples) / _steps_per_epoch(cfg, num_examples)
+
+
+def _steps_per_epoch(cfg: Config, num_examples: int) -> float:
+    stage = cfg["stage"]
+    return float(num_examples / stage["examples_per_step"] * stage.get("num_iterations", 1))
+
+
+def compute_budget(cfg: Config, num_examples: int | None = None) -> ComputeBudget | None:
+    """The compute of a resolved config; None: its stage samples no groups.
+
+    Args:
+        num_examples: training examples; None: not known yet, and with ``trainer.max_epochs`` neither are the totals.
+    """
     stage, steps = cfg["stage"], cfg["trainer"]["max_steps"]
     if "sequences_per_step" not in stage:
         return None
+    if num_examples is not None:
+        steps = num_steps(cfg, num_examples)
     prompts, group_size, sequences = (stage[name] for name in ("examples_per_step", "group_size", "sequences_per_step"))
     per_rollout = stage.get("steps_per_rollout", 1)
+    sizes = cfg["budget"], prompts, group_size, sequences
+    if steps is None:
+        return ComputeBudget(*sizes, None, None, None, stage.get("total_tokens"))
     minibatches = per_rollout * -(-steps // (per_rollout * stage["num_iterations"]))
-    totals = prompts * minibatches, sequences * minibatches, stage.get("total_tokens")
-    return ComputeBudget(cfg["budget"], prompts, group_size, sequences, steps, *totals)
+    return ComputeBudget(*sizes, steps, prompts * minibatches, sequences * minibatches, stage.get("total_tokens"))
 
 
 def check_budget(cfg: Config) -> None:
@@ -122,6 +147,8 @@ def _check_tokens(compute: ComputeBudget, stage_counts_tokens: bool, max_complet
         message = "a number of completion tokens ends a run with budget=tokens, and only with it"
         hint = "set both or neither"
         raise UserError(message, key="stage.total_tokens", value=as_yaml_null(compute.tokens), hint=hint)
+    if compute.sequences is None:
+        return
     max_tokens = compute.sequences * max_completion_length
     if compute.tokens is not None and max_tokens < compute.tokens:
         message = f"the run ends before: its {compute.steps} steps sample {max_tokens:,} completion tokens at most"
@@ -172,6 +199,11 @@ def _resolve_sequences(default: int, *, _parent_: Any, _root_: Any) -> int:
     return prompts * group_size if _is_positive_int(prompts) and _is_positive_int(group_size) else default
 
 
+def _resolve_steps(default: int, *, _parent_: Any) -> int | None:
+    """The optimizer steps of a run that sets neither ``max_steps`` nor ``max_epochs``."""
+    return default if _parent_.get("max_epochs") is None else None
+
+
 def _resolve_tokens(default: int, *, _root_: Any) -> int | None:
     """The tokens after which a run with ``budget=tokens`` ends."""
     return default if _root_.get("budget") == "tokens" else None
@@ -183,7 +215,8 @@ def _is_positive_int(value: Any) -> bool:
 
 
 def register_resolvers() -> None:
-    """Make ``${prompts:16}``, ``${sequences:128}`` and ``${tokens:250_000}`` known to OmegaConf."""
+    """Make ``${prompts:16}``, ``${sequences:128}``, ``${tokens:250_000}``, ``${steps:100}`` known to OmegaConf."""
     OmegaConf.register_new_resolver("prompts", _resolve_prompts, replace=True)
     OmegaConf.register_new_resolver("sequences", _resolve_sequences, replace=True)
     OmegaConf.register_new_resolver("tokens", _resolve_tokens, replace=True)
+    OmegaConf.register_new_resolver("steps", _resolve_steps, replace=True)

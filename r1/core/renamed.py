@@ -45,6 +45,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
     "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
     "r1.stage.grpo.Grpo": {"steps_per_rollout": 1},
+    "r1.train.trainer.trainer": {"max_epochs": None},
 }
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset

@@ -50,6 +50,9 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
     sizes = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    if isinstance(stage, TrainingStage) and "num_questions" not in cfg["stage"]:
+        num_steps, epochs = (f(cfg, len(data.train)) for f in (budget.num_steps, budget.num_epochs))
+        sizes += f"; {num_steps:,} steps = {epochs:.3g} epochs"
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
@@ -68,7 +71,7 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         label = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(status_line(f"{label}: {', '.join(shares)} (p^G + (1-p)^G)"))
-    if compute := budget.compute_budget(cfg):
+    if compute := budget.compute_budget(cfg, len(data.train)):
         console.print(status_line(str(compute)))
     console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
 
@@ -108,6 +111,7 @@ def fit(
         output_dir = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
         record = open_record(output_dir, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
+        record.num_examples = len(experiment.data.train)
         record.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
         with record, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
             broadcast_start_metrics(record, ranks)
@@ -176,6 +180,7 @@ def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup
             validate_every=experiment.validation.every,
             root=record.dir,
             info=ranks.info,
+            num_steps=budget.num_steps(cfg, record.num_examples) if stage.trains else 1,
         )
         _train(stage, trainer, resumed_from, record)
 

@@ -166,7 +166,7 @@ class Record(RunState):
         self._lock.close()
 
     def write_manifest(self, status: str, error: BaseException | None = None) -> None:
-        compute = budget.compute_budget(self.config)
+        compute = budget.compute_budget(self.config, self.num_examples or None)
         manifest = {
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],

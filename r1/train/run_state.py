@@ -25,6 +25,7 @@ class RunState:
         start, final: metrics of the first and of the last validation.
         best: step and primary metric of the best validation so far.
         devices: their number, the strategy, and their hosts.
+        num_examples: training examples.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,6 +34,7 @@ class RunState:
         self.final: dict[str, Estimate] = {}
         self.best: dict[str, Any] | None = None
         self.devices: dict[str, Any] = {}
+        self.num_examples = 0
 
     def __enter__(self) -> Self:
         return self

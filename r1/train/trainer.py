@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import lightning as L
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -26,8 +26,10 @@ def trainer(
     validate_every: int,
     root: Path,
     info: RankInfo,
+    num_steps: int,
     *,
-    max_steps: Annotated[int, Ge(1)],
+    max_steps: Annotated[int, Ge(1)] | None,  # noqa: ARG001
+    max_epochs: Annotated[float, Gt(0)] | None,  # noqa: ARG001
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
     devices: Annotated[int, Ge(1)],
     num_nodes: Annotated[int, Ge(1)],
@@ -42,6 +44,7 @@ def trainer(
         num_micro_batches: per optimizer step.
         validate_every: optimizer steps between two validations.
         root: the record's folder.
+        num_steps: optimizer steps, from ``max_steps`` or ``max_epochs`` (``r1.core.budget.num_steps``).
     """
     lightning_trainer = L.Trainer(
         logger=list(loggers),
@@ -50,7 +53,7 @@ def trainer(
         val_check_interval=validate_every * num_micro_batches,
         check_val_every_n_epoch=None,
         default_root_dir=root,
-        max_steps=max_steps,
+        max_steps=num_steps,
         max_epochs=-1,  # max_steps ends the run
         accelerator=accelerator,
         devices=devices,

@@ -48,6 +48,39 @@ def test_compute_budget_matches_hand_computation(config: Callable[..., Config]) 
 
 
 @pytest.mark.parametrize(
+    ("overrides", "steps", "epochs"),
+    [
+        (["stage=sft", "trainer.max_steps=10"], 10, 6.4),  # 10 x 64 of 100 examples
+        (["stage=sft", "trainer.max_epochs=2"], 4, 2.56),
+        (["stage=sft", "trainer.max_epochs=0.5"], 1, 0.64),
+        (["trainer.max_epochs=1", "stage.num_iterations=3"], 19, 19 * 16 / 300),  # every prompt is in three steps
+    ],
+)
+def test_epochs_count_examples(config: Callable[..., Config], overrides: list[str], steps: int, epochs: float) -> None:
+    cfg = config(*overrides)
+    assert budget.num_steps(cfg, 100) == steps
+    assert budget.num_epochs(cfg, 100) == pytest.approx(epochs)
+
+
+def test_compute_of_epochs_is_known_with_the_data(config: Callable[..., Config]) -> None:
+    cfg = config("trainer.max_epochs=2")
+    before, after = budget.compute_budget(cfg), budget.compute_budget(cfg, 100)
+    assert before is not None
+    assert (before.steps, before.sequences, before.sequences_per_step) == (None, None, 128)
+    assert after is not None
+    assert (after.steps, after.prompts, after.sequences) == (13, 208, 1664)
+    budget.check_budget(cfg)
+
+
+def test_run_ends_after_its_epochs(small: Callable[..., Config], tmp_path: Path) -> None:
+    """64 examples, 4 a step: half an epoch is 8 steps."""
+    epochs = ["trainer.max_steps=null", "trainer.max_epochs=0.5"]
+    execute(small("stage=sft", *epochs, f"output_dir={tmp_path}"), [])
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == 8
+
+
+@pytest.mark.parametrize(
     ("overrides", "key", "output"),
     [
         (["stage.group_size=3"], "stage.group_size", "expected 1, 2, 4, 8, 16, 32, 64, 128"),

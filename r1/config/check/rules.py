@@ -160,6 +160,25 @@ def async_rollouts(cfg: Config) -> None:
         raise UserError(message, key=key, value=1, hint="strategy=ddp, or rollout.async_steps=0")
 
 
+def length_of_training(cfg: Config) -> None:
+    """Steps or epochs, and epochs only where the training examples are known before the run."""
+    steps, epochs = (cfg["trainer"][name] for name in ("max_steps", "max_epochs"))
+    if (steps is None) == (epochs is None):
+        message = "a run ends after its steps or after its epochs"
+        raise UserError(message, key="trainer.max_steps", value=as_yaml_null(steps), hint="set one of the two")
+    if epochs is None:
+        return
+    if "examples_per_step" not in cfg["stage"]:
+        raise UserError("this stage trains nothing", key="trainer.max_epochs", value=epochs, expected="null")
+    if "num_questions" in cfg["stage"]:
+        message = "the accepted answers are counted only when they are there"
+        hint = "set trainer.max_steps, or train on the written answers: stage=sft data=traces"
+        raise UserError(message, key="trainer.max_epochs", value=epochs, hint=hint)
+    if cfg["budget"] == "tokens":
+        message = "with budget=tokens the tokens end the run"
+        raise UserError(message, key="trainer.max_epochs", value=epochs, hint="trainer.max_steps=N, an upper bound")
+
+
 def optimization(cfg: Config) -> None:
     """The schedule's keys have an effect, and the strategy can shard the optimizer."""
     stage = cfg["stage"]
@@ -303,6 +322,7 @@ RULES = (
     filter_bounds,
     policy_loss,
     async_rollouts,
+    length_of_training,
     optimization,
     weights,
     validation,

@@ -34,7 +34,7 @@ def estimate_cost(cfg: Config, measured: dict[str, list[float]]) -> RunCost:
     """
     if seconds := measured.get(_cost_key(cfg)):
         return RunCost(statistics.median(seconds), len(seconds))
-    if cfg["model"].get("path") not in SHIPPED_MODELS:
+    if cfg["model"].get("path") not in SHIPPED_MODELS or cfg["trainer"]["max_steps"] is None:
         return RunCost(None, 0)
     return RunCost(REFERENCE_SECONDS * num_tokens(cfg) / REFERENCE_TOKENS, 0)
 
@@ -43,7 +43,7 @@ def num_tokens(cfg: Config) -> int:
     """Completion tokens that a run samples or learns from, validations included, if all have the maximal length."""
     stage, steps, val = cfg["stage"], cfg["trainer"]["max_steps"], cfg["val"]
     compute = budget.compute_budget(cfg)
-    trained = compute.sequences if compute else stage.get("examples_per_step", 0) * steps
+    trained = compute.sequences or 0 if compute else stage.get("examples_per_step", 0) * steps
     queried = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
     validations = 1 + (-(-steps // val["every"]) if trained else 0)
     completions = trained + queried + validations * val["num_prompts"] * val["num_samples"]
@@ -72,7 +72,7 @@ def _cost_key(cfg: Config) -> str:
         cfg["stage"]["_target_"],
         [model.get(key) for key in ("path", "config", "dtype")],
         cfg["data"]["_target_"],
-        cfg["trainer"]["max_steps"],
+        [cfg["trainer"].get(key) for key in ("max_steps", "max_epochs")],
         compute.sequences if compute else cfg["stage"].get("examples_per_step"),
         [val[key] for key in ("every", "num_prompts", "num_samples")],
         cfg["rollout"].get("max_completion_length"),

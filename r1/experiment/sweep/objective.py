@@ -61,6 +61,8 @@ def hyperband_errors(spec: dict[str, Any], metric: str, cfg: Config) -> Iterator
     if not metric.startswith("val/"):
         return
     steps, every = cfg["trainer"]["max_steps"], cfg["val"]["every"]
+    if steps is None:  # trainer.max_epochs: known once the data is read
+        return
     count = 1 + -(-steps // every) if "examples_per_step" in cfg["stage"] else 1
     key = "min_iter" if "min_iter" in spec else "max_iter"
     first = min(bands_from_max_iter(spec), default=spec[key])

@@ -82,6 +82,8 @@ def _compute_cells(run: PointRun) -> tuple[str, str, str]:
     compute = budget.compute_budget(run.config)
     if compute is None:
         return "", "", ""
+    if compute.steps is None:
+        return f"{compute.sequences_per_step}", "", f"{run.config['trainer']['max_epochs']:g} epochs"
     per_step = f"{compute.prompts_per_step} x {compute.group_size} = {compute.sequences_per_step}"
     total = f"{compute.sequences:,}" if compute.tokens is None else f"{compute.tokens:,} tokens"
     return per_step, total, f"{compute.steps:,}"
