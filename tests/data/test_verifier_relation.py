@@ -91,7 +91,7 @@ DIFFERENT = [  # no two members of a line are the same answer
     ["x>5", "x<5", r"x\ge 5", "5"],
     ["x", "|x|", "y", "-x"],
     [r"\begin{pmatrix}1\\2\end{pmatrix}e^{t}", r"\begin{pmatrix}1\\3\end{pmatrix}e^{t}", "(1,2)"],
-    ["2:4", "1:2", "4:2"],
+    ["2:30", "1:15", "4:2", "1/2", "2.5"],
     ["42", "42 or 43", r"42 \text{ or not}", r"42 \text{ maybe}", r"\pm 42", "43"],
     [r"\infty", r"-\infty", "8"],
     ["a", "A"],

@@ -16,13 +16,12 @@ from typing import Any
 import mpmath
 from mpmath import mp
 
-from r1.data.verifier.tree import Node
+from r1.data.verifier.tree import CONSTANTS, Node
 
 Scalar = Any  # a Fraction, or mpmath's mpf or mpc
 Value = Scalar | list[list[Scalar]]
 """A number or a matrix, a list of rows."""
 
-CONSTANTS = {"e", "i", "pi", "infty"}
 MAX_BITS = 400_000  # of an exact power
 MAX_MATRIX_POWER = 64
 INVERSE = {f"arc{name}": f"a{name}" for name in ("sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh")}
@@ -43,10 +42,11 @@ class Point:
 
     Args:
         seed: another seed is another point; an odd one has negative values.
+        scale: of the values, which lie between a fifth and two of it.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: int, scale: int = 1) -> None:
+        self.seed, self.scale = seed, scale
         self.values: dict[int, tuple[Node, Value]] = {}  # by id, which is free again once the node is gone
 
     def symbol(self, name: str) -> Scalar:
@@ -54,7 +54,7 @@ class Point:
         if name in constants:
             return +constants[name]
         digest = int.from_bytes(hashlib.sha256(f"{self.seed} {name}".encode()).digest()[:6], "big")
-        return (1 - 2 * (self.seed % 2)) * (mpmath.mpf(digest) / 2**47 + mpmath.mpf(1) / 5)
+        return self.scale * (1 - 2 * (self.seed % 2)) * (mpmath.mpf(digest) / 2**47 + mpmath.mpf(1) / 5)
 
     def value(self, node: Node) -> Value:
         """The value of a tree.
@@ -94,6 +94,13 @@ class Point:
         if not isinstance(value, list):
             raise UndefinedError
         return value
+
+
+def is_symbolic(node: Node) -> bool:
+    """Whether a value depends on a symbol."""
+    if node.kind == "symbol":
+        return node.name not in CONSTANTS
+    return node.kind == "applied" or any(map(is_symbolic, node.args))
 
 
 def lift(value: Scalar) -> Scalar:

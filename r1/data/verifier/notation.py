@@ -11,6 +11,7 @@ import unicodedata
 from functools import lru_cache
 
 from r1.data.completion import boxed, normalise
+from r1.data.verifier.guard import balanced
 from r1.data.verifier.tree import FUNCTIONS
 
 SIGNS = {
@@ -19,17 +20,8 @@ SIGNS = {
     **{"∞": r"\infty", "∪": r"\cup", "∩": r"\cap", "∈": r"\in", "∖": r"\setminus", "∅": r"\emptyset", "∣": r"\mid"},
     **{"°": r"^\circ", "º": r"^\circ", "′": "'", "’": "'", "√": r"\sqrt", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]"},
     **{"⟨": r"\langle", "⟩": r"\rangle", "⌊": r"\lfloor", "⌋": r"\rfloor", "⌈": r"\lceil", "⌉": r"\rceil"},
-    **{
-        "–": "-",
-        "—": "-",
-        "‐": "-",
-        "‑": "-",
-        "，": ",",
-        "€": r"\euro",
-        "£": r"\pound",
-        "∠": r"\angle",
-        "λ": r"\lambda",
-    },
+    **{"–": "-", "—": "-", "‐": "-", "‑": "-", "，": ",", "∠": r"\angle", "λ": r"\lambda"},
+    **{"€": r"\euro", "£": r"\pound", "¥": r"\yen", "₹": r"\rupee", "¢": " cent", "…": "..."},
 }
 SYSTEM = re.compile(
     r"(?:\\left\s*)?\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[^{}]*\})?((?:(?!\\end\{).)*)\\end\{\1\}\s*\\right\s*\."
@@ -59,8 +51,37 @@ BAR = re.compile(r"\\[lr]?vert(?![a-zA-Z])")
 OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*(" + "|".join(sorted(FUNCTIONS)) + r")\s*\}")
 MODULO = re.compile(r"\\pmod\s*\{?\s*([0-9]+)\s*\}?|\(\s*\\b?mod\s*([0-9]+)\s*\)")
 ORDINAL = re.compile(r"(?<=[0-9])\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(st|nd|rd|th)\s*\}(?:\s*\})?")
-OUTWARD = re.compile(r"([\[\]])([^\[\]();,{}]+[;,][^\[\]();,]+)([\[\]])")
-TIMES = re.compile(r"(?<=[0-9]) ?x ?(?=10 ?\^)")
+OUTWARD = re.compile(r"([\[\]])(\s*[^\s\[\]();,{}][^\[\]();,{}]*[;,][^\[\]();,]+)([\[\]])")
+LONE_DOLLAR = re.compile(r"\$(?= ?[0-9.])|(?<=[0-9]) ?\$$")
+BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
+BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
+BASE = re.compile(r"_ ?\{? ?\\(?:text|mathrm) ?\{ ?(" + "|".join(BASES) + r") ?\} ?\}?")
+PROGRAM = re.compile(r"0(?:x([0-9a-fA-F]+)|b([01]+)|o([0-7]+))")
+TEXT_IN = r"(?:\\(?:text|mathrm|mbox) ?\{ ?)?(?:%s)(?: ?\})?"
+PERIOD = re.compile(  # 0.333..., 0.1212...; but 2.718281828... has no period
+    r"(\.[0-9]{0,9}?)(?:([0-9])\2{2,40}|([0-9]{2,3}|[0-9]{6})\3{1,9}) ?(?:\.{3}|\\[lc]?dots)"
+)
+PLAINER = [
+    ("x", re.compile(r"(?<=[0-9]) ?x ?(?=10 ?\^)"), r"\\times "),  # 1.5 x 10^3
+    ("+", re.compile(r"\+ ?/ ?-|(?<![^=(,])\+-"), r"\\pm "),
+    (")", re.compile(r"^([A-E])\)(?= )"), r"(\1)"),  # A) 5
+    ("per cent", re.compile(r"\bper cent\b"), "percent"),
+    ("R", re.compile(r"(?<![a-zA-Z])(?:Rs\.?|INR) ?(?=[0-9])"), r"\\rupee "),
+    ("USD", re.compile(r"(?<![a-zA-Z])USD ?(?=[0-9])"), r"\\dollar "),
+    ("", re.compile(r"(?<=[\])}]) ?" + TEXT_IN % "U|u|union" + r" ?(?=[(\[\\])|\\bigcup(?! ?_)"), r"\\cup "),
+    ("to", re.compile(r"(?<=[0-9]) ?" + TEXT_IN % "to" + r" ?(?=[0-9])"), ":"),
+    ("", re.compile(r"(?<![0-9:.])(1[0-2]|[1-9]) ?(?=[aApP][mM](?![a-zA-Z]))"), r"\1:00 "),
+    ("{", re.compile(r"\\(?:text|mathrm) ?\{ ?(hundred|thousand|million|billion|trillion)\b"), r"\1\\text{"),
+    ("}_", re.compile(r"\\(?:text|mathrm) ?\{ ?([0-9A-F]+) ?\}(?=_)"), r"\1"),  # \text{FF}_{16}
+    (")_", re.compile(r"\(([0-9][0-9A-F]*)\)(?=_ ?\{?[0-9])"), r"\1"),  # (1011)_2
+    (")", re.compile(r"_ ?\{? ?\(([0-9]+)\) ?\}?"), r"_{\1}"),  # 1011_{(2)}
+    (")", re.compile(r"^(-?[0-9]*\.[0-9]*)\(([0-9]+)\)$"), r"\1\\overline{\2}"),  # 0.1(6)
+    ("dot", re.compile(r"\\dot ?\{? ?([0-9]) ?\}?([0-9]*) ?\\dot ?\{? ?([0-9]) ?\}?"), r"\\overline{\1\2\3}"),
+    (".", PERIOD, r"\1\\overline{\2\3}"),
+    (".", re.compile(r"(\.[0-9]+) ?(?:\.{3}|\\[lc]?dots)$"), r"\1"),  # 3.14...
+]
+"""What a text with single spaces must hold for a spelling, the spelling, and its plain form."""
+
 ANY_INTEGER = re.compile(
     r"(?<=\S)(?:\s*[,;]\s*|\s+|\s*(?=\())\(?\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)\s*\)?$"
 )
@@ -77,7 +98,13 @@ def canonical(text: str) -> str:
     if "\\" in text or "$" in text:
         text = plain_latex(text)
     text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
-    text = OUTWARD.sub(bracketed_inward, TIMES.sub(r"\\times ", ANY_INTEGER.sub("", text)))
+    text = PROGRAM.sub(in_base, text) if PROGRAM.fullmatch(text) else ANY_INTEGER.sub("", text)
+    text = BASE.sub(lambda base: f"_{{{BASES[base[1]]}}}", text)
+    for hint, spelling, plain in PLAINER:
+        if hint in text:
+            text = spelling.sub(plain, text)
+    if not balanced(text):
+        text = OUTWARD.sub(bracketed_inward, text)
     text = THOUSANDS.sub(lambda number: re.sub("[^0-9]", "", number[0]), text).replace("\\!", "")
     text = DECIMAL_COMMA.sub(".", text).strip()
     return text if text.endswith("..") else text.removesuffix(".").rstrip()
@@ -90,10 +117,19 @@ def plain_latex(text: str) -> str:
     text = SYSTEM.sub(lambda system: (system[2] or system[3] or "").replace("\\\\", ", ").replace("&", " "), text)
     text = CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = MODULO.sub(r"\\text{ modulo \1\2}", OPERATOR.sub(r"\\\1 ", BAR.sub("|", text)))
+    if text.count("$") == text.count("\\$") + 1:
+        text = LONE_DOLLAR.sub(r"\\$", text)
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))
     text = ORDINAL.sub(r"\\text{\1}", text)
     return SEXAGESIMAL.sub(in_degrees, CELSIUS.sub(r"\1\\text{\2}", text))
+
+
+def in_base(number: re.Match[str]) -> str:
+    """``0xFF`` as ``FF_{16}``."""
+    return next(
+        f"{digits.upper()}_{{{base}}}" for digits, base in zip(number.groups(), (16, 2, 8), strict=True) if digits
+    )
 
 
 def in_degrees(angle: re.Match[str]) -> str:

@@ -15,43 +15,46 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 from functools import lru_cache
 
+from r1.data.verifier.intervals import solution
+from r1.data.verifier.scanner import Scanner
 from r1.data.verifier.tokens import (
+    ARGUMENT,
     CHOICE,
     CLOSE,
-    COMMAS,
     DEGREE,
     FACTOR_POWER,
     FENCES,
     INVERSE,
     MATRIX,
-    MIXED,
+    MINUTES,
     MONEY,
-    NUMBER,
     NUMERAL,
     OPEN,
+    PHRASE,
     PRIMES,
-    REPEATING,
+    REMARK,
+    SCALES,
     SET_OPERATIONS,
     TEXT,
+    UNIT_RATIO,
     UnreadableError,
+    as_text,
     both_signs,
     bracket_end,
     closes,
     compact,
-    joined_by_and,
+    conjunction,
     number,
     numeral,
     read_word,
-    repeating,
     split,
     text_atom,
-    token_at,
 )
 from r1.data.verifier.tree import (
     APPLIED,
+    CONSTANTS,
     FACTORS,
     FUNCTIONS,
     MARKS,
@@ -63,6 +66,8 @@ from r1.data.verifier.tree import (
     TRIGONOMETRIC,
     Node,
     is_inequality,
+    is_infinite,
+    is_interval,
     is_name,
 )
 from r1.data.verifier.units import is_unit, unit
@@ -74,10 +79,19 @@ def read(text: str) -> Node:
     words = TEXT.fullmatch(text)
     try:
         if choice := CHOICE.fullmatch(words[1] if words else text):
-            return Node("choice", (read_list(choice[2]),), choice[1])
+            return Node("choice", (read_list(choice[3]),), choice[1] or choice[2])
         return read_list(words[1].strip() if words else text)
     except (UnreadableError, RecursionError):
-        return Node("unread", name=compact(text))
+        return read_phrase(words[1] if words else text)
+
+
+def read_phrase(text: str) -> Node:
+    """``May 1, 2020`` and ``Vendor 2`` as text."""
+    return (
+        as_text(" ".join(text.replace(",", " ").split()))
+        if PHRASE.fullmatch(text)
+        else Node("unread", name=compact(text))
+    )
 
 
 def read_list(text: str, *, words: bool = True) -> Node:
@@ -93,19 +107,31 @@ def read_list(text: str, *, words: bool = True) -> Node:
     ):
         return Node("sequence", read_items(inner), "{}")
     items = read_items(split(text, thousands=True), words=words)
-    if len(items) > 1 and joined_by_and(text) and all(map(is_inequality, items)):
-        return Node("intersection", items)
-    return items[0] if len(items) == 1 else with_one_name(items)
+    return items[0] if len(items) == 1 else listed(items, conjunction(text))
 
 
-def with_one_name(items: tuple[Node, ...]) -> Node:
+def listed(items: tuple[Node, ...], joined_by: str) -> Node:
+    """Several items: a list, an assignment of several values, or a set of real numbers.
+
+    Args:
+        joined_by: ``and``, ``or``, or empty: commas or both.
+    """
+    if joined_by and all(map(is_inequality, items)):
+        return Node("union" if joined_by == "or" else "intersection", items)
+    certain = ("[)", "(]", "[]") if joined_by else ("[)", "(]")  # (1,2), (3,4) are points
+    if all(map(is_interval, items)) and any(is_infinite(item) or item.name in certain for item in items):
+        return Node("union", items)
+    return with_one_name(items, joined_by)
+
+
+def with_one_name(items: tuple[Node, ...], joined_by: str) -> Node:
     """A list; ``x = 1`` or ``x = 2`` and ``x = 1, 2`` are ``x`` and a list."""
     assigned = [item for item in items if item.kind == "relation" and item.name == "=" and is_name(item.args[0])]
     first_alone = assigned == [items[0]] and not any(item.kind == "relation" for item in items[1:])
     if not first_alone and not (len(assigned) == len(items) and len({item.args[0] for item in items}) == 1):
         return Node("sequence", items)
     values = tuple(item.args[1] if item.kind == "relation" else item for item in items)
-    return Node("relation", (assigned[0].args[0], Node("sequence", values)), "=")
+    return Node("relation", (assigned[0].args[0], listed(values, joined_by)), "=")
 
 
 def read_items(texts: Sequence[str], *, words: bool = True) -> tuple[Node, ...]:
@@ -126,37 +152,12 @@ def read_relation(text: str) -> Node:
     return node
 
 
-class ExpressionReader:
-    """One item of a text, read from left to right; ``at`` is the position."""
+class ExpressionReader(Scanner):
+    """One item of a text."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        super().__init__(text)
         self.in_bars = self.in_angle = self.degrees = False
-
-    def peek(self) -> str:
-        """The next token; empty at the end."""
-        while self.text.startswith(" ", self.at):
-            self.at += 1
-        return token_at(self.text, self.at)
-
-    def accept(self, *tokens: str) -> str:
-        """The next token, taken, if it is one of these; else empty."""
-        token = self.peek()
-        if token not in tokens:
-            return ""
-        self.at += len(token)
-        return token
-
-    def expect(self, *tokens: str) -> None:
-        if self.peek() not in tokens:
-            raise UnreadableError
-        self.at += len(self.peek())
-
-    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
-        """The text at this position that matches, taken."""
-        if match := pattern.match(self.text, self.at):
-            self.at = match.end()
-        return match
 
     # ---- relations and units ----
 
@@ -175,8 +176,11 @@ class ExpressionReader:
         money = self.accept(*MONEY)
         node = self.set_expression()
         while self.accept(":"):
+            clock = "clock" if MINUTES.match(self.text, self.at) else ""
             other = self.set_expression()
-            node = Node("ratio", (*(node.args if node.kind == "ratio" else (node,)), other))
+            node = Node("ratio", (*(node.args if node.kind == "ratio" else (node,)), other), clock)
+        while scale := self.accept(*SCALES):
+            node = Node("*", (node, Node("^", (number("10"), number(SCALES[scale])))))
         name = self.unit() or MONEY.get(money, "")
         return Node("unit", (node,), name) if name else node
 
@@ -240,12 +244,16 @@ class ExpressionReader:
                 return True  # 5!3!, (n-2) 2^n
             raise UnreadableError  # 17 42
         if token.isalpha():
+            if self.text[self.at - 1] == " " and UNIT_RATIO.match(self.text, self.at):
+                return False  # 5 m/s
             return self.within_word() or len(token) == 1 or token in SPELLED or not is_unit(token)
         if text := TEXT.fullmatch(token):
             return text[1].strip() in ("e", "i") or text[1].strip() in SPELLED
         if token.startswith("\\begin"):
             return True
         name = SYNONYMS.get(token[1:], token[1:])
+        if token == "(" and (words := REMARK.match(self.text, self.at)):
+            return not all(map(is_unit, words[1].replace(".", "").split()))  # 9 (apples)
         return (
             token in OPEN
             or token == "{"
@@ -253,10 +261,6 @@ class ExpressionReader:
             or token in FENCES
             or (token.startswith("\\") and name in FACTORS)
         )
-
-    def within_word(self) -> bool:
-        """Whether the letters here continue a run of letters: the second of ``ab``."""
-        return self.at > 0 and self.text[self.at - 1].isalpha() and not re.search(r"\\[a-zA-Z]+$", self.text[: self.at])
 
     def power(self) -> Node:
         """An atom with its powers, factorials, primes and degrees."""
@@ -324,25 +328,6 @@ class ExpressionReader:
             return Node(token.removeprefix("\\l"), (node,))
         return self.command(SYNONYMS.get(token[1:], token[1:]) if token.startswith("\\") else "")
 
-    def number(self) -> Node:
-        """A plain, repeating or mixed number."""
-        if match := self.take(REPEATING):
-            return Node("number", value=repeating(*match.groups()))
-        match = self.take(COMMAS) or self.take(NUMBER)
-        if match is None:
-            raise UnreadableError
-        node = number(match[0].replace(",", "") + (self.decimals() if "," in match[0] else ""))
-        if node.value.denominator == 1 and not node.ulp and (mixed := MIXED.match(self.text, self.at)):
-            top, bottom = (int(part) for part in mixed.groups() if part)
-            if top < bottom:
-                self.at = mixed.end()
-                return Node("number", value=node.value + Fraction(top, bottom))
-        return node
-
-    def decimals(self) -> str:
-        match = self.take(re.compile(r"\.[0-9]+"))
-        return match[0] if match else ""
-
     def letters(self, token: str) -> Node:
         """A spelled function or constant, a word of four letters or more as one symbol, or one letter."""
         if not self.within_word():
@@ -375,13 +360,19 @@ class ExpressionReader:
                 name += "'" * primes[0].count("prime")
             else:
                 break
-        if name[0] in APPLIED and not self.within_word_before(name) and self.text.startswith("(", self.at):
+        is_function = name[0] in APPLIED or self.at_number_in_brackets(name)
+        if is_function and self.text.startswith("(", self.at) and not self.within_word_before(name):
             return Node("applied", items_of(self.bracket("(")), name)
         return Node("symbol", name=name)
 
-    def within_word_before(self, name: str) -> bool:
-        before = self.text[: self.at - len(name)]
-        return before[-1:].isalpha() and len(name) == 1 and not re.search(r"\\[a-zA-Z]+$", before)
+    def at_number_in_brackets(self, name: str) -> bool:
+        """Whether a name stands before ``(0)``, no factor before it: ``v(0)``, which is no product, but ``2x(3)``."""
+        before = self.text[: self.at - len(name)].rstrip()[-1:]
+        return (
+            name not in CONSTANTS
+            and not (before.isdigit() or before == ")")
+            and bool(ARGUMENT.match(self.text, self.at))
+        )
 
     def bracket(self, opening: str) -> Node:
         """A group, or a sequence with its brackets: set, tuple, interval."""
@@ -394,7 +385,8 @@ class ExpressionReader:
         brackets = OPEN[opening] + CLOSE[last]
         if brackets == "{}":
             return read_set(inner)
-        items = read_items(split(inner, thousands=False))
+        texts = split(inner, thousands=False)
+        items = read_items(texts, words=len(texts) > 1)
         return items[0] if len(items) == 1 and brackets in ("()", "[]") else Node("sequence", items, brackets)
 
     def bars(self) -> Node:
@@ -482,6 +474,9 @@ class ExpressionReader:
 
 
 def items_of(node: Node) -> tuple[Node, ...]:
+    """The arguments in brackets, which close as they opened."""
+    if node.kind == "sequence" and node.name in ("[)", "(]"):
+        raise UnreadableError
     return node.args if node.kind == "sequence" else (node,)
 
 
@@ -496,5 +491,6 @@ def read_set(inner: str) -> Node:
         member, condition = (read_list(part.strip()) for part in parts)
         name = member.args[0] if member.kind == "relation" and member.args[1:] == (REALS,) else member
         bounds = condition.kind == "relation" and name.kind == "symbol" and name in condition.args
+        bounds = bounds or (name.kind == "symbol" and (found := solution(condition)) is not None and found[0] == name)
         return condition if bounds else Node("sequence", (member, condition), "{|}")
     return Node("sequence", read_items(split(inner, thousands=False)), "{}")

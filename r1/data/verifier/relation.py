@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -16,24 +17,30 @@ from typing import Any, Literal
 
 import mpmath
 
-from r1.data.verifier.evaluate import CONSTANTS, Point, UndefinedError, Value, agree, lift
+from r1.data.verifier.evaluate import Point, UndefinedError, Value, agree, is_symbolic, lift
 from r1.data.verifier.guard import digits
+from r1.data.verifier.intervals import OPERATIONS, ascending, same_members, solution
 from r1.data.verifier.reader import read
 from r1.data.verifier.tokens import COMMAS
-from r1.data.verifier.tree import INFINITY, REALS, Node, is_name
+from r1.data.verifier.tree import FLIPPED, Node, is_inequality, is_name
 from r1.data.verifier.units import unit
 
 Presence = Literal["optional", "required"]
 
 NUM_POINTS = 3
+FAR_POINTS = ((3, 10**4), (4, 10**4))
+"""Where expressions in pieces are compared too: near zero ``|x-5|`` is ``5-x``, and ``\\lfloor x/9 \\rfloor`` is 0."""
 GUARD_DIGITS = 20
-MINUS_INFINITY = Node("-", (INFINITY,))
 DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
-FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
-EMPTY = {  # texts that state the empty set
-    *("emptyset", "nosolution", "nosolutions", "none", "empty", "emptyset", "theemptyset", "norealsolution"),
-    *("norealsolutions", "thereisnosolution", "therearenosolutions", "nosuchnumber"),
+SAYINGS = {  # of each row, all texts state the same
+    "emptyset": (
+        *("nosolution", "nosolutions", "none", "empty", "theemptyset", "norealsolution", "norealsolutions"),
+        *("thereisnosolution", "therearenosolutions", "nosuchnumber"),
+    ),
+    "dne": ("doesnotexist", "thelimitdoesnotexist"),
+    "infinitelymany": ("infinitelymanysolutions", "infinitesolutions", "thereareinfinitelymanysolutions"),
 }
+SAID = {saying: row for row, sayings in SAYINGS.items() for saying in sayings}
 
 
 @dataclass(frozen=True)
@@ -93,7 +100,7 @@ class AnswerComparison:
             ({"text", "unread"}, texts),
             ({"relation"}, self.relations),
             ({"unit"}, self.units),
-            ({"union", "intersection", "difference"}, self.set_operations),
+            (OPERATIONS, self.set_operations),
             ({"sequence"}, self.sequences),
             ({"ratio"}, self.ratios),
         ):
@@ -113,6 +120,12 @@ class AnswerComparison:
         one_way = all(any(self.same(x, y) for y in b) for x in a)
         return one_way and all(any(self.same(x, y) for x in a) for y in b)
 
+    def same_list(self, a: Sequence[Node], b: Sequence[Node]) -> bool:
+        """In any order, each as often as on the other side."""
+        if len(a) != len(b) or Counter(a) == Counter(b):
+            return len(a) == len(b)
+        return all(sum(self.same(x, y) for y in a) == sum(self.same(x, y) for y in b) for x in (*a, *b))
+
     def choices(self, a: Node, b: Node) -> bool:
         """``(D) 5`` and ``(D)`` or ``5``: the label or the value may be missing on one side."""
         if a.kind == b.kind:
@@ -127,7 +140,10 @@ class AnswerComparison:
         if a.kind == b.kind == "matrix":
             return a.name == b.name and self.all_same(a.args, b.args)
         if is_symbolic(a) or is_symbolic(b):
-            return all(agree(point.value(a), point.value(b), self.num_digits) for point in self.points)
+            points = self.points
+            if in_pieces(a) or in_pieces(b):
+                points = [*points, *(Point(seed, scale) for seed, scale in FAR_POINTS)]
+            return all(agree(point.value(a), point.value(b), self.num_digits) for point in points)
         left, right = (self.points[0].value(node) for node in (a, b))
         if agree(left, right, self.num_digits):
             return True
@@ -142,37 +158,39 @@ class AnswerComparison:
         """Equations and inequalities with each other, and with the value, interval or set that they state."""
         if a.kind != "relation" or b.kind != "relation":
             relation, other = (a, b) if a.kind == "relation" else (b, a)
-            if is_equation(relation):
-                return self.states(relation, other)
-            named = solutions(relation)
-            return (
-                named is not None
-                and other.kind in ("sequence", "union", "intersection", "difference")
-                and self.same(named[1], other)
-            )
+            return self.states(relation, other) if is_equation(relation) else self.real_sets(relation, other)
         if is_equation(a) and is_equation(b):
             return self.equations(a, b)
         if is_equation(a) or is_equation(b):
             equation, inequality = (a, b) if is_equation(a) else (b, a)
-            named, (name, sides) = solutions(inequality), stated(equation)
+            named, (name, sides) = solution(inequality), stated(equation)
             return named is not None and name == named[0] and self.same(named[1], sides[0])
-        left, right = solutions(a), solutions(b)
-        if left is not None and right is not None and left[0] == right[0] and self.same(left[1], right[1]):
+        if self.real_sets(a, b):
             return True
         a, b = ascending(a), ascending(b)
         return (a.name == b.name and self.all_same(a.args, b.args)) or self.proportional(a, b)
 
     def equations(self, a: Node, b: Node) -> bool:
         names, values = zip(*map(stated, (a, b)), strict=True)
-        if names[0] is not None and names[1] is not None and self.same(*names):
+        if names[0] is not None and names[1] is not None and self.same_name(*names):
             return self.states(a, values[0][0], values[1][0]) and self.states(b, values[1][0], values[0][0])
         if self.all_same(a.args, b.args) or self.all_same(a.args, b.args[::-1]):
             return True
         return self.proportional(a, b)
 
+    def same_name(self, a: Node, b: Node) -> bool:
+        """The same, or one of them without its arguments: ``y(t)`` and ``y``."""
+        return self.same(a, b) or any(
+            function.kind == "*" and function.args[0] == name and name.kind == "symbol"
+            for function, name in ((a, b), (b, a))
+        )
+
     def states(self, equation: Node, *values: Node) -> bool:
         """Whether an equation names or works out each of these values, and all its sides agree."""
         name, sides = stated(equation)
+        if name is not None and is_list(sides[0]) and any(map(names_items, values)):  # x = 1, 2 is not x = 1, y = 2
+            named = [Node("relation", (name, value), "=") for value in sides[0].args]
+            return all(self.same_list(named, value.args) for value in values)
         if name is None and any(map(is_symbolic, sides)):
             return False
         return all(any(self.same(side, value) for side in (sides[0], sides[-1])) for value in values) and all(
@@ -221,47 +239,92 @@ class AnswerComparison:
         return self.rules.units == "optional" and self.same(left, right)
 
     def ratios(self, a: Node, b: Node) -> bool:
-        return a.kind == b.kind and self.all_same(a.args, b.args)
-
-    def set_operations(self, a: Node, b: Node) -> bool:
-        a, b = as_union(a), as_union(b)
+        """``6:8`` is ``3:4``; two times of day are equal part by part, and ``3:00`` is 3."""
         if a.kind != b.kind:
+            ratio, other = (a, b) if a.kind == "ratio" else (b, a)
+            return ratio.name == "clock" and not ratio.args[1].value and self.same(ratio.args[0], other)
+        if self.all_same(a.args, b.args) or len(a.args) != len(b.args) or a.name == b.name == "clock":
+            return self.all_same(a.args, b.args)
+        shares = [[Node("/", (part, ratio.args[0])) for part in ratio.args] for ratio in (a, b)]
+        return self.all_same(*shares)
+
+    # ---- sets ----
+
+    def real_sets(self, a: Node, b: Node) -> bool:
+        """Sets of real numbers and inequalities, by their members."""
+        left, right = solution(a), solution(b)
+        if left is None or right is None or (left[0] and right[0] and left[0] != right[0]):
+            return False
+        verdict = same_members(left[1], right[1], self.same)
+        return self.alike(left[1], right[1]) if verdict is None else verdict
+
+    def alike(self, a: Node, b: Node) -> bool:
+        """Sets part by part."""
+        kinds = {"comma": "union"}
+        if kinds.get(a.kind, a.kind) != kinds.get(b.kind, b.kind):
             return False
         if a.kind == "sequence":
             return self.sequences(a, b)
         return self.all_same(a.args, b.args) if a.kind == "difference" else self.same_set(a.args, b.args)
 
+    def set_operations(self, a: Node, b: Node) -> bool:
+        return self.alike(a, b) if solution(a) is None or solution(b) is None else self.real_sets(a, b)
+
     def sequences(self, a: Node, b: Node) -> bool:
         """Sets and bare lists in any order, others in order and with the same brackets."""
         if a.kind != b.kind:
             sequence, other = (a, b) if a.kind == "sequence" else (b, a)
-            if other == REALS:
-                return sequence == Node("sequence", (MINUS_INFINITY, INFINITY), "()")
-            return (
-                self.rules.brackets == "optional"
-                and sequence.name == "{}"
-                and len(sequence.args) == 1
-                and self.same(sequence.args[0], other)
-            )
+            return self.one_item(sequence, other) or (solution(other) is not None and self.real_sets(a, b))
+        if (states_bounds(a) or states_bounds(b)) and self.real_sets(a, b):
+            return True
         kinds = {a.name, b.name}
-        if kinds in ({""}, {"{}"}) or (kinds == {"", "{}"} and self.rules.brackets == "optional"):
-            named = [any(item.kind == "relation" for item in node.args) for node in (a, b)]
-            return self.same_set(a.args, b.args) if named[0] == named[1] else self.all_same(a.args, b.args)
+        if kinds == {""}:
+            compare = self.same_list if names_items(a) == names_items(b) else self.all_same
+            return compare(a.args, b.args)
+        if kinds == {"{}"} or (kinds == {"", "{}"} and self.rules.brackets == "optional"):
+            return self.same_set(a.args, b.args)
         if kinds == {"", "()"} and self.rules.brackets == "required":
             return False
         return (len(kinds) == 1 or kinds == {"", "()"}) and self.all_same(a.args, b.args)
 
+    def one_item(self, sequence: Node, other: Node) -> bool:
+        """A set of one, a list that repeats one value, and rows in square brackets as a matrix."""
+        if other.kind == "matrix":
+            rows = sequence.args if sequence.name == "[]" else ()
+            if not all(row.kind == "sequence" and row.name == "[]" for row in rows):
+                return False
+            cells = [row.args for row in rows]
+            return {str(len(row)) for row in cells} == {other.name} and self.all_same(sum(cells, ()), other.args)
+        if sequence.name == "{}":
+            return self.rules.brackets == "optional" and len(sequence.args) == 1 and self.same(sequence.args[0], other)
+        return sequence.name == "" and all(self.same(item, other) for item in sequence.args)
+
 
 def texts(a: Node, b: Node) -> bool:
     names = [node.name.strip(".") if node.kind in ("text", "unread", "symbol") else "" for node in (a, b)]
-    return names[0] != "" and (names[0] == names[1] or all(name.strip("()") in EMPTY for name in names))
+    said = [SAID.get(name.strip("()"), name.strip("()")) for name in names]
+    return names[0] != "" and (names[0] == names[1] or (said[0] == said[1] and said[0] in SAYINGS))
 
 
-def is_symbolic(node: Node) -> bool:
-    """Whether a value depends on a symbol."""
-    if node.kind == "symbol":
-        return node.name not in CONSTANTS
-    return node.kind == "applied" or any(map(is_symbolic, node.args))
+def is_list(node: Node) -> bool:
+    return node.kind == "sequence" and not node.name
+
+
+def names_items(node: Node) -> bool:
+    """Whether a bare list has an item such as ``x = 1``."""
+    return is_list(node) and any(item.kind == "relation" for item in node.args)
+
+
+def states_bounds(node: Node) -> bool:
+    """Whether a bare list consists of inequalities."""
+    return is_list(node) and all(map(is_inequality, node.args))
+
+
+def in_pieces(node: Node) -> bool:
+    """Whether an expression can be another one elsewhere: ``|x-5|``, a root, a floor, a maximum."""
+    fractional = node.kind == "^" and node.args[1].kind != "number"
+    pieces = node.kind in ("|", "root", "floor", "ceil") or (node.kind == "function" and node.name in ("max", "min"))
+    return pieces or fractional or any(map(in_pieces, node.args))
 
 
 def is_equation(relation: Node) -> bool:
@@ -296,79 +359,6 @@ def difference(point: Point, relation: Node) -> Value:
     """Left minus right side."""
     left, right = relation.args
     return point.value(Node("+", (left, Node("-", (right,)))))
-
-
-def ascending(relation: Node) -> Node:
-    """``b > a`` as ``a < b``."""
-    names = relation.name.split(" ")
-    if not set("".join(names)) & {">"} or "<" in relation.name:
-        return relation
-    return Node("relation", relation.args[::-1], " ".join(FLIPPED[name] for name in reversed(names)))
-
-
-def solutions(relation: Node) -> tuple[Node, Node] | None:
-    """The name that an inequality bounds, and where it may lie: ``a < x \\le b`` is x in ``(a,b]``.
-
-    ``x > a`` is ``(a,\\infty)``, ``|x| \\ge 2`` the union ``(-\\infty,-2] \\cup [2,\\infty)``.
-    None: it does not bound one name alone.
-    """
-    relation = ascending(relation)
-    names, sides = relation.name.split(" "), relation.args
-    if names == ["!="] and is_name(sides[0]):
-        return sides[0], all_but(sides[1])
-    if not set(names) <= {"<", "<="}:
-        return None
-    if len(sides) == 2 and is_name(sides[0]):
-        sides, names = (MINUS_INFINITY, *sides), ["<", *names]
-    elif len(sides) == 2:
-        sides, names = (*sides, INFINITY), [*names, "<"]
-    if len(sides) != 3 or not is_name(sides[1]):
-        return None
-    brackets = ("(" if names[0] == "<" else "[") + (")" if names[1] == "<" else "]")
-    if sides[1].kind == "|" and sides[1].args[0].kind == "symbol":
-        return sides[1].args[0], mirrored(sides[0], sides[2], brackets)
-    return sides[1], Node("sequence", (sides[0], sides[2]), brackets)
-
-
-def all_but(point: Node) -> Node:
-    """The real numbers without one."""
-    return Node("union", tuple(Node("sequence", ends, "()") for ends in ((MINUS_INFINITY, point), (point, INFINITY))))
-
-
-def mirrored(low: Node, high: Node, brackets: str) -> Node:
-    """Where x lies if ``|x|`` lies between two bounds."""
-    left = {")": "(", "]": "["}[brackets[1]]
-    minus_high = Node("-", (high,))
-    if low.kind == "-":  # no lower bound
-        return Node("sequence", (minus_high, high), left + brackets[1])
-    right = {"(": ")", "[": "]"}[brackets[0]]
-    negative = Node("sequence", (minus_high, Node("-", (low,))), left + right)
-    return Node("union", (negative, Node("sequence", (low, high), brackets)))
-
-
-def as_interval(node: Node) -> Node:
-    """``x > 2`` and ``x < 5`` as an interval; every other intersection as it is."""
-    named = [item for item in map(solutions, node.args) if item is not None and item[1].kind == "sequence"]
-    below = [(name, interval) for name, interval in named if interval.args[1] == INFINITY]
-    above = [(name, interval) for name, interval in named if interval.args[0] == MINUS_INFINITY]
-    if not (len(node.args) == 2 and len(below) == len(above) == 1 and below[0][0] == above[0][0]):
-        return node
-    (_, low), (_, high) = below[0], above[0]
-    return Node("sequence", (low.args[0], high.args[1]), low.name[0] + high.name[1])
-
-
-def as_union(node: Node) -> Node:
-    """``x < 1`` or ``x > 2``, and the real numbers without one, as a union of intervals."""
-    if node.kind == "difference" and node.args[0] == REALS and node.args[1].kind == "sequence":
-        points = node.args[1].args
-        return all_but(points[0]) if len(points) == 1 and node.args[1].name == "{}" else node
-    if node.kind == "intersection":
-        return as_interval(node)
-    items = node.args if node.kind == "sequence" and not node.name else ()
-    named = [solutions(item) if item.kind == "relation" else None for item in items]
-    intervals = [item for item in named if item is not None]
-    one_name = len(intervals) == len(items) and len({name for name, _ in intervals}) == 1
-    return Node("union", tuple(interval for _, interval in intervals)) if one_name else node
 
 
 def with_unit(node: Node, other: str) -> tuple[Node, str]:

@@ -11,7 +11,8 @@ from r1.data.verifier.tree import SPELLED, SYNONYMS, Node
 OPEN = {"(": "(", "[": "[", "\\{": "{", "\\langle": "<", "\\lbrace": "{"}
 CLOSE = {")": ")", "]": "]", "\\}": "}", "\\rangle": ">", "\\rbrace": "}"}
 SET_OPERATIONS = {"\\cup": "union", "\\cap": "intersection", "\\setminus": "difference", "\\backslash": "difference"}
-MONEY = {"\\dollar": "$", "\\euro": "€", "\\pound": "£"}
+MONEY = {"\\dollar": "$", "\\euro": "€", "\\pound": "lb", "\\yen": "yen", "\\rupee": "rupee"}
+SCALES = {"hundred": "2", "thousand": "3", "million": "6", "billion": "9", "trillion": "12"}
 FENCES = {"\\lfloor": "\\rfloor", "\\lceil": "\\rceil"}
 
 TEXT = re.compile(r"\\(?:text(?:bf|it|rm|normal|sf|tt)?|mathrm|mathsf|mbox|hbox)\s*\{([^{}]*)\}")
@@ -21,6 +22,7 @@ TOKEN = re.compile(
     re.DOTALL,
 )
 COMMAS = re.compile(r"(?<![0-9])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
+DECIMALS = re.compile(r"\.[0-9]+")
 REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?")
 NUMERAL = re.compile(r"((?:[0-9]|[A-Z](?=[0-9A-Z]))[0-9A-Z]*(?:\.[0-9A-Z]+)?)_(?:\{\s*([0-9]+)\s*\}|([0-9]+))(?![0-9])")
 MIXED = re.compile(
@@ -29,13 +31,24 @@ MIXED = re.compile(
 PRIMES = re.compile(r"\s*\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))(?![a-zA-Z])")
 INVERSE = re.compile(r"\s*\^\s*\{\s*-\s*1\s*\}\s*(?=\()")
 DEGREE = re.compile(r"\s*(?:\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree)(?![a-zA-Z])")
-SEPARATOR = re.compile(r"[,;]?\s*(?:\\(?:text|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;]")
+SEPARATOR = re.compile(
+    r"[,;]?\s*(?:\\(?:text(?:bf|it|rm)?|mathrm|mbox)\s*\{\s*[,;]?\s*(?:and|or)\s*\}|\b(?:and|or)\b)|[,;]"
+)
+CONJUNCTION = re.compile(r"\b(?:and|or)\b")
+MINUTES = re.compile(r"[0-5][0-9](?![0-9.])")
+ARGUMENT = re.compile(r"\(\s*-?[0-9.]+\s*\)")
+REMARK = re.compile(r"\(\s*([a-zA-Z][a-zA-Z. ]*)\)")
+UNIT_RATIO = re.compile(
+    r"(?:[kcm]?m|mi|ft|in|[km]?g|J|N|W|V|C|m?L|k?mol|rad|rev|lb)/(?:s|h|hr|min|[km]?g|mL|ml|L|l|mol|c?m|ft|day|K|C)"
+    r"(?:\^\{?-?[0-9]\}?)?(?=\s*$|\s*[,;})])"
+)
+PHRASE = re.compile(r"(?=.*[a-zA-Z]{3})[a-zA-Z][a-zA-Z0-9 ,.'&-]*")
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
 WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
 FACTOR_POWER = re.compile(r" *[0-9]+ *\^")
 CHOICE = re.compile(
-    r"(?:\\(?:text(?:bf|rm)?|mathrm)\s*\{)?\s*\(([A-E])\)(?:\s*\}\s*|\s+)"
-    r"(?!and\b|or\b|.*\([A-E]\))([^\s}].*)"
+    r"(?:\\(?:text(?:bf|rm)?|mathrm)\s*\{)?\s*(?:\(([A-E])\)|([A-E])[.:])(?:\s*\}\s*|\s+)"
+    r"(?!and\b|or\b|.*\b[A-E][).:])([^\s}].*)"
 )
 ALL = re.compile(r"(?:all|the|all the) (reals?|integers)(?: numbers)?", re.IGNORECASE)
 PLUS_MINUS = re.compile(r"\\(pm|mp)(?![a-zA-Z])")
@@ -100,8 +113,10 @@ def split(text: str, *, thousands: bool) -> list[str]:
     return items
 
 
-def joined_by_and(text: str) -> bool:
-    return bool(re.search(r"\band\b", text)) and not re.search(r"\bor\b", text)
+def conjunction(text: str) -> str:
+    """``and`` or ``or``, whichever joins the items of a text; empty for neither and for both."""
+    words = set(CONJUNCTION.findall(text))
+    return words.pop() if len(words) == 1 else ""
 
 
 def token_at(text: str, at: int) -> str:

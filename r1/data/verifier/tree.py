@@ -11,6 +11,8 @@ RELATIONS = {
     **{"<=": "<=", "\\le": "<=", "\\leq": "<=", "\\leqslant": "<="},
     **{">=": ">=", "\\ge": ">=", "\\geq": ">=", "\\geqslant": ">="},
 }
+CONSTANTS = {"e", "i", "pi", "infty"}
+FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "!=": "!=", "=": "=", "~": "~"}
 TRIGONOMETRIC = {"sin", "cos", "tan", "cot", "sec", "csc"}
 FUNCTIONS = TRIGONOMETRIC | {
     *("sinh", "cosh", "tanh", "coth", "sech", "csch", "ln", "log", "lg", "exp", "Re", "Im", "arg", "det"),
@@ -25,7 +27,14 @@ SYMBOLS = {
     *("perp", "parallel", "square", "star"),
 }
 SYNONYMS = {
-    **{"infinity": "infty", "inf": "infty", "varphi": "phi", "varepsilon": "epsilon", "vartheta": "theta"},
+    **{
+        "infinity": "infty",
+        "inf": "infty",
+        "oo": "infty",
+        "varphi": "phi",
+        "varepsilon": "epsilon",
+        "vartheta": "theta",
+    },
     **{"varnothing": "emptyset", "imath": "i", "dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "dbinom": "binom"},
     **{"tbinom": "binom", "tg": "tan", "ctg": "cot", "asin": "arcsin", "acos": "arccos", "atan": "arctan"},
     **{"backslash": "setminus"},
@@ -37,7 +46,20 @@ MARKS = {  # commands that make one symbol of what follows
 FACTORS = FUNCTIONS | SYMBOLS | MARKS | {"frac", "sqrt", "binom"}
 """Commands that start a factor."""
 
-SPELLED = FUNCTIONS | {"pi", "sqrt", "infinity", "inf", "theta", "alpha", "beta", "lambda", "asin", "acos", "atan"}
+SPELLED = FUNCTIONS | {
+    "pi",
+    "sqrt",
+    "infinity",
+    "inf",
+    "oo",
+    "theta",
+    "alpha",
+    "beta",
+    "lambda",
+    "asin",
+    "acos",
+    "atan",
+}
 """Names that are read without a backslash too."""
 
 APPLIED = frozenset("fghpqFGHPQTWN")
@@ -66,13 +88,14 @@ class Node:
 
 INFINITY = Node("symbol", name="infty")
 REALS = Node("symbol", name="R")
+EMPTY_SET = Node("symbol", name="emptyset")
 
 
 def is_name(node: Node) -> bool:
     """Whether a side of an equation names what the other side is: ``x``, ``f(8)``, ``|AB|``, ``S:T``, ``(p,q)``."""
     if node.kind in ("*", "/", "|", "ratio", "sequence", "union", "intersection"):
         return all(map(is_name, node.args))
-    return node.kind in ("symbol", "applied") and node.name not in ("e", "i", "pi", "infty")
+    return node.kind in ("symbol", "applied") and node.name not in CONSTANTS
 
 
 def plain_value(node: Node) -> Node:
@@ -84,3 +107,12 @@ def plain_value(node: Node) -> Node:
 
 def is_inequality(node: Node) -> bool:
     return node.kind == "relation" and node.name not in ("=", "~")
+
+
+def is_interval(node: Node) -> bool:
+    """Whether a node can be an interval: ``(1,2)`` can also be a point."""
+    return node.kind == "sequence" and len(node.args) == 2 and node.name in ("()", "[]", "(]", "[)")
+
+
+def is_infinite(interval: Node) -> bool:
+    return INFINITY in interval.args or Node("-", (INFINITY,)) in interval.args

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 
 SAME = {  # other spellings of a unit; a plural's s is dropped before
-    **{"degree": "deg", "dollar": "$", "usd": "$", "percent": "%", "percentage": "%", "pct": "%", "euro": "€"},
+    **{
+        "degree": "deg",
+        "dollar": "$",
+        "usd": "$",
+        "percent": "%",
+        "percentage": "%",
+        "pct": "%",
+        "euro": "€",
+        "eur": "€",
+        "inr": "rupee",
+    },
     **{"hour": "h", "hr": "h", "minute": "min", "second": "s", "sec": "s", "day": "d", "year": "yr", "gram": "g"},
     **{"kilogram": "kg", "liter": "l", "litre": "l", "milliliter": "ml", "pound": "lb", "ounce": "oz", "radian": "rad"},
     **{"meter": "m", "metre": "m", "centimeter": "cm", "centimetre": "cm", "millimeter": "mm", "millimetre": "mm"},
@@ -16,6 +26,7 @@ SHORT = {  # of two or three letters; a longer word behind a number is a unit an
     *("AM", "GHz", "GeV", "Hz", "MHz", "MeV", "PM", "Pa", "USD", "am", "bag", "box", "boy", "car", "cm", "cu"),
     *("cup", "dB", "day", "deg", "eV", "egg", "ft", "gal", "hr", "hrs", "in", "kHz", "kJ", "kPa", "keV", "kg"),
     *("km", "kph", "lb", "lbs", "mL", "man", "men", "mg", "mi", "min", "ml", "mm", "mol", "mph", "ms", "nm"),
+    *("yen", "INR", "EUR", "GBP"),
     *("oz", "pct", "pen", "per", "pm", "pts", "rad", "sec", "sq", "ton", "toy", "way", "yd", "yr", "yrs"),
 }
 NOT_UNITS = {  # words of a hedged or second answer, 42 \text{ or not}
@@ -37,7 +48,12 @@ def unit(text: str) -> str | None:
     parts = PART.findall(text)
     words = [part.lower() for part in parts if part[0].isalpha()]
     other = PART.sub("", text.replace("-", " ")).strip(" ^{}()")
-    if other or len(words) > MAX_WORDS or any(word in NOT_UNITS for word in words):
+    if (
+        other
+        or not (words or set(parts) & {"%", "$", "€", "°"})
+        or len(words) > MAX_WORDS
+        or any(word in NOT_UNITS for word in words)
+    ):
         return None
     named = [_one_spelling(part) for part in parts]
     for adjective, power in (("square", "2"), ("cubic", "3")):
