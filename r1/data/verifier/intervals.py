@@ -12,7 +12,7 @@ from r1.data.verifier.evaluate import Point, UndefinedError, is_symbolic, lift
 from r1.data.verifier.tree import EMPTY_SET, FLIPPED, INFINITY, REALS, Node, is_inequality, is_interval, is_name
 
 MINUS_INFINITY = Node("-", (INFINITY,))
-OPERATIONS = {"union", "intersection", "difference"}
+OPERATIONS = {"union", "intersection", "difference", "comma"}
 Solution = tuple[Node | None, Node]
 """The name that inequalities bound, None for a set, which names nothing; and the set where it may lie."""
 Same = Callable[[Node, Node], bool]
@@ -32,8 +32,15 @@ def solution(node: Node) -> Solution | None:
         if len(parts) < len(node.args) or len(names) > 1:
             return None
         return next(iter(names), None), Node("comma" if listed else node.kind, tuple(part for _, part in parts))
-    is_set = node in (REALS, EMPTY_SET) or (node.kind == "sequence" and (node.name == "{}" or is_interval(node)))
+    is_set = node in (REALS, EMPTY_SET) or (node.kind == "sequence" and node.name == "{}") or is_open_at_infinity(node)
     return (None, node) if is_set else None
+
+
+def is_open_at_infinity(node: Node) -> bool:
+    """Whether a node is an interval: ``[-\\infty,0]`` is none."""
+    ends = (MINUS_INFINITY, INFINITY)
+    closed = [end in ends and bracket in "[]" for end, bracket in zip(node.args, node.name, strict=False)]
+    return is_interval(node) and not any(closed)
 
 
 def ascending(relation: Node) -> Node:
@@ -140,12 +147,12 @@ def same_members(a: Node, b: Node, same: Same) -> bool | None:
             return None
         values.append((mpmath.re(value), end))
     values.sort(key=lambda pair: pair[0])
-    places: dict[Node, int] = {}
+    positions: dict[Node, int] = {}
     for (_, before), (_, end) in zip([(None, REALS), *values], values, strict=False):
-        equal = before in places and same(before, end)
-        places[end] = places[before] if equal else 1 + 2 * len(set(places.values()))
-    size = 2 * len(set(places.values())) + 1
-    return cells(a, places, size) == cells(b, places, size)
+        equal = before in positions and same(before, end)
+        positions[end] = positions[before] if equal else 1 + 2 * len(set(positions.values()))
+    size = 2 * len(set(positions.values())) + 1
+    return cells(a, positions, size) == cells(b, positions, size)
 
 
 def ends(region: Node) -> Iterator[Node]:
@@ -157,10 +164,10 @@ def ends(region: Node) -> Iterator[Node]:
             yield from ends(part)
 
 
-def cells(region: Node, places: dict[Node, int], size: int) -> list[bool]:
-    """Whether a set holds each of the cells of the number line: the ends, at odd places, and what lies between."""
+def cells(region: Node, positions: dict[Node, int], size: int) -> list[bool]:
+    """Whether a set holds each of the cells of the number line: the ends, at odd positions, and what lies between."""
     if region.kind != "sequence" and region.args:
-        parts = list(zip(*(cells(part, places, size) for part in region.args), strict=True))
+        parts = list(zip(*(cells(part, positions, size) for part in region.args), strict=True))
         if region.kind == "difference":
             return [part[0] and not any(part[1:]) for part in parts]
         all_hold = list(map(all, parts))
@@ -171,11 +178,11 @@ def cells(region: Node, places: dict[Node, int], size: int) -> list[bool]:
         )
     if region.kind != "sequence":
         return [region == REALS] * size
-    at = [{INFINITY: size, MINUS_INFINITY: -1}.get(end, places.get(end, 0)) for end in region.args]
+    at = [{INFINITY: size, MINUS_INFINITY: -1}.get(end, positions.get(end, 0)) for end in region.args]
     if region.name == "{}":
-        return [place in at for place in range(size)]
-    inside = [at[0] < place < at[1] for place in range(size)]
-    for place, bracket in zip(at, region.name, strict=True):
-        if bracket in "[]" and 0 <= place < size and at[0] <= at[1]:
-            inside[place] = True
+        return [position in at for position in range(size)]
+    inside = [at[0] < position < at[1] for position in range(size)]
+    for position, bracket in zip(at, region.name, strict=True):
+        if bracket in "[]" and 0 <= position < size and at[0] <= at[1]:
+            inside[position] = True
     return inside

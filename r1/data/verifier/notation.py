@@ -63,7 +63,7 @@ PERIOD = re.compile(  # 0.333..., 0.1212...; but 2.718281828... has no period
 )
 PLAINER = [
     ("x", re.compile(r"(?<=[0-9]) ?x ?(?=10 ?\^)"), r"\\times "),  # 1.5 x 10^3
-    ("+", re.compile(r"\+ ?/ ?-|(?<![^=(,])\+-"), r"\\pm "),
+    ("+", re.compile(r"\+ ?/ ?-|(?<![^=(,])\+-(?! ?\\inf)"), r"\\pm "),
     (")", re.compile(r"^([A-E])\)(?= )"), r"(\1)"),  # A) 5
     ("per cent", re.compile(r"\bper cent\b"), "percent"),
     ("R", re.compile(r"(?<![a-zA-Z])(?:Rs\.?|INR) ?(?=[0-9])"), r"\\rupee "),

@@ -189,7 +189,7 @@ class ExpressionReader(Scanner):
         prefix = "deg " if self.degrees else ""
         self.degrees, start = False, self.at
         while (token := self.peek()) and token not in RELATIONS and not closes(token) and token != ",":
-            self.at = bracket_end(self.text, self.at) if token == "{" else self.at + len(token)
+            self.at = bracket_end(self.text, self.at) if token in ("{", "(") else self.at + len(token)
         plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).strip()
         for command, sign in {"\\%": "%", **MONEY}.items():
             plain = plain.replace(command, sign)
@@ -490,7 +490,8 @@ def read_set(inner: str) -> Node:
     if len(parts) == 2:
         member, condition = (read_list(part.strip()) for part in parts)
         name = member.args[0] if member.kind == "relation" and member.args[1:] == (REALS,) else member
+        if (stated := solution(condition)) and stated[0] == name:
+            return stated[1]
         bounds = condition.kind == "relation" and name.kind == "symbol" and name in condition.args
-        bounds = bounds or (name.kind == "symbol" and (found := solution(condition)) is not None and found[0] == name)
         return condition if bounds else Node("sequence", (member, condition), "{|}")
     return Node("sequence", read_items(split(inner, thousands=False)), "{}")

@@ -32,7 +32,7 @@ FAR_POINTS = ((3, 10**4), (4, 10**4))
 """Where expressions in pieces are compared too: near zero ``|x-5|`` is ``5-x``, and ``\\lfloor x/9 \\rfloor`` is 0."""
 GUARD_DIGITS = 20
 DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
-SAYINGS = {  # of each row, all texts state the same
+PHRASES = {  # of each row, all texts state the same
     "emptyset": (
         *("nosolution", "nosolutions", "none", "empty", "theemptyset", "norealsolution", "norealsolutions"),
         *("thereisnosolution", "therearenosolutions", "nosuchnumber"),
@@ -40,7 +40,7 @@ SAYINGS = {  # of each row, all texts state the same
     "dne": ("doesnotexist", "thelimitdoesnotexist"),
     "infinitelymany": ("infinitelymanysolutions", "infinitesolutions", "thereareinfinitelymanysolutions"),
 }
-SAID = {saying: row for row, sayings in SAYINGS.items() for saying in sayings}
+MEANING = {phrase: row for row, phrases in PHRASES.items() for phrase in phrases}
 
 
 @dataclass(frozen=True)
@@ -297,13 +297,13 @@ class AnswerComparison:
             return {str(len(row)) for row in cells} == {other.name} and self.all_same(sum(cells, ()), other.args)
         if sequence.name == "{}":
             return self.rules.brackets == "optional" and len(sequence.args) == 1 and self.same(sequence.args[0], other)
-        return sequence.name == "" and all(self.same(item, other) for item in sequence.args)
+        return is_list(sequence) and not names_items(sequence) and all(self.same(item, other) for item in sequence.args)
 
 
 def texts(a: Node, b: Node) -> bool:
     names = [node.name.strip(".") if node.kind in ("text", "unread", "symbol") else "" for node in (a, b)]
-    said = [SAID.get(name.strip("()"), name.strip("()")) for name in names]
-    return names[0] != "" and (names[0] == names[1] or (said[0] == said[1] and said[0] in SAYINGS))
+    meaning = [MEANING.get(name.strip("()"), name.strip("()")) for name in names]
+    return names[0] != "" and (names[0] == names[1] or (meaning[0] == meaning[1] and meaning[0] in PHRASES))
 
 
 def is_list(node: Node) -> bool:
