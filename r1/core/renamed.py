@@ -44,7 +44,9 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
     "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
+    "r1.reward.terms.self_judge.SelfJudge": {"chat_template_kwargs": None},
     "r1.stage.grpo.Grpo": {"steps_per_rollout": 1},
+    "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
     "r1.train.trainer.trainer": {"max_epochs": None},
 }
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate

@@ -14,24 +14,21 @@ from r1.data.base import Row
 from r1.data.decimal_float import DecimalFloat
 
 Convert = Callable[[Any], Any]
+LISTS = (
+    pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
+    pa.types.is_list_view, pa.types.is_large_list_view,
+)  # fmt: skip
 
 
 def table_rows(table: pa.Table) -> Iterator[Row]:
+    """Raises: ValueError, KeyError: a struct or a map has a name twice."""
     converters = {field.name: converter(field.type) for field in table.schema}
-    for row in table.to_pylist():
+    for row in table.to_pylist(maps_as_pydicts="strict"):
         yield convert_fields(row, converters)
 
 
 def convert_fields(row: Row, converters: dict[str, Convert]) -> Row:
     return {name: convert(row[name]) for name, convert in converters.items()}
-
-
-def decode(value: bytes) -> str:
-    """Text, which Spark and Hive write as plain bytes; other bytes in hexadecimal."""
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.hex()
 
 
 def converter(kind: pa.DataType) -> Convert:
@@ -48,17 +45,23 @@ def value_converter(kind: pa.DataType) -> Convert:
         return lambda value: DecimalFloat(str(value))
     if is_a.is_struct(kind):
         return partial(convert_fields, converters={field.name: converter(field.type) for field in kind})
-    if is_a.is_list(kind) or is_a.is_large_list(kind) or is_a.is_fixed_size_list(kind):
+    if any(is_list(kind) for is_list in LISTS):
         convert = converter(kind.value_type)
         return lambda values: [convert(value) for value in values]
     if is_a.is_map(kind):
-        convert = converter(kind.item_type)
-        return lambda pairs: {str(key): convert(value) for key, value in pairs}
-    if is_a.is_dictionary(kind):
-        return value_converter(kind.value_type)
-    if is_a.is_binary(kind) or is_a.is_large_binary(kind) or is_a.is_fixed_size_binary(kind):
-        return decode
-    return str if is_a.is_temporal(kind) else lambda value: value
+        convert_key, convert = value_converter(kind.key_type), converter(kind.item_type)
+        return lambda pairs: {str(convert_key(key)): convert(value) for key, value in pairs.items()}
+    return value_converter(kind.value_type) if is_a.is_dictionary(kind) else plain
+
+
+def plain(value: Any) -> Any:
+    """Text and whole numbers. Bytes are text, which Spark and Hive write so, or hexadecimal; dates, UUIDs their text."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.hex()
+    return value if isinstance(value, int | str) else str(value)
 
 
 def from_float(scalar: Callable[[float], np.floating[Any]], value: float) -> DecimalFloat | None:

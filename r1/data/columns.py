@@ -57,7 +57,9 @@ def is_visible_text(value: Any) -> bool:
 
 def is_number(value: Any) -> bool:
     """A finite number; True and False are none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, int):
+        return not isinstance(value, bool)  # of any size: isfinite would convert it to a float
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def is_answer(value: Any) -> bool:

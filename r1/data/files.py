@@ -69,12 +69,14 @@ def duplicates(names: Iterable[str]) -> str:
 
 def json_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
     """One object per line, blank lines left out; a .json file may also be one list of objects."""
+    is_first = True
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte order mark
-            if number == 1 and file.suffix == ".json" and line.lstrip().startswith(b"["):
+            if is_first and file.suffix == ".json" and line.lstrip().startswith(b"["):
                 yield from json_list(line + lines.read(), path, key)
             elif line.strip():
+                is_first = False
                 yield row_or_error(partial(parse_row, line), f"{path}:{number}", key)
 
 
@@ -122,7 +124,7 @@ def parse_value(text: str, start: int) -> tuple[Any, int]:
         value, end = DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
         raise ValueError(f"invalid JSON at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets thousands deep
+    except (ValueError, RecursionError) as error:  # a number beyond all bounds, brackets thousands deep
         raise ValueError(f"invalid JSON: {error}") from None
     if ESCAPED_HALF.search(text, start, end) and HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
         raise ValueError("half of a surrogate pair, \\ud800 to \\udfff, is no character")
@@ -207,7 +209,8 @@ def parquet_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
     try:
         table = read_table(file)
         table.validate(full=True)  # text that is no UTF-8
-    except (ArrowException, OSError) as error:
+        rows = list(table_rows(table))
+    except (ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"not a parquet file that can be read: {error}", key=key, value=path, code=DATA) from error
-    for number, row in enumerate(table_rows(table), 1):
+    for number, row in enumerate(rows, 1):
         yield f"{path}:{number}", row

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
+from numbers import Complex, Real
 from typing import Any, Protocol, runtime_checkable
 
 from r1.core.errors import REWARD, Interrupted, UserError, errors_mounted_at
@@ -101,7 +102,8 @@ class Term:
         if value is None:
             return math.nan
         try:
-            number = None if isinstance(value, str | bytes) else float(value)
+            is_other = isinstance(value, str | bytes) or (isinstance(value, Complex) and not isinstance(value, Real))
+            number = None if is_other else float(value)  # numpy's complex numbers would lose a part
         except (TypeError, ValueError, OverflowError, RuntimeError):  # torch raises RuntimeError for several numbers
             number = None
         if number is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from r1.data.decoding import decode_completion
 from r1.data.template.chat import Chat
@@ -34,10 +34,12 @@ class InitialPolicy:
         self.model = copy.deepcopy(policy).eval().requires_grad_(False)
         self.tokenizer, self.stop_ids, self.check_for_stop = tokenizer, stop_ids, check_for_stop
 
-    def answer(self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int]) -> list[str]:
-        """One answer to each prompt, sampled with its seed."""
+    def answer(
+        self, engine: Engine, prompts: Sequence[str], seeds: Sequence[int], variables: dict[str, Any]
+    ) -> list[str]:
+        """One answer to each prompt, sampled with its seed. ``variables``: of the chat template."""
         self.model.to(self.policy.device)  # type: ignore[arg-type]  # transformers hides torch's signature
-        chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs=None)
+        chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs=variables)
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from r1.core.errors import MODEL, UserError
+from r1.core.errors import MODEL, UserError, errors_mounted_at
 from r1.data.base import Row
 from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
+from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, resolve_model_path, stop_ids
 from r1.teacher.base import Answer, Question, Reply
@@ -38,7 +39,11 @@ class Transformers:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>``.
         temperature: divides the logits; 0 is greedy. No top-k, no top-p.
         max_completion_length: tokens, including the stop token.
+        chat_template_kwargs: variables of its chat template, by name, as in ``data.template``.
         batch_size: answers sampled at once; bounds the memory, cannot change the result.
+
+    Raises:
+        UserError: a variable is not the user's to set.
     """
 
     def __init__(
@@ -48,15 +53,18 @@ class Transformers:
         dtype: DType,
         temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
+        chat_template_kwargs: dict[str, Any] | None,
         batch_size: Annotated[int, Ge(1)],
     ) -> None:
         self.name, self.dtype, self.temperature = path, dtype, temperature
         self.max_completion_length, self.batch_size = max_completion_length, batch_size
+        self.variables = check_variables(chat_template_kwargs or {})
 
     def identity(self, row: Row) -> dict[str, Any]:
         """Names the weights by their content: the files of a folder may change."""
         sampling = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
-        prompt = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]}
+        variables = {"chat_template_kwargs": self.variables} if self.variables else {}
+        prompt = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]} | variables
         return {"teacher": "transformers", "model": self._content_id, **sampling, **prompt}
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
@@ -101,9 +109,13 @@ class Transformers:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Raises: UserError: the tokenizer cannot be loaded."""
+        """Raises: UserError: it cannot be loaded, or its chat template does not read a variable."""
         with errors_at_teacher_path():
-            return self._source.load_tokenizer()
+            tokenizer = self._source.load_tokenizer()
+        if self.variables and tokenizer.chat_template is not None:
+            with errors_mounted_at("teacher"):
+                check_variables_read(self.variables, tokenizer)
+        return tokenizer
 
     @cached_property
     def model(self) -> PreTrainedModel:
@@ -138,7 +150,7 @@ class Transformers:
                 code=MODEL,
             )
         message = [{"role": "user", "content": row["prompt"]}]
-        return render_chat(tokenizer, message, add_generation_prompt=True)
+        return render_chat(tokenizer, message, add_generation_prompt=True, variables=self.variables)
 
 
 @contextmanager

@@ -114,6 +114,13 @@ def test_variable_that_the_template_does_not_read_is_refused(checked: Checked) -
     assert error.key == "data.template.chat_template_kwargs.reasoning_efort"
 
 
+def test_variable_of_a_judge_that_the_template_does_not_read_is_refused(checked: Checked) -> None:
+    judge = ["stage=grpo", "+reward/terms@reward.terms.mine=self_judge"]
+    name = "reward.terms.mine.chat_template_kwargs"
+    checked("gpt_oss", *judge, f"{name}={{reasoning_effort: low}}")
+    assert refused(checked, "gpt_oss", *judge, f"{name}={{effort: low}}").key == f"{name}.effort"
+
+
 @pytest.mark.parametrize("variables", [{"messages": []}, {"tokenize": True}, {"tools": []}])
 def test_variable_that_is_not_the_users_is_refused(variables: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="no config sets") as caught:
@@ -175,7 +182,8 @@ def test_completions_without_thinking_fit_a_template_that_writes_an_empty_one(ch
     checked("qwen3_thinking", "stage=sft", "data.template.prefill='<think>'", completion="It is 2.")
 
 
-def test_completions_that_think_after_an_empty_thinking_are_refused(checked: Checked) -> None:
+@pytest.mark.parametrize("thinking", ["<think>1 plus 1</think>", "1 plus 1\n</think>\n\n"])
+def test_completions_that_think_after_an_empty_thinking_are_refused(checked: Checked, thinking: str) -> None:
     variables = "data.template.chat_template_kwargs={enable_thinking: false}"
-    error = refused(checked, "qwen3", "stage=sft", variables, completion="<think>1 plus 1</think>It is 2.")
+    error = refused(checked, "qwen3", "stage=sft", variables, completion=f"{thinking}It is 2.")
     assert "in another way than the prompt opens it" in error.message

@@ -30,7 +30,7 @@ def error_of(row: dict[str, Any], **knobs: Any) -> UserError:
     ("name", "values"),
     [
         ("prompt", ["?", "日本"]),
-        ("answer", ["2", 2, 2.5, None]),
+        ("answer", ["2", 2, 2.5, 10**400, None]),
         ("completion", ["<answer>2</answer>", "", None]),
         ("chosen", ["2", None]),
         ("rejected", ["3", None]),
@@ -55,7 +55,7 @@ def test_check_row_accepts_the_type_of_each_column(name: str, values: list[Any])
         ("completion", [["2"], 2, 2.5, True, {"text": "2"}, MESSAGES, "2\ud83d"]),
         ("chosen", [MESSAGES, ["2"], 2]),
         ("rejected", [MESSAGES, 3, {"role": "assistant"}]),
-        ("pass_rate", ["0.5", "", -0.1, 1.5, True, math.nan, [0.5]]),
+        ("pass_rate", ["0.5", "", -0.1, 1.5, 10**400, True, math.nan, [0.5]]),
         ("weight", ["2", "heavy", True, [2], math.inf]),
         ("terms", ["format", "[format]", [1], [None], {"format": 1}, ("format",), ["\udc00"]]),
         ("rendered", [1, ["User: ?"]]),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from templates import SPECIALS, TEMPLATES, TOKENIZERS, chat, tokenizer_of
+from templates import DEEPSEEK31, SPECIALS, TEMPLATES, TOKENIZERS, chat, tokenizer_of
 from transformers import AutoTokenizer
 
 from r1.core.errors import UserError
@@ -118,6 +118,25 @@ def test_example_that_continues_an_opened_thinking_is_as_one_that_opens_it() -> 
 def test_example_keeps_the_thinking_that_a_template_drops(completion: str) -> None:
     tokenizer = tokenizer_of(core("byte_level"), TEMPLATES["deepseek_r1_old"])
     assert texts(data_of(chat()), tokenizer, COMPLETIONS[completion])[1] == COMPLETIONS[completion] + "</s>"
+
+
+@pytest.mark.parametrize("prefill", ["", "<think>"])
+@pytest.mark.parametrize("completion", ["<think>3 plus 5</think>8", "3 plus 5</think>8"])
+def test_example_after_a_thinking_that_a_variable_opens_closes_it_once(prefill: str, completion: str) -> None:
+    """DeepSeek-V3.1: the conversation has the closing tag alone, as of an answer without thinking."""
+    tokenizer = tokenizer_of(core("byte_level"), DEEPSEEK31)
+    data = data_of(chat(prefill=prefill, chat_template_kwargs={"thinking": True}))
+    prompt, learned = texts(data, tokenizer, completion)
+    assert prompt.endswith("<|Assistant|><think>")
+    assert learned == "3 plus 5</think>8</s>"
+
+
+def test_example_after_a_closed_thinking_is_the_answer_alone() -> None:
+    tokenizer = tokenizer_of(core("byte_level"), DEEPSEEK31)
+    context, learned = data_of(chat()).example(tokenizer, row_of("8"))
+    assert context + learned == conversation(tokenizer, "8")
+    with pytest.raises(UserError, match="in another way than the prompt opens it"):
+        data_of(chat()).example(tokenizer, row_of("<think>3 plus 5</think>8"))
 
 
 @pytest.mark.parametrize("prefill", ["<think>\n", "<think>"])

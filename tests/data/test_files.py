@@ -113,6 +113,14 @@ def test_parquet_floats_are_the_shortest_decimal_of_their_width(tmp_path: Path, 
         (pa.array([b"\xff\x01"]), "ff01"),
         (pa.array([b"\x80" * 2], pa.binary(2)), "8080"),
         (pa.array([[("a", 0.1)]], pa.map_(pa.string(), pa.float32())), "{'a': 0.1}"),
+        (pa.array([[(0.1, 0.1)]], pa.map_(pa.float32(), pa.float32())), "{'0.1': 0.1}"),
+        (pa.array([[0.1]], pa.list_view(pa.float32())), "[0.1]"),
+        (pa.array([b"caf\xc3\xa9"], pa.binary_view()), "café"),
+        (pa.array([2**64 - 1], pa.uint64()), "18446744073709551615"),
+        (
+            pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16))),
+            "30303030-3030-3030-3030-303030303030",
+        ),
         (pa.array(["x"]).dictionary_encode(), "x"),
         (pa.array([np.float32(0.1)]).cast(pa.float32()).dictionary_encode(), "0.1"),
     ],
@@ -140,6 +148,15 @@ def test_a_decimal_float_survives_copies_and_processes() -> None:
             1e16,
             DecimalFloat,
         )
+
+
+@pytest.mark.parametrize("content", ['{"a": 1e400}', '{"a": [-1E+999]}'])
+def test_a_number_that_no_float_holds_is_an_error(tmp_path: Path, content: str) -> None:
+    assert "too large for a float" in error_of(tmp_path / "a.jsonl", content).message
+
+
+def test_a_whole_number_of_any_size_is_kept(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.jsonl", f'{{"a": {10**400}}}') == [{"a": 10**400}]
 
 
 # ---- missing values ----
@@ -175,6 +192,18 @@ def test_a_duplicate_column_is_an_error(tmp_path: Path) -> None:
     assert "more than one column `a`" in error_of(tmp_path / "a.csv", "a,b,a\n1,2,3\n").message
     parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "a.parquet")
     assert "Multiple matches for FieldRef.Name(a)" in error_of(tmp_path / "a.parquet", "").message
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64())),
+        pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], names=["k", "k"]),
+    ],
+)
+def test_a_duplicate_name_inside_a_parquet_column_is_an_error(tmp_path: Path, nested: pa.Array) -> None:
+    parquet.write_table(pa.table({"a": nested}), tmp_path / "a.parquet")
+    assert "duplicate" in error_of(tmp_path / "a.parquet", "").message
 
 
 # ---- text ----
@@ -248,6 +277,11 @@ def test_parquet_text_that_is_not_utf8_is_a_user_error(tmp_path: Path) -> None:
     text = pa.array([b"ok", b"\xff"]).view(pa.string())
     parquet.write_table(pa.table({"a": text}), tmp_path / "a.parquet")
     assert "UTF8" in error_of(tmp_path / "a.parquet", "").message
+
+
+@pytest.mark.parametrize("before", ["\n \n", "\ufeff\r\n", "  "])
+def test_a_json_list_may_follow_blank_lines(tmp_path: Path, before: str) -> None:
+    assert read(tmp_path / "a.json", before + '[{"a": 1.10},\r\n{"a": 2}]\r\n') == [{"a": 1.1}, {"a": 2}]
 
 
 def test_a_file_without_rows_has_none(tmp_path: Path) -> None:

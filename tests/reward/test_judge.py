@@ -157,20 +157,20 @@ def test_endpoint_judges_only_rows_with_that_term(config: Callable[..., Config],
 # ---- the policy as its own judge ----
 
 
-def self_judge() -> SelfJudge:
+def self_judge(**variables: Any) -> SelfJudge:
     engine = Transformers(temperature=1.0, max_completion_length=6, batch_size=4, async_steps=0)
-    return SelfJudge(engine=engine, **KNOBS)
+    return SelfJudge(engine=engine, chat_template_kwargs=variables, **KNOBS)
 
 
 def test_frozen_policy_is_unchanged_by_training(stage: Callable[..., Any]) -> None:
     made = stage("stage=grpo", "+reward/terms@reward.terms.self=self_judge")
     frozen = made.sampler.initial_policy
-    before = frozen.answer(self_judge().engine, ["a", "b"], [1, 2])
+    before = frozen.answer(self_judge().engine, ["a", "b"], [1, 2], {})
     with torch.no_grad():
         for parameter in made.policy.parameters():
             parameter.zero_()
-    assert frozen.answer(self_judge().engine, ["a", "b"], [1, 2]) == before
-    assert frozen.answer(self_judge().engine, ["b"], [2]) == before[1:]  # whatever the batch
+    assert frozen.answer(self_judge().engine, ["a", "b"], [1, 2], {}) == before
+    assert frozen.answer(self_judge().engine, ["b"], [2], {}) == before[1:]  # whatever the batch
     assert not any(p.requires_grad for p in frozen.model.parameters())
     assert not any("frozen" in name for name, _ in made.named_parameters())
     assert stage("stage=grpo").sampler.initial_policy is None  # no term asks for it
@@ -181,11 +181,12 @@ def test_the_policy_judges_by_the_same_rubric() -> None:
         def __init__(self) -> None:
             self.asked: list[tuple[str, int]] = []
 
-        def answer(self, engine: Any, prompts: Any, seeds: Any) -> list[str]:
+        def answer(self, engine: Any, prompts: Any, seeds: Any, variables: Any) -> list[str]:
+            assert variables == {"enable_thinking": False}
             self.asked += zip(prompts, seeds, strict=True)
             return ["<score>5</score>" if "good" in prompt else "well" for prompt in prompts]
 
-    term, frozen = self_judge(), Scripted()
+    term, frozen = self_judge(enable_thinking=False), Scripted()
     assert term(["q"] * 3, ["good", "bad", "good"], frozen) == [0.5, None, 0.5]
     assert term.pop_error_counts() == {"parse_failures": 1}
     assert frozen.asked[0][0] == judge(Fake()).rubric.prompt("q", "good")

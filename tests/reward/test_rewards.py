@@ -191,6 +191,8 @@ def test_nan_in_an_array_does_not_apply_and_a_bool_is_a_number() -> None:
         (torch.zeros(3), "3 values for 2 completions"),
         (torch.zeros(2, 2), "Tensor for sample 0"),
         (torch.tensor(1.0), "returned Tensor"),
+        (np.array([1 + 2j, 1]), "complex128 for sample 0"),
+        ([np.complex64(1), 1], "complex64 for sample 0"),
         (np.array(1.0), "returned ndarray"),
         (np.zeros((2, 2)), "ndarray for sample 0"),
         (np.array([1.0, np.inf]), "inf for sample 1"),

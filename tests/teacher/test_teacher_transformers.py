@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,13 +67,14 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def teacher(
-    path: str, *, temperature: float = 1.0, max_completion_length: int = 12, batch_size: int = 8
+    path: str, *, temperature: float = 1.0, max_completion_length: int = 12, batch_size: int = 8, **variables: Any
 ) -> Transformers:
     return Transformers(
         path=path,
         dtype="float32",
         temperature=temperature,
         max_completion_length=max_completion_length,
+        chat_template_kwargs=variables or None,
         batch_size=batch_size,
     )
 
@@ -121,6 +123,21 @@ def test_special_tokens_are_not_in_the_text(tmp_path: Path) -> None:
     model.save_pretrained(path)
     (answers,) = ask_all(teacher(path, temperature=0.0), ROWS[:1], 1, seed=0)
     assert (answers[0].text, answers[0].completion_tokens) == ("", 12)
+
+
+def test_variables_of_the_chat_template_are_part_of_the_prompt_and_of_the_identity(tmp_path: Path) -> None:
+    path = save_model(tmp_path, "{{ strftime_now('%d') }}{{ effort | default('low') }}" + CHAT)
+    plain, high = teacher(path), teacher(path, effort="high", strftime_now="2025-06-01")
+    counts = [ask_all(one, ROWS[:1], 1, seed=0)[0][0].prompt_tokens for one in (plain, high)]
+    assert counts == [7 + len("26low"), 7 + len("01high")]
+    assert "chat_template_kwargs" not in plain.identity(ROWS[0])
+    assert high.identity(ROWS[0]) != teacher(path, effort="high").identity(ROWS[0]) != plain.identity(ROWS[0])
+
+
+def test_variable_that_the_teachers_chat_template_does_not_read_is_refused(chat_model: str) -> None:
+    with pytest.raises(UserError, match="does not read the variable `effort`") as caught:
+        ask_all(teacher(chat_model, effort="high"), ROWS, 1, seed=0)
+    assert caught.value.key == "teacher.chat_template_kwargs.effort"
 
 
 def test_rendered_prompt_is_used_unchanged(chat_model: str) -> None:

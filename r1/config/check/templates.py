@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from r1.core.errors import DATA, UserError, errors_mounted_at
 from r1.data.base import Template
 from r1.data.completion import TAGS
 from r1.data.template.base import opening, template_prefill
-from r1.data.template.chat import Chat
+from r1.data.template.chat import Chat, check_variables_read
+from r1.reward.terms.self_judge import SelfJudge
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -20,7 +20,7 @@ OPEN, CLOSE = TAGS[:2]
 
 
 def check_templates(experiment: Experiment) -> None:
-    """Check the template of each dataset on its first held-out question.
+    """Check the template of each dataset on its first held-out question, and the variables of a judge.
 
     Raises:
         UserError: a setting has no effect, or the thinking is opened twice or where rewards do not see it.
@@ -34,6 +34,10 @@ def check_templates(experiment: Experiment) -> None:
             if isinstance(source.template, Chat):
                 _check_settings(source.template, tokenizer, rendered)
             _check_prefill(f"{key}.template", source.template, rendered)
+    for name, term in experiment.rewards.terms.items():
+        if isinstance(term.function, SelfJudge):
+            with errors_mounted_at(f"reward.terms.{name}"):
+                check_variables_read(term.function.variables, tokenizer)
 
 
 def check_completions(experiment: Experiment) -> None:
@@ -69,15 +73,7 @@ def _check_settings(template: Chat, tokenizer: PreTrainedTokenizerBase, rendered
     if template.system and not _shows(rendered, template.system):
         message = "the chat template leaves the system message out"
         raise UserError(message, key=".system", value=template.system, hint="set system to null")
-    text = tokenizer.get_chat_template()
-    for name in template.variables:
-        if not re.search(rf"\b{re.escape(name)}\b", text):
-            raise UserError(
-                f"the chat template does not read the variable `{name}`",
-                key=f".chat_template_kwargs.{name}",
-                value=template.variables[name],
-                hint="leave it out, or take a chat_template that does",
-            )
+    check_variables_read(template.variables, tokenizer)
 
 
 def _shows(rendered: str, text: str) -> bool:

@@ -70,7 +70,8 @@ class Chat:
                     return tail + closing
             head = self.apply(tokenizer, turns(prompt, MARKER), False).rpartition(MARKER)[0]
             text = self.apply(tokenizer, turns(prompt, completion), False)
-            if before == head + opened and _squash(text_after_thinking(completion)) in _squash(text):
+            heads = (head, head.removesuffix(THINK_TAGS[1]))  # DeepSeek-V3.1 closes a thinking that it leaves out
+            if before in [head + opened for head in heads] and _squash(text_after_thinking(completion)) in _squash(text):
                 return rest + closing
         raise UserError(
             "the chat template writes this answer in another way than the prompt opens it",
@@ -142,7 +143,7 @@ def _same_message(written: str, completion: str, rest: str) -> bool:
 
 def _thinks_again(before: str, completion: str) -> bool:
     """Whether a completion thinks though the prompt has an empty thinking, as with ``enable_thinking: false``."""
-    return before.rstrip().endswith(THINK_TAGS[1]) and THINK_TAGS[0] in completion
+    return before.rstrip().endswith(THINK_TAGS[1]) and any(tag in completion for tag in THINK_TAGS)
 
 
 def _squash(text: str) -> str:
@@ -175,6 +176,19 @@ def check_variables(variables: dict[str, Any]) -> dict[str, Any]:
         message, value = "strftime_now is the date that the template formats", variables["strftime_now"]
         raise UserError(message, key=f"{key}.strftime_now", value=value, expected="YYYY-MM-DD") from None
     return variables
+
+
+def check_variables_read(variables: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises: UserError: the tokenizer's chat template does not read one of them."""
+    text = tokenizer.get_chat_template()
+    for name in variables:
+        if not re.search(rf"\b{re.escape(name)}\b", text):
+            raise UserError(
+                f"the chat template does not read the variable `{name}`",
+                key=f".chat_template_kwargs.{name}",
+                value=variables[name],
+                hint="leave it out, or take a chat_template that does",
+            )
 
 
 def specials(tokenizer: PreTrainedTokenizerBase) -> list[str]:
