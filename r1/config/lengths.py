@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
@@ -17,8 +17,16 @@ from r1.model.tokens import context_length, lengths_over, tokenize
 
 if TYPE_CHECKING:
     from r1.config.build import Experiment
+    from r1.rollout.base import Engine
 
 Noun = Literal["prompt", "example", "truncated"]
+
+
+class Limits(NamedTuple):
+    """Most tokens of a prompt that is sampled from, and of an example that is learned from."""
+
+    prompt: float
+    example: float
 
 
 @dataclass(frozen=True)
@@ -46,9 +54,9 @@ def drop_overlong(experiment: Experiment) -> None:
     data = experiment.data
     if all(source.overlong == "error" for source in data.sources.values()):
         return
-    context, counts = _context(experiment), {"data/dropped": 0.0, "data/truncated": 0.0}
+    limits, counts = _limits(experiment), {"data/dropped": 0.0, "data/truncated": 0.0}
     for rows, columns in splits(experiment):
-        too_long = find_too_long(experiment, rows, columns, context)
+        too_long = find_too_long(experiment, rows, columns, limits)
         dropped = {i for i, texts in too_long.items() if any(t.policy == "drop" for t in texts)}
         counts["data/dropped"] += len(dropped)
         counts["data/truncated"] += sum(t.noun == "truncated" for texts in too_long.values() for t in texts)
@@ -62,10 +70,10 @@ def drop_overlong(experiment: Experiment) -> None:
 
 def check_lengths(experiment: Experiment) -> None:
     """Raises: UserError: a row is too long, or ``max_prompt_length`` leaves no room for a completion."""
-    context = _context(experiment)
+    limits = _limits(experiment)
     for key, source in experiment.data.sources.items():
-        _check_truncation(key, source, context - experiment.engine.max_completion_length)
-    too_long = [find_too_long(experiment, rows, columns, context) for rows, columns in splits(experiment)]
+        _check_truncation(key, source, limits.prompt)
+    too_long = [find_too_long(experiment, rows, columns, limits) for rows, columns in splits(experiment)]
     texts = [
         text
         for texts_of_row in too_long
@@ -75,7 +83,7 @@ def check_lengths(experiment: Experiment) -> None:
     ]
     if texts:
         longest = max(texts, key=lambda text: text.num_tokens - text.limit)
-        raise _error(longest, len(texts), context, experiment.engine.max_completion_length)
+        raise _error(longest, len(texts), limits, experiment.engine)
 
 
 def _check_truncation(key: str, source: Data, room: float) -> None:
@@ -89,8 +97,9 @@ def _check_truncation(key: str, source: Data, room: float) -> None:
         )
 
 
-def _context(experiment: Experiment) -> float:
-    return context_length(experiment.model.load_config())
+def _limits(experiment: Experiment) -> Limits:
+    context, engine = context_length(experiment.model.load_config()), experiment.engine
+    return Limits(min(context, engine.max_model_len or math.inf) - engine.max_completion_length, context)
 
 
 def splits(experiment: Experiment) -> list[tuple[list[Row], tuple[str, ...]]]:
@@ -101,12 +110,12 @@ def splits(experiment: Experiment) -> list[tuple[list[Row], tuple[str, ...]]]:
 
 
 def find_too_long(
-    experiment: Experiment, rows: Sequence[Row], columns: Sequence[str], context: float
+    experiment: Experiment, rows: Sequence[Row], columns: Sequence[str], most: Limits
 ) -> dict[int, list[TooLong]]:
     """Index of a row -> its texts that have too many tokens."""
     too_long: dict[int, list[TooLong]] = {}
     for part in chunks(range(len(rows)), 1024):
-        texts = [(i, *text) for i in part for text in _texts(experiment, rows[i], columns, context)]
+        texts = [(i, *text) for i in part for text in _texts(experiment, rows[i], columns, most)]
         limits = [limit for _, _, _, limit in texts]
         lengths = lengths_over(experiment.stage.tokenizer, [text for _, _, text, _ in texts], limits)
         for position, num_tokens in lengths.items():
@@ -117,7 +126,7 @@ def find_too_long(
 
 
 def _texts(
-    experiment: Experiment, row: Row, columns: Sequence[str], context: float
+    experiment: Experiment, row: Row, columns: Sequence[str], most: Limits
 ) -> Iterator[tuple[Noun, str, float]]:
     """(noun, text, most tokens) of everything of a row that the model reads."""
     data, stage = experiment.data, experiment.stage
@@ -125,17 +134,16 @@ def _texts(
         return  # the check of the columns has the message
     is_text = all(isinstance(row.get(column), str) for column in columns)
     full, truncates_to = stage.full_texts(row, columns) if is_text else [], data.truncates_to(row)
-    room = math.inf if full else context - experiment.engine.max_completion_length
-    limit = min(room, data.source_of(row)[1].max_prompt_length or math.inf)
+    limit = min(math.inf if full else most.prompt, data.source_of(row)[1].max_prompt_length or math.inf)
     cut = 0
     if math.isfinite(limit):
         prompt = data.prompt_text(stage.tokenizer, row)
         cut = 0 if truncates_to is None else data.num_cut(row, len(tokenize(stage.tokenizer, prompt)))
         yield ("prompt" if truncates_to is None else "truncated"), prompt, limit
-    yield from (("example", text, context + cut) for text in full)
+    yield from (("example", text, most.example + cut) for text in full)
 
 
-def _error(longest: TooLong, count: int, context: float, max_completion: int) -> UserError:
+def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> UserError:
     leave_out = f"{longest.key}.overlong=drop leaves such rows out"
     if longest.noun == "example":
         return UserError(
@@ -146,7 +154,7 @@ def _error(longest: TooLong, count: int, context: float, max_completion: int) ->
             hint=f"{leave_out}; or take a model with a longer context",
             code=DATA,
         )
-    if longest.limit != context - max_completion:
+    if longest.limit != limits.prompt:
         return UserError(
             f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.num_tokens}",
             key=f"{longest.key}.max_prompt_length",
@@ -154,12 +162,16 @@ def _error(longest: TooLong, count: int, context: float, max_completion: int) ->
             hint=f"{leave_out}, truncate_left the first tokens of their prompts",
             code=DATA,
         )
+    context = limits.prompt + engine.max_completion_length
     room = context - longest.num_tokens
+    longer = "take a model with a longer context"
+    if context < limits.example:
+        longer = f"set {longest.key}.max_prompt_length={limits.prompt:g}, or raise the engine's max_model_len"
     return UserError(
-        f"the longest prompt has {longest.num_tokens} tokens: with {max_completion} more it does not fit into the "
+        f"the longest prompt has {longest.num_tokens} tokens: with {engine.max_completion_length} more it does not fit into the "
         f"context of {context:g}",
         key="rollout.max_completion_length",
-        value=max_completion,
+        value=engine.max_completion_length,
         expected=f"at most {room:g}" if room > 0 else "nothing: the prompt alone is too long",
-        hint=f"lower it; {leave_out}; or take a model with a longer context",
+        hint=f"lower it; {leave_out}; or {longer}",
     )

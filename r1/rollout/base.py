@@ -50,6 +50,7 @@ class Engine(ABC):
     Attributes:
         temperature: divides the logits; 0 is greedy.
         max_completion_length: T, tokens, including the closing one.
+        max_model_len: tokens of the longest prompt with its completion; None: the model's.
         logprobs_match_trainer: the log-probs of a rollout are the model's own up to rounding, so that a trainer in
             float32 need not recompute them.
         num_processes: processes that compute on this device's cores at once, this one included.
@@ -57,6 +58,7 @@ class Engine(ABC):
 
     temperature: float
     max_completion_length: int
+    max_model_len: int | None = None
     logprobs_match_trainer: ClassVar[bool] = False
     num_processes: int = 1
 

@@ -106,6 +106,7 @@ class VLLMServer(WeightSyncedEngine):
         if about.get("logprobs_mode") != "processed_logprobs":
             message = "the server's log-probs are not those of the sampling distribution"
             raise UserError(message, key="rollout.url", value=about.get("logprobs_mode"), hint=START_HINT)
+        self.max_model_len = about.get("max_model_len")
 
     def send(self, model: PreTrainedModel, version: str, ranks: RankGroup) -> None:
         ranks.broadcast_from_rank_zero(lambda: self._send(model, version))

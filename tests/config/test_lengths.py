@@ -88,6 +88,18 @@ def test_room_for_a_completion_is_counted_to_the_token(checked: Run) -> None:
     assert error.expected == "at most 18"
 
 
+def test_shorter_context_of_an_engine_is_the_limit_of_prompts_and_not_of_examples(
+    checked: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("r1.rollout.transformers.Transformers.max_model_len", 48)  # 8 of them are a completion's
+    rows = [*fillers(), {"prompt": "\U0001f9ee" * 9, "answer": "7"}]  # 36 tokens, and 6
+    error = refused(checked, rows, "stage=grpo")
+    assert "the longest prompt has 42 tokens: with 8 more it does not fit into the context of 48" in error.message
+    assert "data.max_prompt_length=40, or raise the engine's max_model_len" in error.hint
+    assert checked(rows, "stage=grpo", "data.overlong=drop").data.counts["data/dropped"] == 1
+    checked([row | {"completion": "9" * 100} for row in fillers()], "stage=sft")
+
+
 def test_example_is_prompt_and_completion_together(checked: Run) -> None:
     half = "\U0001f3b2" * 127  # 508 tokens; twice that, 6 around them and the closing token: 1,023
     fits = [*fillers(completion="2"), {"prompt": half, "answer": "7", "completion": half}]

@@ -45,8 +45,8 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_rewards(experiment)
     experiment.model.check_lora()
     _check_vocabulary(cfg, experiment)
+    _check_engine(experiment)  # a server has the length of its context
     check_lengths(experiment)
-    _check_engine(experiment)
 
 
 def _check_rows(data: Data) -> None:
