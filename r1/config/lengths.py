@@ -125,9 +125,7 @@ def find_too_long(
     return too_long
 
 
-def _texts(
-    experiment: Experiment, row: Row, columns: Sequence[str], most: Limits
-) -> Iterator[tuple[Noun, str, float]]:
+def _texts(experiment: Experiment, row: Row, columns: Sequence[str], most: Limits) -> Iterator[tuple[Noun, str, float]]:
     """(noun, text, most tokens) of everything of a row that the model reads."""
     data, stage = experiment.data, experiment.stage
     if not isinstance(row["prompt"], str):

@@ -81,7 +81,8 @@ def test_served_answers_equal_those_of_the_model_in_this_process(
         max_retries=0,
         max_failures=0,
     )
-    here = Transformers(path=PATH, dtype="float32", temperature=0.0, max_completion_length=LENGTH, chat_template_kwargs=None, batch_size=8)
+    knobs = {"dtype": "float32", "temperature": 0.0, "max_completion_length": LENGTH, "chat_template_kwargs": None}
+    here = Transformers(path=PATH, batch_size=8, **knobs)
     served, expected = query(endpoint, tmp_path / "answers"), query(here, tmp_path / "here")
     answers = [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in served.pairs]
     assert answers == [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in expected.pairs]
