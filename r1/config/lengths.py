@@ -166,8 +166,8 @@ def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> User
     if context < limits.example:
         longer = f"set {longest.key}.max_prompt_length={limits.prompt:g}, or raise the engine's max_model_len"
     return UserError(
-        f"the longest prompt has {longest.num_tokens} tokens: with {engine.max_completion_length} more it does not fit into the "
-        f"context of {context:g}",
+        f"the longest prompt has {longest.num_tokens} tokens: with {engine.max_completion_length} more it does not fit "
+        f"into the context of {context:g}",
         key="rollout.max_completion_length",
         value=engine.max_completion_length,
         expected=f"at most {room:g}" if room > 0 else "nothing: the prompt alone is too long",

@@ -70,10 +70,9 @@ class Chat:
                     return tail + closing
             head = self.apply(tokenizer, turns(prompt, MARKER), False).rpartition(MARKER)[0]
             text = self.apply(tokenizer, turns(prompt, completion), False)
-            heads = (head, head.removesuffix(THINK_TAGS[1]))  # DeepSeek-V3.1 closes a thinking that it leaves out
-            if before in [head + opened for head in heads] and _squash(text_after_thinking(completion)) in _squash(
-                text
-            ):
+            # DeepSeek-V3.1 writes the end of a thinking that it leaves out.
+            continues = before in (head + opened, head.removesuffix(THINK_TAGS[1]) + opened)
+            if continues and _squash(text_after_thinking(completion)) in _squash(text):
                 return rest + closing
         raise UserError(
             "the chat template writes this answer in another way than the prompt opens it",
