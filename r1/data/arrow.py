@@ -55,7 +55,7 @@ def value_converter(kind: pa.DataType) -> Convert:
 
 
 def plain(value: Any) -> Any:
-    """Text and whole numbers; bytes as text, which Spark and Hive write so, or in hexadecimal; dates and UUIDs as text."""
+    """Text and whole numbers; bytes as text, as Spark writes it, or hexadecimal; dates and UUIDs as text."""
     if isinstance(value, bytes):
         try:
             return value.decode()
