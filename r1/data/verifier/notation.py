@@ -50,7 +50,9 @@ SEXAGESIMAL = re.compile(
 BAR = re.compile(r"\\[lr]?vert(?![a-zA-Z])")
 OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*(" + "|".join(sorted(FUNCTIONS)) + r")\s*\}")
 MODULO = re.compile(r"\\pmod\s*\{?\s*([0-9]+)\s*\}?|\(\s*\\b?mod\s*([0-9]+)\s*\)")
-ORDINAL = re.compile(r"(?<=[0-9])\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(st|nd|rd|th)\s*\}(?:\s*\})?")
+ORDINAL = re.compile(
+    r"(?<=[0-9])(?: ?\^ ?\{ ?(?:\\(?:text|mathrm) ?\{ ?)?(?:st|nd|rd|th) ?\}(?: ?\})?|(?:st|nd|rd|th)\b)"
+)
 OUTWARD = re.compile(r"([\[\]])(\s*[^\s\[\]();,{}][^\[\]();,{}]*[;,][^\[\]();,]+)([\[\]])")
 LONE_DOLLAR = re.compile(r"\$(?= ?[0-9.])|(?<=[0-9]) ?\$$")
 BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
@@ -66,6 +68,7 @@ PLAINER = [
     ("+", re.compile(r"\+ ?/ ?-|(?<![^=(,])\+-(?! ?\\inf)"), r"\\pm "),
     (")", re.compile(r"^([A-E])\)(?= )"), r"(\1)"),  # A) 5
     ("per cent", re.compile(r"\bper cent\b"), "percent"),
+    ("", ORDINAL, ""),
     ("R", re.compile(r"(?<![a-zA-Z])(?:Rs\.?|INR) ?(?=[0-9])"), r"\\rupee "),
     ("USD", re.compile(r"(?<![a-zA-Z])USD ?(?=[0-9])"), r"\\dollar "),
     ("", re.compile(r"(?<=[\])}]) ?" + TEXT_IN % "U|u|union" + r" ?(?=[(\[\\])|\\bigcup(?! ?_)"), r"\\cup "),
@@ -82,9 +85,13 @@ PLAINER = [
 ]
 """What a text with single spaces must hold for a spelling, the spelling, and its plain form."""
 
-ANY_INTEGER = re.compile(
-    r"(?<=\S)(?:\s*[,;]\s*|\s+|\s*(?=\())\(?\s*[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)\s*\)?$"
+ANY_NUMBER = re.compile(  # n \in Z, for all real numbers t, where k is an integer
+    r"(?<=\S)(?:\s*[,;]\s*|\s+|\s*(?=\())\(?\s*"
+    r"(?:(?:where |for any |for all )?[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)"
+    r"|(?:\\text\s*\{\s*)?(?:for|where) (?:all|any|every|some) (?:integers?|real numbers?) ?\}? ?[a-z]|where [a-z] is (?:an integer|a real number)"
+    r")\s*\)?$"
 )
+ANNOUNCED = re.compile(r"(?:the )?(?:final )?(?:solution|answer)s?(?: is| are)? ?:? (?=\S)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=16_384)
@@ -98,8 +105,10 @@ def canonical(text: str) -> str:
     if "\\" in text or "$" in text:
         text = plain_latex(text)
     text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
-    text = PROGRAM.sub(in_base, text) if PROGRAM.fullmatch(text) else ANY_INTEGER.sub("", text)
+    text = PROGRAM.sub(in_base, text) if PROGRAM.fullmatch(text) else ANY_NUMBER.sub("", text)
     text = BASE.sub(lambda base: f"_{{{BASES[base[1]]}}}", text)
+    if announced := ANNOUNCED.match(text):
+        text = text[announced.end() :]
     for hint, spelling, plain in PLAINER:
         if hint in text:
             text = spelling.sub(plain, text)
@@ -121,7 +130,6 @@ def plain_latex(text: str) -> str:
         text = LONE_DOLLAR.sub(r"\\$", text)
     text = LISTED.sub(r"\1 ", text).replace("\\$", "\\dollar ")
     text = LAYOUT.sub("", DELIMITER.sub(" ", text))
-    text = ORDINAL.sub(r"\\text{\1}", text)
     return SEXAGESIMAL.sub(in_degrees, CELSIUS.sub(r"\1\\text{\2}", text))
 
 

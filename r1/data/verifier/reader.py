@@ -70,7 +70,7 @@ from r1.data.verifier.tree import (
     is_interval,
     is_name,
 )
-from r1.data.verifier.units import is_unit, unit
+from r1.data.verifier.units import NOT_UNITS, is_unit, unit
 
 
 @lru_cache(maxsize=4096)  # the gold answer of a group is read once
@@ -335,6 +335,8 @@ class ExpressionReader(Scanner):
             if prefix in SPELLED:
                 self.at += len(prefix)
                 return self.command(SYNONYMS.get(prefix, prefix))
+            if token in NOT_UNITS:
+                raise UnreadableError  # x^2 for x > 0
             if len(token) > 3:
                 self.at += len(token)
                 return Node("symbol", name=token)
@@ -431,7 +433,7 @@ class ExpressionReader(Scanner):
             if token == "^":
                 exponent = self.exponent()
             else:
-                spaced = re.match(r"[0-9]+(?=[ ({\\]|$)", self.text[self.at :])
+                spaced = re.match(r"[0-9]+(?=[ ({\\])", self.text[self.at :])
                 base = self.argument(digits=99 if spaced else 1)
         before, self.in_angle = self.in_angle, name in TRIGONOMETRIC
         arguments = self.function_arguments()

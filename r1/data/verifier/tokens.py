@@ -42,7 +42,7 @@ UNIT_RATIO = re.compile(
     r"(?:[kcm]?m|mi|ft|in|[km]?g|J|N|W|V|C|m?L|k?mol|rad|rev|lb)/(?:s|h|hr|min|[km]?g|mL|ml|L|l|mol|c?m|ft|day|K|C)"
     r"(?:\^\{?-?[0-9]\}?)?(?=\s*$|\s*[,;})])"
 )
-PHRASE = re.compile(r"(?=.*[a-zA-Z]{3})[a-zA-Z][a-zA-Z0-9 ,.'&-]*")
+PHRASE = re.compile(r"(?=.*[a-zA-Z]{3})[a-zA-Z0-9 ,.'&-]+")
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
 WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
 FACTOR_POWER = re.compile(r" *[0-9]+ *\^")
@@ -73,6 +73,8 @@ def read_word(text: str) -> Node | None:
     plain = TEXT.sub(r"\1", text).strip().removesuffix(".")
     if plain.startswith("(") and plain.endswith(")"):
         plain = plain[1:-1].strip()
+    if plain.lower() == "no":
+        return Node("text", name="no")
     if not WORDS.fullmatch(plain) or plain in SPELLED or (len(plain) == 2 and plain.islower()):
         return None
     if members := ALL.fullmatch(plain):

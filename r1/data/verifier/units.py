@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 SAME = {  # other spellings of a unit; a plural's s is dropped before
     **{
@@ -31,8 +32,8 @@ SHORT = {  # of two or three letters; a longer word behind a number is a unit an
 }
 NOT_UNITS = {  # words of a hedged or second answer, 42 \text{ or not}
     *("about", "almost", "and", "are", "but", "except", "false", "if", "incorrect", "instead", "is", "maybe"),
-    *("mod", "no", "nor", "not", "or", "otherwise", "perhaps", "rather", "than", "the", "unless", "when"),
-    "wrong",
+    *("for", "mod", "no", "nor", "not", "or", "otherwise", "perhaps", "rather", "than", "the", "unless", "when"),
+    *("where", "with", "wrong"),
 }
 MAX_WORDS = 5
 PART = re.compile(r"[a-zA-Z.]+|[%$€°/]|\^?-?[0-9]+")
@@ -48,12 +49,10 @@ def unit(text: str) -> str | None:
     parts = PART.findall(text)
     words = [part.lower() for part in parts if part[0].isalpha()]
     other = PART.sub("", text.replace("-", " ")).strip(" ^{}()")
-    if (
-        other
-        or not (words or set(parts) & {"%", "$", "€", "°"})
-        or len(words) > MAX_WORDS
-        or any(word in NOT_UNITS for word in words)
-    ):
+    counted = any(part.isdigit() and after.isalpha() for part, after in pairwise(parts))  # 5 feet 3 inches is not 5
+    if other or counted or text.lstrip().startswith(".") or not (words or set(parts) & {"%", "$", "€", "°"}):
+        return None
+    if len(words) > MAX_WORDS or any(word in NOT_UNITS for word in words):
         return None
     named = [_one_spelling(part) for part in parts]
     for adjective, power in (("square", "2"), ("cubic", "3")):
