@@ -88,10 +88,10 @@ PLAINER = [
 ANY_NUMBER = re.compile(  # n \in Z, for all real numbers t, where k is an integer
     r"(?<=\S)(?:\s*[,;]\s*|\s+|\s*(?=\())\(?\s*"
     r"(?:(?:where |for any |for all )?[a-z]\s*\\in\s*(?:\\mathbb\s*\{?\s*Z\s*\}?|Z)"
-    r"|(?:\\text\s*\{\s*)?(?:for|where) (?:all|any|every|some) (?:integers?|real numbers?) ?\}? ?[a-z]|where [a-z] is (?:an integer|a real number)"
+    r"|(?:\\text ?\{ ?)?(?:for|where) (?:all|any|every|some) (?:integers?|real numbers?) ?\}? ?[a-z]"
+    r"|where [a-z] is (?:an integer|a real number)"
     r")\s*\)?$"
 )
-ANNOUNCED = re.compile(r"(?:the )?(?:final )?(?:solution|answer)s?(?: is| are)? ?:? (?=\S)", re.IGNORECASE)
 
 
 @lru_cache(maxsize=16_384)
@@ -107,8 +107,6 @@ def canonical(text: str) -> str:
     text = NOON.sub(r"\1m", " ".join(SPACE.sub(" ", text).split()))
     text = PROGRAM.sub(in_base, text) if PROGRAM.fullmatch(text) else ANY_NUMBER.sub("", text)
     text = BASE.sub(lambda base: f"_{{{BASES[base[1]]}}}", text)
-    if announced := ANNOUNCED.match(text):
-        text = text[announced.end() :]
     for hint, spelling, plain in PLAINER:
         if hint in text:
             text = spelling.sub(plain, text)
