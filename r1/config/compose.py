@@ -30,6 +30,7 @@ from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF
 from r1.core.renamed import suggest_renamed
+from r1.core.secrets import remember_named_secrets
 from r1.core.types import Config
 from r1.model.recipe import recipe_value
 
@@ -129,6 +130,7 @@ def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
 
 def _compose(loader: HydraLoader, texts: list[str]) -> Config:
     cfg = loader.compose(texts)
+    remember_named_secrets(OmegaConf.to_container(cfg, resolve=False))
     _check_hydra_targets(OmegaConf.to_container(cfg.hydra, resolve=False))
     set_hydra_config(cfg)
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}

@@ -121,3 +121,11 @@ def parse_override(text: str) -> Override:
     """
     override: Override = OverridesParser.create().parse_rule(text, "override")
     return override
+
+
+def plain_choices(override: Override) -> list[Any]:
+    """The values of an override as plain containers: those of a choice sweep, else one; none of another sweep."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return [Override._convert_value(choice) for choice in value.list]
+    return [] if override.is_sweep_override() or override.is_delete() else [value]

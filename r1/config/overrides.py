@@ -6,13 +6,15 @@ those of a sweep may be set.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override
+from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override, plain_choices
 from r1.core.errors import UserError, UserErrors
+from r1.core.override_text import override_value
 from r1.core.secrets import REDACTED, redact
 
 FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
@@ -121,6 +123,7 @@ def _unreadable(text: str, reason: str) -> UserError:
     key, equals, value = text.partition("=")
     if equals and not key.strip("+~ "):
         return UserError("an override needs a key", key="command line", value=text, hint="write key=value")
+    reason = "" if redact(text) != text else reason  # it quotes the value
     if not equals:
         hint = f"write key=value; to leave a key out: ~{text}"
         return UserError("an override needs a value", key="command line", value=text, hint=hint)
@@ -166,6 +169,26 @@ def _hydra_problems(override: Override, key: str, value: Any, multirun: bool) ->
         yield UserError("only a sweep reads this", key=key, value=value, hint="-m for a sweep, or leave it out")
 
 
+def map_texts(text: str, function: Callable[[str, str], str]) -> str:
+    """An override with ``function`` applied to each text of its value, also in lists, mappings and choices of a sweep.
+
+    Args:
+        function: called with the key of a text (``a.b``, or that of a mapping) and the text.
+    """
+
+    def apply(key: str, part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: apply(str(name), child) for name, child in part.items()}
+        if isinstance(part, list):
+            return [apply(key, child) for child in part]
+        return function(key, part) if isinstance(part, str) else part
+
+    override = parse_override(text)
+    before = plain_choices(override)
+    after = apply(override_key(override), before)
+    return text if after == before else f"{override.get_key_element()}={','.join(map(override_value, after))}"
+
+
 def override_key(override: Override) -> str:
     """The key or group that an override sets, with its package."""
     return override.key_or_group + (f"@{override.package}" if override.package else "")
@@ -182,6 +205,25 @@ def flatten_values(value: Any) -> Iterator[Any]:
             yield from flatten_values(item)
     else:
         yield value.text if isinstance(value, QuotedString) else value
+
+
+def hide_in_environment(overrides: Iterable[str]) -> list[str]:
+    """The overrides with each secret value as a reference to an environment variable, which is set here.
+
+    Hydra writes the overrides of a grid into multirun.yaml, and a launcher into its own files; workers inherit the
+    environment.
+    """
+
+    names: dict[str, str] = {}
+
+    def reference(key: str, text: str) -> str:
+        if "${" in text or redact({key: text}) == {key: text}:
+            return text
+        name = names.setdefault(text, f"R1_SECRET_{len(names)}")
+        os.environ[name] = text
+        return f"${{oc.env:{name}}}"
+
+    return [map_texts(text, reference) for text in overrides]
 
 
 def _is_secret(value: Any) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from r1.core.secrets import REDACTED, SECRET_KEY, redact
+from r1.core.secret_rules import is_secret_name
+from r1.core.secrets import REDACTED, redact
 
 CONFIG, DATA, MODEL, REWARD, HALTED, STORAGE, LOCKED = 2, 3, 4, 5, 6, 74, 75  # exit codes
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # a run that receives one saves a checkpoint and exits
@@ -160,7 +161,7 @@ def as_yaml_null(value: object) -> object:
 
 def format_value(value: object, key: str = "") -> str:
     """A value as YAML writes it, with secrets redacted."""
-    if SECRET_KEY.search(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
+    if is_secret_name(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
         return REDACTED
     text = repr(redact(value))
     return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))

@@ -1,66 +1,225 @@
-"""No secret reaches a disk or a log: redaction by key, by the form of a value, and by the environment's secrets."""
+"""No secret reaches a disk or a log: redaction by name, by the form of a value, and by the environment's secrets.
+
+A secret works as usual while a run lives; it is replaced where something is written or printed. The rules are tables in
+``r1.core.secret_rules``. The time is linear in the length of a text.
+"""
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
+from functools import lru_cache
 from typing import Any
+from urllib.parse import quote, quote_plus
+
+from r1.core.secret_rules import (
+    ADDRESS,
+    BEARER,
+    FORM,
+    PRIVATE_KEY,
+    USER_INFO,
+    USER_NAMES,
+    WEBHOOK,
+    is_certain_name,
+    is_secret_env,
+    is_secret_name,
+)
 
 REDACTED = "<redacted>"
-SECRET_NAMES = (
-    r"(?:api|access|private)[_-]?key|(?<!eos_)(?<!bos_)(?<!pad_)(?<!total_)token"
-    r"|secret|passw(?:or)?d|authorization|credential"
+SEEN_SECRETS: set[str] = set()  # values once hidden because of their key are hidden wherever they turn up again
+NAMED_SECRETS: set[str] = set()  # values of the variables that a config names
+MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
+MIN_NAMED_LENGTH = 4  # the same for a value that a config names, which is replaced as a whole word
+HARMLESS_VALUE = re.compile(  # max_tokens=100 is no secret, nor is a reference to one
+    r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|\{[\w.]*\}?|%s)\s*",
+    re.IGNORECASE | re.DOTALL,
 )
-SECRET_KEY = re.compile(rf"(?:^|[._-])(?:{SECRET_NAMES})s?$", re.IGNORECASE)
-SECRET_PAIR = re.compile(  # name=value anywhere in a text, and name: value inside braces
-    rf"((?:(?<![^\W_])(?:{SECRET_NAMES})s?\s*=|[{{,]\s*['\"]?(?:[\w.-]*[._-])?(?:{SECRET_NAMES})s?['\"]?\s*:)\s*)"
-    r"('[^']*'|\"[^\"]*\"|[^\s,}'\"]+)",
+CODE = re.compile(  # an expression or a type of a programming language
+    r"[A-Za-z_][\w.]*[(\[].*|(?:self|os|cls|args|config|cfg|settings)\.[\w.]+"
+    r"|[(\[{].*|[A-Z]+(?:_[A-Z]+)*"  # a container; a constant
+    r"|(?:str|int|bool|bytes|float|object|Any|None|Tensor|String|string|list|dict|set|re)\b.*",
+    re.DOTALL,
+)
+NAME = re.compile(
+    r"(?<![\w.-])(?P<name>[\w.-]++)(?:(?:\\{0,7}['\"])?\]?|%22)"
+    r"(?:[ \t]*+(?P<sep>=>|->|:=|=(?!=)|:(?![:/=])|%3d|%3a)[ \t]*+|[ \t]++(?=[^\s=:-]))",  # the last one of a flag
     re.IGNORECASE,
 )
-SECRET_VALUE = re.compile(
-    r"\b(?:sk-[\w-]{16,}|hf_\w{16,}|gh[pousr]_\w{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}|(?<!/)[0-9a-f]{40})\b"
-    r"|(?<=://)[^/\s'\"]+(?=@)|(?<=Bearer )[^\s'\"]+"
-)
-SECRET_ENV = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|PASSWD)$", re.IGNORECASE)
-SEEN_SECRETS: set[str] = set()  # values once hidden because of their key are hidden wherever they turn up again
-MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
-HARMLESS_VALUE = re.compile(r"[\d.eE+-]*|true|false|null|none", re.IGNORECASE)  # max_tokens=100 is no secret
+QUOTE = re.compile(r"\\{0,7}['\"`]|%2[27]", re.IGNORECASE)
+BARE = re.compile(r"(?:[^\s;&'\"`}\]),]|[,)\]](?![\s,)}\];&'\"`]|\Z|\w{1,40}[=:]))+")
+HEADER_VALUE = re.compile(r"[^\r\n'\"`]*+")
 
 
 def redact(value: Any) -> Any:
     """The same containers with every secret replaced, also those in texts (``a.api_key=...``)."""
     if isinstance(value, dict):
-        return {k: _remember_and_hide(v) if _is_secret(str(k), v) else redact(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [redact(item) for item in value]
+        return {k: _hide_all(v) if is_secret_name(str(k)) else redact(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        flags = [False, *(isinstance(item, str) and _is_secret_flag(item) for item in value)]
+        pairs = zip(value, flags, strict=False)
+        return type(value)([_hide_all(item) if follows else redact(item) for item, follows in pairs])
     return _redact_text(value) if isinstance(value, str) else value
 
 
 def redact_values(text: str) -> str:
     """Redact values only, not by their keys: for source code, where ``token = next(tokens)`` is no secret."""
-    from_env = [secret for name, secret in os.environ.items() if SECRET_ENV.search(name)]
-    for secret in (*SEEN_SECRETS, *from_env):
-        if len(secret) >= MIN_LENGTH:
+    for secret, is_word in _known_secrets():
+        if is_word:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", REDACTED, text)
+        elif secret in text:
             text = text.replace(secret, REDACTED)
-    return SECRET_VALUE.sub(REDACTED, text)
+    text = PRIVATE_KEY.sub(REDACTED, text) if "PRIVATE KEY" in text else text
+    text = WEBHOOK.sub(rf"\1{REDACTED}", text)
+    text = ADDRESS.sub(_redact_address, text)
+    return BEARER.sub(_redact_bearer, FORM.sub(_redact_form, text))
 
 
-def _is_secret(key: str, value: Any) -> bool:
-    return isinstance(value, str) and bool(SECRET_KEY.search(key)) and not HARMLESS_VALUE.fullmatch(value)
+def remember_named_secrets(config: Any) -> None:
+    """Remember the values of the environment variables that a config names (``api_key_env: NAME``)."""
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in items:
+        if isinstance(value, str) and re.search(r"(?i)(^|_)env(_var|_name|iron)?$", str(key)):
+            NAMED_SECRETS.add(os.environ.get(value, "").strip())
+        remember_named_secrets(value)
 
 
-def _remember_and_hide(secret: str) -> str:
-    SEEN_SECRETS.add(secret.strip("'\""))
+def _known_secrets() -> list[tuple[str, bool]]:
+    """(text, whether only as a whole word) for all known secrets as they may be written; the longest first."""
+    from_env = {secret for name, secret in os.environ.items() if is_secret_env(name)}
+    known = {(form, False) for secret in SEEN_SECRETS | from_env for form in _forms(secret) if len(form) >= MIN_LENGTH}
+    for secret in NAMED_SECRETS:
+        if len(secret) >= MIN_NAMED_LENGTH and not HARMLESS_VALUE.fullmatch(secret):
+            known |= {(form, len(secret) < MIN_LENGTH) for form in _forms(secret)}
+    return sorted(known, key=lambda item: -len(item[0]))
+
+
+@lru_cache(4096)
+def _forms(secret: str) -> frozenset[str]:
+    """A secret as it is, and as JSON, Python, URLs, HTML and separate lines write it."""
+    text = secret.encode(errors="replace").decode()  # a variable that is not UTF-8 has surrogates
+    forms = {secret, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+    forms |= {quote(text), quote(text, safe=""), quote_plus(text), html.escape(text)}
+    return frozenset(forms | {line.strip() for line in text.splitlines() if len(line.strip()) >= 2 * MIN_LENGTH})
+
+
+def _is_secret_flag(text: str) -> bool:
+    return text.startswith("-") and "=" not in text and " " not in text and is_secret_name(text)
+
+
+def _hide_all(value: Any) -> Any:
+    """Every text below a secret key, and every number under it that is long enough to be one."""
+    if isinstance(value, dict):
+        return {key: _hide_all(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_hide_all(part) for part in value])
+    if not isinstance(value, str) or HARMLESS_VALUE.fullmatch(value):
+        return value
+    SEEN_SECRETS.add(value.strip("'\""))
     return REDACTED
 
 
 def _redact_text(text: str) -> str:
     key, equals, value = text.partition("=")
-    if equals and " " not in key and _is_secret(key, value):  # an override: the rest of the text is its value
-        return f"{key}={_remember_and_hide(value)}"
-    return SECRET_PAIR.sub(_redact_pair, redact_values(text))
+    if equals and not re.search(r"\s", key) and _is_secret_override(key, value):  # the rest of the text is its value
+        return f"{key}={_hide_all(value)}"
+    return redact_values(_redact_pairs(text))
 
 
-def _redact_pair(pair: re.Match[str]) -> str:
-    name, value = pair.groups()
-    return pair.group() if HARMLESS_VALUE.fullmatch(value.strip("'\"")) else name + _remember_and_hide(value)
+def _is_secret_override(key: str, value: str) -> bool:
+    is_name = re.fullmatch(r"(?:--?)?[+~]{0,2}[\w./@$-]+", key)
+    return bool(is_name) and is_secret_name(key) and not HARMLESS_VALUE.fullmatch(value) and not re.search("^=|&", value)
+
+
+def _redact_pairs(text: str) -> str:
+    """A text in which the value of every ``name=value``, ``name: value`` and ``--name value`` is hidden."""
+    parts, end = [], 0
+    for match in NAME.finditer(text):
+        if match.start() < end or not _may_be_secret(match, text):
+            continue
+        start, stop = _value_span(match, text)
+        if stop > start and not _is_harmless(match, text, start, stop):
+            parts += [text[end:start], REDACTED]
+            end = stop
+    return "".join([*parts, text[end:]])
+
+
+def _may_be_secret(match: re.Match[str], text: str) -> bool:
+    name, sep = match["name"], match["sep"]
+    before = text[match.start() - 1] if match.start() else ""
+    if before in ("?", "&") and sep == "=" and re.fullmatch(r"(?i)key|sig|signature|code", name):
+        return True
+    if not sep:  # two words: only after a flag
+        return name.startswith("-") and is_secret_name(name)
+    return before != "@" and (is_secret_name(name) or name.lower().endswith(("x-amz-signature", "x-goog-signature")))
+
+
+def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
+    """The first and last index of the value after a name: quoted, of a header, or up to what ends a bare value."""
+    start = match.end()
+    if (opened := QUOTE.match(text, start)) is not None:
+        mark = opened.group()
+        line_end = text.find("\n", opened.end())
+        line_end = len(text) if line_end < 0 else line_end
+        stop = text.find(mark, opened.end(), line_end)
+        while stop > 0 and len(mark) == 1 and _is_escaped(text, stop):
+            stop = text.find(mark, stop + 1, line_end)
+        return opened.end(), line_end if stop < 0 else stop
+    is_header = re.search(r"(?i)(?:authorization|cookie)$", match["name"])
+    if is_header or text[match.start() - 1 : match.start()] == ";":
+        span = HEADER_VALUE if is_header else re.compile(r"[^;\r\n'\"`]*+")
+        return start, span.match(text, start).end()  # type: ignore[union-attr]
+    bare = BARE.match(text, start)
+    return start, bare.end() if bare else start
+
+
+def _is_escaped(text: str, index: int) -> bool:
+    """Whether the character is behind an odd number of backslashes; at most eight are looked at."""
+    before = text[max(0, index - 8) : index]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1
+
+
+def _is_harmless(match: re.Match[str], text: str, start: int, stop: int) -> bool:
+    name, value = match["name"], text[start:stop]
+    if HARMLESS_VALUE.fullmatch(value):
+        return not (is_certain_name(name) and value.isdigit() and len(value) >= MIN_LENGTH)
+    if start > match.end():  # quoted
+        return " " in value.strip() and bool(re.search(r"(?i)(key|token|sig|pat)\d*$", name))
+    if not match["sep"]:  # of a flag
+        return False
+    spaced = text[match.end() - 1] in " \t"
+    if CODE.fullmatch(value) or value.rpartition(".")[2].strip("_*").lower() in match["name"].lower():
+        return True
+    if is_certain_name(name):
+        return False
+    is_member = re.search(r"[{,]\s{0,4}$", text[max(0, match.start() - 6) : match.start()])
+    return len(value) < 3 or (spaced and not is_member and not looks_random(value))
+
+
+def looks_random(value: str) -> bool:
+    """Whether a word is none of a language: it has digits among letters, changes of case, or is very long."""
+    mixed = re.search(r"\d", value) and re.search(r"[A-Za-z]", value)
+    return bool(mixed) or len(value) >= 24 or bool(re.search(r"[a-z][A-Z].*[a-z][A-Z]|\w[=_/~+]\w", value))
+
+
+def _redact_form(match: re.Match[str]) -> str:
+    before = match.string[max(0, match.start() - 24) : match.start()]
+    is_hash = len(match.group()) == 40 and re.search(r"(?i)(commit|revision|rev|sha1?|hash|oid)\W*$", before)
+    return match.group() if is_hash else REDACTED
+
+
+def _redact_bearer(match: re.Match[str]) -> str:
+    return f"{match[1]}{match[2]}{REDACTED}" if looks_random(match[3]) else match.group()
+
+
+def _redact_address(match: re.Match[str]) -> str:
+    scheme, rest = match.groups()
+    found = USER_INFO.match(rest)
+    if not found or found.group() in USER_NAMES:
+        return match.group()
+    user_info, at = found.group(), "%40" if found.group().lower().endswith("%40") else "@"
+    further = rest.rfind("@", found.end())  # a password with an @ in it
+    if further > 0 and at == "@" and not re.search(r"[/?#]", rest[found.end() : further]):
+        return f"{scheme}{REDACTED}{rest[further:]}"
+    return f"{scheme}{REDACTED}{at}{rest[len(user_info):]}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from r1.core.errors import one_line
+from r1.core.override_text import path_value
 
 RUN = [sys.executable, "-m", "r1.run"]
 LOG = "output.log"
@@ -73,18 +73,13 @@ class ChildProcess(subprocess.Popen[bytes]):
 def start_run(argv: Sequence[str], folder: Path, env: Mapping[str, str]) -> ChildProcess:
     """``python -m r1.run ARGV`` with its record in ``folder``, resumed if there is one; its output goes to ``LOG``."""
     folder.mkdir(parents=True, exist_ok=True)
-    return ChildProcess([*RUN, *argv, f"output_dir={escape_hydra(str(folder))}", "resume=auto"], env, folder / LOG)
+    return ChildProcess([*RUN, *argv, f"output_dir={path_value(folder)}", "resume=auto"], env, folder / LOG)
 
 
 def shared_cores(num_runs: int) -> dict[str, str]:
     """The environment of ``num_runs`` concurrent runs: more threads than cores make each of them many times slower."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_runs)))}
-
-
-def escape_hydra(path: str) -> str:
-    """A path, escaped as Hydra's grammar wants it outside quotes."""
-    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", path)
 
 
 def kill_on_parent_death(parent: int) -> None:

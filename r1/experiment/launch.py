@@ -5,6 +5,7 @@ No run starts before every run of the command line has passed its checks.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from argparse import Namespace
@@ -13,12 +14,13 @@ from contextlib import redirect_stdout
 
 from r1.config.compose import ComposedRun, compose_points, config_loader
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
-from r1.config.overrides import drop_repeated, parse_command_line
+from r1.config.overrides import drop_repeated, hide_in_environment, parse_command_line
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
 from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_run_dir
+from r1.core.secrets import redact
 from r1.distributed.signals import sweep_stop_signal
 from r1.experiment.hydra_jobs import Execute, HydraJob, JobResult, run_and_report_errors
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
@@ -70,7 +72,7 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
         Interrupted: a stop signal came.
         UserError: the launcher itself failed.
     """
-    overrides = [*args.overrides, "hydra.mode=MULTIRUN"]
+    overrides = [*hide_in_environment(args.overrides), "hydra.mode=MULTIRUN"]
     if not any(text.startswith("hydra.sweep.dir=") for text in overrides):
         overrides.append(f"hydra.sweep.dir={(folder := new_run_dir('multirun'))}")
         if "submitit_folder" in HydraConfig.get().launcher:
@@ -101,7 +103,7 @@ def _print_results(returns: Sequence[JobReturn]) -> int:
     shared = set.intersection(*map(set, overrides)) if len(returns) > 1 else set()
     for number, result in enumerate(results):
         if result.in_worker:
-            varied = " ".join(text for text in overrides[number] if text not in shared)
+            varied = " ".join(redact([text for text in overrides[number] if text not in shared]))
             print(f"r1  [{number}] {varied}: {result.error or 'finished'}", file=sys.stderr, flush=True)
             if result.folder:
                 print(result.folder, flush=True)
@@ -123,7 +125,7 @@ def _check(runs: Sequence[ComposedRun]) -> None:
             if len(runs) == 1:
                 raise
             varied = [o for o in point.overrides if any(o not in other.overrides for other in runs)]
-            message = f"point {number} of {len(runs)} cannot run, so none was started: {' '.join(varied)}"
+            message = f"point {number} of {len(runs)} cannot run, so none was started: {' '.join(redact(varied))}"
             raise UserErrors([UserError(message, code=error.code), error]) from None
     budget.check_equal_compute([point.config for point in runs])
 
@@ -133,9 +135,13 @@ def _show(args: Namespace, overrides: Sequence[Override]) -> int:
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them
+    screen = io.StringIO()
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
+        with redirect_stdout(screen):
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda _: None)()
     except Exception as error:  # Hydra raises many kinds
         compose_points(args, overrides)
         raise UserError(str(error), key="command line") from None
+    finally:
+        print("\n".join(map(redact, screen.getvalue().split("\n"))), end="")
     return 0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.core.errors import UserError
+from r1.core.paths import ROOT
 from r1.core.secrets import REDACTED, redact, redact_values
 from r1.core.types import Config
 from r1.run import execute
@@ -75,6 +79,65 @@ def test_failed_run_writes_and_prints_no_secret(run: Callable[..., str], folder:
     assert '"status": "failed"' in text
     assert "500" in (folder / "manifest.json").read_text()
     assert CANARY not in text
+
+
+LISTS = Path(__file__).parent / "secrets"
+PREFIX_WORDS = ("none", "xx")  # marked in the list, but harmless
+
+
+def lines(name: str) -> list[str]:
+    text = (LISTS / name).read_text(encoding="utf-8")
+    return [line.replace("\\n", "\n") for line in text.splitlines()[1:]]
+
+
+@pytest.mark.parametrize("line", lines("hits.txt"))
+def test_redact_hides_the_secrets_of_a_line(line: str) -> None:
+    text = re.sub("[«»]", "", line)
+    for secret in re.findall("«(.*?)»", line, re.DOTALL):
+        if secret not in PREFIX_WORDS:
+            assert secret not in redact(text)
+            assert secret not in str(redact({"error": [f"it failed: {text}"]}))
+    assert REDACTED in redact(text)
+    assert redact(redact(text)) == redact(text)
+
+
+@pytest.mark.parametrize("line", lines("harmless.txt"))
+def test_redact_keeps_a_harmless_line(line: str) -> None:
+    assert redact(line) == line
+    assert redact(f"it says {line}") == f"it says {line}"
+
+
+def test_redact_keeps_the_files_of_the_project() -> None:
+    """Every line of conf/, docs/, the sources and the tests; those of the tests that plant a secret aside."""
+    planted = re.compile(r"hunter2|[cC]anary|CANARY|my-secret|SECRET|sk-|hf_|u:p@host|api_key=it's all here|abc")
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    suffixes = (".py", ".yaml", ".md", ".json", ".jsonl", ".txt", ".sh", ".html", ".js")
+    files = [ROOT / name for name in names if name.endswith(suffixes) and "core/secrets" not in name and Path(name).name != "test_secrets.py"]
+    changed = [
+        f"{file.relative_to(ROOT)}: {line.strip()}"
+        for file in files
+        if file.is_file() and file.stat().st_size < 500_000
+        for line in file.read_text(encoding="utf-8", errors="ignore").splitlines()
+        if not ("tests" in file.parts and planted.search(line)) and redact(line) != line
+    ]
+    assert len(files) > 400
+    assert changed == []
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["api_key=", "a.", "://", ":", "a:", "http://a:", "@", "password: '", 'token="\\', "eyJ", "-----BEGIN PRIVATE KEY-----",
+     "Bearer ", "sk-", "a-", "0f", "%3a%2f%2f", "--api-key ", " ", "x=1&", "password: a;", "Cookie: a", "secret='\\'", ",a"],
+)  # fmt: skip
+def test_redact_takes_linear_time(unit: str) -> None:
+    def seconds(size: int) -> float:
+        text = (unit * size)[:size]
+        started = time.process_time()
+        redact(text)
+        return time.process_time() - started
+
+    short = max(min(seconds(20_000) for _ in range(2)), 2e-3)
+    assert seconds(80_000) / short < 6
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ A fingerprint needs no run: a path into another step's record counts as that ste
 from __future__ import annotations
 
 import json
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from r1.config.check.config import check_schema
 from r1.config.check.rules import check_rules, output
 from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader
+from r1.config.overrides import map_texts
 from r1.core import provenance
 from r1.core.errors import UserError, UserErrors
 from r1.core.manifest import read_manifest
+from r1.core.override_text import literal
 from r1.core.types import Config
-from r1.distributed.process import escape_hydra
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan, depends_on_unfinished
 from r1.experiment.pipeline.steps import REFERENCE, Pipeline, PipelineStep, errors_for_step
 from r1.train.fit import silence_third_party_logging
@@ -134,7 +136,11 @@ class PipelinePlanner:
 
 def _resolve_references(text: str, graph: dict[str, PipelineNode]) -> str:
     """An override in which ``${step:NAME}`` is the folder of that step."""
-    return REFERENCE.sub(lambda match: escape_hydra(str(graph[match[1]].folder)), text)
+
+    def folder(reference: re.Match[str]) -> str:
+        return literal(str(graph[reference[1]].folder))
+
+    return map_texts(text, lambda _, value: REFERENCE.sub(folder, value)) if "${step:" in text else text
 
 
 def _check_config(cfg: Config, overrides: list[str], needs: list[PipelineNode]) -> None:

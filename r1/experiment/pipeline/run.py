@@ -12,6 +12,7 @@ from r1.config.build import instantiate_node
 from r1.core.budget import check_equal_compute
 from r1.core.console import command_line, console, print_error, status_line
 from r1.core.errors import UserError, UserErrors
+from r1.core.secrets import redact
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
@@ -55,7 +56,7 @@ def _plan_all(args: Namespace, pipelines: list[Pipeline]) -> list[PipelinePlan]:
             if len(pipelines) == 1:
                 raise
             point = f"point {number} of {len(pipelines)}"
-            message = f"{point} cannot run, so none was started: {' '.join(pipeline.overrides)}"
+            message = f"{point} cannot run, so none was started: {' '.join(redact(pipeline.overrides))}"
             raise UserErrors([UserError(message, code=error.code), error]) from None
     for step in pipelines[0].steps:
         check_equal_compute([node.config for plan in plans for node in plan.nodes if node.step == step])
@@ -93,5 +94,5 @@ def write_page(cfg: Config, folder: Path) -> None:
 def print_steps(pipelines: list[Pipeline]) -> int:
     """``--cfg job``: print each pipeline with the overrides of its steps, as YAML; returns the exit code."""
     for pipeline in pipelines:
-        print(OmegaConf.to_yaml(OmegaConf.create(pipeline.as_yaml())).rstrip())
+        print(OmegaConf.to_yaml(OmegaConf.create(redact(pipeline.as_yaml()))).rstrip())
     return 0

@@ -12,7 +12,8 @@ from r1.config.overrides import parse_command_line
 from r1.core import jsonl
 from r1.core.errors import UserError, one_line
 from r1.core.manifest import read_manifest
-from r1.distributed.process import ChildProcess, escape_hydra, shared_cores, start_run
+from r1.core.override_text import path_value
+from r1.distributed.process import ChildProcess, shared_cores, start_run
 from r1.distributed.supervisor import Supervisor
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
 from r1.experiment.sweep.display import SweepDisplay
@@ -81,7 +82,7 @@ class Runner:
     def _start(self, point: SweepPoint, lock: TextIO) -> None:
         overrides = self.sweep.overrides(point.values)
         if is_pipeline(overrides):  # all points share the records of their steps
-            overrides = [*overrides, f"steps_dir={escape_hydra(str(self.study.folder / 'steps'))}"]
+            overrides = [*overrides, f"steps_dir={path_value(self.study.folder / 'steps')}"]
         event = "resumes" if read_manifest(point.folder) else "starts"
         child = start_run(overrides, point.folder, self._env())
         self.supervisor.running[child] = Running(point, lock)

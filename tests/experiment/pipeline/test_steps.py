@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from r1.config.overrides import parse_overrides
-from r1.distributed.process import escape_hydra
+from r1.core.override_text import path_value
 from r1.experiment.pipeline.steps import PipelineStep, merge_overrides, sort_steps
 
 
@@ -36,4 +36,4 @@ def test_sort_steps_puts_needed_steps_first() -> None:
 
 @pytest.mark.parametrize("path", ["outputs/a/steps", "/tmp/a b/c,d=(e)", r"x\y [1]{2}:3"])
 def test_escaped_path_is_parsed_unchanged(path: str) -> None:
-    assert parse_overrides([f"output_dir={escape_hydra(path)}"])[0].value() == path
+    assert parse_overrides([f"output_dir={path_value(path)}"])[0].value() == path
