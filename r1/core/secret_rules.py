@@ -9,36 +9,70 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+WORDS = re.compile(r"[a-z0-9]+")
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-TRAILING_WORDS = frozenset("value plain raw base64 b64 old new prod production dev staging live backup".split())
-CERTAIN_WORDS = frozenset(  # one of these at the end of a name is enough, whatever stands before it
-    "password passwd pwd passphrase passcode secret apikey credential dsn cookie authorization authtoken accesstoken "
-    "secretkey accesskey accountkey privatekey clientsecret webhook sshpass pgpass dbpass userpass jwt".split()
+TRAILING_WORDS = frozenset(
+    WORDS.findall("""
+    value plain raw base64 b64 old new prod production dev staging live backup
+""")
+)
+CERTAIN_WORDS = frozenset(
+    WORDS.findall("""
+    password passwd pwd passphrase passcode secret apikey credential dsn cookie authorization authtoken
+    accesstoken secretkey accesskey accountkey privatekey clientsecret webhook sshpass pgpass dbpass userpass
+    jwt
+""")
 )
 NAME_ENDINGS = ("password", "passwd", "passphrase", "apikey", "authtoken", "accesstoken", "secretkey", "privatekey")
 PHRASES = frozenset(
-    ["webhook url", "connection string", "conn string", "conn str", "set cookie", "sas url", "database url", "pass word"]
+    [
+        "webhook url",
+        "connection string",
+        "conn string",
+        "conn str",
+        "set cookie",
+        "sas url",
+        "database url",
+        "pass word",
+    ]
 )
-WEAK_WORDS = frozenset("token pass auth sig pat".split())  # these have other meanings, too
+WEAK_WORDS = frozenset(["token", "pass", "auth", "sig", "pat"])  # these have other meanings, too
 NOT_BEFORE = {  # a word that is no secret after one of these
     "token": frozenset(
-        "pad eos bos cls sep unk mask mask2 total special stop start end begin next prev previous last first image video "
-        "audio num max min per vocab think tool extra other every each any one this added fallback boundary".split()
+        WORDS.findall("""
+    pad eos bos cls sep unk mask mask2 total special stop start end begin next prev previous last first image
+    video audio num max min per vocab think tool extra other every each any one this added fallback boundary
+""")
     ),
-    "pass": frozenset("val test forward backward num max first second by low high".split()),
-    "auth": frozenset("use no needs requires".split()),
+    "pass": frozenset(
+        WORDS.findall("""
+    val test forward backward num max first second by low high
+""")
+    ),
+    "auth": frozenset(["use", "no", "needs", "requires"]),
     "key": frozenset(
-        "public primary foreign sort cache partition group dict hot row index config map hash lookup join metric no".split()
+        WORDS.findall("""
+    public primary foreign sort cache partition group dict hot row index config map hash lookup join metric no
+""")
     ),
 }
-KEY_WORDS = frozenset(  # words before "key" that make it a secret
-    "api access private secret account auth service client encryption encrypt decryption signing sign storage ssh master "
-    "license subscription shared session admin deploy server app application rsa gpg tls ssl db database consumer host "
-    "functions aws azure gcp google openai anthropic hf huggingface wandb gemini mistral groq cohere together openrouter "
-    "stripe sendgrid mailgun twilio datadog jwt hmac webhook user team org project vault".split()
+KEY_WORDS = frozenset(
+    WORDS.findall("""
+    api access private secret account auth service client encryption encrypt decryption signing sign storage ssh
+    master license subscription shared session admin deploy server app application rsa gpg tls ssl db database
+    consumer host functions aws azure gcp google openai anthropic hf huggingface wandb gemini mistral groq
+    cohere together openrouter stripe sendgrid mailgun twilio datadog jwt hmac webhook user team org project
+    vault
+""")
 )
-PLURALS = frozenset("passwords secrets credentials cookies keys dsns webhooks passphrases apikeys jwts pats".split())
-TOKENS_AFTER = frozenset("api access auth refresh bearer session secret hf".split())  # other tokens are counted
+PLURALS = frozenset(
+    WORDS.findall("""
+    passwords secrets credentials cookies keys dsns webhooks passphrases apikeys jwts pats
+""")
+)
+TOKENS_AFTER = frozenset(
+    ["api", "access", "auth", "refresh", "bearer", "session", "secret", "hf"]
+)  # other tokens are counted
 NOT_SECRET_ENV = frozenset(["PWD", "OLDPWD"])
 
 

@@ -32,6 +32,7 @@ SEEN_SECRETS: set[str] = set()  # values once hidden because of their key are hi
 NAMED_SECRETS: set[str] = set()  # values of the variables that a config names
 MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
 MIN_NAMED_LENGTH = 4  # the same for a value that a config names, which is replaced as a whole word
+MAX_HARMLESS = 300
 HARMLESS_VALUE = re.compile(  # max_tokens=100 is no secret, nor is a reference to one
     r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|\{[\w.]*\}?|%s)\s*",
     re.IGNORECASE | re.DOTALL,
@@ -49,6 +50,7 @@ NAME = re.compile(
 )
 QUOTE = re.compile(r"\\{0,7}['\"`]|%2[27]", re.IGNORECASE)
 BARE = re.compile(r"(?:[^\s;&'\"`}\]),]|[,)\]](?![\s,)}\];&'\"`]|\Z|\w{1,40}[=:]))+")
+BETWEEN_SEMICOLONS = re.compile(r"[^;\r\n'\"`]*+")
 HEADER_VALUE = re.compile(r"[^\r\n'\"`]*+")
 
 
@@ -128,8 +130,9 @@ def _redact_text(text: str) -> str:
 
 
 def _is_secret_override(key: str, value: str) -> bool:
-    is_name = re.fullmatch(r"(?:--?)?[+~]{0,2}[\w./@$-]+", key)
-    return bool(is_name) and is_secret_name(key) and not HARMLESS_VALUE.fullmatch(value) and not re.search("^=|&", value)
+    if not re.fullmatch(r"(?:--?)?[+~]{0,2}[\w./@$-]+", key) or re.search("^=|&", value):
+        return False
+    return is_secret_name(key) and not HARMLESS_VALUE.fullmatch(value)
 
 
 def _redact_pairs(text: str) -> str:
@@ -160,16 +163,15 @@ def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
     start = match.end()
     if (opened := QUOTE.match(text, start)) is not None:
         mark = opened.group()
-        line_end = text.find("\n", opened.end())
-        line_end = len(text) if line_end < 0 else line_end
-        stop = text.find(mark, opened.end(), line_end)
+        stop = text.find(mark, opened.end())
         while stop > 0 and len(mark) == 1 and _is_escaped(text, stop):
-            stop = text.find(mark, stop + 1, line_end)
-        return opened.end(), line_end if stop < 0 else stop
+            stop = text.find(mark, stop + 1)
+        line_end = text.find("\n", opened.end(), stop if stop > 0 else len(text))
+        return opened.end(), line_end if line_end > 0 else stop if stop > 0 else len(text)
     is_header = re.search(r"(?i)(?:authorization|cookie)$", match["name"])
     if is_header or text[match.start() - 1 : match.start()] == ";":
-        span = HEADER_VALUE if is_header else re.compile(r"[^;\r\n'\"`]*+")
-        return start, span.match(text, start).end()  # type: ignore[union-attr]
+        value = (HEADER_VALUE if is_header else BETWEEN_SEMICOLONS).match(text, start)
+        return start, value.end() if value else start
     bare = BARE.match(text, start)
     return start, bare.end() if bare else start
 
@@ -182,6 +184,8 @@ def _is_escaped(text: str, index: int) -> bool:
 
 def _is_harmless(match: re.Match[str], text: str, start: int, stop: int) -> bool:
     name, value = match["name"], text[start:stop]
+    if len(value) > MAX_HARMLESS:  # a bound of the time, too
+        return False
     if HARMLESS_VALUE.fullmatch(value):
         return not (is_certain_name(name) and value.isdigit() and len(value) >= MIN_LENGTH)
     if start > match.end():  # quoted
@@ -215,11 +219,11 @@ def _redact_bearer(match: re.Match[str]) -> str:
 
 def _redact_address(match: re.Match[str]) -> str:
     scheme, rest = match.groups()
-    found = USER_INFO.match(rest)
-    if not found or found.group() in USER_NAMES:
+    userinfo = USER_INFO.match(rest)
+    if not userinfo or userinfo.group() in USER_NAMES:
         return match.group()
-    user_info, at = found.group(), "%40" if found.group().lower().endswith("%40") else "@"
-    further = rest.rfind("@", found.end())  # a password with an @ in it
-    if further > 0 and at == "@" and not re.search(r"[/?#]", rest[found.end() : further]):
+    user_info, at = userinfo.group(), "%40" if userinfo.group().lower().endswith("%40") else "@"
+    further = rest.rfind("@", userinfo.end())  # a password with an @ in it
+    if further > 0 and at == "@" and not re.search(r"[/?#]", rest[userinfo.end() : further]):
         return f"{scheme}{REDACTED}{rest[further:]}"
-    return f"{scheme}{REDACTED}{at}{rest[len(user_info):]}"
+    return f"{scheme}{REDACTED}{at}{rest[len(user_info) :]}"
