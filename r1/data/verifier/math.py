@@ -24,7 +24,7 @@ from r1.data.verifier.notation import canonical
 from r1.data.verifier.pool import POOL, Job, Outcome
 from r1.data.verifier.reader import read
 from r1.data.verifier.relation import Presence, Rules, close
-from r1.data.verifier.tokens import TEXT
+from r1.data.verifier.tokens import PHRASE, TEXT, compact
 
 MAX_CHARS = 4000  # of an answer as it is written; longer ones are compared as they are
 CACHED = 16_384  # pairs of gold and answer
@@ -116,8 +116,9 @@ def readable(gold: str) -> bool:
 
 
 def unwrapped(text: str) -> str:
-    """A text without its text commands: ``\\text{May 1}`` is ``May 1``."""
-    return " ".join(TEXT.sub(r" \1 ", text).split())
+    """A text without its text commands, ``\\text{May 1}`` is ``May 1``, and a sentence without its layout."""
+    plain = " ".join(TEXT.sub(r" \1 ", text).split())
+    return compact(plain) if PHRASE.fullmatch(plain) else plain
 
 
 def _last_place(number: str) -> Fraction:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from r1.data.completion import boxed, normalise
 from r1.data.verifier.guard import balanced
-from r1.data.verifier.tree import FUNCTIONS
+from r1.data.verifier.tree import FUNCTIONS, SYNONYMS
 
 SIGNS = {
     **{"×": r"\times", "·": r"\cdot", "⋅": r"\cdot", "∙": r"\cdot", "•": r"\cdot", "÷": "/", "⁄": "/", "∕": "/"},
@@ -48,7 +48,7 @@ SEXAGESIMAL = re.compile(
     r"(?:\s*([0-9]{1,2})\s*(?:''|\"|\^\s*\{\s*\\prime\s*\\prime\s*\}))?"
 )
 BAR = re.compile(r"\\[lr]?vert(?![a-zA-Z])")
-OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*(" + "|".join(sorted(FUNCTIONS)) + r")\s*\}")
+OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*(" + "|".join(sorted({*FUNCTIONS, *SYNONYMS})) + r")\s*\}")
 MODULO = re.compile(r"\\pmod\s*\{?\s*([0-9]+)\s*\}?|\(\s*\\b?mod\s*([0-9]+)\s*\)")
 ORDINAL = re.compile(
     r"(?<=[0-9])(?: ?\^ ?\{ ?(?:\\(?:text|mathrm) ?\{ ?)?(?:st|nd|rd|th) ?\}(?: ?\})?|(?:st|nd|rd|th)\b)"
@@ -75,6 +75,7 @@ PLAINER = [
     ("to", re.compile(r"(?<=[0-9]) ?" + TEXT_IN % "to" + r" ?(?=[0-9])"), ":"),
     ("", re.compile(r"(?<![0-9:.])(1[0-2]|[1-9]) ?(?=[aApP][mM](?![a-zA-Z]))"), r"\1:00 "),
     ("{", re.compile(r"\\(?:text|mathrm) ?\{ ?(hundred|thousand|million|billion|trillion)\b"), r"\1\\text{"),
+    ("{(", re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])\{(\([^(){}]*\)) ?\}"), r"\1\2"),  # f{(x)}
     ("}_", re.compile(r"\\(?:text|mathrm) ?\{ ?([0-9A-F]+) ?\}(?=_)"), r"\1"),  # \text{FF}_{16}
     (")_", re.compile(r"\(([0-9][0-9A-F]*)\)(?=_ ?\{?[0-9])"), r"\1"),  # (1011)_2
     (")", re.compile(r"_ ?\{? ?\(([0-9]+)\) ?\}?"), r"_{\1}"),  # 1011_{(2)}

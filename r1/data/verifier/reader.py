@@ -24,7 +24,6 @@ from r1.data.verifier.tokens import (
     CHOICE,
     CLOSE,
     DEGREE,
-    FACTOR_POWER,
     FENCES,
     INVERSE,
     MATRIX,
@@ -33,6 +32,7 @@ from r1.data.verifier.tokens import (
     NUMERAL,
     OPEN,
     PHRASE,
+    POWER,
     PRIMES,
     REMARK,
     SCALES,
@@ -240,8 +240,8 @@ class ExpressionReader(Scanner):
         token = self.peek()
         if token[:1].isdigit():
             before = self.text[: self.at].rstrip()[-1:]
-            if before == "!" or (before == ")" and FACTOR_POWER.match(self.text, self.at)):
-                return True  # 5!3!, (n-2) 2^n
+            if before in ("!", ")") or (before == "}" and POWER.match(self.text, self.at)):
+                return True  # 5!3!, (n-2) 3, 2^{k} 2^{-n}
             raise UnreadableError  # 17 42
         if token.isalpha():
             if self.text[self.at - 1] == " " and UNIT_RATIO.match(self.text, self.at):

@@ -7,6 +7,7 @@ relation is reflexive and symmetric.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections import Counter
@@ -65,8 +66,9 @@ def same_answer(a: str, b: str, rules: Rules) -> bool:
     if decimal_comma(a, b) or decimal_comma(b, a):
         return True
     size = sum(math.ceil(digits(text.replace(" ", ""))) + sum(map(str.isdigit, text)) for text in (a, b))
-    with mpmath.workdps(2 * size + 2 * GUARD_DIGITS):
+    with mpmath.workdps(2 * size + 2 * GUARD_DIGITS), contextlib.suppress(RecursionError):
         return a != "" != b and AnswerComparison(rules, size + GUARD_DIGITS).same(read(a), read(b))
+    return False  # a product of hundreds of factors
 
 
 def decimal_comma(a: str, b: str) -> bool:

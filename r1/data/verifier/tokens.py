@@ -21,6 +21,7 @@ TOKEN = re.compile(
     rf"{TEXT.pattern}|\\(?:begin|end)\s*\{{[a-zA-Z]+\*?\}}|\\[a-zA-Z]+|\\.|{NUMBER.pattern}|[a-zA-Z]+|\*\*|<=|>=|!=|:=|.",
     re.DOTALL,
 )
+TIGHT = re.compile(r"(?<=[0-9]),(?![0-9]{3}(?![0-9]))(?=[0-9])")  # of 27,54,108, where no comma separates thousands
 COMMAS = re.compile(r"(?<![0-9])[1-9][0-9]{0,2}(?:,[0-9]{3})+(?![0-9])")
 DECIMALS = re.compile(r"\.[0-9]+")
 REPEATING = re.compile(r"([0-9]*)\.([0-9]*)\\(?:overline|bar|dot)\s*\{?([0-9]+)\}?")
@@ -45,7 +46,7 @@ UNIT_RATIO = re.compile(
 PHRASE = re.compile(r"(?=.*[a-zA-Z]{3})[a-zA-Z0-9 ,.'&-]+")
 MATRIX = re.compile(r"\\begin\s*\{([pbBvV]?|small)matrix\*?\}|\\begin\s*\{array\}\s*(?:\{[^{}]*\})?")
 WORDS = re.compile(r"[a-zA-Z][a-zA-Z' ]*")
-FACTOR_POWER = re.compile(r" *[0-9]+ *\^")
+POWER = re.compile(r"[0-9]+ *\^")
 CHOICE = re.compile(
     r"(?:\\(?:text(?:bf|rm)?|mathrm)\s*\{)?\s*(?:\(([A-E])\)|([A-E])[.:])(?:\s*\}\s*|\s+)"
     r"(?!and\b|or\b|.*\b[A-E][).:])([^\s}].*)"
@@ -99,6 +100,7 @@ def split(text: str, *, thousands: bool) -> list[str]:
         thousands: whether a comma may stand between thousands.
     """
     items, start, at, depth = [], 0, 0, 0
+    thousands = thousands and not TIGHT.search(text)
     while at < len(text):
         if depth == 0 and (thousands and (match := COMMAS.match(text, at))):
             at = match.end()

@@ -47,18 +47,8 @@ FACTORS = FUNCTIONS | SYMBOLS | MARKS | {"frac", "sqrt", "binom"}
 """Commands that start a factor."""
 
 SPELLED = FUNCTIONS | {
-    "pi",
-    "sqrt",
-    "infinity",
-    "inf",
-    "oo",
-    "theta",
-    "alpha",
-    "beta",
-    "lambda",
-    "asin",
-    "acos",
-    "atan",
+    *("pi", "sqrt", "infinity", "inf", "oo", "theta", "alpha", "beta", "gamma", "delta", "lambda", "sigma", "omega"),
+    *("epsilon", "phi", "psi", "rho", "tau", "asin", "acos", "atan"),
 }
 """Names that are read without a backslash too."""
 
