@@ -165,6 +165,18 @@ def test_system_message_that_the_template_leaves_out_is_refused(checked: Checked
     checked("zephyr", "stage=grpo", "data.template.system='Think first.'")
 
 
+def test_prefill_that_does_not_name_the_tag_before_it_is_refused(checked: Checked) -> None:
+    error = refused(checked, "deepseek_r1", "stage=grpo", "data.template.prefill=Okay")
+    assert (error.key, error.expected) == ("data.template.prefill", "'<think>Okay'")
+    checked("deepseek_r1", "stage=grpo", "data.template.prefill='<think>Okay'")
+
+
+def test_prefill_with_an_escape_is_refused(checked: Checked) -> None:
+    error = refused(checked, "deepseek_r1", "stage=grpo", r"data.template.prefill='<think>\n'")
+    assert "a backslash and an n" in error.message
+    checked("zephyr", "stage=grpo", r"data.template.prefill='\nabla'")
+
+
 def test_prefill_after_an_empty_thinking_is_refused(checked: Checked) -> None:
     overrides = ["data.template.chat_template_kwargs={enable_thinking: false}", "data.template.prefill='<think>'"]
     error = refused(checked, "qwen3", "stage=grpo", *overrides)

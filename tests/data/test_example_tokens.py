@@ -150,6 +150,17 @@ def test_example_with_a_prefill_opens_the_thinking_once(name: str, prefill: str)
         assert "<think>\n\n" not in prompt + learned
 
 
+@pytest.mark.parametrize("name", ["deepseek_r1", "qwen3_thinking", "zephyr", "deepseek_r1_old"])
+def test_example_with_a_prefill_of_words_starts_behind_them(name: str) -> None:
+    tokenizer, data = tokenizer_of(core("byte_level"), TEMPLATES[name]), data_of(chat(prefill="<think>\nOkay, so"))
+    prompt, learned = texts(data, tokenizer, "<think>\nOkay, so 3 plus 5</think>8")
+    assert prompt.endswith("<think>\nOkay, so")
+    assert prompt.count("<think>") == 1
+    assert "".join(learned.split()).startswith("3plus5</think>8<")
+    with pytest.raises(UserError, match="in another way than the prompt opens it"):
+        texts(data, tokenizer, "<think>\n3 plus 5</think>8")
+
+
 # ---- refused: the conversation does not continue the prompt ----
 
 

@@ -138,3 +138,6 @@ def test_with_prefill():
     assert with_prefill("A:\n", "\n") == "A:\n\n"
     assert with_prefill("A:<think> ", "<think>\n") == "A:<think> "
     assert with_prefill("A:", "<think>\n") == "A:<think>\n"
+    assert with_prefill("A:<think>\n", "<think>\nOkay") == "A:<think>\nOkay"
+    assert with_prefill("A:<think>", " <think> Okay") == "A:<think> Okay"
+    assert with_prefill("A:<think>\n", "Okay") == "A:<think>\nOkay"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from r1.core.errors import DATA, UserError, errors_mounted_at
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from r1.config.build import Experiment
 
 OPEN, CLOSE = TAGS[:2]
+ESCAPE = re.compile(r"\\n(?![a-z])")  # \nabla is TeX
 
 
 def check_templates(experiment: Experiment) -> None:
@@ -83,16 +85,24 @@ def _shows(rendered: str, text: str) -> bool:
 
 def _check_prefill(key: str, template: Template, rendered: str) -> None:
     """A tag that the template opens is never in a completion: ``prefill`` must name it, so that rewards count it."""
-    opened = template_prefill(rendered).strip()
+    if ESCAPE.search(template.prefill):
+        raise UserError(
+            "the prefill holds a backslash and an n, which is no line break",
+            key=f"{key}.prefill",
+            value=template.prefill,
+            expected="text with real line breaks",
+            hint='leave it out at the end, where the template\'s own counts; in a YAML file, "..." reads \\n',
+        )
+    opened = template_prefill(rendered.removesuffix(template.prefill)).strip()
     if opened and opened not in template.prefill:
         raise UserError(
             f"the prompt ends with {opened}, so no completion can contain it and a format reward would stay at 0",
             key=f"{key}.prefill",
             value=template.prefill,
-            expected=repr(opened),
-            hint=f"""{key}.prefill="'{opened}'" makes it count as part of each completion""",
+            expected=repr(opened + template.prefill),
+            hint=f"""{key}.prefill="'{opened}{template.prefill}'" makes it count as part of each completion""",
         )
-    if OPEN in opened and rendered.removesuffix(opening(rendered, template.prefill)).rstrip().endswith(CLOSE):
+    if OPEN in template.prefill and rendered.removesuffix(opening(rendered, template.prefill)).rstrip().endswith(CLOSE):
         raise UserError(
             "the chat template writes an empty thinking, after which the prefill opens another one",
             key=f"{key}.prefill",

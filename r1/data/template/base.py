@@ -25,7 +25,13 @@ def template_prefill(rendered: str) -> str:
 
 
 def with_prefill(rendered: str, prefill: str) -> str:
-    """``rendered`` with ``prefill`` after it, but not twice; space at the end makes no difference."""
+    """``rendered`` with ``prefill`` after it, but not twice; space at the end makes no difference.
+
+    A prefill may be longer than the tag that a prompt ends with: ``"<think>\\nOkay"`` is written in the tag's place.
+    """
+    opened, text = template_prefill(rendered), prefill.strip()
+    if opened and text.startswith(opened.strip()) and text != opened.strip():
+        return rendered.removesuffix(opened) + prefill.lstrip()
     return rendered if rendered.rstrip().endswith(prefill.strip()) and prefill.strip() else rendered + prefill
 
 

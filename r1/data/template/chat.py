@@ -72,6 +72,7 @@ class Chat:
             text = self.apply(tokenizer, turns(prompt, completion), False)
             # DeepSeek-V3.1 writes the end of a thinking that it leaves out.
             continues = before in (head + opened, head.removesuffix(THINK_TAGS[1]) + opened)
+            continues &= (opened + rest).count(THINK_TAGS[0]) <= max(1, completion.count(THINK_TAGS[0]))
             if continues and _squash(text_after_thinking(completion)) in _squash(text):
                 return rest + closing
         raise UserError(
