@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from r1.model.loading import load_pretrained
 from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 PROBE_ROWS, PROBE_TOKENS = 4, 64
 TOLERANCE, HALF_TOLERANCE = 1e-4, 0.05  # of a log-prob, in float32 and in half precision
@@ -44,10 +45,26 @@ def export(
         model = (copy.deepcopy(model) if keep_adapters else model).float()
     expected = probe_logps(model)
     merged = merge_adapters(model)
-    assert merged.generation_config is not None
-    merged.generation_config.eos_token_id = sorted(stop_ids)
+    merged.generation_config = _generation_config(merged, stop_ids)
     _write(merged, tokenizer, folder)
     check_export(folder, AutoModelForCausalLM, probe_logps, expected)
+
+
+def _generation_config(model: PreTrainedModel, stop_ids: set[int]) -> GenerationConfig:
+    """The model's own, without the settings that have no effect: transformers loads them, but does not save them.
+
+    A common one is a temperature beside greedy decoding.
+    """
+    from transformers import GenerationConfig
+
+    assert model.generation_config is not None
+    original = model.generation_config.to_diff_dict() | {"eos_token_id": sorted(stop_ids)}
+    settings: dict[str, Any] = {}
+    for name in sorted(original, key=lambda name: (name not in ("do_sample", "num_beams"), name)):  # others need these
+        with suppress(ValueError):
+            GenerationConfig(**settings, **{name: original[name]}).validate(strict=True)
+            settings[name] = original[name]
+    return GenerationConfig(**settings)
 
 
 def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

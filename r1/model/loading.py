@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 SPLIT_PROBE = "<think> 3 plus 15 is 1234, it's 等等。</think>\n<answer>3.14</answer>"
+OLD_BUFFERS = (".attn.bias", ".attention.bias", ".masked_bias", ".inv_freq")  # in files of older transformers: masks
 DType = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["32-true", "bf16-mixed", "auto"]  # of matrix products in training and validation
 
@@ -95,6 +96,7 @@ class Model:
         config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
         tokenizer: where the tokenizer comes from; null: from ``path``.
         precision: the default of ``trainer.precision``, which refers to it.
+        attn_implementation: null: the best that transformers has for this architecture, sdpa or eager.
         recipe: defaults of other groups' keys for a model of this size; the config interpolates them.
     """
 
@@ -106,7 +108,7 @@ class Model:
         tokenizer: str | None,
         dtype: DType,
         precision: Precision,
-        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"],
+        attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] | None,
         gradient_checkpointing: bool,
         lora: Lora | None,
         recipe: Recipe | None,
@@ -128,7 +130,7 @@ class Model:
         """The model of a path as it is, to score or to answer with."""
         options: dict[str, Any] = {
             "precision": "32-true",
-            "attn_implementation": "sdpa",
+            "attn_implementation": None,
             "gradient_checkpointing": False,
         }
         return cls(path=path, dtype=dtype, config=None, tokenizer=None, lora=None, recipe=None, **options)
@@ -187,18 +189,31 @@ class Model:
                 "transformers rejects this config", key="model.config", value=self.config_fields, hint=str(error)
             ) from None
 
-    def check_lora(self) -> None:
-        """Check which layers get adapters, on a model without weights.
+    def check_layers(self) -> None:
+        """Check the attention, and which layers get adapters, on a model without weights.
 
         Raises:
-            UserError: as in ``Lora.check``.
+            UserError: transformers lacks this attention for this architecture, or as in ``Lora.check``.
         """
         import torch
         from transformers import AutoModelForCausalLM
 
+        if not (self.lora or self.attn_implementation):
+            return
+        config = self.load_config()
+        try:
+            with torch.device("meta"):
+                model = AutoModelForCausalLM.from_config(config, attn_implementation=self.attn_implementation)
+        except (ImportError, ValueError) as error:
+            raise UserError(
+                f"{config.model_type} models do not run with this attention",
+                key="model.attn_implementation",
+                value=self.attn_implementation,
+                hint=f"model.attn_implementation=null takes one that they have; {error}",
+            ) from None
         if self.lora:
             with torch.device("meta"):
-                self.lora.check(AutoModelForCausalLM.from_config(self.load_config()))
+                self.lora.check(model)
 
     def load(self, seed: int) -> PreTrainedModel:
         """The policy, in train mode, on the CPU; random weights are a function of ``seed``."""
@@ -260,8 +275,9 @@ def load_pretrained(auto: Any, path: str, **options: Any) -> PreTrainedModel:
     import torch
 
     model = load_fitting(auto, path, **options)
-    # the sum of a tensor is not finite if one of its elements is not, and needs no memory
-    broken = [name for name, p in model.named_parameters() if not p.detach().sum(dtype=torch.float32).isfinite()]
+    tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and len(value)}
+    # the extremes of a tensor are not finite if one of its elements is not, and need no memory
+    broken = [name for name, value in tensors.items() if not torch.stack(value.aminmax()).isfinite().all()]
     if broken:
         raise _model_error(
             "the weights are not all finite", path, "finite numbers", f"NaN or infinity in {_some(broken)}"
@@ -282,17 +298,33 @@ def load_fitting(auto: Any, path: str, **options: Any) -> PreTrainedModel:
     missing, unexpected = loaded[1]["missing_keys"], loaded[1]["unexpected_keys"]
     if is_classifier(type(model).__name__) and not any(map(is_classifier, model.config.architectures or [])):
         missing = {name for name in missing if name.startswith(model.base_model_prefix)}  # the head is to be trained
-    numbered = {re.sub(r"\d+", "#", name) for name in model.state_dict()}
     problems = {
         "missing": missing,
         "of another shape": {f"{name} {tuple(stored)}" for name, stored, _ in loaded[1]["mismatched_keys"]},
-        "in layers that config.json lacks": {name for name in unexpected if re.sub(r"\d+", "#", name) in numbered},
+        "that config.json lacks": _foreign_weights(model, unexpected),
     }
     if any(problems.values()):
         hint = "; ".join(f"{kind}: {_some(names)}" for kind, names in problems.items() if names)
         message = "the weights are not those of the architecture in config.json"
         raise _model_error(message, path, "each of its tensors, in its shape", hint)
     return model
+
+
+def _foreign_weights(model: PreTrainedModel, unexpected: Iterable[str]) -> set[str]:
+    """The unused tensors without which a model is another one: of its layers, or of its blocks.
+
+    Tensors outside of these belong to other uses of the same file: heads, a vision tower.
+    """
+    from torch import nn
+
+    parts = tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if name and (isinstance(module, nn.ModuleList) or any(True for _ in module.parameters(recurse=False)))
+    )
+    buffers = {name for name, _ in model.named_buffers()}
+    foreign = {name for name in unexpected if name.startswith(parts) and name not in buffers}
+    return {name for name in foreign if not name.endswith(OLD_BUFFERS)}
 
 
 def is_classifier(architecture: str) -> bool:

@@ -92,8 +92,8 @@ def architecture_of(model: Config) -> Config | None:
         return None
     file = Path(folder, "config.json") if Path(folder).is_dir() else _cached_config(folder)
     try:
-        fields = json.loads(file.read_text()) if file else None
-    except (OSError, ValueError):
+        fields = json.loads(file.read_text()) if file and file.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
     return fields if isinstance(fields, dict) else None
 

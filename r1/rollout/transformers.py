@@ -16,6 +16,7 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from r1.core.errors import MODEL, UserError
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
 from r1.model.functional import sample
@@ -98,6 +99,14 @@ class Transformers(Engine):
         with allow_nondeterministic_kernels(self.model.device):
             tokens, logps = decode_batch(
                 self.model, prompts, group_sizes, noise, self.temperature, stop_ids, check_for_stop
+            )
+        if not logps.isfinite().all():
+            raise UserError(
+                "the model's log-probs are not finite",
+                key="model.path",
+                value=self.model.config.name_or_path,
+                hint="float16 overflows in many models (model.dtype=float32), or config.json has a wrong number",
+                code=MODEL,
             )
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [

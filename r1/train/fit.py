@@ -30,6 +30,7 @@ from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
 from r1.stage.runtime.recorder import Recorder
 from r1.stage.training.base import TrainingStage
+from r1.strategy.base import resolve_precision
 from r1.train import checkpoint_files
 from r1.train.checkpoint import Checkpoints
 from r1.train.progress import Progress, closing_table
@@ -112,7 +113,9 @@ def fit(
         record = open_record(output_dir, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
         record.num_examples = len(experiment.data.train)
-        record.devices = {"count": ranks.size, "strategy": strategy, "hosts": ranks.gather(HOSTNAME)}
+        precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
+        devices = {"count": ranks.size, "strategy": strategy, "precision": precision}
+        record.devices = devices | {"hosts": ranks.gather(HOSTNAME)}
         with record, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
             broadcast_start_metrics(record, ranks)
             recorder: Recorder | None = record if isinstance(record, Record) else None

@@ -24,7 +24,7 @@ class RunState:
         dir: the record's folder.
         start, final: metrics of the first and of the last validation.
         best: step and primary metric of the best validation so far.
-        devices: their number, the strategy, and their hosts.
+        devices: their number, the strategy, the precision of their products, and their hosts.
         num_examples: training examples.
     """
 

@@ -127,8 +127,13 @@ def test_ranks_write_one_record(ended: Ended) -> None:
     alone, together = ended("sft", 1, *TEN), ended("sft", 2, *TEN)
     assert files(together, checkpoints=True) == files(alone, checkpoints=True)
     host = os.uname().nodename
-    assert manifest(together)["devices"] == {"count": 2, "strategy": "ddp", "hosts": [host, host]}
-    assert manifest(alone)["devices"] == {"count": 1, "strategy": "single", "hosts": [host]}
+    assert manifest(together)["devices"] == {
+        "count": 2,
+        "strategy": "ddp",
+        "precision": "32-true",
+        "hosts": [host, host],
+    }
+    assert manifest(alone)["devices"] == {"count": 1, "strategy": "single", "precision": "32-true", "hosts": [host]}
     assert log(together).count("validation at step 0") == 1  # printed once
 
 

@@ -81,7 +81,12 @@ def test_two_machines_write_one_record(machines: list[str], tmp_path: Path, stra
             process.kill()
     assert [process.returncode for process in running] == [0, 0], outputs
     assert [out for out, _ in outputs] == [f"{tmp_path / 'two'}\n", ""]
-    assert manifest(tmp_path / "two")["devices"] == {"count": 2, "strategy": strategy, "hosts": machines}
+    assert manifest(tmp_path / "two")["devices"] == {
+        "count": 2,
+        "strategy": strategy,
+        "precision": "32-true",
+        "hosts": machines,
+    }
     one = [sys.executable, "-m", "r1.run", *argv, "trainer.devices=2", f"output_dir={tmp_path / 'one'}"]
     subprocess.run(one, env=environ(), check=True, capture_output=True, timeout=LONGEST_S)
     weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "two")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
 
 from r1.core.errors import MODEL, UserError
 from r1.core.runs import read_run
@@ -82,6 +83,31 @@ def test_export_of_a_reward_model_gives_its_scores(make_model: Make, tmp_path: P
     reloaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
     ids = torch.arange(1, 21).view(4, 5)
     torch.testing.assert_close(reloaded(input_ids=ids).logits, policy(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "exported"),
+    [
+        (
+            {"do_sample": False, "temperature": 0.7, "top_p": 0.9, "repetition_penalty": 1.1},
+            {"do_sample": False, "repetition_penalty": 1.1},
+        ),
+        ({"early_stopping": True, "length_penalty": 2.0, "max_length": 100}, {"max_length": 100}),
+        ({"do_sample": True, "temperature": 0.6, "top_k": 20}, {"do_sample": True, "temperature": 0.6, "top_k": 20}),
+        ({"num_beams": 4, "early_stopping": True}, {"num_beams": 4, "early_stopping": True}),
+        ({"pad_token_id": 0, "eos_token_id": [1, 7, 9]}, {"pad_token_id": 0}),
+    ],
+)
+def test_generation_settings_that_transformers_does_not_save_are_left_out(
+    make_model: Make, tmp_path: Path, settings: Config, exported: Config
+) -> None:
+    """The hub has models whose generation_config.json is loaded, and refused by save_pretrained."""
+    policy = make_model("llama")
+    policy.generation_config = GenerationConfig(**settings)
+    export(policy, tiny_tokenizer(), {1}, tmp_path / "model")
+    written = json.loads((tmp_path / "model" / "generation_config.json").read_text())
+    del written["transformers_version"]
+    assert written == exported | {"eos_token_id": [1]}
 
 
 def damaged(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:

@@ -267,3 +267,14 @@ def test_unloadable_model_raises(tmp_path: Path, run: Path) -> None:
     with pytest.raises(UserError, match="unknown shipped model") as caught:
         source(path="r1:nothing").load(seed=0)
     assert "r1:tiny" in caught.value.expected
+
+
+def test_attention_is_the_best_of_the_architecture_unless_it_is_set(scratch: Callable[..., Model]) -> None:
+    """transformers has no fast attention for GPT-J."""
+    gptj = {"model_type": "gptj", "n_embd": 32, "n_layer": 1, "n_head": 2, "rotary_dim": 8}
+    made = source(config=gptj, tokenizer="r1:tiny", attn_implementation=None)
+    assert made.load(seed=0).config._attn_implementation == "eager"
+    assert scratch(attn_implementation=None).load(seed=0).config._attn_implementation == "sdpa"
+    with pytest.raises(UserError, match="gptj models do not run with this attention") as caught:
+        source(config=gptj, tokenizer="r1:tiny", attn_implementation="sdpa").check_layers()
+    assert (caught.value.key, caught.value.value) == ("model.attn_implementation", "sdpa")

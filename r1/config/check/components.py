@@ -43,7 +43,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     check_templates(experiment)
     check_completions(experiment)
     _check_rewards(experiment)
-    experiment.model.check_lora()
+    experiment.model.check_layers()
     _check_vocabulary(cfg, experiment)
     _check_engine(experiment)  # a server has the length of its context
     check_lengths(experiment)

@@ -272,7 +272,7 @@ def packages(cfg: Config) -> None:
     if cfg["model"].get("lora") is not None:
         packages.append(("peft", "model.lora", "pip install 'r1[peft]'"))
     if cfg["model"].get("attn_implementation") == "flash_attention_2":
-        packages.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=sdpa"))
+        packages.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=null"))
     for package, key, hint in packages:
         if find_spec(package) is None:
             raise UserError(f"this config needs the package `{package}`, which is not installed", key=key, hint=hint)
