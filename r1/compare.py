@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from r1.core.console import print_error
-from r1.core.errors import UserError
+from r1.core.command import run_command
 from r1.core.provenance import differences
 from r1.core.runs import RunRecord, read_run
 
@@ -53,6 +51,10 @@ def _estimate_text(estimate: dict[str, float] | None) -> str:
 
 
 def main() -> None:
+    run_command(_main)
+
+
+def _main() -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Column, Table
@@ -64,10 +66,7 @@ def main() -> None:
     parser.add_argument("a", help="a run's folder")
     parser.add_argument("b", help="another run's folder")
     args = parser.parse_args()
-    try:
-        a, b = read_run(args.a), read_run(args.b)
-    except UserError as error:
-        sys.exit(print_error(error))
+    a, b = read_run(args.a), read_run(args.b)
     console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     for title, rows in sections(a, b).items():
         if not rows:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from r1.core.console import print_error
-from r1.core.errors import STORAGE, UserError
+from r1.core.command import run_command
+from r1.core.errors import UserError
+from r1.core.files import write_atomic
+from r1.core.storage import storage_errors
 
 
 def main() -> None:
+    run_command(_main)
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r1.report", description=__doc__)
     parser.add_argument(
         "paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs"
@@ -19,10 +24,7 @@ def main() -> None:
         "--output", metavar="FILE", type=Path, help="default: report.html in RUN, where there is one RUN"
     )
     args = parser.parse_args()
-    try:
-        print(report(args.paths, args.output))
-    except UserError as error:
-        sys.exit(print_error(error))
+    print(report(args.paths, args.output))
 
 
 def report(paths: list[str], output: Path | None) -> Path:
@@ -38,11 +40,8 @@ def report(paths: list[str], output: Path | None) -> Path:
         raise UserError("the page of several runs needs --output", key="--output", hint="add --output report.html")
     file = (output or Path(paths[0]) / "report.html").absolute()
     text = page(gather(paths))
-    try:
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        message = f"the page cannot be written: {error.strerror}"
-        raise UserError(message, key="--output", value=str(file), code=STORAGE) from None
+    with storage_errors():
+        write_atomic(file, text)
     return file
 
 

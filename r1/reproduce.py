@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 from r1.core import provenance
-from r1.core.console import print_error
-from r1.core.errors import Interrupted, UserError
+from r1.core.command import run_command
+from r1.core.errors import UserError
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import REDACTED
 from r1.run import execute
@@ -62,18 +61,16 @@ def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
 
 
 def main() -> None:
+    run_command(_main)
+
+
+def _main() -> int:
     parser = argparse.ArgumentParser(prog="python -m r1.reproduce", description=__doc__)
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("--output-dir", help="where the new record goes; default: RUN with -again behind it")
     args = parser.parse_args()
-    try:
-        run = read_run(args.run)
-        same = reproduce(run, args.output_dir or next_to(run.dir))
-    except UserError as error:
-        sys.exit(print_error(error))
-    except Interrupted as stop:
-        sys.exit(stop.code)
-    sys.exit(0 if same else 1)
+    run = read_run(args.run)
+    return 0 if reproduce(run, args.output_dir or next_to(run.dir)) else 1
 
 
 def next_to(folder: Path) -> str:

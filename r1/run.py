@@ -37,21 +37,13 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
 
 
 def main() -> None:
-    """Check all runs of the command line, then start the first; a UserError is printed without a traceback."""
-    from r1.core.console import print_error
-    from r1.core.errors import Interrupted, UserError
+    """Check all runs of the command line, then start them; a UserError is printed without a traceback."""
+    from r1.core.command import run_command
     from r1.distributed.slurm import requeue_on_preemption
     from r1.experiment.launch import launch
 
     with requeue_on_preemption():
-        try:
-            code = launch(sys.argv[1:], execute)
-        except UserError as error:
-            code = print_error(error)
-        except Interrupted as stop:
-            code = stop.code
-        if code:
-            sys.exit(code)
+        run_command(lambda: launch(sys.argv[1:], execute))
 
 
 if __name__ == "__main__":

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
-from r1.core.console import print_error
-from r1.core.errors import UserError
+from r1.core.command import run_command
 from r1.core.runs import read_config
 from r1.core.types import Config
 from r1.data.base import Data, Row
@@ -17,6 +15,10 @@ from r1.reward.base import Term, required_columns
 
 
 def main() -> None:
+    run_command(_main)
+
+
+def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r1.sample", description=__doc__)
     parser.add_argument("model", help="a run's folder, a model folder, a hub id, or r1:<name>")
     parser.add_argument("prompt", help="the question")
@@ -27,10 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.num_samples < 1:
         parser.error("--num-samples is at least 1")
-    try:
-        print_completions(args)
-    except UserError as error:
-        sys.exit(print_error(error))
+    print_completions(args)
 
 
 def print_completions(args: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from r1.core.errors import UserError
+from r1.core.command import run_command
 
 ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the first enables the endpoints for weights
 
@@ -36,14 +36,14 @@ def server_command(argv: list[str]) -> list[str]:
 
 
 def main() -> None:
+    run_command(_main)
+
+
+def _main() -> None:
     from r1.rollout.vllm import check_vllm
 
-    try:
-        check_vllm()
-        command = server_command(sys.argv[1:])
-    except UserError as error:
-        print(f"r1: {error}", file=sys.stderr)
-        sys.exit(error.code)
+    check_vllm()
+    command = server_command(sys.argv[1:])
     os.execve(sys.executable, [sys.executable, *command], ENVIRONMENT | dict(os.environ))
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from r1.core.console import console, print_error
+from r1.core.command import run_command
+from r1.core.console import console
 from r1.core.errors import UserError
 from r1.distributed.slurm import requeue_on_preemption
 from r1.experiment.sweep.file import Sweep, read_sweep
@@ -19,13 +19,8 @@ EPILOG = """Several of these commands may work on one sweep at the same time. Ex
 
 
 def main() -> None:
-    args = _parser().parse_args()
     with requeue_on_preemption():
-        try:
-            code = _run(args)
-        except UserError as error:
-            code = print_error(error)
-        sys.exit(code)
+        run_command(lambda: _run(_parser().parse_args()))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
 from r1.core.errors import LOCKED, STORAGE, UserError
+from r1.core.storage import named
 
 
 def lock_folder(folder: Path, name: str = ".lock") -> TextIO:
@@ -51,11 +53,16 @@ def is_locked(folder: Path) -> bool:
 def write_atomic(file: Path, text: str) -> None:
     """Write a file so that readers, and a crash at any time, find either the old text or the new one."""
     partial = file.with_name(f"{file.name}.tmp.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as out:
-        out.write(text)
-        out.flush()
-        os.fsync(out.fileno())  # before the rename, or a power cut could leave the new name with no content
-    partial.replace(file)
+    try:
+        with named(file), partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())  # before the rename, or a power cut could leave the new name with no content
+        partial.replace(file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
 
 
 def sync_path(path: Path) -> None:

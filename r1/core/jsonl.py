@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from r1.core.storage import named
+
 
 def append_rows(file: Path, rows: Iterable[dict[str, Any]], sync: bool = False) -> None:
     """Append ``rows`` to a file, which is created if need be.
@@ -16,7 +18,7 @@ def append_rows(file: Path, rows: Iterable[dict[str, Any]], sync: bool = False) 
         sync: return only when the rows are on the disk.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8", newline="\n") as out:
+    with named(file), file.open("a", encoding="utf-8", newline="\n") as out:
         out.writelines(row_to_line(row) for row in rows)
         if sync:
             out.flush()  # fsync sees only what has left Python's buffer

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_atomic(folder / FILE, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+
+
+def close_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a run that has ended. On a full disk only its status is changed, which needs no room.
+
+    Raises:
+        OSError: it could not be written, and the run has no error yet.
+    """
+    try:
+        write_manifest(folder, manifest)
+    except OSError:
+        with suppress(OSError):
+            _overwrite_status(folder / FILE, manifest["status"] if manifest["error"] else "failed")
+        if not manifest["error"]:
+            raise
+
+
+def _overwrite_status(file: Path, status: str) -> None:
+    """Change ``running`` to another status in place, by one write of as many bytes."""
+    before = b'"status": "running",\n  "error": null,'
+    with file.open("r+b", buffering=0) as out:
+        position = out.read().find(before)
+        if position >= 0:
+            os.pwrite(out.fileno(), f'"status":"{status}","error":null,'.encode().ljust(len(before)), position)
 
 
 def manifest_header(

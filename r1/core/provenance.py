@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from r1.core.files import write_atomic
 from r1.core.manifest import read_manifest
 from r1.core.paths import ROOT
 from r1.core.secrets import redact, redact_values
@@ -164,7 +165,7 @@ def working_tree_diff() -> str:
 
 def _git(*args: str, exit_code: int = 0) -> str:
     """The output of git; empty if there is no git, no repository, or another exit code than expected."""
-    command = ["git", "-C", str(ROOT), *args]
+    command = ["git", "--no-optional-locks", "-C", str(ROOT), *args]  # it would else write to the repository
     try:
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -221,5 +222,5 @@ def write_sources(folder: Path, config: Config, overrides: list[str]) -> None:
     from omegaconf import OmegaConf
 
     for name, content in (("config.yaml", config), ("overrides.yaml", overrides)):
-        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(redact(content))), encoding="utf-8")
-    (folder / "code.diff").write_text(redact_values(working_tree_diff()), encoding="utf-8")
+        write_atomic(folder / name, OmegaConf.to_yaml(OmegaConf.create(redact(content))))
+    write_atomic(folder / "code.diff", redact_values(working_tree_diff()))

@@ -16,7 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from r1.config.hydra_adapter import HydraConfig
 from r1.core.errors import Interrupted, UserError, one_line
+from r1.core.screens import keep_screens
 from r1.core.secrets import redact
+from r1.core.storage import storage_errors
 from r1.distributed.process import shared_cores
 from r1.distributed.signals import PreemptionNotice, SweepStopSignal, preemption_notice
 
@@ -72,6 +74,7 @@ class HydraJob:
 
     def _run_in_worker(self, config: dict[str, Any]) -> JobResult:
         sys.argv = self.argv
+        keep_screens()
         if self.stop.is_same_machine and not config["threads"]:
             os.environ.update(shared_cores(self.num_runs))  # before torch is imported and reads it
         with (
@@ -112,7 +115,8 @@ def run_and_report_errors(execute: Execute, config: dict[str, Any], overrides: l
         Interrupted: a signal stopped it.
     """
     try:
-        folder = execute(config, overrides)
+        with storage_errors():
+            folder = execute(config, overrides)
     except UserError as error:
         from r1.core.console import print_error  # slow to import
 

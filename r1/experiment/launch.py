@@ -21,6 +21,7 @@ from r1.core.paths import CONF
 from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
+from r1.core.storage import storage_errors
 from r1.distributed.signals import sweep_stop_signal
 from r1.experiment.hydra_jobs import Execute, HydraJob, JobResult, run_and_report_errors
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
@@ -81,9 +82,9 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
     with config_loader(args) as loader, sweep_stop_signal() as stop:
         job = HydraJob(execute, sys.argv, num_runs, stop)
         try:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(sys.stderr), storage_errors():
                 batches = loader.multirun(job, overrides)
-        except Interrupted:
+        except (Interrupted, UserError):
             raise
         except Exception as error:  # launchers raise many kinds
             stop.check()

@@ -21,6 +21,7 @@ from r1.core.rank_info import RankInfo
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
+from r1.core.storage import storage_errors
 from r1.core.types import Config
 from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
 from r1.distributed.signals import signal_handlers
@@ -116,7 +117,7 @@ def fit(
         precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
         devices = {"count": ranks.size, "strategy": strategy, "precision": precision}
         record.devices = devices | {"hosts": ranks.gather(HOSTNAME)}
-        with record, ranks.propagate_failures(), limit_threads(experiment.engine.num_processes):
+        with record, ranks.propagate_failures(), storage_errors(), limit_threads(experiment.engine.num_processes):
             broadcast_start_metrics(record, ranks)
             recorder: Recorder | None = record if isinstance(record, Record) else None
             experiment.stage.run.ranks, experiment.stage.run.record = ranks, recorder

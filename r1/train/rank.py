@@ -14,7 +14,9 @@ from r1.core.types import Config
 def main() -> int:
     """Run the task on stdin; returns the exit code."""
     from r1.core.errors import STOP_SIGNALS
+    from r1.core.screens import keep_screens
 
+    keep_screens()
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # Slurm sends it to every process; only the launcher handles it
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until r1.train.fit installs its handlers
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # children of a sweep inherit a mask that blocks some
@@ -24,9 +26,11 @@ def main() -> int:
 def exit_code_of(task: dict[str, Any]) -> int:
     """Run a task and return its exit code. Errors are not printed here: the launcher reads them from the store."""
     from r1.core.errors import Interrupted, UserError
+    from r1.core.storage import storage_errors
 
     try:
-        run(**task)
+        with storage_errors():
+            run(**task)
     except UserError as error:
         return error.code
     except Interrupted as stop:

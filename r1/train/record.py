@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,7 @@ from r1.core import budget, jsonl, provenance
 from r1.core.console import console
 from r1.core.errors import Interrupted, UserError
 from r1.core.files import lock_folder
-from r1.core.manifest import manifest_header, status_of, time_now, write_manifest
+from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
@@ -162,12 +163,19 @@ class Record(RunState):
     ) -> None:
         if isinstance(error, Interrupted):
             error.folder = str(self.dir)
-        self.write_manifest(status_of(error), error)
-        self._lock.close()
+        try:
+            with suppress(OSError):
+                self._remove_partial_files()  # which may make the room that the manifest needs
+            close_manifest(self.dir, self._manifest(status_of(error), error))
+        finally:
+            self._lock.close()
 
-    def write_manifest(self, status: str, error: BaseException | None = None) -> None:
+    def write_manifest(self, status: str) -> None:
+        write_manifest(self.dir, self._manifest(status))
+
+    def _manifest(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
         compute = budget.compute_budget(self.config, self.num_examples or None)
-        manifest = {
+        return {
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
             "compute": asdict(compute) if compute else None,
@@ -181,7 +189,6 @@ class Record(RunState):
             "best": self.best,
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
         }
-        write_manifest(self.dir, manifest)
 
     # ---- append-only files ----
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from r1.core.errors import RankFailed
 from r1.core.files import is_locked
-from r1.core.manifest import read_manifest, write_manifest
+from r1.core.manifest import close_manifest, read_manifest
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 
@@ -53,7 +53,7 @@ class RunState:
             failure = error if isinstance(error, RankFailed) else RankFailed(message, 0, code=1)
             finalize_manifest(self.dir, "failed", failure)
 
-    def write_manifest(self, status: str, error: BaseException | None = None) -> None:
+    def write_manifest(self, status: str) -> None:
         """Write the run's summary."""
 
     def file_sizes(self) -> dict[str, int]:
@@ -70,5 +70,5 @@ def finalize_manifest(folder: Path, status: str, error: Exception) -> str:
     if manifest.get("status", "running") != "running":
         return str(manifest["status"])
     if manifest:
-        write_manifest(folder, manifest | {"status": status, "error": redact(f"{type(error).__name__}: {error}")})
+        close_manifest(folder, manifest | {"status": status, "error": redact(f"{type(error).__name__}: {error}")})
     return status

@@ -17,7 +17,7 @@ from r1.core import provenance
 from r1.core.console import format_duration, status_line
 from r1.core.errors import UserError
 from r1.core.files import lock_folder
-from r1.core.manifest import manifest_header, status_of, time_now, write_manifest
+from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate, mean_over_seeds
@@ -65,13 +65,18 @@ class PipelineRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.write(status_of(error), error)
-        self._lock.close()
+        try:
+            close_manifest(self.dir, self._manifest(status_of(error), error))
+        finally:
+            self._lock.close()
 
-    def write(self, status: str, error: BaseException | None = None) -> None:
+    def write(self, status: str) -> None:
         """Write the manifest with the current states of the steps."""
+        write_manifest(self.dir, self._manifest(status))
+
+    def _manifest(self, status: str, error: BaseException | None = None) -> dict[str, Any]:
         message = error.message if isinstance(error, UserError) else str(error)
-        manifest = {
+        return {
             **manifest_header(status, error, message, self.command, self.plan.pipeline.overrides),
             "fingerprint": provenance.rows_hash([{"steps": [node.fingerprint for node in self.plan.nodes]}]),
             "steps": [self._step_entry(node) for node in self.plan.nodes],
@@ -81,7 +86,6 @@ class PipelineRecord:
             "ended": time_now(),
             "metrics": {when: result_metrics(self.plan.results, when) for when in ("start", "final")},
         }
-        write_manifest(self.dir, manifest)
 
     def _step_entry(self, node: PipelineNode) -> dict[str, Any]:
         return {

@@ -1,0 +1,86 @@
+"""Faults of a disk, at whatever file: one screen and the exit code ``STORAGE``."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from r1.core.errors import STORAGE, Interrupted, UserError
+
+NO_ROOM = "make room"
+HINTS = {
+    errno.ENOSPC: NO_ROOM,
+    errno.EDQUOT: f"{NO_ROOM} in your quota",
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f)",
+    errno.EIO: "the disk or its connection has failed; take another one",
+    errno.EROFS: "make the disk writable",
+    errno.EACCES: "make the folder and its files writable",
+    errno.EPERM: "make the folder and its files writable",
+    errno.ESTALE: "the network disk has gone; mount it again",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
+RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # in the text of an error from safetensors or tokenizers
+SQLITE_ERRORS = {  # in the text of an error from SQLite, which has no number
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "attempt to write a readonly database": errno.EROFS,
+}
+
+
+@contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Give an OSError inside the block the name of its file: one from ``write`` or ``fsync`` has none."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(file)
+        raise
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a fault of the disk inside the block into one screen; any other error passes.
+
+    Raises:
+        UserError: names the file, where it is known, and has the exit code ``STORAGE``.
+    """
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except Exception as error:
+        if fault := disk_fault(error):
+            raise storage_error(fault) from None
+        raise
+
+
+def storage_error(fault: OSError) -> UserError:
+    """The screen of a fault of the disk."""
+    file = f"{fault.filename}: " if fault.filename else ""
+    hint = HINTS.get(fault.errno or 0)
+    return UserError(
+        f"{file}{fault.strerror or fault}",
+        key=str(fault.filename or ""),
+        hint=f"{hint}; then resume=auto continues a run" if hint else "",
+        code=STORAGE,
+    )
+
+
+def disk_fault(error: BaseException) -> OSError | None:
+    """The fault of the disk behind an error of any library; None: it has another cause."""
+    chain: BaseException | None = error
+    while chain is not None:
+        if isinstance(chain, OSError) and chain.errno in HINTS:
+            return chain
+        chain = chain.__cause__ or chain.__context__
+    if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+        return error
+    text = str(error)
+    number = next((number for message, number in SQLITE_ERRORS.items() if message in text), None)
+    if number is None and (match := RUST_ERROR.search(text)):
+        number = int(match[1])
+    return OSError(number, os.strerror(number)) if number else None
