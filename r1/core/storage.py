@@ -37,7 +37,8 @@ def named(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(file)
+        if error.errno:
+            error.filename = error.filename or str(file)
         raise
 
 
