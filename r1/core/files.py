@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TextIO
 
 from r1.core.errors import LOCKED, STORAGE, UserError
-from r1.core.storage import named
 
 
 def lock_folder(folder: Path, name: str = ".lock") -> TextIO:
@@ -54,12 +53,14 @@ def write_atomic(file: Path, text: str) -> None:
     """Write a file so that readers, and a crash at any time, find either the old text or the new one."""
     partial = file.with_name(f"{file.name}.tmp.{os.getpid()}")
     try:
-        with named(file), partial.open("w", encoding="utf-8") as out:
+        with partial.open("w", encoding="utf-8") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())  # before the rename, or a power cut could leave the new name with no content
         partial.replace(file)
-    except OSError:
+    except OSError as error:
+        if error.errno:
+            error.filename = str(file)
         with suppress(OSError):
             partial.unlink()
         raise

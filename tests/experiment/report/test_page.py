@@ -97,7 +97,7 @@ def test_report_command_line(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "--output" in capsys.readouterr().err
-    with pytest.raises(UserError, match="page.html: No such file or directory"):
+    with pytest.raises(UserError, match=r"page\.html: No such file or directory"):
         report([str(a)], tmp_path / "nowhere" / "page.html")
 
 
