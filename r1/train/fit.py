@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     import lightning as L
     from lightning.pytorch.loggers import Logger
 
-MAX_SMALL_WIDTH = 256  # the default learning rates suit models up to this hidden size
-MAX_LR_LARGE_MODEL = 5e-5  # a wider model with a higher learning rate gets a note
-
 
 def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     """Print the batch arithmetic, the data, and notes; for a dry run also the compute budget."""
@@ -58,11 +55,6 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
-    width = getattr(experiment.model.load_config(), "hidden_size", 0)  # some architectures have none
-    lr = cfg["stage"]["lr"] if stage.trains else 0.0
-    if width > MAX_SMALL_WIDTH and lr > MAX_LR_LARGE_MODEL and not cfg["model"]["lora"]:
-        usual = f"at width {width}, 1e-6 is usual for RL and 1e-5 for SFT"
-        console.print(status_line(f"note: stage.lr={lr:g} is for the tiny world; {usual}"))
     if isinstance(stage, Grpo) and stage.is_on_policy:
         effect = "the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing"
         cause = "one step per rollout batch (stage.steps_per_rollout, stage.num_iterations)"
