@@ -73,6 +73,7 @@ def eval_config(model: str) -> Config:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
+    import r1.config.compose  # noqa: F401  # the resolvers of conf/ are registered there
     from r1.core.paths import CONF
 
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):

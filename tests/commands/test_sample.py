@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,3 +125,9 @@ def test_eval_config_takes_the_chat_template_from_the_models_folder(run: Path, t
     assert "chat_template: null" in config
     (tmp_path / "config.yaml").write_text(config.replace("chat_template: null", "chat_template: /gone.jinja"))
     assert sample.eval_config(str(tmp_path))["data"]["template"]["chat_template"] is None
+
+
+def test_config_of_a_model_is_composed_in_a_process_of_its_own() -> None:
+    """Nothing that another test imported is there, such as the resolvers of conf/."""
+    code = "from r1.sample import eval_config; print(eval_config('r1:tiny')['rollout']['max_completion_length'])"
+    assert int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) > 0
