@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from itertools import groupby
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 RESERVED_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
@@ -112,7 +113,13 @@ def normalise(text: str) -> str:
     if text.isascii():
         return text.strip()
     visible = (c for c in text.replace("\u2212", "-") if unicodedata.category(c) != "Cf")
-    return unicodedata.normalize("NFC", "".join(map(_fold, visible))).strip()
+    return unicodedata.normalize("NFC", _order_marks("".join(map(_fold, visible)))).strip()
+
+
+def _order_marks(text: str) -> str:
+    """Runs of combining marks in their canonical order: ``unicodedata`` sorts by insertion, in quadratic time."""
+    runs = ((mark, list(chars)) for mark, chars in groupby(text, lambda char: unicodedata.combining(char) > 0))
+    return "".join("".join(sorted(run, key=unicodedata.combining) if mark else run) for mark, run in runs)
 
 
 def _fold(char: str) -> str:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from r1.data.completion import normalise, text_after_thinking
 
 BRACKETS = str.maketrans("<>", "‹›")  # no tag survives, and a comparison can still be read
-MARK = re.compile(r"[‹\[({⟨《〈]+\W*score[^‹›\[\](){}⟨⟩《》〈〉]{0,12}[›\])}⟩》〉]+", re.IGNORECASE)
+OPENING = re.compile(r"[‹\[({⟨《〈].*", re.DOTALL)
+# Each run of \W is matched once, with or without a mark after it: a search from each bracket takes cubic time.
+MARK = re.compile(r"(\W++)(score[^‹›\[\](){}⟨⟩《》〈〉]{0,12}[›\])}⟩》〉]++)?", re.IGNORECASE)
 SCORE = re.compile(r"<score>\s*([+-]?\d{1,9}(?:\.\d{1,9})?)\s*</score>")
 CUT = "\n(cut here: the rest is too long)"
 PROMPT = """\
@@ -62,7 +64,7 @@ class Rubric:
     def sanitize(self, text: str) -> str:
         """Text that is harmless between two lines: no tag, no score mark, nothing invisible, not too long."""
         visible = normalise(text[: self.max_chars])
-        harmless = MARK.sub("(a score mark)", visible.translate(BRACKETS))
+        harmless = MARK.sub(without_mark, visible.translate(BRACKETS))
         return harmless + (CUT if len(text) > self.max_chars else "")
 
     def score(self, reply: str) -> float | None:
@@ -72,3 +74,8 @@ class Rubric:
         if value is None or not self.low <= value <= self.high:
             return None
         return (value - self.low) / (self.high - self.low)
+
+
+def without_mark(match: re.Match[str]) -> str:
+    """A match of ``MARK`` without its score mark, which starts at the first bracket that opens."""
+    return OPENING.sub("(a score mark)", match[1]) if match[2] and OPENING.search(match[1]) else match[0]

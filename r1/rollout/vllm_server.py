@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Ge, Interval
 
 from r1.core.errors import STORAGE, UserError
+from r1.core.http import MAX_TIMEOUT_S
 from r1.distributed.collectives import RankGroup
 from r1.model.loading import DType
 from r1.model.transformers_adapter import unwrap_peft
@@ -63,7 +64,7 @@ class VLLMServer(WeightSyncedEngine):
         batch_size: Annotated[int, Ge(1)],
         dtype: DType | None,
         folder: str | None,
-        timeout_s: Annotated[float, Gt(0)],
+        timeout_s: Annotated[float, Interval(gt=0, le=MAX_TIMEOUT_S)],
         async_steps: Annotated[int, Interval(ge=0, le=1)],
     ) -> None:
         super().__init__(temperature, max_completion_length, dtype)

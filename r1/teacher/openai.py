@@ -1,8 +1,8 @@
 """A teacher behind any OpenAI-compatible ``/chat/completions`` endpoint.
 
-Own HTTP code on urllib rather than httpx, for two reasons: one deadline bounds the total request, however slowly the
-server sends bytes; and the API key, which the config knows only by the name of an environment variable, can appear in
-no log or error, follows no redirect, and leaves this machine over https only.
+Own HTTP code (r1/core/http.py) rather than httpx, for two reasons: one deadline bounds the total request, however
+slowly the server sends bytes; and the API key, which the config knows only by the name of an environment variable, can
+appear in no log or error, follows no redirect, and leaves this machine over https only.
 """
 
 from __future__ import annotations
@@ -11,32 +11,22 @@ import json
 import os
 import random
 import re
-import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from http.client import HTTPException
 from ipaddress import ip_address
-from threading import Event
+from threading import Event, Lock
 from typing import Annotated, Any
-from urllib.error import HTTPError
 from urllib.parse import urlsplit
-from urllib.request import (
-    HTTPDefaultErrorHandler,
-    HTTPErrorProcessor,
-    HTTPHandler,
-    HTTPSHandler,
-    OpenerDirector,
-    ProxyHandler,
-    Request,
-)
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Interval
 
-from r1.core.console import strip_control_chars
+from r1.core.console import console, status_line, strip_control_chars
 from r1.core.errors import MODEL, UserError
+from r1.core.http import MAX_TIMEOUT_S, Exchange, Response
 from r1.core.secrets import redact
 from r1.data.base import Row
-from r1.teacher.api.openai_response import error_message, read_answer, read_body, retry_after
+from r1.teacher.api.openai_response import MAX_BYTES, error_message, read_answer, retry_after
 from r1.teacher.api.rate_limiter import RateLimiter
 from r1.teacher.api.request_pool import RequestPool
 from r1.teacher.base import Answer, Failure, Question, Reply
@@ -87,7 +77,7 @@ class OpenAI:
         concurrency: Annotated[int, Ge(1)],
         requests_per_minute: Annotated[int, Ge(1)] | None,
         tokens_per_minute: Annotated[int, Ge(1)] | None,
-        timeout_s: Annotated[float, Gt(0)],
+        timeout_s: Annotated[float, Interval(gt=0, le=MAX_TIMEOUT_S)],
         max_retries: Annotated[int, Ge(0)],
         max_failures: Annotated[int, Ge(0)],
     ) -> None:
@@ -98,7 +88,7 @@ class OpenAI:
         self.concurrency, self.timeout_s = concurrency, timeout_s
         self.max_retries, self.max_failures = max_retries, max_failures
         self._requests, self._tokens = RateLimiter(requests_per_minute), RateLimiter(tokens_per_minute)
-        self._opener = _opener(self.endpoint)
+        self._reported, self._lock = set[str](), Lock()
 
     def identity(self, row: Row) -> dict[str, Any]:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
@@ -130,7 +120,17 @@ class OpenAI:
                 return Reply(question, self._attempt(question), tuple(failures))
             except Failure as failure:
                 failures.append(failure)
+                self._report(failure)
         return Reply(question, None, tuple(failures))
+
+    def _report(self, failure: Failure) -> None:
+        """Print the first failure of each kind at once: the retries may take minutes."""
+        with self._lock:
+            is_first = failure.kind not in self._reported
+            self._reported.add(failure.kind)
+        if is_first:
+            retries = f"; at most {self.max_retries} more attempts" * (failure.retryable and self.max_retries > 0)
+            console.print(status_line(f"warning: {self.endpoint}: {failure.message}{retries}"))
 
     def _attempt(self, question: Question) -> Answer:
         prompt, key = question.row["prompt"], api_key(self.api_key_env)
@@ -146,8 +146,9 @@ class OpenAI:
         except Failure as failure:
             failure.message = printable(failure.message, key)
             raise
-        num_tokens = answer.prompt_tokens + answer.completion_tokens
-        self._tokens.reserve(num_tokens or (len(prompt) + len(answer.text)) // 4)  # about four characters per token
+        num_chars = len(prompt) + len(answer.text)
+        num_tokens = answer.prompt_tokens + answer.completion_tokens or num_chars // 4  # about 4 characters per token
+        self._tokens.reserve(min(num_tokens, 4 * num_chars + self.max_completion_length))  # an endpoint may lie
         return replace(
             answer,
             text=redact_key(key, answer.text),
@@ -157,20 +158,19 @@ class OpenAI:
         )
 
     def _post(self, body: bytes, key: str) -> bytes:
-        request = Request(self.endpoint, data=body, headers={"Content-Type": "application/json"})
-        if key:
-            request.add_unredirected_header("Authorization", f"Bearer {key}")
-        deadline = time.monotonic() + self.timeout_s
+        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:
-            with self._opener.open(request, timeout=self.timeout_s) as response:
-                return read_body(response, deadline)
-        except HTTPError as error:
-            with error:
-                raise http_failure(error, deadline) from None
+            exchange = Exchange(self.endpoint, max_bytes=MAX_BYTES, proxies=True)
+            response = exchange.run("POST", body, headers, self.timeout_s)
         except TimeoutError:
             raise Failure("timeout", f"no answer within {self.timeout_s:g} s") from None
         except (OSError, HTTPException) as error:  # refused, reset, malformed header
             raise Failure("network", str(error) or type(error).__name__) from None
+        if not 200 <= response.status < 300:
+            raise http_failure(response)
+        if len(response.body) > MAX_BYTES:
+            raise Failure("unreadable", f"a body of more than {MAX_BYTES} bytes")
+        return response.body
 
     def _error(self, failures: Sequence[Failure]) -> UserError:
         last = failures[-1]
@@ -184,13 +184,13 @@ class OpenAI:
         return UserError(message, key="teacher", value=self.endpoint, expected=expected, hint=hint, code=MODEL)
 
 
-def http_failure(error: HTTPError, deadline: float) -> Failure:
-    status = error.code
-    message = error.headers.get("Location", "") if status < 400 else error_message(error, deadline)
+def http_failure(response: Response) -> Failure:
+    status = response.status
+    message = response.headers.get("Location", "") if status < 400 else error_message(response.body)
     return Failure(
         f"http_{status}",
         f"HTTP {status} {message}".strip(),
-        retry_after=retry_after(error.headers),
+        retry_after=retry_after(response.headers),
         retryable=status in RETRY_STATUS or status >= 500,
         fatal=status in FATAL_STATUS,
     )
@@ -246,16 +246,6 @@ def api_key(name: str | None) -> str:
         hint = f"export {name}=..."
         raise UserError("this environment variable holds no key", key="teacher.api_key_env", value=name, hint=hint)
     return key
-
-
-def _opener(address: str) -> OpenerDirector:
-    """Without redirects; with the environment's proxies for https only: plain text must stay on this machine."""
-    opener = OpenerDirector()
-    plain = address.startswith("http:")
-    transport = [HTTPHandler()] if plain else [HTTPSHandler(), ProxyHandler()]
-    for handler in (*transport, HTTPDefaultErrorHandler(), HTTPErrorProcessor()):
-        opener.add_handler(handler)
-    return opener
 
 
 def backoff(attempt: int, minimum: float, limit: float, seed: int) -> float:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from socket import SHUT_RDWR
+from http.client import HTTPException
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 from r1.core.errors import UserError
+from r1.core.http import Exchange
 from r1.rollout.base import CheckForStop
 from r1.rollout.serving.weight_sync import VllmCompletion
 
@@ -21,6 +19,7 @@ START_HINT = "start it with: python -m r1.serve MODEL"
 GENERATE_PATH = "/inference/v1/generate"
 CONNECT_TIMEOUT_S = 10.0  # short: a run that is asked to stop waits for a connection at most this long
 MAX_REPLY_BYTES = 1 << 28
+MIN_LOGP, MAX_LOGP = -1e4, 1e-3  # of a sampled token: no probability is above 1, but for rounding
 POLL_S = 0.02
 
 
@@ -38,16 +37,15 @@ class VllmClient:
     def __init__(self, url: str, timeout_s: float) -> None:
         try:
             parts = urlsplit(url)
-            self.host, self.port = parts.hostname or "", parts.port
+            host, _ = parts.hostname or "", parts.port
         except ValueError:  # an invalid port
-            parts, self.host, self.port = urlsplit(""), "", None
-        if parts.scheme not in ("http", "https") or not self.host or parts.username or parts.password or parts.query:
+            parts, host = urlsplit(""), ""
+        if parts.scheme not in ("http", "https") or not host or parts.username or parts.password or parts.query:
             raise UserError("invalid server address", key="rollout.url", value=url, expected="http://HOST:PORT")
         self.url, self.timeout_s = url, timeout_s
-        self.path = parts.path.rstrip("/").removesuffix("/v1")
-        self.open_connections: set[HTTPConnection] = set()
+        self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+        self.exchanges: set[Exchange] = set()
         self.aborted = Event()
-        self.connection_type = HTTPSConnection if parts.scheme == "https" else HTTPConnection
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Raises: UserError: the server does not answer, or not as vLLM does."""
@@ -58,23 +56,19 @@ class VllmClient:
         return self._request("GET", path, None)
 
     def _request(self, method: str, path: str, body: bytes | None) -> Any:
-        connection = self.connection_type(self.host, self.port, timeout=min(self.timeout_s, CONNECT_TIMEOUT_S))
+        exchange = Exchange(self.address + path, max_bytes=MAX_REPLY_BYTES, connect_timeout_s=CONNECT_TIMEOUT_S)
+        self.exchanges.add(exchange)
         try:
-            connection.connect()
-            connection.sock.settimeout(self.timeout_s)
-            self.open_connections.add(connection)
-            if self.aborted.is_set():  # abort_requests ran just before the line above and missed this connection
+            if self.aborted.is_set():  # abort_requests ran just before the line above and missed this request
                 raise OSError("aborted")
-            connection.request(method, self.path + path, body, {"Content-Type": "application/json"})
-            with connection.getresponse() as response:
-                text = response.read(MAX_REPLY_BYTES)
+            response = exchange.run(method, body, {"Content-Type": "application/json"}, self.timeout_s)
         except (OSError, HTTPException) as error:
             hint = f"{START_HINT}; a run that has started resumes with resume=auto"
             message = f"the vLLM server does not answer {path}: {type(error).__name__} {error}"
             raise UserError(message, key="rollout.url", value=self.url, hint=hint, code=1) from None
         finally:
-            self.open_connections.discard(connection)
-            connection.close()
+            self.exchanges.discard(exchange)
+        text = response.body[:MAX_REPLY_BYTES]
         if response.status != 200:
             hint = START_HINT if response.status in (403, 404, 405) else "see the server's log"
             message = f"the vLLM server answers {path} with {response.status}: {excerpt(text)}"
@@ -87,9 +81,8 @@ class VllmClient:
     def abort_requests(self) -> None:
         """Close the connections of all requests in flight; vLLM stops generating when its client disconnects."""
         self.aborted.set()
-        for connection in list(self.open_connections):
-            with suppress(OSError, AttributeError):  # the request has just ended by itself
-                connection.sock.shutdown(SHUT_RDWR)
+        for exchange in list(self.exchanges):
+            exchange.close()
 
     def request_completion(self, body: dict[str, Any]) -> VllmCompletion:
         """One completion. Raises: UserError: as ``post``, or the reply is incomplete."""
@@ -98,12 +91,16 @@ class VllmClient:
             (choice,) = reply["choices"]
             token_ids, logps = choice["token_ids"], [float(t["logprob"]) for t in choice["logprobs"]["content"]]
             versions = [str(span["version"]) for span in choice["weight_versions"] or ()]
-            ids_valid = token_ids and all(type(i) is int and i >= 0 for i in token_ids)
-            if not ids_valid or len(token_ids) != len(logps) or not all(map(math.isfinite, logps)):
+            ids_valid = token_ids and all(type(i) is int and 0 <= i < 1 << 31 for i in token_ids)
+            if not ids_valid or len(token_ids) != len(logps) or not all(map(is_logp, logps)):
                 raise ValueError
             return VllmCompletion(token_ids, logps, versions)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise invalid_reply(GENERATE_PATH, self.url, json.dumps(reply).encode()) from None
+
+
+def is_logp(value: float) -> bool:
+    return MIN_LOGP <= value <= MAX_LOGP
 
 
 def wait_for_futures(futures: Sequence[Future[Any]], check_for_stop: CheckForStop) -> None:

@@ -6,13 +6,13 @@ import json
 import time
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from http.client import HTTPException, HTTPResponse
-from urllib.error import HTTPError
+from typing import Any
 
 from r1.teacher.base import Answer, Failure
 
 MAX_BYTES = 1 << 26  # a longer body is no chat completion
 MAX_ERROR_BYTES = 4096
+MAX_TOKENS = 10_000_000  # of a question or an answer; a larger number is none
 
 
 def read_answer(body: bytes) -> Answer:
@@ -34,13 +34,20 @@ def read_answer(body: bytes) -> Answer:
         return Answer(
             _text(content),
             _text(choice.get("finish_reason") or "unknown"),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            prompt_tokens=_token_count(usage, "prompt_tokens"),
+            completion_tokens=_token_count(usage, "completion_tokens"),
             model=_text(reply.get("model")),
             system_fingerprint=_text(reply.get("system_fingerprint")),
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError):
         raise Failure("unreadable", f"no chat completion: {body[:4000].decode(errors='replace')}") from None
+
+
+def _token_count(usage: Any, name: str) -> int:
+    """A number of tokens as the endpoint counts them; 0, unknown, for anything that can be none."""
+    value = usage.get(name) if isinstance(usage, dict) else None
+    is_count = type(value) in (int, float) and 0 <= value <= MAX_TOKENS  # type: ignore[operator]
+    return int(value) if is_count else 0  # type: ignore[arg-type]
 
 
 def _text(value: object) -> str:
@@ -55,31 +62,15 @@ def retry_after(headers: Message) -> float:
         if value[:1].isdigit():
             return float(value)
         seconds: float = parsedate_to_datetime(value).timestamp() - time.time()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, IndexError, OverflowError):
         return 0.0
     return max(0.0, seconds)
 
 
-def read_body(response: HTTPResponse, deadline: float) -> bytes:
-    """Raises: Failure: the body is too long. TimeoutError: it did not end before ``deadline`` (monotonic seconds)."""
-    chunks, size = [], 0
-    while chunk := response.read1(1 << 16):
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MAX_BYTES:
-            raise Failure("unreadable", f"a body of more than {MAX_BYTES} bytes")
-        if time.monotonic() > deadline:  # the socket's own timeout starts anew with every byte
-            raise TimeoutError
-    return b"".join(chunks)
-
-
-def error_message(error: HTTPError, deadline: float) -> str:
+def error_message(body: bytes) -> str:
     """The message in an OpenAI-style error body, or the start of another body."""
+    text = body[:MAX_ERROR_BYTES].decode(errors="replace")
     try:
-        body = read_body(error.fp, deadline)[:MAX_ERROR_BYTES].decode(errors="replace")  # type: ignore[arg-type]  # it is the response
-    except (OSError, HTTPException, Failure):
-        return ""
-    try:
-        return str(json.loads(body)["error"]["message"])
+        return str(json.loads(text)["error"]["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return body
+        return text
