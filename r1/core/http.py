@@ -22,7 +22,7 @@ MAX_TIMEOUT_S = 604_800  # a week; the system's own limit is an OverflowError
 
 
 @dataclass(frozen=True)
-class Response:
+class HttpResponse:
     status: int
     headers: Message
     body: bytes
@@ -46,14 +46,14 @@ class Exchange:
         self._socket: socket | None = None
         self._closed = False
 
-    def run(self, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Response:
+    def run(self, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> HttpResponse:
         """The response, whatever its status.
 
         Raises:
             TimeoutError: it is not complete after ``timeout_s`` seconds.
             OSError, HTTPException: no connection, one that breaks, or a malformed response.
         """
-        future: Future[Response] = Future()
+        future: Future[HttpResponse] = Future()
 
         def send() -> None:
             try:
@@ -67,7 +67,7 @@ class Exchange:
         finally:
             self.close()
 
-    def _send(self, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> Response:
+    def _send(self, method: str, body: bytes | None, headers: Mapping[str, str], timeout_s: float) -> HttpResponse:
         self._connection.timeout = min(timeout_s, self.connect_timeout_s or timeout_s)
         try:
             self._connection.connect()
@@ -77,7 +77,7 @@ class Exchange:
                 raise OSError("aborted")
             self._connection.request(method, self._path, body, dict(headers))
             with self._connection.getresponse() as response:
-                return Response(response.status, response.headers, response.read(self.max_bytes + 1))
+                return HttpResponse(response.status, response.headers, response.read(self.max_bytes + 1))
         except ValueError as error:  # http.client's own, of a malformed header or chunk
             raise HTTPException(str(error)) from None
         finally:

@@ -23,7 +23,7 @@ from annotated_types import Ge, Interval
 
 from r1.core.console import console, status_line, strip_control_chars
 from r1.core.errors import MODEL, UserError
-from r1.core.http import MAX_TIMEOUT_S, Exchange, Response
+from r1.core.http import MAX_TIMEOUT_S, Exchange, HttpResponse
 from r1.core.secrets import redact
 from r1.data.base import Row
 from r1.teacher.api.openai_response import MAX_BYTES, error_message, read_answer, retry_after
@@ -184,7 +184,7 @@ class OpenAI:
         return UserError(message, key="teacher", value=self.endpoint, expected=expected, hint=hint, code=MODEL)
 
 
-def http_failure(response: Response) -> Failure:
+def http_failure(response: HttpResponse) -> Failure:
     status = response.status
     message = response.headers.get("Location", "") if status < 400 else error_message(response.body)
     return Failure(
