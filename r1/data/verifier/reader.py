@@ -190,7 +190,8 @@ class ExpressionReader(Scanner):
         self.degrees, start = False, self.at
         while (token := self.peek()) and token not in RELATIONS and not closes(token) and token != ",":
             self.at = bracket_end(self.text, self.at) if token in ("{", "(") else self.at + len(token)
-        plain = TEXT.sub(r" \1 ", DEGREE.sub(" deg ", self.text[start : self.at])).strip()
+        plain = self.text[start : self.at].strip()
+        plain = plain and TEXT.sub(r" \1 ", DEGREE.sub(" deg ", plain)).strip()
         for command, sign in {"\\%": "%", **MONEY}.items():
             plain = plain.replace(command, sign)
         if not plain:
