@@ -36,6 +36,7 @@ GROUPS = (  # those with code: conf/<group>/<option>.yaml is r1/<group>/<option>
     "stage",
     "stage/advantage",
     "stage/divergence",
+    "stage/importance",
     "stage/loss",
     "stage/optimizer",
     "strategy",

@@ -103,6 +103,8 @@ TRAINING = (
     Metric("train/reflection", "share of training completions that re-check or correct themselves"),
     Metric("train/resampled", "share of groups without signal that were drawn again"),
     Metric("train/clip_frac", "share of tokens whose ratio is clipped"),
+    Metric("train/importance", "importance weight of a token where the engine is corrected for, mean over tokens"),
+    Metric("train/entropy_coef", "adapted weight of the entropy bonus"),
     Metric("train/logprob_gap", "mean distance of the engine's log-probabilities from the trainer's",
            unit="nats"),
     Metric("train/weights_lag", "age of the weights that sampled the batch", unit="optimizer steps"),

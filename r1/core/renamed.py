@@ -12,11 +12,13 @@ from r1.core.provenance import flatten
 from r1.core.types import Config
 
 OPTIONS = {"stage=reject": "stage=rejection_sampling"}
+OVERRIDES = {"stage.importance_cap=null": "stage.importance=null"}  # values whose key has another new name
 KEYS = {
     "rollout.context": "rollout.max_model_len",
     "rollout.gpu_memory": "rollout.gpu_memory_utilization",
     "rollout.sleep": "rollout.enable_sleep_mode",
     "rollout.cpu_cache_gib": "rollout.cpu_kvcache_space",
+    "stage.importance_cap": "stage.importance.cap",
 }
 STAGE_GROUPS: dict[str, tuple[str, dict[str, str]]] = {  # nested group of the stage: its target then, old key: new key
     "optimizer": (
@@ -45,7 +47,14 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
     "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
     "r1.reward.terms.self_judge.SelfJudge": {"chat_template_kwargs": None},
-    "r1.stage.grpo.Grpo": {"steps_per_rollout": 1},
+    "r1.stage.grpo.Grpo": {
+        "steps_per_rollout": 1,
+        "kl_unbiased": False,
+        "entropy_target": None,
+        "entropy_coef_delta": 0.005,
+        "entropy_coef_min": 0.0,
+        "entropy_coef_max": 1.0,
+    },
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
     "r1.train.trainer.trainer": {"max_epochs": None},
 }
@@ -94,7 +103,7 @@ def upgrade_manifest(manifest: dict[str, Any]) -> dict[str, Any]:
 def upgrade_override(text: str) -> str:
     """An override that a user typed, under today's names."""
     key, equals, value = text.partition("=")
-    return OPTIONS.get(text) or f"{KEYS.get(key, key)}{equals}{value}"
+    return OVERRIDES.get(text) or OPTIONS.get(text) or f"{KEYS.get(key, key)}{equals}{value}"
 
 
 def upgrade_metrics(row: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +136,10 @@ def _upgrade_targets(node: Any) -> Any:
         upgraded["_target_"] = TARGETS[target]
         if target in FUNCTIONS_NOW_CLASSES:
             upgraded.pop("_partial_", None)
+    if "importance_cap" in upgraded:  # of stage=grpo, now a nested group
+        cap = upgraded.pop("importance_cap")
+        token = {"_target_": "r1.stage.importance.token.token", "_partial_": True, "cap": cap}
+        upgraded["importance"] = None if cap is None else token
     new = NEW_DATA_KEYS if {"template", "verifier"} <= node.keys() else NEW_KEYS.get(str(upgraded.get("_target_")), {})
     return upgraded | {key: value for key, value in new.items() if key not in upgraded}
 

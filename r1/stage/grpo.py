@@ -5,7 +5,8 @@ carries the step's normaliser, and ``training_step`` is the loss and nothing els
 
 A step in this file, from top to bottom: ``micro_batches`` -> ``collect`` (sample groups, compute advantages, split
 into minibatches, select) -> ``training_step`` (the loss of a micro-batch). ``rl/group_sampler.py`` samples and scores,
-``rl/experience.py`` holds the batch and its counts, ``loss/`` and ``advantage/`` the formulas.
+``rl/experience.py`` holds the batch and its counts, ``rl/objective.py`` the loss of a micro-batch, ``loss/``,
+``advantage/`` and ``importance/`` the formulas.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from r1.core.batch import chunks
 from r1.core.errors import TrainingHalted
 from r1.model.functional import KL_ESTIMATORS
 from r1.model.sequences import Sequences, stack
-from r1.stage.advantage.base import Advantage, compute_advantages
+from r1.stage.advantage.base import Advantage, compute_advantages, is_per_minibatch
 from r1.stage.base import StageParts
+from r1.stage.importance.base import ImportanceCorrection
 from r1.stage.loss.base import Clip, Loss, StepCounts
 from r1.stage.rl.async_rollouts import AsyncRollouts
+from r1.stage.rl.entropy import EntropyBonus
 from r1.stage.rl.experience import (
     Experience,
     Group,
@@ -41,6 +44,7 @@ from r1.stage.rl.experience import (
     weighted_terms,
 )
 from r1.stage.rl.group_sampler import GroupSampler, PromptKey
+from r1.stage.rl.objective import Objective
 from r1.stage.rl.reference import Reference
 from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
@@ -62,13 +66,16 @@ class Grpo(TrainingStage):
         clip_dual: bounds the ratio where the advantage is negative (Ye et al. 2020); null: unbounded.
         kl_coef: beta, weight of the KL to the reference; 0: no reference is loaded.
         kl_estimator: k1, k2 or k3 (Schulman 2020).
+        kl_unbiased: the KL of a token is weighed by pi / pi_old (DeepSeek-V3.2); with ``kl_in=loss`` only.
         kl_in: ``loss`` adds the KL per token; ``reward`` subtracts its sum over a completion from the reward.
         ref_sync_every: optimizer steps between two syncs of the reference; null: it stays the initial policy.
         ref_sync_mix: ref <- mix policy + (1 - mix) ref.
-        entropy_coef: weight of the mean token entropy, which is subtracted from the loss.
-        importance_cap: truncated importance sampling: min(pi_trainer / pi_engine, cap) weighs each token where the
-            engine's log-probs differ from the trainer's; null: no correction. Without effect on asynchronous rollouts,
-            whose clipped ratio is pi_trainer / pi_engine; ``clip_dual`` bounds that one.
+        entropy_coef: weight of the mean token entropy, which is subtracted from the loss; with a target, its start.
+        entropy_target: nats per token below which the bonus acts and its weight grows (Skywork-OR1); null: constant.
+        entropy_coef_delta, entropy_coef_min, entropy_coef_max: change per step and bounds of the adapted weight.
+        importance: weight of each token where the engine's log-probs differ from the trainer's (nested group
+            ``stage/importance``); null: no correction. Without effect on asynchronous rollouts, whose clipped ratio is
+            pi_trainer / pi_engine; ``clip_dual`` bounds that one.
         zero_variance: treatment of groups whose rewards are all equal; see ``r1.stage.rl.experience``.
         max_resamples: times that such groups are resampled at most.
         mask_truncated: learn nothing from completions that reached the length limit.
@@ -83,6 +90,7 @@ class Grpo(TrainingStage):
         *,
         loss: Loss,
         advantage: Advantage,
+        importance: ImportanceCorrection | None,
         group_size: Annotated[int, Ge(1)],
         sequences_per_step: Annotated[int, Ge(1)],
         steps_per_rollout: Annotated[int, Ge(1)],
@@ -92,11 +100,15 @@ class Grpo(TrainingStage):
         clip_dual: Annotated[float, Gt(1)] | None,
         kl_coef: Annotated[float, Ge(0)],
         kl_estimator: Literal["k1", "k2", "k3"],
+        kl_unbiased: bool,
         kl_in: Literal["loss", "reward"],
         ref_sync_every: Annotated[int, Ge(1)] | None,
         ref_sync_mix: Annotated[float, Interval(gt=0, le=1)],
         entropy_coef: Annotated[float, Ge(0)],
-        importance_cap: Annotated[float, Ge(1)] | None,
+        entropy_target: Annotated[float, Gt(0)] | None,
+        entropy_coef_delta: Annotated[float, Gt(0)],
+        entropy_coef_min: Annotated[float, Ge(0)],
+        entropy_coef_max: Annotated[float, Gt(0)],
         zero_variance: ZeroVariance,
         max_resamples: Annotated[int, Ge(1)],
         mask_truncated: bool,
@@ -107,12 +119,14 @@ class Grpo(TrainingStage):
         **optimization: Unpack[Optimization],
     ) -> None:
         super().__init__(parts, optimization, group_size, share_prompts, steps_per_rollout)
-        self.loss, self.advantage = loss, advantage
+        self.advantage = advantage
         self.steps_per_rollout = steps_per_rollout
         self.steps_per_batch = steps_per_rollout * num_iterations  # optimizer steps on one rollout batch
-        self.clip = Clip(clip_low, clip_high, clip_dual)
         self.kl_coef, self.kl, self.kl_in = kl_coef, KL_ESTIMATORS[kl_estimator], kl_in
-        self.entropy_coef, self.importance_cap = entropy_coef, importance_cap
+        bounds = entropy_coef_min, entropy_coef_max
+        self.entropy_bonus = EntropyBonus(entropy_coef, entropy_target, entropy_coef_delta, *bounds)
+        clip, kl_coef_in_loss = Clip(clip_low, clip_high, clip_dual), kl_coef if kl_in == "loss" else 0.0
+        self.objective = Objective(loss, clip, importance, self.entropy_bonus, self.kl, kl_coef_in_loss, kl_unbiased)
         self.zero_variance, self.mask_truncated = zero_variance, mask_truncated
         self.max_kl, self.min_entropy, self.total_tokens = max_kl, min_entropy, total_tokens
         self.num_tokens = 0  # completion tokens sampled so far, on all ranks
@@ -215,10 +229,15 @@ class Grpo(TrainingStage):
         """
         # Gathered, since an advantage may use statistics of the rollout batch; every rank computes the same, and takes
         # its part.
-        parts = self.run.ranks.gather({"total": rewards, "values": values})
-        all_rewards, all_values = (torch.cat([part[name] for part in parts], dim=-2) for name in ("total", "values"))
-        advantages = compute_advantages(self.advantage, all_rewards, all_values, weights)
-        return advantages.chunk(len(parts))[self.run.ranks.rank]
+        parts = self.run.ranks.gather([rewards, values])
+        count = self.steps_per_rollout if is_per_minibatch(self.advantage) else 1
+        minibatches = []
+        for k in range(count):
+            of_all = [[value.chunk(count, dim=-2)[k] for value in part] for part in parts]
+            all_rewards, all_values = (torch.cat(values, dim=-2) for values in zip(*of_all, strict=True))
+            computed = compute_advantages(self.advantage, all_rewards, all_values, weights)
+            minibatches.append(computed.chunk(len(parts))[self.run.ranks.rank])
+        return torch.cat(minibatches)
 
     def select(self, experience: Experience, groups: Sequence[Group]) -> Experience:
         """The completions of a minibatch that are learned from, with its totals.
@@ -283,29 +302,9 @@ class Grpo(TrainingStage):
     def training_step(self, batch: Experience, batch_idx: int) -> Tensor:
         if not len(batch):
             return self.zero_loss()
-        logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_coef > 0)
-        mask, counts = batch.mask, batch.counts
-        # Without old log-probs this is the only pass: the ratio is exactly 1 and only its gradient matters.
-        old_logps = logps.detach() if batch.old_logps is None else batch.old_logps
-        per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
-        metrics: dict[str, Tensor | float] = {"train/clip_frac": _step_mean(clipped, batch)}
-        if self.importance_cap is not None and not self.engine_is_exact:
-            # The engine sampled from slightly other probabilities (kernels, precision) than the trainer's old policy; a
-            # truncated importance weight corrects for it, and the clipped ratio stays between two trainer policies.
-            # With asynchronous rollouts the weight is 1: the clipped ratio itself is pi_trainer / pi_engine.
-            per_token = per_token * (old_logps - batch.engine_logps).exp().clamp(max=self.importance_cap)
-        if batch.ref_logps is not None:
-            kl = self.kl(logps, batch.ref_logps)
-            per_token = per_token + self.kl_coef * kl if self.kl_in == "loss" else per_token
-            metrics["train/kl"] = _step_mean(kl.detach(), batch)
-        loss = (per_token * self.loss.weights(mask, counts)).sum()
-        if self.entropy_coef > 0:
-            loss = loss - self.entropy_coef * (entropy * mask).sum() / max(counts.num_tokens, 1)
-        if batch.is_fresh:
-            metrics["train/logprob_gap"] = _step_mean((logps.detach() - batch.engine_logps).abs(), batch)
-        self.step_metrics.add(
-            metrics | {"train/loss": loss.detach(), "train/entropy": _step_mean(entropy.detach(), batch)}
-        )
+        logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_bonus.weight > 0)
+        loss, metrics = self.objective(batch, logps, entropy, self.engine_is_exact)
+        self.step_metrics.add(metrics)
         return loss * self.backward_scale()
 
     def zero_loss(self) -> Tensor:
@@ -324,6 +323,8 @@ class Grpo(TrainingStage):
     def check_step(self, metrics: dict[str, float]) -> None:
         self._stop_at_total_tokens()
         kl, entropy = metrics.get("train/kl", 0.0), metrics.get("train/entropy", float("inf"))
+        if "train/entropy" in metrics:  # not in a step without trainable tokens
+            self.entropy_bonus.update(entropy)
         if self.max_kl is not None and kl > self.max_kl:
             raise TrainingHalted(f"the KL to the reference has passed stage.max_kl={self.max_kl:g}", kl)
         if self.min_entropy is not None and entropy < self.min_entropy:
@@ -342,6 +343,7 @@ class Grpo(TrainingStage):
         return {
             "num_tokens": self.num_tokens,
             "minibatches": [to_state(minibatch) for minibatch in self.minibatches] if is_mid_batch else [],
+            "entropy_bonus": self.entropy_bonus.state(),
             "reference": self.reference.state() if self.reference and self.run.ranks.is_rank_zero else None,
             "ahead": async_rollouts.state(step) if async_rollouts else None,
         }
@@ -354,12 +356,8 @@ class Grpo(TrainingStage):
             self.minibatches = saved[ranks.rank]
         else:  # another number of ranks: each row carries the step's normaliser, so rows may change ranks
             self.minibatches = [split(concat(parts), ranks.size)[ranks.rank] for parts in zip(*saved, strict=True)]
+        self.entropy_bonus.load_state(states[0]["entropy_bonus"])
         if self.reference:
             self.reference.load_state(states[0]["reference"])
         if self.group_sampler.async_rollouts:
             self.group_sampler.async_rollouts.load_state([state["ahead"] for state in states])
-
-
-def _step_mean(values: Tensor, batch: Experience) -> Tensor:
-    """This micro-batch's contribution to the mean over all tokens that go through the model in the step."""
-    return (values * batch.mask).sum() / max(batch.counts.active_tokens, 1)

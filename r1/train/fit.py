@@ -29,6 +29,7 @@ from r1.logger.base import closing
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
+from r1.stage.loss.base import ClippedLoss
 from r1.stage.runtime.recorder import Recorder
 from r1.stage.training.base import TrainingStage
 from r1.strategy.base import resolve_precision
@@ -55,7 +56,10 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
-    if isinstance(stage, Grpo) and stage.is_on_policy:
+    if isinstance(stage, Grpo) and isinstance(loss := stage.objective.loss, ClippedLoss) and not loss.clips:
+        name = type(loss).__name__
+        console.print(status_line(f"note: {name} clips nothing, so stage.clip_low and clip_high do nothing"))
+    elif isinstance(stage, Grpo) and stage.is_on_policy:
         effect = "the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing"
         cause = "one step per rollout batch (stage.steps_per_rollout, stage.num_iterations)"
         console.print(status_line(f"on policy, {cause}: {effect}"))

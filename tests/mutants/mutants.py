@@ -24,7 +24,7 @@ class Mutant:
     also: tuple[str, ...] = ()
 
 
-GRPO = "r1/stage/grpo.py"
+OBJECTIVE = "r1/stage/rl/objective.py"
 LOSS = "r1/stage/loss/"
 ADVANTAGE = "r1/stage/advantage/"
 PACKING = "r1/model/packing.py"
@@ -37,9 +37,9 @@ MUTANTS = [
     Mutant(LOSS + "grpo.py", "mask.sum(1, keepdim=True)", "mask.sum()", "length of a micro-batch"),
     Mutant(LOSS + "gspo.py", "mask.sum(1, keepdim=True).clamp(min=1)", "mask.shape[1]", "padding in the ratio"),
     Mutant(LOSS + "cispo.py", "logps.detach()", "logps", "a gradient through the importance weight"),
-    Mutant(GRPO, ".exp().clamp(max=self.importance_cap)", ".exp()", "importance weights without their bound"),
-    Mutant(GRPO, "self.kl_coef * kl if", "-self.kl_coef * kl if", "the policy is pushed away from its reference"),
-    Mutant(GRPO, "loss - self.entropy_coef", "loss + self.entropy_coef", "the entropy bonus punishes entropy"),
+    Mutant("r1/stage/importance/token.py", ".exp().clamp(max=cap)", ".exp()", "importance weights without their bound"),
+    Mutant(OBJECTIVE, "+ self.kl_coef * kl if", "- self.kl_coef * kl if", "pushed away from the reference"),
+    Mutant(OBJECTIVE, "loss - weight", "loss + weight", "the entropy bonus punishes entropy"),
     # credit
     Mutant(ADVANTAGE + "base.py", "keepdim=True) / (count - 1)", "keepdim=True) / count", "population's std"),
     Mutant(ADVANTAGE + "base.py", "return high > low", "return high >= low", "a group without signal has one"),

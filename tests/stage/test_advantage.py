@@ -13,13 +13,15 @@ from hypothesis import strategies as st
 from options import build_option, option_names
 from torch import Tensor
 
-from r1.stage.advantage.base import Advantage, compute_advantages, group_std, has_signal
+from r1.stage.advantage.base import Advantage, compute_advantages, group_std, has_signal, is_per_minibatch
 from r1.stage.advantage.batch import batch
 from r1.stage.advantage.best_of_group import best_of_group
 from r1.stage.advantage.center import center
 from r1.stage.advantage.gdpo import gdpo
 from r1.stage.advantage.group import group
+from r1.stage.advantage.max_rl import max_rl
 from r1.stage.advantage.rloo import rloo
+from r1.stage.advantage.step import step
 
 NAN = math.nan
 GROUP: Advantage = partial(group, epsilon=1e-4)
@@ -168,6 +170,50 @@ def test_advantages_are_finite_in_reward_order(advantage: Advantage, groups: lis
         assert [a for _, a in scored] == sorted(a for _, a in scored)
 
 
+# ---- max_rl and step ----
+
+MAX_RL: Advantage = partial(max_rl, min_mean=0.01)
+STEP: Advantage = partial(step, epsilon=1e-4)
+
+
+def test_max_rl_matches_hand_computation() -> None:
+    """One success in four weighs 1 / p - 1 = 3, three in four 1 / 3; a group without a success nothing."""
+    assert of(MAX_RL, [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 0.0], [0.0] * 4, [1.0] * 4) == [
+        pytest.approx([3.0, -1.0, -1.0, -1.0]),
+        pytest.approx([1 / 3, 1 / 3, 1 / 3, -1.0]),
+        [0.0] * 4,
+        [0.0] * 4,
+    ]
+
+
+def test_max_rl_is_the_mean_score_of_successes_minus_that_of_all() -> None:
+    """The paper's estimator, (1 / K) sum of r_i S_i - (1 / G) sum of S_i, with scores S_i, is the mean of A_i S_i."""
+    rewards, scores = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0]), torch.tensor([0.3, -1.0, 2.0, 0.7, -0.2])
+    paper = (rewards * scores).sum() / 2 - scores.mean()
+    assert (MAX_RL(rewards[None])[0] * scores).mean().item() == pytest.approx(paper.item())
+
+
+def test_max_rl_with_small_or_negative_mean_divides_by_min_mean() -> None:
+    (small,), (negative,) = of(MAX_RL, [0.002, 0.0]), of(MAX_RL, [0.0, -1.0])
+    assert small == pytest.approx([0.1, -0.1])
+    assert negative == pytest.approx([50.0, -50.0])
+
+
+def test_step_is_in_units_of_the_minibatch_spread() -> None:
+    """Centred: 1/2, -1/2 and 3/2, -3/2, whose sample standard deviation is the root of 5/3."""
+    unit = 1 / (math.sqrt(5 / 3) + 1e-4)
+    assert of(STEP, [1.0, 0.0], [3.0, 0.0]) == [
+        pytest.approx([unit / 2, -unit / 2]),
+        pytest.approx([1.5 * unit, -1.5 * unit]),
+    ]
+
+
+def test_only_step_is_per_minibatch() -> None:
+    assert [
+        name for name in option_names("stage/advantage") if is_per_minibatch(build_option("stage/advantage", name))
+    ] == ["step"]
+
+
 # ---- gdpo ----
 
 
@@ -246,6 +292,6 @@ def test_compute_advantages_passes_sum_or_terms() -> None:
     assert compute_advantages(GDPO, rewards, terms, weights).tolist() == gdpo_of([FORMAT, RIGHT], [0.5, 1.0])
 
 
-@pytest.mark.parametrize("function", [group, center, rloo, batch, best_of_group, gdpo])
+@pytest.mark.parametrize("function", [group, center, rloo, batch, best_of_group, gdpo, max_rl, step])
 def test_every_option_requires_group_of_two(function: Advantage) -> None:
     assert function.min_group_size == 2

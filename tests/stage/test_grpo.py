@@ -70,6 +70,7 @@ def overrides(knobs: dict[str, Any]) -> list[str]:
 CASES = [(loss, {}) for loss in REFERENCED]
 CASES += [(loss, {"kl_coef": 0.3, "entropy_coef": 0.05}) for loss in REFERENCED]
 CASES += [("dapo", {"kl_coef": 0.3, "kl_estimator": estimator}) for estimator in ("k1", "k2")]
+CASES += [(loss, {"kl_coef": 0.3, "kl_unbiased": True}) for loss in ("dapo", "gspo", "kimi")]
 CASES += [(loss, {"clip_dual": 1.2}) for loss in ("dapo", "gspo")]
 CASES += [("grpo", {"clip_low": 0.02, "clip_high": 0.5, "clip_dual": 1.6, "kl_coef": 0.1, "kl_estimator": "k2"})]
 
@@ -82,7 +83,8 @@ def test_grpo_step_matches_loop_over_tokens(stage: Stages, loss: str, changed: d
     experience = chosen(made, groups)
     move(made.policy)
     found = gradient(made, split(experience, 2))
-    assert 0.1 < made.step_metrics["train/clip_frac"] < 0.9
+    clip_frac = made.step_metrics["train/clip_frac"]
+    assert 0.1 < clip_frac < 0.9 if made.objective.loss.clips else clip_frac == 0
     made.policy.zero_grad()
     more = {"temperature": 0.8, "importance": None}
     expected = slow_loss(made.policy, start, flat(groups), experience, loss, knobs | more)
@@ -92,13 +94,32 @@ def test_grpo_step_matches_loop_over_tokens(stage: Stages, loss: str, changed: d
     assert made.step_metrics["train/loss"] == pytest.approx(expected.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("cap", [1.1, None])
-@pytest.mark.parametrize("loss", ["dapo", "cispo", "gspo"])
+IMPORTANCE: dict[str, tuple[list[str], Any]] = {  # overrides, and the slow reference's name and bounds
+    "none": (["stage.importance=null"], None),
+    "token": (["stage.importance.cap=1.1"], ("truncate", 0.0, 1.1)),
+    "masked": (
+        ["stage/importance=masked", "stage.importance.low=0.8", "stage.importance.high=1.1"],
+        ("mask", 0.8, 1.1),
+    ),
+    "sequence masked": (
+        ["stage/importance=sequence", "stage.importance.low=0.7", "stage.importance.high=1.4"],
+        ("sequence mask", 0.7, 1.4),
+    ),
+    "sequence truncated": (
+        ["stage/importance=sequence", "stage.importance.high=1.2", "stage.importance.outside=truncate"],
+        ("sequence truncate", 0.0, 1.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("correction", list(IMPORTANCE))
+@pytest.mark.parametrize("loss", ["dapo", "gspo"])
 @pytest.mark.usefixtures("inexact")
-def test_importance_correction_matches_loop_over_tokens(stage: Stages, loss: str, cap: float | None) -> None:
+def test_importance_correction_matches_loop_over_tokens(stage: Stages, loss: str, correction: str) -> None:
     """Two steps on the same rollouts: the trainer's log-probs are kept, the engine's are off by a fifth."""
     knobs = KNOBS | {"kl_coef": 0.1}
-    more = ["stage.num_iterations=2", f"stage.importance_cap={'null' if cap is None else cap}"]
+    corrected, slow_correction = IMPORTANCE[correction]
+    more = ["stage.num_iterations=2", *corrected]
     made = stage(*SMALLER, f"stage/loss={loss}", *overrides(knobs), *more)
     start, groups = copy.deepcopy(made.policy), groups_of(made)
     experience = chosen(made, groups, engine_noise=0.2)
@@ -106,7 +127,7 @@ def test_importance_correction_matches_loop_over_tokens(stage: Stages, loss: str
     move(made.policy)
     found = gradient(made, split(experience, 2))
     made.policy.zero_grad()
-    slow = knobs | {"temperature": 0.8, "importance": cap}
+    slow = knobs | {"temperature": 0.8, "importance": slow_correction}
     slow_loss(made.policy, start, flat(groups), experience, loss, slow).backward()
     torch.testing.assert_close(found, collected(made.policy), rtol=1e-4, atol=1e-6)
     rollout = torch.cat([torch.tensor(r.logps) for r in flat(groups)])
@@ -116,7 +137,7 @@ def test_importance_correction_matches_loop_over_tokens(stage: Stages, loss: str
 @pytest.mark.usefixtures("inexact")
 def test_single_pass_without_old_logps_uses_policy_logps(stage: Stages) -> None:
     """One iteration: the ratio is 1 by definition, and the correction compares with the policy of this very pass."""
-    made = stage(*SMALLER, "stage.importance_cap=1.1", "stage.num_iterations=1")
+    made = stage(*SMALLER, "stage.importance.cap=1.1", "stage.num_iterations=1")
     groups = groups_of(made)
     experience = chosen(made, groups, engine_noise=0.2)
     assert experience.old_logps is None

@@ -97,14 +97,14 @@ def test_gradient_equals_left_padded_plain_transformers(fixed: Fixed, more: int)
     rows = (logits / 0.8).log_softmax(-1)
     logps = rows.gather(2, experience.completion_ids[:, :, None]).squeeze(2)
     made.policy.zero_grad()
-    cost, _ = made.loss.per_token(
-        logps, experience.old_logps, experience.advantages[:, None], experience.mask, made.clip
+    cost, _ = made.objective.loss.per_token(
+        logps, experience.old_logps, experience.advantages[:, None], experience.mask, made.objective.clip
     )
     cost = cost + 0.1 * made.kl(logps, experience.ref_logps)
     bonus = -(rows.exp() * rows).sum(2)[experience.mask].mean()
-    (cost.masked_fill(~experience.mask, 0) * made.loss.weights(experience.mask, experience.counts)).sum().backward(
-        retain_graph=True
-    )
+    (
+        cost.masked_fill(~experience.mask, 0) * made.objective.loss.weights(experience.mask, experience.counts)
+    ).sum().backward(retain_graph=True)
     (-0.02 * bonus).backward()
     assert_same(collected(made.policy), fixed.expected)
 

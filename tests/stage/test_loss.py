@@ -18,7 +18,10 @@ from r1.stage.loss.dapo import Dapo
 from r1.stage.loss.dr_grpo import DrGrpo
 from r1.stage.loss.grpo import Grpo
 from r1.stage.loss.gspo import Gspo
+from r1.stage.loss.kimi import Kimi
+from r1.stage.loss.sapo import Sapo
 
+SAPO, KIMI = Sapo(temperature_pos=1.0, temperature_neg=2.0), Kimi(tau=0.1)
 CLIP = Clip(low=0.2, high=0.28)
 DUAL = Clip(low=0.2, high=0.28, dual=3.0)
 
@@ -44,6 +47,8 @@ WEIGHTS: list[tuple[Loss, list[list[float]]]] = [
     (DrGrpo(), [[1 / 80] * 4, [0, 1 / 80, 0, 0]]),
     (Cispo(), [[1 / 20] * 4, [0, 1 / 20, 0, 0]]),
     (Gspo(), [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
+    (SAPO, [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
+    (KIMI, [[1 / 32] * 4, [0, 1 / 8, 0, 0]]),
 ]
 
 
@@ -98,7 +103,16 @@ def test_weights_match_hand_computation(loss: Loss, expected: list[list[float]])
     torch.testing.assert_close(loss.weights(MASK, COUNTS), torch.tensor(expected))
 
 
-EVERY = [(Grpo(), 1.0), (Dapo(), 1.0), (Bnpo(), 1.0), (DrGrpo(), 0.5), (Cispo(), 1.0), (Gspo(), 1.0)]
+EVERY = [
+    (Grpo(), 1.0),
+    (Dapo(), 1.0),
+    (Bnpo(), 1.0),
+    (DrGrpo(), 0.5),
+    (Cispo(), 1.0),
+    (Gspo(), 1.0),
+    (SAPO, 1.0),
+    (KIMI, 1.0),
+]
 
 
 @pytest.mark.parametrize(("loss", "total"), EVERY)
@@ -196,6 +210,58 @@ def test_gspo_clips_all_tokens_of_a_completion() -> None:
     cost.sum().backward()
     assert logps.grad is not None
     assert logps.grad.tolist() == [[0.0, 0.0]]
+
+
+# ---- sapo and kimi: nothing is clipped ----
+
+THREE = torch.tensor([[math.log(1.1), math.log(1.5), 9.0]])  # the second beyond the clip, the third masked
+TWO_TOKENS = torch.tensor([[True, True, False]])
+
+
+def cost_and_gradient(loss: Loss, advantage: float) -> tuple[list[float], list[float]]:
+    """Costs of the two tokens, and the gradient of their weighted sum at all three."""
+    logps = THREE.clone().requires_grad_()
+    cost, clipped = loss.per_token(logps, torch.zeros(1, 3), torch.tensor([[advantage]]), TWO_TOKENS, CLIP)
+    (
+        cost * loss.weights(TWO_TOKENS, counts_of(num_tokens=2, num_sequences=1, max_completion_length=3))
+    ).sum().backward()
+    assert logps.grad is not None
+    assert not clipped.any()
+    return cost[0, :2].tolist(), logps.grad[0].tolist()
+
+
+@pytest.mark.parametrize(("advantage", "tau"), [(2.0, 1.0), (-2.0, 2.0)])
+def test_sapo_fades_the_gradient_of_far_tokens(advantage: float, tau: float) -> None:
+    """Gate 4 / tau s with s = 1 / (1 + e^(-tau (r - 1))); its slope 4 s (1 - s) r is 1 at r = 1."""
+    costs, gradient = cost_and_gradient(SAPO, advantage)
+    s = [1 / (1 + math.exp(-tau * gap)) for gap in (0.1, 0.5)]
+    assert costs == pytest.approx([-4 / tau * s[0] * advantage, -4 / tau * s[1] * advantage])
+    slopes = [4 * s[0] * (1 - s[0]) * 1.1, 4 * s[1] * (1 - s[1]) * 1.5]
+    assert gradient == pytest.approx([-advantage * slopes[0] / 2, -advantage * slopes[1] / 2, 0.0])
+    assert slopes[1] < 1.5 * 0.95
+
+
+def test_sapo_matches_numbers_by_hand() -> None:
+    """s(0.1) = 0.524979, s(0.5) = 0.622459 at tau 1 and advantage 1."""
+    costs, gradient = cost_and_gradient(SAPO, 1.0)
+    assert costs == pytest.approx([-2.099917, -2.489837], abs=1e-5)
+    assert gradient == pytest.approx([-0.548627, -0.705011, 0.0], abs=1e-5)
+
+
+@pytest.mark.parametrize("advantage", [2.0, -2.0])
+def test_kimi_is_squared_distance_of_log_ratio_to_advantage(advantage: float) -> None:
+    """rho = log 1.65 over the completion: A rho - tau / 2 rho^2, whose gradient at each token is A - tau rho."""
+    rho = math.log(1.1 * 1.5)
+    costs, gradient = cost_and_gradient(KIMI, advantage)
+    assert costs == pytest.approx([0.05 * rho**2 - advantage * rho] * 2)
+    assert costs[0] == pytest.approx(((advantage - 0.1 * rho) ** 2 - advantage**2) / 0.2, abs=1e-5)
+    assert gradient == pytest.approx([0.1 * rho - advantage] * 2 + [0.0])
+
+
+def test_kimi_has_no_gradient_at_its_target() -> None:
+    """A = tau rho: the closed form pi = pi_old e^(A / tau)."""
+    _, gradient = cost_and_gradient(KIMI, 0.1 * math.log(1.65))
+    assert gradient == pytest.approx([0.0] * 3, abs=1e-7)
 
 
 # ---- every option of conf/stage/loss ----

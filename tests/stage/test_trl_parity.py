@@ -73,7 +73,7 @@ def new_trainer(stage: Stages, folder: str, temperature: float) -> Any:
         max_completion_length=LIMIT,
         temperature=temperature,
         beta=0.0,
-        use_bias_correction_kl=False,  # it weighs the KL with the ratio (DeepSeek-V3.2), which r1 does not offer
+        use_bias_correction_kl=False,  # r1's default: stage.kl_unbiased=false
     )
     trainer = GRPOTrainer(
         model=stage("stage=grpo").policy,
@@ -111,11 +111,11 @@ KNOBS: dict[str, Any] = {  # of TRL, as r1 has them at clip_low=0.1, clip_high=0
 
 
 def set_up(trainer: Any, knobs: dict[str, Any]) -> None:
-    delta = knobs.pop("delta", None)
+    delta, unbiased = knobs.pop("delta", None), knobs.pop("use_bias_correction_kl", False)
     for name, value in (KNOBS | knobs).items():
         assert hasattr(trainer, name), name
         setattr(trainer, name, value)
-    trainer.args.delta = delta
+    trainer.args.delta, trainer.args.use_bias_correction_kl = delta, unbiased
     trainer._entropy_bonus_enabled = trainer.entropy_coef != 0
 
 
@@ -140,6 +140,7 @@ def trl_inputs(trainer: Any, rollouts: list[Rollout], rewards: list[list[float |
 
 Case = tuple[list[str], dict[str, Any]]
 KL = (["stage.kl_coef=0.3"], {"beta": 0.3})
+UNBIASED_KL = (["stage.kl_unbiased=true"], {"use_bias_correction_kl": True})
 ENTROPY = (["stage.entropy_coef=0.05"], {"entropy_coef": 0.05})
 ASYMMETRIC = (
     ["stage.clip_low=0.05", "stage.clip_high=0.28"],
@@ -154,12 +155,14 @@ TYPES: dict[str, dict[str, Any]] = {
     "dr_grpo": {"loss_type": "dr_grpo"},
     "cispo": {"loss_type": "cispo", "epsilon_high": 1.15},  # 1 + ours
     "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "sapo": {"loss_type": "sapo"},
 }
 CASES = {
     **{name: [] for name in TYPES},
     **{f"{name} with kl, entropy bonus and truncated ones masked": [KL, ENTROPY, TRUNCATED] for name in TYPES},
     **{f"{name} with asymmetric clips": [ASYMMETRIC] for name in ("grpo", "dapo", "bnpo", "dr_grpo", "gspo")},
     **{f"{name} with a dual clip": [DUAL] for name in ("grpo", "dapo", "bnpo", "dr_grpo", "gspo")},
+    **{f"{name} with unbiased kl": [KL, UNBIASED_KL] for name in ("grpo", "dapo", "cispo", "sapo")},
     "dapo with everything": [KL, ENTROPY, ASYMMETRIC, (["stage.clip_dual=1.4"], {"delta": 1.4}), TRUNCATED],
 }
 
@@ -229,7 +232,7 @@ def test_importance_correction_matches_trl(stage: Stages, trl_of: TrlOf, monkeyp
     monkeypatch.setattr(Grpo, "engine_is_exact", property(lambda self: False))
     trainer = trl_of(TEMPERATURE)
     knobs = ["stage.clip_low=0.1", "stage.clip_high=0.15", f"rollout.temperature={TEMPERATURE}"]
-    made = stage("stage=grpo", "stage.num_iterations=2", "stage.importance_cap=1.2", "stage.kl_coef=0.1", *knobs)
+    made = stage("stage=grpo", "stage.num_iterations=2", "stage.importance.cap=1.2", "stage.kl_coef=0.1", *knobs)
     groups = groups_of(made)
     experience = made.with_advantages(groups)
     noise = 0.3 * torch.randn(experience.engine_logps.shape, generator=torch.Generator().manual_seed(4))
@@ -278,7 +281,7 @@ def test_minibatches_match_trl_steps_per_generation(
         trainer._compute_loss(trainer.model, trainer._prepare_inputs(rows)).backward()
         assert_same(found, collected(trainer.model), atol=1e-5)
         move(made.policy)
-    assert made.step_metrics["train/clip_frac"] > 0
+    assert (made.step_metrics["train/clip_frac"] > 0) == made.objective.loss.clips
 
 
 def test_step_counts_match_trl(stage: Stages, trl_of: TrlOf) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,8 +21,9 @@ from r1.stage.grpo import Grpo
 from r1.stage.rl.experience import Experience, Group, split
 
 LOSSES = option_names("stage/loss")
-REFERENCED = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo"]  # those that slow_loss knows
+REFERENCED = ["grpo", "dapo", "bnpo", "dr_grpo", "cispo", "gspo", "sapo", "kimi"]  # those that slow_loss knows
 STOPS = set(range(500, 610))  # a sixth of the vocabulary, so that completions end at different places
+SAPO_TAU, KIMI_TAU = (1.0, 1.05), 0.01  # conf/stage/loss
 LIMIT = 8  # conftest's max_completion_length
 
 
@@ -47,7 +49,7 @@ def in_parts(stage: Grpo, experience: Experience, micro_batch_size: int) -> Tens
 
 def assert_same(found: Tensor, expected: Tensor, atol: float = 1e-6) -> None:
     assert expected.abs().max() > 1e-3
-    assert (found - expected).abs().max() < atol
+    assert (found - expected).abs().max() < atol * max(1.0, expected.abs().max().item())
 
 
 def move(model: torch.nn.Module, size: float = 0.02, seed: int = 5) -> None:
@@ -94,6 +96,11 @@ def divergence(estimator: str, now: Tensor, ref: Tensor) -> Tensor:
 
 def token_cost(loss: str, now: Tensor, ratio: Tensor, advantage: float, knobs: dict[str, Any]) -> Tensor:
     low, high, dual = knobs["clip_low"], knobs["clip_high"], knobs["clip_dual"]
+    if loss == "kimi":  # the square of Kimi K2, for which ``ratio`` is the product over the completion
+        return ((advantage - KIMI_TAU * ratio.log()) ** 2 - advantage**2) / (2 * KIMI_TAU)
+    if loss == "sapo":
+        tau = SAPO_TAU[0] if advantage > 0 else SAPO_TAU[1]
+        return -4 / tau * advantage / (1 + torch.exp(-tau * (ratio - 1)))
     if loss == "cispo":
         return -min(ratio.item(), 1 + high) * advantage * now
     clipped = min(max(ratio, torch.tensor(1 - low)), torch.tensor(1 + high))
@@ -101,6 +108,16 @@ def token_cost(loss: str, now: Tensor, ratio: Tensor, advantage: float, knobs: d
     if dual is not None and advantage < 0:
         gain = max(gain, torch.tensor(dual * advantage))
     return -gain
+
+
+def importance_weight(importance: Any, gaps: Sequence[float], t: int) -> float:
+    """``importance``: None, or its name, low and high; ``gaps``: log pi_trainer / pi_engine of each token."""
+    if importance is None:
+        return 1.0
+    name, low, high = importance
+    ratio = math.exp(sum(gaps) if name.startswith("sequence") else gaps[t])
+    is_inside = low <= ratio <= high
+    return ratio if is_inside else 0.0 if name.endswith("mask") else min(max(ratio, low), high)
 
 
 def slow_loss(
@@ -124,13 +141,15 @@ def slow_loss(
         old = engine if experience.old_logps is None else experience.old_logps[b]
         gaps = [now[t] - old[t] for t in range(length)]
         mean_gap = sum(gaps, torch.tensor(0.0)) / length
-        weight = {"grpo": 1 / length / count, "gspo": 1 / length / count, "dr_grpo": 1 / count / LIMIT}
+        engine_gaps = [(old[t] - engine[t]).item() for t in range(length)]
+        weight = dict.fromkeys(("grpo", "gspo", "sapo", "kimi"), 1 / length / count) | {"dr_grpo": 1 / count / LIMIT}
         for t in range(length):
-            cost = token_cost(loss, now[t], (mean_gap if loss == "gspo" else gaps[t]).exp(), advantage, knobs)
-            if knobs["importance"]:
-                cost = cost * min((old[t] - engine[t]).exp().item(), knobs["importance"])
+            gap = {"gspo": mean_gap, "kimi": mean_gap * length}.get(loss, gaps[t])
+            cost = token_cost(loss, now[t], gap.exp(), advantage, knobs)
+            cost = cost * importance_weight(knobs["importance"], engine_gaps, t)
             if knobs["kl_in"] == "loss":
-                cost = cost + knobs["kl_coef"] * divergence(knobs["kl_estimator"], now[t], ref[t])
+                ratio = gaps[t].exp() if knobs.get("kl_unbiased") else 1.0
+                cost = cost + knobs["kl_coef"] * ratio * divergence(knobs["kl_estimator"], now[t], ref[t])
             total = total + weight.get(loss, 1 / num_tokens) * cost
             entropy = -(rows[t].exp() * rows[t]).sum()
             total = total - knobs["entropy_coef"] * entropy / num_tokens

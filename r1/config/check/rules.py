@@ -122,7 +122,8 @@ def policy_loss(cfg: Config) -> None:
         raise UserError(message, key="stage.clip_dual", value=dual, expected=f"number > {1 + stage['clip_high']:g}")
     loss = resolve(stage["loss"]["_target_"], "stage.loss", cfg["extensions"])
     if dual is not None and isinstance(loss, type) and issubclass(loss, ClippedLoss) and not loss.takes_dual_clip:
-        message = f"{loss.__name__} bounds every ratio already: a dual clip would do nothing"
+        cause = "bounds every ratio already" if loss.clips else "clips nothing"
+        message = f"{loss.__name__} {cause}: a dual clip would do nothing"
         raise UserError(message, key="stage.clip_dual", value=dual, expected="null")
     if stage["ref_sync_every"] is not None and not stage["kl_coef"] and stage["max_kl"] is None:
         message = "without a KL there is no reference that could move"
@@ -135,6 +136,32 @@ def policy_loss(cfg: Config) -> None:
     if stage["kl_in"] == "reward" and not stage["kl_coef"]:
         message = "a KL of weight 0 cannot be taken from the reward"
         raise UserError(message, key="stage.kl_in", value="reward", hint="set stage.kl_coef, or stage.kl_in=loss")
+    if stage["kl_unbiased"] and (stage["kl_in"] == "reward" or not stage["kl_coef"]):
+        message = "without a KL in the loss there is none to weigh by the ratio"
+        raise UserError(message, key="stage.kl_unbiased", value=True, hint="stage.kl_in=loss and a stage.kl_coef")
+
+
+def adaptive_entropy(cfg: Config) -> None:
+    """An adapted entropy coefficient starts, and stays, within its bounds."""
+    stage = cfg["stage"]
+    if stage.get("entropy_target") is None:
+        return
+    low, high = stage["entropy_coef_min"], stage["entropy_coef_max"]
+    if not low < high:
+        message = "the entropy coefficient could not be adapted within these bounds"
+        raise UserError(message, key="stage.entropy_coef_min", value=low, expected=f"number < {high:g}")
+    if not low <= stage["entropy_coef"] <= high:
+        message = "the adapted entropy coefficient starts at stage.entropy_coef"
+        expected = f"number from {low:g} to {high:g} (stage.entropy_coef_min, stage.entropy_coef_max)"
+        raise UserError(message, key="stage.entropy_coef", value=stage["entropy_coef"], expected=expected)
+
+
+def importance(cfg: Config) -> None:
+    """A correction by bounds needs a bound."""
+    node = cfg["stage"].get("importance") or {}
+    if "outside" in node and node["low"] is None and node["high"] is None:
+        message = "without a bound no importance weight is truncated or masked"
+        raise UserError(message, key="stage.importance.high", value="null", expected="number >= 1, or a low")
 
 
 def async_rollouts(cfg: Config) -> None:
@@ -151,10 +178,11 @@ def async_rollouts(cfg: Config) -> None:
     precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
     is_float32 = cfg["model"]["dtype"] == "float32" and precision == "32-true"
     exact = isinstance(engine, type) and issubclass(engine, Engine) and engine.logprobs_match_trainer
-    if stage["importance_cap"] is None and not (is_float32 and exact):
+    if stage["importance"] is None and not (is_float32 and exact):
         cause = "this engine" if is_float32 else "half precision"
         message = f"with {cause} nothing else corrects for a batch of older weights"
-        raise UserError(message, key="stage.importance_cap", value="null", hint="a number, or rollout.async_steps=0")
+        hint = "stage/importance=token, or rollout.async_steps=0"
+        raise UserError(message, key="stage.importance", value="null", hint=hint)
     if strategy_class(cfg).sharded:
         message = "sampling ahead needs a full copy of the weights, and the model is sharded"
         raise UserError(message, key=key, value=1, hint="strategy=ddp, or rollout.async_steps=0")
@@ -321,6 +349,8 @@ RULES = (
     reward_weights,
     filter_bounds,
     policy_loss,
+    adaptive_entropy,
+    importance,
     async_rollouts,
     length_of_training,
     optimization,

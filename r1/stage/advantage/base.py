@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import Generic, ParamSpec, Protocol
+from typing import Any, Generic, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ class AdvantageFunction(Generic[P]):
 
     __name__: str
 
-    def __init__(self, function: Callable[P, Tensor], min_group_size: int, per_term: bool) -> None:
-        self.function, self.min_group_size, self.per_term = function, min_group_size, per_term
+    def __init__(self, function: Callable[P, Tensor], min_group_size: int, per_term: bool, per_minibatch: bool) -> None:
+        self.function, self.min_group_size = function, min_group_size
+        self.per_term, self.per_minibatch = per_term, per_minibatch
         update_wrapper(self, function)  # its name, module and signature are those of the option
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
@@ -35,15 +36,16 @@ class AdvantageFunction(Generic[P]):
 
 
 def advantage_function(
-    *, min_group_size: int, per_term: bool = False
+    *, min_group_size: int, per_term: bool = False, per_minibatch: bool = False
 ) -> Callable[[Callable[P, Tensor]], AdvantageFunction[P]]:
     """Decorator that declares the requirements of an advantage.
 
     Args:
         min_group_size: completions that a group needs for a comparison; checked against ``stage.group_size``.
         per_term: the function takes (K, P, G) reward terms and their (K,) weights instead of the weighted sum.
+        per_minibatch: the function takes the groups of one minibatch instead of those of the rollout batch.
     """
-    return lambda function: AdvantageFunction(function, min_group_size, per_term)
+    return lambda function: AdvantageFunction(function, min_group_size, per_term, per_minibatch)
 
 
 def compute_advantages(advantage: Advantage, rewards: Tensor, terms: Tensor, weights: Tensor) -> Tensor:
@@ -55,10 +57,20 @@ def compute_advantages(advantage: Advantage, rewards: Tensor, terms: Tensor, wei
         terms: (K, P, G).
         weights: (K,).
     """
+    function = _declared(advantage)
+    return advantage(terms, weights) if function and function.per_term else advantage(rewards)
+
+
+def is_per_minibatch(advantage: Advantage) -> bool:
+    """Whether it is computed minibatch by minibatch, instead of once over the rollout batch."""
+    function = _declared(advantage)
+    return function is not None and function.per_minibatch
+
+
+def _declared(advantage: Advantage) -> AdvantageFunction[Any] | None:
+    """The function with its requirements; None for one that declares none."""
     function = advantage.func if isinstance(advantage, partial) else advantage
-    if isinstance(function, AdvantageFunction) and function.per_term:
-        return advantage(terms, weights)
-    return advantage(rewards)
+    return function if isinstance(function, AdvantageFunction) else None
 
 
 def expected_frac_zero_std(solved: float, group_size: int) -> float:

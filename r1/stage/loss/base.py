@@ -58,9 +58,11 @@ class ClippedLoss:
     al. 2020, eq. 5).
 
     Attributes:
+        clips: False: nothing is clipped, and ``Clip.low`` and ``Clip.high`` have no effect.
         takes_dual_clip: False: ``Clip.dual`` has no effect, so a config that sets it is refused.
     """
 
+    clips: ClassVar[bool] = True
     takes_dual_clip: ClassVar[bool] = True
 
     def per_token(

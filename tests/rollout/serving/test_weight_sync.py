@@ -210,7 +210,7 @@ def test_grpo_recomputes_logps_of_inexact_engines(stage: Callable[..., Any], mon
     assert once.collect(0)[0].old_logps is not None
     monkeypatch.setattr(Transformers, "logprobs_match_trainer", False)
     assert once.collect(0)[0].old_logps is None
-    assert once.importance_cap == 2.0  # corrected unless it is switched off
+    assert once.objective.importance.keywords == {"cap": 2.0}  # corrected unless it is switched off
     again = twice.collect(0)[0]
     assert again.old_logps is not again.engine_logps
     torch.testing.assert_close(again.old_logps, again.engine_logps, atol=1e-5, rtol=0)

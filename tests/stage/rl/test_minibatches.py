@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from slow import STOPS, assert_same, collected, flat, gradient, groups_of, move, slow_loss
+from slow import STOPS, Ranks, assert_same, collected, flat, gradient, groups_of, move, slow_loss
 
 from r1.core.errors import UserErrors
 from r1.core.types import Config
@@ -86,7 +86,7 @@ def test_normaliser_is_the_mean_of_the_minibatches(stage: Stages) -> None:
     assert_same((found[0] + found[1]) / 2, expected)
 
 
-@pytest.mark.parametrize("loss", ["dapo", "grpo", "cispo", "gspo"])
+@pytest.mark.parametrize("loss", ["dapo", "grpo", "cispo", "gspo", "sapo", "kimi"])
 def test_second_minibatch_gradient_matches_loop_over_tokens(stage: Stages, loss: str) -> None:
     """Off the sampling weights: ratios are not 1, and some are clipped."""
     knobs = {"clip_low": 0.1, "clip_high": 0.15, "clip_dual": None, "kl_coef": 0.1, "kl_in": "loss"}
@@ -97,7 +97,7 @@ def test_second_minibatch_gradient_matches_loop_over_tokens(stage: Stages, loss:
     minibatch = made.collect(0)[1]
     move(made.policy)
     found = gradient(made, split(minibatch, made.plan.num_micro_batches))
-    assert made.step_metrics["train/clip_frac"] > 0
+    assert (made.step_metrics["train/clip_frac"] > 0) == made.objective.loss.clips
     made.policy.zero_grad()
     slow_loss(made.policy, start, flat(groups[2:]), minibatch, loss, knobs).backward()
     own_mean = minibatch.num_tokens / minibatch.counts.num_tokens if loss in ("dapo", "cispo") else 1.0
@@ -115,6 +115,19 @@ def test_minibatch_without_signal_is_an_empty_step(stage: Stages) -> None:
     assert (len(empty), len(full)) == (0, 8)
     assert empty.counts.num_sequences == full.counts.num_sequences == 4
     assert gradient(made, split(empty, made.plan.num_micro_batches)).norm() == 0
+
+
+def test_step_advantage_is_normalised_over_each_minibatch_of_all_ranks(stage: Stages) -> None:
+    """Two devices with one group of each minibatch: the spread is that of the minibatch, of both devices."""
+    ranks = Ranks([stage(*TWO, "stage/advantage=step") for _ in range(2)])
+    rewards = torch.tensor([[[1.0, 0, 0, 0], [0, 0, 0, 8]], [[0, 2.0, 0, 0], [0, 4, 4, 0]]])  # rank, minibatch
+    found = ranks.do(
+        lambda made: made.advantages(rewards[made.run.ranks.rank], rewards[made.run.ranks.rank][None], torch.ones(1))
+    )
+    for k in range(2):
+        centred = rewards[:, k] - rewards[:, k].mean(1, keepdim=True)
+        expected = centred / (centred.std() + 1e-4)
+        torch.testing.assert_close(torch.stack([advantages[k] for advantages in found]), expected)
 
 
 # ---- runs ----

@@ -88,7 +88,7 @@ def test_weights_of_groups_with_signal_match_hand_computation(stage: Stages, los
     sequences = 16 if option == "mask" else 12
     tokens = sum(lengths) if option == "mask" else sum(lengths) - sum(lengths[4:8])
     weight = {"grpo": 1 / sequences / lengths[0], "dapo": 1 / tokens, "dr_grpo": 1 / sequences / 8}[loss]
-    assert made.loss.weights(experience.mask, experience.counts)[0, 0].item() == pytest.approx(weight)
+    assert made.objective.loss.weights(experience.mask, experience.counts)[0, 0].item() == pytest.approx(weight)
 
 
 def step(made: Grpo, groups: list[Group]) -> tuple[Tensor, dict[str, float]]:
@@ -351,9 +351,11 @@ def test_mask_truncated_removes_truncated_completions(stage: Stages, loss: str) 
     plain.policy.zero_grad()
     logps, _ = plain.forward_logps(plain.policy, everything)
     mask = everything.mask & ~torch.tensor(cut)[:, None]
-    cost, _ = plain.loss.per_token(logps, everything.old_logps, everything.advantages[:, None], mask, plain.clip)
+    cost, _ = plain.objective.loss.per_token(
+        logps, everything.old_logps, everything.advantages[:, None], mask, plain.objective.clip
+    )
     cost = cost + 0.1 * plain.kl(logps, everything.ref_logps)
-    (cost * plain.loss.weights(mask, counts)).sum().backward()
+    (cost * plain.objective.loss.weights(mask, counts)).sum().backward()
     assert_same(found, collected(plain.policy))
 
 
