@@ -50,7 +50,7 @@ class Objective:
         per_token, clipped = self.loss.per_token(logps, old_logps, batch.advantages[:, None], mask, self.clip)
         metrics: dict[str, Tensor | float] = {"train/clip_frac": step_mean(clipped, batch)}
         if self.importance is not None and not engine_is_exact:
-            # The engine sampled from slightly other probabilities (kernels, precision) than the trainer's old policy. An
+            # The engine samples from slightly other probabilities (kernels, precision) than the old policy. An
             # importance weight corrects for it, and the clipped ratio stays between two trainer policies.
             # With asynchronous rollouts the weight is 1: the clipped ratio itself is pi_trainer / pi_engine.
             importance = self.importance((old_logps - batch.engine_logps) * mask)
