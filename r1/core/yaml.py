@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
+MAX_NODES = 100_000
+
 
 class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
     """YAML in which dates are text and ``1e-6`` is a number, as in OmegaConf's."""
@@ -24,7 +26,19 @@ ConfigLoader.add_implicit_resolver(
 
 
 class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one."""
+    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one.
+
+    So is a text whose aliases stand for more than ``MAX_NODES`` values, or for themselves.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        try:
+            node = super().get_single_node()
+            if node is not None and num_nodes(node, {}) > MAX_NODES:
+                raise yaml.YAMLError(f"its aliases stand for more than {MAX_NODES} values, or for themselves")
+        except RecursionError:
+            raise yaml.YAMLError("it is nested too deeply") from None
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()
@@ -34,3 +48,17 @@ class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
                 raise yaml.MarkedYAMLError(problem=f"the key `{text}` occurs twice", problem_mark=key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
+def num_nodes(node: yaml.Node, sizes: dict[int, float]) -> float:
+    """How many values a node stands for once its aliases are written out; infinite if it holds itself.
+
+    Args:
+        sizes: those of the nodes so far, by identity: an alias is the same node again, so that this takes linear time.
+    """
+    if id(node) not in sizes:
+        sizes[id(node)] = float("inf")  # until it is known: the node itself, met below itself
+        parts = node.value if isinstance(node.value, list) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        sizes[id(node)] = 1 + sum(num_nodes(child, sizes) for child in children)
+    return sizes[id(node)]

@@ -103,7 +103,7 @@ class Chat:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         try:
             return render_chat(tokenizer, system + messages, add_generation_prompt=opened, variables=self.variables)
-        except (TemplateError, TypeError, ValueError) as error:
+        except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
             raise UserError(
                 f"the chat template refuses the messages: {error}",
                 key=".system",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1.core.errors import CONFIG, UserError, UserErrors
-from r1.experiment.sweep.file import read_sweep
+from r1.experiment.sweep.file import load_yaml, read_sweep
 from r1.experiment.sweep.parameters import KEYS_BY_DISTRIBUTION, NUMBER_KEYS
 from r1.experiment.sweep.points import grid_values, num_points, points_to_check, values_to_check
 from r1.experiment.sweep.schema import sweep_file_errors
@@ -328,3 +329,28 @@ def test_sweep_file_errors_handle_any_parameter(spec: Any, in_grid: bool) -> Non
     if not errors:
         values = grid_values(spec, 5) if in_grid else values_to_check(spec)
         assert 1 <= len(values) <= 5 or "values" in spec
+
+
+def exploding(first: str, form: str) -> str:
+    """30 lines, the last of which stands for 9^29 values."""
+    lines = [f"a{i}: &a{i} {form}" % ", ".join([f"*a{i - 1}"] * 9) for i in range(1, 30)]
+    return "\n".join([f"a0: &a0 {first}", *lines])
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        (exploding("[1, 1]", "[%s]"), "aliases"),
+        (exploding("{x: 1}", "{<<: [%s]}"), "aliases"),
+        ("a: &a [*a]", "aliases"),
+        ("[" * 20_000, "nested"),
+        ("{a: " * 20_000, "nested"),
+    ],
+)
+def test_load_yaml_of_an_exploding_text_is_an_error_at_once(tmp_path: Path, text: str, hint: str) -> None:
+    (tmp_path / "sweep.yaml").write_text(text)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="not YAML") as caught:
+        load_yaml(str(tmp_path / "sweep.yaml"))
+    assert hint in caught.value.hint
+    assert time.monotonic() - started < 5
