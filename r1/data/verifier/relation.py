@@ -280,6 +280,8 @@ class AnswerComparison:
         if (states_bounds(a) or states_bounds(b)) and self.real_sets(a, b):
             return True
         kinds = {a.name, b.name}
+        if kinds == {""} and any(item.kind == "sequence" for item in (*a.args, *b.args)):
+            return self.same_set(a.args, b.args)  # solutions such as (1,2), (3,4), however often each is listed
         if kinds == {""}:
             compare = self.same_list if names_items(a) == names_items(b) else self.all_same
             return compare(a.args, b.args)
