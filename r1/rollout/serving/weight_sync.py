@@ -31,6 +31,8 @@ PROBE_LENGTH = 4
 SamplingParameters = dict[str, Any]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
+MAX_LOGPROB = 1e-3  # of a token: rounding may pass 0
+
 
 @dataclass(frozen=True)
 class VllmCompletion:
@@ -53,10 +55,12 @@ class EngineWeights:
     Attributes:
         run: a random id of this run, so that two runs never share a version.
         version: ``RUN/STEP`` of the weights that vLLM has now; empty before the first transfer and during one.
+        vocab_size: token ids that the policy has.
     """
 
     run: str = ""
     version: str = ""
+    vocab_size: int = 0
 
 
 class WeightSyncedEngine(Engine):
@@ -82,6 +86,7 @@ class WeightSyncedEngine(Engine):
         """
         current = self.engine_weights
         current.run = current.run or ranks.broadcast_from_rank_zero(lambda: secrets.token_hex(4))
+        current.vocab_size = model.config.vocab_size
         full_version = f"{current.run}/{version}"
         if full_version != current.version:
             current.version = ""  # a transfer that fails halfway leaves no valid version
@@ -102,7 +107,8 @@ class WeightSyncedEngine(Engine):
         self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]
     ) -> Callable[[CheckForStop], list[list[Rollout]]]:
         """``generate`` as a function to call later, which requires the weights that vLLM has at this moment."""
-        length, version = self.max_completion_length, self.engine_weights.version
+        length, weights = self.max_completion_length, self.engine_weights
+        version, vocab_size = weights.version, weights.vocab_size
         requests = [
             (prompt, sampling_parameters(self.temperature, length, seed, stop_ids))
             for prompt, group in zip(prompts, seeds, strict=True)
@@ -112,6 +118,7 @@ class WeightSyncedEngine(Engine):
         def generate(check_for_stop: CheckForStop) -> list[list[Rollout]]:
             completions = self.request_completions(requests, check_for_stop)
             check_versions(completions, version)
+            check_tokens(completions, vocab_size, length)
             rollouts = iter(
                 Rollout(prompt, c.token_ids, c.logps, truncated=c.token_ids[-1] not in stop_ids)
                 for (prompt, _), c in zip(requests, completions, strict=True)
@@ -190,6 +197,21 @@ def check_versions(completions: Sequence[VllmCompletion], version: str) -> None:
                 value=", ".join(completion.weight_versions) or "no version",
                 expected=version or "an update before the first rollout",
                 hint="use one server per run: another run may use this one; resume=auto continues from the checkpoint",
+                code=1,
+            )
+
+
+def check_tokens(completions: Sequence[VllmCompletion], vocab_size: int, max_length: int) -> None:
+    """Raises: UserError: a completion is too long, or holds a token or log-prob that the policy cannot have."""
+    for completion in completions:
+        ids, logps = completion.token_ids, completion.logps
+        if not 0 < len(ids) <= max_length or max(ids) >= vocab_size or max(logps) > MAX_LOGPROB:
+            raise UserError(
+                "vLLM returned a completion that this policy cannot have sampled",
+                key="rollout",
+                value=f"{len(ids)} tokens, ids up to {max(ids, default=0)}, log-probs up to {max(logps, default=0):g}",
+                expected=f"1 to {max_length} tokens, ids below {vocab_size}, log-probs of 0 at most",
+                hint="check that the server serves this run's model",
                 code=1,
             )
 

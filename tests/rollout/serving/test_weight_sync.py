@@ -7,6 +7,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +21,7 @@ from r1.core.errors import Interrupted, UserError
 from r1.model.loading import Lora
 from r1.model.transformers_adapter import unwrap_peft
 from r1.rollout import vllm as module
-from r1.rollout.serving.weight_sync import checkpoint_weights, sampling_parameters
+from r1.rollout.serving.weight_sync import VllmCompletion, check_tokens, checkpoint_weights, sampling_parameters
 from r1.rollout.transformers import Transformers
 from r1.rollout.vllm import VLLM
 
@@ -214,3 +215,20 @@ def test_grpo_recomputes_logps_of_inexact_engines(stage: Callable[..., Any], mon
     again = twice.collect(0)[0]
     assert again.old_logps is not again.engine_logps
     torch.testing.assert_close(again.old_logps, again.engine_logps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("ids", "logps", "accepted"),
+    [
+        ([1, 9], [-0.5, 0.0], True),
+        ([1, 10], [-0.5, -0.1], False),  # no such token
+        ([1, 2, 3], [-0.5, -0.1, -0.1], False),  # longer than asked
+        ([], [], False),
+        ([1], [0.5], False),  # a probability above 1
+    ],
+)
+def test_check_tokens_rejects_completions_that_the_policy_cannot_sample(
+    ids: list[int], logps: list[float], accepted: bool
+) -> None:
+    with nullcontext() if accepted else pytest.raises(UserError, match="cannot have sampled"):
+        check_tokens([VllmCompletion(ids, logps, ["a/0"])], vocab_size=10, max_length=2)
