@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from r1.core.storage import named
+from r1.core.storage import damaged, named, require_regular
 
 
 def append_rows(file: Path, rows: Iterable[dict[str, Any]], sync: bool = False) -> None:
@@ -30,8 +30,23 @@ def row_to_line(row: dict[str, Any]) -> str:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """The rows of a file, without a last line that has no newline: its writer is still at it, or crashed."""
-    return [json.loads(line) for line in file.read_bytes().split(b"\n")[:-1]]
+    """The rows of a file, without a last line that has no newline: its writer is still at it, or crashed.
+
+    Raises:
+        UserError: it is not a regular file, or names the line that is no JSON object.
+    """
+    require_regular(file)
+    return [_row(file, i, line) for i, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1)]
+
+
+def _row(file: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise damaged(file, "the line is not a JSON object", number)
+    return row
 
 
 def repair_and_read(file: Path) -> list[dict[str, Any]]:

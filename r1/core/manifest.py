@@ -10,22 +10,50 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r1.core.errors import Interrupted, TrainingHalted
+from r1.core.errors import Interrupted, TrainingHalted, UserError
 from r1.core.files import write_atomic
 from r1.core.secrets import redact
+from r1.core.storage import damaged, read_text
 
 FILE = "manifest.json"
 SCHEMA = 1
+TYPES: dict[str, type] = {"status": str, "fingerprint": str, "parents": list, "metrics": dict, "packages": dict}
+TYPES |= {"overrides": list, "git": dict, "command": str}
+ESTIMATE = ("value", "low", "high", "n")
 STATUS_BY_ERROR = (((Interrupted, KeyboardInterrupt), "interrupted"), (TrainingHalted, "halted"))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest in a folder; empty if there is none, or none that can be read."""
     try:
-        manifest = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return load_manifest(folder / FILE)
+    except UserError:
         return {}
-    return manifest if isinstance(manifest, dict) else {}
+
+
+def load_manifest(file: Path) -> dict[str, Any]:
+    """The manifest in a file.
+
+    Raises:
+        UserError: it cannot be read, or is not a manifest.
+    """
+    try:
+        manifest = json.loads(read_text(file))
+    except (ValueError, RecursionError):
+        raise damaged(file, "it is not JSON") from None
+    if not isinstance(manifest, dict):
+        raise damaged(file, "it is not a JSON object")
+    for key, kind in TYPES.items():
+        if manifest.get(key) is not None and not isinstance(manifest[key], kind):
+            raise damaged(file, f"`{key}` has a value of another kind")
+    for when, estimates in (manifest.get("metrics") or {}).items():
+        if not isinstance(estimates, dict) or not all(map(_is_estimate, estimates.values())):
+            raise damaged(file, f"`metrics.{when}` has no estimates")
+    return manifest
+
+
+def _is_estimate(node: object) -> bool:
+    return isinstance(node, dict) and all(isinstance(node.get(name), int | float) for name in ESTIMATE)
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

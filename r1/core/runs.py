@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
+from r1.core.manifest import load_manifest
 from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
+from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
 
@@ -33,21 +35,36 @@ def read_run(path: str) -> RunRecord:
     """The run in a folder.
 
     Raises:
-        UserError: the folder has no manifest.
-        OSError, ValueError: its files cannot be read, e.g. while they are being written.
+        UserError: the folder has no manifest, or names the file that is damaged.
     """
     folder = Path(path)
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
+    file = folder / "manifest.json"
+    if not os.path.lexists(file):
         message, hint = "this is not a run's folder: it has no manifest.json", f"looked in {folder.absolute()}"
         raise UserError(message, key="RUN", value=path, hint=hint, code=DATA)
-    metrics = folder / "metrics.jsonl"
+    manifest, metrics = load_manifest(file), folder / "metrics.jsonl"
+    if missing := [key for key in ("status", "metrics") if not manifest.get(key)]:
+        raise damaged(file, f"it has no `{missing[0]}`")
+    require_regular(metrics)
     return RunRecord(
         dir=folder.absolute(),
-        manifest=upgrade_manifest(json.loads(manifest.read_text())),
+        manifest=upgrade_manifest(manifest),
         config=read_config(folder / "config.yaml"),
-        metrics=[upgrade_metrics(row) for row in jsonl.read_rows(metrics)] if metrics.is_file() else [],
+        metrics=[upgrade_metrics(row) for row in read_metrics(metrics)] if metrics.is_file() else [],
     )
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The rows of a ``metrics.jsonl``: a step and numbers.
+
+    Raises:
+        UserError: names the line that is not one.
+    """
+    rows = jsonl.read_rows(file)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("step"), int) or not all(isinstance(value, int | float) for value in row.values()):
+            raise damaged(file, "the line is not a step with its metrics", number)
+    return rows
 
 
 def read_config(file: Path) -> Config:
@@ -56,14 +73,14 @@ def read_config(file: Path) -> Config:
     It is read as OmegaConf would, but several times faster: a sweep has hundreds of runs.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is not a mapping.
+        UserError: it cannot be read, or is not a config.
     """
     try:
-        config = yaml.load(file.read_text(encoding="utf-8"), ConfigLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file.name} is not YAML") from error
+        config = yaml.load(read_text(file), ConfigLoader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise damaged(file, "it is not YAML") from None
     if not isinstance(config, dict):
-        raise ValueError(f"{file.name} is not a mapping")
+        raise damaged(file, "it is not a mapping")
     return upgrade_config({str(key): value for key, value in config.items()})
 
 

@@ -59,6 +59,38 @@ def storage_errors() -> Iterator[None]:
         raise
 
 
+def damaged(file: Path, fault: str, line: int | None = None) -> UserError:
+    """The screen of a record's file that cannot be read."""
+    where = f"{file}:{line}" if line else str(file)
+    hint = "restore it from a copy, or take another output_dir to start again"
+    return UserError(f"{file.name} is damaged: {fault}", key=where, hint=hint, code=STORAGE)
+
+
+def require_regular(file: Path) -> None:
+    """A FIFO would block its reader for ever.
+
+    Raises:
+        UserError: there is something else than a file.
+    """
+    if os.path.lexists(file) and not file.is_file():
+        raise damaged(file, "it is not a regular file")
+
+
+def read_text(file: Path) -> str:
+    """The text of a record's file.
+
+    Raises:
+        UserError: it is missing, is not a regular file, cannot be read, or is not UTF-8.
+    """
+    require_regular(file)
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise damaged(file, error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise damaged(file, "it is not UTF-8 text") from None
+
+
 def storage_error(fault: OSError) -> UserError:
     """The screen of a fault of the disk."""
     file = f"{fault.filename}: " if fault.filename else ""

@@ -16,6 +16,7 @@ from threading import Thread
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import sync_path
+from r1.core.storage import read_text, require_regular
 
 NUM_CHECKPOINTS = 2  # checkpoints; if the newest is damaged, the one before it is resumed
 
@@ -82,7 +83,7 @@ def latest(folder: Path) -> Path | None:
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between
             # a checkpoint's rename and the removal that follows it.
             for unused in (*checkpoints[:i], *checkpoints[i + NUM_CHECKPOINTS :]):
-                shutil.rmtree(unused)
+                shutil.rmtree(unused) if unused.is_dir() else unused.unlink()
             return checkpoint / "state.ckpt"
         console.print(f"warning: {checkpoint} is damaged and is skipped")
     if checkpoints:
@@ -99,8 +100,8 @@ def latest(folder: Path) -> Path | None:
 
 def _checksum_ok(checkpoint: Path) -> bool:
     try:
-        return _digest(checkpoint) == (checkpoint / "sha256").read_text()
-    except (OSError, ValueError):  # a file is missing, unreadable, or not text
+        return _digest(checkpoint) == read_text(checkpoint / "sha256")
+    except (OSError, ValueError, UserError):  # a file is missing, unreadable, not a file, or not text
         return False
 
 
@@ -116,6 +117,7 @@ def _digest(folder: Path) -> str:
     """sha256 over the names and contents of a checkpoint's files."""
     digest = hashlib.sha256()
     for path in _files(folder):
+        require_regular(path)
         with path.open("rb") as source:
             digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
             digest.update(hashlib.file_digest(source, "sha256").digest())

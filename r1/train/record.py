@@ -28,6 +28,7 @@ from r1.core.manifest import close_manifest, manifest_header, status_of, time_no
 from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
+from r1.core.storage import damaged, require_regular
 from r1.core.types import Config
 from r1.stage.validation.metrics import Sample
 from r1.train.run_state import RunState
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from r1.reward.base import Scores
 
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
+RESUMED_KEYS = ("data", "parents", "wall_s", "packages")  # of a manifest
 
 
 class Record(RunState):
@@ -96,6 +98,8 @@ class Record(RunState):
                 hint="take another output_dir, or continue it with resume=auto",
             )
         earlier = read_run(str(self.dir))
+        if missing := [key for key in RESUMED_KEYS if key not in earlier.manifest]:
+            raise damaged(self.dir / "manifest.json", f"it has no `{missing[0]}`")
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
             raise UserError(
@@ -134,6 +138,8 @@ class Record(RunState):
 
     def _open(self) -> None:
         self._started = time.monotonic()
+        for name in APPEND_ONLY_FILES:
+            require_regular(self.dir / name)
         self._remove_partial_files()
         self._provenance = provenance.environment(self.config)
         if self._earlier:

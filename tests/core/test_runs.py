@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -54,7 +53,7 @@ def test_read_config_of_hand_edited_yaml_matches_omegaconf(record: Path, text: s
 @pytest.mark.parametrize("text", ["a: [", "- 1", ""])
 def test_read_config_rejects_broken_yaml(record: Path, text: str) -> None:
     (record / "config.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.yaml"):
+    with pytest.raises(UserError, match=r"config\.yaml is damaged"):
         read_run(str(record))
 
 
@@ -99,5 +98,5 @@ def test_repair_and_read_of_a_missing_file_is_empty(tmp_path: Path) -> None:
 
 def test_read_rows_raises_on_a_damaged_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(UserError, match=r"rows\.jsonl is damaged"):
         jsonl.read_rows(tmp_path / "rows.jsonl")

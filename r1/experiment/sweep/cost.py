@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1.core import budget
+from r1.core.errors import UserError
 from r1.core.manifest import read_manifest
 from r1.core.runs import read_config
 from r1.core.types import Config
@@ -60,7 +61,7 @@ def recorded_times(top: Path) -> dict[str, list[float]]:
             if manifest["status"] == "finished" and "steps" not in manifest:
                 cfg = read_config(folder / "config.yaml")
                 times.setdefault(_cost_key(cfg), []).append(float(manifest["wall_s"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        except (UserError, OSError, ValueError, LookupError, TypeError, AttributeError):
             continue  # a record of another version of r1, or none
     return times
 

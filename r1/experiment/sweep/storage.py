@@ -16,6 +16,7 @@ from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
 from r1.core.provenance import differences
 from r1.core.secrets import REDACTED, redact, redact_values
+from r1.core.storage import damaged, disk_fault, read_text, require_regular
 from r1.experiment.sweep.file import Sweep
 
 SWEEP_COPY, DATABASE = "sweep.yaml", "study.db"
@@ -61,20 +62,40 @@ def open_study(sweep: Sweep, folder: Path, url: str) -> optuna.Study:
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(folder):  # of several workers that start together, one creates the study
             copy = folder / SWEEP_COPY
+            for file in (copy, _file_of(url)):
+                require_regular(file)
             if copy.is_file():
                 _check_same(sweep, copy, text)
                 _check_study_exists(folder, url)
             write_atomic(copy, text)
-            return optuna.create_study(
-                study_name=sweep.name,
-                storage=_open_storage(url),
-                direction=sweep.goal,
-                sampler=optuna.samplers.RandomSampler(),  # not used: study.py chooses the points
-                load_if_exists=True,
-            )
+            return _create_study(sweep, url)
     except OSError as error:
         message = f"the sweep's folder cannot be written: {error.strerror}"
         raise UserError(message, key="--name", value=str(folder), code=STORAGE) from None
+
+
+def _create_study(sweep: Sweep, url: str) -> optuna.Study:
+    """The study in a storage.
+
+    Raises:
+        UserError: the storage is damaged.
+    """
+    try:
+        return optuna.create_study(
+            study_name=sweep.name,
+            storage=_open_storage(url),
+            direction=sweep.goal,
+            sampler=optuna.samplers.RandomSampler(),  # not used: study.py chooses the points
+            load_if_exists=True,
+        )
+    except Exception as error:  # SQLAlchemy's and Optuna's errors of a file that is no database, or half of one
+        if disk_fault(error):
+            raise
+        raise damaged(_file_of(url), f"{type(error).__name__}: {error}".partition("\n")[0]) from None
+
+
+def _file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
 
 
 def _open_storage(url: str) -> BaseStorage:
@@ -93,10 +114,13 @@ def _check_secrets(text: str) -> None:
 
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
-    now, then = (
-        {key: value for key, value in yaml.safe_load(content).items() if key not in CHANGEABLE_KEYS}
-        for content in (text, copy.read_text(encoding="utf-8"))
-    )
+    try:
+        contents = [yaml.safe_load(text), yaml.safe_load(read_text(copy))]
+    except yaml.YAMLError:
+        raise damaged(copy, "it is not YAML") from None
+    if not isinstance(contents[1], dict):
+        raise damaged(copy, "it is not a mapping")
+    now, then = ({key: value for key, value in content.items() if key not in CHANGEABLE_KEYS} for content in contents)
     if changed := [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]:
         message = f"the sweep `{sweep.name}` was started with a different file; only the same file resumes it"
         hint = f"--name OTHER for a new sweep; the original file is {copy}"
@@ -105,7 +129,7 @@ def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
 
 def _check_study_exists(folder: Path, url: str) -> None:
     """A folder with records needs its study: a new one would run all points again."""
-    file = Path(url.removeprefix("sqlite:///"))
+    file = _file_of(url)
     if not file.is_file() and any(folder.glob("runs/*")):
         message, hint = "there is no study for this sweep's records", "the --storage of the first command"
         raise UserError(message, key="--storage", value=str(file), hint=hint)

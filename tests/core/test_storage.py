@@ -1,0 +1,203 @@
+"""Full, failing and read-only disks, and damaged files: one screen that names the file, never a traceback or a wait."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1 import compare, report
+from r1.core import jsonl
+from r1.core.errors import STORAGE, UserError
+from r1.core.files import write_atomic
+from r1.core.manifest import close_manifest, write_manifest
+from r1.core.runs import read_run
+from r1.core.storage import disk_fault, storage_errors
+from r1.run import execute
+
+Config = dict[str, Any]
+RUN = ["stage=grpo", "stage.group_size=2", "trainer.max_steps=2", "checkpoint_every=1", "keep_best=true"]
+NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES]
+WRITTEN = ["manifest.json", "config.yaml", "overrides.yaml", "code.diff", "metrics.jsonl", "samples.jsonl"]
+WRITTEN += ["timing.jsonl", "model/config.json", "csv/metrics.csv"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, small_module: Callable[..., Config]) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    execute(small_module(*RUN, f"output_dir={folder}"), [])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def small_module() -> Callable[..., Config]:
+    from conftest import DENSE, SMALL
+    from forkserver import composed
+
+    return lambda *overrides: dict(composed(*SMALL, *DENSE, "threads=1", *overrides))
+
+
+class FullFile(io.FileIO):
+    """A file whose every write fails."""
+
+    number = errno.ENOSPC
+
+    def write(self, data: Any) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+
+def fill_disk_for(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let writes fail to the files whose path ends with ``name`` or is its temporary copy."""
+    original = io.open
+
+    def fail(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        path = os.fspath(file) if isinstance(file, str | os.PathLike) else ""
+        if path.partition(".tmp.")[0].endswith(name) and set(mode) & set("wax+"):
+            if number in (errno.EROFS, errno.EACCES):
+                raise OSError(number, os.strerror(number), path)
+            raw = FullFile(path, mode.replace("b", "").replace("t", ""))
+            raw.number = number
+            return raw if "b" in mode else io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8")
+        return original(file, mode, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", fail)
+    monkeypatch.setattr(builtins, "open", fail)
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_run_whose_file_cannot_be_written_is_one_storage_screen_and_goes_on(
+    finished: Path, folder: Path, small_module: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    config = small_module(*RUN, f"output_dir={folder}", *(["logger=csv"] if "csv" in name else []))
+    number = NUMBERS[WRITTEN.index(name) % len(NUMBERS)]
+    with monkeypatch.context() as patch, pytest.raises(UserError) as caught, storage_errors():
+        fill_disk_for(patch, name, number)
+        execute(config, [])
+    assert caught.value.code == STORAGE
+    assert os.strerror(number) in str(caught.value)
+    assert name.rpartition("/")[2] in str(caught.value) or "/" in name
+    if (folder / "manifest.json").exists():
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    assert not list(folder.glob("*.tmp.*"))
+    execute(config | {"resume": "auto"}, [])
+    assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_write_atomic_that_fails_keeps_the_old_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, "old")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="file'"):
+        patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(number, "failed")))
+        write_atomic(file, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize("status", ["finished", "failed", "interrupted", "halted"])
+def test_close_manifest_without_room_changes_the_status_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    write_manifest(tmp_path, {"schema": 1, "status": "running", "error": None, "wall_s": 1.0})
+    size = (tmp_path / "manifest.json").stat().st_size
+    error = None if status == "finished" else "OSError: it is full"
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("r1.core.manifest.write_atomic", full)
+    if error:
+        close_manifest(tmp_path, {"status": status, "error": error})
+    else:
+        with pytest.raises(OSError, match="full"):
+            close_manifest(tmp_path, {"status": status, "error": error})
+    expected = {"schema": 1, "status": status if error else "failed", "error": None, "wall_s": 1.0}
+    assert json.loads((tmp_path / "manifest.json").read_text()) == expected
+    assert (tmp_path / "manifest.json").stat().st_size == size
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", errno.ENOSPC),
+        ("(sqlite3.OperationalError) database or disk is full", errno.ENOSPC),
+        ("disk I/O error", errno.EIO),
+        ("no number in here", None),
+    ],
+)
+def test_disk_fault_of_other_libraries(text: str, number: int | None) -> None:
+    fault = disk_fault(Exception(text))
+    assert (fault.errno if fault else None) == number
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder_in_its_place(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut": cut,
+    "zeros": lambda file: file.write_bytes(b"\0\0" + file.read_bytes()[2:]),
+    "not UTF-8": lambda file: file.write_bytes(b"\xff\xfe" + file.read_bytes()),
+    "a list": lambda file: file.write_bytes(b"[1, 2]\n"),
+    "nested": lambda file: file.write_bytes(b"[" * 100_000 + b"\n"),
+    "missing": Path.unlink,
+    "a FIFO": fifo,
+    "a folder": folder_in_its_place,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["manifest.json", "config.yaml", "metrics.jsonl", "samples.jsonl"])
+def test_damaged_record_is_one_screen_or_repaired_for_every_verb(
+    finished: Path, folder: Path, small_module: Callable[..., Config], name: str, damage: str
+) -> None:
+    shutil.copytree(finished, folder)
+    DAMAGE[damage](folder / name)
+
+    def read(verb: Callable[[], Any]) -> None:
+        try:
+            verb()
+        except UserError as error:
+            assert name in str(error) or "no manifest.json" in str(error), error
+
+    run = lambda: execute(small_module(*RUN, f"output_dir={folder}", "resume=auto"), [])  # noqa: E731
+    for verb in (
+        lambda: compare.sections(read_run(str(folder)), read_run(str(finished))),
+        lambda: compare.metric_rows(read_run(str(folder)), read_run(str(finished))),
+        lambda: report.report([str(folder)], folder.parent / "page.html"),
+        lambda: jsonl.read_rows(folder / name) if name == "samples.jsonl" and (folder / name).exists() else None,
+        run,
+    ):
+        read(verb)
+
+
+def test_stray_files_among_checkpoints_are_passed_over(
+    finished: Path, folder: Path, small_module: Callable[..., Config]
+) -> None:
+    shutil.copytree(finished, folder)
+    (folder / "checkpoints" / "step_999999").mkdir()
+    os.mkfifo(folder / "checkpoints" / "step_999998")
+    (folder / "x.tmp.1").write_text("the user's")
+    execute(small_module(*RUN, f"output_dir={folder}", "resume=auto"), [])
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step_000001", "step_000002"]
