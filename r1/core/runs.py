@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
+
+TOO_DEEP = re.compile(r"(?:[\[{]\s*){1000}")  # the process would die of a stack overflow in libyaml
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,11 @@ def read_config(file: Path) -> Config:
     Raises:
         UserError: it cannot be read, or is not a config.
     """
+    text = read_text(file)
+    if TOO_DEEP.search(text):
+        raise damaged(file, "its brackets are nested too deeply")
     try:
-        config = yaml.load(read_text(file), ConfigLoader)
+        config = yaml.load(text, ConfigLoader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise damaged(file, "it is not YAML") from None
     if not isinstance(config, dict):
