@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,12 @@ WORDS = st.text(min_size=1, max_size=8)
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
+MANIFEST = {"status": "finished", "metrics": {"start": {}, "final": {}}}
+
+
 @pytest.fixture
 def record(tmp_path: Path) -> Path:
-    (tmp_path / "manifest.json").write_text('{"status": "finished"}')
+    (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
     (tmp_path / "config.yaml").write_text("seed: 1\nstage: {lr: 1.0e-06, text: '${not: this}'}\n")
     jsonl.append_rows(tmp_path / "metrics.jsonl", ROWS)
     return tmp_path
@@ -32,7 +36,7 @@ def record(tmp_path: Path) -> Path:
 def test_read_run_returns_the_record(record: Path) -> None:
     run = read_run(str(record))
     assert run.dir == record
-    assert run.manifest == {"status": "finished"}
+    assert run.manifest == MANIFEST
     assert run.config["stage"]["lr"] == 1e-6
     assert run.metrics == ROWS
 
