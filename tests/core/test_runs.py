@@ -22,6 +22,7 @@ WORDS = st.text(min_size=1, max_size=8)
 VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
+METRICS = [{"step": 1, "train/loss": 0.5}]
 MANIFEST = {"status": "finished", "metrics": {"start": {}, "final": {}}}
 
 
@@ -29,7 +30,7 @@ MANIFEST = {"status": "finished", "metrics": {"start": {}, "final": {}}}
 def record(tmp_path: Path) -> Path:
     (tmp_path / "manifest.json").write_text(json.dumps(MANIFEST))
     (tmp_path / "config.yaml").write_text("seed: 1\nstage: {lr: 1.0e-06, text: '${not: this}'}\n")
-    jsonl.append_rows(tmp_path / "metrics.jsonl", ROWS)
+    jsonl.append_rows(tmp_path / "metrics.jsonl", METRICS)
     return tmp_path
 
 
@@ -38,7 +39,7 @@ def test_read_run_returns_the_record(record: Path) -> None:
     assert run.dir == record
     assert run.manifest == MANIFEST
     assert run.config["stage"]["lr"] == 1e-6
-    assert run.metrics == ROWS
+    assert run.metrics == METRICS
 
 
 @settings(max_examples=40, deadline=None)
