@@ -22,8 +22,8 @@ class Screen(io.FileIO):
 def keep_screens() -> None:
     """Let ``sys.stdout`` and ``sys.stderr`` swallow what cannot be written; libraries look them up later."""
     _open_closed_descriptors()
-    sys.stdout = _kept(sys.stdout, sys.__stdout__)
-    sys.stderr = _kept(sys.stderr, sys.__stderr__)
+    sys.stdout = _tolerant(sys.stdout, sys.__stdout__)
+    sys.stderr = _tolerant(sys.stderr, sys.__stderr__)
 
 
 def _open_closed_descriptors() -> None:
@@ -36,7 +36,7 @@ def _open_closed_descriptors() -> None:
     os.close(descriptor)
 
 
-def _kept(stream: TextIO | None, original: TextIO | None) -> TextIO:
+def _tolerant(stream: TextIO | None, original: TextIO | None) -> TextIO:
     if stream is None:  # closed when Python started
         return open(os.devnull, "w", encoding="utf-8")
     if stream is not original or not isinstance(stream, io.TextIOWrapper):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
 RESUMED_KEYS = ("data", "parents", "wall_s", "packages")  # of a manifest
+RESUMED_PARTS = ("trainer", "stage", "rollout")  # of a config
 
 
 class Record(RunState):
@@ -100,6 +101,8 @@ class Record(RunState):
         earlier = read_run(str(self.dir))
         if missing := [key for key in RESUMED_KEYS if key not in earlier.manifest]:
             raise damaged(self.dir / "manifest.json", f"it has no `{missing[0]}`")
+        if missing := [key for key in RESUMED_PARTS if not isinstance(earlier.config.get(key), dict)]:
+            raise damaged(self.dir / "config.yaml", f"it has no `{missing[0]}`")
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
             raise UserError(
