@@ -72,8 +72,8 @@ def show(row: Figures) -> None:
     print(f"  {case}  {row['tokens_per_s']:8,.0f} tokens/s  {spread}")
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(description: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--workloads", default="a,b")
     made.add_argument("--size", default="1M", choices=["1M", "6M"])
     made.add_argument("--steps", type=int, default=24)
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    args = parser().parse_args()
+    args = parser(__doc__ or "").parse_args()
     found, results = where("cpu", 1), list[Figures]()
     print_header(found)
     for name in args.workloads.split(","):

@@ -35,6 +35,13 @@ def test_steps_of_both_sides_are_taken_in_turn(name: str, argv: list[str]) -> No
     assert results
 
 
+def test_every_case_of_the_minibatches_has_its_cost() -> None:
+    rows = printed("minibatches.py", "--workloads", "a", "--steps", "8", "--rounds", "1")["rows"]
+    assert [row["steps_per_rollout"] for row in rows] == [1, 2, 4]
+    assert all(row["us_per_token"] > 0 for row in rows)
+    assert rows[0]["ratio"] == 1
+
+
 def test_every_case_of_the_overlap_has_its_rate() -> None:
     rows = printed("overlap.py", "--workloads", "a", "--steps", "5", "--rounds", "1")["rows"]
     assert [(row["async_steps"], row["threads"]) for row in rows] == [(0, 1), (0, 2), (1, 2)]
