@@ -101,7 +101,10 @@ def is_secret_name(name: str) -> bool:
 def is_certain_name(name: str) -> bool:
     """Whether a secret name has no other meaning: not for ``token``, ``pass``, ``auth``, ``sig``."""
     words = _words(name)
-    return is_secret_name(name) and (len(words) > 1 or words[-1] not in {*WEAK_WORDS, "secret", "cookie", "webhook"})
+    return is_secret_name(name) and (
+        len(words) > 1
+        or words[-1] not in {*WEAK_WORDS, "secret", "secrets", "cookie", "cookies", "webhook", "webhooks"}
+    )
 
 
 @lru_cache(4096)

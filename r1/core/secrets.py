@@ -34,7 +34,7 @@ MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
 MIN_NAMED_LENGTH = 4  # the same for a value that a config names, which is replaced as a whole word
 MAX_HARMLESS = 300
 HARMLESS_VALUE = re.compile(  # max_tokens=100 is no secret, nor is a reference to one
-    r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|\{[\w.]*\}?|%s)\s*",
+    r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|(?:\w+ )?\{[\w.()]*\}?|%s)\s*",
     re.IGNORECASE | re.DOTALL,
 )
 CODE = re.compile(  # an expression or a type of a programming language
@@ -48,7 +48,7 @@ NAME = re.compile(
     r"(?:[ \t]*+(?P<sep>=>|->|:=|=(?!=)|:(?![:/=])|%3d|%3a)[ \t]*+|[ \t]++(?=[^\s=:-]))",  # the last one of a flag
     re.IGNORECASE,
 )
-QUOTE = re.compile(r"\\{0,7}['\"`]|%2[27]", re.IGNORECASE)
+QUOTE = re.compile(r"(?:[bfru]{1,2}(?=['\"]))?\\{0,7}['\"`]|%2[27]", re.IGNORECASE)
 BARE = re.compile(r"(?:[^\s;&'\"`}\]),]|[,)\]](?![\s,)}\];&'\"`]|\Z|\w{1,40}[=:]))+")
 BETWEEN_SEMICOLONS = re.compile(r"[^;\r\n'\"`]*+")
 HEADER_VALUE = re.compile(r"[^\r\n'\"`]*+")
@@ -162,7 +162,7 @@ def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
     """The first and last index of the value after a name: quoted, of a header, or up to what ends a bare value."""
     start = match.end()
     if (opened := QUOTE.match(text, start)) is not None:
-        mark = opened.group()
+        mark = opened.group().lstrip("bfruBFRU")
         stop = text.find(mark, opened.end())
         while stop > 0 and len(mark) == 1 and _is_escaped(text, stop):
             stop = text.find(mark, stop + 1)

@@ -21,6 +21,7 @@ HINTS = {
     errno.EACCES: "make the folder and its files writable",
     errno.EPERM: "make the folder and its files writable",
     errno.ESTALE: "the network disk has gone; mount it again",
+    errno.ENAMETOOLONG: "take a shorter name",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
 }
 RUST_ERROR = re.compile(r"\(os error (\d+)\)")  # in the text of an error from safetensors or tokenizers

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,13 @@ from typing import TYPE_CHECKING
 from r1.core.errors import Interrupted, RankFailed
 from r1.core.types import Config
 from r1.distributed.collectives import FAILED, HOSTNAME
-from r1.distributed.process import ChildProcess
+from r1.distributed.process import ChildProcess, describe_exit
 from r1.distributed.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported in another way
 
-GRACE_S = 20.0  # for the other ranks to end by themselves once one has failed
+GRACE_S = 20.0  # at most, for the other ranks to end by themselves once one has failed
 
 
 class RankSupervisor:
@@ -35,10 +34,14 @@ class RankSupervisor:
         folder: the record's.
         store: the rendezvous store of all ranks.
         finalize: writes the status of a run whose record was left open; returns the record's status.
+        timeout_s: a rank that is silent for so long has hung.
     """
 
-    def __init__(self, folder: Path, store: TCPStore, finalize: Callable[[Path, str, Exception], str]) -> None:
+    def __init__(
+        self, folder: Path, store: TCPStore, finalize: Callable[[Path, str, Exception], str], timeout_s: float
+    ) -> None:
         self.folder, self.store, self.finalize = folder, store, finalize
+        self.grace_s = min(GRACE_S, timeout_s / 2)  # a stopped rank ends the run within twice its limit
         self.supervisor = Supervisor[int]()
 
     def run(self, task: str, environments: Sequence[dict[str, str]]) -> None:
@@ -55,20 +58,20 @@ class RankSupervisor:
         self._raise_outcome([child.exit_code for child in ranks])
 
     def _wait(self) -> None:
-        """Until all ranks have ended; once one has failed, the others have ``GRACE_S``."""
+        """Until all ranks have ended; once one has failed, the others have ``grace_s``."""
         has_failed = False
         while self.supervisor.running:
             failed = [(rank, child) for child, rank in self.supervisor.poll() if child.returncode]
             if failed and not has_failed:
                 has_failed = True
-                self.supervisor.kill_running_after(GRACE_S)
+                self.supervisor.kill_running_after(self.grace_s)
                 self._record_death(*failed[0])
 
     def _record_death(self, rank: int, child: ChildProcess) -> None:
         """Publish the failure of a rank that was killed and could not publish it itself."""
         number = -child.returncode
         if number > 0 and number not in self.supervisor.received:
-            failed = RankFailed(f"was killed by {signal.Signals(number).name}", rank, child.exit_code, HOSTNAME)
+            failed = RankFailed(f"was {describe_exit(-number)}", rank, child.exit_code, HOSTNAME)
             self.store.compare_set(FAILED, "", json.dumps(failed.fields))
 
     def _raise_outcome(self, codes: list[int]) -> None:

@@ -63,8 +63,10 @@ class ChildProcess(subprocess.Popen[bytes]):
         return round(time.monotonic() - self.started_at, 3)
 
     def last_error_line(self) -> str:
-        """The error at the end of its log."""
+        """The signal that killed it, or the error at the end of its log."""
         assert self.log
+        if self.returncode < 0:
+            return describe_exit(self.returncode)
         with self.log.open("rb") as log:
             log.seek(self.log_start)
             return last_error_line(log.read().decode(errors="replace"))
@@ -88,6 +90,14 @@ def kill_on_parent_death(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before prctl was called
             os._exit(1)
+
+
+def describe_exit(returncode: int) -> str:
+    """How a process has ended, from its return code: ``killed by SIGKILL: out of memory?``."""
+    if returncode >= 0:
+        return f"exited with code {returncode}"
+    name = signal.Signals(-returncode).name
+    return f"killed by {name}" + (": out of memory?" if name == "SIGKILL" else "")
 
 
 def last_error_line(text: str) -> str:

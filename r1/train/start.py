@@ -28,5 +28,7 @@ def start(cfg: Config, experiment: Experiment, overrides: list[str], command: st
     task = {"config": cfg, "overrides": overrides, "command": command, "folder": str(folder)}
     with serve_tcp_store() as (store, port):
         environments = [rank_environment(cfg, rank, port) for rank in range(size)]
-        RankSupervisor(folder, store, finalize_manifest).run(json.dumps(task), environments)
+        RankSupervisor(folder, store, finalize_manifest, cfg["trainer"]["timeout_s"]).run(
+            json.dumps(task), environments
+        )
     return folder

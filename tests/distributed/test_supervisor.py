@@ -32,6 +32,17 @@ def start(code: str, log: Path, stdin: str = "") -> ChildProcess:
     return child
 
 
+def test_last_error_line_of_a_killed_child_is_its_signal(tmp_path: Path) -> None:
+    for name, text in (("SIGKILL", "killed by SIGKILL: out of memory?"), ("SIGSEGV", "killed by SIGSEGV")):
+        child = start(f"import os, signal; print('r1: half'); os.kill(os.getpid(), signal.{name})", tmp_path / name)
+        child.wait()
+        assert child.last_error_line() == text
+        assert child.exit_code == 128 + signal.Signals[name]
+    child = start("raise SystemExit('r1: no data')", tmp_path / "log")
+    child.wait()
+    assert (child.last_error_line(), child.exit_code) == ("no data", 1)
+
+
 def wait(supervisor: Supervisor[str]) -> dict[str, int]:
     codes = {}
     while supervisor.running:

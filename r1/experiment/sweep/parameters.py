@@ -11,6 +11,7 @@ from r1.experiment.sweep.distributions import (
     EXPONENT_DISTRIBUTIONS,
     GRID_DISTRIBUTIONS,
     KEYS_BY_DISTRIBUTION,
+    MAX_EXPONENT,
     Spec,
     distribution_of,
 )
@@ -19,6 +20,8 @@ from r1.experiment.sweep.values import NUMBER, value_error, wrong_value, yaml_fl
 NUMBER_KEYS = ("min", "max", "q", "mu", "sigma", "a", "b")
 POSITIVE_KEYS = ("q", "sigma", "a", "b")
 PARAMETER_KEYS = ("value", "values", "distribution", "probabilities", *NUMBER_KEYS)
+TAIL_SIGMAS = 6.0  # standard deviations from the mean within which a draw lies
+MAX_MULTIPLE = 2**53  # multiples of q, and whole numbers, that a float can tell apart
 MAX_VALUE = 1e100  # no config key has such a value, and arithmetic with it overflows
 
 
@@ -42,7 +45,8 @@ def parameter_errors(name: Any, spec: Any, in_grid: bool) -> list[UserError]:
     # each check needs a spec that passed the one before
     if errors := _key_errors(where, spec, in_grid):
         return errors
-    return [*_number_errors(where, spec), *_value_errors(where, spec)] or _range_errors(where, spec)
+    errors = [*_number_errors(where, spec), *_value_errors(where, spec)] or _range_errors(where, spec)
+    return errors or list(_overflow_errors(where, spec))
 
 
 def _key_errors(where: str, spec: Spec, in_grid: bool) -> list[UserError]:
@@ -125,3 +129,38 @@ def _range_errors(where: str, spec: Spec) -> list[UserError]:
         message = f"min and max of {name} are exponents of e: every value would lie between 1 and {math.e:.3g}"
         return [UserError(message, key=key, value=low, hint=f"distribution: {name}_values")]
     return []
+
+
+def _overflow_errors(where: str, spec: Spec) -> Iterator[UserError]:
+    """Numbers that are valid alone, and whose draws overflow, underflow, or are too coarse for a float."""
+    name = str(distribution_of(spec))
+    bounds = {key: spec[key] for key in ("min", "max") if key in spec}
+    if name in EXPONENT_DISTRIBUTIONS:
+        yield from (_exponent_error(f"{where}.{key}", bound) for key, bound in bounds.items() if _overflows(bound))
+    elif name.endswith("log_normal"):
+        mu, sigma = spec.get("mu", 0.0), spec.get("sigma", 1.0)
+        if _overflows(mu):
+            yield _exponent_error(f"{where}.mu", mu)
+        elif _overflows(abs(mu) + TAIL_SIGMAS * sigma):
+            most = (MAX_EXPONENT - abs(mu)) / TAIL_SIGMAS
+            message = f"draws of {name} are e to the power of mu +- {TAIL_SIGMAS:g} sigma, which overflows"
+            yield UserError(message, key=f"{where}.sigma", value=sigma, expected=f"number <= {most:.4g}")
+    elif name.endswith("log_uniform_values") and bounds["min"] < 1 / MAX_VALUE:
+        expected = f"number >= {1 / MAX_VALUE:g}"
+        yield UserError("this bound underflows", key=f"{where}.min", value=bounds["min"], expected=expected)
+    largest = max([abs(spec[key]) for key in (*bounds, "mu", "sigma") if key in spec], default=1.0)
+    least_q = 1 / MAX_VALUE if "log" in name else largest / MAX_MULTIPLE
+    if name.startswith("q_") and spec.get("q", 1.0) < least_q:
+        message = "a float cannot count so many multiples of q"
+        yield UserError(message, key=f"{where}.q", value=spec.get("q", 1.0), expected=f"number >= {least_q:.3g}")
+    if name == "int_uniform" and largest > MAX_MULTIPLE:
+        yield wrong_value(f"{where}.max", spec["max"], f"whole number of at most {MAX_MULTIPLE}")
+
+
+def _overflows(exponent: float) -> bool:
+    return abs(exponent) > MAX_EXPONENT
+
+
+def _exponent_error(key: str, value: float) -> UserError:
+    expected = f"number from {-MAX_EXPONENT:g} to {MAX_EXPONENT:g}"
+    return UserError("this is an exponent of e, and its power overflows", key=key, value=value, expected=expected)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from r1.core.errors import STOP_SIGNALS
+from r1.core.errors import STOP_SIGNALS, UserError
 from r1.distributed.collectives import RankGroup
-from r1.distributed.process import kill_on_parent_death
+from r1.distributed.process import describe_exit, kill_on_parent_death
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Weights, no_op
 
 if TYPE_CHECKING:
@@ -61,14 +61,19 @@ class SubprocessSampler:
         """Wait for the submitted batch.
 
         Raises:
-            RuntimeError: the process raised an error, or died.
+            RuntimeError: the process raised an error, or exited.
+            UserError: a signal has killed it.
         """
         check_for_stop()
         while not self.pipe.poll(POLL_S):
             check_for_stop()
             # a process may die right after its reply: look into the pipe once more
             if not self.process.is_alive() and not self.pipe.poll():
-                raise RuntimeError(f"the rollout process died with exit code {self.process.exitcode}")
+                code = self.process.exitcode
+                message, hint = f"the rollout process was {describe_exit(code)}", "resume=auto continues the run"
+                if code < 0:
+                    raise UserError(message, key="rollout.async_steps", value=1, hint=hint, code=128 - code)
+                raise RuntimeError(f"the rollout process {describe_exit(code)}")
         reply: Groups | str = self.pipe.recv()
         if isinstance(reply, str):
             raise RuntimeError(f"the rollout process failed:\n{reply}")
