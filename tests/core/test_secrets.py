@@ -82,7 +82,9 @@ def test_failed_run_writes_and_prints_no_secret(run: Callable[..., str], folder:
 
 
 LISTS = Path(__file__).parent / "secrets"
-PLANTED_FILES = [f"tests/core/{name}" for name in ("test_secrets.py", "secrets/hits.txt")]
+PLANTED_FILES = [
+    f"tests/core/{name}" for name in ("test_secrets.py", "secrets/hits.txt", "test_canary.py", "test_http.py")
+]
 PREFIX_WORDS = ("none", "xx")  # marked in the list, but harmless
 
 
