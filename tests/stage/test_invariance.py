@@ -106,7 +106,7 @@ def test_gradient_equals_left_padded_plain_transformers(fixed: Fixed, more: int)
         cost.masked_fill(~experience.mask, 0) * made.objective.loss.weights(experience.mask, experience.counts)
     ).sum().backward(retain_graph=True)
     (-0.02 * bonus).backward()
-    assert_same(collected(made.policy), fixed.expected)
+    assert_same(collected(made.policy), fixed.expected, atol=2e-6)  # kimi sums over tokens: norm 17, others 3
 
 
 @pytest.mark.parametrize("micro_batch_size", [4, 16])

@@ -33,6 +33,7 @@ RUNS = {
     "grpo": ["stage=grpo", "stage.num_iterations=2", "stage.kl_coef=0.01"],
     "tokens": ["stage=grpo", "stage.num_iterations=2", "budget=tokens", "stage.total_tokens=200"],  # ends at step 4
     "minibatches": ["stage=grpo", "stage.steps_per_rollout=3", "stage.lr=0.01"],
+    "entropy": ["stage=grpo", "stage.entropy_target=0.5", "stage.entropy_coef=0.1", "stage.entropy_coef_delta=0.05"],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "muon": ["stage=sft", "stage/optimizer=muon", "stage.optimizer.matrix_lr=0.02"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
