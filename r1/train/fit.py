@@ -151,7 +151,9 @@ def open_record(
     if not ranks.is_rank_zero:
         return RunState(folder)
     data = provenance.rows_hash(experiment.source.train, experiment.source.val)
-    parents = provenance.find_parents(provenance.input_paths(cfg))
+    paths = provenance.input_paths(cfg)
+    provenance.check_parents(paths)
+    parents = provenance.find_parents(paths)
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 
