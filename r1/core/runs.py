@@ -103,6 +103,7 @@ def check_output_dir(folder: Path, value: str) -> None:
     if is_record(folder) or not folder.is_dir():
         return
     names = sorted(path.name for path in folder.iterdir() if not _is_start_file(path))
+    names.sort(key=lambda name: name != "manifest.json")  # a damaged one, or another program's
     if names:
         raise UserError(
             f"this folder is not a record of r1 and is not empty, so its files would mix with the run's: {names[0]}",
@@ -139,7 +140,7 @@ def made_progress(folder: Path) -> bool:
         return any(row.get("step", 0) > 0 for row in jsonl.read_rows(folder / "metrics.jsonl"))
     except FileNotFoundError:
         return False
-    except (OSError, ValueError):  # damaged: it may hold steps
+    except (OSError, ValueError, UserError):  # damaged: it may hold steps
         return True
 
 
