@@ -6,7 +6,6 @@ import ast
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,16 +21,14 @@ from r1.stage.validation import readability
 from r1.teacher.api.openai_response import error_message
 
 RUBRIC = Rubric("r", 0, 10, max_chars=1 << 24, seed=0)
-ROW: dict[str, Any] = {"answer": "1"}
 READERS: dict[str, Callable[[str], object]] = {
     "parse": parse,
     "parse a block": lambda s: parse(f"<think>x</think><answer>{s}</answer>"),
     "parse a box": lambda s: parse(f"\\boxed{{{s}}}"),
     "boxed": boxed,
     "normalise": normalise,
-    "canonical": notation.canonical,
-    "exact": lambda s: exact.exact(s, ROW),
-    "exact gold": lambda s: exact.exact("1", {"answer": s}),
+    "canonical": notation.canonical.__wrapped__,  # without its cache, which makes a second call free
+    "value": exact.value,
     "guard": guard.guard,
     "balanced": guard.balanced,
     "words": text.words,
@@ -64,7 +61,7 @@ LEAST_S = 0.02  # less is noise
 
 
 def grown(unit: str, size: int) -> str:
-    return (unit * (size // len(unit) + 1))[:size]
+    return unit * (size // len(unit))  # no unit is cut: what is not closed may be skipped at once
 
 
 def seconds(read: Callable[[str], object], value: str) -> float:
@@ -73,7 +70,7 @@ def seconds(read: Callable[[str], object], value: str) -> float:
         started = time.process_time()
         read(value)
         times.append(time.process_time() - started)
-        if times[-1] > 1:
+        if times[-1] > 0.2:  # far above noise
             break
     return min(times)
 

@@ -86,11 +86,13 @@ def boxed(text: str) -> str | None:
     """
     contents: dict[str, None] = {}  # the last one first, each once
     following = None  # where the box after this one starts
-    for box in reversed(list(BOX.finditer(text))):
+    for start in reversed([box.start() for box in BOX.finditer(text)]):  # a million matches would cost their memory
+        box = BOX.match(text, start)
+        assert box
         content, end = _box_content(text, box.end())
         if content is None or not (following is None or SEPARATORS.fullmatch(text, end, following)):
             break
-        following = box.start()
+        following = start
         contents[content] = None
     return ", ".join(reversed(contents)) if contents else None
 

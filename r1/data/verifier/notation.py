@@ -23,9 +23,10 @@ SIGNS = {
     **{"–": "-", "—": "-", "‐": "-", "‑": "-", "，": ",", "∠": r"\angle", "λ": r"\lambda"},
     **{"€": r"\euro", "£": r"\pound", "¥": r"\yen", "₹": r"\rupee", "¢": " cent", "…": "..."},
 }
-SYSTEM = re.compile(
-    r"(?:\\left\s*)?\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[^{}]*\})?((?:(?!\\end\{).)*)\\end\{\1\}\s*\\right\s*\."
-    r"|\\begin\{cases\}((?:(?!\\end\{).)*)\\end\{cases\}",
+SYSTEM = re.compile(  # its rows stop at the next \begin, too, so that no text is searched twice
+    r"(?:\\left\s*)?\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[^{}]*\})?"
+    r"((?:(?!\\(?:end|begin)\{).)*)\\end\{\1\}\s*\\right\s*\."
+    r"|\\begin\{cases\}((?:(?!\\(?:end|begin)\{).)*)\\end\{cases\}",
     re.DOTALL,
 )
 LAYOUT = re.compile(
