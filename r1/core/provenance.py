@@ -6,9 +6,8 @@ import hashlib
 import json
 import os
 import platform
-import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -17,12 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from r1.core.content_hash import content_hashes, file_hash
-from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
-from r1.core.manifest import FILE as MANIFEST
 from r1.core.manifest import read_manifest
-from r1.core.paths import ASSETS, ROOT
+from r1.core.paths import ROOT
 from r1.core.secrets import redact, redact_values
 from r1.core.types import Config
 
@@ -33,37 +29,27 @@ NOT_IN_FINGERPRINT = ("output_dir", "resume", "dry_run", "logger", "name", "chec
 PIPELINE_KEYS = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 # keys of the trainer, the stage and the engine that say who does the work:
 DEVICE_KEYS = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size", "url", "folder")
-# keys of servers, of the answers' store (by content itself) and of classes, which name no input:
-NO_INPUTS = ("_target_", "store", "url", "folder", "endpoint")
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-MAX_NAME = 255  # bytes between two slashes of a path
-DATASETS = ("traces.jsonl", "traces.json", "questions.jsonl", "questions.json")  # in traces/ of a record
 SOURCE_SUFFIXES = (".py", ".yaml")
 
 
-def fingerprint(
-    config: Config, data: str, parents: list[dict[str, Any]], inputs: Mapping[str, str] | None = None
-) -> str:
-    """sha256 over the config that decides the trajectory, the code, the data, its files and the parents' fingerprints.
+def fingerprint(config: Config, data: str, parents: list[dict[str, Any]]) -> str:
+    """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints.
 
     A path into a parent's folder counts as the parent's fingerprint. Rows that come from a parent are decided by it, so
-    that a pipeline knows the fingerprint before they exist; every other file that the config names counts by content.
+    that a pipeline knows the fingerprint before they exist; other files that such a dataset reads, and files of
+    chat templates, count by content.
 
     Args:
         data: ``rows_hash`` of the dataset; not used where the dataset reads from a parent.
         parents: as ``find_parents`` returns them.
-        inputs: as ``input_hashes`` returns them; None: those of now.
     """
-    inputs = input_hashes(config, parents) if inputs is None else inputs
     decided = replace_paths_by_fingerprint(fingerprinted_config(config), parents)
-    rows = data if decided.get("data") == config.get("data") else ""
-    parts = [
-        decided,
-        code_hash(*config["extensions"]),
-        rows,
-        dict(inputs),
-        [parent["fingerprint"] for parent in parents],
-    ]
+    data_config = config.get("data")
+    leaves = flatten(data_config)
+    rows = [data, *(digest for key in leaves if key.endswith("chat_template") for digest in _file_digests(leaves[key]))]
+    if decided.get("data") != data_config:
+        rows = [digest for leaf in leaves.values() for digest in _file_digests(leaf)]
+    parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -88,56 +74,12 @@ def replace_paths_by_fingerprint(node: Any, parents: list[dict[str, Any]]) -> An
     return node
 
 
-def input_hashes(config: Config, parents: list[dict[str, Any]], planned: Iterable[str] = ()) -> dict[str, str]:
-    """The sha256 of every file that a config names, by config key and name; of a model on the hub its commit.
-
-    A path into a parent is left out where the parent's fingerprint and the hashes of its ``outputs`` stand for it.
-
-    Args:
-        planned: folders of parents that a pipeline has yet to run.
-    """
-    covered = [*planned, *(run["path"] for run in parents if read_manifest(Path(run["path"])).get("outputs"))]
-    hashes: dict[str, str] = {}
-    for key, text in _named_inputs(fingerprinted_config(config)):
-        path = Path(ASSETS / text.removeprefix("r1:") if text.startswith("r1:") else text).expanduser()
-        if any(path.absolute().is_relative_to(folder) for folder in covered):
-            continue
-        if (path / MANIFEST).is_file():  # an old or unfinished record, of which one folder is read
-            path = path / ("traces" if key.startswith("data.") else "model")
-        if path.is_file() or (path.is_dir() and _names_path(key)):
-            hashes |= {f"{key}/{name}": digest for name, digest in content_hashes(path).items()}
-        elif _names_path(key) and not key.startswith("data.") and (commit := _hub_commit(text)):
-            hashes[f"{key}/commit"] = commit
-    return hashes
-
-
-def _named_inputs(node: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """(key, text) of all values that may name a file."""
-    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
-    for name, part in items:
-        if name not in NO_INPUTS:
-            yield from _named_inputs(part, f"{key}.{name}" if key else str(name))
-    is_name = isinstance(node, str) and "\0" not in node
-    is_name = is_name and all(len(part.encode(errors="replace")) <= MAX_NAME for part in node.split("/"))
-    if is_name and (_names_path(key) or "/" in node or "." in node):
-        yield key, node
-
-
-def _names_path(key: str) -> bool:
-    name = key.rpartition(".")[2]
-    return name in ("path", "tokenizer", "chat_template") or name.endswith("_path")
-
-
-def _hub_commit(name: str) -> str | None:
-    """The commit of a model on the hub, whose config.json is downloaded if need be; None: there is no such model."""
-    from huggingface_hub import hf_hub_download  # slow to import
-
-    if not HUB_ID.fullmatch(name):
-        return None
-    try:  # .../snapshots/COMMIT/config.json
-        return Path(hf_hub_download(name, "config.json")).parent.name
-    except (OSError, ValueError):
-        return None
+def _file_digests(path: Any) -> list[str]:
+    """The sha256 of a file as a list of one; empty if ``path`` is no file."""
+    if not (isinstance(path, str) and Path(path).is_file()):
+        return []
+    with Path(path).open("rb") as source:
+        return [hashlib.file_digest(source, "sha256").hexdigest()]
 
 
 def fingerprinted_config(config: Config) -> dict[str, Any]:
@@ -151,18 +93,16 @@ def code_hash(*extensions: str) -> str:
     digest = hashlib.sha256()
     for package in ("r1", *extensions):
         for name, file in _source_files(package):
-            digest.update(name.encode() + b"\0" + file_hash(file).encode())
+            digest.update(name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
 
 
 def _source_files(package: str) -> Iterator[tuple[str, Path]]:
-    """(name, file) of every module of r1, of every file of another package, or of the module that it is."""
+    """(name, file) of every module of a package, or of the module that it is."""
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        pattern = "*.py" if package == "r1" else "*"  # an extension may read word lists, prompts, weights
-        for file in sorted(Path(folder).rglob(pattern)):
-            if file.is_file() and "__pycache__" not in file.parts and not file.name.startswith("."):
-                yield f"{package}/{file.relative_to(folder).as_posix()}", file
+        for file in sorted(Path(folder).rglob("*.py")):
+            yield f"{package}/{file.relative_to(folder).as_posix()}", file
     if spec and spec.origin and not spec.submodule_search_locations:
         yield package, Path(spec.origin)
 
@@ -275,50 +215,6 @@ def find_parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType
                 runs.append({"path": name, "fingerprint": fingerprint})
                 break
     return runs
-
-
-def output_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of what other runs read from a record: its models and its datasets."""
-    hashes = {
-        f"{part}/{name}": digest for part in ("model", "best") for name, digest in content_hashes(folder / part).items()
-    }
-    traces = [file for name in DATASETS if (file := folder / "traces" / name).is_file()]
-    return hashes | {f"traces/{file.name}": file_hash(file) for file in traces}
-
-
-def damaged_outputs(folder: Path, used: Path | None = None) -> list[str]:
-    """The files of a finished record that are gone or have another content than when it finished.
-
-    Args:
-        used: only those in this folder, or this file; ``best/`` may be gone, to save space.
-    """
-    outputs = read_manifest(folder).get("outputs") or {}
-    return [
-        name
-        for name, digest in outputs.items()
-        if used is None or (folder / name).is_relative_to(used)
-        if ((folder / name).is_file() or not name.startswith("best/"))
-        and not ((folder / name).is_file() and file_hash(folder / name) == digest)
-    ]
-
-
-def check_parents(paths: Iterable[str]) -> None:
-    """Check what a run is about to read from other runs' records.
-
-    Raises:
-        UserError: a file has changed since its run finished.
-    """
-    for path in paths:
-        for parent in find_parents([path]):
-            if damaged := damaged_outputs(Path(parent["path"]), Path(path).absolute()):
-                raise UserError(
-                    f"{Path(parent['path'], damaged[0])} is damaged: it is not what its run has written",
-                    key="path",
-                    value=path,
-                    expected=f"the sha256 in {Path(parent['path'], MANIFEST)}",
-                    hint="run that run again in a new output_dir; a copy outside its record may be changed at will",
-                    code=STORAGE,
-                )
 
 
 def write_sources(folder: Path, config: Config, overrides: list[str]) -> None:

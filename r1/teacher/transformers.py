@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
-from r1.core.content_hash import content_hashes
 from r1.core.errors import MODEL, UserError, errors_mounted_at
 from r1.data.base import Row
 from r1.data.decoding import decode_completion
@@ -19,12 +19,14 @@ from r1.data.template.base import template_prefill
 from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, resolve_model_path, stop_ids
-from r1.teacher.base import Answer, Question, Reply, content_key
+from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from r1.rollout.base import Engine, Rollout
+
+MODEL_FILES = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
 
 
 class Transformers:
@@ -99,7 +101,11 @@ class Transformers:
         if not folder.is_dir():
             with errors_at_teacher_path():
                 return f"{self.name}@{getattr(self._source.load_config(), '_commit_hash', None)}"
-        return content_key(content_hashes(folder))
+        digest = hashlib.sha256()
+        for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+            with file.open("rb") as opened:
+                digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+        return digest.hexdigest()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from threading import Thread
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
-from r1.core.files import remove_partial, sync_path
+from r1.core.files import sync_path
 from r1.core.storage import read_text, require_regular
 
 NUM_CHECKPOINTS = 2  # checkpoints; if the newest is damaged, the one before it is resumed
@@ -64,7 +63,7 @@ def publish(partial: Path, final: Path) -> None:
         sync_path(path)
     partial.rename(final)
     sync_path(final.parent)
-    for old in _checkpoints(final.parent)[:-NUM_CHECKPOINTS]:
+    for old in sorted(final.parent.glob("step_??????"))[:-NUM_CHECKPOINTS]:
         shutil.rmtree(old)
 
 
@@ -76,8 +75,9 @@ def latest(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints, and every one is damaged.
     """
-    remove_partial(folder, r"step_\d{6}")
-    checkpoints = _checkpoints(folder)[::-1]
+    for partial in folder.glob("*.tmp.*"):
+        shutil.rmtree(partial)
+    checkpoints = sorted(folder.glob("step_??????"), reverse=True)
     for i, checkpoint in enumerate(checkpoints):
         if _checksum_ok(checkpoint):
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between
@@ -96,11 +96,6 @@ def latest(folder: Path) -> Path | None:
             code=STORAGE,
         )
     return None
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    """The published checkpoints, the oldest first; a name such as ``step_backup`` is the user's."""
-    return sorted(path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{6,}", path.name))
 
 
 def _checksum_ok(checkpoint: Path) -> bool:

@@ -151,9 +151,7 @@ def open_record(
     if not ranks.is_rank_zero:
         return RunState(folder)
     data = provenance.rows_hash(experiment.source.train, experiment.source.val)
-    paths = provenance.input_paths(cfg)
-    provenance.check_parents(paths)
-    parents = provenance.find_parents(paths)
+    parents = provenance.find_parents(provenance.input_paths(cfg))
     return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
 
 

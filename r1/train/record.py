@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +22,10 @@ from rich.markup import escape
 
 from r1.core import budget, jsonl, provenance
 from r1.core.console import console
-from r1.core.errors import STORAGE, Interrupted, UserError
-from r1.core.files import lock_folder, remove_partial
+from r1.core.errors import Interrupted, UserError
+from r1.core.files import lock_folder
 from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
-from r1.core.runs import RunRecord, made_progress, read_run
+from r1.core.runs import RunRecord, read_run
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.storage import damaged, require_regular
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
 
-OWN_FILES = ("manifest.json", "config.yaml", "overrides.yaml", "code.diff", "best")
-PARTIAL_FILES = "|".join(map(re.escape, (*OWN_FILES, *provenance.DATASETS)))  # see ``remove_partial``
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
 RESUMED_KEYS = ("data", "parents", "wall_s", "packages")  # of a manifest
 RESUMED_PARTS = ("trainer", "stage", "rollout")  # of a config
@@ -76,7 +74,6 @@ class Record(RunState):
         super().__init__(folder)
         self.config, self.overrides, self.command = config, overrides, command
         self.data, self.parents = data, parents
-        self._inputs = provenance.input_hashes(config, parents)
         self._first_config = config  # with the device settings that the run was started with
         self._earlier_wall_s = 0.0
         self._lock = lock_folder(self.dir)
@@ -87,7 +84,7 @@ class Record(RunState):
             raise
 
     def _read_earlier(self, resume: bool) -> RunRecord | None:
-        """The run in the folder that is to be resumed; None: a new run, or one that has failed before its first step.
+        """The run in the folder that is to be resumed; None: a new run.
 
         Raises:
             UserError: the folder holds a run, and it cannot be resumed.
@@ -95,17 +92,12 @@ class Record(RunState):
         if not (self.dir / "manifest.json").exists():
             return None
         if not resume:
-            if made_progress(self.dir):
-                raise UserError(
-                    "this folder already holds a run",
-                    key="output_dir",
-                    value=str(self.dir),
-                    hint="take another output_dir, or continue it with resume=auto",
-                )
-            return None
-        if changed := provenance.damaged_outputs(self.dir, self.dir / "best"):  # model/ and traces/ are made again
-            message, hint = f"{self.dir / changed[0]} is damaged", "take another output_dir to make it again"
-            raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
+            raise UserError(
+                "this folder already holds a run",
+                key="output_dir",
+                value=str(self.dir),
+                hint="take another output_dir, or continue it with resume=auto",
+            )
         earlier = read_run(str(self.dir))
         if missing := [key for key in RESUMED_KEYS if key not in earlier.manifest]:
             raise damaged(self.dir / "manifest.json", f"it has no `{missing[0]}`")
@@ -113,9 +105,6 @@ class Record(RunState):
             raise damaged(self.dir / "config.yaml", f"it has no `{missing[0]}`")
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
-            if not made_progress(self.dir):
-                self._first_config = self.config
-                return None
             raise UserError(
                 "this folder holds a run with a different config, and resume needs the same one",
                 key="resume",
@@ -136,8 +125,6 @@ class Record(RunState):
             provenance.fingerprinted_config(redact(self._first_config)), self.parents
         )
         changes = [f"{key}: {old} -> {new}" for key, old, new in provenance.differences(before, now)]
-        inputs = provenance.differences({"inputs": manifest.get("inputs", self._inputs)}, {"inputs": self._inputs})
-        changes += [f"{key.removeprefix('inputs.')}: other content than before" for key, *_ in inputs]
         if manifest["data"] != self.data:
             changes.append("data: other rows than before")
         if _fingerprints(manifest["parents"]) != _fingerprints(self.parents):
@@ -156,17 +143,13 @@ class Record(RunState):
         self._started = time.monotonic()
         for name in APPEND_ONLY_FILES:
             require_regular(self.dir / name)
-        self._remove_partial()
+        self._remove_partial_files()
         self._provenance = provenance.environment(self.config)
         if self._earlier:
             self._restore(self._earlier.manifest)
-        self.write_manifest("running")  # first: it makes the folder a record, whose files are r1's
-        if not self._earlier:
-            for (
-                name
-            ) in provenance.DATASETS:  # by a failed start; the teacher's answers stay, they are stored by content
-                (self.dir / "traces" / name).unlink(missing_ok=True)
+        else:
             provenance.write_sources(self.dir, self.config, self.overrides)
+        self.write_manifest("running")
 
     def _restore(self, manifest: dict[str, Any]) -> None:
         """Continue an earlier record; warn of new devices, packages and code, which can change the last bits."""
@@ -179,10 +162,10 @@ class Record(RunState):
         for change in changes + provenance.environment_changes(manifest, self._provenance):
             console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
 
-    def _remove_partial(self) -> None:
+    def _remove_partial_files(self) -> None:
         """Remove partial files of a killed run; the lock excludes other writers."""
-        for folder in (self.dir, self.dir / "traces"):
-            remove_partial(folder, PARTIAL_FILES)
+        for partial in [*self.dir.glob("*.tmp.*"), *self.dir.glob("traces/*.tmp.*")]:
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -191,7 +174,7 @@ class Record(RunState):
             error.folder = str(self.dir)
         try:
             with suppress(OSError):
-                self._remove_partial()  # which may make the room that the manifest needs
+                self._remove_partial_files()  # which may make the room that the manifest needs
             close_manifest(self.dir, self._manifest(status_of(error), error))
         finally:
             self._lock.close()
@@ -205,9 +188,8 @@ class Record(RunState):
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
             "compute": asdict(compute) if compute else None,
-            "fingerprint": provenance.fingerprint(self._first_config, self.data, self.parents, self._inputs),
+            "fingerprint": provenance.fingerprint(self._first_config, self.data, self.parents),
             "data": self.data,
-            "inputs": self._inputs,
             "parents": self.parents,
             **self._provenance,
             "devices": self.devices,
@@ -215,7 +197,6 @@ class Record(RunState):
             "ended": time_now(),
             "best": self.best,
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
-            "outputs": provenance.output_hashes(self.dir) if status == "finished" else {},
         }
 
     # ---- append-only files ----

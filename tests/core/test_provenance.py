@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from r1.core import provenance
-from r1.core.errors import STORAGE, UserError
 from r1.core.types import Config
 
 NESTED = st.recursive(
@@ -101,74 +99,6 @@ def test_fingerprint_hashes_other_files_of_a_parents_data(tmp_path: Path) -> Non
     before = provenance.fingerprint(cfg, "", parents)
     (tmp_path / "general.jsonl").write_text("2")
     assert provenance.fingerprint(cfg, "", parents) != before
-
-
-KEYS = [
-    "model.path",
-    "model.tokenizer",
-    "teacher.path",
-    "data.val_path",
-    "reward.terms.mine.path",
-    "reward.terms.mine.words",
-]
-
-
-@pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("is_folder", [False, True])
-def test_fingerprint_sees_a_flipped_byte_of_every_file_that_a_config_names(
-    config: Callable[..., Config], tmp_path: Path, key: str, is_folder: bool
-) -> None:
-    file = tmp_path / "folder" / "weights.bin"
-    file.parent.mkdir()
-    file.write_bytes(b"0123")
-    named = file.parent if is_folder and not key.endswith("words") else file
-    node: Any = str(named)
-    for part in reversed(key.split(".")):
-        node = {part: node}
-    cfg = config() | node
-    status, before = file.stat(), provenance.fingerprint(cfg, "data", [])
-    assert provenance.fingerprint(cfg, "data", []) == before
-    with file.open("r+b") as opened:
-        opened.write(b"x")
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert provenance.fingerprint(cfg, "data", []) != before
-    assert provenance.input_hashes(cfg, []).keys() >= {f"{key}/weights.bin"}
-
-
-def test_outputs_of_a_finished_parent_stand_for_its_files(tmp_path: Path) -> None:
-    parent, file = tmp_path / "run", tmp_path / "run" / "model" / "config.json"
-    file.parent.mkdir(parents=True)
-    file.write_text("{}")
-    outputs = provenance.output_hashes(parent)
-    assert outputs.keys() == {"model/config.json"}
-    manifest = {"fingerprint": "x", "outputs": outputs}
-    (parent / "manifest.json").write_text(json.dumps(manifest))
-    cfg = {"model": {"path": str(parent)}}
-    parents = provenance.find_parents([str(parent)])
-    assert provenance.input_hashes(cfg, parents) == {}
-    provenance.check_parents([str(parent), str(parent / "model"), "r1:tiny"])
-    file.write_text("[]")
-    assert provenance.damaged_outputs(parent) == ["model/config.json"]
-    for path in (parent, parent / "model"):
-        with pytest.raises(UserError, match=r"model/config.json is damaged") as raised:
-            provenance.check_parents([str(path)])
-        assert raised.value.code == STORAGE
-    (parent / "manifest.json").write_text(json.dumps(manifest | {"outputs": {}}))  # of an earlier version
-    assert provenance.input_hashes(cfg, parents).keys() == {"model.path/config.json"}
-    assert provenance.input_hashes(cfg, parents, [str(parent)]) == {}
-
-
-@pytest.mark.usefixtures("fresh_hash")
-def test_code_hash_covers_the_data_of_an_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "mine" / "data").mkdir(parents=True)
-    (tmp_path / "mine" / "__init__.py").touch()
-    words = tmp_path / "mine" / "data" / "words.txt"
-    words.write_text("a")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = provenance.code_hash("mine")
-    words.write_text("b")
-    provenance.code_hash.cache_clear()
-    assert provenance.code_hash("mine") != before
 
 
 def test_find_parents_includes_planned_runs(tmp_path: Path) -> None:

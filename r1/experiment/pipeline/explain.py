@@ -17,24 +17,22 @@ MAX_REASONS = 6  # differences shown per step
 
 def print_plan(plan: PipelinePlan) -> None:
     """One line for each run, and below it the reasons why it is not cached."""
-    done = sum(node.done and not node.damaged for node in plan.nodes)
+    done = sum(node.done for node in plan.nodes)
     console.print(status_line(f"dry run: {len(plan.nodes)} runs, {done} of them cached; nothing was written"))
     width = max(len(str(node)) for node in plan.nodes)
     for node in plan.nodes:
         console.print(status_line(f"{node!s:{width}}  {cache_status(node):13}  {node.folder}"))
-        for line in [] if node.done and not node.damaged else reasons_to_run(node):
+        for line in [] if node.done else reasons_to_run(node):
             console.print(status_line(f"{'':{width}}    {line}"))
 
 
 def cache_status(node: PipelineNode) -> str:
     """``cached``, ``will continue`` (its folder holds an unfinished run) or ``will run``."""
-    return "cached" if node.done and not node.damaged else "will continue" if node.manifest else "will run"
+    return "cached" if node.done else "will continue" if node.manifest else "will run"
 
 
 def reasons_to_run(node: PipelineNode) -> list[str]:
     """Why a node has no finished record: the differences from the most similar record of its step."""
-    if node.damaged:
-        return [f"{name} is damaged" for name in node.damaged]
     if manifest := node.manifest:
         return [f"its record is {manifest['status']}"]
     differences = [config_changes(run, node) for run in _records_of_step(node)]

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from r1.core.manifest import read_manifest
-from r1.core.provenance import damaged_outputs
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
@@ -52,11 +50,6 @@ class PipelineNode:
     def manifest(self) -> dict[str, Any]:
         """The manifest of its record, read anew each time; empty if there is none."""
         return read_manifest(self.folder)
-
-    @cached_property
-    def damaged(self) -> list[str]:
-        """Files of its finished record that have changed since, when the plan was made."""
-        return damaged_outputs(self.folder) if self.done else []
 
     @property
     def done(self) -> bool:

@@ -40,7 +40,7 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
     silence_third_party_logging()
     cfg = pipeline.config
     base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
-    _check_base(base, cfg["output_dir"], pipeline.name)
+    _check_base(base, pipeline.name)
     steps_dir = Path(cfg["steps_dir"] or base / "steps")
     with config_loader(args) as loader:
         planner = PipelinePlanner(loader, args, pipeline, steps_dir, digests)
@@ -51,13 +51,8 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
     return PipelinePlan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
 
 
-def _check_base(base: Path, output_dir: str | None, name: str) -> None:
-    """The folder can be written, and holds no run.
-
-    Args:
-        output_dir: None: ``base`` is outputs/NAME, which also holds the records of other runs with this name.
-    """
-    output({"output_dir": output_dir, "name": name, "resume": output_dir and "auto"})
+def _check_base(base: Path, name: str) -> None:
+    output({"output_dir": str(base), "name": name, "resume": "auto"})
     manifest = read_manifest(base)
     if manifest and "steps" not in manifest:
         message = "this folder holds a run, not a pipeline"
@@ -106,8 +101,7 @@ class PipelinePlanner:
         parents = provenance.find_parents(provenance.input_paths(cfg), planned)
         reads_a_step = provenance.replace_paths_by_fingerprint(cfg["data"], parents) != cfg["data"]
         data = "" if reads_a_step else self._data_digest(cfg)
-        inputs = provenance.input_hashes(cfg, parents, planned)
-        fingerprint = provenance.fingerprint(cfg, data, parents, inputs)
+        fingerprint = provenance.fingerprint(cfg, data, parents)
         if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
         return PipelineNode(

@@ -82,7 +82,7 @@ class Steps:
         code = process.exit_code or 1  # without a finished record it has failed
         is_stopping = self.supervisor.stop_signal is not None
         node.wall_s = process.wall_s
-        if node.done and process.exit_code == 0:  # a record that is made again was finished before
+        if node.done:
             node.status = "finished"
         elif code == LOCKED and not is_stopping:  # another pipeline locked the record after ``_start`` had looked
             node.status = "waiting"
