@@ -53,6 +53,6 @@ def test_canonical_of_any_text_never_raises_and_is_a_line(text: str) -> None:
     "piece", [r"\left\{\begin{array}", r"\begin{cases}", r"\boxed{", "1 000 ", "²", "√", "(", r"\!", "~", "½"]
 )
 def test_canonical_of_hostile_text_is_fast(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     canonical(piece * (4000 // len(piece)))
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1

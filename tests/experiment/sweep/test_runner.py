@@ -34,9 +34,12 @@ def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def ran(*argv: str, **keys: Any) -> tuple[int, str]:
         write(tmp_path, **keys)
         monkeypatch.setattr(sys, "argv", ["r1.sweep", "tried.yaml", "--storage", "tried.log", *argv])
-        with pytest.raises(SystemExit) as ended:
-            __main__.main()
-        return int(ended.value.code or 0), capsys.readouterr().err
+        code = 0
+        try:
+            __main__.main()  # returns after a success
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        return code, capsys.readouterr().err
 
     return ran
 
