@@ -18,13 +18,13 @@ KEYS = {
     "rollout.gpu_memory": "rollout.gpu_memory_utilization",
     "rollout.sleep": "rollout.enable_sleep_mode",
     "rollout.cpu_cache_gib": "rollout.cpu_kvcache_space",
-    "stage.importance_cap": "stage.importance.cap",
 }
 STAGE_GROUPS: dict[str, tuple[str, dict[str, str]]] = {  # nested group of the stage: its target then, old key: new key
     "optimizer": (
         "r1.stage.optimizer.adamw.adamw",
         {"weight_decay": "weight_decay", "beta1": "beta1", "beta2": "beta2"},
     ),
+    "importance": ("r1.stage.importance.token.token", {"importance_cap": "cap"}),  # null: no correction
 }
 KEYS |= {
     f"stage.{old}": f"stage.{group}.{new}" for group, (_, keys) in STAGE_GROUPS.items() for old, new in keys.items()
@@ -123,7 +123,8 @@ def _group_stage_keys(stage: Config) -> Config:
     for group, (target, keys) in STAGE_GROUPS.items():
         if keys.keys() <= stage.keys():
             moved = {new: grouped.pop(old) for old, new in keys.items()}
-            grouped[group] = {"_target_": target, "_partial_": True} | moved
+            is_off = all(value is None for value in moved.values())
+            grouped[group] = None if is_off else {"_target_": target, "_partial_": True} | moved
     return grouped
 
 
@@ -136,10 +137,6 @@ def _upgrade_targets(node: Any) -> Any:
         upgraded["_target_"] = TARGETS[target]
         if target in FUNCTIONS_NOW_CLASSES:
             upgraded.pop("_partial_", None)
-    if "importance_cap" in upgraded:  # of stage=grpo, now a nested group
-        cap = upgraded.pop("importance_cap")
-        token = {"_target_": "r1.stage.importance.token.token", "_partial_": True, "cap": cap}
-        upgraded["importance"] = None if cap is None else token
     new = NEW_DATA_KEYS if {"template", "verifier"} <= node.keys() else NEW_KEYS.get(str(upgraded.get("_target_")), {})
     return upgraded | {key: value for key, value in new.items() if key not in upgraded}
 

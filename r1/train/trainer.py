@@ -28,8 +28,8 @@ def trainer(
     info: RankInfo,
     num_steps: int,
     *,
-    max_steps: Annotated[int, Ge(1)] | None,  # noqa: ARG001
-    max_epochs: Annotated[float, Gt(0)] | None,  # noqa: ARG001
+    max_steps: Annotated[int, Ge(1)] | None,  # noqa: ARG001 - read as num_steps
+    max_epochs: Annotated[float, Gt(0)] | None,  # noqa: ARG001 - read as num_steps
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"],
     devices: Annotated[int, Ge(1)],
     num_nodes: Annotated[int, Ge(1)],

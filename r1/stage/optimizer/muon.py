@@ -32,7 +32,7 @@ def muon(
             (Moonlight eq. 4), so AdamW's rates are a good start; None: ``lr``.
         momentum: of the matrices; Nesterov's.
     """
-    ends = (policy.get_input_embeddings(), policy.get_output_embeddings())  # type: ignore[operator]
+    ends = (policy.get_input_embeddings(), policy.get_output_embeddings())  # type: ignore[operator]  # of transformers
     outer = {id(p) for module in ends if module is not None for p in module.parameters()}
     matrices = [p for p in policy.parameters() if p.requires_grad and p.ndim == 2 and id(p) not in outer]
     inner = set(map(id, matrices))

@@ -46,8 +46,9 @@ def read_answer(body: bytes) -> Answer:
 def _token_count(usage: Any, name: str) -> int:
     """A number of tokens as the endpoint counts them; 0, unknown, for anything that can be none."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    is_count = type(value) in (int, float) and 0 <= value <= MAX_TOKENS  # type: ignore[operator]
-    return int(value) if is_count else 0  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return 0
+    return int(value) if 0 <= value <= MAX_TOKENS else 0
 
 
 def _text(value: object) -> str:
