@@ -21,6 +21,7 @@ from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
 
+NUM_CHECKPOINTS = 2  # that a run keeps; if the newest is damaged, the one before it is resumed
 TOO_DEEP = re.compile(r"(?:[\[{]\s*){1000}")  # the process would die of a stack overflow in libyaml
 
 

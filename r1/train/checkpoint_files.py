@@ -16,9 +16,8 @@ from threading import Thread
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import sync_path
+from r1.core.runs import NUM_CHECKPOINTS
 from r1.core.storage import read_text, require_regular
-
-NUM_CHECKPOINTS = 2  # checkpoints; if the newest is damaged, the one before it is resumed
 
 
 class CheckpointWriter(Thread):

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from r1 import compare, report
+from r1.config.check.space import space_needed
 from r1.core import jsonl
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
@@ -45,6 +46,14 @@ def small_module() -> Callable[..., Config]:
 
     small = [option for option in SMALL if not option.startswith("trainer.max_steps")]
     return lambda *overrides: dict(composed(*small, *DENSE, "threads=1", *overrides))
+
+
+def test_finished_run_has_used_the_room_that_was_estimated(finished: Path, small_module: Callable[..., Config]) -> None:
+    parts = {
+        part: sum(file.stat().st_size for file in (finished / part).rglob("*")) for part in ("checkpoints", "model")
+    }
+    used = parts["checkpoints"] + 2 * parts["model"]  # best/ is a model, too
+    assert used == pytest.approx(space_needed(small_module(*RUN, "+model.config.vocab_size=610")), rel=0.2)
 
 
 class FullFile(io.FileIO):
