@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from r1 import compare, report
-from r1.config.check.space import space_needed
+from r1.config.check.disk_space import space_needed
 from r1.core import jsonl
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from r1.config.check.space import format_bytes, space_needed
+from r1.config.check.disk_space import format_bytes, space_needed
 from r1.core.errors import STORAGE, UserError
 from r1.core.paths import CONF
 from r1.run import execute
@@ -102,7 +102,7 @@ def test_resumed_run_has_the_room_of_its_own_files(
 def test_other_ranks_do_not_look_at_the_disk(
     small: Callable[..., Config], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, rank: str
 ) -> None:
-    from r1.config.check.space import disk_space
+    from r1.config.check.disk_space import disk_space
 
     for name, value in {"RANK": rank, "WORLD_SIZE": "4", "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, value)
