@@ -8,9 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from r1.config.check.devices import check_devices
+from r1.config.check.disk_space import disk_space
 from r1.config.check.schema import resolve
 from r1.config.check.sources import check_architecture, check_hub_datasets, check_model_paths
-from r1.config.check.disk_space import disk_space
 from r1.core import budget
 from r1.core.batch import BatchPlan
 from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
