@@ -317,11 +317,7 @@ class Grpo(TrainingStage):
 
     # ---- after a step ----
 
-    def on_train_start(self) -> None:
-        self._stop_at_total_tokens()  # a resumed run may have reached them already
-
     def check_step(self, metrics: dict[str, float]) -> None:
-        self._stop_at_total_tokens()
         kl, entropy = metrics.get("train/kl", 0.0), metrics.get("train/entropy", float("inf"))
         if "train/entropy" in metrics:  # not in a step without trainable tokens
             self.entropy_bonus.update(entropy)
@@ -330,10 +326,10 @@ class Grpo(TrainingStage):
         if self.min_entropy is not None and entropy < self.min_entropy:
             raise TrainingHalted(f"the entropy has fallen below stage.min_entropy={self.min_entropy:g}", entropy)
 
-    def _stop_at_total_tokens(self) -> None:
+    @property
+    def is_budget_spent(self) -> bool:
         is_used_up = self.trainer.global_step % self.steps_per_batch == 0
-        if self.total_tokens is not None and self.num_tokens >= self.total_tokens and is_used_up:
-            self.trainer.should_stop = True
+        return self.total_tokens is not None and self.num_tokens >= self.total_tokens and is_used_up
 
     # ---- resume ----
 

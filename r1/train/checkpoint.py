@@ -32,7 +32,9 @@ MAX_FAILURES = 3  # failed checkpoints in a row
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` steps and when a signal stops the run; keeps the newest two checkpoints.
+    """Saves every ``every`` steps, at the end, and when a signal stops the run; keeps the newest two checkpoints.
+
+    The user's callbacks come before this one, so that a checkpoint has their state and their decision to stop.
 
     Args:
         record: its append-only files belong to a checkpoint by their sizes: a resumed run truncates them to the sizes
@@ -47,6 +49,7 @@ class Checkpoints(Callback):
         pending_write: the checkpoint that is being written in the background; at most one.
         stop_signal: the signal that ends the run, of this or of another rank.
         first_signal: the first signal that this process received, and when.
+        stopped_early: a callback has ended training (``trainer.should_stop``).
         failures: failed checkpoints in a row.
     """
 
@@ -66,10 +69,17 @@ class Checkpoints(Callback):
         self.pending_write: CheckpointWriter | None = None
         self.stop_signal: int | None = None
         self.first_signal: tuple[int, float] | None = None
+        self.stopped_early = False
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = self.checkpoint_io
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped_early": self.stopped_early}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.stopped_early = state["stopped_early"]
 
     # ---- stops ----
 
@@ -117,36 +127,38 @@ class Checkpoints(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.check_for_stop()
+        module.adopt_schedule()
+        trainer.should_stop = self.stopped_early or module.is_budget_spent
         # A stop inside a validation has saved its step without the validation, and Lightning does not repeat it. An
         # uninterrupted run has its metrics, its samples and perhaps its best/, so it is made up for here.
         if trainer.global_step and self._is_validation_due(trainer) and module.validator.step != trainer.global_step:
-            lightning_adapter.run_validation(trainer, module)
-            self._finish_validation(trainer, module)
+            lightning_adapter.run_validation(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
+        self.stopped_early = trainer.should_stop
         module.report_step()
         if not self._is_validation_due(trainer):  # else on_validation_end saves the step with its validation
-            self._after_step(trainer)
+            self._after_step(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
+        # A validation off the schedule is that of the end. It is no candidate for best/, and the checkpoint of its step
+        # is older: an extended run is then like one that never had it.
+        if not trainer.global_step or not self._is_validation_due(trainer):
+            return
+        self._update_best(module)
+        # If not fitting, the run was stopped inside its last validation. Lightning has no step left to fit, so
+        # r1.train.fit validates after the fit.
         if trainer.state.fn == TrainerFn.FITTING:
-            self._finish_validation(trainer, module)
-        elif trainer.global_step and self._is_validation_due(trainer):
-            # The run was stopped inside its last validation. Lightning has no step left to fit, so r1.train.fit
-            # validates after the fit.
-            self._update_best(module)
+            self.stopped_early = trainer.should_stop
+            self._after_step(trainer, module)
 
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
         self.wait_for_pending_write()
 
     def _is_validation_due(self, trainer: L.Trainer) -> bool:
         return trainer.global_step % self.validate_every == 0
-
-    def _finish_validation(self, trainer: L.Trainer, module: Any) -> None:
-        self._update_best(module)
-        self._after_step(trainer)
 
     def _update_best(self, module: Any) -> None:
         """Export the policy to ``best/`` if its validation is the best so far."""
@@ -165,13 +177,14 @@ class Checkpoints(Callback):
         new.rename(final)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _after_step(self, trainer: L.Trainer) -> None:
+    def _after_step(self, trainer: L.Trainer, module: Any) -> None:
         # A signal may have reached some ranks only, or in another step: all take the first one that any rank has.
-        signals = [number for number in self.ranks.gather(self.stop_signal) if number is not None]
-        self.stop_signal = signals[0] if signals else None
-        if self.stop_signal is not None:
-            trainer.should_stop = True
-        if self.stop_signal is not None or trainer.global_step % self.every == 0:
+        of_ranks = self.ranks.gather((self.stop_signal, self.stopped_early))
+        self.stop_signal = next((number for number, _ in of_ranks if number is not None), None)
+        self.stopped_early = any(stopped for _, stopped in of_ranks)
+        trainer.should_stop = self.stop_signal is not None or self.stopped_early or module.is_budget_spent
+        is_end = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if is_end or trainer.global_step % self.every == 0:
             self.save(trainer)
 
     # ---- saving ----

@@ -66,6 +66,11 @@ def publish(partial: Path, final: Path) -> None:
         shutil.rmtree(old)
 
 
+def newest_step(folder: Path) -> int:
+    """The step of a run's newest checkpoint, be it damaged or not; 0 without one."""
+    return max((int(checkpoint.name.removeprefix("step_")) for checkpoint in folder.glob("step_??????")), default=0)
+
+
 def latest(folder: Path) -> Path | None:
     """The newest undamaged checkpoint of a run, or None if the run has not saved one yet.
 

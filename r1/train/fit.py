@@ -109,7 +109,6 @@ def fit(
         output_dir = Path(ranks.broadcast_from_rank_zero(lambda: str(folder or resolve_output_dir(cfg))))
         record = open_record(output_dir, cfg, experiment, overrides, command, ranks)
         strategy = cfg["trainer"]["strategy"]["_target_"].split(".")[-2]
-        record.num_examples = len(experiment.data.train)
         precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
         devices = {"count": ranks.size, "strategy": strategy, "precision": precision}
         record.devices = devices | {"hosts": ranks.gather(HOSTNAME)}
@@ -148,11 +147,12 @@ def open_record(
     folder: Path, cfg: Config, experiment: Experiment, overrides: list[str], command: str, ranks: RankGroup
 ) -> RunState:
     """The record on rank 0; the other ranks have the run's state only."""
+    num_examples = len(experiment.data.train)
     if not ranks.is_rank_zero:
-        return RunState(folder)
+        return RunState(folder, num_examples)
     data = provenance.rows_hash(experiment.source.train, experiment.source.val)
     parents = provenance.find_parents(provenance.input_paths(cfg))
-    return Record(folder, cfg, overrides, command, data, parents, resume=cfg["resume"] == "auto")
+    return Record(folder, cfg, overrides, command, data, parents, cfg["resume"] == "auto", num_examples)
 
 
 def broadcast_start_metrics(record: RunState, ranks: RankGroup) -> None:

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 if TYPE_CHECKING:
     import lightning as L
-
-    from r1.stage.training.base import TrainingStage
 
 
 def disable_signal_handlers(trainer: L.Trainer) -> None:
@@ -29,12 +25,12 @@ def forget_unfinished_validation(trainer: L.Trainer) -> None:
     trainer.fit_loop.epoch_loop.val_loop.batch_progress.reset()
 
 
-def run_validation(trainer: L.Trainer, stage: TrainingStage) -> None:
-    """One validation inside of ``fit``, outside of Lightning's validation loop."""
-    # 2.6: ``trainer.validate`` cannot be called inside of ``fit``: it replaces the trainer's state. The context is that
-    # of the validation loop, so the same completions are sampled under mixed precision.
-    stage.eval()
-    with torch.no_grad(), trainer.precision_plugin.val_step_context():
-        (indices,) = stage.val_dataloader().batches
-        stage.validation_step(indices, 0)
-    stage.train()
+def run_validation(trainer: L.Trainer) -> None:
+    """One validation in ``on_train_start``, with all hooks of one during training."""
+    # 2.6: ``trainer.validate`` cannot be called inside of ``fit``: it replaces the trainer's state. This is what
+    # _TrainingEpochLoop.on_advance_end does.
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    loop.restarting = False
+    trainer.validating = True
+    loop.run()
+    trainer.training = True

@@ -31,6 +31,8 @@ from r1.core.statistics import Estimate
 from r1.core.storage import damaged, require_regular
 from r1.core.types import Config
 from r1.stage.validation.metrics import Sample
+from r1.train import checkpoint_files
+from r1.train.extension import BUDGET_KEYS, check_extension, is_extended
 from r1.train.run_state import RunState
 
 if TYPE_CHECKING:
@@ -54,11 +56,12 @@ class Record(RunState):
         command: the command line.
         data: fingerprint of the dataset's rows.
         parents: the runs that this one starts from, each with its path and fingerprint.
-        resume: continue the run in the folder.
+        resume: continue the run in the folder, which may have a larger budget than before.
+        num_examples: training examples.
 
     Raises:
         UserError: the folder is in use by another process, cannot be written, holds a run and ``resume`` is false, or
-            holds a run with another config, other data or other parents.
+            holds a run with another config, other data or other parents, or one that cannot be extended so.
     """
 
     def __init__(
@@ -70,9 +73,11 @@ class Record(RunState):
         data: str,
         parents: list[dict[str, Any]],
         resume: bool,
+        num_examples: int = 0,
     ) -> None:
-        super().__init__(folder)
+        super().__init__(folder, num_examples)
         self.config, self.overrides, self.command = config, overrides, command
+        self._is_extended = False
         self.data, self.parents = data, parents
         self._first_config = config  # with the device settings that the run was started with
         self._earlier_wall_s = 0.0
@@ -105,13 +110,18 @@ class Record(RunState):
             raise damaged(self.dir / "config.yaml", f"it has no `{missing[0]}`")
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
+            unchecked = (*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS)
             raise UserError(
                 "this folder holds a run with a different config, and resume needs the same one",
                 key="resume",
                 value="; ".join(changes),
-                expected=f"changes of {', '.join((*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS))}",
+                expected=f"a larger {' or '.join(BUDGET_KEYS)}, or changes of {', '.join(unchecked)}",
                 hint="take another output_dir, or resume with the config of the run",
             )
+        self._is_extended = is_extended(earlier.config, self._first_config)
+        if self._is_extended:
+            step = checkpoint_files.newest_step(self.dir / "checkpoints")
+            check_extension(earlier.config, self._first_config, self.num_examples, step)
         return earlier
 
     def _changes_since(self, earlier: RunRecord) -> list[str]:
@@ -124,7 +134,9 @@ class Record(RunState):
         now = provenance.replace_paths_by_fingerprint(
             provenance.fingerprinted_config(redact(self._first_config)), self.parents
         )
-        changes = [f"{key}: {old} -> {new}" for key, old, new in provenance.differences(before, now)]
+        changes = [
+            f"{key}: {old} -> {new}" for key, old, new in provenance.differences(before, now) if key not in BUDGET_KEYS
+        ]
         if manifest["data"] != self.data:
             changes.append("data: other rows than before")
         if _fingerprints(manifest["parents"]) != _fingerprints(self.parents):
@@ -147,8 +159,8 @@ class Record(RunState):
         self._provenance = provenance.environment(self.config)
         if self._earlier:
             self._restore(self._earlier.manifest)
-        else:
-            provenance.write_sources(self.dir, self.config, self.overrides)
+        if self._is_extended or not self._earlier:  # extended: from here on the run that had this budget from the start
+            provenance.write_sources(self.dir, self._first_config, self.overrides)
         self.write_manifest("running")
 
     def _restore(self, manifest: dict[str, Any]) -> None:
@@ -213,8 +225,10 @@ class Record(RunState):
             if size < earlier_size:  # not by a crash: the files are synced before the checkpoint with their sizes
                 console.print(f"warning: {file} has lost {earlier_size - size} bytes since the checkpoint")
                 jsonl.repair_and_read(file)
-            else:
-                os.truncate(file, earlier_size)
+                continue
+            if size > earlier_size and self._is_extended:
+                (self.dir / "wandb_id").unlink(missing_ok=True)  # W&B has rows that the extended run never logs
+            os.truncate(file, earlier_size)
 
     def add_samples(
         self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores

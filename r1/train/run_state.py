@@ -28,13 +28,13 @@ class RunState:
         num_examples: training examples.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_examples: int = 0) -> None:
         self.dir = folder.absolute()
+        self.num_examples = num_examples
         self.start: dict[str, Estimate] = {}
         self.final: dict[str, Estimate] = {}
         self.best: dict[str, Any] | None = None
         self.devices: dict[str, Any] = {}
-        self.num_examples = 0
 
     def __enter__(self) -> Self:
         return self

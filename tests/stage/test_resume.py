@@ -173,6 +173,46 @@ def test_finished_run_resumed_changes_nothing(run: Runner, folder: Path, kind: s
     assert manifest(folder)["metrics"] == metrics
 
 
+# ---- extended runs ----
+
+SHORT = {  # budgets of a run that is extended to that of RUNS
+    "grpo": ["trainer.max_steps=4"],
+    "tokens": ["stage.total_tokens=100"],
+    "minibatches": ["trainer.max_steps=4"],  # between two minibatches
+    "entropy": ["trainer.max_steps=3"],  # its last validation is off the schedule
+    "sft": ["trainer.max_steps=2", "stage.schedule=constant"],
+    "muon": ["trainer.max_steps=5", "stage.schedule=constant"],
+    "reward_model": ["trainer.max_steps=3", "stage.schedule=constant"],
+}
+
+
+@pytest.mark.parametrize("kind", SHORT)
+def test_extended_run_equals_one_with_the_budget_from_the_start(run: Runner, folder: Path, kind: str) -> None:
+    budget, *others = SHORT[kind]
+    key = budget.partition("=")[0]
+    full = next((text for text in RUNS[kind] if text.startswith(key)), "trainer.max_steps=6")
+    common = [*others, "checkpoint_every=100", "val.every=2"]
+    expected = run(kind, folder.with_name("straight"), full, *common)
+    run(kind, folder, budget, *common)
+    assert manifest(folder)["fingerprint"] != manifest(expected)["fingerprint"]
+    run(kind, folder, full, *common, "resume=auto")
+    assert_same_record(expected, folder)
+    assert manifest(folder)["fingerprint"] == manifest(expected)["fingerprint"]
+    assert manifest(folder)["best"] == manifest(expected)["best"]
+
+
+def test_wsd_run_stopped_before_its_decay_is_extended_to_the_same_bits(
+    run: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint has the rate of the next step: 2/3 of the peak with 6 steps, the peak with 9."""
+    options = ["stage.schedule=wsd", "stage.decay_steps=3", "val.every=3"]
+    expected = run("sft", folder.with_name("straight"), *options, "trainer.max_steps=9")
+    stop_after(monkeypatch, 4)
+    with pytest.raises(Interrupted):
+        run("sft", folder, *options)
+    assert_same_record(expected, run("sft", folder, *options, "trainer.max_steps=9", "resume=auto"))
+
+
 # ---- checkpoints on the disk ----
 
 

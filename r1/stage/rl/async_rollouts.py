@@ -76,8 +76,8 @@ class AsyncRollouts:
         if self.current is None or self.current.number != number:
             self.current = self._result(number)
             self.pending = None
-        if (number + 1) * self.steps_per_batch < self.trainer().max_steps:
-            self._start(number + 1)
+        # After the last batch nothing is sampled, but the weights are kept: a run that is extended samples with them.
+        self._start(number + 1, submit=(number + 1) * self.steps_per_batch < self.trainer().max_steps)
         return self.current.groups
 
     @property
@@ -100,14 +100,14 @@ class AsyncRollouts:
         self.run.ranks.gather(None)
         return RolloutBatch(number, self.version, groups)
 
-    def _start(self, number: int) -> None:
+    def _start(self, number: int, submit: bool = True) -> None:
         weights, version, policy = None, self.trainer().global_step, self.sampler.policy
         if self.restored and self.restored["number"] == number:
             weights, version = self.restored["weights"], self.restored["version"]
-        rows, seeds = self.prompts_and_seeds(number)
-        prompts = [self.sampler.prompt_ids(row) for row in rows]
         self.engine_sampler.update(policy, version, self.run.ranks, weights)
-        self.engine_sampler.submit(prompts, seeds, self.sampler.stop_ids)
+        if submit:
+            rows, seeds = self.prompts_and_seeds(number)
+            self.engine_sampler.submit([self.sampler.prompt_ids(row) for row in rows], seeds, self.sampler.stop_ids)
         self.pending, self.version, self.restored = number, version, None
 
     def state(self, step: int) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class TrainingStage(Stage):
         sizes = optimization["examples_per_step"], group_size, optimization["micro_batch_size"]
         self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit, steps_per_rollout)
         self.step_metrics = StepMetrics()
+        self.saved_num_steps: int | None = None  # of the run that the loaded checkpoint was saved by
 
     # ---- data ----
 
@@ -101,10 +102,22 @@ class TrainingStage(Stage):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimization["optimizer"](self.policy, self.optimization["lr"])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.lr_factor)
+        self.hyperparameters = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def lr_factor(self, step: int) -> float:
         return lr_factor(self.optimization, step, self.trainer.max_steps)
+
+    def adopt_schedule(self) -> None:
+        """After a checkpoint of another total of steps: the learning rate of the next step is this run's own."""
+        if self.saved_num_steps in (None, self.trainer.max_steps):
+            return
+        schedule: Any = self.trainer.lr_scheduler_configs[0].scheduler
+        schedule.base_lrs = [own["initial_lr"] for own in self.hyperparameters]
+        for group, own in zip(self.trainer.optimizers[0].param_groups, self.hyperparameters, strict=True):
+            group |= own | {"lr": own["initial_lr"] * self.lr_factor(schedule.last_epoch)}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         # Dropout is the only consumer of the global generator: it is keyed like every other draw.
@@ -131,10 +144,17 @@ class TrainingStage(Stage):
     def check_step(self, metrics: dict[str, float]) -> None:
         """Guards of a stage, on the metrics of the newest step; raises TrainingHalted."""
 
+    @property
+    def is_budget_spent(self) -> bool:
+        """Whether a budget of the stage ends training before ``trainer.max_steps``."""
+        return False
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["validation"] = self.validator.state_dict()
         checkpoint["num_micro_batches"] = self.plan.num_micro_batches
+        checkpoint["num_steps"] = self.trainer.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.validator.load_state_dict(checkpoint["validation"])
+        self.saved_num_steps = checkpoint.get("num_steps")
         rescale_progress(checkpoint, self.plan.num_micro_batches)
