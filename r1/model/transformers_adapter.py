@@ -97,12 +97,15 @@ def has_adapters(model: PreTrainedModel) -> bool:
     return hasattr(model, "merge_and_unload")
 
 
-def set_template_date(chat_template: str, date: datetime) -> None:
-    """Make ``strftime_now`` of a chat template format ``date``.
+def render_template(
+    chat_template: str, messages: list[dict[str, str]], date: datetime, variables: dict[str, Any]
+) -> str:
+    """The text of a conversation as ``apply_chat_template`` writes it, where ``strftime_now`` formats ``date``.
 
-    transformers keeps compiled templates, so that the next ``apply_chat_template`` uses the one that is changed here;
-    its public arguments are plain data and can replace no function.
+    transformers keeps compiled templates, so that ``render_jinja_template`` uses the one that is changed here; its
+    public arguments are plain data and can replace no function.
     """
-    from transformers.utils.chat_template_utils import _compile_jinja_template
+    from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
     _compile_jinja_template(chat_template).globals["strftime_now"] = date.strftime
+    return str(render_jinja_template([messages], chat_template=chat_template, **variables)[0][0])

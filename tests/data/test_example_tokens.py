@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from templates import DEEPSEEK31, SPECIALS, TEMPLATES, TOKENIZERS, chat, tokenizer_of
+from templates import DEEPSEEK31, SPECIALS, TEMPLATES, TOKENIZERS, TemplateDay, chat, tokenizer_of
 from transformers import AutoTokenizer
 
 from r1.core.errors import UserError
@@ -44,9 +44,11 @@ def row_of(completion: str) -> Row:
 
 
 def conversation(tokenizer: Any, completion: str, **variables: Any) -> list[int]:
-    """The whole conversation, rendered and tokenised by transformers alone."""
+    """The whole conversation, rendered and tokenised by transformers alone, on the day of r1's prompts."""
     turns = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": completion}]
-    return tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, **variables)  # type: ignore[no-any-return]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("transformers.utils.chat_template_utils.datetime", TemplateDay)
+        return tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False, **variables)  # type: ignore[no-any-return]
 
 
 # ---- against transformers' own ----
@@ -58,7 +60,7 @@ def conversation(tokenizer: Any, completion: str, **variables: Any) -> list[int]
 def test_example_has_the_tokens_of_the_whole_conversation(name: str, kind: str, completion: str) -> None:
     tokenizer = tokenizer_of(core(kind), TEMPLATES[name])
     context, learned = data_of(chat()).example(tokenizer, row_of(COMPLETIONS[completion]))
-    whole = conversation(tokenizer, COMPLETIONS[completion])  # transformers keeps the template's date from before
+    whole = conversation(tokenizer, COMPLETIONS[completion])
     ids = context + learned
     if name == "glm4":  # nothing closes its turn but the next one's start, so EOS does
         whole.append(tokenizer.eos_token_id)

@@ -104,7 +104,7 @@ def test_worker_imports_the_relation_alone(tmp_path):
     modules = done.stdout.split()
     assert not {"torch", "transformers", "numpy", "sympy"} & {name.split(".")[0] for name in modules}
     of_r1 = {name for name in modules if name.startswith("r1.") and not name.startswith("r1.data.verifier")}
-    assert of_r1 == {"r1.data"}
+    assert of_r1 == {"r1.core", "r1.core.worker", "r1.data"}
 
 
 def test_many_timeouts_shorten_the_rest_of_the_batch(pool):

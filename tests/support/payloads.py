@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-WORKER = Path(__file__).resolve().parents[2] / "r1" / "data" / "verifier" / "worker.py"
+WORKER = Path(__file__).resolve().parents[2] / "r1" / "core" / "worker.py"
 
 
 def fail(gold):
@@ -15,8 +15,8 @@ def fail(gold):
 
 
 def shout(gold):
-    print('{"ready": true}\n{"id": 1, "equal": true}', flush=True)
-    os.write(1, b'{"id": 1, "equal": true}\n')
+    print('{"ready": true}\n{"id": 1, "result": true}', flush=True)
+    os.write(1, b'{"id": 1, "result": true}\n')
     sys.stderr.write("x" * 1_000_000)
 
 
@@ -36,9 +36,13 @@ ACTIONS = {
 }
 
 
-def obey(gold, answer, rules):
+def obey(job):
+    gold, answer = job["gold"], job["answer"]
     action = ACTIONS.get(answer, lambda gold: gold == answer)
-    return bool(action(gold))
+    try:
+        return bool(action(gold))
+    except (ValueError, OSError):
+        return False
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ And tokenizers of five kinds, trained on a few lines.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from r1.data.template.chat import Chat
+from r1.model.chat import TEMPLATE_DATE
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -198,6 +200,14 @@ def tokenizer_of(core: Tokenizer, template: str) -> PreTrainedTokenizerFast:
     """A trained tokenizer with a chat template; EOS is ``</s>``."""
     roles = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=core, chat_template=template, **roles)
+
+
+class TemplateDay(datetime):
+    """The day of r1's prompts, in transformers' own rendering: patch its module's ``datetime``."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:
+        return datetime.fromisoformat(TEMPLATE_DATE)
 
 
 def chat(**knobs: Any) -> Chat:

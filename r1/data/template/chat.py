@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from r1.core.errors import MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
-from r1.model.chat import TEMPLATE_DATE, render_chat
+from r1.model.chat import TEMPLATE_DATE, TemplateRefused, render_chat
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,8 +90,6 @@ class Chat:
 
     def apply(self, tokenizer: PreTrainedTokenizerBase, messages: Turns, opened: bool) -> str:
         """The text of a conversation; ``opened``: with the start of the assistant's next turn."""
-        from jinja2 import TemplateError
-
         if tokenizer.chat_template is None:
             raise UserError(
                 "this model's tokenizer has no chat template",
@@ -103,14 +101,11 @@ class Chat:
         system = [] if self.system is None else [{"role": "system", "content": self.system}]
         try:
             return render_chat(tokenizer, system + messages, add_generation_prompt=opened, variables=self.variables)
-        except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-            raise UserError(
-                f"the chat template refuses the messages: {error}",
-                key=".system",
-                value=self.system,
-                hint="set system to null" if system else "data/template=r1_zero",
-                code=MODEL,
-            ) from error
+        except TemplateRefused as error:
+            hint = "set system to null" if system else "data/template=r1_zero"
+            raise UserError(error.message, key=".system", value=self.system, hint=hint, code=MODEL) from error
+        except UserError as error:
+            raise error.mounted_at(".chat_template") from None
 
 
 def turns(prompt: str, answer: str | None = None) -> Turns:
