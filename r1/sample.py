@@ -20,7 +20,8 @@ def main() -> None:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m r1.sample", description=__doc__)
-    parser.add_argument("model", help="a run's folder, a model folder, a hub id, or r1:<name>")
+    parser.add_argument("model", help="a run's folder, a model's or an adapter's, a hub id, or r1:<name>")
+    parser.add_argument("--base", help="the base of an adapter's folder (default: that of its adapter_config.json)")
     parser.add_argument("prompt", help="the question")
     parser.add_argument("-n", "--num-samples", type=int, default=4, help="completions (default 4)")
     parser.add_argument("--answer", help="the gold answer, if the dataset cannot compute it")
@@ -48,6 +49,7 @@ def print_completions(args: argparse.Namespace) -> None:
     from r1.train.fit import silence_third_party_logging
 
     cfg = eval_config(args.model)
+    cfg["model"]["base_path"] = args.base
     if args.temperature is not None:
         cfg["rollout"]["temperature"] = args.temperature
     check_schema(cfg)
@@ -85,7 +87,7 @@ def eval_config(model: str) -> Config:
         recorded = read_config(config_file)
         cfg |= {key: recorded[key] for key in ("data", "reward", "rollout", "model", "extensions")}
         cfg["data"] = _with_saved_chat_template(cfg["data"])
-    cfg["model"] |= {"path": model, "config": None, "tokenizer": None, "lora": None}
+    cfg["model"] |= {"path": model, "base_path": None, "config": None, "tokenizer": None, "lora": None}
     return cfg
 
 

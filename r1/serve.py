@@ -13,16 +13,19 @@ ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the f
 
 def server_command(argv: list[str]) -> list[str]:
     """The arguments of the Python interpreter that start vLLM's own server."""
-    from r1.model.loading import resolve_model_path
+    from r1.core.model_paths import split_adapters
     from r1.rollout.serving.vllm_worker import EXTENSION
 
     parser = argparse.ArgumentParser(prog="python -m r1.serve", description=__doc__)
-    parser.add_argument("model", help="a model's folder, a run's, a hub id, or r1:<name>; its weights are not read")
+    parser.add_argument(
+        "model", help="a model's folder, an adapter's, a run's, a hub id, or r1:<name>; no weights are read"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="any client that reaches it may change the weights")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--base", help="the base of an adapter's folder (default: that of its adapter_config.json)")
     args, vllm_args = parser.parse_known_args(argv)
     fixed = {
-        "model": resolve_model_path(args.model),
+        "model": split_adapters(args.model, args.base)[0],  # the architecture; the policy's weights are merged
         "host": args.host,
         "port": args.port,
         "load-format": "dummy",  # random weights: a failed transfer shows at once

@@ -31,7 +31,8 @@ KEYS |= {
 }
 TARGETS = {
     "r1.model.Model": "r1.model.loading.Model",
-    "r1.model.Lora": "r1.model.loading.Lora",
+    "r1.model.Lora": "r1.model.lora.Lora",
+    "r1.model.loading.Lora": "r1.model.lora.Lora",
     "r1.evaluate.Validation": "r1.stage.validation.metrics.Validation",
     "r1.trainer.trainer": "r1.train.trainer.trainer",
     "r1.stage.reject.Reject": "r1.stage.rejection_sampling.RejectionSampling",
@@ -45,7 +46,8 @@ TARGETS = {
 NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the values nearest to what it did
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
-    "r1.model.loading.Model": {"precision": "32-true", "recipe": None},
+    "r1.model.loading.Model": {"base_path": None, "precision": "32-true", "recipe": None},
+    "r1.model.lora.Lora": {"use_rslora": False, "modules_to_save": None},
     "r1.reward.terms.self_judge.SelfJudge": {"chat_template_kwargs": None},
     "r1.stage.grpo.Grpo": {
         "steps_per_rollout": 1,

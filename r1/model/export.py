@@ -14,7 +14,7 @@ from torch import Tensor
 from r1.core.errors import MODEL, UserError
 from r1.model.functional import token_logps
 from r1.model.loading import load_pretrained
-from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters
+from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters, save_adapters
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -29,21 +29,29 @@ def export(
     stop_ids: set[int],
     folder: Path,
     keep_adapters: bool = False,
+    adapter_folder: Path | None = None,
 ) -> None:
     """Write a causal LM, adapters merged: ready for ``from_pretrained`` and for inference servers.
 
     Args:
         stop_ids: the tokens that ended completions in training; generation with the exported model ends at them, too.
         keep_adapters: merge a copy, so that ``model`` can be trained on. False: ``model`` may lose its adapters.
+        adapter_folder: where the adapters are written in peft's own format, if the model has any.
 
     Raises:
         UserError: the folder, loaded again, is another model.
     """
     from transformers import AutoModelForCausalLM
 
+    dtype = model.dtype
     if has_adapters(model):  # merged in float32: in bfloat16 most of an update would be rounded away
         model = (copy.deepcopy(model) if keep_adapters else model).float()
     expected = probe_logps(model)
+    if adapter_folder and has_adapters(model):
+        base = save_adapters(model, adapter_folder)
+        _write_tokenizer(tokenizer, adapter_folder)
+        if base:
+            check_export(adapter_folder, AutoModelForCausalLM, probe_logps, expected, dtype)
     merged = merge_adapters(model)
     merged.generation_config = _generation_config(merged, stop_ids)
     _write(merged, tokenizer, folder)
@@ -82,19 +90,28 @@ def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     model.save_pretrained(folder)
+    _write_tokenizer(tokenizer, folder)
+
+
+def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     for name in ("is_local", "local_files_only"):  # traces of this loading, written to tokenizer_config.json otherwise
         tokenizer.init_kwargs.pop(name, None)
     tokenizer.save_pretrained(folder)
 
 
-def check_export(folder: Path, auto: Any, probe: Callable[[Any], Tensor], expected: Tensor) -> None:
-    """Load a folder with transformers alone and compare its probe with that of the policy.
+def check_export(
+    folder: Path, auto: Any, probe: Callable[[Any], Tensor], expected: Tensor, dtype: torch.dtype | str = "auto"
+) -> None:
+    """Load a folder with transformers, and peft for an adapter, and compare its probe with that of the policy.
+
+    Args:
+        dtype: of an adapter's base; a model's is in its files.
 
     Raises:
         UserError: they differ, or are not finite. The folder is renamed, so that nothing takes it for the model.
     """
     try:
-        reloaded: Any = load_pretrained(auto, str(folder), dtype="auto")
+        reloaded: Any = load_pretrained(auto, str(folder), dtype=dtype)
         gap = float((probe(reloaded.to(expected.device)) - expected).abs().max())
         tolerance = TOLERANCE if reloaded.dtype == torch.float32 else HALF_TOLERANCE
         if not gap <= tolerance:  # also true for NaN

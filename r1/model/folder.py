@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from r1.core.errors import MODEL, UserError
-from r1.model.loading import is_classifier, load_fitting
+from r1.core.model_paths import ADAPTER_CONFIG, VOCABULARIES, has_tokenizer
+from r1.model.loading import is_classifier, load_config, load_fitting
+from r1.model.lora import merge_adapter_folder
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 JSON_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     *INDEXES,
 )
-VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "tekken.json")
 WEIGHTS = ("model.safetensors", INDEXES[0], "pytorch_model.bin", INDEXES[1])  # transformers reads the first that exists
 FLOATS = ("F64", "F32", "F16", "BF16")  # dtypes of safetensors
 FORMAT = "config.json, *.safetensors, and the tokenizer's files"
@@ -32,10 +34,6 @@ def check_model_folder(folder: Path, path: str, needs_tokenizer: bool) -> None:
     names = sorted(file.name for file in folder.iterdir())
     for name in [name for name in names if name in (*JSON_FILES, *WEIGHTS) and not (folder / name).is_file()]:
         raise _error(path, f"{name} is not a file", "it is a link that leads nowhere, or a folder")
-    if "adapter_config.json" in names:
-        base = _read_json(folder / "adapter_config.json", path).get("base_model_name_or_path")
-        hint = "merge it first, with peft: model.merge_and_unload().save_pretrained(FOLDER)"
-        raise _error(path, f"this is an adapter of {base}, not a model", hint)
     weights = next((name for name in WEIGHTS if name in names), None)
     if weights is None or "config.json" not in names:
         gguf = [name for name in names if name.endswith(".gguf")]
@@ -43,10 +41,29 @@ def check_model_folder(folder: Path, path: str, needs_tokenizer: bool) -> None:
         convert = "; a GGUF is for inference: take the folder that it was made from" if gguf else ""
         raise _error(path, "this folder holds no model", hint + convert)
     contents = {name: _read_json(folder / name, path) for name in JSON_FILES if name in names}
-    if needs_tokenizer and not {*names} & {*VOCABULARIES} and not any(name.endswith(".tiktoken") for name in names):
+    if needs_tokenizer and not has_tokenizer(folder):
         raise _error(path, "this folder holds no tokenizer", f"expected one of {', '.join(VOCABULARIES)}")
     _check_end_tokens(contents.get("generation_config.json", {}), path)
     _check_tensors(path, contents["config.json"], _check_files(folder, path, weights, contents))
+
+
+def check_adapters(base: str, adapters: Sequence[Path]) -> None:
+    """Check that adapters are complete and fit their base, of which only config.json is read.
+
+    Raises:
+        UserError: they do not.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    config = load_config(base)
+    config.num_labels = 1
+    classifies = _read_json(adapters[-1] / ADAPTER_CONFIG, str(adapters[-1])).get("task_type") == "SEQ_CLS"
+    with torch.device("meta"):  # no memory is allocated
+        auto: Any = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+        model = auto.from_config(config)
+        for folder in adapters:
+            model = merge_adapter_folder(model, folder)
 
 
 def _read_json(file: Path, path: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from r1.model.fused_divergence import Divergence, head_divergence, logits_diverg
 from r1.model.fused_logprobs import head_logps
 from r1.model.packing import attention, pack
 from r1.model.sequences import Sequences, stack
-from r1.model.transformers_adapter import custom_attention, fits_sliding_window, unwrap_peft
+from r1.model.transformers_adapter import custom_attention, fits_sliding_window, output_layer, unwrap_peft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -118,7 +118,7 @@ def packed_hidden_states(model: PreTrainedModel, batch: Sequences, share_prompts
         )
     # as an embedding lookup: the same as indexing, with a much faster gradient
     hidden_states = nn.functional.embedding(layout.sources, out.last_hidden_state[0])
-    return hidden_states, unwrapped.get_output_embeddings().weight
+    return hidden_states, output_layer(model).weight
 
 
 def padded_forward(
@@ -147,7 +147,7 @@ def padded_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
 def supports_packing(model: PreTrainedModel) -> bool:
     """Whether a packed forward of this model gives the log-probs of its own forward, on four short sequences."""
     unwrapped = unwrap_peft(model)
-    head = unwrapped.get_output_embeddings()
+    head = output_layer(model)
     if type(head) is not nn.Linear or head.bias is not None or unwrapped.base_model is unwrapped:
         return False
     if any(value for name, value in vars(unwrapped.config).items() if re.search("soft_?cap", name)):

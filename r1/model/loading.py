@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from annotated_types import Ge, Gt, Interval
+from typing import TYPE_CHECKING, Any, Literal
 
 from r1.core.errors import MODEL, UserError
-from r1.core.paths import ASSETS
+from r1.core.model_paths import has_tokenizer, resolve_model_path, split_adapters
+from r1.model.lora import Lora, merge_adapter_folder
 from r1.model.recipe import Recipe
 from r1.model.transformers_adapter import enable_gradient_checkpointing, quiet_loading
 
@@ -25,74 +22,13 @@ DType = Literal["float32", "bfloat16", "float16"]
 Precision = Literal["32-true", "bf16-mixed", "auto"]  # of matrix products in training and validation
 
 
-class Lora:
-    """Low-rank adapters (Hu et al. 2021) through peft; merged into the weights when the model is exported."""
-
-    def __init__(
-        self,
-        *,
-        r: Annotated[int, Ge(1)],
-        alpha: Annotated[float, Gt(0)],
-        dropout: Annotated[float, Interval(ge=0, lt=1)],
-        target_modules: str | list[str],
-    ) -> None:
-        self.options: dict[str, Any] = {
-            "r": r,
-            "lora_alpha": alpha,
-            "lora_dropout": dropout,
-            "target_modules": target_modules,
-        }
-
-    def check(self, model: PreTrainedModel) -> None:
-        """Check on a model without weights (on the meta device) which layers get adapters.
-
-        Raises:
-            UserError: there are no such layers, or merging would change the other end of tied embeddings as well.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        layers = {"input embeddings": model.get_input_embeddings(), "output layer": model.get_output_embeddings()}
-        tied = layers["input embeddings"].weight is layers["output layer"].weight
-        wrapped: Any = self.wrap(model)
-        adapted = [module.get_base_layer() for module in wrapped.modules() if isinstance(module, BaseTunerLayer)]
-        for name, layer in layers.items():
-            if tied and any(layer is base for base in adapted):
-                raise UserError(
-                    f"input embeddings and output layer of this model are one matrix: an adapter on the {name} would "
-                    "change both when it is merged",
-                    key="model.lora.target_modules",
-                    value=self.options["target_modules"],
-                    hint="model.lora.target_modules=all-linear leaves both out",
-                )
-
-    def wrap(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Raises: UserError: peft is not installed, or has no adapter for these layers."""
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError:
-            raise UserError("LoRA needs the extra `peft`", key="model.lora", hint="pip install 'r1[peft]'") from None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # peft uses deprecated parts of transformers
-                warnings.simplefilter("ignore", UserWarning)  # of tied embeddings, which ``check`` refuses
-                wrapped: Any = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **self.options))
-        except (ValueError, re.error) as error:
-            raise UserError(
-                "peft cannot adapt these layers",
-                key="model.lora.target_modules",
-                value=self.options["target_modules"],
-                expected="all-linear, a list of module names, or a regular expression over all of them",
-                hint=str(error),
-            ) from None
-        return wrapped  # type: ignore[no-any-return]
-
-
 class Model:
     """Where the policy comes from; nothing is loaded before the first ``load_*`` call.
 
     Args:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>`` for a model shipped with r1; null: random
-            weights from ``config``.
+            weights from ``config``. A folder with an adapter is the model with the adapter merged.
+        base_path: the base of an adapter in ``path``; null: the one in its adapter_config.json.
         config: a transformers config (``model_type`` and its fields) for random weights; null with a ``path``.
         tokenizer: where the tokenizer comes from; null: from ``path``.
         precision: the default of ``trainer.precision``, which refers to it.
@@ -104,6 +40,7 @@ class Model:
         self,
         *,
         path: str | None,
+        base_path: str | None,
         config: dict[str, Any] | None,
         tokenizer: str | None,
         dtype: DType,
@@ -120,7 +57,7 @@ class Model:
                 value=path,
                 hint="set exactly one of model.path and model.config",
             )
-        self.path, self.tokenizer_path = path, tokenizer or path
+        self.path, self.base_path, self.tokenizer_path = path, base_path, tokenizer or path
         self.config_fields = config
         self.dtype, self.precision, self.attn_implementation = dtype, precision, attn_implementation
         self.gradient_checkpointing, self.lora, self.recipe = gradient_checkpointing, lora, recipe
@@ -132,15 +69,22 @@ class Model:
             "precision": "32-true",
             "attn_implementation": None,
             "gradient_checkpointing": False,
+            **dict.fromkeys(("base_path", "config", "tokenizer", "lora", "recipe")),
         }
-        return cls(path=path, dtype=dtype, config=None, tokenizer=None, lora=None, recipe=None, **options)
+        return cls(path=path, dtype=dtype, **options)
 
     def load_tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
         if self.tokenizer_path is None:
             raise UserError("random weights need a tokenizer", key="model.tokenizer", hint="model.tokenizer=r1:tiny")
-        tokenizer = _load(AutoTokenizer.from_pretrained, self.tokenizer_path)
+        base_path = self.base_path if self.tokenizer_path == self.path else None
+        path, adapters = split_adapters(self.tokenizer_path, base_path)
+        if own := [folder for folder in adapters if has_tokenizer(folder)]:
+            # the architecture, which such a folder lacks, decides the tokenizer's class
+            tokenizer = _load(AutoTokenizer.from_pretrained, str(own[-1]), config=load_config(path))
+        else:
+            tokenizer = _load(AutoTokenizer.from_pretrained, path)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         if self.config_fields is not None:
@@ -171,10 +115,8 @@ class Model:
 
     def load_config(self) -> PretrainedConfig:
         """The architecture alone: a few kilobytes, enough to check lengths before any weight is read."""
-        from transformers import AutoConfig
-
         if self.path is not None:
-            return _load(AutoConfig.from_pretrained, self.path)  # type: ignore[no-any-return]
+            return load_config(split_adapters(self.path, self.base_path)[0])
         return self._architecture(self.load_tokenizer())
 
     def _architecture(self, tokenizer: PreTrainedTokenizerBase) -> PretrainedConfig:
@@ -244,7 +186,7 @@ class Model:
             if self.path is not None:
                 if config:
                     options["config"] = config
-                model = load_pretrained(auto, self.path, **options)
+                model = load_pretrained(auto, self.path, self.base_path, **options)
             else:
                 model = auto.from_config(config or self.load_config(), **options)
             if self.gradient_checkpointing:
@@ -254,27 +196,25 @@ class Model:
         return model
 
 
-def resolve_model_path(path: str) -> str:
-    """``r1:tiny`` -> the shipped folder; a run's folder -> its ``model/``; anything else unchanged."""
-    if path.startswith("r1:"):
-        folder = ASSETS / path.removeprefix("r1:")
-        if not folder.is_dir():
-            names = sorted(f"r1:{p.name}" for p in ASSETS.iterdir() if p.is_dir())
-            raise UserError("unknown shipped model", key="model.path", value=path, expected=names, code=MODEL)
-        return str(folder)
-    inside = Path(path) / "model"
-    return str(inside) if (inside / "config.json").is_file() else path
+def load_pretrained(auto: Any, path: str, base_path: str | None = None, **options: Any) -> PreTrainedModel:
+    """``auto.from_pretrained`` where all weights come from the files and are finite; adapters are merged.
 
+    ``name_or_path`` of the model is the folder or hub id of these very weights, or empty: adapters that are trained on
+    it are saved with this base.
 
-def load_pretrained(auto: Any, path: str, **options: Any) -> PreTrainedModel:
-    """``auto.from_pretrained`` where all weights come from the files and are finite.
+    Args:
+        base_path: as in ``split_adapters``.
 
     Raises:
         UserError: the model cannot be loaded, or transformers would have to fill in tensors at random.
     """
     import torch
 
-    model = load_fitting(auto, path, **options)
+    base, adapters = split_adapters(path, base_path)
+    model = load_fitting(auto, base, **options)
+    for folder in adapters:
+        model = merge_adapter_folder(model, folder)
+    model.name_or_path = "" if adapters else str(Path(base).absolute()) if Path(base).is_dir() else base
     tensors = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and len(value)}
     # the extremes of a tensor are not finite if one of its elements is not, and need no memory
     broken = [name for name, value in tensors.items() if not torch.stack(value.aminmax()).isfinite().all()]
@@ -331,11 +271,17 @@ def is_classifier(architecture: str) -> bool:
     return architecture.endswith("ForSequenceClassification")
 
 
+def load_config(path: str) -> PretrainedConfig:
+    """The architecture of a folder or hub id."""
+    from transformers import AutoConfig
+
+    return _load(AutoConfig.from_pretrained, path)  # type: ignore[no-any-return]
+
+
 def _load(load: Any, path: str, **kwargs: Any) -> Any:
-    folder = resolve_model_path(path)
     try:
         with quiet_loading():
-            return load(folder, **kwargs)
+            return load(resolve_model_path(path), **kwargs)
     except Exception as error:  # a broken folder may raise anything in transformers
         expected = "a local folder in the transformers format, a run's folder, a hub id, or r1:<name>"
         raise _model_error("the model cannot be loaded", path, expected, f"{type(error).__name__}: {error}") from None

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 
 from r1.core.errors import UserError
+from r1.core.model_paths import split_adapters
 from r1.core.types import Config
 
 RECIPE_KEYS = ("stage.lr", "stage.micro_batch_size", "rollout.max_completion_length")
@@ -82,13 +83,11 @@ def model_size(model: Config) -> int | None:
 
 def architecture_of(model: Config) -> Config | None:
     """The fields of the model's config.json, without loading transformers; None: they are not on this machine."""
-    from r1.model.loading import resolve_model_path
-
     if model.get("path") is None:
         return model.get("config")
     try:
-        folder = resolve_model_path(str(model["path"]))
-    except UserError:  # an unknown r1:NAME: reported when the model is loaded
+        folder, _ = split_adapters(str(model["path"]), model.get("base_path"))
+    except UserError:  # an unknown r1:NAME, an adapter without a base: reported when the model is loaded
         return None
     file = Path(folder, "config.json") if Path(folder).is_dir() else _cached_config(folder)
     try:

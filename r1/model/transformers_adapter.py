@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -93,8 +94,23 @@ def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:
     return model.merge_and_unload() if has_adapters(model) else model  # type: ignore[operator, no-any-return]
 
 
+def output_layer(model: PreTrainedModel) -> Any:
+    """The layer that gives the logits; of peft's ``modules_to_save`` the copy that is trained."""
+    head: Any = unwrap_peft(model).get_output_embeddings()
+    copies = getattr(head, "modules_to_save", None)  # peft's wrapper alone has it
+    return copies[head.active_adapters[0]] if copies else head
+
+
 def has_adapters(model: PreTrainedModel) -> bool:
     return hasattr(model, "merge_and_unload")
+
+
+def save_adapters(model: PreTrainedModel, folder: Path) -> str | None:
+    """Write the adapters of a model as peft reads them; returns their base's folder or hub id, None if it has none."""
+    # False: peft would look for the base on the hub, to see whether its vocabulary has been resized
+    model.save_pretrained(folder, save_embedding_layers=False)
+    adapters: Any = model
+    return adapters.peft_config["default"].base_model_name_or_path or None
 
 
 def render_template(

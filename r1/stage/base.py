@@ -123,8 +123,9 @@ class Stage(L.LightningModule):
             self.save_pretrained(policy, folder, resumable)
 
     def save_pretrained(self, policy: PreTrainedModel, folder: Path, resumable: bool) -> None:
-        """The policy as a Hugging Face folder."""
-        export(policy, self.tokenizer, self.sampler.stop_ids, folder, resumable)
+        """The policy as a Hugging Face folder; at the end its adapters, too, in ``adapter/`` beside it."""
+        adapter_folder = None if resumable else folder.with_name("adapter")
+        export(policy, self.tokenizer, self.sampler.stop_ids, folder, resumable, adapter_folder)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device) if hasattr(batch, "to") else batch

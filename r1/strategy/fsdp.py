@@ -33,7 +33,6 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.sharding import ShardedPolicy
-from r1.model.transformers_adapter import unwrap_peft
 from r1.strategy import shards
 from r1.strategy.base import Strategy
 from r1.strategy.checkpoint_io import DirectCheckpointIO
@@ -127,8 +126,7 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
         weights = get_model_state_dict(self.lightning_module.policy, options=options)  # type: ignore[arg-type]
         model: PreTrainedModel = copy.deepcopy(self.meta_policy)
         if weights:
-            model.load_state_dict(weights, assign=True)
-            unwrap_peft(model).tie_weights()  # type: ignore[no-untyped-call]
+            _assign_weights(model, weights)
         return model
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
@@ -188,10 +186,23 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
 
 
 def _without_weights(policy: PreTrainedModel) -> PreTrainedModel:
-    """A copy with parameters on the meta device; its buffers keep their values: some are in no state dict."""
+    """A copy with parameters on the meta device, tied ones tied; its buffers keep their values: some are not saved."""
     copied: Any = copy.deepcopy(policy)
+    copies: dict[nn.Parameter, nn.Parameter] = {}
     for module in copied.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            meta = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
-            module.register_parameter(name, meta)
+            if parameter not in copies:
+                copies[parameter] = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+            module.register_parameter(name, copies[parameter])
     return copied  # type: ignore[no-any-return]
+
+
+def _assign_weights(model: PreTrainedModel, weights: dict[str, Any]) -> None:
+    """Replace parameters on the meta device; tied ones stay tied, in peft's copies, too, which transformers skips."""
+    sources: dict[nn.Parameter, str] = {}
+    names = {name: sources.setdefault(p, name) for name, p in model.named_parameters(remove_duplicate=False)}
+    model.load_state_dict(weights, assign=True)
+    for name, source in names.items():
+        if name != source:
+            module, _, last = name.rpartition(".")
+            setattr(model.get_submodule(module), last, model.get_parameter(source))

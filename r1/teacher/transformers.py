@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge
 
 from r1.core.errors import MODEL, UserError, errors_mounted_at
+from r1.core.model_paths import split_adapters
 from r1.data.base import Row
 from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
 from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
-from r1.model.loading import DType, Model, resolve_model_path, stop_ids
+from r1.model.loading import DType, Model, stop_ids
 from r1.teacher.base import Answer, Question, Reply
 
 if TYPE_CHECKING:
@@ -96,16 +97,14 @@ class Transformers:
 
     @cached_property
     def _content_id(self) -> str:
-        """sha256 over the files of a local folder; the name and commit of a hub model."""
-        folder = Path(resolve_model_path(self.name))
-        if not folder.is_dir():
-            with errors_at_teacher_path():
-                return f"{self.name}@{getattr(self._source.load_config(), '_commit_hash', None)}"
-        digest = hashlib.sha256()
-        for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
-            with file.open("rb") as opened:
-                digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-        return digest.hexdigest()
+        """sha256 over the files of a local folder; the name and commit of a hub model; with those of its adapters."""
+        with errors_at_teacher_path():
+            base, adapters = split_adapters(self.name)
+            if Path(base).is_dir():
+                parts = [_files_hash(Path(base))]
+            else:
+                parts = [f"{base}@{getattr(self._source.load_config(), '_commit_hash', None)}"]
+        return "+".join([*parts, *map(_files_hash, adapters)])
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -151,6 +150,14 @@ class Transformers:
             )
         message = [{"role": "user", "content": row["prompt"]}]
         return render_chat(tokenizer, message, add_generation_prompt=True, variables=self.variables)
+
+
+def _files_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
+        with file.open("rb") as opened:
+            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from loras import make_lora
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GenerationConfig, PreTrainedModel
@@ -18,7 +19,8 @@ from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.model import export as export_module
 from r1.model.export import export, export_classifier
-from r1.model.loading import Lora, Model
+from r1.model.loading import Model
+from r1.model.lora import Lora
 from r1.run import execute
 
 Make = Callable[..., PreTrainedModel]
@@ -29,7 +31,7 @@ def tiny_tokenizer() -> Any:
 
 
 def lora(targets: Any) -> Lora:
-    return Lora(r=2, alpha=4.0, dropout=0.0, target_modules=targets)
+    return make_lora(target_modules=targets)
 
 
 def move(model: Any, amount: float = 0.1) -> None:

@@ -47,7 +47,7 @@ def change_config(folder: Path, **fields: Any) -> None:
 def make_adapter(folder: Path, keep: bool) -> None:
     for file in [] if keep else folder.iterdir():
         file.unlink()
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/base", "peft_type": "LORA"}')
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "./some/base", "peft_type": "LORA"}')
     save_file({"a": torch.zeros(2)}, folder / "adapter_model.safetensors")
 
 
@@ -205,8 +205,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {  # how to break a folde
         "tokenizer.json is not valid",
     ),
     "is only a GGUF": (make_gguf, "it holds model.Q4_1.gguf"),
-    "is only an adapter": (lambda f: make_adapter(f, keep=False), "an adapter of some/base"),
-    "holds an adapter, too": (lambda f: make_adapter(f, keep=True), "an adapter of some/base"),
+    "is only an adapter": (
+        lambda f: make_adapter(f, keep=False),
+        "the adapter's base, ./some/base: there is",
+    ),
+    "holds an adapter, too": (
+        lambda f: make_adapter(f, keep=True),
+        "the adapter's base, ./some/base: there is",
+    ),
     "is empty": (lambda f: remove(f, "*"), "it holds nothing"),
 }
 

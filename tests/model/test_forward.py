@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loras import make_lora
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.core.types import Config
 from r1.model.forward import Forward, packed_forward, padded_forward, supports_packing
-from r1.model.loading import Lora, Model
+from r1.model.loading import Model
+from r1.model.lora import Lora
 from r1.model.sequences import Sequences, stack
 
 Make = Callable[..., PreTrainedModel]
@@ -229,7 +231,7 @@ def adapted(make_model: Make) -> PreTrainedModel:
     """Adapters on every linear layer, moved away from their start, where they do nothing."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
+        model = make_lora(target_modules="all-linear").wrap(make_model("llama"))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.requires_grad):
@@ -257,11 +259,11 @@ def test_packed_forward_applies_lora(adapted: PreTrainedModel) -> None:
 
 
 def test_lora_on_the_output_layer_does_not_pack(make_model: Make) -> None:
-    model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=["lm_head"]).wrap(make_model("llama"))
+    model = make_lora(target_modules=["lm_head"]).wrap(make_model("llama"))
     assert not supports_packing(model)
 
 
-@pytest.mark.parametrize("lora", [None, Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")])
+@pytest.mark.parametrize("lora", [None, make_lora(target_modules="all-linear")])
 @pytest.mark.parametrize("share_prompts", [True, False])
 def test_gradient_checkpointing_changes_no_bit(
     small: Callable[..., Config], lora: Lora | None, share_prompts: bool

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 import torch
+from loras import make_lora
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from r1.core.errors import MODEL, UserError
+from r1.core.model_paths import resolve_model_path
 from r1.core.paths import ASSETS
 from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.model.export import export
-from r1.model.loading import Lora, Model, resolve_model_path
+from r1.model.loading import Model
 from r1.run import execute
 
 PROBE = "User: 3+15=?\nAssistant:<think> 3 plus 15 is 18. 等等</think>\n<answer>18</answer><|eos|>"
@@ -28,6 +30,7 @@ LORA = ["+model/lora=default", "model.lora.r=2"]
 def source(**knobs: Any) -> Model:
     made: dict[str, Any] = {
         "path": None,
+        "base_path": None,
         "config": None,
         "tokenizer": None,
         "dtype": "float32",
@@ -134,7 +137,7 @@ def test_gradient_checkpointing_changes_no_bit(small: Callable[..., Config], tmp
 
 
 def test_lora_trains_adapters_only_and_merging_preserves_outputs(scratch: Callable[..., Model], tmp_path: Path) -> None:
-    lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
+    lora = make_lora(target_modules="all-linear")
     plain, wrapped = scratch().load(seed=0), scratch(lora=lora).load(seed=0)
     trained = {name for name, p in wrapped.named_parameters() if p.requires_grad}
     assert trained
@@ -155,7 +158,7 @@ def test_lora_trains_adapters_only_and_merging_preserves_outputs(scratch: Callab
 
 def test_lora_without_peft_raises(scratch: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
+    lora = make_lora(target_modules="all-linear")
     with pytest.raises(UserError, match=r"r1\[peft\]"):
         scratch(lora=lora).load(seed=0)
 
@@ -175,7 +178,7 @@ def test_random_weights_depend_on_the_seed_only(scratch: Callable[..., Model]) -
 
 
 def test_lora_initialisation_depends_on_the_seed_only(scratch: Callable[..., Model]) -> None:
-    lora = Lora(r=2, alpha=4.0, dropout=0.0, target_modules="all-linear")
+    lora = make_lora(target_modules="all-linear")
     found = []
     for global_seed, seed in ((1, 3), (2, 3), (2, 4)):
         torch.manual_seed(global_seed)

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from r1.config.check.config import check_config
 from r1.core.errors import MODEL, UserError
-from r1.model.loading import resolve_model_path
+from r1.core.model_paths import resolve_model_path
 from r1.reward.terms.preference import Preference
 
 KNOBS: dict[str, Any] = {

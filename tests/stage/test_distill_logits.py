@@ -14,11 +14,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from r1.core.errors import MODEL, UserError
+from r1.core.model_paths import resolve_model_path
 from r1.core.runs import read_run
 from r1.core.types import Config
 from r1.data.base import Row
 from r1.model.forward import Forward
-from r1.model.loading import Model, resolve_model_path
+from r1.model.loading import Model
 from r1.run import execute
 
 Stages = Callable[..., Any]

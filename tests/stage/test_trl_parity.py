@@ -17,7 +17,7 @@ from slow import LIMIT, STOPS, assert_same, collected, flat, gradient, groups_of
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from r1.model.loading import resolve_model_path
+from r1.core.model_paths import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.stage.advantage.base import Advantage
 from r1.stage.advantage.batch import batch

@@ -13,8 +13,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from r1.core.model_paths import resolve_model_path
 from r1.data.base import Row
-from r1.model.loading import resolve_model_path
 from r1.rollout.base import no_op
 from r1.stage.distillation.answer_cache import AnswerCache
 from r1.stage.distillation.teacher_queries import TeacherAnswers, query_teacher

@@ -236,6 +236,9 @@ def weights(cfg: Config) -> None:
     if strategy_class(cfg).requires_float32:
         message = "this strategy trains weights in float32"
         raise UserError(message, key="model.dtype", value=dtype, expected="float32", hint=hint)
+    if lora is not None and lora["modules_to_save"]:
+        message, value = f"modules that are trained in full do not learn in {dtype}", lora["modules_to_save"]
+        raise UserError(message, key="model.lora.modules_to_save", value=value, hint=hint)
     if lora is None:  # the adapters are float32
         message = f"{dtype} weights do not learn: an update below half the distance of two {dtype} numbers is lost"
         hint = f"{hint} keeps float32 weights and computes in bfloat16"

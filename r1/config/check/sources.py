@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from r1.config.build import iter_nodes
 from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
+from r1.core.model_paths import has_tokenizer, resolve_model_path, split_adapters
 from r1.core.types import Config
-from r1.model.folder import FORMAT, check_model_folder
-from r1.model.loading import resolve_model_path
+from r1.model.folder import FORMAT, check_adapters, check_model_folder
 
 
 def check_model_paths(cfg: Config) -> None:
@@ -20,7 +21,39 @@ def check_model_paths(cfg: Config) -> None:
         takes_models = node["_target_"].startswith("r1.") and not key.startswith("data")
         for name in ("path", "tokenizer") if takes_models else ():
             if isinstance(path := node.get(name), str):
-                _check_folder(path, f"{key}.{name}", name == "path", needs_tokenizer=node.get("tokenizer") is None)
+                base_path = node.get("base_path") if name == "path" else None
+                _check_model(path, base_path, f"{key}.{name}", name == "path", node.get("tokenizer") is None)
+
+
+def _check_model(path: str, base_path: str | None, key: str, needs_weights: bool, needs_tokenizer: bool) -> None:
+    """Check a model's folder, or an adapter's with its base."""
+    base_key = f"{key.rpartition('.')[0]}.base_path"
+    with _errors_at(key):
+        base, adapters = split_adapters(path, base_path)
+    if base_path and not adapters:
+        message, hint = f"a base belongs to an adapter, and {path} is none", f"leave out {base_key}"
+        raise UserError(message, key=base_key, value=base_path, hint=hint, code=MODEL)
+    if not adapters:
+        _check_folder(path, key, needs_weights, needs_tokenizer)
+        return
+    needs_tokenizer = needs_tokenizer and not any(map(has_tokenizer, adapters))
+    try:
+        _check_folder(base, base_key if base_path else key, needs_weights, needs_tokenizer)
+    except UserError as error:
+        error.message, error.value = f"the adapter's base, {base}: {error.message}", base_path or path
+        raise
+    if needs_weights:
+        with _errors_at(key):
+            check_adapters(base, adapters)
+
+
+@contextmanager
+def _errors_at(key: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        error.key = key
+        raise
 
 
 def _check_folder(path: str, key: str, needs_weights: bool, needs_tokenizer: bool) -> None:
@@ -40,11 +73,8 @@ def _check_folder(path: str, key: str, needs_weights: bool, needs_tokenizer: boo
     if folder.is_file():
         raise model_error("this is a file, and a model is a folder", f"a folder with {FORMAT}", f"take {folder.parent}")
     if folder.is_dir() and needs_weights and not path.startswith("r1:"):  # those are shipped, and tested
-        try:
+        with _errors_at(key):
             check_model_folder(folder, path, needs_tokenizer)
-        except UserError as error:
-            error.key = key
-            raise
 
 
 def check_hub_datasets(cfg: Config) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from r1.model.sequences import padded
-from r1.model.transformers_adapter import check_unsupported_attention, custom_attention, unwrap_peft
+from r1.model.transformers_adapter import check_unsupported_attention, custom_attention, output_layer, unwrap_peft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,7 +107,7 @@ class SharedPrefixDecoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = unwrap_peft(model)
-        self.head = self.model.get_output_embeddings().weight
+        self.head = output_layer(model).weight
 
     def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
         device = self.model.device

@@ -7,6 +7,7 @@ tokens are sampled and their log-probs compared with the policy's own.
 
 from __future__ import annotations
 
+import re
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -231,7 +232,7 @@ def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], lis
 
 @torch.no_grad()
 def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """(name, value) of every weight as a checkpoint has them: tied weights once, LoRA merged into its base layer."""
+    """(name, value) of every weight as a checkpoint has them: tied weights once, adapters merged."""
     unwrapped = unwrap_peft(model)
     for name, parameter in unwrapped.named_parameters():
         module_name, is_adapted, rest = name.partition(".base_layer.")  # peft's name for the layer below an adapter
@@ -239,5 +240,5 @@ def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             layer: Any = unwrapped.get_submodule(module_name)
             delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters) if rest == "weight" else 0
             yield f"{module_name}.{rest}", parameter.detach() + delta
-        elif ".lora_" not in name:
-            yield name, parameter.detach()
+        elif ".lora_" not in name and ".original_module." not in name:  # that has a trained copy, modules_to_save
+            yield re.sub(r"\.modules_to_save\.\w+\.", ".", name), parameter.detach()

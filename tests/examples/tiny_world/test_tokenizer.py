@@ -110,6 +110,7 @@ def test_exported_tokenizer_gives_the_same_ids(tmp_path: Path, tokenizer: PreTra
         precision="32-true",
         attn_implementation="sdpa",
         gradient_checkpointing=False,
+        base_path=None,
         lora=None,
         recipe=None,
     )

@@ -12,9 +12,9 @@ from conftest import PIPELINE
 
 from r1.core import provenance
 from r1.core.errors import UserError
+from r1.core.model_paths import resolve_model_path
 from r1.experiment.pipeline.explain import cache_status, reasons_to_run
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
-from r1.model.loading import resolve_model_path
 
 Planned = Callable[..., PipelinePlan]
 STEPS: dict[str, list[str]] = PIPELINE["steps"]

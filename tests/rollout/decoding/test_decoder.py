@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loras import make_lora
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1.core.seeds import derive_seed
-from r1.model.loading import Lora
 from r1.rollout.decoding import cuda_graph as graph
 from r1.rollout.decoding import llama_decoder as lean
 from r1.rollout.decoding import shared_prefix as shared
@@ -278,7 +278,7 @@ def test_half_precision_and_autocast_use_the_llama_decoder(make_model: Make) -> 
 def test_lora_adapters_are_applied_in_decoding(make_model: Make, targets: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        model = Lora(r=2, alpha=4.0, dropout=0.0, target_modules=targets).wrap(make_model("llama")).eval()
+        model = make_lora(target_modules=targets).wrap(make_model("llama")).eval()
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in (p for p in model.parameters() if p.requires_grad):

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 from fakevllm import LLM, SamplingParams, WeightedModel
+from loras import make_lora
 from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
-from r1.model.loading import Lora
 from r1.model.transformers_adapter import unwrap_peft
 from r1.rollout import vllm as module
 from r1.rollout.serving.weight_sync import VllmCompletion, check_tokens, checkpoint_weights, sampling_parameters
@@ -191,7 +191,7 @@ def test_checkpoint_weights_equal_the_state_dict(make_model: Make, tied: bool) -
 
 
 def test_checkpoint_weights_merge_lora(make_model: Make) -> None:
-    wrapped: Any = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="all-linear").wrap(make_model("llama"))
+    wrapped: Any = make_lora(r=4, alpha=8.0, target_modules="all-linear").wrap(make_model("llama"))
     with torch.no_grad():
         for name, parameter in wrapped.named_parameters():
             parameter += 0.1 if "lora_" in name else 0.0

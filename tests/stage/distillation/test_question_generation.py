@@ -9,13 +9,13 @@ from templates import chat
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from r1.core.model_paths import resolve_model_path
 from r1.data.arithmetic import row_from_sum
 from r1.data.base import Data
 from r1.data.split import is_held_out
 from r1.data.template.base import around_question
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
-from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.stage.distillation.question_generation import REASONS, QuestionFilter, QuestionPrompt
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from r1.core.metrics import primary_metric
+from r1.core.model_paths import resolve_model_path
 from r1.core.statistics import mean, proportion
-from r1.model.loading import resolve_model_path
 from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.run import execute
