@@ -116,21 +116,23 @@ def num_parameters(config: Mapping[str, Any]) -> int | None:
 
     Counts embeddings, the four attention projections and a gated MLP per layer, times its experts.
     """
-    config = config.get("text_config") or config
-
-    def field(*names: str, default: int | None = None) -> int | None:
-        return next((config[name] for name in names if isinstance(config.get(name), int)), default)
-
-    width, layers = field("hidden_size", "n_embd", "d_model"), field("num_hidden_layers", "n_layer", "num_layers")
+    width = config_field(config, "hidden_size", "n_embd", "d_model")
+    layers = config_field(config, "num_hidden_layers", "n_layer", "num_layers")
     if not width or not layers:
         return None
-    heads = field("num_attention_heads", "n_head", default=1) or 1
-    share = (field("num_key_value_heads", default=heads) or heads) / heads
-    inner = field("moe_intermediate_size", "intermediate_size", "n_inner", default=4 * width) or 4 * width
-    experts = field("num_local_experts", "num_experts", "n_routed_experts", default=1) or 1
-    embeddings = 1 if config.get("tie_word_embeddings") else 2
+    heads = config_field(config, "num_attention_heads", "n_head") or 1
+    share = (config_field(config, "num_key_value_heads") or heads) / heads
+    inner = config_field(config, "moe_intermediate_size", "intermediate_size", "n_inner") or 4 * width
+    experts = config_field(config, "num_local_experts", "num_experts", "n_routed_experts") or 1
+    embeddings = 1 if (config.get("text_config") or config).get("tie_word_embeddings") else 2
     layer = (2 + 2 * share) * width**2 + 3 * width * inner * experts
-    return round(layers * layer + embeddings * width * (field("vocab_size", default=0) or 0))
+    return round(layers * layer + embeddings * width * (config_field(config, "vocab_size") or 0))
+
+
+def config_field(config: Mapping[str, Any], *names: str) -> int | None:
+    """The whole number under the first of these names that the config (of the text model) has."""
+    config = config.get("text_config") or config
+    return next((config[name] for name in names if isinstance(config.get(name), int)), None)
 
 
 def size_text(model: Config) -> str:

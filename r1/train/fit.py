@@ -35,6 +35,7 @@ from r1.stage.training.base import TrainingStage
 from r1.strategy.base import resolve_precision
 from r1.train import checkpoint_files
 from r1.train.checkpoint import Checkpoints
+from r1.train.memory_plan import plan_memory
 from r1.train.progress import Progress, closing_table
 from r1.train.record import MetricsFile, Record
 from r1.train.run_state import RunState
@@ -69,6 +70,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         label = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(status_line(f"{label}: {', '.join(shares)} (p^G + (1-p)^G)"))
+    if memory := plan_memory(cfg, experiment):
+        console.print(status_line(f"memory per device, estimated: {memory}; more where the engine is vLLM"))
     if compute := budget.compute_budget(cfg, len(data.train)):
         console.print(status_line(str(compute)))
     console.print(status_line("dry run: the config is valid; nothing was loaded or written"))

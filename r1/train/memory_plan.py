@@ -1,0 +1,45 @@
+"""The memory of a run's largest micro-batch, for its plan."""
+
+from __future__ import annotations
+
+from r1.config.build import Experiment
+from r1.config.check.rules import strategy_class
+from r1.core.types import Config
+from r1.model.memory import MemoryEstimate, estimate_memory
+from r1.model.recipe import architecture_of, config_field
+from r1.model.tokens import tokenize
+from r1.stage.training.base import TrainingStage
+from r1.strategy.base import resolve_precision
+
+
+def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
+    """Bytes per device, if all of a micro-batch's sequences are as long as they may be; None: not known."""
+    stage, model = experiment.stage, cfg["model"]
+    architecture = architecture_of(model)
+    if architecture is None or not isinstance(stage, TrainingStage):
+        return None
+    lora, on_gpu = model.get("lora"), cfg["trainer"]["accelerator"] != "cpu"
+    width = config_field(architecture, "hidden_size", "n_embd", "d_model") or 0
+    layers = config_field(architecture, "num_hidden_layers", "n_layer", "num_layers") or 0
+    precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
+    return estimate_memory(
+        architecture,
+        num_tokens=stage.plan.micro_batch_size * longest_sequence(experiment),
+        dtype=model["dtype"],
+        autocast=precision != "32-true",
+        checkpointing=model["gradient_checkpointing"],
+        num_shards=stage.plan.num_devices if strategy_class(cfg).sharded else 1,
+        adapter_parameters=20 * width * lora["r"] * layers if lora else None,  # all linear layers of a Llama, roughly
+        reference=bool(cfg["stage"].get("kl_coef")) and not lora,
+        tile=2**27 if on_gpu else 2**21,
+    )
+
+
+def longest_sequence(experiment: Experiment) -> int:
+    """Tokens of the longest example, or of the longest prompt with a completion as long as it may be."""
+    stage, data = experiment.stage, experiment.data
+    row = max(data.train, key=lambda row: sum(len(text) for text in row.values() if isinstance(text, str)))
+    texts = stage.full_texts(row, stage.required_columns)
+    room = 0 if texts else experiment.engine.max_completion_length
+    texts = texts or [data.prompt_text(stage.tokenizer, row)]
+    return room + max(len(tokenize(stage.tokenizer, text)) for text in texts)
