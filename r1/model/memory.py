@@ -6,7 +6,7 @@ with ``saved_tensors_hooks`` (tests/model/test_memory.py); flash attention and o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 from r1.core.types import Config
 from r1.model.recipe import config_field, num_parameters
@@ -30,11 +30,10 @@ class MemoryEstimate:
 
     @property
     def total(self) -> float:
-        return sum(getattr(self, part.name) for part in fields(self))
+        return float(sum(asdict(self).values()))
 
     def __str__(self) -> str:
-        parts = [(part.name, getattr(self, part.name) / GB) for part in fields(self)]
-        shown = " + ".join(f"{name} {size:.2g}" for name, size in parts if size >= 0.005)
+        shown = " + ".join(f"{name} {size / GB:.2g}" for name, size in asdict(self).items() if size >= 0.005 * GB)
         return f"about {self.total / GB:.2g} GB ({shown})"
 
 

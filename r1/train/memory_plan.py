@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from r1.config.build import Experiment
 from r1.config.check.rules import strategy_class
 from r1.core.types import Config
@@ -18,7 +20,7 @@ def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
     architecture = architecture_of(model)
     if architecture is None or not isinstance(stage, TrainingStage):
         return None
-    lora, on_gpu = model.get("lora"), cfg["trainer"]["accelerator"] != "cpu"
+    lora, on_gpu = model.get("lora"), cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
     width = config_field(architecture, "hidden_size", "n_embd", "d_model") or 0
     layers = config_field(architecture, "num_hidden_layers", "n_layer", "num_layers") or 0
     precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
