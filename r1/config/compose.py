@@ -268,7 +268,11 @@ def _value_at(config: Any, key: str) -> Any:
 
 def group_options(loader: HydraLoader, group: str) -> list[str]:
     """The options of a group, wherever they come from; none if there is no such group."""
-    return [option for option in loader.group_options(group) if not option.startswith("_")]
+    options = [option for option in loader.group_options(group) if not option.startswith("_")]
+    if group == "experiment":  # the only group whose folders sort options; elsewhere they are groups of their own
+        folders = loader.subgroups(group)
+        options += [f"{name}/{option}" for name in folders for option in group_options(loader, f"{group}/{name}")]
+    return options
 
 
 def _reason(error: BaseException) -> str:

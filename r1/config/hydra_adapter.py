@@ -20,6 +20,7 @@ from hydra._internal.utils import create_automatic_config_search_path, get_args_
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.core.plugins import Plugins
@@ -73,6 +74,11 @@ class HydraLoader:
         """The options of a config group, wherever they come from; none if there is no such group."""
         options: list[str] = self._hydra.config_loader.get_group_options(group)
         return options
+
+    def subgroups(self, group: str) -> list[str]:
+        """The folders in a config group."""
+        folders: list[str] = self._hydra.config_loader.get_group_options(group, ObjectType.GROUP)
+        return folders
 
     def sweep_choices(self, override: Override) -> list[str]:
         """The overrides that a sweep such as ``KEY=A,B`` or ``KEY=range(A,B)`` stands for.

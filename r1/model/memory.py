@@ -33,7 +33,9 @@ class MemoryEstimate:
         return float(sum(asdict(self).values()))
 
     def __str__(self) -> str:
-        shown = " + ".join(f"{name} {size / GB:.2g}" for name, size in asdict(self).items() if size >= 0.005 * GB)
+        shown = " + ".join(
+            f"{name} {size / GB:.2g}" for name, size in asdict(self).items() if size >= 0.01 * self.total
+        )
         return f"about {self.total / GB:.2g} GB ({shown})"
 
 
