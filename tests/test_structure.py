@@ -68,9 +68,10 @@ def node_key(group: str) -> str:
 
 
 def overrides(group: str, option: str) -> list[str]:
-    """The command line that selects one option of a group, with ``x`` for every value that it requires."""
+    """The command line that selects one option of a group, with a value for every key that it requires."""
     values = OmegaConf.load(CONF / group / f"{option}.yaml")
-    required = [f"{node_key(group)}.{key}=x" for key in OmegaConf.missing_keys(values)]
+    value = "r1:tiny" if group == "model" else "x"
+    required = [f"{node_key(group)}.{key}={value}" for key in OmegaConf.missing_keys(values)]
     stage = [NEEDED_STAGE[group]] if group in NEEDED_STAGE else []
     if group in MOUNTS:
         return [f"+{group}@{MOUNTS[group]}={option}", *stage, *required]
@@ -96,7 +97,7 @@ def node_of(cfg: Config, group: str) -> Config:
 
 def test_every_config_group_is_listed() -> None:
     groups = {folder.relative_to(CONF).as_posix() for folder in CONF.rglob("*") if folder.is_dir()}
-    assert groups == {*GROUPS, *VALUES}
+    assert groups == {*GROUPS, *VALUES, "experiment/papers"}  # tests/experiment/test_papers.py
 
 
 @pytest.mark.parametrize(("group", "option"), ALL)
