@@ -70,8 +70,9 @@ def node_key(group: str) -> str:
 def overrides(group: str, option: str) -> list[str]:
     """The command line that selects one option of a group, with a value for every key that it requires."""
     values = OmegaConf.load(CONF / group / f"{option}.yaml")
-    value = "r1:tiny" if group == "model" else "x"
-    required = [f"{node_key(group)}.{key}={value}" for key in OmegaConf.missing_keys(values)]
+    required = [f"{node_key(group)}.{key}=x" for key in OmegaConf.missing_keys(values)]
+    if group == "model" and required:  # any model, without defaults for its size
+        required = ["model.path=r1:tiny", "+model/recipe=tiny"]
     stage = [NEEDED_STAGE[group]] if group in NEEDED_STAGE else []
     if group in MOUNTS:
         return [f"+{group}@{MOUNTS[group]}={option}", *stage, *required]
