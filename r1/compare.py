@@ -23,7 +23,7 @@ def sections(a: RunRecord, b: RunRecord) -> dict[str, list[tuple[str, Any, Any]]
     return {
         "config": differences(*configs),
         "code": compared("code", "git"),
-        "data": compared("data", "parents"),
+        "data": compared("data", "parents", "inputs"),
         "environment": compared("packages", "hardware"),
         "status": compared("status", "error"),
     }

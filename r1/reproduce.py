@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from r1.core import provenance
 from r1.core.command import run_command
@@ -15,7 +16,8 @@ from r1.run import execute
 
 
 def reproduce(run: RunRecord, output_dir: str) -> bool:
-    """Run ``run``'s config into ``output_dir``; True if every row of metrics.jsonl and every final metric is equal.
+    """Run ``run``'s config into ``output_dir``; True if every row of metrics.jsonl, every metric of the manifest,
+    its best step and, with the same code, its fingerprint are equal.
 
     Raises:
         UserError: the record lacks what a run needs.
@@ -50,7 +52,9 @@ def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
     if len(run.metrics) != len(again.metrics):
         lines.append(f"metrics.jsonl: {len(run.metrics)} rows then, {len(again.metrics)} now")
     rows = [(f"step {then['step']}", then, now) for then, now in zip(run.metrics, again.metrics, strict=False)]
-    rows.append(("final", run.manifest["metrics"]["final"], again.manifest["metrics"]["final"]))
+    for when in ("start", "final"):
+        rows.append((when, run.manifest["metrics"][when], again.manifest["metrics"][when]))
+    rows.append(("manifest", _compared_fields(run, run.manifest), _compared_fields(again, run.manifest)))
     for label, then, now in rows:
         names = sorted(then.keys() | now.keys())
         pairs = [
@@ -58,6 +62,13 @@ def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
         ]  # as text, in which NaN equals NaN
         lines += [f"{label}  {name}: {before} -> {after}" for name, before, after in pairs if before != after]
     return lines
+
+
+def _compared_fields(record: RunRecord, original: dict[str, Any]) -> dict[str, Any]:
+    """What the manifest says besides metrics; another code, which has its note, gives another fingerprint."""
+    manifest = record.manifest
+    is_same_code = manifest["code"] == provenance.code_hash(*record.config["extensions"]) == original["code"]
+    return {"best": manifest.get("best")} | ({"fingerprint": manifest["fingerprint"]} if is_same_code else {})
 
 
 def main() -> None:

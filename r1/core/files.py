@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import shutil
+import stat
 from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
@@ -25,9 +29,9 @@ def lock_folder(folder: Path, name: str = ".lock") -> TextIO:
     key, value = "output_dir", str(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / name).open("w")
+        lock = open_lock(folder / name, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        message = f"the run's folder cannot be written: {error.strerror}"
+        message = f"the run's folder cannot be written: {name if folder.is_dir() else folder}: {error.strerror}"
         raise UserError(message, key=key, value=value, code=STORAGE) from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,13 +44,26 @@ def lock_folder(folder: Path, name: str = ".lock") -> TextIO:
 def is_locked(folder: Path) -> bool:
     """Whether another process is writing a folder."""
     try:
-        with (folder / ".lock").open() as lock:
+        with open_lock(folder / ".lock", os.O_RDONLY) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError:  # there is none, or it is no lock of r1's: `lock_folder` refuses it
+        return False
     return False
+
+
+def open_lock(file: Path, flags: int) -> TextIO:
+    """Open a lock file as it is: nothing is truncated, and a symbolic link is not followed.
+
+    Raises:
+        OSError: it is a link, or not a regular file.
+    """
+    descriptor = os.open(file, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # e.g. a FIFO
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return os.fdopen(descriptor)
 
 
 def write_atomic(file: Path, text: str) -> None:
@@ -64,6 +81,19 @@ def write_atomic(file: Path, text: str) -> None:
         with suppress(OSError):
             partial.unlink()
         raise
+
+
+def remove_partial(folder: Path, names: str) -> None:
+    """Remove the files and folders of a killed writer: NAME.tmp.PID, or NAME.tmp.new and NAME.tmp.old.
+
+    The caller has locked the folder. Another name with ``.tmp.`` in it is the user's.
+
+    Args:
+        names: a regular expression for NAME, e.g. ``step_\\d{6}``.
+    """
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if re.fullmatch(rf"(?:{names})\.tmp\.(?:\d+|new|old)", path.name):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def sync_path(path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +17,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from r1.core.content_hash import file_hash, visible_files
 from r1.core.files import write_atomic
+from r1.core.inputs import hash_inputs, may_name_file, names_path
 from r1.core.manifest import read_manifest
 from r1.core.paths import ROOT
 from r1.core.secrets import redact, redact_values
@@ -32,24 +35,29 @@ DEVICE_KEYS = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_siz
 SOURCE_SUFFIXES = (".py", ".yaml")
 
 
-def fingerprint(config: Config, data: str, parents: list[dict[str, Any]]) -> str:
-    """sha256 over the config that decides the trajectory, the code, the data and the parents' fingerprints.
+def fingerprint(
+    config: Config, data: str, parents: list[dict[str, Any]], inputs: Mapping[str, str] | None = None
+) -> str:
+    """sha256 over the config that decides the trajectory, the code, the data, its files and the parents' fingerprints.
 
     A path into a parent's folder counts as the parent's fingerprint. Rows that come from a parent are decided by it, so
-    that a pipeline knows the fingerprint before they exist; other files that such a dataset reads, and files of
-    chat templates, count by content.
+    that a pipeline knows the fingerprint before they exist; every other file that the config names counts by content.
 
     Args:
         data: ``rows_hash`` of the dataset; not used where the dataset reads from a parent.
         parents: as ``find_parents`` returns them.
+        inputs: as ``input_hashes`` returns them; None: those of now.
     """
+    inputs = input_hashes(config, parents) if inputs is None else inputs
     decided = replace_paths_by_fingerprint(fingerprinted_config(config), parents)
-    data_config = config.get("data")
-    leaves = flatten(data_config)
-    rows = [data, *(digest for key in leaves if key.endswith("chat_template") for digest in _file_digests(leaves[key]))]
-    if decided.get("data") != data_config:
-        rows = [digest for leaf in leaves.values() for digest in _file_digests(leaf)]
-    parts = [decided, code_hash(*config["extensions"]), rows, [parent["fingerprint"] for parent in parents]]
+    rows = data if decided.get("data") == config.get("data") else ""
+    parts = [
+        decided,
+        code_hash(*config["extensions"]),
+        rows,
+        dict(inputs),
+        [parent["fingerprint"] for parent in parents],
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -74,12 +82,16 @@ def replace_paths_by_fingerprint(node: Any, parents: list[dict[str, Any]]) -> An
     return node
 
 
-def _file_digests(path: Any) -> list[str]:
-    """The sha256 of a file as a list of one; empty if ``path`` is no file."""
-    if not (isinstance(path, str) and Path(path).is_file()):
-        return []
-    with Path(path).open("rb") as source:
-        return [hashlib.file_digest(source, "sha256").hexdigest()]
+def input_hashes(config: Config, parents: list[dict[str, Any]], planned: Iterable[str] = ()) -> dict[str, str]:
+    """The content of all that a config names, as ``inputs.hash_inputs`` returns it.
+
+    A path into a parent is left out where the parent's fingerprint and the hashes of its ``outputs`` stand for it.
+
+    Args:
+        planned: folders of parents that a pipeline has yet to run.
+    """
+    covered = [*planned, *(run["path"] for run in parents if read_manifest(Path(run["path"])).get("outputs"))]
+    return hash_inputs(fingerprinted_config(config), covered)
 
 
 def fingerprinted_config(config: Config) -> dict[str, Any]:
@@ -93,18 +105,35 @@ def code_hash(*extensions: str) -> str:
     digest = hashlib.sha256()
     for package in ("r1", *extensions):
         for name, file in _source_files(package):
-            digest.update(name.encode() + b"\0" + file.read_bytes())
+            digest.update(name.encode() + b"\0" + file_hash(file).encode())
     return digest.hexdigest()
 
 
-def _source_files(package: str) -> Iterator[tuple[str, Path]]:
-    """(name, file) of every module of a package, or of the module that it is."""
+def _source_files(module: str) -> Iterator[tuple[str, Path]]:
+    """(name, file) of every module of r1, of every file of another package, or of a module and the files it names.
+
+    An extension may read word lists, prompts or weights.
+    """
+    package = module.partition(".")[0]
     spec = find_spec(package)
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        for file in sorted(Path(folder).rglob("*.py")):
-            yield f"{package}/{file.relative_to(folder).as_posix()}", file
+        for file in visible_files(Path(folder)):
+            if package != "r1" or file.suffix == ".py":
+                yield f"{package}/{file.relative_to(folder).as_posix()}", file
     if spec and spec.origin and not spec.submodule_search_locations:
-        yield package, Path(spec.origin)
+        source = Path(spec.origin)
+        yield package, source
+        for text in sorted(_text_constants(source)):
+            if (file := source.parent / text).is_file():
+                yield f"{package}/{text}", file
+
+
+def _text_constants(source: Path) -> set[str]:
+    """The texts in a module's code that may be names of files."""
+    if source.suffix != ".py":
+        return set()
+    constants = (node.value for node in ast.walk(ast.parse(source.read_bytes())) if isinstance(node, ast.Constant))
+    return {text for text in constants if isinstance(text, str) and may_name_file(text)}
 
 
 def rows_hash(*splits: list[dict[str, Any]]) -> str:
@@ -195,13 +224,13 @@ def describe_hardware(threads: int | None) -> dict[str, Any]:
     }
 
 
-def input_paths(config: Config) -> list[str]:
-    """The paths that a config reads from disk: the texts of all keys ``path`` and ``tokenizer``."""
+def input_paths(config: Config) -> dict[str, str]:
+    """The paths that a config reads from disk, and names of models on the hub, by config key."""
     leaves = flatten(config).items()
-    return [text for key, text in leaves if key.rpartition(".")[2] in ("path", "tokenizer") and isinstance(text, str)]
+    return {key: text for key, text in leaves if names_path(key) and isinstance(text, str) and may_name_file(text)}
 
 
-def find_parents(paths: list[str], planned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
+def find_parents(paths: Iterable[str], planned: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
     """The runs that ``paths`` lie in (a run's folder, its ``model/`` or ``traces/``): ``{path, fingerprint}`` each.
 
     Args:

@@ -14,8 +14,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
-from r1.core.errors import DATA, UserError
-from r1.core.manifest import load_manifest
+from r1.core.errors import CONFIG, DATA, STORAGE, UserError
+from r1.core.manifest import load_manifest, read_manifest
 from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
@@ -23,6 +23,7 @@ from r1.core.yaml import ConfigLoader
 
 NUM_CHECKPOINTS = 2  # that a run keeps; if the newest is damaged, the one before it is resumed
 TOO_DEEP = re.compile(r"(?:[\[{]\s*){1000}")  # the process would die of a stack overflow in libyaml
+START_FILES = (".lock", ".runner", "output.log", "sweep.yaml")  # in a record's folder before its manifest
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,65 @@ def read_config(file: Path) -> Config:
     if not isinstance(config, dict):
         raise damaged(file, "it is not a mapping")
     return upgrade_config({str(key): value for key, value in config.items()})
+
+
+def check_output_dir(folder: Path, value: str) -> None:
+    """A new record's folder must be empty: the files in any other one are the user's.
+
+    The manifest is the first file of a record. Before it there are only locks, and the output of a run that was started
+    by a pipeline or a sweep.
+
+    Raises:
+        UserError: the folder has other files, and is no record.
+    """
+    if is_record(folder) or not folder.is_dir():
+        return
+    names = sorted(path.name for path in folder.iterdir() if not _is_start_file(path))
+    names.sort(key=lambda name: name != "manifest.json")  # a damaged one, or another program's
+    if names:
+        raise UserError(
+            f"this folder is not a record of r1 and is not empty, so its files would mix with the run's: {names[0]}",
+            key="output_dir",
+            value=value,
+            expected="a new folder, an empty one, or the record of a run that is resumed",
+            hint="take another output_dir",
+            code=STORAGE if "manifest.json" in names else CONFIG,
+        )
+
+
+def is_record(folder: Path) -> bool:
+    """Whether the folder has a manifest, and one of r1's."""
+    return {"schema", "status", "overrides"} <= read_manifest(folder).keys()
+
+
+def _is_start_file(path: Path) -> bool:
+    if path.name == "steps" and path.is_dir() and not path.is_symlink():  # of a pipeline, copied without its manifest
+        return all(is_record(step) or step.suffix == ".log" for step in path.glob("*/*"))
+    is_own = path.name in START_FILES or re.fullmatch(r"(manifest\.json|sweep\.yaml)\.tmp\.\d+", path.name) is not None
+    return is_own and path.is_file() and not path.is_symlink()
+
+
+def made_progress(folder: Path) -> bool:
+    """Whether a run has made what a new start in its folder would lose: a step, or answers of its policy.
+
+    A pipeline's record counts as progress, too.
+    """
+    made = [*saved_checkpoints(folder / "checkpoints"), *folder.glob("model/*"), folder / "traces" / "samples.jsonl"]
+    manifest = read_manifest(folder)
+    if manifest.get("status") == "finished" or "steps" in manifest or any(path.exists() for path in made):
+        return True
+    try:
+        return any(row.get("step", 0) > 0 for row in jsonl.read_rows(folder / "metrics.jsonl"))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, UserError):  # damaged: it may hold steps
+        return True
+
+
+def saved_checkpoints(folder: Path) -> list[Path]:
+    """The published checkpoints, the oldest first; a name such as ``step_backup`` is the user's."""
+    paths = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{6,}", path.name)]
+    return sorted(paths, key=lambda path: int(path.name.removeprefix("step_")))
 
 
 def new_run_dir(name: str) -> Path:

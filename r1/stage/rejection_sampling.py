@@ -85,7 +85,7 @@ class RejectionSampling(Stage):
 
     def on_predict_start(self) -> None:
         def read_batches() -> list[dict[str, Any]]:
-            return jsonl.repair_and_read(self.files.batches) if self.files else []
+            return jsonl.repair_and_read(self.files.batches, checksums=True) if self.files else []
 
         self.batches = self.run.ranks.broadcast_from_rank_zero(read_batches)
 
@@ -105,7 +105,7 @@ class RejectionSampling(Stage):
             "counts": dict(sum((Counter(part["counts"]) for part in parts), Counter[str]())),
         }
         if self.files:
-            jsonl.append_rows(self.files.batches, [batch], sync=True)
+            jsonl.append_rows(self.files.batches, [batch], sync=True, checksums=True)
         self.batches.append(batch)
         return batch
 

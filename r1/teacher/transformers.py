@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge
 
+from r1.core.content_hash import content_hashes
 from r1.core.errors import MODEL, UserError, errors_mounted_at
 from r1.core.model_paths import split_adapters
 from r1.data.base import Row
@@ -20,14 +20,12 @@ from r1.data.template.base import template_prefill
 from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, stop_ids
-from r1.teacher.base import Answer, Question, Reply
+from r1.teacher.base import Answer, Question, Reply, content_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from r1.rollout.base import Engine, Rollout
-
-MODEL_FILES = {".json", ".jinja", ".safetensors", ".bin", ".model", ".txt"}
 
 
 class Transformers:
@@ -101,10 +99,10 @@ class Transformers:
         with errors_at_teacher_path():
             base, adapters = split_adapters(self.name)
             if Path(base).is_dir():
-                parts = [_files_hash(Path(base))]
+                parts = [content_key(content_hashes(Path(base)))]
             else:
                 parts = [f"{base}@{getattr(self._source.load_config(), '_commit_hash', None)}"]
-        return "+".join([*parts, *map(_files_hash, adapters)])
+        return "+".join([*parts, *(content_key(content_hashes(folder)) for folder in adapters)])
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -150,14 +148,6 @@ class Transformers:
             )
         message = [{"role": "user", "content": row["prompt"]}]
         return render_chat(tokenizer, message, add_generation_prompt=True, variables=self.variables)
-
-
-def _files_hash(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path for path in folder.iterdir() if path.suffix in MODEL_FILES):
-        with file.open("rb") as opened:
-            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from threading import Thread
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
-from r1.core.files import sync_path
-from r1.core.runs import NUM_CHECKPOINTS
+from r1.core.files import remove_partial, sync_path
+from r1.core.runs import NUM_CHECKPOINTS, saved_checkpoints
 from r1.core.storage import read_text, require_regular
 
 
@@ -62,13 +62,13 @@ def publish(partial: Path, final: Path) -> None:
         sync_path(path)
     partial.rename(final)
     sync_path(final.parent)
-    for old in sorted(final.parent.glob("step_??????"))[:-NUM_CHECKPOINTS]:
+    for old in saved_checkpoints(final.parent)[:-NUM_CHECKPOINTS]:
         shutil.rmtree(old)
 
 
 def newest_step(folder: Path) -> int:
     """The step of a run's newest checkpoint, be it damaged or not; 0 without one."""
-    return max((int(checkpoint.name.removeprefix("step_")) for checkpoint in folder.glob("step_??????")), default=0)
+    return max((int(checkpoint.name.removeprefix("step_")) for checkpoint in saved_checkpoints(folder)), default=0)
 
 
 def latest(folder: Path) -> Path | None:
@@ -79,9 +79,8 @@ def latest(folder: Path) -> Path | None:
     Raises:
         UserError: there are checkpoints, and every one is damaged.
     """
-    for partial in folder.glob("*.tmp.*"):
-        shutil.rmtree(partial)
-    checkpoints = sorted(folder.glob("step_??????"), reverse=True)
+    remove_partial(folder, r"step_\d{6}")
+    checkpoints = saved_checkpoints(folder)[::-1]
     for i, checkpoint in enumerate(checkpoints):
         if _checksum_ok(checkpoint):
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between

@@ -17,6 +17,7 @@ from r1.core import budget, provenance
 from r1.core.console import console, status_line
 from r1.core.errors import STOP_SIGNALS
 from r1.core.malloc import tune_malloc
+from r1.core.outputs import check_parents
 from r1.core.rank_info import RankInfo
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
@@ -154,7 +155,9 @@ def open_record(
     if not ranks.is_rank_zero:
         return RunState(folder, num_examples)
     data = provenance.rows_hash(experiment.source.train, experiment.source.val)
-    parents = provenance.find_parents(provenance.input_paths(cfg))
+    paths = provenance.input_paths(cfg)
+    check_parents(paths)
+    parents = provenance.find_parents(paths.values())
     return Record(folder, cfg, overrides, command, data, parents, cfg["resume"] == "auto", num_examples)
 
 

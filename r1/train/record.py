@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +22,11 @@ from rich.markup import escape
 
 from r1.core import budget, jsonl, provenance
 from r1.core.console import console
-from r1.core.errors import Interrupted, UserError
-from r1.core.files import lock_folder
+from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.core.files import lock_folder, remove_partial
 from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
-from r1.core.runs import RunRecord, read_run
+from r1.core.outputs import DATASETS, damaged_outputs, output_hashes
+from r1.core.runs import RunRecord, made_progress, read_run
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.storage import damaged, require_regular
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
 
+OWN_FILES = ("manifest.json", "config.yaml", "overrides.yaml", "code.diff", "best")
+PARTIAL_FILES = "|".join(map(re.escape, (*OWN_FILES, *DATASETS)))  # see ``remove_partial``
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
 RESUMED_KEYS = ("data", "parents", "wall_s", "packages")  # of a manifest
 RESUMED_PARTS = ("trainer", "stage", "rollout")  # of a config
@@ -79,6 +82,7 @@ class Record(RunState):
         self.config, self.overrides, self.command = config, overrides, command
         self._is_extended = False
         self.data, self.parents = data, parents
+        self._inputs = provenance.input_hashes(config, parents)
         self._first_config = config  # with the device settings that the run was started with
         self._earlier_wall_s = 0.0
         self._lock = lock_folder(self.dir)
@@ -89,12 +93,12 @@ class Record(RunState):
             raise
 
     def _read_earlier(self, resume: bool) -> RunRecord | None:
-        """The run in the folder that is to be resumed; None: a new run.
+        """The run in the folder that is to be resumed; None: a new run, or one that has failed before its first step.
 
         Raises:
             UserError: the folder holds a run, and it cannot be resumed.
         """
-        if not (self.dir / "manifest.json").exists():
+        if not (self.dir / "manifest.json").exists() or not made_progress(self.dir):
             return None
         if not resume:
             raise UserError(
@@ -103,6 +107,9 @@ class Record(RunState):
                 value=str(self.dir),
                 hint="take another output_dir, or continue it with resume=auto",
             )
+        if changed := damaged_outputs(self.dir, self.dir / "best"):  # model/ and traces/ are made again
+            message, hint = f"{self.dir / changed[0]} is damaged", "take another output_dir to make it again"
+            raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
         earlier = read_run(str(self.dir))
         if missing := [key for key in RESUMED_KEYS if key not in earlier.manifest]:
             raise damaged(self.dir / "manifest.json", f"it has no `{missing[0]}`")
@@ -137,6 +144,8 @@ class Record(RunState):
         changes = [
             f"{key}: {old} -> {new}" for key, old, new in provenance.differences(before, now) if key not in BUDGET_KEYS
         ]
+        inputs = provenance.differences({"inputs": manifest.get("inputs", self._inputs)}, {"inputs": self._inputs})
+        changes += [f"{key.removeprefix('inputs.')}: other content than before" for key, *_ in inputs]
         if manifest["data"] != self.data:
             changes.append("data: other rows than before")
         if _fingerprints(manifest["parents"]) != _fingerprints(self.parents):
@@ -155,13 +164,16 @@ class Record(RunState):
         self._started = time.monotonic()
         for name in APPEND_ONLY_FILES:
             require_regular(self.dir / name)
-        self._remove_partial_files()
+        self._remove_partial()
         self._provenance = provenance.environment(self.config)
         if self._earlier:
             self._restore(self._earlier.manifest)
+        self.write_manifest("running")  # first: it makes the folder a record, whose files are r1's
+        if not self._earlier:
+            for name in DATASETS:  # of a failed start; the teacher's answers stay, which are stored by content
+                (self.dir / "traces" / name).unlink(missing_ok=True)
         if self._is_extended or not self._earlier:  # extended: from here on the run that had this budget from the start
             provenance.write_sources(self.dir, self._first_config, self.overrides)
-        self.write_manifest("running")
 
     def _restore(self, manifest: dict[str, Any]) -> None:
         """Continue an earlier record; warn of new devices, packages and code, which can change the last bits."""
@@ -174,10 +186,10 @@ class Record(RunState):
         for change in changes + provenance.environment_changes(manifest, self._provenance):
             console.print(f"warning: {escape(change)}, so the rest may differ in its last bits")
 
-    def _remove_partial_files(self) -> None:
+    def _remove_partial(self) -> None:
         """Remove partial files of a killed run; the lock excludes other writers."""
-        for partial in [*self.dir.glob("*.tmp.*"), *self.dir.glob("traces/*.tmp.*")]:
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        for folder in (self.dir, self.dir / "traces"):
+            remove_partial(folder, PARTIAL_FILES)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -186,7 +198,7 @@ class Record(RunState):
             error.folder = str(self.dir)
         try:
             with suppress(OSError):
-                self._remove_partial_files()  # which may make the room that the manifest needs
+                self._remove_partial()  # which may make the room that the manifest needs
             close_manifest(self.dir, self._manifest(status_of(error), error))
         finally:
             self._lock.close()
@@ -200,8 +212,9 @@ class Record(RunState):
             **manifest_header(status, error, str(error), self.command, self.overrides),
             "seed": self.config["seed"],
             "compute": asdict(compute) if compute else None,
-            "fingerprint": provenance.fingerprint(self._first_config, self.data, self.parents),
+            "fingerprint": provenance.fingerprint(self._first_config, self.data, self.parents, self._inputs),
             "data": self.data,
+            "inputs": self._inputs,
             "parents": self.parents,
             **self._provenance,
             "devices": self.devices,
@@ -209,6 +222,7 @@ class Record(RunState):
             "ended": time_now(),
             "best": self.best,
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
+            "outputs": output_hashes(self.dir) if status == "finished" else {},
         }
 
     # ---- append-only files ----

@@ -86,7 +86,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "file").write_text("")
     (folder / "empty").mkdir()
     (folder / "held").mkdir()
-    (folder / "held" / "manifest.json").write_text("{}")
+    (folder / "held" / "manifest.json").write_text('{"schema": 1, "status": "finished", "overrides": []}')
     (folder / "my_rewards.py").write_text(MY_REWARDS)
     (folder / "needs_more.py").write_text("import no_such_dependency\n")
     rows = [{"prompt": f"{i}+1=?", "answer": str(i + 1)} for i in range(40)]

@@ -101,14 +101,43 @@ def test_fingerprint_hashes_other_files_of_a_parents_data(tmp_path: Path) -> Non
     assert provenance.fingerprint(cfg, "", parents) != before
 
 
+@pytest.mark.usefixtures("fresh_hash")
+@pytest.mark.parametrize(
+    ("extension", "file"),
+    [
+        ("mine", "mine/words.txt"),
+        ("mine", "mine/deep/table.bin"),
+        ("mine.rewards", "mine/words.txt"),
+        ("mine", "mine/linked/words.txt"),
+        ("single", "words.txt"),
+        ("single", "tables/words.json"),
+    ],
+)
+def test_code_hash_covers_an_extensions_files_of_any_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str, file: str
+) -> None:
+    for name in ("mine/__init__.py", "mine/rewards.py", "elsewhere/words.txt", file):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.startswith("mine/linked"):
+            (tmp_path / "mine" / "linked").rmdir()
+            (tmp_path / "mine" / "linked").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / name).write_text("")
+    (tmp_path / "single.py").write_text("OPEN = ['words.txt', 'tables/words.json', 'not there', '']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = provenance.code_hash(extension)
+    (tmp_path / file).write_text("b")
+    provenance.code_hash.cache_clear()
+    assert provenance.code_hash(extension) != before
+
+
 def test_find_parents_includes_planned_runs(tmp_path: Path) -> None:
     paths = provenance.input_paths(
         {"model": {"path": f"{tmp_path}/a/best", "tokenizer": None}, "teacher": {"path": "r1:tiny"}}
     )
-    assert paths == [f"{tmp_path}/a/best", "r1:tiny"]
+    assert paths == {"model.path": f"{tmp_path}/a/best", "teacher.path": "r1:tiny"}
     expected = [{"path": f"{tmp_path}/a", "fingerprint": "x"}]
-    assert provenance.find_parents(paths, {f"{tmp_path}/a": "x"}) == expected
-    assert provenance.find_parents(paths) == []
+    assert provenance.find_parents(paths.values(), {f"{tmp_path}/a": "x"}) == expected
+    assert provenance.find_parents(paths.values()) == []
 
 
 @pytest.mark.usefixtures("fresh_hash")

@@ -14,7 +14,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
-from r1.core.runs import read_run
+from r1.core.runs import check_output_dir, made_progress, read_run
 from r1.core.yaml import ConfigLoader
 
 ROWS = [{"step": 0, "text": "等等\u2028\x85\x0c"}, {"step": 1, "value": 0.1}, {"step": 2, "é": "\n"}]
@@ -105,3 +105,74 @@ def test_read_rows_raises_on_a_damaged_line(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a"\n{"a": 3}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl is damaged"):
         jsonl.read_rows(tmp_path / "rows.jsonl")
+
+
+# ---- whose folder it is ----
+
+RECORD = '{"schema": 1, "status": "failed", "overrides": []}'
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"notes.txt": ""},
+        {".hidden": ""},
+        {"metrics.jsonl": "{}"},
+        {"manifest.json": '{"name": "a web app", "icons": []}'},
+        {"manifest.json": ""},
+        {"checkpoints/step_000001/state.ckpt": ""},
+        {"output.log/x": ""},
+        {"steps/sft/mine/notes.txt": ""},
+        {"steps/notes/x": ""},
+        {".lock": "", "config.yaml": ""},
+    ],
+)
+def test_check_output_dir_with_files_of_the_user_raises(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / "run" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / name).write_text(text)
+    (tmp_path / "link").symlink_to("run")
+    for folder in (tmp_path / "run", tmp_path / "link"):
+        with pytest.raises(UserError, match="not a record of r1"):
+            check_output_dir(folder, str(folder))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {".lock": ""},
+        {".lock": "", ".runner": "", "output.log": "error"},
+        {".lock": "", "manifest.json.tmp.123": "{"},
+        {"manifest.json": RECORD, "notes.txt": "my own"},
+        {"steps/sft/0123/manifest.json": RECORD, "steps/sft/0123.log": ""},
+    ],
+)
+def test_check_output_dir_accepts_an_empty_folder_a_failed_start_and_a_record(
+    tmp_path: Path, files: dict[str, str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    check_output_dir(tmp_path, str(tmp_path))
+    check_output_dir(tmp_path / "new", "new")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"manifest.json": RECORD}, False),
+        ({"manifest.json": RECORD, "metrics.jsonl": '{"step": 0}\n', "traces/answers.jsonl": "{}"}, False),
+        ({"manifest.json": RECORD, "metrics.jsonl": '{"step": 0}\n{"step": 1}\n'}, True),
+        ({"manifest.json": RECORD, "metrics.jsonl": "damaged\n"}, True),
+        ({"manifest.json": RECORD, "checkpoints/step_000001": ""}, True),
+        ({"manifest.json": RECORD, "traces/samples.jsonl": ""}, True),
+        ({"manifest.json": RECORD.replace("failed", "finished")}, True),
+        ({"manifest.json": RECORD.replace("[]", '[], "steps": []')}, True),
+    ],
+)
+def test_made_progress_is_false_for_a_run_without_a_step(tmp_path: Path, files: dict[str, str], expected: bool) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert made_progress(tmp_path) is expected

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +13,10 @@ from r1.config.check.sources import check_architecture, check_hub_datasets, chec
 from r1.core import budget
 from r1.core.batch import BatchPlan
 from r1.core.errors import LOCKED, STORAGE, UserError, UserErrors, as_yaml_null
+from r1.core.files import is_locked
 from r1.core.provenance import PIPELINE_KEYS
 from r1.core.rank_info import RankInfo, rank_info_from_env
+from r1.core.runs import check_output_dir, made_progress
 from r1.core.types import Config
 from r1.logger.base import RunLogger
 from r1.rollout.base import Engine
@@ -333,17 +334,17 @@ def output(cfg: Config) -> None:
 
 
 def _check_run(folder: Path, value: str, resume: bool) -> None:
-    """The folder must hold no run, or one that is to be resumed and that no other process is writing."""
-    if (folder / "manifest.json").exists() and not resume:
+    """The folder must be empty, or hold a run that no other process is writing.
+
+    The run is to be resumed, or has failed before its first step: the corrected command starts again in its folder.
+    """
+    if is_locked(folder):
+        message = "another process is writing this run"
+        raise UserError(message, key="output_dir", value=value, hint="wait for it", code=LOCKED)
+    check_output_dir(folder, value)
+    if not resume and made_progress(folder):
         hint = "take another output_dir, or continue this run with resume=auto"
         raise UserError("this folder already holds a run", key="output_dir", value=value, hint=hint)
-    if (folder / ".lock").is_file():
-        with (folder / ".lock").open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                message = "another process is writing this run"
-                raise UserError(message, key="output_dir", value=value, hint="wait for it", code=LOCKED) from None
 
 
 RULES = (

@@ -33,6 +33,8 @@ def cache_status(node: PipelineNode) -> str:
 
 def reasons_to_run(node: PipelineNode) -> list[str]:
     """Why a node has no finished record: the differences from the most similar record of its step."""
+    if damaged := node.damaged:
+        return [f"{name} is damaged" for name in damaged]
     if manifest := node.manifest:
         return [f"its record is {manifest['status']}"]
     differences = [config_changes(run, node) for run in _records_of_step(node)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.manifest import read_manifest
+from r1.core.outputs import damaged_outputs
 from r1.core.types import Config
 from r1.experiment.pipeline.steps import Pipeline
 
@@ -53,8 +54,17 @@ class PipelineNode:
 
     @property
     def done(self) -> bool:
+        """Whether its record is finished, with the files that the run has written."""
+        return self._is_finished() and not self.damaged
+
+    @property
+    def damaged(self) -> list[str]:
+        """Files of its finished record that have changed since: the step runs again and makes them again."""
+        return damaged_outputs(self.folder) if self._is_finished() else []
+
+    def _is_finished(self) -> bool:
         manifest = self.manifest
-        return bool(manifest) and manifest["status"] == "finished" and manifest["fingerprint"] == self.fingerprint
+        return manifest.get("status") == "finished" and manifest.get("fingerprint") == self.fingerprint
 
 
 @dataclass

@@ -40,7 +40,7 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
     silence_third_party_logging()
     cfg = pipeline.config
     base = Path(cfg["output_dir"] or Path("outputs", pipeline.name))
-    _check_base(base, pipeline.name)
+    _check_base(base, cfg["output_dir"], pipeline.name)
     steps_dir = Path(cfg["steps_dir"] or base / "steps")
     with config_loader(args) as loader:
         planner = PipelinePlanner(loader, args, pipeline, steps_dir, digests)
@@ -51,8 +51,13 @@ def plan_pipeline(args: Namespace, pipeline: Pipeline, digests: dict[str, str]) 
     return PipelinePlan(pipeline, base, steps_dir, nodes, [graph[result] for graph in graphs])
 
 
-def _check_base(base: Path, name: str) -> None:
-    output({"output_dir": str(base), "name": name, "resume": "auto"})
+def _check_base(base: Path, output_dir: str | None, name: str) -> None:
+    """The folder can be written, and holds no run.
+
+    Args:
+        output_dir: None: ``base`` is outputs/NAME, which also holds the records of other runs with this name.
+    """
+    output({"output_dir": output_dir, "name": name, "resume": output_dir and "auto"})
     manifest = read_manifest(base)
     if manifest and "steps" not in manifest:
         message = "this folder holds a run, not a pipeline"
@@ -98,10 +103,11 @@ class PipelinePlanner:
         cfg = compose_point(self.loader, self.args, overrides).config
         _check_config(cfg, overrides, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
-        parents = provenance.find_parents(provenance.input_paths(cfg), planned)
+        parents = provenance.find_parents(provenance.input_paths(cfg).values(), planned)
         reads_a_step = provenance.replace_paths_by_fingerprint(cfg["data"], parents) != cfg["data"]
         data = "" if reads_a_step else self._data_digest(cfg)
-        fingerprint = provenance.fingerprint(cfg, data, parents)
+        inputs = provenance.input_hashes(cfg, parents, planned)
+        fingerprint = provenance.fingerprint(cfg, data, parents, inputs)
         if step.has_seed and all(other.seed is None for other in needs):
             seed = None  # the same under every seed
         return PipelineNode(
@@ -165,7 +171,7 @@ def _check_components(nodes: list[PipelineNode]) -> None:
     errors: list[UserError] = []
     for node in nodes:
         cfg = node.config | {"model": node.model}
-        if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.input_paths(cfg)):
+        if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.input_paths(cfg).values()):
             continue
         try:
             with errors_for_step(node.step):

@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from r1.core import provenance
-from r1.core.console import format_duration, status_line
+from r1.core.console import console, format_duration, status_line
 from r1.core.errors import UserError
 from r1.core.files import lock_folder
 from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
@@ -42,6 +42,8 @@ class PipelineRecord:
         self.plan, self.command = plan, command
         for node in plan.nodes:
             node.status = "cached" if node.done else "waiting"
+            for name in node.damaged:
+                console.print(status_line(f"warning: {node.folder / name} is damaged and is made again"))
 
     def __enter__(self) -> PipelineRecord:
         self._lock = lock_folder(self.plan.base.absolute())
@@ -59,8 +61,8 @@ class PipelineRecord:
         self.dir = folder.absolute()
         extensions = {name for config in (pipeline.config, *configs) for name in config["extensions"]}
         self._provenance = provenance.environment({"extensions": sorted(extensions), "threads": None})
+        self.write("running")  # first: it makes the folder a record
         provenance.write_sources(self.dir, pipeline.as_yaml(), pipeline.overrides)
-        self.write("running")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

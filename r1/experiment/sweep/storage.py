@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from r1.core.errors import STORAGE, UserError
-from r1.core.files import write_atomic
+from r1.core.files import open_lock, write_atomic
 from r1.core.provenance import differences
 from r1.core.secrets import REDACTED, redact, redact_values
 from r1.core.storage import damaged, disk_fault, read_text, require_regular
@@ -27,7 +28,7 @@ CHANGEABLE_KEYS = ("run_cap", "name", "description", "project", "entity")  # the
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
     """A block that one process at a time may run; the others wait."""
-    with (folder / ".lock").open("w") as lock:
+    with open_lock(folder / ".lock", os.O_RDWR | os.O_CREAT) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from r1.core import seeds
 from r1.core.errors import UserError
 from r1.core.files import lock_folder
+from r1.core.manifest import FILE as MANIFEST
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.points import num_points
 from r1.experiment.sweep.space import SearchSpace
@@ -79,7 +80,8 @@ class Study:
             raise UserError(message, key="run_cap", hint="--count N, or run_cap: N in the file")
         self.limit = min(caps)
         self.optuna = open_study(sweep, folder, url)
-        self.to_retry = {point.folder for point in self.points() if point.status == "failed" and retry_failed}
+        gone = {p.folder for p in self.points() if p.status == "finished" and not (p.folder / MANIFEST).is_file()}
+        self.to_retry = gone | {p.folder for p in self.points() if p.status == "failed" and retry_failed}
 
     def points(self) -> list[SweepPoint]:
         """All points; one that was retried is a second trial in the same folder, and the last trial counts."""

@@ -7,23 +7,21 @@ and loses at most the damaged lines. One process at a time has it open; the next
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from zlib import crc32
 
 from rich.markup import escape
 
 from r1.core.console import console, status_line
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import sync_path
+from r1.core.jsonl import decode_line, encode_line
 
 LINE_PREFIX = b'{"key": "'  # of every line
-CHECKSUM = b', "crc": "'  # CRC-32 of the line without this field
 POLL_S = 0.1
 MAX_LINES_SHOWN = 5
 
@@ -124,18 +122,3 @@ class AnswerCache:
 
     def _error(self, message: str, **fields: Any) -> UserError:
         return UserError(message, key=self.key, value=str(self.file), **fields)
-
-
-def encode_line(row: dict[str, Any]) -> bytes:
-    """One line of the file; ``row`` must start with its ``key``."""
-    text = json.dumps(row, ensure_ascii=False).encode()
-    return text[:-1] + CHECKSUM + b'%08x"}\n' % crc32(text)
-
-
-def decode_line(line: bytes) -> dict[str, Any] | None:
-    """The row of a line; None if the line does not match its checksum."""
-    body, _, checksum = line.rpartition(CHECKSUM)
-    if checksum != b'%08x"}\n' % crc32(body + b"}"):
-        return None
-    row: dict[str, Any] = json.loads(body + b"}")
-    return row

@@ -6,8 +6,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1.core import jsonl
+from r1.core.console import console, status_line
+from r1.core.content_hash import file_hash
+from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
 from r1.data.base import Row
 from r1.stage.runtime.run_context import RunContext
@@ -39,20 +43,43 @@ def trace_files(run: RunContext) -> TraceFiles | None:
 
 
 def load_or_make(file: Path | None, make: Callable[[], RowsAndCounts]) -> RowsAndCounts:
-    """The rows and counts in ``file``; if the run has not written it yet, ``make`` them and write it."""
+    """The rows and counts in ``file``; if it is missing or does not match its card, ``make`` them and write it.
+
+    Raises:
+        UserError: the rows that were made again are not those of the card, which the run has trained on.
+    """
+    card = _read_card(file) if file else None
+    if file and card and file.is_file() and file_hash(file) == card["fingerprint"]:
+        return jsonl.read_rows(file), card["counts"]
     if file and file.is_file():
-        return jsonl.read_rows(file), json.loads(file.with_suffix(".json").read_bytes())["counts"]
+        console.print(status_line(f"warning: {file} is damaged and is made again"))
     rows, counts = make()
+    if file and card and _digest(rows) != card["fingerprint"]:
+        message, hint = f"{file} is damaged, and cannot be made again as it was", "take another output_dir"
+        raise UserError(message, key="output_dir", value=str(file), hint=hint, code=STORAGE)
     if file:
         write_traces(file, rows, counts)
     return rows, counts
+
+
+def _read_card(file: Path) -> dict[str, Any] | None:
+    """The card of a file; None: there is none, or it is damaged."""
+    try:
+        card = json.loads(file.with_suffix(".json").read_bytes())
+        return {"fingerprint": card["fingerprint"], "counts": dict(card["counts"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _digest(rows: Sequence[Row]) -> str:
+    return hashlib.sha256("".join(map(jsonl.row_to_line, rows)).encode()).hexdigest()
 
 
 def write_traces(file: Path, rows: Sequence[Row], counts: Mapping[str, int]) -> None:
     """Write the rows, and a card with their number, their hash and ``counts``."""
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(jsonl.row_to_line(row) for row in rows)
-    card = {"fingerprint": hashlib.sha256(text.encode()).hexdigest(), "count": len(rows), "counts": counts}
+    card = {"fingerprint": _digest(rows), "count": len(rows), "counts": counts}
     write_atomic(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     write_atomic(file, text)  # last: a resumed run takes an existing file as complete, card included
 

@@ -28,7 +28,8 @@ def finish(node: PipelineNode, status: str = "finished") -> None:
     """The record of a run that was not made."""
     node.folder.mkdir(parents=True, exist_ok=True)
     provenance.write_sources(node.folder, node.config, node.overrides)
-    manifest = {"status": status, "fingerprint": node.fingerprint, "data": node.data, "parents": node.parents}
+    manifest = {"schema": 1, "overrides": node.overrides, "status": status, "fingerprint": node.fingerprint}
+    manifest |= {"data": node.data, "parents": node.parents}
     code = provenance.code_hash(*node.config["extensions"])
     metrics: dict[str, Any] = {"start": {}, "final": {}}
     (node.folder / "model").symlink_to(resolve_model_path("r1:tiny"))
