@@ -10,7 +10,7 @@ from typing import Any
 from r1.core import provenance
 from r1.core.command import run_command
 from r1.core.errors import UserError
-from r1.core.runs import RunRecord, read_run
+from r1.core.runs import RunRecord, errors_of, read_run
 from r1.core.secrets import REDACTED
 from r1.run import execute
 
@@ -22,17 +22,22 @@ def reproduce(run: RunRecord, output_dir: str) -> bool:
     Raises:
         UserError: the record lacks what a run needs.
     """
+    from r1.config.check.config import check_config
+
     if REDACTED in str(run.config):
         raise UserError(
             "the record's config holds redacted values",
             key=str(run.dir / "config.yaml"),
             hint="name secrets by an environment variable instead of writing them into the config",
         )
+    config = run.config | {"output_dir": None, "resume": None, "dry_run": False}
+    with errors_of(run.dir / "config.yaml"):
+        check_config(config)
     if run.manifest["status"] != "finished":
         print(f"note: the run is {run.manifest['status']}, so it may have fewer metrics than the new run")
     for difference in provenance.environment_changes(run.manifest, provenance.environment(run.config)):
         print(f"note: {difference}")
-    again_dir = execute(run.config | {"output_dir": output_dir, "resume": None, "dry_run": False}, [], "r1.reproduce")
+    again_dir = execute(config | {"output_dir": output_dir}, [], "r1.reproduce")
     assert again_dir is not None
     again = read_run(str(again_dir))
     differences = compare_metrics(run, again)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from r1.core.command import run_command
-from r1.core.runs import read_config
+from r1.core.runs import errors_of, read_config, require_keys
 from r1.core.types import Config
 from r1.data.base import Data, Row
 from r1.reward.base import Term, required_columns
+
+RECORDED_PARTS = ("data", "reward", "rollout", "model")  # of a run's config that its samples take over
 
 
 def main() -> None:
@@ -44,6 +47,7 @@ def print_completions(args: argparse.Namespace) -> None:
 
     from r1.config.build import build
     from r1.config.check.config import check_schema
+    from r1.config.check.templates import check_templates
     from r1.core.console import strip_control_chars
     from r1.core.seeds import derive_seed
     from r1.train.fit import silence_third_party_logging
@@ -55,6 +59,7 @@ def print_completions(args: argparse.Namespace) -> None:
     check_schema(cfg)
     silence_third_party_logging()
     experiment = build(cfg)
+    check_templates(experiment)
     stage = experiment.stage
     stage.configure_model()
     stage.engine.update(stage.policy, 0)
@@ -76,6 +81,7 @@ def eval_config(model: str) -> Config:
     from omegaconf import OmegaConf
 
     import r1.config.compose  # noqa: F401  # the resolvers of conf/ are registered there
+    from r1.config.check.config import check_schema
     from r1.core.paths import CONF
 
     with initialize_config_dir(config_dir=str(CONF), version_base="1.3"):
@@ -85,9 +91,12 @@ def eval_config(model: str) -> Config:
     config_file = Path(model) / "config.yaml"
     if config_file.is_file():
         recorded = read_config(config_file)
-        cfg |= {key: recorded[key] for key in ("data", "reward", "rollout", "model", "extensions")}
+        require_keys(config_file, recorded, RECORDED_PARTS, dict)
+        cfg |= {key: recorded[key] for key in RECORDED_PARTS} | {"extensions": recorded.get("extensions", [])}
         cfg["data"] = _with_saved_chat_template(cfg["data"])
     cfg["model"] |= {"path": model, "base_path": None, "config": None, "tokenizer": None, "lora": None}
+    with errors_of(config_file) if config_file.is_file() else nullcontext():
+        check_schema(cfg)
     return cfg
 
 

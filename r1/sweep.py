@@ -10,12 +10,14 @@ from pathlib import Path
 
 from r1.core.command import run_command
 from r1.core.console import console
-from r1.core.errors import UserError
+from r1.core.errors import STORAGE, UserError
+from r1.core.storage import named
 from r1.distributed.slurm import requeue_on_preemption
 from r1.experiment.sweep.file import Sweep, read_sweep
 
-EPILOG = """Several of these commands may work on one sweep at the same time. Exit code: 0 if any point has finished,
-128 + signal if a signal stopped it, else that of the first point that failed."""
+EPILOG = """Several of these commands may work on one sweep at the same time. Exit code: 128 + signal if a signal
+stopped it, 74 if the disk was at fault in any point (the same command runs that again), 0 if any point has finished,
+else that of the first point that failed."""
 
 
 def main() -> None:
@@ -73,7 +75,7 @@ def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     from r1.experiment.sweep.display import SweepDisplay
     from r1.experiment.sweep.runner import Runner, is_pipeline
     from r1.experiment.sweep.space import SearchSpace
-    from r1.experiment.sweep.storage import storage_url
+    from r1.experiment.sweep.storage import file_of, storage_url
     from r1.experiment.sweep.study import Study
     from r1.experiment.sweep.summary import final_summary
 
@@ -81,7 +83,7 @@ def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     space = SearchSpace(sweep)
     is_pipeline(sweep.overrides(space.values(dict(space.random_point(0)))))  # raises the errors that all points share
     study = Study(sweep, folder, url, args.count, args.retry_failed)
-    with SweepDisplay(study) as display:
+    with SweepDisplay(study) as display, named(file_of(url)):
         stop_signal = Runner(study, args.workers, display).run()
     console.print(final_summary(study, url))
     print(folder)
@@ -89,6 +91,8 @@ def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
         return 128 + stop_signal
     points = study.points()
     codes = [point.code for point in points if point.status == "failed"]
+    if STORAGE in codes:
+        return STORAGE
     return codes[0] if codes and len(codes) == len(points) else 0
 
 

@@ -47,6 +47,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 def _row(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        if b"\\u" in line:
+            row_to_line(row).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):

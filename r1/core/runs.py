@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
-from r1.core.errors import CONFIG, DATA, STORAGE, UserError
+from r1.core.errors import CONFIG, DATA, STORAGE, UserError, UserErrors
 from r1.core.manifest import load_manifest, read_manifest
 from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.storage import damaged, read_text, require_regular
@@ -48,8 +49,8 @@ def read_run(path: str) -> RunRecord:
         message, hint = "this is not a run's folder: it has no manifest.json", f"looked in {folder.absolute()}"
         raise UserError(message, key="RUN", value=path, hint=hint, code=DATA)
     manifest, metrics = load_manifest(file), folder / "metrics.jsonl"
-    if missing := [key for key in ("status", "metrics") if not manifest.get(key)]:
-        raise damaged(file, f"it has no `{missing[0]}`")
+    require_keys(file, manifest, ("status",), str)
+    require_keys(file, manifest, ("metrics",), dict)
     require_regular(metrics)
     return RunRecord(
         dir=folder.absolute(),
@@ -149,6 +150,26 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     """The published checkpoints, the oldest first; a name such as ``step_backup`` is the user's."""
     paths = [path for path in folder.glob("step_*") if re.fullmatch(r"step_\d{6,}", path.name)]
     return sorted(paths, key=lambda path: int(path.name.removeprefix("step_")))
+
+
+def require_keys(file: Path, content: Config, keys: Iterable[str], kind: type = object) -> None:
+    """A manifest or a config needs these keys, each with a value of one kind.
+
+    Raises:
+        UserError: names the file and the first key that it lacks.
+    """
+    if missing := [key for key in keys if key not in content or not isinstance(content[key], kind)]:
+        raise damaged(file, f"it has no `{missing[0]}`")
+
+
+@contextmanager
+def errors_of(file: Path) -> Iterator[None]:
+    """Name a record's config in the errors that its values cause inside the block."""
+    try:
+        yield
+    except UserError as error:
+        message = "the config of this record cannot be run"
+        raise UserErrors([UserError(message, key=str(file), code=error.code), error]) from None
 
 
 def new_run_dir(name: str) -> Path:

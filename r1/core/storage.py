@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from r1.core.errors import STORAGE, Interrupted, UserError
@@ -34,13 +37,21 @@ SQLITE_ERRORS = {  # in the text of an error from SQLite, which has no number
 
 @contextmanager
 def named(file: Path) -> Iterator[None]:
-    """Give an OSError inside the block the name of its file: one from ``write`` or ``fsync`` has none."""
+    """Give a fault of the disk inside the block the name of its file: ``write``, ``fsync`` and SQLite leave it out.
+
+    Raises:
+        OSError: the fault, also where a library has raised another kind of error.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno:
-            error.filename = error.filename or str(file)
+    except (UserError, Interrupted):
         raise
+    except Exception as error:
+        fault = error if isinstance(error, OSError) and error.errno else disk_fault(error)
+        if fault is None:
+            raise
+        fault.filename = fault.filename or str(file)
+        raise fault from None
 
 
 @contextmanager
@@ -50,6 +61,8 @@ def storage_errors() -> Iterator[None]:
     Raises:
         UserError: names the file, where it is known, and has the exit code ``STORAGE``.
     """
+    original = threading.excepthook
+    threading.excepthook = partial(_report_thread, original)
     try:
         yield
     except (UserError, Interrupted):
@@ -58,6 +71,16 @@ def storage_errors() -> Iterator[None]:
         if fault := disk_fault(error):
             raise storage_error(fault) from None
         raise
+    finally:
+        threading.excepthook = original
+
+
+def _report_thread(original: Callable[[threading.ExceptHookArgs], object], args: threading.ExceptHookArgs) -> None:
+    """One line for a fault of the disk in a library's writer thread; its next call in training raises the fault."""
+    if args.exc_value and (fault := disk_fault(args.exc_value)):
+        print(f"r1  warning: a writer thread has stopped: {fault}", file=sys.stderr)
+    else:
+        original(args)
 
 
 def damaged(file: Path, fault: str, line: int | None = None) -> UserError:
@@ -99,7 +122,7 @@ def storage_error(fault: OSError) -> UserError:
     return UserError(
         f"{file}{fault.strerror or fault}",
         key=str(fault.filename or ""),
-        hint=f"{hint}; then resume=auto continues a run" if hint else "",
+        hint=f"{hint}; then the same command goes on, that of a run with resume=auto" if hint else "",
         code=STORAGE,
     )
 

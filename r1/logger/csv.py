@@ -10,6 +10,7 @@ from annotated_types import Ge
 from lightning.pytorch.loggers import CSVLogger
 
 from r1.core.runs import read_metrics
+from r1.core.storage import named
 from r1.core.types import Config
 from r1.logger.base import RunLogger
 
@@ -22,3 +23,7 @@ class Csv(CSVLogger, RunLogger):
         super().__init__(folder, name="", version="csv", flush_logs_every_n_steps=flush_every)
         for row in read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []:
             self.log_metrics(row, step=row.pop("step"))
+
+    def save(self) -> None:
+        with named(Path(self.experiment.metrics_file_path)):
+            super().save()

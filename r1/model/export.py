@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from r1.core.errors import MODEL, UserError
+from r1.core.storage import require_regular
 from r1.model.functional import token_logps
 from r1.model.loading import load_pretrained
 from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters, save_adapters
@@ -89,6 +90,8 @@ def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    for file in folder.glob("*"):  # of an earlier export
+        require_regular(file)
     model.save_pretrained(folder)
     _write_tokenizer(tokenizer, folder)
 

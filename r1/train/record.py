@@ -26,10 +26,10 @@ from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.core.files import lock_folder, remove_partial
 from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
 from r1.core.outputs import DATASETS, damaged_outputs, output_hashes
-from r1.core.runs import RunRecord, made_progress, read_run
+from r1.core.runs import RunRecord, made_progress, read_run, require_keys
 from r1.core.secrets import redact
 from r1.core.statistics import Estimate
-from r1.core.storage import damaged, require_regular
+from r1.core.storage import require_regular
 from r1.core.types import Config
 from r1.stage.validation.metrics import Sample
 from r1.train import checkpoint_files
@@ -111,10 +111,8 @@ class Record(RunState):
             message, hint = f"{self.dir / changed[0]} is damaged", "take another output_dir to make it again"
             raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
         earlier = read_run(str(self.dir))
-        if missing := [key for key in RESUMED_KEYS if key not in earlier.manifest]:
-            raise damaged(self.dir / "manifest.json", f"it has no `{missing[0]}`")
-        if missing := [key for key in RESUMED_PARTS if not isinstance(earlier.config.get(key), dict)]:
-            raise damaged(self.dir / "config.yaml", f"it has no `{missing[0]}`")
+        require_keys(self.dir / "manifest.json", earlier.manifest, RESUMED_KEYS)
+        require_keys(self.dir / "config.yaml", earlier.config, RESUMED_PARTS, dict)
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
             unchecked = (*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS)
@@ -123,7 +121,7 @@ class Record(RunState):
                 key="resume",
                 value="; ".join(changes),
                 expected=f"a larger {' or '.join(BUDGET_KEYS)}, or changes of {', '.join(unchecked)}",
-                hint="take another output_dir, or resume with the config of the run",
+                hint=f"take another output_dir, or what {self.dir}/config.yaml and manifest.json say",
             )
         self._is_extended = is_extended(earlier.config, self._first_config)
         if self._is_extended:

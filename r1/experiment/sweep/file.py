@@ -56,6 +56,7 @@ def read_sweep(path: str) -> Sweep:
     """
     content = load_yaml(path)
     if errors := sweep_file_errors(content):
+        errors[0].message = f"{path}: {errors[0].message}"
         raise UserErrors(errors)
     return parse_sweep(path, content)
 
@@ -81,6 +82,8 @@ def load_yaml(path: str) -> Any:
     Raises:
         UserError: there is no such file, or it is not YAML, with the line.
     """
+    if os.path.lexists(path) and not Path(path).is_file():  # a FIFO would block
+        raise UserError("this is not a regular file", key="FILE", value=path)
     try:
         return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=UniqueKeyLoader)
     except OSError as error:

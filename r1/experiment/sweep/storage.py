@@ -13,11 +13,12 @@ import yaml  # type: ignore[import-untyped]
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
-from r1.core.errors import STORAGE, UserError
+from r1.core.errors import UserError
 from r1.core.files import open_lock, write_atomic
 from r1.core.provenance import differences
 from r1.core.secrets import REDACTED, redact, redact_values
-from r1.core.storage import damaged, disk_fault, read_text, require_regular
+from r1.core.storage import damaged, disk_fault, named, read_text, require_regular, storage_errors
+from r1.core.yaml import UniqueKeyLoader
 from r1.experiment.sweep.file import Sweep
 
 SWEEP_COPY, DATABASE = "sweep.yaml", "study.db"
@@ -59,43 +60,49 @@ def open_study(sweep: Sweep, folder: Path, url: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     text = sweep.path.read_text(encoding="utf-8")
     _check_secrets(text)
-    try:
+    with storage_errors():
         folder.mkdir(parents=True, exist_ok=True)
         with exclusive_lock(folder):  # of several workers that start together, one creates the study
             copy = folder / SWEEP_COPY
-            for file in (copy, _file_of(url)):
+            for file in (copy, file_of(url)):
                 require_regular(file)
             if copy.is_file():
                 _check_same(sweep, copy, text)
                 _check_study_exists(folder, url)
             write_atomic(copy, text)
-            return _create_study(sweep, url)
-    except OSError as error:
-        message = f"the sweep's folder cannot be written: {error.strerror}"
-        raise UserError(message, key="--name", value=str(folder), code=STORAGE) from None
+            with named(file_of(url)), errors_of_storage(file_of(url)):
+                return _create_study(sweep, url)
 
 
 def _create_study(sweep: Sweep, url: str) -> optuna.Study:
-    """The study in a storage.
+    return optuna.create_study(
+        study_name=sweep.name,
+        storage=_open_storage(url),
+        direction=sweep.goal,
+        sampler=optuna.samplers.RandomSampler(),  # not used: study.py chooses the points
+        load_if_exists=True,
+    )
+
+
+@contextmanager
+def errors_of_storage(file: Path) -> Iterator[None]:
+    """Read a storage: SQLAlchemy and Optuna raise many kinds of errors for a file that is damaged.
 
     Raises:
-        UserError: the storage is damaged.
+        UserError: names the file.
     """
     try:
-        return optuna.create_study(
-            study_name=sweep.name,
-            storage=_open_storage(url),
-            direction=sweep.goal,
-            sampler=optuna.samplers.RandomSampler(),  # not used: study.py chooses the points
-            load_if_exists=True,
-        )
-    except Exception as error:  # SQLAlchemy's and Optuna's errors of a file that is no database, or half of one
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         if disk_fault(error):
             raise
-        raise damaged(_file_of(url), f"{type(error).__name__}: {error}".partition("\n")[0]) from None
+        raise damaged(file, f"{type(error).__name__}: {error}".partition("\n")[0]) from None
 
 
-def _file_of(url: str) -> Path:
+def file_of(url: str) -> Path:
+    """The file of a storage."""
     return Path(url.removeprefix("sqlite:///"))
 
 
@@ -116,7 +123,7 @@ def _check_secrets(text: str) -> None:
 
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
     try:
-        contents = [yaml.safe_load(text), yaml.safe_load(read_text(copy))]
+        contents = [yaml.load(source, Loader=UniqueKeyLoader) for source in (text, read_text(copy))]
     except yaml.YAMLError:
         raise damaged(copy, "it is not YAML") from None
     if not isinstance(contents[1], dict):
@@ -130,7 +137,7 @@ def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
 
 def _check_study_exists(folder: Path, url: str) -> None:
     """A folder with records needs its study: a new one would run all points again."""
-    file = _file_of(url)
+    file = file_of(url)
     if not file.is_file() and any(folder.glob("runs/*")):
         message, hint = "there is no study for this sweep's records", "the --storage of the first command"
         raise UserError(message, key="--storage", value=str(file), hint=hint)

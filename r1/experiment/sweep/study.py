@@ -16,13 +16,13 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from r1.core import seeds
-from r1.core.errors import UserError
+from r1.core.errors import STORAGE, UserError
 from r1.core.files import lock_folder
 from r1.core.manifest import FILE as MANIFEST
 from r1.experiment.sweep.file import Sweep
 from r1.experiment.sweep.points import num_points
 from r1.experiment.sweep.space import SearchSpace
-from r1.experiment.sweep.storage import exclusive_lock, open_study
+from r1.experiment.sweep.storage import errors_of_storage, exclusive_lock, file_of, open_study
 
 NUM_RANDOM_STARTUP = 10  # points that bayes draws at random before TPE proposes
 LOCK_FILE = ".runner"  # the file in a record that its worker locks
@@ -66,7 +66,7 @@ class Study:
         folder: the sweep's.
         url: its storage.
         count: points at most, from the command line.
-        retry_failed: run the points again that have failed.
+        retry_failed: run all failed points again; without it only those that a fault of the disk has ended.
 
     Raises:
         UserError: it cannot be started or resumed.
@@ -79,13 +79,18 @@ class Study:
             message = f"a {sweep.method} search does not end by itself"
             raise UserError(message, key="run_cap", hint="--count N, or run_cap: N in the file")
         self.limit = min(caps)
-        self.optuna = open_study(sweep, folder, url)
-        gone = {p.folder for p in self.points() if p.status == "finished" and not (p.folder / MANIFEST).is_file()}
-        self.to_retry = gone | {p.folder for p in self.points() if p.status == "failed" and retry_failed}
+        self.file, self.optuna = file_of(url), open_study(sweep, folder, url)
+        points = self.points()
+        gone = {
+            point.folder for point in points if point.status == "finished" and not (point.folder / MANIFEST).is_file()
+        }
+        failed = [point for point in points if point.status == "failed"]
+        self.to_retry = gone | {point.folder for point in failed if retry_failed or point.code == STORAGE}
 
     def points(self) -> list[SweepPoint]:
         """All points; one that was retried is a second trial in the same folder, and the last trial counts."""
-        return list({point.folder: point for point in map(self._to_point, self._trials())}.values())
+        with errors_of_storage(self.file):
+            return list({point.folder: point for point in map(self._to_point, self._trials())}.values())
 
     def is_complete(self) -> bool:
         """Whether nothing is left to do, here or in another process."""

@@ -176,6 +176,6 @@ def test_sweep_file_with_a_secret_is_rejected_and_not_copied(tmp_path: Path, key
 
 def test_open_study_reports_an_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
-    with pytest.raises(UserError, match="cannot be written") as caught:
+    with pytest.raises(UserError, match="Not a directory") as caught:
         study(tmp_path)
     assert caught.value.code == STORAGE
