@@ -251,7 +251,6 @@ def test_many_flipped_bits_are_one_screen_at_most(
         "UPDATE trials SET state = 'COMPLTE' WHERE number = 0",
         "UPDATE trial_user_attributes SET key = 'recordx' WHERE key = 'record'",
         "UPDATE trial_user_attributes SET value_json = '[' WHERE key = 'record'",
-        "DROP TABLE trial_values",
     ],
 )
 def test_study_with_another_content_is_one_screen_that_names_it(

@@ -74,6 +74,19 @@ def test_study_limit_is_the_lowest_cap(tmp_path: Path) -> None:
     assert study(tmp_path / "outputs", 5, place="b.log").limit == 3, "the grid's"
 
 
+def test_study_runs_a_point_again_that_failed_for_the_disk(tmp_path: Path, locks: list[TextIO]) -> None:
+    one = study(tmp_path, 2, place=JOURNAL)
+    first, second = take(one), take(one)
+    one.fail_point(first, "No space left on device", STORAGE)
+    one.fail_point(second, "it broke", 3)
+    for lock in locks:
+        lock.close()
+    two = study(tmp_path, 2, place=JOURNAL)
+    assert not two.is_complete()
+    assert take(two).folder == first.folder
+    assert two.take_point() is None
+
+
 def test_study_retries_failed_points_once_with_the_option(tmp_path: Path, locks: list[TextIO]) -> None:
     one = study(tmp_path, 1, place=JOURNAL)
     one.fail_point(take(one), "it broke", 3)
