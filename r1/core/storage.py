@@ -122,7 +122,7 @@ def storage_error(fault: OSError) -> UserError:
     return UserError(
         f"{file}{fault.strerror or fault}",
         key=str(fault.filename or ""),
-        hint=f"{hint}; then the same command goes on, that of a run with resume=auto" if hint else "",
+        hint=f"{hint}; then the same command continues, that of a run with resume=auto" if hint else "",
         code=STORAGE,
     )
 

@@ -46,7 +46,12 @@ def wrong(path: str) -> list[UserError]:
     with pytest.raises(UserError) as caught:
         read_sweep(path)
     assert caught.value.code == CONFIG
-    return list(caught.value.errors) if isinstance(caught.value, UserErrors) else [caught.value]
+    if not isinstance(caught.value, UserErrors):
+        return [caught.value]
+    errors = list(caught.value.errors)
+    assert errors[0].message.startswith(f"{path}: ")
+    errors[0].message = errors[0].message.removeprefix(f"{path}: ")
+    return errors
 
 
 def changed(changes: dict[str, Any]) -> dict[str, Any]:
