@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from r1.config.check.disk_space import format_bytes, space_needed
+from r1.config.check.disk_space import disk_space, format_bytes, space_needed
 from r1.core.errors import STORAGE, UserError
 from r1.core.paths import CONF
 from r1.run import execute
@@ -93,17 +93,15 @@ def test_resumed_run_has_the_room_of_its_own_files(
     cfg = small("stage=grpo") | {"output_dir": str(tmp_path), "dry_run": True, "resume": "auto"}
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "state.ckpt").write_bytes(bytes(space_needed(cfg)))
-    execute(cfg, [])
+    disk_space(cfg)
     with pytest.raises(UserError, match=r"its disk has 0\.0 MB"):
-        execute(cfg | {"resume": None}, [])
+        disk_space(cfg | {"resume": None})
 
 
 @pytest.mark.parametrize("rank", ["1", "3"])
 def test_other_ranks_do_not_look_at_the_disk(
     small: Callable[..., Config], disk: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, rank: str
 ) -> None:
-    from r1.config.check.disk_space import disk_space
-
     for name, value in {"RANK": rank, "WORLD_SIZE": "4", "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, value)
     disk_space(small("stage=grpo"))
