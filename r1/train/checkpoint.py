@@ -5,7 +5,6 @@ A rollout, validation or export that a stop interrupts is repeated after the res
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -24,7 +23,7 @@ from r1.core.files import sync_path
 from r1.distributed.collectives import RankGroup
 from r1.strategy.checkpoint_io import DirectCheckpointIO
 from r1.train import lightning_adapter
-from r1.train.checkpoint_files import CheckpointWriter
+from r1.train.checkpoint_files import CheckpointWriter, write_file_sizes
 from r1.train.run_state import CLOSES_WITHIN_S, RunState
 
 DUPLICATE_SIGNAL_S = 1.0  # within this time, the same signal counts as the first one
@@ -231,7 +230,7 @@ class Checkpoints(Callback):
         # and is truncated, but never shorter, which would lose rows.
         for name in sizes:
             sync_path(self.record.dir / name)
-        (folder / "files.json").write_text(json.dumps(sizes))
+        write_file_sizes(folder, self.record.dir, sizes)
 
     def _write_or_snapshot(self, trainer: L.Trainer, writer: CheckpointWriter) -> None:
         """Write the state, or copy it for ``writer`` to write in the background."""

@@ -1,7 +1,7 @@
 """A run's checkpoints on the disk: published by a rename, verified by a checksum, pruned to the newest two.
 
 ``checkpoints/step_000010/`` holds ``state.ckpt`` (a file, or a folder of shards), ``files.json`` (the sizes of the
-record's append-only files at that step) and ``sha256`` over both.
+record's append-only files at that step, and a checksum of its metrics) and ``sha256`` over both.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Thread
 
@@ -17,7 +17,9 @@ from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import remove_partial, sync_path
 from r1.core.runs import NUM_CHECKPOINTS, saved_checkpoints
-from r1.core.storage import read_text, require_regular
+from r1.core.storage import damaged, read_text, require_regular
+
+METRICS = "metrics.jsonl"
 
 
 class CheckpointWriter(Thread):
@@ -74,21 +76,29 @@ def newest_step(folder: Path) -> int:
 def latest(folder: Path) -> Path | None:
     """The newest undamaged checkpoint of a run, or None if the run has not saved one yet.
 
-    Removes partial checkpoints, damaged newer ones, and all older than the newest two.
+    Removes partial checkpoints, damaged newer ones, and all older than the newest two. A checkpoint is skipped, too, if
+    the metrics up to it have changed: those after an earlier one are made again.
 
     Raises:
-        UserError: there are checkpoints, and every one is damaged.
+        UserError: there are checkpoints, and every one is damaged, or metrics.jsonl is.
     """
-    remove_partial(folder, r"step_\d{6}")
+    remove_partial(folder, r"step_\d{6,}")
     checkpoints = saved_checkpoints(folder)[::-1]
+    undamaged = []
     for i, checkpoint in enumerate(checkpoints):
-        if _checksum_ok(checkpoint):
+        if not _checksum_ok(checkpoint):
+            console.print(f"warning: {checkpoint} is damaged and is skipped")
+            continue
+        if _metrics_unchanged(checkpoint):
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between
             # a checkpoint's rename and the removal that follows it.
             for unused in (*checkpoints[:i], *checkpoints[i + NUM_CHECKPOINTS :]):
                 shutil.rmtree(unused) if unused.is_dir() else unused.unlink()
             return checkpoint / "state.ckpt"
-        console.print(f"warning: {checkpoint} is damaged and is skipped")
+        undamaged.append(checkpoint.name)
+        console.print(f"warning: {METRICS} has changed since {checkpoint.name}, which is skipped")
+    if undamaged:
+        raise damaged(folder.parent / METRICS, f"its rows are not those at {' or '.join(undamaged)}")
     if checkpoints:
         raise UserError(
             "every checkpoint of this run is damaged",
@@ -108,12 +118,35 @@ def _checksum_ok(checkpoint: Path) -> bool:
         return False
 
 
+def write_file_sizes(partial: Path, record: Path, sizes: Mapping[str, int]) -> None:
+    """Write the sizes of a record's append-only files, and a checksum of its metrics, into a checkpoint."""
+    content = {"sizes": dict(sizes), "metrics": _metrics_hash(record, sizes)}
+    (partial / "files.json").write_text(json.dumps(content))
+
+
 def file_sizes_at(checkpoint: Path | None) -> dict[str, int]:
     """Sizes in bytes of the record's append-only files at ``checkpoint``; None: before the first step."""
-    if checkpoint is None:
-        return {}
-    sizes: dict[str, int] = json.loads((checkpoint.parent / "files.json").read_text())
-    return sizes
+    return _read_files_json(checkpoint.parent)[0] if checkpoint else {}
+
+
+def _read_files_json(checkpoint: Path) -> tuple[dict[str, int], str | None]:
+    """The sizes, and the checksum of the metrics, which a checkpoint of an earlier version lacks."""
+    content = json.loads((checkpoint / "files.json").read_text())
+    return content.get("sizes", content), content.get("metrics")
+
+
+def _metrics_unchanged(checkpoint: Path) -> bool:
+    """Whether the record's metrics.jsonl begins with the rows that it had at the checkpoint."""
+    sizes, checksum = _read_files_json(checkpoint)
+    return checksum is None or _metrics_hash(checkpoint.parent.parent, sizes) == checksum
+
+
+def _metrics_hash(record: Path, sizes: Mapping[str, int]) -> str:
+    file = record / METRICS
+    if not file.is_file():
+        return hashlib.sha256().hexdigest()
+    with file.open("rb") as rows:
+        return hashlib.sha256(rows.read(sizes.get(METRICS, 0))).hexdigest()
 
 
 def _digest(folder: Path) -> str:

@@ -64,6 +64,21 @@ def test_reproduce_equal_run_exits_0(run: Path, cli: Callable[..., tuple[int, st
     assert "note:" not in out
 
 
+def test_reproduce_compares_start_best_and_fingerprint(
+    run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    manifest = read_run(str(run)).manifest
+    manifest["metrics"]["start"]["val/pass@1"]["value"] = 0.987
+    manifest["best"] = {"step": 1, "value": 0.5}
+    manifest["fingerprint"] = "f" * 64
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    code, out, _ = cli(run, "--output-dir", tmp_path / "there")
+    assert code == 1
+    for line in ("start  val/pass@1: ", "manifest  best: ", 'manifest  fingerprint: "fff'):
+        assert line in out
+    assert "rows: 3 differ" in out
+
+
 def test_reproduce_lists_changed_values(run: Path, cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     rows = read_run(str(run)).metrics
     index = next(i for i, row in enumerate(rows) if "train/loss" in row)

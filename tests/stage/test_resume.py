@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.core.paths import ASSETS
 from r1.distributed.collectives import RankGroup
 from r1.run import execute
 from r1.stage.training.base import TrainingStage
@@ -211,6 +212,82 @@ def test_wsd_run_stopped_before_its_decay_is_extended_to_the_same_bits(
     with pytest.raises(Interrupted):
         run("sft", folder, *options)
     assert_same_record(expected, run("sft", folder, *options, "trainer.max_steps=9", "resume=auto"))
+
+
+# ---- what a run starts from ----
+
+
+@pytest.mark.parametrize("resume", ["null", "auto"])
+def test_corrected_command_starts_again_in_the_folder_of_a_run_without_a_step(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, resume: str
+) -> None:
+    expected = uninterrupted("sft", 2)
+    crash_in(monkeypatch, 1)
+    with pytest.raises(Crash):
+        run("sft", folder, "stage.lr=0.5", "seed=3")
+    assert_same_record(expected, run("sft", folder, f"resume={resume}"))
+
+
+def test_resume_with_other_weights_of_the_same_size_and_time_raises(
+    run: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(ASSETS / "tiny_xs", model)
+    options = [f"model.path={model}", "model.config=null", "model.tokenizer=null"]
+    crash_in(monkeypatch, 4)
+    with pytest.raises(Crash):
+        run("sft", folder, *options)
+    weights = model / "model.safetensors"
+    status, content = weights.stat(), weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match=r"model\.path/model\.safetensors: other content than before"):
+        run("sft", folder, *options, "resume=auto")
+    weights.write_bytes(content)
+    run("sft", folder, *options, "resume=auto")
+
+
+# ---- metrics that have changed since the checkpoint ----
+
+
+def after_row(number: int) -> Callable[[bytes], bytes]:
+    """Flips a bit in the row after so many, within a number, so that the line stays JSON."""
+
+    def flip(content: bytes) -> bytes:
+        start = sum(map(len, content.splitlines(keepends=True)[:number]))
+        at = next(i for i in range(content.index(b'": 0.', start) + 5, len(content)) if content[i : i + 1] in b"2468")
+        return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+    return flip
+
+
+METRICS_DAMAGE = {
+    "last row": (lambda content: after_row(content.count(b"\n") - 2)(content), 0),
+    "cut": (lambda content: content[:-40], 0),
+    "first row": (after_row(0), STORAGE),
+    "emptied": (lambda content: b"", STORAGE),
+}
+
+
+@pytest.mark.parametrize("damage", METRICS_DAMAGE)
+def test_metrics_damaged_before_the_checkpoint_are_made_again_or_named(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    expected = uninterrupted("sft", 2)
+    crash_in(monkeypatch, 6)
+    with pytest.raises(Crash):
+        run("sft", folder, "checkpoint_every=2")
+    change, code = METRICS_DAMAGE[damage]
+    metrics, checkpoints = folder / "metrics.jsonl", folder / "checkpoints"
+    size = checkpoint_files.file_sizes_at(checkpoints / "step_000004" / "state.ckpt")["metrics.jsonl"]
+    metrics.write_bytes(change(metrics.read_bytes()[:size]))
+    if code:
+        with pytest.raises(UserError, match=r"metrics\.jsonl is damaged") as caught:
+            run("sft", folder, "checkpoint_every=2", "resume=auto")
+        assert caught.value.code == code
+        assert len(list(checkpoints.iterdir())) == 2
+    else:
+        assert_same_record(expected, run("sft", folder, "checkpoint_every=2", "resume=auto"))
 
 
 # ---- checkpoints on the disk ----

@@ -64,6 +64,7 @@ def test_latest_with_one_flipped_bit_skips_the_checkpoint(
 ) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(killed / "checkpoints", folder, dirs_exist_ok=True)
+    shutil.copy(killed / "metrics.jsonl", tmp_path)
     flip_bit(folder / "step_000005" / name, position, bit)
     assert checkpoint_files.latest(folder) == folder / "step_000004" / "state.ckpt"
     assert [path.name for path in folder.iterdir()] == ["step_000004"]

@@ -93,6 +93,21 @@ def test_second_run_skips_finished_steps(write: Write, forked: Any, capsys: pyte
     assert statuses(third) == {"answers": "cached", "sft": "cached", "test": "finished"}
     assert manifest(third)["metrics"]["final"] == manifest(record(third, "sft"))["metrics"]["final"]
 
+    files = [record(first, "answers") / "traces" / "traces.jsonl", record(first, "sft") / "model" / "model.safetensors"]
+    contents = [file.read_bytes() for file in files]
+    for file, damaged in zip(files, (contents[0][: len(contents[0]) // 2], flip_last_bit(contents[1])), strict=True):
+        file.write_bytes(damaged)
+    assert launch([*argv, "dry_run=true"], lambda *_: None) == 0
+    planned = capsys.readouterr().err
+    assert "traces/traces.jsonl is damaged" in planned
+    assert "model/model.safetensors is damaged" in planned
+    assert statuses(go(argv, capsys)) == {"answers": "finished", "sft": "finished", "test": "cached"}
+    assert [file.read_bytes() for file in files] == contents, "made again"
+
+
+def flip_last_bit(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
 
 def wait_for(steps: Path, name: str) -> None:
     deadline = time.monotonic() + LONGEST_S

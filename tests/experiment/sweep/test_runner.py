@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -66,6 +67,19 @@ def test_sweep_runs_all_points_and_prints_the_best(go: Go, tmp_path: Path) -> No
     code, err = go()
     assert (code, len(starts(tmp_path))) == (0, 3)
     assert "grid, 3 points, 3 of them done" in err
+
+
+def test_point_whose_record_is_gone_runs_again(go: Go, tmp_path: Path) -> None:
+    go()
+    runs = tmp_path / "outputs" / "sweeps" / "tried" / "runs"
+    shutil.rmtree(runs / "0001")
+    (runs / "0002" / "manifest.json").unlink()
+    code, _ = go()
+    assert (code, starts(tmp_path)[3:]) == (0, ["0001", "0002"])
+    assert [shown(point) for point in points(tmp_path)] == [(x, "finished", float(x)) for x in (1, 2, 3)]
+    assert (runs / "0001" / "manifest.json").is_file()
+    go()
+    assert len(starts(tmp_path)) == 5
 
 
 def test_failed_point_does_not_end_the_sweep(go: Go, tmp_path: Path) -> None:
