@@ -134,11 +134,17 @@ class WorkerPool:
 
     def __init__(self, num_workers: int, path: str, *, name: str, code: int) -> None:
         self.num_workers, self.path, self.name, self.code = num_workers, path, name, code
-        self.free = threading.BoundedSemaphore(num_workers)
-        self.starter = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._reset()
+        atexit.register(self.close)
+        os.register_at_fork(
+            after_in_child=self._reset
+        )  # the workers and their starter are the parent's
+
+    def _reset(self) -> None:
+        self.free = threading.BoundedSemaphore(self.num_workers)
+        self.starter = ThreadPoolExecutor(1, thread_name_prefix=self.name)
         self.children: set[WorkerProcess] = set()
         self.idle: deque[WorkerProcess] = deque()
-        atexit.register(self.close)
 
     def run(self, job: dict[str, Any], seconds: float) -> Any:
         """The result of a job.

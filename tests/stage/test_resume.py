@@ -302,6 +302,7 @@ def test_checkpoints_keep_the_newest_two(uninterrupted: Runner) -> None:
 def test_latest_removes_checkpoints_older_than_two(uninterrupted: Runner, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(uninterrupted("sft", 2) / "checkpoints", folder)
+    shutil.copy(uninterrupted("sft", 2) / "metrics.jsonl", tmp_path)
     shutil.copytree(folder / "step_000005", folder / "step_000004")
     (folder / "step_000003").mkdir()  # its files are gone already
     assert checkpoint_files.latest(folder) == folder / "step_000006" / "state.ckpt"
@@ -314,6 +315,7 @@ def test_latest_skips_a_damaged_checkpoint(
 ) -> None:
     folder = tmp_path / "checkpoints"
     shutil.copytree(uninterrupted("grpo", 2) / "checkpoints", folder)
+    shutil.copy(uninterrupted("grpo", 2) / "metrics.jsonl", tmp_path)
     damaged = folder / "step_000006" / file
     damaged.write_bytes(damaged.read_bytes()[:-1])
     assert checkpoint_files.latest(folder) == folder / "step_000005" / "state.ckpt"

@@ -75,7 +75,7 @@ def test_point_whose_record_is_gone_runs_again(go: Go, tmp_path: Path) -> None:
     shutil.rmtree(runs / "0001")
     (runs / "0002" / "manifest.json").unlink()
     code, _ = go()
-    assert (code, starts(tmp_path)[3:]) == (0, ["0001", "0002"])
+    assert (code, starts(tmp_path)[3:]) == (0, ["0001", "0002+"])
     assert [shown(point) for point in points(tmp_path)] == [(x, "finished", float(x)) for x in (1, 2, 3)]
     assert (runs / "0001" / "manifest.json").is_file()
     go()
