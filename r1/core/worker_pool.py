@@ -136,9 +136,7 @@ class WorkerPool:
         self.num_workers, self.path, self.name, self.code = num_workers, path, name, code
         self._reset()
         atexit.register(self.close)
-        os.register_at_fork(
-            after_in_child=self._reset
-        )  # the workers and their starter are the parent's
+        os.register_at_fork(after_in_child=self._reset)  # the workers and their starter are the parent's
 
     def _reset(self) -> None:
         self.free = threading.BoundedSemaphore(self.num_workers)
