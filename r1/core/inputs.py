@@ -74,9 +74,9 @@ def _named_inputs(node: Any, key: str = "", is_own: bool = True) -> Iterator[tup
 
 
 def names_path(key: str) -> bool:
-    """Whether a config key holds the path of a file or folder, or the name of a model."""
+    """Whether a config key holds the path of a file, a folder or a run, or the name of a model."""
     name = key.rpartition(".")[2]
-    return name in ("path", "tokenizer", "chat_template") or name.endswith("_path")
+    return name in ("path", "tokenizer", "chat_template", "resume_from") or name.endswith("_path")
 
 
 def _local_path(text: str) -> Path:

@@ -60,6 +60,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
     "r1.train.trainer.trainer": {"max_epochs": None},
 }
+NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
@@ -79,7 +80,7 @@ def suggest_renamed(key: str, value: object = None) -> str:
 
 def upgrade_config(config: Config) -> Config:
     """The config of an older record under today's names; one that is up to date stays equal."""
-    upgraded: Config = _upgrade_targets(config)
+    upgraded: Config = NEW_TOP_LEVEL_KEYS | _upgrade_targets(config)
     if isinstance(stage := upgraded.get("stage"), dict):
         upgraded["stage"] = _group_stage_keys(stage)
     for old, new in KEYS.items():

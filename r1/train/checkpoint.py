@@ -130,7 +130,9 @@ class Checkpoints(Callback):
         trainer.should_stop = self.stopped_early or module.is_budget_spent
         # A stop inside a validation has saved its step without the validation, and Lightning does not repeat it. An
         # uninterrupted run has its metrics, its samples and perhaps its best/, so it is made up for here.
-        if trainer.global_step and self._is_validation_due(trainer) and module.validator.step != trainer.global_step:
+        # A run that starts from the end of another one is validated here, too, with its weights.
+        is_missed = self._is_validation_due(trainer) and module.validator.step != trainer.global_step
+        if trainer.global_step and (is_missed or not self.record.start):
             lightning_adapter.run_validation(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -142,8 +144,11 @@ class Checkpoints(Callback):
             self._after_step(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        # A validation off the schedule is that of the end. It is no candidate for best/, and the checkpoint of its step
-        # is older: an extended run is then like one that never had it.
+        if trainer.state.fn == TrainerFn.FITTING and not self.record.start:
+            self.record.start = module.validator.metrics
+            self.record.write_manifest("running")
+        # A validation off the schedule is that of the start or the end. It is no candidate for best/, and the checkpoint of
+        # its step is older: an extended run is then like one that never had it.
         if not trainer.global_step or not self._is_validation_due(trainer):
             return
         self._update_best(module)

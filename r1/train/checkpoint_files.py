@@ -111,6 +111,19 @@ def latest(folder: Path) -> Path | None:
     return None
 
 
+def end_of(folder: Path) -> Path:
+    """The newest checkpoint of a finished run, whose folder stays as it is.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    checkpoint = folder / f"step_{newest_step(folder):06d}"
+    if not _checksum_ok(checkpoint):
+        message, hint = "the checkpoint of this run's end is damaged", "resume=auto in the run's folder makes it again"
+        raise UserError(message, key="resume_from", value=str(checkpoint), hint=hint, code=STORAGE)
+    return checkpoint / "state.ckpt"
+
+
 def _checksum_ok(checkpoint: Path) -> bool:
     try:
         return _digest(checkpoint) == read_text(checkpoint / "sha256")

@@ -172,6 +172,9 @@ def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup
     # The files are truncated before the loggers open: the csv logger starts as a copy of metrics.jsonl.
     resumed_from = _find_checkpoint(record, ranks) if cfg["resume"] else None
     record.truncate_files(checkpoint_files.file_sizes_at(resumed_from))
+    if resumed_from is None and cfg["resume_from"]:
+        resumed_from = _end_of_run(Path(cfg["resume_from"]), ranks)
+        stage.run.starts_from_another, record.start = True, {}
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
     checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, best, background)
     stage.run.check_for_stop = checkpoints.check_for_stop
@@ -196,6 +199,13 @@ def _find_checkpoint(record: RunState, ranks: RankGroup) -> Path | None:
     folder = record.dir / "checkpoints"
     path = ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.latest(folder) or ""))
     return Path(path) if path else None
+
+
+def _end_of_run(folder: Path, ranks: RankGroup) -> Path:
+    """The last checkpoint of another run, for all ranks."""
+    path = Path(ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.end_of(folder / "checkpoints"))))
+    console.print(status_line(f"goes on from the end of {folder}: {path.parent.name}"))
+    return path
 
 
 @contextmanager

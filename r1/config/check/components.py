@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from r1.config.build import Experiment
+from r1.config.check.resume_from import resume_from
 from r1.config.check.templates import check_completions, check_templates
 from r1.config.lengths import check_lengths
 from r1.core.console import console, status_line
@@ -34,6 +35,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
         UserError: the first pair that does not.
     """
     _check_rows(experiment.data)
+    resume_from(cfg, len(experiment.data.train))
     _check_counts(cfg, experiment)
     _check_terms(cfg, experiment)
     _check_columns(cfg, experiment)

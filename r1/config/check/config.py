@@ -34,6 +34,7 @@ TOP_LEVEL_TYPES: dict[str, Any] = {
     "output_dir": Annotated[str, MinLen(1)] | None,
     "dry_run": bool,
     "resume": Literal["auto"] | None,
+    "resume_from": Annotated[str, MinLen(1)] | None,
     "checkpoint_every": Annotated[int, Ge(1)],
     "checkpoint_async": bool,
     "keep_best": bool,
@@ -86,7 +87,7 @@ def config_model(cfg: Config) -> tuple[ConfigModel, type[BaseModel]]:
 
 def group_types() -> Config:
     """What fills each config group; imports the libraries that a run imports anyway."""
-    from lightning import Trainer
+    from lightning import Callback, Trainer
     from lightning.pytorch.loggers import Logger
 
     from r1.data.base import Data
@@ -109,6 +110,7 @@ def group_types() -> Config:
         "reward": {"terms": NamedNodes("reward term", "reward/terms", term, partial=True)},
         "rollout": NodeType(Engine),
         "val": NodeType(Validation),
+        "callbacks": NamedNodes("callback", "callbacks", NodeType(Callback)),
         "trainer": NodeType(Trainer, runtime_args=RUNTIME_ARGS["trainer"]),
         "logger": NodeType(Logger, runtime_args=RUNTIME_ARGS["logger"]),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from r1.config.check.devices import check_devices
 from r1.config.check.disk_space import disk_space
+from r1.config.check.resume_from import resume_from
 from r1.config.check.schema import resolve
 from r1.config.check.sources import check_architecture, check_hub_datasets, check_model_paths
 from r1.core import budget
@@ -360,6 +361,7 @@ RULES = (
     length_of_training,
     optimization,
     weights,
+    resume_from,
     validation,
     mixture_weight,
     devices,

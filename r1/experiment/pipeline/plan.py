@@ -14,6 +14,7 @@ from pathlib import Path
 from r1.config.build import build, instantiate_node
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
+from r1.config.check.resume_from import check_continuation, is_end_of
 from r1.config.check.rules import check_rules, output
 from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader
@@ -104,6 +105,9 @@ class PipelinePlanner:
         _check_config(cfg, overrides, needs)
         planned = {str(node.folder.absolute()): node.fingerprint for node in needs}
         parents = provenance.find_parents(provenance.input_paths(cfg).values(), planned)
+        for node in needs:
+            if not node.done and is_end_of(cfg["resume_from"], node.folder):
+                check_continuation(cfg, parents, node.config, node.parents, _planned_end(node.config))
         reads_a_step = provenance.replace_paths_by_fingerprint(cfg["data"], parents) != cfg["data"]
         data = "" if reads_a_step else self._data_digest(cfg)
         inputs = provenance.input_hashes(cfg, parents, planned)
@@ -140,6 +144,13 @@ class PipelinePlanner:
         return self.digests[key]
 
 
+def _planned_end(cfg: Config) -> int | None:
+    """The step that a run will end at; None: it may end earlier, or follows from the data."""
+    is_known = not cfg["callbacks"] and cfg["stage"].get("total_tokens") is None
+    steps: int | None = cfg["trainer"]["max_steps"] if is_known else None
+    return steps
+
+
 def _resolve_references(text: str, graph: dict[str, PipelineNode]) -> str:
     """An override in which ``${step:NAME}`` is the folder of that step."""
 
@@ -170,7 +181,7 @@ def _check_components(nodes: list[PipelineNode]) -> None:
     """
     errors: list[UserError] = []
     for node in nodes:
-        cfg = node.config | {"model": node.model}
+        cfg = node.config | {"model": node.model} | ({} if node.done else {"resume_from": None})
         if node.done or any(depends_on_unfinished(path, node.needs) for path in provenance.input_paths(cfg).values()):
             continue
         try:

@@ -126,12 +126,19 @@ class AsyncRollouts:
                 pending = {"number": self.pending, "version": self.version, "weights": weights}
         return {"taken": current, "pending": pending}
 
-    def load_state(self, states: list[dict[str, Any]]) -> None:
-        """Restore from the states of all ranks of the saved run; each rank takes its share of the groups."""
-        self.restored = states[0]["pending"]
-        if not states[0]["taken"]:
+    def load_state(self, states: list[dict[str, Any] | None]) -> None:
+        """Restore from the states of all ranks of the saved run; each rank takes its share of the groups.
+
+        Args:
+            states: None where the saved run was synchronous: the first batch has the current weights.
+        """
+        saved = [state for state in states if state]
+        if not saved:
             return
-        groups = [[Rollout(**r) for r in group] for state in states for group in state["taken"]["groups"]]
+        self.restored = saved[0]["pending"]
+        if not saved[0]["taken"]:
+            return
+        groups = [[Rollout(**r) for r in group] for state in saved for group in state["taken"]["groups"]]
         share = len(groups) // self.run.ranks.size
         first = self.run.ranks.rank * share
-        self.current = RolloutBatch(**states[0]["taken"] | {"groups": groups[first : first + share]})
+        self.current = RolloutBatch(**saved[0]["taken"] | {"groups": groups[first : first + share]})

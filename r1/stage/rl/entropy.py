@@ -41,5 +41,6 @@ class EntropyBonus:
         return {"coef": self.coef, "entropy": self.entropy}
 
     def load_state(self, state: dict[str, float]) -> None:
-        if self.target is not None:
+        # an infinite entropy: it was never adapted, so that the config's start holds, perhaps another run's
+        if self.target is not None and state["entropy"] != float("inf"):
             self.coef, self.entropy = state["coef"], state["entropy"]

@@ -41,8 +41,8 @@ class Reference:
         self.synced_at = step
 
     def state(self) -> dict[str, Any] | None:
-        """State for a checkpoint; None if the reference never moves and can be copied from the initial policy again."""
-        if self.sync_every is None or self.model is None:
+        """State for a checkpoint; None if the reference has not moved, so that it is the initial policy again."""
+        if not self.synced_at or self.model is None:
             return None
         weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
         return {"weights": weights, "synced_at": self.synced_at}

@@ -18,8 +18,10 @@ class RunContext:
         ranks: collectives over the run's processes.
         record: keeps samples; None on every rank but the first.
         check_for_stop: called between tokens; raises Interrupted once a signal has arrived.
+        starts_from_another: the checkpoint that is loaded is the end of another run (``resume_from``).
     """
 
     ranks: RankGroup = field(default_factory=RankGroup)
     record: Recorder | None = None
     check_for_stop: Callable[[], None] = no_op
+    starts_from_another: bool = False

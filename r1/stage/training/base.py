@@ -49,7 +49,7 @@ class TrainingStage(Stage):
         sizes = optimization["examples_per_step"], group_size, optimization["micro_batch_size"]
         self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit, steps_per_rollout)
         self.step_metrics = StepMetrics()
-        self.saved_num_steps: int | None = None  # of the run that the loaded checkpoint was saved by
+        self.checkpoint_has_other_rates = False  # it was saved under another total of steps, or by another run
 
     # ---- data ----
 
@@ -111,8 +111,8 @@ class TrainingStage(Stage):
         return lr_factor(self.optimization, step, self.trainer.max_steps)
 
     def adopt_schedule(self) -> None:
-        """After a checkpoint of another total of steps: the learning rate of the next step is this run's own."""
-        if self.saved_num_steps in (None, self.trainer.max_steps):
+        """After a checkpoint with other rates: the next step has this run's own, and its other hyperparameters."""
+        if not self.checkpoint_has_other_rates:
             return
         schedule: Any = self.trainer.lr_scheduler_configs[0].scheduler
         schedule.base_lrs = [own["initial_lr"] for own in self.hyperparameters]
@@ -155,6 +155,10 @@ class TrainingStage(Stage):
         checkpoint["num_steps"] = self.trainer.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.validator.load_state_dict(checkpoint["validation"])
-        self.saved_num_steps = checkpoint.get("num_steps")
+        total = self.trainer.max_steps
+        self.checkpoint_has_other_rates = self.run.starts_from_another or checkpoint.get("num_steps", total) != total
+        if self.run.starts_from_another:
+            checkpoint["callbacks"] = {}  # they belong to the other run, as its validations do
+        else:
+            self.validator.load_state_dict(checkpoint["validation"])
         rescale_progress(checkpoint, self.plan.num_micro_batches)

@@ -72,8 +72,12 @@ class Batches:
 
 
 def rescale_progress(checkpoint: dict[str, Any], num_micro_batches: int) -> None:
-    """Convert Lightning's micro-batch counters: a step may have more or fewer micro-batches than when it was saved."""
+    """Convert Lightning's micro-batch counters: a step may have more or fewer micro-batches than when it was saved.
+
+    Nor need the last micro-batch of the saved run be the last one now.
+    """
     progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+    progress["is_last_batch"] = False
     for counts in (progress["total"], progress["current"]):
         for name, count in counts.items():
             counts[name] = count // checkpoint["num_micro_batches"] * num_micro_batches
