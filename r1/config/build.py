@@ -15,6 +15,8 @@ from r1.core.errors import UserError, errors_mounted_at
 from r1.core.types import Config
 
 if TYPE_CHECKING:
+    from lightning import Callback
+
     from r1.data.base import Data
     from r1.model.loading import Model
     from r1.reward.base import RewardFunction, Rewards
@@ -31,6 +33,7 @@ class Experiment:
     Attributes:
         data: the rows that the run uses.
         source: the dataset's rows, before overlong ones were left out.
+        callbacks: the user's, by the names that the config gives them.
     """
 
     stage: Stage
@@ -40,6 +43,7 @@ class Experiment:
     rewards: Rewards
     engine: Engine
     validation: Validation
+    callbacks: dict[str, Callback]
 
 
 def build(cfg: Config) -> Experiment:
@@ -68,7 +72,8 @@ def build(cfg: Config) -> Experiment:
     runtime = {"parts": parts, "teacher": teacher, "filters": filters}  # the stage takes those that it names
     stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **runtime)
     source = replace(data, train=list(data.train), val=list(data.val))
-    experiment = Experiment(stage, model, data, source, parts.rewards, parts.engine, parts.validation)
+    callbacks = {name: instantiate_node(node, f"callbacks.{name}", cfg) for name, node in cfg["callbacks"].items()}
+    experiment = Experiment(stage, model, data, source, parts.rewards, parts.engine, parts.validation, callbacks)
     drop_overlong(experiment)
     return experiment
 

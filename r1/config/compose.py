@@ -35,6 +35,7 @@ from r1.core.types import Config
 from r1.model.recipe import recipe_value
 
 UNRESOLVED = ("steps", "shared")  # overrides of a pipeline's steps, which are composed step by step
+LIST_GROUPS = ("experiment", "callbacks")  # groups of which several options may be chosen
 LAUNCHERS = ("joblib", "submitit", "ray")  # extras of r1 that install one
 budget.register_resolvers()
 OmegaConf.register_new_resolver(
@@ -123,7 +124,7 @@ def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
     for text in texts:
         override = parse_override(text)
         key, value = override.key_or_group, override.value()
-        is_suspect = key != "experiment" if isinstance(value, list) else str(value).startswith("_")
+        is_suspect = key not in LIST_GROUPS if isinstance(value, list) else str(value).startswith("_")
         if is_suspect and (options := group_options(loader, key)):  # only then: reading the files is slow
             raise _wrong_option(override, options, "")
 

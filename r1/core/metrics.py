@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal
 
+from r1.core.types import Config
+
 SHARE = (0.0, 1.0)
 
 
@@ -156,6 +158,19 @@ def display_order(name: str) -> tuple[int, str]:
     """Sort key of the report's tables and charts: the registry's order, metrics that are not r1's last."""
     metric = metric_named(name)
     return METRICS.index(metric) if metric in METRICS else len(METRICS), name
+
+
+def logged_metrics(cfg: Config) -> list[str]:
+    """The metrics that a run of this config may log, apart from those that depend on the data."""
+    single = [m.name for m in METRICS if not m.is_family and not m.name.startswith("val/reward/")]
+    of_k = [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
+    of_terms = [
+        name
+        for term in cfg["reward"]["terms"]
+        for name in (f"val/reward/{term}", f"reward/{term}", f"reward/{term}_weighted")
+    ]
+    parts = cfg["data"].get("parts", {})
+    return single + of_k + of_terms + [f"val/{part}/{m.label}" for part in parts for m in METRICS if m.per_part]
 
 
 def primary_metric(names: Iterable[str]) -> str:

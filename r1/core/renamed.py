@@ -58,7 +58,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
         "entropy_coef_max": 1.0,
     },
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
-    "r1.train.trainer.trainer": {"max_epochs": None},
+    "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }
 NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate

@@ -8,22 +8,25 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from r1.core.console import console
+from r1.core.console import console, status_line
 from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.core.files import sync_path
 from r1.distributed.collectives import RankGroup
 from r1.strategy.checkpoint_io import DirectCheckpointIO
 from r1.train import lightning_adapter
+from r1.train.callbacks import states_of
 from r1.train.checkpoint_files import CheckpointWriter, write_file_sizes
+from r1.train.progress import validation_line
 from r1.train.run_state import CLOSES_WITHIN_S, RunState
 
 DUPLICATE_SIGNAL_S = 1.0  # within this time, the same signal counts as the first one
@@ -43,12 +46,15 @@ class Checkpoints(Callback):
         validate_every: optimizer steps between two validations; a checkpoint follows the validation of its step.
         keep_best: export the best policy so far to ``best/``.
         in_background: training continues while a checkpoint is written.
+        callbacks: the user's.
 
     Attributes:
         pending_write: the checkpoint that is being written in the background; at most one.
         stop_signal: the signal that ends the run, of this or of another rank.
         first_signal: the first signal that this process received, and when.
         stopped_early: a callback has ended training (``trainer.should_stop``).
+        metrics: the newest value of each metric; a callback may monitor those of a step that was trained before a stop.
+        callback_states: of the user's callbacks after the newest step, and after its validation if it has had one.
         failures: failed checkpoints in a row.
     """
 
@@ -60,25 +66,31 @@ class Checkpoints(Callback):
         validate_every: int,
         keep_best: bool,
         in_background: bool,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
         self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
-        self.in_background = in_background
+        self.in_background, self.callbacks = in_background, callbacks
         self.checkpoint_io = DirectCheckpointIO(in_background)
         self.pending_write: CheckpointWriter | None = None
         self.stop_signal: int | None = None
         self.first_signal: tuple[int, float] | None = None
         self.stopped_early = False
+        self.metrics: dict[str, float] = {}
+        self.callback_states: dict[str, Any] = {}
         self.failures = 0
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         trainer.strategy.checkpoint_io = self.checkpoint_io
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stopped_early": self.stopped_early}
+        return {"stopped_early": self.stopped_early, "metrics": self.metrics}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.stopped_early = state["stopped_early"]
+        self.stopped_early, self.metrics = state["stopped_early"], state["metrics"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["callbacks"] |= self.callback_states
 
     # ---- stops ----
 
@@ -127,38 +139,48 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.check_for_stop()
         module.adopt_schedule()
+        if not self.record.start:  # it starts from the end of another run, whose weights it has only now
+            lightning_adapter.validate_start(trainer, module)
+            self.record.start = module.validator.metrics
+            self.record.write_manifest("running")
+            console.print(validation_line(trainer.global_step, module.validator.metrics))
         trainer.should_stop = self.stopped_early or module.is_budget_spent
+        trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.metrics.items()})
         # A stop inside a validation has saved its step without the validation, and Lightning does not repeat it. An
         # uninterrupted run has its metrics, its samples and perhaps its best/, so it is made up for here.
-        # A run that starts from the end of another one is validated here, too, with its weights.
-        is_missed = self._is_validation_due(trainer) and module.validator.step != trainer.global_step
-        if trainer.global_step and (is_missed or not self.record.start):
+        if trainer.global_step and self._is_validation_due(trainer) and module.validator.step != trainer.global_step:
             lightning_adapter.run_validation(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.stopped_early = trainer.should_stop
         module.report_step()
+        lightning_adapter.log_step(trainer)
+        self._note_callbacks(trainer)
         if not self._is_validation_due(trainer):  # else on_validation_end saves the step with its validation
             self._after_step(trainer, module)
 
     def on_validation_end(self, trainer: L.Trainer, module: Any) -> None:
-        if trainer.state.fn == TrainerFn.FITTING and not self.record.start:
-            self.record.start = module.validator.metrics
-            self.record.write_manifest("running")
-        # A validation off the schedule is that of the start or the end. It is no candidate for best/, and the checkpoint of
-        # its step is older: an extended run is then like one that never had it.
+        # A validation off the schedule is that of the end. It is no candidate for best/, and the checkpoint of its step
+        # is older: an extended run is then like one that never had it.
         if not trainer.global_step or not self._is_validation_due(trainer):
             return
         self._update_best(module)
         # If not fitting, the run was stopped inside its last validation. Lightning has no step left to fit, so
         # r1.train.fit validates after the fit.
         if trainer.state.fn == TrainerFn.FITTING:
-            self.stopped_early = trainer.should_stop
+            self._note_callbacks(trainer)
             self._after_step(trainer, module)
 
+    def _note_callbacks(self, trainer: L.Trainer) -> None:
+        """Note what a checkpoint of this step has of the callbacks, however far a validation after it has come."""
+        self.stopped_early = trainer.should_stop
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.callback_states = states_of(self.callbacks)
+
     def on_train_end(self, trainer: L.Trainer, module: Any) -> None:
+        if self.stopped_early:
+            console.print(status_line(f"a callback has ended training at step {trainer.global_step}"))
         self.wait_for_pending_write()
 
     def _is_validation_due(self, trainer: L.Trainer) -> bool:

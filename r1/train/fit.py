@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from r1.config.build import Experiment, instantiate_node
 from r1.core import budget, provenance
@@ -35,6 +36,7 @@ from r1.stage.runtime.recorder import Recorder
 from r1.stage.training.base import TrainingStage
 from r1.strategy.base import resolve_precision
 from r1.train import checkpoint_files
+from r1.train.callbacks import Monitors
 from r1.train.checkpoint import Checkpoints
 from r1.train.memory_plan import plan_memory
 from r1.train.progress import Progress, closing_table
@@ -86,6 +88,7 @@ def silence_third_party_logging() -> None:
     transformers_logging.disable_progress_bar()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.callbacks").setLevel(logging.INFO)  # the user's: the others log nothing
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`", category=FutureWarning)
     warnings.filterwarnings(
         "ignore", message="The `srun` command is available"
@@ -176,7 +179,8 @@ def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup
         resumed_from = _end_of_run(Path(cfg["resume_from"]), ranks)
         stage.run.starts_from_another, record.start = True, {}
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
-    checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, best, background)
+    callbacks = list(experiment.callbacks.values())
+    checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, best, background, callbacks)
     stage.run.check_for_stop = checkpoints.check_for_stop
     with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), open_loggers(cfg, record, ranks) as loggers:
         trainer = instantiate_node(
@@ -184,7 +188,7 @@ def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup
             "trainer",
             cfg,
             loggers=loggers,
-            callbacks=[checkpoints, Progress()],
+            callbacks=[Monitors(experiment.callbacks), *callbacks, checkpoints, Progress()],
             num_micro_batches=stage.plan.num_micro_batches if isinstance(stage, TrainingStage) else 1,
             validate_every=experiment.validation.every,
             root=record.dir,
@@ -212,7 +216,7 @@ def _end_of_run(folder: Path, ranks: RankGroup) -> Path:
 def open_loggers(cfg: Config, record: RunState, ranks: RankGroup) -> Iterator[list[Logger]]:
     """The metrics file and the logger of the config, on rank 0; the other ranks log nothing."""
     if not ranks.is_rank_zero:
-        yield []
+        yield [DummyLogger()]  # some of Lightning's callbacks need a logger on every rank
         return
     logger = instantiate_node(cfg["logger"], "logger", cfg, folder=record.dir, config=redact(cfg))
     with closing(logger):

@@ -12,11 +12,18 @@ from annotated_types import Ge, Gt
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from r1.core.rank_info import RankInfo
 from r1.model.loading import Precision
 from r1.strategy.base import Strategy, resolve_precision
 from r1.train.lightning_adapter import disable_signal_handlers
+
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
 def trainer(
@@ -36,6 +43,7 @@ def trainer(
     precision: Precision,
     timeout_s: Annotated[int, Ge(1)],
     strategy: Strategy,
+    profiler: Literal["simple", "advanced", "pytorch"] | None,
     deterministic: bool | Literal["warn"],
 ) -> L.Trainer:
     """A Trainer without Lightning's own progress bar, checkpoints and sampler, which r1 replaces.
@@ -61,6 +69,7 @@ def trainer(
         precision=resolve_precision(precision, accelerator),
         strategy=strategy.lightning(timedelta(seconds=timeout_s)),
         plugins=[RankEnvironment(info)],
+        profiler=PROFILERS[profiler](dirpath=root, filename="profile") if profiler else None,
         deterministic=deterministic,
         num_sanity_val_steps=0,
         log_every_n_steps=1,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import low_ids
 from safetensors.torch import load_file
 
 from r1.core.errors import STORAGE, Interrupted, UserError
 from r1.core.paths import ASSETS
 from r1.distributed.collectives import RankGroup
 from r1.run import execute
+from r1.stage.base import Stage
 from r1.stage.training.base import TrainingStage
 from r1.train import checkpoint_files
 from r1.train.checkpoint import Checkpoints
@@ -35,6 +37,16 @@ RUNS = {
     "tokens": ["stage=grpo", "stage.num_iterations=2", "budget=tokens", "stage.total_tokens=200"],  # ends at step 4
     "minibatches": ["stage=grpo", "stage.steps_per_rollout=3", "stage.lr=0.01"],
     "entropy": ["stage=grpo", "stage.entropy_target=0.5", "stage.entropy_coef=0.1", "stage.entropy_coef_delta=0.05"],
+    "callbacks": [  # early stopping at step 4; the user's callback logs and counts
+        "stage=sft",
+        "stage.schedule=constant",
+        "stage.warmup_steps=0",
+        "callbacks=early_stopping",
+        "callbacks.early_stopping.monitor=train/lr",
+        "callbacks.early_stopping.patience=1",
+        f"extensions=[{low_ids.__module__},usercallbacks]",
+        "+callbacks.counting._target_=usercallbacks.Counting",
+    ],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "muon": ["stage=sft", "stage/optimizer=muon", "stage.optimizer.matrix_lr=0.02"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],
@@ -50,6 +62,10 @@ RUNS = {
 
 class Crash(Exception):
     """Simulates a power cut: r1 does not catch it."""
+
+
+def crash(*_: Any) -> None:
+    raise Crash
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +168,7 @@ def test_handle_signal_exits_on_second_signal(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])  # before the first checkpoint, right after it, long after it
-@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in ("mixture", "tokens")])  # collected as grpo is
+@pytest.mark.parametrize("kind", [kind for kind in RUNS if kind not in ("mixture", "tokens", "callbacks")])
 def test_crashed_run_resumes_to_the_same_bits(
     run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, step: int
 ) -> None:
@@ -162,6 +178,25 @@ def test_crashed_run_resumes_to_the_same_bits(
         run(kind, folder, "checkpoint_every=3")
     assert manifest(folder)["status"] == "failed"
     assert_same_record(expected, run(kind, folder, "checkpoint_every=3", "resume=auto"))
+
+
+@pytest.mark.parametrize("moment", ["its step", "its validation", "the export"])
+def test_run_killed_where_early_stopping_ends_it_does_not_train_on(
+    run: Runner, uninterrupted: Runner, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    expected = uninterrupted("callbacks", 2)
+    assert manifest(expected)["metrics"]["final"]
+    assert json.loads((expected / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 4
+    if moment == "its step":
+        crash_in(monkeypatch, 4)
+    elif moment == "its validation":
+        stop_after(monkeypatch, 4)
+    else:
+        monkeypatch.setattr(Stage, "export_policy", crash)
+    with pytest.raises((Crash, Interrupted)):
+        run("callbacks", folder, "checkpoint_every=3", "keep_best=false")
+    monkeypatch.undo()
+    assert_same_record(expected, run("callbacks", folder, "checkpoint_every=3", "keep_best=false", "resume=auto"))
 
 
 @pytest.mark.parametrize("kind", ["grpo", "tokens"])

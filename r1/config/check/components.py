@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from r1.config.build import Experiment
+from r1.config.check.callbacks import check_state_keys
 from r1.config.check.resume_from import resume_from
 from r1.config.check.templates import check_completions, check_templates
 from r1.config.lengths import check_lengths
@@ -47,6 +48,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_rewards(experiment)
     experiment.model.check_layers()
     _check_vocabulary(cfg, experiment)
+    check_state_keys(experiment.callbacks)
     _check_engine(experiment)  # a server has the length of its context
     check_lengths(experiment)
 

@@ -11,6 +11,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from operator import or_
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -65,6 +66,10 @@ class NamedNodes:
     group: str
     item: NodeType
     partial: bool = False
+
+    def how_to_add(self, key: str) -> str:
+        """The override that adds an item; an option of ``callbacks`` has the item's name in it."""
+        return f"{self.group}=[OPTION]" if key.startswith(f"{self.group}.") else f"+{self.group}@{key}=OPTION"
 
 
 class ConfigModel:
@@ -137,7 +142,10 @@ class ConfigModel:
     def _named_nodes(self, nodes: Any, key: str, kind: NamedNodes) -> Any:
         if not isinstance(nodes, dict) or _is_node(nodes):
             message = f"a {kind.noun} needs a name" if _is_node(nodes) else f"there is no {kind.noun}"
-            message, hint = f"{message}: `{key}` holds them by their names", f"+{kind.group}@{key}.NAME=OPTION adds one"
+            message, hint = (
+                f"{message}: `{key}` holds them by their names",
+                f"{kind.how_to_add(f'{key}.NAME')} adds one",
+            )
             return self._fail(UserError(message, key=key, value=as_yaml_null(nodes), hint=hint))
         names, fields = [name for name, node in nodes.items() if _is_node(node)], {}
         for name, node in nodes.items():
@@ -147,7 +155,7 @@ class ConfigModel:
                 fields[name] = self.node({"_partial_": kind.partial} | node, inner, kind.item)
                 continue
             message, value = f"`{inner}` is no {kind.noun}", as_yaml_null(node)
-            hint = suggest(name, names, f"{key}.") or f"+{kind.group}@{inner}=OPTION adds one, ~{inner} leaves it out"
+            hint = suggest(name, names, f"{key}.") or f"{kind.how_to_add(inner)} adds one, ~{inner} leaves it out"
             fields[name] = self._fail(UserError(message, key=inner, value=value, expected=names, hint=hint))
         return _create(key, fields, fields)
 
@@ -220,7 +228,7 @@ def _plain(hint: Any) -> Any:
     """A type as a field's annotation; an object can only come from a node, so another value of it is an error."""
     if not expects_object(hint):
         return hint
-    return AnyNode | None if type(None) in get_args(hint) else AnyNode
+    return reduce(or_, [arg for arg in get_args(hint) if not expects_object(arg)] if is_union(hint) else [], AnyNode)
 
 
 def _is_node(value: Any) -> bool:

@@ -6,6 +6,7 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from r1.config.check.callbacks import callbacks
 from r1.config.check.devices import check_devices
 from r1.config.check.disk_space import disk_space
 from r1.config.check.resume_from import resume_from
@@ -362,6 +363,7 @@ RULES = (
     optimization,
     weights,
     resume_from,
+    callbacks,
     validation,
     mixture_weight,
     devices,

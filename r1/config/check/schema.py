@@ -16,6 +16,7 @@ from r1.core.errors import UserError, as_yaml_null
 from r1.core.renamed import suggest_renamed
 
 ALLOWED_PACKAGES = ("r1",)
+GROUP_PACKAGES = {"callbacks": "lightning.pytorch.callbacks"}  # config group -> another package that its nodes may name
 META = ("_target_", "_partial_")
 
 
@@ -34,7 +35,8 @@ def resolve(path: Any, key: str, extensions: Iterable[str] = ()) -> Callable[...
     Raises:
         UserError: the package is not allowed, or the object does not exist.
     """
-    allowed = (*ALLOWED_PACKAGES, *extensions)
+    of_group = GROUP_PACKAGES.get(key.partition(".")[0])
+    allowed = (*ALLOWED_PACKAGES, *extensions, *([of_group] if of_group else []))
     key, refused = f"{key}._target_", "a config may not build this object"
     if not isinstance(path, str) or not path:
         expected = "for example my_rewards.brevity"
@@ -48,7 +50,8 @@ def resolve(path: Any, key: str, extensions: Iterable[str] = ()) -> Callable[...
         target = _locate(path)
     except Exception as error:  # an import runs code that may raise anything
         raise UserError("no such object", key=key, value=path, hint=f"{type(error).__name__}: {error}") from None
-    if not callable(target) or not is_inside(defining_module(target), {package.split(".")[0] for package in allowed}):
+    owners = {package if package == of_group else package.split(".")[0] for package in allowed}
+    if not callable(target) or not is_inside(defining_module(target), owners):
         owner = defining_module(target) or "none"
         defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {owner}"
         raise UserError(refused, key=key, value=path, expected=defined)

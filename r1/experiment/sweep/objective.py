@@ -7,25 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from r1.core.errors import UserError, suggest
-from r1.core.metrics import METRICS, meaning, metric_named
+from r1.core.metrics import logged_metrics, meaning, metric_named
 from r1.core.types import Config
 from r1.experiment.sweep.hyperband import bands_from_max_iter
 
 GOALS = {"higher": "maximize", "lower": "minimize"}
 REWARD_KEY = re.compile(r"(^|[.+])reward([./@]|$)")
-
-
-def logged_metrics(cfg: Config) -> list[str]:
-    """The metrics that a run of this config may log, apart from those that depend on the data."""
-    single = [m.name for m in METRICS if not m.is_family and not m.name.startswith("val/reward/")]
-    of_k = [f"val/{kind}@{k}" for k in cfg["val"]["ks"] if k > 1 for kind in ("pass", "maj")]
-    of_terms = [
-        name
-        for term in cfg["reward"]["terms"]
-        for name in (f"val/reward/{term}", f"reward/{term}", f"reward/{term}_weighted")
-    ]
-    parts = cfg["data"].get("parts", {})
-    return single + of_k + of_terms + [f"val/{part}/{m.label}" for part in parts for m in METRICS if m.per_part]
 
 
 def objective_errors(metric: str, goal: str, swept: Iterable[str], results: Iterable[Config]) -> Iterator[UserError]:
