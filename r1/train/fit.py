@@ -208,7 +208,7 @@ def _find_checkpoint(record: RunState, ranks: RankGroup) -> Path | None:
 def _end_of_run(folder: Path, ranks: RankGroup) -> Path:
     """The last checkpoint of another run, for all ranks."""
     path = Path(ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.end_of(folder / "checkpoints"))))
-    console.print(status_line(f"goes on from the end of {folder}: {path.parent.name}"))
+    console.print(status_line(f"continues from the end of {folder}: {path.parent.name}"))
     return path
 
 

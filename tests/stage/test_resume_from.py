@@ -39,9 +39,9 @@ KINDS = {  # overrides of both runs, and of the second one alone
 def run(small: Callable[..., dict[str, Any]], tmp_path: Path) -> Runner:
     """``run("name", ...)``: a run of 6 steps, or as many as the overrides say, into a folder of that name."""
 
-    def runner(name: str, *overrides: str) -> Path:
+    def runner(name: str, stage: str, *overrides: str) -> Path:
         options = {text.partition("=")[0]: text for text in ("val.every=2", "checkpoint_every=100", *overrides)}
-        execute(small(*options.values(), f"output_dir={tmp_path / name}"), [])
+        execute(small(stage, *options.values(), f"output_dir={tmp_path / name}"), [])
         return tmp_path / name
 
     return runner

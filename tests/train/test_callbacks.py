@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from lightning.pytorch import callbacks as lightning
 
 from r1.config.check.callbacks import REFUSED
 from r1.core.errors import UserError
-from r1.core.metrics import logged_metrics
+from r1.core.metrics import METRICS, VALIDATION, logged_metrics, metric_named
+from r1.core.paths import CONF
 from r1.core.runs import read_run
 from r1.run import execute
 
@@ -138,3 +140,11 @@ def test_early_stopping_ends_the_run_and_its_extension(
 def test_profiler_writes_into_the_record(small: Small, folder: Path) -> None:
     execute(small("stage=sft", "trainer.max_steps=1", "trainer.profiler=simple", f"output_dir={folder}"), [])
     assert "run_training_epoch" in (folder / "fit-profile.txt").read_text()
+
+
+def test_metrics_that_the_page_lists_are_registered_and_all_validation_metrics_are_listed() -> None:
+    page = (CONF.parent / "docs" / "resume.md").read_text().rpartition("### What early stopping can monitor")[2]
+    listed = [name.replace("K", "8") for name in re.findall(r"`((?:val|train|reward)/[\w@/]+)`", page)]
+    assert [name for name in listed if metric_named(name) not in METRICS] == []
+    of_page = {metric_named(name) for name in listed}
+    assert [m.name for m in VALIDATION if m not in of_page and not m.data_dependent] == ["val/reward/accuracy"]

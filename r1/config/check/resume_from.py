@@ -62,7 +62,7 @@ def check_continuation(
     before, now = _carried(earlier, earlier_parents), _carried(cfg, parents)
     for key, old, new in provenance.differences(before, now):
         if not key.startswith(MAY_DIFFER):
-            message = f"{key} differs from the run that this one goes on from"
+            message = f"{key} differs from the run that this one continues"
             hint = f"{key} as in that run; its end's weights replace the model's"
             raise UserError(message, key=key, value=as_yaml_null(new), expected=str(as_yaml_null(old)), hint=hint)
     if step is None:
