@@ -80,7 +80,9 @@ def suggest_renamed(key: str, value: object = None) -> str:
 
 def upgrade_config(config: Config) -> Config:
     """The config of an older record under today's names; one that is up to date stays equal."""
-    upgraded: Config = NEW_TOP_LEVEL_KEYS | _upgrade_targets(config)
+    upgraded: Config = _upgrade_targets(config)
+    if "trainer" in upgraded:  # a run's config, not a pipeline's
+        upgraded = NEW_TOP_LEVEL_KEYS | upgraded
     if isinstance(stage := upgraded.get("stage"), dict):
         upgraded["stage"] = _group_stage_keys(stage)
     for old, new in KEYS.items():

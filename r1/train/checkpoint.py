@@ -144,7 +144,7 @@ class Checkpoints(Callback):
             self.record.start = module.validator.metrics
             self.record.write_manifest("running")
             console.print(validation_line(trainer.global_step, module.validator.metrics))
-        trainer.should_stop = self.stopped_early or module.is_budget_spent
+        trainer.should_stop |= self.stopped_early or module.is_budget_spent
         trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.metrics.items()})
         # A stop inside a validation has saved its step without the validation, and Lightning does not repeat it. An
         # uninterrupted run has its metrics, its samples and perhaps its best/, so it is made up for here.

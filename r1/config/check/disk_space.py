@@ -56,7 +56,7 @@ def space_needed(cfg: Config) -> int:
     trained = 0 if has_adapters else size  # adapters are small
     reference = weights if stage.get("ref_sync_every") else 0
     checkpoint: int = weights + 4 * trained * _num_moments(cfg) + reference
-    saved = NUM_CHECKPOINTS + 1 if steps is None else steps // cfg["checkpoint_every"]
+    saved = NUM_CHECKPOINTS + 1 if steps is None else -(-steps // cfg["checkpoint_every"])  # the end is one
     best: int = exported * cfg["keep_best"]
     in_training = min(saved, NUM_CHECKPOINTS + 1) * checkpoint + best  # one is written before another is removed
     at_end = min(saved, NUM_CHECKPOINTS) * checkpoint + best + exported

@@ -11,7 +11,7 @@ import pytest
 from conftest import PIPELINE
 
 from r1.core import provenance
-from r1.core.errors import UserError
+from r1.core.errors import UserError, UserErrors
 from r1.core.model_paths import resolve_model_path
 from r1.experiment.pipeline.explain import cache_status, reasons_to_run
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
@@ -118,6 +118,37 @@ def test_plan_reports_the_errors_of_every_step(planned: Planned) -> None:
         planned("steps.answers.stage.lrr=1", "+steps.more=['stage=sft','stage.lrrr=1']")
     assert "steps.answers.stage.lrr\n" in str(caught.value)
     assert "steps.more.stage.lrrr\n" in str(caught.value)
+
+
+CHAIN = {
+    "short": ["stage=grpo", "trainer.max_steps=4"],
+    "long": ["stage=grpo", "trainer.max_steps=6", "rollout.max_completion_length=16", "resume_from=${step:short}"],
+}
+
+
+def test_step_that_continues_another_one_needs_it_and_its_fingerprint(planned: Planned) -> None:
+    short, long = planned(steps=CHAIN).nodes
+    assert long.needs == [short]
+    assert long.config["resume_from"] == str(short.folder)
+    assert long.parents == [{"path": str(short.folder.absolute()), "fingerprint": short.fingerprint}]
+    assert changed(planned(steps=CHAIN), planned("steps.short.stage.lr=0.5", steps=CHAIN)) == {"short", "long"}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "message"),
+    [
+        ("steps.long.trainer.max_steps=4", "steps.long.trainer.max_steps", "has made 4 steps"),
+        ("steps.long.stage=sft", "steps.long.stage._target_", "differs from the run that this one continues"),
+        ("steps.short.model=tiny_xs", "steps.long.model.path", "differs from the run that this one continues"),
+        ("steps.short.stage.steps_per_rollout=3", "steps.long.resume_from", "middle of a rollout batch"),
+    ],
+)
+def test_step_that_cannot_continue_another_one_is_refused_before_anything_runs(
+    planned: Planned, override: str, key: str, message: str
+) -> None:
+    with pytest.raises(UserErrors, match=message) as caught:
+        planned(override, steps=CHAIN)
+    assert key in str(caught.value)
 
 
 def test_plan_rejects_the_folder_of_a_run(planned: Planned) -> None:
