@@ -26,7 +26,7 @@ WEIGHTS = 4 * 235_648  # float32, of tiny_xs
         (["trainer.max_steps=100", "checkpoint_every=1", "keep_best=false"], 3 * 3),
         (["trainer.max_steps=100", "checkpoint_every=50"], 2 * 3 + 2),
         (["trainer.max_steps=100", "checkpoint_every=100"], 3 + 2),
-        (["trainer.max_steps=100", "checkpoint_every=101"], 2),
+        (["trainer.max_steps=100", "checkpoint_every=101"], 3 + 2),
         (["trainer.max_steps=null", "trainer.max_epochs=9"], 3 * 3 + 1),
         (["checkpoint_every=1", "stage/optimizer=muon"], 3 * 2 + 1),
         (["checkpoint_every=1", "stage/optimizer=sgd"], 3 * 2 + 1),
