@@ -27,8 +27,8 @@ STRUCTURE = re.compile(
     r"model=hub|- _base|papers/_base|_self_|stage=|data=|\$\{step:|\.jsonl|data@|terms@|null$|\.terms=|teacher="
 )
 
-# Values as the papers print them: (prompts per rollout batch, minibatches, completions per prompt), and others. None: not
-# printed. Written down apart from the files.
+# Values as the papers print them, written down apart from the files: (prompts per rollout batch, minibatches, completions
+# per prompt), and others. None: not printed.
 BATCHES = {
     "cispo": (None, 16, None),
     "dapo": (512, 16, 16),
