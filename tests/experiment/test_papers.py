@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,8 @@ STRUCTURE = re.compile(
     r"model=hub|- _base|papers/_base|_self_|stage=|data=|\$\{step:|\.jsonl|data@|terms@|null$|\.terms=|teacher="
 )
 
-# Values as the papers print them, written down apart from the files: (prompts per rollout batch, minibatches, completions
-# per prompt), and others. None: not printed.
+# Values as the papers print them, written down apart from the files: prompts per rollout batch, minibatches, completions
+# per prompt, and others. None: not printed.
 BATCHES = {
     "cispo": (None, 16, None),
     "dapo": (512, 16, 16),
@@ -155,6 +156,11 @@ def test_batch_is_the_papers(config: Any, name: str) -> None:
 def test_values_are_the_papers(config: Any, name: str) -> None:
     cfg = composed(config, name)
     assert {key: value_at(cfg, key) for key in VALUES[name]} == VALUES[name]
+
+
+def test_page_is_the_one_that_the_files_make() -> None:
+    script = runpy.run_path(str(CONF.parent / "docs/make_papers.py"))
+    assert script["PAGE"].read_text() == script["page"](), "write it again: python docs/make_papers.py"
 
 
 # ---- four steps in the tiny world ----
