@@ -28,7 +28,7 @@ STRUCTURE = re.compile(
     r"model=hub|- _base|papers/_base|_self_|stage=|data=|\$\{step:|\.jsonl|data@|terms@|null$|\.terms=|teacher="
 )
 
-# Values as the papers print them, written down apart from the files: prompts per rollout batch, minibatches, completions
+# Values as the papers print them, written down apart from the files: prompts per rollout batch, minibatches, samples
 # per prompt, and others. None: not printed.
 BATCHES = {
     "cispo": (None, 16, None),
