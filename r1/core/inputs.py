@@ -51,7 +51,7 @@ def may_name_file(text: str) -> bool:
     """Whether a text can be a path; a question or a template, with its long lines, cannot."""
     parts = text.split("/")
     is_short = all(len(part.encode(errors="replace")) <= MAX_NAME for part in parts) and len(parts) <= MAX_NAME
-    return "\0" not in text and any(map(str.isalnum, text)) and is_short
+    return "\0" not in text and is_short
 
 
 def _named_inputs(node: Any, key: str = "", is_own: bool = True) -> Iterator[tuple[str, str]]:
@@ -69,7 +69,7 @@ def _named_inputs(node: Any, key: str = "", is_own: bool = True) -> Iterator[tup
     elif isinstance(node, list):
         for i, part in enumerate(node):
             yield from _named_inputs(part, f"{key}.{i}", is_own)
-    elif isinstance(node, str) and may_name_file(node):
+    elif isinstance(node, str) and may_name_file(node) and (names_path(key) or any(map(str.isalnum, node))):
         yield key, node
 
 

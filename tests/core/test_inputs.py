@@ -83,6 +83,22 @@ def test_hash_inputs_takes_files_only_and_nothing_that_is_written(
     assert hash_inputs(config).keys() == {"reward.words/words"}
 
 
+@pytest.mark.parametrize("path", [".", "..", "../model", "../model/"])
+def test_hash_inputs_of_a_relative_model_folder_sees_a_flipped_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    inside = tmp_path / "model" / "sub"
+    inside.mkdir(parents=True)
+    weights = tmp_path / "model" / "weights.bin"
+    weights.write_bytes(b"0123")
+    monkeypatch.chdir(weights.parent if path == "." else inside if path == ".." else inside.parent)
+    before = hash_inputs({"model": {"path": path}})
+    flip_a_byte(weights)
+    after = hash_inputs({"model": {"path": path}})
+    assert before.keys() == after.keys() == {"model.path/weights.bin"}
+    assert before != after
+
+
 @pytest.mark.parametrize("base", ["base", "missing", "owner/name", None, 3])
 def test_hash_inputs_of_an_adapter_include_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: Any) -> None:
     monkeypatch.chdir(tmp_path)
