@@ -25,6 +25,7 @@ from r1.config.hydra_adapter import (
     parse_override,
     set_hydra_config,
 )
+from r1.config.interpolation import check_interpolations
 from r1.config.overrides import override_key
 from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
@@ -131,8 +132,10 @@ def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
 
 def _compose(loader: HydraLoader, texts: list[str]) -> Config:
     cfg = loader.compose(texts)
-    remember_named_secrets(OmegaConf.to_container(cfg, resolve=False))
-    _check_hydra_targets(OmegaConf.to_container(cfg.hydra, resolve=False))
+    unresolved: Any = OmegaConf.to_container(cfg, resolve=False)
+    remember_named_secrets(unresolved)
+    check_interpolations(unresolved)
+    _check_hydra_targets(unresolved["hydra"])
     set_hydra_config(cfg)
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
     return {

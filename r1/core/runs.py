@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +22,6 @@ from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
 
 NUM_CHECKPOINTS = 2  # that a run keeps; if the newest is damaged, the one before it is resumed
-TOO_DEEP = re.compile(r"(?:[\[{]\s*){1000}")  # the process would die of a stack overflow in libyaml
 START_FILES = (".lock", ".runner", "output.log", "sweep.yaml")  # in a record's folder before its manifest
 
 
@@ -82,12 +80,12 @@ def read_config(file: Path) -> Config:
         UserError: it cannot be read, or is not a config.
     """
     text = read_text(file)
-    if TOO_DEEP.search(text):
-        raise damaged(file, "its brackets are nested too deeply")
     try:
         config = yaml.load(text, ConfigLoader)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.MarkedYAMLError, ValueError):
         raise damaged(file, "it is not YAML") from None
+    except yaml.YAMLError as error:
+        raise damaged(file, str(error)) from None
     if not isinstance(config, dict):
         raise damaged(file, "it is not a mapping")
     return upgrade_config({str(key): value for key, value in config.items()})

@@ -1,4 +1,4 @@
-"""The YAML loaders: both safe, one for the configs of records, one for files that people write."""
+"""The YAML loaders: both safe and bounded, one for the configs of records, one for files that people write."""
 
 from __future__ import annotations
 
@@ -8,10 +8,40 @@ from typing import Any, ClassVar
 
 import yaml  # type: ignore[import-untyped]
 
+FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_NODES = 100_000
+MAX_DEPTH = 200  # libyaml's loader overflows the stack at some 20,000
+MAX_DIGITS = 4300  # Python's own limit; 1:30:59, a number to base 60, takes quadratic time
 
 
-class ConfigLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class Bounded:
+    """A loader that takes time linear in the length of a text.
+
+    An error: aliases that stand for more than ``MAX_NODES`` values or for themselves, nesting beyond ``MAX_DEPTH``, and
+    a number of more than ``MAX_DIGITS``.
+    """
+
+    def __init__(self, text: str) -> None:
+        if sum(map(text.count, "[{-?")) > MAX_DEPTH:
+            check_depth(text)
+        super().__init__(text)  # type: ignore[call-arg]
+
+    def get_single_node(self) -> yaml.Node | None:
+        try:
+            node = super().get_single_node()  # type: ignore[misc]
+            if node is not None and num_nodes(node, {}) > MAX_NODES:
+                raise yaml.YAMLError(f"its aliases stand for more than {MAX_NODES} values, or for themselves")
+        except RecursionError:
+            raise yaml.YAMLError("it is nested too deeply") from None
+        return node
+
+    def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+        if len(node.value) > MAX_DIGITS and node.tag.endswith((":int", ":float")):
+            raise yaml.YAMLError(f"it has a number of more than {MAX_DIGITS} digits")
+        return super().construct_scalar(node)  # type: ignore[misc]
+
+
+class ConfigLoader(Bounded, FAST):  # type: ignore[misc]
     """YAML in which dates are text and ``1e-6`` is a number, as in OmegaConf's."""
 
     yaml_implicit_resolvers: ClassVar = {
@@ -25,20 +55,8 @@ ConfigLoader.add_implicit_resolver(
 )
 
 
-class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one.
-
-    So is a text whose aliases stand for more than ``MAX_NODES`` values, or for themselves.
-    """
-
-    def get_single_node(self) -> yaml.Node | None:
-        try:
-            node = super().get_single_node()
-            if node is not None and num_nodes(node, {}) > MAX_NODES:
-                raise yaml.YAMLError(f"its aliases stand for more than {MAX_NODES} values, or for themselves")
-        except RecursionError:
-            raise yaml.YAMLError("it is nested too deeply") from None
-        return node
+class UniqueKeyLoader(Bounded, yaml.SafeLoader):  # type: ignore[misc]
+    """PyYAML's safe loader, but a duplicate key is an error: YAML readers silently keep the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set[str]()
@@ -48,6 +66,15 @@ class UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
                 raise yaml.MarkedYAMLError(problem=f"the key `{text}` occurs twice", problem_mark=key.start_mark)
             seen.add(text)
         return super().construct_mapping(node, deep)  # type: ignore[no-any-return]
+
+
+def check_depth(text: str) -> None:
+    """Raises: yaml.YAMLError: lists and mappings are nested beyond ``MAX_DEPTH``."""
+    depth = 0
+    for event in yaml.parse(text, FAST):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise yaml.YAMLError("it is nested too deeply")
 
 
 def num_nodes(node: yaml.Node, sizes: dict[int, float]) -> float:

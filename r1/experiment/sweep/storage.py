@@ -113,7 +113,7 @@ def _open_storage(url: str) -> BaseStorage:
 
 
 def _check_secrets(text: str) -> None:
-    content = yaml.safe_load(text)
+    content = yaml.load(text, Loader=UniqueKeyLoader)
     if redact(content) != content or redact_values(text) != text:
         secrets = [key for key, _, redacted in differences(content, redact(content)) if REDACTED in str(redacted)]
         message = "a sweep file must not hold a secret: it is copied and sent"
@@ -124,7 +124,7 @@ def _check_secrets(text: str) -> None:
 def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
     try:
         contents = [yaml.load(source, Loader=UniqueKeyLoader) for source in (text, read_text(copy))]
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise damaged(copy, "it is not YAML") from None
     if not isinstance(contents[1], dict):
         raise damaged(copy, "it is not a mapping")
