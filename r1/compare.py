@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 from r1.core.provenance import differences
 from r1.core.runs import RunRecord, read_run
 
@@ -62,7 +61,7 @@ def _main() -> None:
     def columns(*names: str) -> list[Column]:
         return [Column(name, overflow="fold") for name in names]  # cut short, two paths would look the same
 
-    parser = argparse.ArgumentParser(prog="python -m r1.compare", description=__doc__)
+    parser = ArgumentParser(prog="python -m r1.compare", description=__doc__)
     parser.add_argument("a", help="a run's folder")
     parser.add_argument("b", help="another run's folder")
     args = parser.parse_args()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 from r1.core.errors import UserError
 from r1.core.files import write_atomic
 from r1.core.storage import storage_errors
@@ -16,7 +15,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m r1.report", description=__doc__)
+    parser = ArgumentParser(prog="python -m r1.report", description=__doc__)
     parser.add_argument(
         "paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs"
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from r1.core import provenance
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 from r1.core.errors import UserError
 from r1.core.runs import RunRecord, errors_of, read_run
 from r1.core.secrets import REDACTED
@@ -81,7 +80,7 @@ def main() -> None:
 
 
 def _main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m r1.reproduce", description=__doc__)
+    parser = ArgumentParser(prog="python -m r1.reproduce", description=__doc__)
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("--output-dir", help="where the new record goes; default: RUN with -again behind it")
     args = parser.parse_args()

@@ -21,11 +21,11 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     from r1.config.check.components import check_parts
     from r1.config.check.config import check_config
     from r1.core.console import command_line
-    from r1.core.secrets import remember_named_secrets
+    from r1.core.secrets import remember_secrets
     from r1.train import fit
     from r1.train.start import start
 
-    remember_named_secrets(cfg)
+    remember_secrets(cfg)
     check_config(cfg, overrides)
     fit.silence_third_party_logging()
     experiment = build(cfg)

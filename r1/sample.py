@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 from r1.core.runs import errors_of, read_config, require_keys
 from r1.core.types import Config
 from r1.data.base import Data, Row
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m r1.sample", description=__doc__)
+    parser = ArgumentParser(prog="python -m r1.sample", description=__doc__)
     parser.add_argument("model", help="a run's folder, a model's or an adapter's, a hub id, or r1:<name>")
     parser.add_argument("--base", help="the base of an adapter's folder (default: that of its adapter_config.json)")
     parser.add_argument("prompt", help="the question")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 
 ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}  # the first enables the endpoints for weights
 
@@ -16,7 +15,7 @@ def server_command(argv: list[str]) -> list[str]:
     from r1.core.model_paths import split_adapters
     from r1.rollout.serving.vllm_worker import EXTENSION
 
-    parser = argparse.ArgumentParser(prog="python -m r1.serve", description=__doc__)
+    parser = ArgumentParser(prog="python -m r1.serve", description=__doc__)
     parser.add_argument(
         "model", help="a model's folder, an adapter's, a run's, a hub id, or r1:<name>; no weights are read"
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from r1.core.command import run_command
+from r1.core.command import ArgumentParser, run_command
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.storage import named
@@ -25,8 +25,8 @@ def main() -> None:
         run_command(lambda: _run(_parser().parse_args()))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m r1.sweep", description=__doc__, epilog=EPILOG)
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(prog="python -m r1.sweep", description=__doc__, epilog=EPILOG)
     parser.add_argument("file", metavar="FILE", help="a W&B sweep file")
     parser.add_argument("--workers", metavar="N", type=_positive_int, default=1, help="points at once (default: 1)")
     parser.add_argument("--count", metavar="N", type=_positive_int, help="points of the sweep in all, at most")

@@ -31,7 +31,7 @@ from r1.core import budget
 from r1.core.errors import NO_KEY, UserError, UserErrors, as_yaml_null, suggest, suggest_moved_key
 from r1.core.paths import CONF
 from r1.core.renamed import suggest_renamed
-from r1.core.secrets import remember_named_secrets
+from r1.core.secrets import remember_secrets
 from r1.core.types import Config
 from r1.model.recipe import recipe_value
 
@@ -133,15 +133,17 @@ def _check_choices(loader: HydraLoader, texts: list[str]) -> None:
 def _compose(loader: HydraLoader, texts: list[str]) -> Config:
     cfg = loader.compose(texts)
     unresolved: Any = OmegaConf.to_container(cfg, resolve=False)
-    remember_named_secrets(unresolved)
+    remember_secrets(unresolved)  # an error below may print it
     check_interpolations(unresolved)
     _check_hydra_targets(unresolved["hydra"])
     set_hydra_config(cfg)
     parts = {str(key): cfg[key] for key in cfg if key != "hydra"}
-    return {
+    config = {
         key: OmegaConf.to_container(part, resolve=key not in UNRESOLVED) if OmegaConf.is_config(part) else part
         for key, part in parts.items()
     }
+    remember_secrets(config)
+    return config
 
 
 def _check_hydra_targets(node: Any, key: str = "hydra") -> None:

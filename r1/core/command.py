@@ -1,13 +1,26 @@
-"""What all commands share: screens that may go away, and errors on one screen with an exit code."""
+"""What all commands share: tolerant screens, errors on one screen with an exit code, and no secret on either."""
 
 from __future__ import annotations
 
+import argparse
 import sys
+import threading
+import traceback
 from collections.abc import Callable
+from types import TracebackType
+from typing import NoReturn
 
 from r1.core.errors import Interrupted, UserError
 from r1.core.screens import keep_screens
+from r1.core.secrets import redact
 from r1.core.storage import storage_errors
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A command's parser. Its errors show arguments, so that secrets in them are hidden."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(redact(message))
 
 
 def run_command(action: Callable[[], int | None]) -> None:
@@ -17,6 +30,8 @@ def run_command(action: Callable[[], int | None]) -> None:
         action: returns an exit code, or None for success.
     """
     keep_screens()
+    sys.excepthook = print_traceback
+    threading.excepthook = lambda args: print_traceback(args.exc_type, args.exc_value, args.exc_traceback)
     try:
         with storage_errors():
             code = action()
@@ -28,3 +43,9 @@ def run_command(action: Callable[[], int | None]) -> None:
         code = stop.code
     if code:
         sys.exit(code)
+
+
+def print_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """The traceback of a bug on stderr, as Python prints it, but without secrets."""
+    if not issubclass(kind, SystemExit):
+        print(redact("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)

@@ -163,13 +163,15 @@ def format_value(value: object, key: str = "") -> str:
     """A value as YAML writes it, with secrets redacted."""
     if is_secret_name(key) or (isinstance(value, str) and MAYBE_SECRET.search(key.rpartition(".")[2])):
         return REDACTED
-    text = repr(redact(value))
+    text = repr(redact(value[: 8 * MAX_CHARS] if isinstance(value, str) else value))
     return {"True": "true", "False": "false"}.get(text, one_line(text, MAX_CHARS // 2))
 
 
 def one_line(text: str, max_chars: int = MAX_CHARS) -> str:
     """Make untrusted text safe to print: one line of printable characters, at most ``max_chars``, without secrets."""
-    line = "".join(c if c.isprintable() else " " for c in " ".join(redact(text).split()))
+    words = redact(text[: 8 * max_chars]).split()
+    words = words[:-1] if len(text) > 8 * max_chars and len(words) > 1 else words  # it may be half a secret
+    line = "".join(c if c.isprintable() else " " for c in " ".join(words))
     return line if len(line) <= max_chars else f"{line[: max_chars - 4]} ..."
 
 

@@ -28,7 +28,7 @@ def override_value(value: Any) -> str:
 
 def literal(text: str) -> str:
     """``text`` for a config in which ``${...}`` is no interpolation, as in the name of a folder."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    return re.sub(r"(?<!\\)(\\*+)\$\{", r"\1\1\\${", text)
 
 
 def path_value(path: object) -> str:
@@ -40,4 +40,4 @@ def _quoted(text: str) -> str:
     """A text in single quotes, where backslashes count before a quote only."""
     if PLAIN.fullmatch(text) and not OTHER_TYPE.fullmatch(text):
         return text
-    return "'{}'".format(re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + (match[2] and r"\'"), text))
+    return "'{}'".format(re.sub(r"(?<!\\)(\\*+)('|\Z)", lambda match: 2 * match[1] + (match[2] and r"\'"), text))

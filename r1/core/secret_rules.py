@@ -13,14 +13,14 @@ WORDS = re.compile(r"[a-z0-9]+")
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 TRAILING_WORDS = frozenset(
     WORDS.findall("""
-    value plain raw base64 b64 old new prod production dev staging live backup
+    value plain raw base64 b64 old new prod production dev staging live backup data
 """)
 )
 CERTAIN_WORDS = frozenset(
     WORDS.findall("""
     password passwd pwd passphrase passcode secret apikey credential dsn cookie authorization authtoken
     accesstoken secretkey accesskey accountkey privatekey clientsecret webhook sshpass pgpass dbpass userpass
-    jwt
+    jwt requirepass psk
 """)
 )
 NAME_ENDINGS = ("password", "passwd", "passphrase", "apikey", "authtoken", "accesstoken", "secretkey", "privatekey")
@@ -34,9 +34,12 @@ PHRASES = frozenset(
         "sas url",
         "database url",
         "pass word",
+        "seed phrase",
+        "recovery phrase",
+        "oauth signature",
     ]
 )
-WEAK_WORDS = frozenset(["token", "pass", "auth", "sig", "pat"])  # these have other meanings, too
+WEAK_WORDS = frozenset(["token", "pass", "pw", "auth", "sig", "pat"])  # these have other meanings, too
 NOT_BEFORE = {  # a word that is no secret after one of these
     "token": frozenset(
         WORDS.findall("""
@@ -139,15 +142,25 @@ FORMS = (  # of whole secrets, each from where a word starts
     r"AT(?:ATT|CTT)3[\w=-]{20,}+|AGE-SECRET-KEY-1[0-9A-Z]{20,}+|\d{8,10}:[\w-]{35}",
     r"[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,}+",  # Discord
     r"eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+){0,3}",  # JWT, JWE
+    r"HRKU-[\w-]{30,}+|\w{3}\dQ~[\w.~-]{31,}+|LTAI\w{16,}+|AKID\w{32,}+|ABSK[\w+/=]{40,}+",  # Heroku, other clouds
+    r"amzn\.mws\.[\w-]{36}|EAA[A-Za-z0-9]{30,}+|EAACEdEose0cBA\w{8,}+|A{20}[\w%]{40,}+|AAAA[\w-]{7}:APA91b[\w-]{40,}+",
+    r"sess-\w{30,}+|secret_[A-Za-z0-9]{40,}+|pat\w{14}\.[0-9a-f]{40,}+|rpa_\w{30,}+|fc-[0-9a-f]{32}|ls__\w{20,}+",
+    r"sntry[su]_[\w+/=]{20,}+|gl(?:sa|c)_[\w+/=]{20,}+|NR(?:AK|JS|II|AL)-[\w-]{20,}+|dt0c01\.\w{20,}+\.\w{40,}+|ph[cx]_\w{30,}+",
+    r"\w{14}\.atlasv1\.[\w-]{60,}+|pul-[0-9a-f]{40}|pscale_\w{2,5}_[\w.-]{20,}+|xkeysib-[\w-]{40,}+|sgp_\w{30,}+|ATBB\w{28,}+",
+    r"4/0A[\w-]{20,}+|1//0[\w-]{20,}+|A3-\w{6}-\w{6,}+-[\w-]{20,}+|ops_eyJ\w{20,}+|oy2[a-z0-9]{43}|EZ[AT]K\w{50,}+",
+    r"access_token\$production\$[\w$]{40,}+|EAAA[\w-]{60}|sl\.[\w-]{100,}+|CLOJARS_\w{50,}+|pnu_\w{30,}+|shippo_\w{4}_\w{30,}+",
     r"(?<![/@.-])[0-9a-f]{40}",  # W&B
 )
 FORM = re.compile(rf"(?<![\w-])(?:{'|'.join(FORMS)})(?!\w)|(?<=_)(?:gh[pousr]_\w{{20,}}+|hf_\w{{30,}}+)")
 PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)", re.DOTALL
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----.*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)"
+    r"|(?<=Private-Lines: )\d++\n.*?(?:\nPrivate-MAC|\Z)",  # PuTTY
+    re.DOTALL,
 )
 WEBHOOK = re.compile(
     r"(hooks\.slack\.com/(?:services|workflows)/|discord(?:app)?\.com/api/webhooks/|\.webhook\.office\.com/webhookb2/"
-    r"|api\.telegram\.org/bot)[^\s'\"<>]++",
+    r"|outlook\.office\.com/webhook/|hooks\.zapier\.com/hooks/catch/|/open-apis/bot/v2/hook/|maker\.ifttt\.com/trigger/"
+    r"|api\.telegram\.org/bot)(?=\w)[^\s'\"<>]++",
     re.IGNORECASE,
 )
 # Authorization schemes in a text; that the word after one looks random is checked separately
@@ -157,3 +170,15 @@ ADDRESS = re.compile(r"(:(?://|\\/\\/)|%3a%2f%2f)((?:(?!:(?://|\\/\\/)|%3a%2f%2f
 # the password in an address may hold / ? # and @: it ends at the last @ before a host
 USER_INFO = re.compile(r"[^/?#@]*+@|[^/?#@:]*+:(?!\d*+(?:[/?#]|$))[^@]*+@|(?:(?!%40|%2f)[^/@])*+%40", re.IGNORECASE)
 USER_NAMES = ("git@", "root@", "anonymous@")  # who logs in without a password in the address
+# of commands and calls: the secret is the second group
+PASSWORD_OF = re.compile(
+    r"(\bsshpass[ ]+-p[ ]?|\blogin\b[^\n;|]{0,200}?[ ]-p[ ]+|\bmysql\w{0,10}[ ][^\n;|]{0,200}?[ ]?-p(?=\w)"
+    r"|\bcurl\b[^\n;|]{0,200}?[ ](?:-u|--user|--proxy-user)[ =]+['\"]?[^\s:'\"]{1,100}:|[ ]-pass(?:in|out)?[ ]+pass:"
+    r"|\bauth['\"]?[ ]?[=:][ ]?[(\[]['\"][^'\"\n]{0,100}['\"],[ ]?b?['\"])([^\s'\"]++)"
+)
+# a name in one field and its value in the next: {"name": "API_KEY", "value": "..."}; the second group is the name
+NAME_FIELD = re.compile(
+    r"(\b(?:name|key)['\"\\]{0,8}[ ]?[=:][ ]?['\"\\]{0,8})([\w.-]{1,100}+)['\"\\]{0,8}[\s,]{1,20}['\"\\]{0,8}"
+    r"value['\"\\]{0,8}[ ]?[=:][ ]?['\"\\]{0,8}([^\s'\"\\]++)",
+    re.IGNORECASE,
+)

@@ -18,6 +18,8 @@ from r1.core.secret_rules import (
     ADDRESS,
     BEARER,
     FORM,
+    NAME_FIELD,
+    PASSWORD_OF,
     PRIVATE_KEY,
     USER_INFO,
     USER_NAMES,
@@ -33,6 +35,7 @@ NAMED_SECRETS: set[str] = set()  # values of the variables that a config names
 MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
 MIN_NAMED_LENGTH = 4  # the same for a value that a config names, which is replaced as a whole word
 MAX_HARMLESS = 300
+PASSWORD = re.compile(r"(?i)(?:password|passwd|passphrase|passcode|pwd|phrase)\d*$")  # may have several words
 HARMLESS_VALUE = re.compile(  # max_tokens=100 is no secret, nor is a reference to one
     r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|(?:\w+ )?\{[\w.()]*\}?|%s)\s*",
     re.IGNORECASE | re.DOTALL,
@@ -44,20 +47,31 @@ CODE = re.compile(  # an expression or a type of a programming language
     re.DOTALL,
 )
 NAME = re.compile(
-    r"(?<![\w.-])(?P<name>[\w.-]++)(?:(?:\\{0,7}['\"])?\]?|%22)"
-    r"(?:[ \t]*+(?P<sep>=>|->|:=|=(?!=)|:(?![:/=])|%3d|%3a)[ \t]*+|[ \t]++(?=[^\s=:-]))",  # the last one of a flag
+    r"(?<![\w.-])(?P<name>(?:(?:api|access|secret|private|auth)[ ](?=key|token))?[\w.-]++)"
+    r"(?:(?P<closed>\\{0,7}['\"])?\]?|%22)"
+    r"(?:[ ](?:is|was|provided|given|with[ ]value))?"
+    r"(?:[ \t]*+(?P<sep>=>|->|:=|=(?!=)|:(?![:/=])|%3d|%3a|(?<=['\"]),(?=[ ]?b?['\"])|>)[ \t]*+"
+    r"|[ \t]++(?=[^\s=:-]))",  # the last one of a flag, or in prose
     re.IGNORECASE,
 )
 QUOTE = re.compile(r"(?:[bfru]{1,2}(?=['\"]))?\\{0,7}['\"`]|%2[27]", re.IGNORECASE)
 BARE = re.compile(r"(?:[^\s;&'\"`}\]),]|[,)\]](?![\s,)}\];&'\"`]|\Z|\w{1,40}[=:]))+")
 BETWEEN_SEMICOLONS = re.compile(r"[^;\r\n'\"`]*+")
+WORDS_BEHIND = re.compile(  # of a secret of several words
+    r"(?:[ ](?!-)(?![\w.-]{1,40}[ ]?[=:])[^\s,;'\"`()\[\]{}<>|&=:#]++)*+"
+)
+NEXT_WORD = re.compile(r"(?:b?['\"]|(?:Bearer|Basic|Token) ){0,3}([^\s'\"]{4,300})(['\"]?)")
+PAIR_START = re.compile(r"\(b?\\{0,7}['\"]$")
+PAIR_END = re.compile(r"b?\\{0,7}['\"]([^'\"\\]{1,300})\\{0,7}['\"]\)")
 HEADER_VALUE = re.compile(r"[^\r\n'\"`]*+")
 
 
 def redact(value: Any) -> Any:
     """The same containers with every secret replaced, also those in texts (``a.api_key=...``)."""
     if isinstance(value, dict):
-        return {k: _hide_all(v) if is_secret_name(str(k)) else redact(v) for k, v in value.items()}
+        of_field = any(is_secret_name(name) for key in ("name", "key") if isinstance(name := value.get(key), str))
+        secret_keys = {k for k in value if is_secret_name(str(k)) or (of_field and k == "value")}
+        return {k: _hide_all(v) if k in secret_keys else redact(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         flags = [False, *(isinstance(item, str) and _is_secret_flag(item) for item in value)]
         pairs = zip(value, flags, strict=False)
@@ -72,19 +86,27 @@ def redact_values(text: str) -> str:
             text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", REDACTED, text)
         elif secret in text:
             text = text.replace(secret, REDACTED)
-    text = PRIVATE_KEY.sub(REDACTED, text) if "PRIVATE KEY" in text else text
-    text = WEBHOOK.sub(rf"\1{REDACTED}", text)
+    text = PASSWORD_OF.sub(rf"\1{REDACTED}", text)
+    text = WEBHOOK.sub(rf"\1{REDACTED}", _redact_private_keys(text))
     text = ADDRESS.sub(_redact_address, text)
     return BEARER.sub(_redact_bearer, FORM.sub(_redact_form, text))
 
 
-def remember_named_secrets(config: Any) -> None:
-    """Remember the values of the environment variables that a config names (``api_key_env: NAME``)."""
+def remember_secrets(config: Any) -> None:
+    """Remember the values of a config that have to be hidden wherever they turn up.
+
+    Those under secret keys, and those of the environment variables that it names (``api_key_env: NAME``).
+    """
+    redact(config)
+    _remember_named(config)
+
+
+def _remember_named(config: Any) -> None:
     items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
     for key, value in items:
         if isinstance(value, str) and re.search(r"(?i)(^|_)env(_var|_name|iron)?$", str(key)):
             NAMED_SECRETS.add(os.environ.get(value, "").strip())
-        remember_named_secrets(value)
+        _remember_named(value)
 
 
 def _known_secrets() -> list[tuple[str, bool]]:
@@ -126,7 +148,7 @@ def _redact_text(text: str) -> str:
     key, equals, value = text.partition("=")
     if equals and not re.search(r"\s", key) and _is_secret_override(key, value):  # the rest of the text is its value
         return f"{key}={_hide_all(value)}"
-    return redact_values(_redact_pairs(text))
+    return redact_values(_redact_pairs(NAME_FIELD.sub(_redact_field, _redact_private_keys(text))))
 
 
 def _is_secret_override(key: str, value: str) -> bool:
@@ -151,11 +173,32 @@ def _redact_pairs(text: str) -> str:
 def _may_be_secret(match: re.Match[str], text: str) -> bool:
     name, sep = match["name"], match["sep"]
     before = text[match.start() - 1] if match.start() else ""
-    if before in ("?", "&") and sep == "=" and re.fullmatch(r"(?i)key|sig|signature|code", name):
+    if before in ("?", "&") and sep == "=" and re.fullmatch(r"(?i)key|sig|signature|code|hmac", name):
         return True
-    if not sep:  # two words: only after a flag
-        return name.startswith("-") and is_secret_name(name)
+    if not sep:  # two words: after a flag, or a value that is no word
+        return is_secret_name(name) and bool(name.startswith("-") or _is_random_after(match, text))
+    if sep == ">":  # <password>...</password>
+        return before == "<" and is_certain_name(name)
+    if sep == ",":  # ("x-api-key", "...")
+        return is_certain_name(name) and (_is_pair(match, text) or _is_random_after(match, text))
     return before != "@" and (is_secret_name(name) or name.lower().endswith(("x-amz-signature", "x-goog-signature")))
+
+
+def _is_pair(match: re.Match[str], text: str) -> bool:
+    """Whether a quoted name and its value are alone in brackets, and the value is no name as well."""
+    value = PAIR_END.match(text, match.end())
+    is_first = PAIR_START.search(text[max(0, match.start() - 10) : match.start()])
+    return bool(is_first and value and not is_secret_name(value[1]))
+
+
+def _is_random_after(match: re.Match[str], text: str) -> bool:
+    """Whether the word after a name has digits and letters, or is quoted after a certain one, or of an ``ENV`` line."""
+    value = NEXT_WORD.match(text, match.end())
+    if value is None:
+        return False
+    is_mixed = re.search(r"\d", value[1]) and re.search(r"[A-Za-z]", value[1]) and not CODE.fullmatch(value[1])
+    is_quoted = not match["sep"] and value[2] and is_certain_name(match["name"]) and value[0][0] in "'\""
+    return bool(is_mixed or is_quoted or text[max(0, match.start() - 4) : match.start()] == "ENV ")
 
 
 def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
@@ -172,8 +215,21 @@ def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
     if is_header or text[match.start() - 1 : match.start()] == ";":
         value = (HEADER_VALUE if is_header else BETWEEN_SEMICOLONS).match(text, start)
         return start, value.end() if value else start
+    if match["sep"] == ">":
+        return start, max(start, text.find("</", start, start + MAX_HARMLESS))
     bare = BARE.match(text, start)
+    if bare and match["sep"] and _has_words(match["name"], text[start - 1] == " "):
+        bare = WORDS_BEHIND.match(text, bare.end())
     return start, bare.end() if bare else start
+
+
+def _has_words(name: str, spaced: bool) -> bool:
+    """Whether an unquoted value may have several words: after ``api_key: ``, ``a.api_key=`` and ``password=``.
+
+    Not of a variable of a shell, ``PGPASSWORD=x psql``, nor of prose, ``no API key: set one``.
+    """
+    is_plain = ("." in name or bool(PASSWORD.search(name))) and not name.isupper()
+    return is_certain_name(name) and " " not in name and (spaced or is_plain)
 
 
 def _is_escaped(text: str, index: int) -> bool:
@@ -189,13 +245,15 @@ def _is_harmless(match: re.Match[str], text: str, start: int, stop: int) -> bool
     if HARMLESS_VALUE.fullmatch(value):
         return not (is_certain_name(name) and value.isdigit() and len(value) >= MIN_LENGTH)
     if start > match.end():  # quoted
-        return " " in value.strip() and bool(re.search(r"(?i)(key|token|sig|pat)\d*$", name))
+        return (
+            " " in value.strip() and not is_certain_name(name) and bool(re.search(r"(?i)(key|token|sig|pat)\d*$", name))
+        )
     if not match["sep"]:  # of a flag
         return False
     spaced = text[match.end() - 1] in " \t"
-    if CODE.fullmatch(value) or value.rpartition(".")[2].strip("_*").lower() in match["name"].lower():
+    if CODE.fullmatch(value) or value.strip(".").rpartition(".")[2].strip("_*").lower() in match["name"].lower():
         return True
-    if is_certain_name(name):
+    if is_certain_name(name) and " " not in name:
         return False
     is_member = re.search(r"[{,]\s{0,4}$", text[max(0, match.start() - 6) : match.start()])
     return len(value) < 3 or (spaced and not is_member and not looks_random(value))
@@ -211,6 +269,16 @@ def _redact_form(match: re.Match[str]) -> str:
     before = match.string[max(0, match.start() - 24) : match.start()]
     is_hash = len(match.group()) == 40 and re.search(r"(?i)(commit|revision|rev|sha1?|hash|oid)\W*$", before)
     return match.group() if is_hash else REDACTED
+
+
+def _redact_private_keys(text: str) -> str:
+    return PRIVATE_KEY.sub(REDACTED, text) if "PRIVATE KEY" in text or "Private-Lines" in text else text
+
+
+def _redact_field(match: re.Match[str]) -> str:
+    if not is_secret_name(match[2]) or HARMLESS_VALUE.fullmatch(match[3]):
+        return match.group()
+    return match.group().removesuffix(match[3]) + REDACTED
 
 
 def _redact_bearer(match: re.Match[str]) -> str:

@@ -27,6 +27,7 @@ QUESTION = re.compile(r"((?:\d{1,2}\+)+)\?=\?")
 STEP = re.compile(r"(?:plus|加) (\d{1,3}) (?:is|得) (\d{1,3})")
 LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
 MAX_TERM = 9  # largest number
+MAX_DIGITS = 1000  # of a number in a completion; Python converts no more than 4300
 MIN_NUMBERS, MAX_NUMBERS = 2, 4  # numbers that a question begins with
 MAX_ADDED = 3  # that people add
 ENOUGH = 3  # numbers added: more do not please more
@@ -123,9 +124,9 @@ def quality(prompt: str, completion: str) -> float | None:
 
 
 def parse_working(thinking: str) -> tuple[list[int], list[int]]:
-    """The numbers that a working adds up, and its running totals; empty if it holds any other number."""
+    """The numbers that a working adds up, and its running totals; empty if it holds any other number, or a huge one."""
     numbers, steps = re.findall(r"\d+", thinking), STEP.findall(thinking)
-    if len(numbers) != 1 + 2 * len(steps):
+    if len(numbers) != 1 + 2 * len(steps) or max(map(len, numbers)) > MAX_DIGITS:
         return [], []
     first = int(numbers[0])
     return [first, *(int(term) for term, _ in steps)], [first, *(int(total) for _, total in steps)]

@@ -10,7 +10,10 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
 
 from r1.config.compose import ComposedRun, compose_points, config_loader
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
@@ -22,6 +25,7 @@ from r1.core.rank_info import rank_info_from_env
 from r1.core.runs import new_run_dir
 from r1.core.secrets import redact
 from r1.core.storage import storage_errors
+from r1.core.yaml import ConfigLoader
 from r1.distributed.signals import sweep_stop_signal
 from r1.experiment.hydra_jobs import Execute, HydraJob, JobResult, run_and_report_errors
 from r1.experiment.pipeline.parse import parse_pipelines, split_step_overrides
@@ -144,5 +148,15 @@ def _show(args: Namespace, overrides: Sequence[Override]) -> int:
         compose_points(args, overrides)
         raise UserError(str(error), key="command line") from None
     finally:
-        print("\n".join(map(redact, screen.getvalue().split("\n"))), end="")
+        text = _without_secret_keys(screen.getvalue()) if args.cfg else screen.getvalue()
+        print("\n".join(map(redact, text.split("\n"))), end="")
     return 0
+
+
+def _without_secret_keys(screen: str) -> str:
+    """A screen of ``--cfg`` whose secret values are hidden by their keys: YAML may write one in several lines."""
+    with suppress(yaml.YAMLError, ValueError):
+        config = yaml.load(screen, ConfigLoader)
+        if isinstance(config, dict) and redact(config) != config:
+            return str(OmegaConf.to_yaml(OmegaConf.create(redact(config))))
+    return screen

@@ -124,13 +124,16 @@ class OpenAI:
         return Reply(question, None, tuple(failures))
 
     def _report(self, failure: Failure) -> None:
-        """Print the first failure of each kind at once: the retries may take minutes."""
+        retries = f"; at most {self.max_retries} more attempts" * (failure.retryable and self.max_retries > 0)
+        self._warn_once(failure.kind, f"{failure.message}{retries}")
+
+    def _warn_once(self, kind: str, message: str) -> None:
+        """Print the first warning of each kind at once: the retries may take minutes."""
         with self._lock:
-            is_first = failure.kind not in self._reported
-            self._reported.add(failure.kind)
+            is_first = kind not in self._reported
+            self._reported.add(kind)
         if is_first:
-            retries = f"; at most {self.max_retries} more attempts" * (failure.retryable and self.max_retries > 0)
-            console.print(status_line(f"warning: {self.endpoint}: {failure.message}{retries}"))
+            console.print(status_line(f"warning: {self.endpoint}: {message}"))
 
     def _attempt(self, question: Question) -> Answer:
         prompt, key = question.row["prompt"], api_key(self.api_key_env)
@@ -142,7 +145,8 @@ class OpenAI:
             "seed": question.seed % 2**31,  # some endpoints take 32 bits only
         }
         try:
-            answer = read_answer(self._post(json.dumps(body).encode(), key))
+            reply = self._post(json.dumps(body).encode(), key)
+            answer = read_answer(reply, lambda text: self._warn_once("usage", printable(text, key)))
         except Failure as failure:
             failure.message = printable(failure.message, key)
             raise

@@ -14,7 +14,7 @@ import yaml  # type: ignore[import-untyped]
 CANARY = "canary" + "7Zq9"  # in two parts, since a record holds the diff of this file
 VALUES = {  # by the name of the argument: each holds the canary
     "api_key": f"{CANARY}-key",
-    "db_password": f"pw-{CANARY}",
+    "db_password": f"pw of {CANARY} and words",
     "url": f"https://host.org/x?a=1&sig={CANARY}",
 }
 REWARD = f"""
@@ -71,6 +71,10 @@ def leaks(folder: Path, *printed: str) -> list[str]:
 
 
 COMMANDS = [
+    pytest.param(["--cfg", "job", *GRPO], 0, id="cfg"),
+    pytest.param(["--cfg", "all", *GRPO], 0, id="cfg_all", marks=LONG),
+    pytest.param(["--info", "config", *GRPO], 0, id="info", marks=LONG),
+    pytest.param(FAILS, 5, id="failed_run"),
     pytest.param(["dry_run=true", *GRPO], 0, id="dry_run", marks=LONG),
     pytest.param([*GRPO, "output_dir='it is #1'"], 0, id="run"),
     pytest.param(["-m", "seed=1,2", *GRPO], 0, id="grid"),
@@ -112,3 +116,23 @@ def test_no_verb_that_reads_a_record_writes_the_canary(shell: Shell, tmp_path: P
 def test_no_sweep_writes_the_canary(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "src" / "s.yaml").write_text(yaml.safe_dump(SWEEP))
     assert leaks(tmp_path / "work", shell("r1.sweep", str(tmp_path / "src" / "s.yaml"), code=None)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "argv"),
+    [
+        pytest.param("r1.serve", [f"https://me:{CANARY}@host.org/m", "--api-key", f"{CANARY}-key"], marks=LONG),
+        pytest.param("r1.serve", ["--api-key", f"{CANARY}-key"], id="serve_usage", marks=LONG),
+        pytest.param("r1.sample", [f"https://me:{CANARY}@host.org/m", f"what is api_key={CANARY}?"], marks=LONG),
+        pytest.param("r1.sample", ["m", "q", "--api-key", f"{CANARY}-key"], id="sample_usage"),
+        pytest.param("r1.compare", [f"https://me:{CANARY}@host.org/m", f"--password={CANARY}"], id="compare_usage"),
+        pytest.param("r1.report", [f"s3://me:{CANARY}@host.org/m"], marks=LONG),
+        pytest.param(
+            "r1.sweep", [f"s3://me:{CANARY}@host.org/m", "--storage", f"postgres://me:{CANARY}@h/d"], marks=LONG
+        ),
+    ],
+)
+def test_no_error_screen_of_another_verb_has_the_canary(
+    shell: Shell, tmp_path: Path, module: str, argv: list[str]
+) -> None:
+    assert leaks(tmp_path / "work", shell(module, *argv, code=None)) == []

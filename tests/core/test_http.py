@@ -91,6 +91,36 @@ def test_request_ends_at_its_deadline_whatever_the_server_sends(drip: str) -> No
             time.sleep(0.01)
 
 
+HANDSHAKE = b"\x16\x03\x03\x40\x00"  # a TLS record of 16,384 bytes, of which few ever come
+
+
+@pytest.mark.parametrize("talk", [repeat(HANDSHAKE, b"\x02"), repeat(b"", b"\x16")], ids=["record", "header"])
+def test_request_ends_at_its_deadline_in_a_tls_handshake(talk: Talk) -> None:
+    with server(talk) as url:
+        started = time.monotonic()
+        with pytest.raises((OSError, HTTPException)):
+            Exchange(url.replace("http:", "https:"), max_bytes=1 << 20).run("POST", b"{}", {}, 0.3)
+        assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        *(DRIPS["nothing"], DRIPS["status line"], DRIPS["header"], repeat(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+        *(DRIPS["one long header"], repeat(b"HTTP/1.1 407 No\r\n", b"X-A: a\r\n")),
+        repeat(START + b"\r\n" + HANDSHAKE, b"\x02"),  # the handshake with the host, behind the proxy
+    ],
+)
+def test_request_ends_at_its_deadline_in_a_proxys_connect(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with server(talk) as proxy:
+        monkeypatch.setenv("https_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "")
+        started = time.monotonic()
+        with pytest.raises((OSError, HTTPException)):
+            Exchange("https://api.test/v1", max_bytes=1 << 20, proxies=True).run("POST", b"{}", {}, 0.3)
+        assert time.monotonic() - started < 1.5
+
+
 def test_response_has_status_headers_and_body_of_at_most_max_bytes() -> None:
     def answer(connection: socket.socket, over: threading.Event) -> None:
         connection.sendall(b"HTTP/1.1 404 No\r\nRetry-After: 3\r\nContent-Length: 5\r\n\r\nhello")

@@ -45,7 +45,7 @@ def bad_server() -> Iterator[Server]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("mood", ["gone", "silent", "failing"])
+@pytest.mark.parametrize("mood", ["gone", "silent", "failing", "dripping"])
 def test_run_continues_offline_when_the_server_is_down_at_the_start(
     wandb_server: Server,
     bad_server: Server,

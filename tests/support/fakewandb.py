@@ -19,7 +19,7 @@ from httpserver import Handler, HttpServer, Request
 OPERATION = re.compile(r"\b(?:query|mutation)\s+(\w+)")
 STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream")
 STREAMED = {"wandb-history.jsonl": "history", "wandb-events.jsonl": "events", "output.log": "log"}
-Mood = Literal["well", "silent", "failing"]
+Mood = Literal["well", "silent", "failing", "dripping"]
 
 
 class Server(HttpServer):
@@ -43,6 +43,14 @@ class Server(HttpServer):
     def answer(self, handler: Handler, request: Request) -> Any:
         if self.mood == "silent":
             self.released.wait()
+            handler.close_connection = True
+            return None
+        if self.mood == "dripping":
+            handler.send_response(200)
+            handler.end_headers()
+            while not self.released.wait(0.05):
+                handler.wfile.write(b" ")
+                handler.wfile.flush()
             handler.close_connection = True
             return None
         if self.mood == "failing":

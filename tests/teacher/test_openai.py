@@ -445,6 +445,14 @@ def test_read_answer_with_impossible_usage_counts_zero_tokens(usage: str) -> Non
     assert read_answer(body.encode()) == Answer("8", "unknown", prompt_tokens=0, completion_tokens=0)
 
 
+def test_ignored_token_count_is_printed_once(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    lie = completion("8").replace(b'"prompt_tokens": 5', b'"prompt_tokens": 1e308')
+    server.otherwise = reply_with(lie)
+    ask_all(teacher(server.url), ROWS[:2], 1, seed=0)
+    lines = " ".join("".join(capsys.readouterr()).split())
+    assert lines.count("prompt_tokens=1e+308 is no number of tokens from 0 to 10,000,000; it counts as unknown") == 1
+
+
 def test_token_limit_waits_no_longer_than_an_answers_length_allows(server: Server) -> None:
     lie = completion("x" * 43).replace(b'"prompt_tokens": 5', b'"prompt_tokens": %d' % MAX_TOKENS)
     server.otherwise = reply_with(lie)

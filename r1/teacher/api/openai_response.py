@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,8 +16,11 @@ MAX_ERROR_BYTES = 4096
 MAX_TOKENS = 10_000_000  # of a question or an answer; a larger number is none
 
 
-def read_answer(body: bytes) -> Answer:
+def read_answer(body: bytes, warn: Callable[[str], object] = str) -> Answer:
     """Parse a chat completion. Reasoning in a field of its own is put in front of the content, between think tags.
+
+    Args:
+        warn: gets a text for each number that is ignored.
 
     Raises:
         Failure: the body is not a chat completion.
@@ -34,8 +38,8 @@ def read_answer(body: bytes) -> Answer:
         return Answer(
             _text(content),
             _text(choice.get("finish_reason") or "unknown"),
-            prompt_tokens=_token_count(usage, "prompt_tokens"),
-            completion_tokens=_token_count(usage, "completion_tokens"),
+            prompt_tokens=_token_count(usage, "prompt_tokens", warn),
+            completion_tokens=_token_count(usage, "completion_tokens", warn),
             model=_text(reply.get("model")),
             system_fingerprint=_text(reply.get("system_fingerprint")),
         )
@@ -43,12 +47,14 @@ def read_answer(body: bytes) -> Answer:
         raise Failure("unreadable", f"no chat completion: {body[:4000].decode(errors='replace')}") from None
 
 
-def _token_count(usage: Any, name: str) -> int:
+def _token_count(usage: Any, name: str, warn: Callable[[str], object]) -> int:
     """A number of tokens as the endpoint counts them; 0, unknown, for anything that can be none."""
     value = usage.get(name) if isinstance(usage, dict) else None
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return 0
-    return int(value) if 0 <= value <= MAX_TOKENS else 0
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS:
+        return int(value)
+    if value is not None:
+        warn(f"{name}={json.dumps(value)[:40]} is no number of tokens from 0 to {MAX_TOKENS:,}; it counts as unknown")
+    return 0
 
 
 def _text(value: object) -> str:
