@@ -42,6 +42,12 @@ def test_every_case_of_the_minibatches_has_its_cost() -> None:
     assert rows[0]["ratio"] == 1
 
 
+def test_every_bound_of_the_micro_batches_has_its_rate_and_memory() -> None:
+    rows = printed("micro_batch_tokens.py", "--steps", "3", "--rounds", "1")["rows"]
+    assert [row["micro_batch"] for row in rows] == ["size=64", "size=8", "tokens=4096", "tokens=1024"]
+    assert all(row["tokens_per_s"] > 0 and row["megabytes"] > 0 for row in rows)
+
+
 def test_every_case_of_the_overlap_has_its_rate() -> None:
     rows = printed("overlap.py", "--workloads", "a", "--steps", "5", "--rounds", "1")["rows"]
     assert [(row["async_steps"], row["threads"]) for row in rows] == [(0, 1), (0, 2), (1, 2)]

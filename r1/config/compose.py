@@ -40,7 +40,9 @@ LIST_GROUPS = ("experiment", "callbacks")  # groups of which several options may
 LAUNCHERS = ("joblib", "submitit", "ray")  # extras of r1 that install one
 budget.register_resolvers()
 OmegaConf.register_new_resolver(
-    "recipe", lambda key, *, _root_: recipe_value(_root_.get("model") or {}, key), replace=True
+    "recipe",
+    lambda key, *, _root_: recipe_value(_root_.get("model") or {}, key, _root_.get("stage") or {}),
+    replace=True,
 )
 
 

@@ -14,11 +14,15 @@ from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
 from r1.model.tokens import context_length, lengths_over, tokenize
+from r1.stage.training.base import TrainingStage
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from r1.config.build import Experiment
     from r1.rollout.base import Engine
 
+NUM_SOLUTIONS = 256  # of the data that are measured for a note
 Noun = Literal["prompt", "example", "truncated"]
 
 
@@ -84,6 +88,38 @@ def check_lengths(experiment: Experiment) -> None:
     if texts:
         longest = max(texts, key=lambda text: text.num_tokens - text.limit)
         raise _error(longest, len(texts), limits, experiment.engine)
+
+
+def check_micro_batch_tokens(experiment: Experiment) -> None:
+    """Raises: UserError: the longest row, with its completion, has more tokens than a micro-batch may have."""
+    stage = experiment.stage
+    if not isinstance(stage, TrainingStage) or not stage.plan.micro_batch_tokens or stage.writes_questions:
+        return
+    max_tokens = stage.plan.micro_batch_tokens
+    most = max_tokens // stage.texts_per_example
+    limits = Limits(max(0, most - experiment.engine.max_completion_length), most)
+    too_long = find_too_long(experiment, experiment.data.train, stage.required_columns, limits)
+    excess = [text.num_tokens - text.limit for texts in too_long.values() for text in texts if text.noun != "truncated"]
+    if excess:
+        raise UserError(
+            f"the longest row does not fit into a micro-batch of {max_tokens} tokens"
+            + f", nor do {len(excess) - 1} others" * (len(excess) > 1),
+            key="stage.micro_batch_tokens",
+            value=max_tokens,
+            expected=f"at least {(most + max(excess)) * stage.texts_per_example:g}",
+            hint="a prompt counts with rollout.max_completion_length, a pair twice with its longer answer",
+        )
+
+
+def long_solutions(data: Data, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """A note where more than a tenth of the data's own solutions are longer than a completion may be; else empty."""
+    rows = [row for row in data.train[:NUM_SOLUTIONS] if isinstance(row.get("completion"), str)]
+    lengths = [len(tokenize(tokenizer, data.completion_text(tokenizer, row))) for row in rows]
+    share = sum(length > max_length for length in lengths) / max(1, len(lengths))
+    if share <= 0.1:
+        return ""
+    limit = f"rollout.max_completion_length={max_length}"
+    return f"{share:.0%} of the data's own solutions are longer than {limit}, up to {max(lengths)} tokens"
 
 
 def _check_truncation(key: str, source: Data, room: float) -> None:

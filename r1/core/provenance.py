@@ -31,7 +31,10 @@ NOT_IN_FINGERPRINT = ("output_dir", "resume", "dry_run", "logger", "name", "chec
 # keys of a pipeline, null in every run:
 PIPELINE_KEYS = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 # keys of the trainer, the stage and the engine that say who does the work:
-DEVICE_KEYS = ("devices", "num_nodes", "strategy", "timeout_s", "micro_batch_size", "url", "folder")
+DEVICE_KEYS = (
+    *("devices", "num_nodes", "strategy", "timeout_s"),
+    *("micro_batch_size", "micro_batch_tokens", "url", "folder"),
+)
 SOURCE_SUFFIXES = (".py", ".yaml")
 
 

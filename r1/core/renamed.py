@@ -61,7 +61,8 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }
 NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
-NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None}  # of every stage with a learning rate
+# of every stage with a learning rate
+NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None, "micro_batch_tokens": None}
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash

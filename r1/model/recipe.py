@@ -47,17 +47,20 @@ class Recipe:
         self.micro_batch_size, self.max_completion_length = micro_batch_size, max_completion_length
 
 
-def recipe_value(model: Config, key: str) -> float | int | None:
+def recipe_value(model: Config, key: str, stage: Config) -> float | int | None:
     """The recipe's value of a key such as ``lr.grpo``; None: there is no recipe, or the model has another size.
 
     Args:
         model: the composed node ``model``.
+        stage: that of the stage, whose ``micro_batch_tokens`` replaces the number of sequences.
     """
     fields = model.get("recipe")
+    if key.startswith("micro_batch_size") and stage.get("micro_batch_tokens") is not None:
+        return None
     if not fields or not is_in_range(fields, model):
         return None
-    name, _, stage = key.partition(".")
-    value: float | int | None = fields[name].get(stage) if stage else fields[name]
+    name, _, of_stage = key.partition(".")
+    value: float | int | None = fields[name].get(of_stage) if of_stage else fields[name]
     if value is not None and name == "lr" and model.get("lora"):
         value = float(f"{value * fields['lora_lr_scale']:.12g}")  # 1e-5, not 9.999999999999999e-06
     return value

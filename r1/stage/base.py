@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning as L
 import torch
 
+from r1.core.batch import chunks
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
@@ -21,6 +22,7 @@ from r1.rollout.base import Engine
 from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.runtime.run_context import RunContext
 from r1.stage.training.loader import Batches
+from r1.stage.training.symptoms import first_validation, warn
 from r1.stage.validation.metrics import Validation
 from r1.stage.validation.sampling import sample_validation
 from r1.stage.validation.summary import sampling_metrics
@@ -65,6 +67,7 @@ class Stage(L.LightningModule):
     """A stage that samples and validates; ``TrainingStage`` adds the optimizer steps."""
 
     trains: ClassVar[bool] = False
+    learns_from_rewards: ClassVar[bool] = False  # of the completions of one prompt
     predicts: ClassVar[bool] = False  # one pass over the training questions without learning: Lightning's predict loop
     writes_questions: ClassVar[bool] = False  # the policy writes its own questions; the dataset's are not used
     required_columns: ClassVar[tuple[str, ...]] = ()  # of every training row, besides its prompt
@@ -161,6 +164,11 @@ class Stage(L.LightningModule):
             self.run.record.add_samples("val", self.trainer.global_step, first, completions.samples, completions.scores)
         self.validator.update(self.trainer.global_step, metrics, completions.samples[: 3 * num_samples : num_samples])
         self.report_validation({f"val/{name}": count for name, count in completions.scoring_errors.items()})
+        if self.trainer.global_step == 0:
+            rewards = chunks(completions.scores.total, num_samples) if self.learns_from_rewards else None
+            length = self.engine.max_completion_length
+            for message in first_validation(metrics["val/truncated"].value, rewards, length):
+                warn(message)
 
     def report_validation(self, counts: dict[str, float]) -> None:
         """Send the validator's metrics, and ``counts`` with them, to the loggers; the first time those of the data."""

@@ -35,6 +35,7 @@ from r1.stage.rl.experience import (
     ZeroVariance,
     concat,
     from_state,
+    select,
     select_trainable,
     sequences_of,
     share_normalisers,
@@ -83,6 +84,8 @@ class Grpo(TrainingStage):
         total_tokens: completion tokens after which training ends, with the rollout batch that reaches them; null: off.
         max_kl, min_entropy: guards; the run halts where the KL or the entropy passes them; null: off.
     """
+
+    learns_from_rewards = True
 
     def __init__(
         self,
@@ -170,7 +173,10 @@ class Grpo(TrainingStage):
             self.num_tokens += self.global_sum(self.group_sampler.pop_num_tokens())
         self.step_metrics.add_replicated({"train/total_tokens": self.num_tokens})
         minibatch = self.minibatches[position % self.steps_per_rollout]
-        return split(minibatch if is_fresh else minibatch.as_stale(), self.plan.num_micro_batches)
+        minibatch = minibatch if is_fresh else minibatch.as_stale()
+        if self.plan.micro_batch_size is None:
+            return [select(minibatch, rows) for rows in self.equal_counts(self.rows_by_tokens(minibatch))]
+        return split(minibatch, self.plan.num_micro_batches)
 
     def prompt_keys(self, number: int) -> list[PromptKey]:
         """The prompts of rollout batch ``number`` on this rank, minibatch by minibatch."""
@@ -287,15 +293,14 @@ class Grpo(TrainingStage):
     @torch.no_grad()
     def logps_under(self, model: Any, batch: Sequences) -> Tensor:
         """(B, T) log-probabilities of the completions, in the trainer's precision, computed in micro-batches."""
-        rows = []
-        size, width = self.plan.micro_batch_size, batch.completion_ids.shape[1]
-        for start in range(0, len(batch), size):
-            fields = batch.rows(range(start, min(start + size, len(batch))))
-            part = Sequences(**fields).to(self.device)
+        size, result = self.plan.micro_batch_size, torch.zeros(batch.completion_ids.shape)
+        parts = chunks(range(len(batch)), size) if size else self.rows_by_tokens(batch)
+        for rows in parts:
+            part = Sequences(**batch.rows(rows)).to(self.device)
             with self.trainer.precision_plugin.forward_context():
                 logps, _ = self.forward_logps(model, part)
-            rows.append(torch.nn.functional.pad(logps.cpu(), (0, width - logps.shape[1])))
-        return torch.cat(rows)
+            result[list(rows), : logps.shape[1]] = logps.cpu()
+        return result
 
     # ---- the loss ----
 

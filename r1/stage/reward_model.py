@@ -21,10 +21,13 @@ from r1.model.tokens import tokenize
 from r1.reward.reward_model_io import chat_ids, chat_text, check_chat, pad_chats, reward_model_scores
 from r1.stage.base import StageParts
 from r1.stage.training.base import TrainingStage
+from r1.stage.training.micro_batches import rows_by_tokens
 from r1.stage.training.optimization import Optimization
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+Pair = tuple[list[int], list[int]]  # token ids of the preferred chat and of the other one
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class RewardModel(TrainingStage):
 
     required_columns = val_columns = ("chosen", "rejected")
     batch_unit = "pairs"
+    texts_per_example = 2
 
     def __init__(self, parts: StageParts, **optimization: Unpack[Optimization]) -> None:
         super().__init__(parts, optimization)
@@ -81,15 +85,25 @@ class RewardModel(TrainingStage):
         return chosen - rejected
 
     def micro_batches(self, step: int) -> list[Pairs]:
-        rows = [self.data.train[i] for i in self.step_indices(step)]
-        return self.collate(sorted(rows, key=_num_chars), self.global_sum(len(rows)))
+        rows = sorted((self.data.train[i] for i in self.step_indices(step)), key=_num_chars)
+        pairs, step_pairs = self.pairs(rows), self.global_sum(len(rows))
+        parts = self.micro_batch_rows(pairs)
+        parts = self.equal_counts(parts) if self.plan.micro_batch_tokens else parts
+        return [self.collate([pairs[i] for i in part], step_pairs) for part in parts]
 
-    def collate(self, rows: list[Row], step_pairs: int) -> list[Pairs]:
-        """These pairs as micro-batches."""
-        return [self.collate_micro_batch(part, step_pairs) for part in chunks(rows, self.plan.micro_batch_size)]
+    def pairs(self, rows: Sequence[Row]) -> list[Pair]:
+        return [(self.chat_ids(row, "chosen"), self.chat_ids(row, "rejected")) for row in rows]
 
-    def collate_micro_batch(self, rows: Sequence[Row], step_pairs: int) -> Pairs:
-        chats = [self.chat_ids(row, side) for side in ("chosen", "rejected") for row in rows]
+    def micro_batch_rows(self, pairs: Sequence[Pair]) -> list[list[int]]:
+        """Which of these pairs go through the model together."""
+        if self.plan.micro_batch_size:
+            return [list(part) for part in chunks(range(len(pairs)), self.plan.micro_batch_size)]
+        assert self.plan.micro_batch_tokens
+        lengths = [2 * max(map(len, pair)) for pair in pairs]  # both are padded to the longer one
+        return rows_by_tokens(lengths, self.plan.micro_batch_tokens, is_packed=False)
+
+    def collate(self, pairs: Sequence[Pair], step_pairs: int) -> Pairs:
+        chats = [pair[side] for side in (0, 1) for pair in pairs]
         return Pairs(*pad_chats(chats, int(self.tokenizer.pad_token_id)), step_pairs)
 
     def chat_ids(self, row: Row, side: str) -> list[int]:
@@ -110,7 +124,9 @@ class RewardModel(TrainingStage):
 
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         rows = [self.data.val[i] for i in indices]
-        margins = torch.cat([self.margins(part.to(self.device)) for part in self.collate(rows, len(rows))])
+        pairs, margins = self.pairs(rows), torch.empty(len(rows), device=self.device)
+        for part in self.micro_batch_rows(pairs):
+            margins[part] = self.margins(self.collate([pairs[i] for i in part], len(rows)).to(self.device))
         metrics = {
             "val/pair_accuracy": proportion(pair_accuracy(margins).tolist(), 1),
             "val/loss": mean((-logsigmoid(margins)).tolist(), 1),

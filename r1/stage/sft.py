@@ -70,6 +70,10 @@ def make_micro_batches(stage: TrainingStage, sequences: list[tuple[list[int], li
     """A step's (context ids, target ids) as micro-batches, sorted by length so that little is padded."""
     ordered = sorted(sequences, key=lambda s: len(s[0]) + len(s[1]))
     step_tokens = stage.global_sum(sum(len(targets) for _, targets in ordered))
+    if stage.plan.micro_batch_size is None:
+        batch = stack(ordered, stage.tokenizer.pad_token_id)
+        parts = stage.equal_counts(stage.rows_by_tokens(batch))
+        return [SftBatch(**batch.rows(rows), step_tokens=step_tokens) for rows in parts]
     return [
         SftBatch(**vars(stack(part, stage.tokenizer.pad_token_id)), step_tokens=step_tokens)
         for part in chunks(ordered, stage.plan.micro_batch_size)

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from r1.config.build import Experiment, instantiate_node
+from r1.config.lengths import long_solutions
 from r1.core import budget, provenance
 from r1.core.console import console, status_line
 from r1.core.errors import STOP_SIGNALS
@@ -60,6 +61,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
+    if note := long_solutions(data, stage.tokenizer, experiment.engine.max_completion_length):
+        console.print(status_line(f"note: {note}"))
     if isinstance(stage, Grpo) and isinstance(loss := stage.objective.loss, ClippedLoss) and not loss.clips:
         name = type(loss).__name__
         console.print(status_line(f"note: {name} clips nothing, so stage.clip_low and clip_high do nothing"))

@@ -94,6 +94,21 @@ def test_ddp_matches_one_device(ended: Ended, kind: str, size: int, more: list[s
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more))
 
 
+TOKENS = ["stage.micro_batch_size=null", "stage.micro_batch_tokens=48"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "strategy"),
+    [
+        ("kl", "ddp"),
+        pytest.param("resample", "ddp", marks=LONG),  # micro-batches of nothing
+        *(pytest.param(kind, "fsdp", marks=LONG) for kind in ("kl", "sft", "on_policy", "logits")),
+    ],
+)
+def test_micro_batch_tokens_on_two_devices_match_one_device(ended: Ended, kind: str, strategy: str) -> None:
+    assert_same(ended(kind, 1, *TEN), ended(kind, 2, *TEN, *TOKENS, strategy=strategy))
+
+
 LORA = ["+model/lora=default", "model.lora.r=2", "model.lora.dropout=0"]
 SHARDED = [
     pytest.param("sft", 2, ["val.num_prompts=1"]),  # one device has nothing to validate

@@ -47,6 +47,7 @@ RUNS = {
         f"extensions=[{low_ids.__module__},usercallbacks]",
         "+callbacks.counting._target_=usercallbacks.Counting",
     ],
+    "by_tokens": ["stage=grpo", "stage.num_iterations=2", "stage.micro_batch_size=null", "stage.micro_batch_tokens=40"],
     "sft": ["stage=sft", "stage.warmup_steps=2"],
     "muon": ["stage=sft", "stage/optimizer=muon", "stage.optimizer.matrix_lr=0.02"],
     "reward_model": ["stage=reward_model", "data=tiny_open", "stage.micro_batch_size=2"],

@@ -9,7 +9,7 @@ from r1.config.build import Experiment
 from r1.config.check.callbacks import check_state_keys
 from r1.config.check.resume_from import resume_from
 from r1.config.check.templates import check_completions, check_templates
-from r1.config.lengths import check_lengths
+from r1.config.lengths import check_lengths, check_micro_batch_tokens
 from r1.core.console import console, status_line
 from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
@@ -51,6 +51,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     check_state_keys(experiment.callbacks)
     _check_engine(experiment)  # a server has the length of its context
     check_lengths(experiment)
+    check_micro_batch_tokens(experiment)
 
 
 def _check_rows(data: Data) -> None:

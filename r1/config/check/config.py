@@ -19,7 +19,7 @@ from r1.config.build import stage_dependencies
 from r1.config.check.models import ConfigModel, NamedNodes, NodeType, check_value
 from r1.config.check.sources import check_architecture, check_model_paths
 from r1.core.budget import Budget
-from r1.core.errors import UserError, UserErrors, suggest_moved_key
+from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest_moved_key
 from r1.core.paths import CONF
 from r1.core.provenance import PIPELINE_KEYS
 from r1.core.renamed import suggest_renamed
@@ -71,7 +71,7 @@ def check_schema(cfg: Config, overrides: Iterable[str] = ()) -> None:
     errors = check_value(extensions, list[str], "extensions") or _extension_errors(extensions)
     if not errors:
         models, model = config_model(cfg)
-        errors = models.validate(model, cfg) or _unused_overrides(cfg, overrides)
+        errors = models.validate(model, cfg) or _unused_overrides(cfg, overrides) or _micro_batch_errors(cfg["stage"])
     if errors and all(_lacks_recipe(error, cfg) for error in errors) and model_size(cfg["model"]) is None:
         check_model_paths(cfg)  # a model that cannot be read has no size: that is the error then
         check_architecture(cfg)
@@ -142,6 +142,19 @@ def _unused_overrides(cfg: Config, overrides: list[str]) -> list[UserError]:
         for key, _, value in (override.lstrip("+~").partition("=") for override in overrides)
         if key.split(".")[0] == "teacher"
     ]
+
+
+def _micro_batch_errors(stage: Config) -> list[UserError]:
+    """Micro-batches are bounded by sequences or by tokens."""
+    size, tokens = (stage.get(f"micro_batch_{unit}", ...) for unit in ("size", "tokens"))
+    if tokens is ... or (size is None) != (tokens is None):
+        return []
+    message, hint = "there is no bound on micro-batches", "set it, or stage.micro_batch_tokens"
+    if size is not None:
+        message = f"micro-batches are bounded by {size} sequences and by {tokens} tokens"
+        hint = "set one of them to null"
+    key = "stage.micro_batch_size"
+    return [UserError(message, key=key, value=as_yaml_null(size), expected="one of the two", hint=hint)]
 
 
 def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError:

@@ -271,7 +271,8 @@ def batch(cfg: Config) -> None:
     if num_examples * group_size > MAX_SEQUENCES:
         message = f"one optimizer step would have {num_examples * group_size} sequences"
         raise UserError(message, key="stage.examples_per_step", value=num_examples, expected=f"{MAX_SEQUENCES} in all")
-    BatchPlan(num_examples, group_size, stage["micro_batch_size"], trainer["devices"] * trainer["num_nodes"])
+    num_devices, max_tokens = trainer["devices"] * trainer["num_nodes"], stage["micro_batch_tokens"]
+    BatchPlan(num_examples, group_size, stage["micro_batch_size"], num_devices, micro_batch_tokens=max_tokens)
 
 
 def mixture_weight(cfg: Config) -> None:

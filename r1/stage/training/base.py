@@ -15,8 +15,10 @@ from r1.model.forward import Forward
 from r1.model.sequences import Sequences
 from r1.stage.base import Stage, StageParts
 from r1.stage.training.loader import StepLoader, rescale_progress
+from r1.stage.training.micro_batches import rows_by_tokens, split_to
 from r1.stage.training.optimization import Optimization, clip_grad_norm, lr_factor
 from r1.stage.training.step_metrics import StepMetrics
+from r1.stage.training.symptoms import Symptoms
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +36,7 @@ class TrainingStage(Stage):
 
     trains = True
     batch_unit: ClassVar[str] = "sequences"  # counted by the batch plan
+    texts_per_example: ClassVar[int] = 1  # that go through the model together
 
     def __init__(
         self,
@@ -47,8 +50,9 @@ class TrainingStage(Stage):
         self.optimization, self.group_size = optimization, group_size
         self.forward_pass = Forward(optimization["packing"], share_prompts)
         sizes = optimization["examples_per_step"], group_size, optimization["micro_batch_size"]
-        self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit, steps_per_rollout)
-        self.step_metrics = StepMetrics()
+        max_tokens = optimization["micro_batch_tokens"]
+        self.plan = BatchPlan(*sizes, parts.num_devices, self.batch_unit, steps_per_rollout, max_tokens)
+        self.step_metrics, self.symptoms = StepMetrics(), Symptoms()
         self.checkpoint_has_other_rates = False  # it was saved under another total of steps, or by another run
 
     # ---- data ----
@@ -56,6 +60,19 @@ class TrainingStage(Stage):
     @abstractmethod
     def micro_batches(self, step: int) -> list[Any]:
         """All micro-batches of one optimizer step on this rank, each with the normaliser of the whole step."""
+
+    def rows_by_tokens(self, batch: Sequences) -> list[list[int]]:
+        """The rows of each micro-batch of at most ``micro_batch_tokens``."""
+        assert self.plan.micro_batch_tokens
+        prompts = [(p, batch.prompt_lengths[p]) for p in batch.prompt_index]
+        lengths = [of_prompt + n for (_, of_prompt), n in zip(prompts, batch.lengths, strict=True)]
+        is_packed = self.forward_pass.packing and self.forward_pass.can_pack(self.policy, batch)
+        shared = prompts if self.forward_pass.share_prompts else None
+        return rows_by_tokens(lengths, self.plan.micro_batch_tokens, is_packed, shared)
+
+    def equal_counts(self, parts: list[list[int]]) -> list[list[int]]:
+        """Split micro-batches until there are as many on every rank; every rank must call this."""
+        return split_to(max(1, *self.run.ranks.gather(len(parts))), parts)
 
     def train_dataloader(self) -> StepLoader:
         return StepLoader(self, self.trainer.max_steps)
@@ -139,6 +156,7 @@ class TrainingStage(Stage):
     def report_step(self) -> None:
         """Report the step's metrics; called before a checkpoint, which includes its step's row."""
         self.report(metrics := self.step_metrics.reduce(self.run.ranks.gather))
+        self.symptoms.update(self.trainer.global_step, metrics)
         self.check_step(metrics)
 
     def check_step(self, metrics: dict[str, float]) -> None:
@@ -152,6 +170,7 @@ class TrainingStage(Stage):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["validation"] = self.validator.state_dict()
         checkpoint["num_micro_batches"] = self.plan.num_micro_batches
+        checkpoint["symptoms"] = self.symptoms.state()
         checkpoint["num_steps"] = self.trainer.max_steps
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -161,4 +180,6 @@ class TrainingStage(Stage):
             checkpoint["callbacks"] = {}  # they belong to the other run, as its validations do
         else:
             self.validator.load_state_dict(checkpoint["validation"])
+            if "symptoms" in checkpoint:  # not in those of earlier versions
+                self.symptoms.load_state(checkpoint["symptoms"])
         rescale_progress(checkpoint, self.plan.num_micro_batches)

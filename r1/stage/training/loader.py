@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from r1.core.batch import BatchPlan
 from r1.stage.runtime.run_context import RunContext
+
+if TYPE_CHECKING:
+    import lightning as L
 
 
 class StepSource(Protocol):
@@ -19,6 +22,9 @@ class StepSource(Protocol):
 
     @property
     def run(self) -> RunContext: ...
+
+    @property
+    def trainer(self) -> L.Trainer: ...
 
     def micro_batches(self, step: int) -> list[Any]: ...
 
@@ -48,6 +54,8 @@ class StepLoader:
             with self.stage.summon_full_params():
                 batches = self.stage.micro_batches(self.step)
             self.step += 1  # before the last yield: a checkpoint is only ever written between two steps
+            if len(batches) < self.stage.plan.num_micro_batches:
+                skip_micro_batches(self.stage.trainer, self.stage.plan.num_micro_batches - len(batches))
             yield from batches
 
     def state_dict(self) -> dict[str, Any]:
@@ -56,6 +64,19 @@ class StepLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = state["step"]
         self.stage.load_loader_state(state["stage"])
+
+
+def skip_micro_batches(trainer: L.Trainer, count: int) -> None:
+    """Advance Lightning to the last micro-batches of a step that needs fewer than its plan has.
+
+    Lightning knows one number of micro-batches for all steps, and finds the last one of a step by its counters.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    for counts in (progress.total, progress.current):
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(counts, name, getattr(counts, name) + count)
+    for optimizer in trainer.optimizers:  # Lightning does it in the first micro-batch, which is skipped
+        optimizer.zero_grad()
 
 
 @dataclass(frozen=True)

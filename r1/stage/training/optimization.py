@@ -23,7 +23,8 @@ class Optimization(TypedDict):
     decay_steps: Annotated[int, Ge(1)] | None
     max_grad_norm: Annotated[float, Gt(0)] | None
     examples_per_step: Annotated[int, Ge(1)]
-    micro_batch_size: Annotated[int, Ge(1)]
+    micro_batch_size: Annotated[int, Ge(1)] | None
+    micro_batch_tokens: Annotated[int, Ge(1)] | None
     packing: bool
 
 
