@@ -11,7 +11,7 @@ from r1.core.console import console, status_line
 
 WINDOW = 5  # steps whose mean counts: one step is noise
 MIN_BEFORE = 10  # steps before the last window
-MAX_KEPT = 500  # values per metric: the first window, and the newest
+MAX_VALUES = 500  # values per metric: the first window, and the newest
 Series = Sequence[float]
 
 
@@ -69,7 +69,7 @@ class Symptoms:
         for name in SYMPTOMS.keys() & metrics.keys():
             series = self.series[name]
             series.append(metrics[name])
-            if len(series) > MAX_KEPT:
+            if len(series) > MAX_VALUES:
                 del series[WINDOW]
             enough = name not in self.reported and len(series) >= MIN_BEFORE + WINDOW
             if enough and (message := SYMPTOMS[name](series)):

@@ -13,7 +13,7 @@ from r1.config.lengths import long_solutions
 from r1.core.types import Config
 from r1.run import execute
 from r1.stage.training.symptoms import (
-    MAX_KEPT,
+    MAX_VALUES,
     SYMPTOMS,
     Symptoms,
     entropy_collapse,
@@ -93,12 +93,12 @@ def test_warning_is_printed_once_and_not_again_after_a_resume(capsys: pytest.Cap
 
 def test_long_run_keeps_its_first_window_and_the_newest_values() -> None:
     symptoms = Symptoms()
-    for step in range(2 * MAX_KEPT):
+    for step in range(2 * MAX_VALUES):
         symptoms.update(step, {"train/entropy": 1.0 + step})
     series = symptoms.series["train/entropy"]
-    assert len(series) == MAX_KEPT
-    assert series[:6] == [1, 2, 3, 4, 5, 2 * MAX_KEPT - MAX_KEPT + 6]
-    assert series[-1] == 2 * MAX_KEPT
+    assert len(series) == MAX_VALUES
+    assert series[:6] == [1, 2, 3, 4, 5, 2 * MAX_VALUES - MAX_VALUES + 6]
+    assert series[-1] == 2 * MAX_VALUES
 
 
 @pytest.mark.parametrize(
