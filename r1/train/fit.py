@@ -26,6 +26,7 @@ from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.storage import storage_errors
 from r1.core.types import Config
+from r1.data.base import Data
 from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
 from r1.distributed.signals import signal_handlers
 from r1.logger.base import closing
@@ -61,15 +62,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
-    if note := long_solutions(data, stage.tokenizer, experiment.engine.max_completion_length):
-        console.print(status_line(f"note: {note}"))
-    if isinstance(stage, Grpo) and isinstance(loss := stage.objective.loss, ClippedLoss) and not loss.clips:
-        name = type(loss).__name__
-        console.print(status_line(f"note: {name} clips nothing, so stage.clip_low and clip_high do nothing"))
-    elif isinstance(stage, Grpo) and stage.is_on_policy:
-        effect = "the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing"
-        cause = "one step per rollout batch (stage.steps_per_rollout, stage.num_iterations)"
-        console.print(status_line(f"on policy, {cause}: {effect}"))
+    for note in plan_notes(stage, data):
+        console.print(status_line(note))
     if not cfg["dry_run"]:
         return
     if isinstance(stage, Grpo) and stage.group_size > 1:
@@ -81,6 +75,17 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     if compute := budget.compute_budget(cfg, len(data.train)):
         console.print(status_line(str(compute)))
     console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
+
+
+def plan_notes(stage: Stage, data: Data) -> Iterator[str]:
+    """What the plan of a run cannot do, or can hardly do."""
+    if note := long_solutions(data, stage.tokenizer, stage.engine.max_completion_length):
+        yield f"note: {note}"
+    if isinstance(stage, Grpo) and isinstance(loss := stage.objective.loss, ClippedLoss) and not loss.clips:
+        yield f"note: {type(loss).__name__} clips nothing, so stage.clip_low and clip_high do nothing"
+    elif isinstance(stage, Grpo) and stage.is_on_policy:
+        effect = "the ratio is 1, so stage.clip_low, clip_high and clip_dual do nothing"
+        yield f"on policy, one step per rollout batch (stage.steps_per_rollout, stage.num_iterations): {effect}"
 
 
 def silence_third_party_logging() -> None:

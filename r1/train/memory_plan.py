@@ -26,7 +26,7 @@ def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
     precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
     return estimate_memory(
         architecture,
-        num_tokens=stage.plan.micro_batch_size * longest_sequence(experiment),
+        num_tokens=stage.plan.micro_batch_tokens or (stage.plan.micro_batch_size or 1) * longest_sequence(experiment),
         dtype=model["dtype"],
         autocast=precision != "32-true",
         checkpointing=model["gradient_checkpointing"],
