@@ -52,7 +52,11 @@ class SubprocessSampler:
             torch.cuda.synchronize()  # streams order nothing across processes: the copies must be complete
 
     def submit(self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]) -> None:
-        self.pipe.send((prompts, seeds, stop_ids))
+        """Send the next batch. Raises: as ``result``."""
+        try:
+            self.pipe.send((prompts, seeds, stop_ids))
+        except OSError:
+            raise self._death() from None
 
     def wait_until_weights_free(self, check_for_stop: CheckForStop = no_op) -> None:
         """Return at once: this process's engine samples with other memory."""
@@ -69,15 +73,23 @@ class SubprocessSampler:
             check_for_stop()
             # a process may die right after its reply: look into the pipe once more
             if not self.process.is_alive() and not self.pipe.poll():
-                code = self.process.exitcode
-                message, hint = f"the rollout process was {describe_exit(code)}", "resume=auto continues the run"
-                if code < 0:
-                    raise UserError(message, key="rollout.async_steps", value=1, hint=hint, code=128 - code)
-                raise RuntimeError(f"the rollout process {describe_exit(code)}")
-        reply: Groups | str = self.pipe.recv()
+                raise self._death()
+        try:
+            reply: Groups | str = self.pipe.recv()
+        except (EOFError, OSError):  # the pipe of a dead process can be read: to its end
+            raise self._death() from None
         if isinstance(reply, str):
             raise RuntimeError(f"the rollout process failed:\n{reply}")
         return reply
+
+    def _death(self) -> UserError | RuntimeError:
+        """The error of a process that has ended."""
+        self.process.join(JOIN_TIMEOUT_S)
+        code: int = self.process.exitcode or 0
+        if code >= 0:
+            return RuntimeError(f"the rollout process {describe_exit(code)}")
+        message, hint = f"the rollout process was {describe_exit(code)}", "resume=auto continues the run"
+        return UserError(message, key="rollout.async_steps", value=1, hint=hint, code=128 - code)
 
     def weights(self) -> Weights:
         """A CPU copy of the weights that the batch is sampled with."""

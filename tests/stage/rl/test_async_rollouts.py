@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -22,7 +23,7 @@ import torch
 from forkserver import ForkServer, knobs, log
 
 from r1.config.check.rules import check_rules
-from r1.core.errors import Interrupted, UserErrors
+from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.jsonl import read_rows
 from r1.rollout.base import Rollout
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
@@ -34,6 +35,7 @@ from r1.stage.rl.experience import Experience
 
 Config = dict[str, Any]
 SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
+THREE_STEPS = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
 STILL, BOLD = "stage.lr=1e-30", "stage.lr=0.05"
 
 
@@ -42,8 +44,7 @@ def run(small: Callable[..., Config], tmp_path_factory: pytest.TempPathFactory) 
     @cache
     def runner(*overrides: str) -> Path:
         folder = tmp_path_factory.mktemp("ahead") / "run"
-        more = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
-        execute(small("stage=grpo", *more, f"output_dir={folder}", *overrides), [])
+        execute(small("stage=grpo", *THREE_STEPS, f"output_dir={folder}", *overrides), [])
         return folder
 
     return runner
@@ -92,6 +93,70 @@ def test_async_batch_is_sampled_before_the_update(run: Callable[..., Path]) -> N
     assert written(ahead)[2] not in (still[2], exact[2])
     gaps = metrics(ahead, "train/logprob_gap")
     assert gaps[0] < 1e-5 < gaps[1]
+
+
+# ---- a killed process ----
+
+
+def assert_killed_then_resumed(config: Config, whole: Path, kill: Callable[[SubprocessSampler], None]) -> bool:
+    """Run with the process killed, and resume, with the result of ``whole``; False: it was killed too late."""
+    folder, submit = Path(config["output_dir"]), SubprocessSampler.submit
+
+    def submit_and_kill(self: SubprocessSampler, *args: Any) -> None:
+        submit(self, *args)
+        kill(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SubprocessSampler, "submit", submit_and_kill)
+        error = None
+        try:
+            execute(config, [])
+        except UserError as caught:
+            error = caught
+    if error:
+        assert (error.code, error.message) == (137, "the rollout process was killed by SIGKILL: out of memory?")
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    execute(config | {"resume": "auto"}, [])
+    for name in ("metrics.jsonl", "samples.jsonl", "model/model.safetensors"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+    return error is not None
+
+
+def after_calls(number: int) -> Callable[[SubprocessSampler], None]:
+    calls: list[SubprocessSampler] = []
+
+    def kill(sampler: SubprocessSampler) -> None:
+        calls.append(sampler)
+        if len(calls) == number:
+            sampler.process.kill()
+
+    return kill
+
+
+@pytest.mark.parametrize("call", [2, pytest.param(1, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
+def test_run_whose_rollout_process_is_killed_resumes_to_the_same_result(
+    run: Callable[..., Path], small: Callable[..., Config], folder: Path, call: int
+) -> None:
+    ahead = (BOLD, "rollout.async_steps=1")
+    config = small("stage=grpo", *THREE_STEPS, f"output_dir={folder}", "checkpoint_every=1", *ahead)
+    assert assert_killed_then_resumed(config, run(*ahead), after_calls(call))
+
+
+@pytest.mark.long
+def test_run_whose_rollout_process_is_killed_at_random_moments_resumes_to_the_same_result(
+    run: Callable[..., Path], small: Callable[..., Config], tmp_path: Path
+) -> None:
+    ahead, draw, killed = (BOLD, "rollout.async_steps=1"), random.Random(0), 0
+    for number in range(12):
+        where = (f"output_dir={tmp_path / str(number)}", "checkpoint_every=1")
+        delays = [draw.uniform(0, 3.0)]  # after the first batch is submitted
+
+        def kill(sampler: SubprocessSampler, delays: list[float] = delays) -> None:
+            if delays:
+                threading.Timer(delays.pop(), sampler.process.kill).start()
+
+        killed += assert_killed_then_resumed(small("stage=grpo", *THREE_STEPS, *where, *ahead), run(*ahead), kill)
+    assert killed, "some runs were still at work"
 
 
 def test_async_clip_acts_on_ratio_to_sampling_policy(run: Callable[..., Path], stage: Callable[..., Any]) -> None:
