@@ -7,14 +7,17 @@ import errno
 import io
 import json
 import os
+import resource
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from r1 import compare, report
+from r1 import compare, report, run, sweep
 from r1.config.check.disk_space import space_needed
 from r1.core import jsonl
 from r1.core.errors import STORAGE, UserError
@@ -22,14 +25,16 @@ from r1.core.files import write_atomic
 from r1.core.manifest import close_manifest, write_manifest
 from r1.core.runs import read_run
 from r1.core.storage import disk_fault, storage_errors
+from r1.experiment.hydra_jobs import JobResult
+from r1.experiment.sweep.runner import Runner
 from r1.run import execute
 
 Config = dict[str, Any]
 RUN = ["stage=grpo", "stage.group_size=2", "trainer.max_steps=2", "checkpoint_every=1", "keep_best=true"]
 NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES]
 WRITTEN = ["manifest.json", "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.jsonl"]
-WRITTEN += ["timing.jsonl", "model/config.json", "csv/metrics.csv"]
-QUICK = ("manifest.json", "metrics.jsonl", "samples.jsonl")
+WRITTEN += ["timing.jsonl", "model/config.json", "csv/metrics.csv", "code.diff", "tensorboard/events"]
+QUICK = ("manifest.json", "metrics.jsonl", "tensorboard/events")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +75,8 @@ def fill_disk_for(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
     original = io.open
 
     def fail(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        path = os.fspath(file) if isinstance(file, str | os.PathLike) else ""
-        if path.partition(".tmp.")[0].endswith(name) and set(mode) & set("wax+"):
+        path = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else ""
+        if name in path.partition(".tmp.")[0] and set(mode) & set("wax+"):
             if number in (errno.EROFS, errno.EACCES):
                 raise OSError(number, os.strerror(number), path)
             raw = FullFile(path, mode.replace("b", "").replace("t", ""))
@@ -89,7 +94,9 @@ def fill_disk_for(monkeypatch: pytest.MonkeyPatch, name: str, number: int) -> No
 def test_run_whose_file_cannot_be_written_is_one_storage_screen_and_goes_on(
     finished: Path, folder: Path, small_module: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    config = small_module(*RUN, *(["logger=csv"] if "csv" in name else [])) | {"output_dir": str(folder)}
+    kind = name.partition("/")[0]
+    logger = [f"logger={kind}"] if kind in ("csv", "tensorboard") else []
+    config = small_module(*RUN, *logger) | {"output_dir": str(folder)}
     number = NUMBERS[WRITTEN.index(name) % len(NUMBERS)]
     with monkeypatch.context() as patch:
         fill_disk_for(patch, name, number)
@@ -97,12 +104,120 @@ def test_run_whose_file_cannot_be_written_is_one_storage_screen_and_goes_on(
             execute(config, [])
     assert caught.value.code == STORAGE
     assert os.strerror(number) in str(caught.value)
-    assert name.rpartition("/")[2] in str(caught.value) or "/" in name
+    assert name in str(caught.value) or kind == "tensorboard"  # its writer thread
     if (folder / "manifest.json").exists():
         assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
     assert not list(folder.glob("*.tmp.*"))
     execute(config | {"resume": "auto"}, [])
     assert (folder / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+DISTILL = ["stage=distill", "stage.num_questions=24", "stage.answers_per_question=2", "stage.micro_batch_size=2"]
+
+
+@pytest.mark.parametrize("name", ["traces/traces.jsonl", pytest.param("traces/traces.json", marks=pytest.mark.long)])
+def test_run_whose_traces_cannot_be_written_is_one_storage_screen_and_continues(
+    folder: Path, small_module: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    options = [option for option in RUN if "stage" not in option]
+    config = small_module(*DISTILL, *options) | {"output_dir": str(folder)}
+    with monkeypatch.context() as patch:
+        fill_disk_for(patch, name, errno.EDQUOT)
+        with pytest.raises(UserError, match=name) as caught, storage_errors():
+            execute(config, [])
+    assert caught.value.code == STORAGE
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    execute(config | {"resume": "auto"}, [])
+    assert len(jsonl.read_rows(folder / "traces" / "traces.jsonl")) > 0
+
+
+@contextmanager
+def small_files(max_bytes: int) -> Iterator[None]:
+    """No file may become larger: the limit that libraries in C and Rust meet, too."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("part", ["model", "best"])
+def test_model_above_the_size_limit_is_one_storage_screen_and_continues(
+    finished: Path, folder: Path, small_module: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """The weights are written by safetensors, in Rust."""
+    from r1.stage import base
+    from r1.stage.validation.validator import Validator
+
+    def limited(*args: Any, **kwargs: Any) -> None:
+        with small_files(50_000):
+            original(*args, **kwargs)
+
+    original, config = base.export, small_module(*RUN) | {"output_dir": str(folder)}
+    with monkeypatch.context() as patch:
+        patch.setattr(base, "export", limited)
+        patch.setattr(Validator, "improved", lambda self, start: part == "best")
+        with pytest.raises(UserError) as caught, storage_errors():
+            execute(config, [])
+    assert caught.value.code == STORAGE
+    assert os.strerror(errno.EFBIG) in str(caught.value)
+    assert json.loads((folder / "manifest.json").read_text())["status"] == "failed"
+    assert not (folder / "best").exists()
+    execute(config | {"resume": "auto"}, [])
+    for name in ("metrics.jsonl", "model/model.safetensors"):
+        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_answers_that_cannot_be_stored_are_one_storage_screen(tmp_path: Path) -> None:
+    from r1.stage.distillation.answer_cache import AnswerCache
+
+    row = {"key": "a", "text": "x" * 100}
+    with AnswerCache(tmp_path / "answers.jsonl", "stage.cache", lambda: None) as cache:
+        cache.add([row])
+        with small_files(200), pytest.raises(UserError, match="the store cannot be written: File too large") as caught:
+            cache.add([row] * 2)
+        assert caught.value.code == STORAGE
+    with AnswerCache(tmp_path / "answers.jsonl", "stage.cache", lambda: None) as cache:
+        cache.add([row])
+        assert list(cache.rows()) == [row, row], "the cut line is gone, the answer before it is there"
+
+
+@pytest.mark.parametrize("name", ["report.html", "study.db", "sweep.yaml", "multirun.yaml"])
+def test_command_whose_file_cannot_be_written_exits_with_74_and_then_succeeds(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(finished, "run")
+    Path("report.html").write_text("old")
+    content = {"name": "tried", "method": "grid", "metric": {"name": "val/pass@1", "goal": "maximize"}}
+    content |= {"parameters": {"seed": {"values": [0]}}, "command": ["python", "-m", "r1.run", "${args_no_hyphens}"]}
+    Path("tried.yaml").write_text(json.dumps(content))
+    monkeypatch.setattr(Runner, "run", lambda self: None)
+    monkeypatch.setattr("r1.experiment.hydra_jobs.run_and_report_errors", lambda *args: JobResult(0))
+    commands: dict[str, tuple[Any, list[str]]] = {
+        "report.html": (report, ["run", "--output", "report.html"]),
+        "multirun.yaml": (run, ["-m", "stage=eval", "model=tiny_xs", "seed=0,1"]),
+    }
+    module, argv = commands.get(name, (sweep, ["tried.yaml"]))
+    monkeypatch.setattr(sys, "argv", ["command", *argv])
+    with monkeypatch.context() as patch:
+        fill_disk_for(patch, name, errno.ENOSPC)
+        limit = small_files(1_000) if name == "study.db" else nullcontext()
+        with limit, pytest.raises(SystemExit) as ended:
+            module.main()
+    screen = capfd.readouterr().err
+    assert ended.value.code == STORAGE
+    assert screen.count("r1: ") == 1
+    assert name in screen or name == "multirun.yaml"  # Hydra's
+    assert "Traceback" not in screen
+    assert Path("report.html").read_text() == "old"
+    assert not list(tmp_path.rglob("*.tmp.*"))
+    module.main()
 
 
 @pytest.mark.parametrize("number", NUMBERS)
