@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from r1.config.compose import ComposedRun, compose_points, config_loader
 from r1.config.hydra_adapter import HydraConfig, JobReturn, Override
-from r1.config.overrides import drop_repeated, hide_in_environment, parse_command_line
+from r1.config.overrides import drop_repeated, hide_in_environment, parse_command_line, parse_overrides
 from r1.core import budget
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.paths import CONF
@@ -41,6 +41,8 @@ def launch(argv: list[str], execute: Execute) -> int:
     args, overrides = parse_command_line(argv)
     if args.multirun:
         _require_single_process("-m")
+        args.overrides = hide_in_environment(args.overrides)  # before Hydra keeps a config, which launchers pickle
+        overrides = parse_overrides(args.overrides, multirun=True)
     if selected := [] if args.help or args.info else parse_pipelines(args, overrides, of_step):
         from r1.experiment.pipeline.run import print_steps, run_pipelines
 
@@ -77,14 +79,14 @@ def _sweep(args: Namespace, execute: Execute, num_runs: int) -> int:
         Interrupted: a stop signal came.
         UserError: the launcher itself failed.
     """
-    overrides = [*hide_in_environment(args.overrides), "hydra.mode=MULTIRUN"]
+    overrides = [*args.overrides, "hydra.mode=MULTIRUN"]
     if not any(text.startswith("hydra.sweep.dir=") for text in overrides):
         overrides.append(f"hydra.sweep.dir={(folder := new_run_dir('multirun'))}")
         if "submitit_folder" in HydraConfig.get().launcher:
             print(f"r1  what the runs print: {folder}/.submitit/*/*_log.err", file=sys.stderr)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray sends usage statistics
     with config_loader(args) as loader, sweep_stop_signal() as stop:
-        job = HydraJob(execute, sys.argv, num_runs, stop)
+        job = HydraJob(execute, redact(sys.argv), num_runs, stop)
         try:
             with redirect_stdout(sys.stderr), storage_errors():
                 batches = loader.multirun(job, overrides)
