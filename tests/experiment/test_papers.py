@@ -67,7 +67,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "r1:rl": {"stage.lr": 3e-6, "stage.kl_coef": 0.001, "stage.clip_high": 10, "rollout.max_completion_length": 32768},
     "r1:sft": {"stage.lr": 5e-5, "stage.min_lr": 0.1, "stage.schedule": "cosine", "stage.examples_per_step": 128},
     "r1:preferences": {"stage.lr": 6e-6, "stage.examples_per_step": 256, "trainer.max_epochs": 1},
-    "r1:rl_all": {"rollout.temperature": 0.7, "trainer.max_steps": 400},
+    "r1:rl_all": {"rollout.temperature": 0.7, "trainer.max_steps": 1296 + 400},
     "r1_distill:qwen_1_5b": {"stage.lr": 1e-4, "stage.min_lr": 0.1, "stage.examples_per_step": 64},
     "r1_distill:qwen_7b": {"stage.lr": 8e-5},
     "r1_distill:qwen_14b": {"stage.lr": 7e-5},
@@ -219,8 +219,9 @@ def scaled(cfg: Any, overrides: Sequence[str], folder: Path) -> list[str]:
         scales.append("model.path=r1:tiny")
     if "+data@data.parts.reasoning=openr1_math" in overrides:
         scales.append("+data@data.parts.reasoning=arithmetic")
+    length = ["trainer.max_steps=20"] * bool(cfg["resume_from"])
     named = [text.partition("=") for text in overrides if text.endswith(".jsonl")]
-    return merge_overrides(list(overrides), scales, [f"{key}={folder / file}" for key, _, file in named])
+    return merge_overrides(list(overrides), scales, length, [f"{key}={folder / file}" for key, _, file in named])
 
 
 def run_steps(server: ForkServer, config: Any, tmp_path: Path, name: str) -> None:
@@ -228,9 +229,12 @@ def run_steps(server: ForkServer, config: Any, tmp_path: Path, name: str) -> Non
     pairs = [{"prompt": f"Say {n}", "chosen": f"{n}", "rejected": "no"} for n in range(24)]
     for file, rows in (("general.jsonl", general), ("pairs.jsonl", pairs)):
         (tmp_path / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for step, overrides in steps_of(name).items():
+    steps = steps_of(name)
+    for step, overrides in steps.items():
         paper = composed(config, f"{name}:{step}")
-        texts = scaled(paper, overrides, tmp_path)
+        is_resumed = any(f"resume_from=${{step:{step}}}" in other for other in steps.values())
+        whole_batch = ["trainer.max_steps=16"] * is_resumed
+        texts = merge_overrides(scaled(paper, overrides, tmp_path), whole_batch)
         texts = [re.sub(r"\$\{step:(\w+)\}", lambda match: str(tmp_path / match[1]), text) for text in texts]
         ended = server.run(texts, tmp_path / step)
         assert ended.code == 0, (tmp_path / f"{step}.log").read_text()
@@ -241,7 +245,7 @@ def run_steps(server: ForkServer, config: Any, tmp_path: Path, name: str) -> Non
         }
         if "examples_per_step" in paper["stage"]:
             rows = map(json.loads, (tmp_path / step / "metrics.jsonl").read_text().splitlines())
-            assert len([row for row in rows if "train/grad_norm" in row]) == 4
+            assert len([row for row in rows if "train/grad_norm" in row]) == (16 if is_resumed else 4)
 
 
 PIPELINES = [name for name, file in FILES.items() if "\nsteps:" in file.read_text()]
