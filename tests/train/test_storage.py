@@ -102,7 +102,7 @@ def test_run_with_only_damaged_checkpoints_fails_and_changes_nothing(
 def unopened_record(folder: Path) -> Record:
     """A record of which only the folder is set."""
     record = Record.__new__(Record)
-    record.dir = folder
+    record.dir, record._is_extended = folder, False
     return record
 
 
