@@ -100,9 +100,9 @@ TOKENS = ["stage.micro_batch_size=null", "stage.micro_batch_tokens=48"]
 @pytest.mark.parametrize(
     ("kind", "strategy"),
     [
-        ("kl", "ddp"),
+        ("grpo", "ddp"),
         pytest.param("resample", "ddp", marks=LONG),  # micro-batches of nothing
-        *(pytest.param(kind, "fsdp", marks=LONG) for kind in ("kl", "sft", "on_policy", "logits")),
+        *(pytest.param(kind, "fsdp", marks=LONG) for kind in ("grpo", "sft", "on_policy", "logits")),
     ],
 )
 def test_micro_batch_tokens_on_two_devices_match_one_device(ended: Ended, kind: str, strategy: str) -> None:
