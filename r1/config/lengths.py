@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
-from r1.model.tokens import context_length, lengths_over, tokenize
+from r1.model.tokens import COUNTED, context_length, lengths_over, tokenize
 from r1.stage.training.base import TrainingStage
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class TooLong:
     limit: float
     key: str
     policy: Overlong
+
+    @property
+    def count(self) -> int | str:
+        """The tokens as printed; a very long text is not counted to its end."""
+        most = COUNTED * self.limit
+        return self.num_tokens if self.num_tokens <= most else f"more than {most:g}"
 
 
 def drop_overlong(experiment: Experiment) -> None:
@@ -183,14 +189,14 @@ def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> User
         return UserError(
             "the longest example does not fit into the model's context" + f", nor do {count - 1} others" * (count > 1),
             key=longest.key,
-            value=longest.num_tokens,
+            value=longest.count,
             expected=f"at most {longest.limit:g} tokens",
             hint=f"{leave_out}; or take a model with a longer context",
             code=DATA,
         )
     if longest.limit != limits.prompt:
         return UserError(
-            f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.num_tokens}",
+            f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.count}",
             key=f"{longest.key}.max_prompt_length",
             value=longest.limit,
             hint=f"{leave_out}, truncate_left the first tokens of their prompts",
@@ -202,7 +208,7 @@ def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> User
     if context < limits.example:
         longer = f"set {longest.key}.max_prompt_length={limits.prompt:g}, or raise the engine's max_model_len"
     return UserError(
-        f"the longest prompt has {longest.num_tokens} tokens: with {engine.max_completion_length} more it does not fit "
+        f"the longest prompt has {longest.count} tokens: with {engine.max_completion_length} more it does not fit "
         f"into the context of {context:g}",
         key="rollout.max_completion_length",
         value=engine.max_completion_length,

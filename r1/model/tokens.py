@@ -15,11 +15,34 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
+COUNTED = 16  # times its limit: a text with more tokens is not counted to its end
+CHARACTERS = 16  # of a token, at most, in the part of a text that is counted first
+
+
 def lengths_over(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limits: Sequence[float]) -> dict[int, int]:
-    """Index -> tokens of each text that has more of them than its limit. Only those that may have are tokenised."""
+    """Index -> tokens of each text that has more of them than its limit; ``COUNTED`` x limit + 1 where it has more yet.
+
+    Only texts that may have are tokenised, and of a very long one its start: 20 MB take minutes and gigabytes.
+    """
     suspects = [i for i, text in enumerate(texts) if max_tokens(tokenizer, text) > limits[i]]
-    ids = tokenizer([texts[i] for i in suspects], add_special_tokens=False).input_ids if suspects else []
-    return {i: len(tokens) for i, tokens in zip(suspects, ids, strict=True) if len(tokens) > limits[i]}
+    starts = [_start(texts[i], limits[i]) for i in suspects]
+    counts = dict(zip(suspects, _count(tokenizer, starts), strict=True))
+    cut = [i for i, start in zip(suspects, starts, strict=True) if len(start) < len(texts[i])]
+    whole = [i for i in cut if counts[i] <= COUNTED * limits[i]]  # few tokens for so many characters
+    counts |= dict(zip(whole, _count(tokenizer, [texts[i] for i in whole]), strict=True))
+    return {i: _capped(count, limits[i]) for i, count in counts.items() if count > limits[i]}
+
+
+def _start(text: str, limit: float) -> str:
+    return text if math.isinf(limit) else text[: CHARACTERS * COUNTED * max(1, int(limit))]
+
+
+def _capped(count: int, limit: float) -> int:
+    return count if count <= COUNTED * limit else COUNTED * int(limit) + 1
+
+
+def _count(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
+    return [len(ids) for ids in tokenizer(texts, add_special_tokens=False).input_ids] if texts else []
 
 
 def max_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> float:

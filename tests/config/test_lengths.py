@@ -210,3 +210,23 @@ def test_lengths_over_tokenises_only_texts_that_may_be_too_long(monkeypatch: pyt
     monkeypatch.setattr(tokenizer, "__class__", Counting)
     assert lengths_over(tokenizer, ["a" * 10, "\u7b49" * 10, "\u00e9\u00e8" * 8], [40, 20, 40]) == {}
     assert seen == ["\u7b49" * 10]
+
+
+def test_very_long_text_is_not_counted_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of(TOKENIZERS["byte_level"](SPECIALS), "")
+    seen: list[int] = []
+
+    class Counting(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, texts: list[str], **options: Any) -> Any:
+            seen.extend(map(len, texts))
+            return super().__call__(texts, **options)
+
+    monkeypatch.setattr(tokenizer, "__class__", Counting)
+    assert lengths_over(tokenizer, ["a b " * 250_000, "c d " * 10], [10, 10]) == {0: 16 * 10 + 1, 1: 40}
+    assert seen == [16 * 16 * 10, 40]
+
+
+def test_long_text_of_few_tokens_is_counted_whole() -> None:
+    tokenizer = tokenizer_of(TOKENIZERS["byte_level"](["<long special token of over sixteen characters>"]), "")
+    text = "<long special token of over sixteen characters>" * 100
+    assert lengths_over(tokenizer, [text], [10]) == {0: 100}
