@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 from lightning.pytorch.loggers import Logger
 
 from r1.core.errors import Interrupted
+from r1.core.runs import read_metrics
 
 
 class RunLogger(Logger):
@@ -28,6 +30,12 @@ class RunLogger(Logger):
 
     def close(self, exit_code: int, error: BaseException | None) -> None:
         """End whatever the logger holds open. Called once, before ``finalize``; ``error`` is None after a success."""
+
+
+def recorded_metrics(folder: Path) -> list[tuple[dict[str, float], int]]:
+    """(metrics, step) of the rows that a resumed run's record has already; none of a new run's."""
+    rows = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
+    return [(row, row.pop("step")) for row in rows]
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import Annotated
 from annotated_types import Ge
 from lightning.pytorch.loggers import CSVLogger
 
-from r1.core.runs import read_metrics
 from r1.core.storage import named
 from r1.core.types import Config
-from r1.logger.base import RunLogger
+from r1.logger.base import RunLogger, recorded_metrics
 
 
 class Csv(CSVLogger, RunLogger):
@@ -21,8 +20,8 @@ class Csv(CSVLogger, RunLogger):
     def __init__(self, folder: Path, config: Config, *, flush_every: Annotated[int, Ge(1)]) -> None:
         shutil.rmtree(folder / "csv", ignore_errors=True)
         super().__init__(folder, name="", version="csv", flush_logs_every_n_steps=flush_every)
-        for row in read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []:
-            self.log_metrics(row, step=row.pop("step"))
+        for metrics, step in recorded_metrics(folder):
+            self.log_metrics(metrics, step)
 
     def save(self) -> None:
         with named(Path(self.experiment.metrics_file_path)):

@@ -46,6 +46,7 @@ HARD_TEXTS = {
     "control characters": "".join(map(chr, range(32))) + "\x7f\x85\u2028\u202e\ufeff\0",
     "astral and combining": "\U0001f600" * 100 + "e" + "\u0301" * 1000 + "\U0010ffff",
     "one long word": "a" * 200_000,
+    "a number of 350 digits": "<answer>" + "9" * 350 + "</answer>",
     "one long number": "9" * 200_000,
     "a deep expression": "(" * 50_000 + "1" + ")" * 50_000,
     "a tower of powers": "<answer>" + "9^" * 5_000 + "9</answer>",
