@@ -2,7 +2,7 @@
 
     python benchmarks/minibatch_effects.py outputs/sweeps/minibatches
 
-Means over seeds with 95 % intervals (Student's t) of the last val/pass@1 and of train/entropy over the last quarter of the
+Means over seeds with 95 % intervals (t) of the last val/pass@1 and of train/entropy over the last quarter of the
 steps; then the differences that the questions are about, paired by seed.
 """
 
