@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
-from r1.model.tokens import COUNTED, context_length, lengths_over, tokenize
+from r1.model.tokens import context_length, lengths_over, max_counted, tokenize
 from r1.stage.training.base import TrainingStage
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class TooLong:
     @property
     def count(self) -> int | str:
         """The tokens as printed; a very long text is not counted to its end."""
-        most = COUNTED * self.limit
+        most = max_counted(self.limit)
         return self.num_tokens if self.num_tokens <= most else f"more than {most:g}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from r1.core.errors import MODEL, UserError
+from r1.core.errors import MODEL, UserError, suggest
 from r1.core.paths import ASSETS
 
 ADAPTER_CONFIG = "adapter_config.json"  # of peft's save_pretrained
@@ -19,7 +19,10 @@ def resolve_model_path(path: str) -> str:
         folder = ASSETS / path.removeprefix("r1:")
         if not folder.is_dir():
             names = sorted(f"r1:{p.name}" for p in ASSETS.iterdir() if p.is_dir())
-            raise UserError("unknown shipped model", key="model.path", value=path, expected=names, code=MODEL)
+            hint = suggest(path, names)
+            raise UserError(
+                "unknown shipped model", key="model.path", value=path, expected=names, hint=hint, code=MODEL
+            )
         return str(folder)
     inside = Path(path) / "model"
     return str(inside) if (inside / "config.json").is_file() else path

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch.loggers import Logger
 
@@ -32,7 +32,7 @@ class RunLogger(Logger):
         """End whatever the logger holds open. Called once, before ``finalize``; ``error`` is None after a success."""
 
 
-def recorded_metrics(folder: Path) -> list[tuple[dict[str, float], int]]:
+def recorded_metrics(folder: Path) -> list[tuple[dict[str, Any], int]]:
     """(metrics, step) of the rows that a resumed run's record has already; none of a new run's."""
     rows = read_metrics(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else []
     return [(row, row.pop("step")) for row in rows]

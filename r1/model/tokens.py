@@ -15,12 +15,12 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-COUNTED = 16  # times its limit: a text with more tokens is not counted to its end
+COUNTED = 65_536  # tokens, or 16 times its limit if that is more: a longer text is not counted to its end
 CHARACTERS = 16  # of a token, at most, in the part of a text that is counted first
 
 
 def lengths_over(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limits: Sequence[float]) -> dict[int, int]:
-    """Index -> tokens of each text that has more of them than its limit; ``COUNTED`` x limit + 1 where it has more yet.
+    """Index -> tokens of each text that has more of them than its limit; ``max_counted`` + 1 where it has more yet.
 
     Only texts that may have are tokenised, and of a very long one its start: 20 MB take minutes and gigabytes.
     """
@@ -28,17 +28,21 @@ def lengths_over(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit
     starts = [_start(texts[i], limits[i]) for i in suspects]
     counts = dict(zip(suspects, _count(tokenizer, starts), strict=True))
     cut = [i for i, start in zip(suspects, starts, strict=True) if len(start) < len(texts[i])]
-    whole = [i for i in cut if counts[i] <= COUNTED * limits[i]]  # few tokens for so many characters
+    whole = [i for i in cut if counts[i] <= max_counted(limits[i])]  # few tokens for so many characters
     counts |= dict(zip(whole, _count(tokenizer, [texts[i] for i in whole]), strict=True))
     return {i: _capped(count, limits[i]) for i, count in counts.items() if count > limits[i]}
 
 
+def max_counted(limit: float) -> float:
+    return max(COUNTED, 16 * limit)
+
+
 def _start(text: str, limit: float) -> str:
-    return text if math.isinf(limit) else text[: CHARACTERS * COUNTED * max(1, int(limit))]
+    return text if math.isinf(limit) else text[: CHARACTERS * int(max_counted(limit))]
 
 
 def _capped(count: int, limit: float) -> int:
-    return count if count <= COUNTED * limit else COUNTED * int(limit) + 1
+    return count if count <= max_counted(limit) else int(max_counted(limit)) + 1
 
 
 def _count(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:

@@ -222,11 +222,11 @@ def test_very_long_text_is_not_counted_to_its_end(monkeypatch: pytest.MonkeyPatc
             return super().__call__(texts, **options)
 
     monkeypatch.setattr(tokenizer, "__class__", Counting)
-    assert lengths_over(tokenizer, ["a b " * 250_000, "c d " * 10], [10, 10]) == {0: 16 * 10 + 1, 1: 40}
-    assert seen == [16 * 16 * 10, 40]
+    assert lengths_over(tokenizer, ["a b " * 500_000, "c d " * 10], [10, 10]) == {0: 65_537, 1: 40}
+    assert seen == [16 * 65_536, 40]
 
 
 def test_long_text_of_few_tokens_is_counted_whole() -> None:
     tokenizer = tokenizer_of(TOKENIZERS["byte_level"](["<long special token of over sixteen characters>"]), "")
-    text = "<long special token of over sixteen characters>" * 100
-    assert lengths_over(tokenizer, [text], [10]) == {0: 100}
+    text = "<long special token of over sixteen characters>" * 30_000
+    assert lengths_over(tokenizer, [text], [10]) == {0: 30_000}

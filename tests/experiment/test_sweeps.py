@@ -11,12 +11,21 @@ from r1.experiment.sweep.check import load_and_compose
 from r1.experiment.sweep.preview import print_preview
 
 FILES = sorted((CONF.parent / "sweeps").glob("*.yaml"))
-POINTS = {"group_size": 5, "hyperband": 7, "lr_kl": 5, "pipeline": 3, "reward_weights": 6, "seeds": 1}
-MANY = ("hyperband", "pipeline", "reward_weights")  # the points of these take the longest to check
+POINTS = {
+    "group_size": 5,
+    "hyperband": 7,
+    "lr_kl": 5,
+    "minibatches": 15,
+    "pipeline": 3,
+    "reward_weights": 6,
+    "seeds": 1,
+}
+MANY = ("hyperband", "minibatches", "pipeline", "reward_weights")  # the points of these take the longest to check
 COMES_TO = {
     "group_size": "25 points = 5 settings x 5 seeds, budget=sequences; each checked",
     "hyperband": "40 points, budget=sequences; 7 points checked, at the ends of each range",
     "lr_kl": "30 x 0:38 = 19:00 one after the other, 9:30 with 2 workers",
+    "minibatches": "75 points = 15 settings x 5 seeds, budget=steps; each checked",
     "pipeline": "rl 16 x 8 = 128 12,800 100 ~0:38",
     "reward_weights": "every point 16 x 8 = 128 6,400 50 ~0:17",
     "seeds": "8 x 0:38 = 5:04 one after the other, 2:32 with 2 workers",

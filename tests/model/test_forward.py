@@ -273,6 +273,7 @@ def test_gradient_checkpointing_changes_no_bit(
     for recompute in (False, True):
         source = Model(
             path=None,
+            base_path=None,
             config=config,
             tokenizer="r1:tiny",
             dtype="float32",

@@ -94,9 +94,9 @@ def _matches(values: tuple[Any, ...], text: str) -> bool:
     return not text or any(text in str(value) for value in values if isinstance(value, str | Path))
 
 
-def half_of_the_lines(append: Callable[..., Any], file: Path, rows: Any, sync: bool = False) -> None:
+def half_of_the_lines(append: Callable[..., Any], file: Path, rows: Any, **options: Any) -> None:
     before = file.stat().st_size if file.exists() else 0
-    append(file, rows)
+    append(file, rows, **options)
     os.truncate(file, (before + file.stat().st_size) // 2)
 
 

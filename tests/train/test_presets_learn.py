@@ -58,7 +58,7 @@ def preset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_every_preset_for_the_hub_has_a_shape() -> None:
     presets = {file.stem for file in (CONF / "model").glob("*.yaml")}
-    assert presets == {*SHAPES, "_base", "scratch", "tiny", "tiny_xs"}
+    assert presets == {*SHAPES, "_base", "hub", "scratch", "tiny", "tiny_xs"}
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
