@@ -23,6 +23,7 @@ import torch
 from forkserver import ForkServer, knobs, log
 
 from r1.config.check.rules import check_rules
+from r1.core.errors import UserError
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.jsonl import read_rows
 from r1.rollout.base import Rollout
@@ -345,7 +346,7 @@ def test_subprocess_sampler_matches_in_process_engine(
 
     os.kill(sampler.process.pid, signal.SIGKILL)
     sampler.process.join()
-    with pytest.raises((RuntimeError, OSError)):
+    with pytest.raises(UserError, match="killed by SIGKILL"):
         sample_again(sampler, model)
 
 
