@@ -23,7 +23,6 @@ import torch
 from forkserver import ForkServer, knobs, log
 
 from r1.config.check.rules import check_rules
-from r1.core.errors import UserError
 from r1.core.errors import Interrupted, UserError, UserErrors
 from r1.core.jsonl import read_rows
 from r1.rollout.base import Rollout
