@@ -28,8 +28,8 @@ def lengths_over(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit
     starts = [_start(texts[i], limits[i]) for i in suspects]
     counts = dict(zip(suspects, _count(tokenizer, starts), strict=True))
     cut = [i for i, start in zip(suspects, starts, strict=True) if len(start) < len(texts[i])]
-    whole = [i for i in cut if counts[i] <= max_counted(limits[i])]  # few tokens for so many characters
-    counts |= dict(zip(whole, _count(tokenizer, [texts[i] for i in whole]), strict=True))
+    sparse = [i for i in cut if counts[i] <= max_counted(limits[i])]  # few tokens for so many characters
+    counts |= dict(zip(sparse, _count(tokenizer, [texts[i] for i in sparse]), strict=True))
     return {i: _capped(count, limits[i]) for i, count in counts.items() if count > limits[i]}
 
 
