@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override, plain_choices
 from r1.core.errors import UserError, UserErrors
 from r1.core.override_text import override_value
-from r1.core.secrets import REDACTED, redact
+from r1.core.secrets import REDACTED, SEEN_SECRETS, redact
 
 FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
 HYDRA_SWEEP_KEYS = (
@@ -228,5 +228,9 @@ def hide_in_environment(overrides: Iterable[str]) -> list[str]:
 
 def _is_secret(value: Any) -> bool:
     """Whether a whole text looks like a secret, or is an address with a password in it."""
+    if (
+        value in SEEN_SECRETS
+    ):  # remembered from a config that was composed already: a pipeline's file, not a command line
+        return False
     hidden = redact(value) if isinstance(value, str) else ""
     return hidden == REDACTED or f"//{REDACTED}@" in hidden

@@ -101,10 +101,7 @@ def test_no_pipeline_writes_the_canary(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "src" / "experiment").mkdir()
     (tmp_path / "src" / "experiment" / "p.yaml").write_text(STEPS)
     flags = ["--config-dir", str(tmp_path / "src"), "experiment=p"]
-    assert (
-        leaks(tmp_path / "work", shell("r1.run", *flags, code=None), shell("r1.run", "--cfg", "job", *flags, code=None))
-        == []
-    )
+    assert leaks(tmp_path / "work", shell("r1.run", *flags), shell("r1.run", "--cfg", "job", *flags)) == []
 
 
 @pytest.mark.long

@@ -47,7 +47,7 @@ def in_parts(stage: Grpo, experience: Experience, micro_batch_size: int) -> Tens
     return gradient(stage, split(experience, stage.plan.num_micro_batches))
 
 
-def assert_same(found: Tensor, expected: Tensor, atol: float = 5e-6) -> None:
+def assert_same(found: Tensor, expected: Tensor, atol: float = 1e-6) -> None:
     assert expected.abs().max() > 1e-3
     assert (found - expected).abs().max() < atol * max(1.0, expected.abs().max().item())
 
