@@ -228,9 +228,8 @@ def hide_in_environment(overrides: Iterable[str]) -> list[str]:
 
 def _is_secret(value: Any) -> bool:
     """Whether a whole text looks like a secret, or is an address with a password in it."""
-    if (
-        value in SEEN_SECRETS
-    ):  # remembered from a config that was composed already: a pipeline's file, not a command line
+    # One remembered from a config that was composed already stands in a pipeline's file, not on the command line.
+    if not isinstance(value, str) or value in SEEN_SECRETS:
         return False
-    hidden = redact(value) if isinstance(value, str) else ""
+    hidden = redact(value)
     return hidden == REDACTED or f"//{REDACTED}@" in hidden

@@ -45,6 +45,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._read_body()
+        if body is None:  # its client was killed while it sent the request
+            return
         with self.server.lock:
             request = Request(self.command, self.path, self.headers, body, len(self.server.requests))
             self.server.requests.append(request)
@@ -54,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_POST
 
-    def _read_body(self) -> bytes:
+    def _read_body(self) -> bytes | None:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = b""
             while size := int(self.rfile.readline().split(b";")[0], 16):
@@ -62,7 +64,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.rfile.readline()
             self.rfile.readline()
         else:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            length = int(self.headers.get("Content-Length") or 0)
+            body = self.rfile.read(length)
+            if len(body) < length:
+                return None
         return gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
 
     def send(self, status: int, body: Any = b"", **headers: str) -> None:
