@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import socket
 import sys
@@ -76,15 +77,19 @@ class RankGroup:
 
     def _all_gather_checked(self, message: dict[str, Any]) -> list[dict[str, Any]]:
         # The barrier comes first: inside gloo or NCCL a rank could neither send heartbeats nor notice a missing rank.
-        self._wait_for_all()
+        self.wait_for_all()
         messages = all_gather_object(message)
         if stops := [message["stop"] for message in messages if message["stop"] is not None]:
             self.failure = Interrupted(stops[0])
             raise self.failure
         return messages
 
-    def _wait_for_all(self) -> None:
-        """A barrier: counts the ranks that have arrived, in the store."""
+    def wait_for_all(self) -> None:
+        """A barrier: counts the ranks that have arrived, in the store.
+
+        Raises:
+            RankFailed: another rank has failed, or has sent no heartbeat for ``timeout_s``.
+        """
         assert self.store
         self.barrier_id += 1
         self.heartbeat(now=True)
@@ -123,11 +128,12 @@ class RankGroup:
             raise self.failure
 
     def _heartbeats(self) -> Iterator[tuple[int, bytes]]:
-        """The last heartbeat of each other rank."""
+        """The last heartbeat of each other rank; ``b"0"`` before its first one."""
         assert self.store
         for rank in range(self.size):
-            if rank != self.rank and self.store.check([f"alive/{rank}"]):
-                yield rank, self.store.get(f"alive/{rank}")
+            if rank != self.rank:
+                key = f"alive/{rank}"
+                yield rank, self.store.get(key) if self.store.check([key]) else b"0"
 
     def _check_missing(self) -> None:
         """Raise if a rank that has not reached this barrier has sent no heartbeat for ``timeout_s``."""
@@ -193,7 +199,7 @@ class RankGroup:
             self._check_failed()
             return
         silent = dict(self._heartbeats())
-        for _ in range(round(CAUSE_WITHIN_S / HEARTBEAT_S)):
+        for _ in range(math.ceil(min(CAUSE_WITHIN_S, self.timeout_s / 2) / HEARTBEAT_S)):
             self.heartbeat(now=True)  # raises the published cause
             time.sleep(HEARTBEAT_S)
             silent = {rank: heartbeat for rank, heartbeat in self._heartbeats() if silent.get(rank) == heartbeat}
@@ -233,6 +239,9 @@ def init_process_group(info: RankInfo, backend: str, timeout_s: float) -> Iterat
 
     Args:
         backend: of the tensors on the devices, gloo or nccl; r1's own collectives always use gloo.
+
+    Raises:
+        RankFailed: another rank has not started within ``timeout_s``, has failed or has hung.
     """
     if info.size == 1:
         yield RankGroup(info)
@@ -248,11 +257,13 @@ def init_process_group(info: RankInfo, backend: str, timeout_s: float) -> Iterat
     timeout = timedelta(seconds=timeout_s)
     store, _, _ = next(iter(rendezvous("env://", timeout=timeout)))
     backends = backend if backend == "gloo" else f"cpu:gloo,cuda:{backend}"
-    dist.init_process_group(backends, store=store, rank=info.rank, world_size=info.size, timeout=timeout)
     ranks = RankGroup(info, PrefixStore("r1", store), timeout_s)
     try:
         with ranks.propagate_failures():
+            ranks.wait_for_all()  # torch's own waiting would not notice that a rank has failed or hung
+            dist.init_process_group(backends, store=store, rank=info.rank, world_size=info.size, timeout=timeout)
             yield ranks
             ranks.gather(None)  # no rank closes its connections while another one still uses them
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 from r1.core.errors import Interrupted, RankFailed
 from r1.core.types import Config
 from r1.distributed.collectives import FAILED, HOSTNAME
-from r1.distributed.process import ChildProcess, describe_exit
+from r1.distributed.process import ChildProcess, describe_exit, stopped_by
 from r1.distributed.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -34,15 +36,17 @@ class RankSupervisor:
         folder: the record's.
         store: the rendezvous store of all ranks.
         finalize: writes the status of a run whose record was left open; returns the record's status.
-        timeout_s: a rank that is silent for so long has hung.
+        timeout_s: a rank that is silent, or stopped by a signal, for so long has hung.
     """
 
     def __init__(
         self, folder: Path, store: TCPStore, finalize: Callable[[Path, str, Exception], str], timeout_s: float
     ) -> None:
         self.folder, self.store, self.finalize = folder, store, finalize
-        self.grace_s = min(GRACE_S, timeout_s / 2)  # a stopped rank ends the run within twice its limit
+        self.timeout_s = timeout_s
+        self.grace_s = min(GRACE_S, timeout_s / 2)
         self.supervisor = Supervisor[int]()
+        self._stopped_since: dict[int, float] = {}  # by rank; time.monotonic()
 
     def run(self, task: str, environments: Sequence[dict[str, str]]) -> None:
         """Start one process per environment, and wait until all have ended.
@@ -66,20 +70,44 @@ class RankSupervisor:
                 has_failed = True
                 self.supervisor.kill_running_after(self.grace_s)
                 self._record_death(*failed[0])
+            self._kill_hung()
+
+    def _kill_hung(self) -> None:
+        """Kill a rank that has been stopped for ``timeout_s``, and one that another rank has found silent.
+
+        That breaks the connections to it, at which the other ranks end.
+        """
+        failure = self._failure()  # one that the rank reported itself has its host
+        silent = failure.fields["rank"] if failure and not failure.fields["host"] else None
+        for child, rank in self.supervisor.running.items():
+            number, now = stopped_by(child.pid), time.monotonic()
+            if number is None:
+                self._stopped_since.pop(rank, None)
+            elif now - self._stopped_since.setdefault(rank, now) > self.timeout_s:
+                name = signal.Signals(number).name
+                self._publish(RankFailed(f"was stopped by {name} for {self.timeout_s:g} s", rank, 1, HOSTNAME))
+                child.kill()
+            if rank == silent:
+                child.kill()
 
     def _record_death(self, rank: int, child: ChildProcess) -> None:
         """Publish the failure of a rank that was killed and could not publish it itself."""
         number = -child.returncode
         if number > 0 and number not in self.supervisor.received:
-            failed = RankFailed(f"was {describe_exit(-number)}", rank, child.exit_code, HOSTNAME)
-            self.store.compare_set(FAILED, "", json.dumps(failed.fields))
+            self._publish(RankFailed(f"was {describe_exit(-number)}", rank, child.exit_code, HOSTNAME))
+
+    def _publish(self, failed: RankFailed) -> None:
+        self.store.compare_set(FAILED, "", json.dumps(failed.fields))
+
+    def _failure(self) -> RankFailed | None:
+        """The first failure that was published."""
+        return RankFailed(**json.loads(self.store.get(FAILED))) if self.store.check([FAILED]) else None
 
     def _raise_outcome(self, codes: list[int]) -> None:
         """Raise how the run ended, and finalize the record: the rank that writes it may have been killed."""
-        if self.store.check([FAILED]):
-            failed = RankFailed(**json.loads(self.store.get(FAILED)))
-            self.finalize(self.folder, "failed", failed)
-            raise failed
+        if failure := self._failure():
+            self.finalize(self.folder, "failed", failure)
+            raise failure
         if stops := [*self.supervisor.received, *(code - 128 for code in codes if code > 128)]:
             stop = Interrupted(stops[0])
             stop.folder = str(self.folder)

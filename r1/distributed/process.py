@@ -92,6 +92,14 @@ def kill_on_parent_death(parent: int) -> None:
             os._exit(1)
 
 
+def stopped_by(pid: int) -> int | None:
+    """The signal, such as SIGSTOP, that has stopped a running child and that no SIGCONT has followed (Linux)."""
+    if sys.platform != "linux":
+        return None
+    state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    return state.si_status if state and state.si_code == os.CLD_STOPPED else None
+
+
 def describe_exit(returncode: int) -> str:
     """How a process has ended, from its return code: ``killed by SIGKILL: out of memory?``."""
     if returncode >= 0:

@@ -104,10 +104,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Ended:
-    """The exit status of a run, negative for a signal, and its duration."""
+    """The exit status of a run, negative for a signal, its duration, and its end as ``time.monotonic()``."""
 
     code: int
     seconds: float
+    at: float
 
 
 class ForkServer:
@@ -172,8 +173,8 @@ def serve() -> None:
         child = os.fork()
         if child == 0:
             run(request, config)
-        code = exit_status(child, request.delay)
-        print(json.dumps(asdict(Ended(code, time.monotonic() - started))), file=answers, flush=True)
+        code, ended = exit_status(child, request.delay), time.monotonic()
+        print(json.dumps(asdict(Ended(code, ended - started, ended))), file=answers, flush=True)
 
 
 def warm_up() -> None:

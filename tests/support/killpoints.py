@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -20,7 +21,7 @@ class Point:
 
     Attributes:
         target: ``module:function`` or ``module:Class.method``, under the name that its callers use.
-        when: ``before`` or ``after`` the call, or ``torn``: with half of its effect.
+        when: ``before`` or ``after`` the call, ``torn``: with half of its effect, or ``hang``: it never returns.
         number: the signal that the process sends itself.
         second: another signal, sent right after it.
     """
@@ -70,6 +71,9 @@ def _armed(original: Callable[..., Any], point: Point) -> Callable[..., Any]:
 
 
 def send(point: Point) -> None:
+    os.write(2, f"point reached at {time.monotonic()}\n".encode())
+    if point.when == "hang":
+        time.sleep(3600)
     signal.raise_signal(point.number)
     if point.second is not None:
         signal.raise_signal(point.second)
