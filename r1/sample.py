@@ -12,6 +12,7 @@ from r1.core.command import ArgumentParser, run_command
 from r1.core.runs import errors_of, read_config, require_keys
 from r1.core.types import Config
 from r1.data.base import Data, Row
+from r1.data.conversation import question_text
 from r1.reward.base import Term, required_columns
 
 RECORDED_PARTS = ("data", "reward", "rollout", "model")  # of a run's config that its samples take over
@@ -113,7 +114,8 @@ def row_for_prompt(data: Data, prompt: str, answer: str | None) -> Row:
         return {"prompt": prompt, "answer": answer}
     if data.row_from_question and (row := data.row_from_question(prompt)):
         return row
-    return next((row for row in [*data.val, *data.train] if row["prompt"] == prompt), {"prompt": prompt})
+    rows = (row for row in [*data.val, *data.train] if question_text(row["prompt"]) == prompt)
+    return next(rows, {"prompt": prompt})
 
 
 def scorable_terms(terms: dict[str, Term], row: Row) -> dict[str, Term]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
+from r1.data.columns import COLUMNS, columns_learned
 from r1.model.tokens import context_length, lengths_over, max_counted, tokenize
 from r1.stage.training.base import TrainingStage
 
@@ -170,10 +171,9 @@ def find_too_long(
 def _texts(experiment: Experiment, row: Row, columns: Sequence[str], most: Limits) -> Iterator[tuple[Noun, str, float]]:
     """(noun, text, most tokens) of everything of a row that the model reads."""
     data, stage = experiment.data, experiment.stage
-    if not isinstance(row["prompt"], str):
+    if not all(COLUMNS[column].is_valid(row.get(column)) for column in ("prompt", *columns_learned(row, columns))):
         return  # the check of the columns has the message
-    is_text = all(isinstance(row.get(column), str) for column in columns)
-    full, truncates_to = stage.full_texts(row, columns) if is_text else [], data.truncates_to(row)
+    full, truncates_to = stage.full_texts(row, columns), data.truncates_to(row)
     limit = min(math.inf if full else most.prompt, data.source_of(row)[1].max_prompt_length or math.inf)
     cut = 0
     if math.isfinite(limit):

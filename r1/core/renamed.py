@@ -57,13 +57,17 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
         "entropy_coef_min": 0.0,
         "entropy_coef_max": 1.0,
     },
+    "r1.stage.distill.Distill": {"mask_history": False},
+    "r1.stage.distill_direct.DistillDirect": {"mask_history": False},
+    "r1.stage.distill_logits.DistillLogits": {"mask_history": False},
+    "r1.stage.sft.Sft": {"mask_history": False},
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
     "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }
 NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
 # of every stage with a learning rate
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None, "micro_batch_tokens": None}
-NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error"}  # of every dataset
+NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error", "instruction": None}  # of every dataset
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
 METRICS = {  # whole names, after their group's

@@ -5,14 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypedDict, cast
 
 from annotated_types import Ge, Gt
 
 from r1.core.errors import UserError, errors_mounted_at
 from r1.data.completion import parse
+from r1.data.conversation import (
+    Message,
+    Prompt,
+    Tools,
+    as_messages,
+    last_turn,
+    with_instruction,
+    with_system,
+)
 from r1.data.decoding import decode_completion
-from r1.model.tokens import tokenize
+from r1.model.chat import Rendered
+from r1.model.tokens import tokenize, tokenize_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,14 +85,31 @@ class Template(Protocol):
     prefill: str
     chat_template: str | None
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Tools = None) -> str:
         """The whole text before the completion, special tokens and ``prefill`` included."""
 
-    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str, tools: Tools = None) -> str:
         """The text after ``render``'s that has the model learn ``completion``, the closing token included."""
+
+    def learned(
+        self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools, mask_history: bool
+    ) -> Rendered:
+        """The text of a conversation, and the parts to learn: every assistant turn, or only the last one."""
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The token that closes a completion."""
+
+
+class Example(NamedTuple):
+    """The token ids of a conversation: those before the first one to learn, and the others.
+
+    Attributes:
+        is_learned: whether each of ``targets`` is learned; the first one is.
+    """
+
+    context: list[int]
+    targets: list[int]
+    is_learned: list[bool]
 
 
 class DataOptions(TypedDict):
@@ -90,6 +117,7 @@ class DataOptions(TypedDict):
 
     template: Template
     verifier: Verifier
+    instruction: str | None
     terms: list[str] | None
     weight: Annotated[float, Gt(0)] | None
     max_prompt_length: Annotated[int, Ge(1)] | None
@@ -109,6 +137,7 @@ class Data:
         row_from_question: the row of a question typed by hand, for datasets that can work out its answer.
         is_held_out: whether a question must never be learned, in ``val`` or not; for datasets whose split is a property
             of the question.
+        instruction: the end of every question, which asks for the form that the verifier reads; None: there is none.
         terms: the reward terms that apply to rows that do not name their own; None: all.
         weight: share of the rows of a mixture that this dataset is a part of.
         max_prompt_length: tokens of a prompt; None: no limit but the model's context.
@@ -124,6 +153,7 @@ class Data:
     verifier: Verifier
     row_from_question: Callable[[str], Row | None] | None = None
     is_held_out: Callable[[str], bool] | None = None
+    instruction: str | None = None
     terms: list[str] | None = None
     weight: float | None = None
     max_prompt_length: int | None = None
@@ -153,33 +183,59 @@ class Data:
         """How this row's question is rendered."""
         return self.source_of(row)[1].template
 
+    def question(self, row: Row) -> Prompt:
+        """The prompt as template and teacher get it: with the row's system message and the dataset's instruction."""
+        prompt = with_instruction(row["prompt"], self.source_of(row)[1].instruction)
+        return with_system(as_messages(prompt), row["system"]) if row.get("system") else prompt
+
+    def with_asked(self, row: Row) -> Row:
+        """The row as a teacher gets it: with the instruction, if there is one, at the end of its question."""
+        instruction = self.source_of(row)[1].instruction
+        return row | {"asked": with_instruction(row["prompt"], instruction)} if instruction else row
+
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         """Everything before the completion. A row may carry its own ``rendered`` prompt text."""
         key, source = self.source_of(row)
         with errors_mounted_at(f"{key}.template"):
-            return str(row.get("rendered") or source.template.render(tokenizer, row["prompt"]))
+            return str(row.get("rendered") or source.template.render(tokenizer, self.question(row), row.get("tools")))
 
     def completion_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         """The text after ``prompt_text`` that the completion is learned from, its closing token included."""
         key, source = self.source_of(row)
         with errors_mounted_at(f"{key}.template"):
-            return source.template.complete(tokenizer, row["prompt"], row["completion"])
+            return source.template.complete(tokenizer, self.question(row), row["completion"], row.get("tools"))
+
+    def learned(self, tokenizer: PreTrainedTokenizerBase, row: Row, mask_history: bool = False) -> Rendered:
+        """The text that a row is learned from, and the (start, end) of its parts to learn.
+
+        Args:
+            mask_history: of ``messages``, only the last assistant turn is learned.
+        """
+        if row.get("completion") is not None:
+            prompt, completion = self.prompt_text(tokenizer, row), self.completion_text(tokenizer, row)
+            return Rendered(prompt + completion, [(len(prompt), len(prompt + completion))])
+        key, source = self.source_of(row)
+        messages = with_system(row["messages"], row.get("system"))
+        with errors_mounted_at(f"{key}.template"):
+            last = last_turn(messages)
+            instructed = with_instruction(messages[:last], source.instruction)
+            messages = [*as_messages(instructed), *messages[last:]]
+            return source.template.learned(tokenizer, messages, row.get("tools"), mask_history)
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion."""
         ids = tokenize(tokenizer, self.prompt_text(tokenizer, row))
         return ids[self.num_cut(row, len(ids)) :]
 
-    def example(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[list[int], list[int]]:
-        """Token ids of a whole conversation, tokenised at once: those before the completion, and those to learn.
+    def example(self, tokenizer: PreTrainedTokenizerBase, row: Row, mask_history: bool = False) -> Example:
+        """Token ids of a whole conversation, tokenised at once; see ``learned``.
 
         A token that holds the end of the prompt and the start of the completion is one to learn.
         """
-        prompt = self.prompt_text(tokenizer, row)
-        alone, ids = tokenize(tokenizer, prompt), tokenize(tokenizer, prompt + self.completion_text(tokenizer, row))
-        differing = (i for i, pair in enumerate(zip(alone, ids, strict=False)) if pair[0] != pair[1])
-        start = max(1, next(differing, len(alone)))  # the first token follows something
-        return ids[self.num_cut(row, start) : start], ids[start:]
+        text, spans = self.learned(tokenizer, row, mask_history)
+        ids, is_learned = tokenize_spans(tokenizer, text, spans or [])
+        start = max(1, is_learned.index(True))  # the first token follows something
+        return Example(ids[self.num_cut(row, start) : start], ids[start:], is_learned[start:])
 
     def num_cut(self, row: Row, length: int) -> int:
         """The first tokens of a prompt of ``length`` tokens that are left out, with ``overlong: truncate_left``."""
@@ -244,6 +300,11 @@ def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: 
         verdicts = verifier.verify_batch([str(answers[b]) for b in indices], [rows[b] for b in indices])
     correct = {b for b, verdict in zip(indices, verdicts, strict=True) if verdict}
     return [b in correct if has_answer(row) else None for b, row in enumerate(rows)]
+
+
+def without_asked(row: Row) -> Row:
+    """The dataset's row of ``Data.with_asked``'s."""
+    return {name: value for name, value in row.items() if name != "asked"}
 
 
 def has_answer(row: Row) -> bool:

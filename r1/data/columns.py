@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import DATA, UserError, as_yaml_null
+from r1.data.conversation import conversation_error
 
 if TYPE_CHECKING:
     from r1.data.base import Row
@@ -21,6 +22,7 @@ RESERVED = frozenset(
 )  # every reward term gets them: no column may have such a name
 
 
+MESSAGES = "text or a list of messages"
 CORRECT_IT = "correct it; data=jsonl leaves such rows out with on_bad_row=skip, at most 1 % of a file"
 
 
@@ -55,6 +57,22 @@ def is_visible_text(value: Any) -> bool:
     return is_text(value) and value.strip() != ""
 
 
+def is_prompt(value: Any) -> bool:
+    return is_visible_text(value) if isinstance(value, str) else not conversation_error(value, "prompt")
+
+
+def is_answer_text(value: Any) -> bool:
+    return is_text(value) if isinstance(value, str) else not conversation_error(value, "chosen")
+
+
+def is_conversation(value: Any) -> bool:
+    return not conversation_error(value, "messages")
+
+
+def is_tools(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(tool, dict) for tool in value)
+
+
 def is_number(value: Any) -> bool:
     """A finite number; True and False are none."""
     if isinstance(value, int):
@@ -75,19 +93,32 @@ def is_list_of_names(value: Any) -> bool:
 
 
 COLUMNS = {
-    "prompt": Column("text", is_visible_text, "the template: the question", required=True),
+    "prompt": Column(MESSAGES, is_prompt, "the template: the question", required=True),
     "answer": Column("text or a number", is_answer, "the verifier: the gold answer"),
     "completion": Column("text", is_text, "stage=sft, stage=distill_logits: the answer to learn"),
-    "chosen": Column("text", is_text, "stage=reward_model: the preferred answer"),
-    "rejected": Column("text", is_text, "stage=reward_model: the other answer"),
+    "messages": Column(
+        "list of messages", is_conversation, "stage=sft, stage=distill_logits: where no `completion` is"
+    ),
+    "system": Column("text", is_text, "the chat template: the system message, in place of data.template.system"),
+    "tools": Column("list of objects", is_tools, "the chat template: the functions that the assistant may call"),
+    "chosen": Column(MESSAGES, is_answer_text, "stage=reward_model: the preferred answer"),
+    "rejected": Column(MESSAGES, is_answer_text, "stage=reward_model: the other answer"),
     "pass_rate": Column("number from 0 to 1", is_share, "data.min_pass_rate, data.max_pass_rate"),
     "weight": Column("number", is_number, "the reward terms alone, as any further column: no row weighs more"),
     "terms": Column("list of names", is_list_of_names, "the reward: the terms that apply; null: all"),
     "rendered": Column("text", is_text, "the tokenizer: a prompt that is rendered already", internal=True),
+    "asked": Column(MESSAGES, is_prompt, "the teacher: the question with the dataset's instruction", internal=True),
     "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
-TEXT_COLUMNS = frozenset(name for name, column in COLUMNS.items() if column.type == "text")
+LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null
+TEXT_COLUMNS = frozenset(name for name, column in COLUMNS.items() if column.type in ("text", MESSAGES))
 INTERNAL = frozenset(name for name, column in COLUMNS.items() if column.internal)
+
+
+def columns_learned(row: Row, columns: Sequence[str]) -> list[str]:
+    """The columns that a stage learns of this row: ``messages`` where it has no ``completion``."""
+    lacks = {name for name in columns if row.get(name) is None and row.get(LEARNED_INSTEAD.get(name, "")) is not None}
+    return [LEARNED_INSTEAD[name] if name in lacks else name for name in columns]
 
 
 def check_row(
@@ -124,8 +155,8 @@ def type_error(name: str, value: Any, location: str, source: str, key: str) -> U
     column = COLUMNS[name]
     if isinstance(value, str) and not is_text(value):
         hint = "half of a surrogate pair, \\ud800 to \\udfff, is no character: remove it"
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        hint = "a list of messages is not read: write the text of the last message alone"
+    elif isinstance(value, list) and "messages" in column.type:
+        hint = conversation_error(value, name) or CORRECT_IT
     else:
         hint = CORRECT_IT
     return UserError(

@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval
 from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, Row
 from r1.data.columns import INTERNAL, RESERVED, TEXT_COLUMNS, check_row
+from r1.data.conversation import is_messages, question_text, with_conversations
 from r1.data.files import read_file
 from r1.data.split import exclude_overlap, hold_out, subsample
 
@@ -81,7 +82,7 @@ def filter_by_pass_rate(rows: list[Row], least: float | None, most: float | None
 
 
 def prompts(rows: list[Row]) -> list[str]:
-    return [row["prompt"] for row in rows]
+    return [question_text(row["prompt"]) for row in rows]
 
 
 def read_rows(
@@ -122,11 +123,16 @@ def make_row(source: Row | UserError, columns: Columns, location: str, key: str,
     """One row with r1's columns added; a number that is an answer becomes its decimal text."""
     if isinstance(source, UserError):
         raise source
+    source = with_conversations(source)
     mapped = {name: column for name, column in columns.items() if column is not None}
+    if "messages" in source or is_messages(source.get("chosen")):  # a conversation needs no answer, and has its prompt
+        mapped = {name: column for name, column in mapped.items() if column in source}
     if source.get("terms") is not None and source.get(mapped.get("answer", "")) is None:
         mapped.pop("answer", None)  # an open-ended question
     values = {name: column_value(source, name, column, location) for name, column in mapped.items()}
-    row = {name: value for name, value in source.items() if columns.get(name, name) is not None} | values
+    row = with_conversations(
+        {name: value for name, value in source.items() if columns.get(name, name) is not None} | values
+    )
     check_row(row, location, key, mapped, forbidden)
     return row if row.get("answer") is None else row | {"answer": str(row["answer"])}
 

@@ -136,11 +136,9 @@ def padded_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
     prompts = [batch.prompt_ids[p, : batch.prompt_lengths[p]] for p in batch.prompt_index]
     rows = [torch.cat([p, c[:n]]) for p, c, n in zip(prompts, batch.completion_ids, batch.lengths, strict=True)]
     input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    sources = [
-        (b, len(p) - 1 + t) for b, (p, n) in enumerate(zip(prompts, batch.lengths, strict=True)) for t in range(n)
-    ]
-    row, column = torch.tensor(sources, device=input_ids.device).T
-    return model(input_ids=input_ids, use_cache=False).logits[row, column]  # type: ignore[no-any-return]
+    row, token = batch.mask.nonzero(as_tuple=True)
+    before = torch.tensor([len(prompt) - 1 for prompt in prompts], device=input_ids.device)
+    return model(input_ids=input_ids, use_cache=False).logits[row, before[row] + token]  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

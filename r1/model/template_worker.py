@@ -21,19 +21,23 @@ GROWTH, EXTRA_CHARS = 16, 1 << 20  # a conversation has at most 16 times the cha
 def renderer() -> Handler:
     """A handler of ``{"template": text, "date": text, "messages": [...], "variables": {}}``.
 
-    It returns ``{"text": text}``, or ``{"error": text}`` for what the template raises.
+    It returns ``{"text": text, "spans": ...}`` of ``render_template``, or ``{"error": text}`` for what that raises.
     """
 
-    def render(job: dict[str, Any]) -> dict[str, str]:
+    def render(job: dict[str, Any]) -> dict[str, Any]:
         try:
             date = datetime.fromisoformat(job["date"])
-            text = render_template(job["template"], job["messages"], date, job["variables"])
+            text, spans = render_template(job["template"], job["messages"], date, job["variables"])
         except MemoryError:
             raise
         except Exception as error:
             return {"error": str(error) or type(error).__name__}
-        most = EXTRA_CHARS + GROWTH * sum(len(message["content"]) for message in job["messages"])
-        return {"text": text} if len(text) <= most else {"error": f"it writes more than {most:,} characters"}
+        most = EXTRA_CHARS + GROWTH * len(str((job["messages"], job["variables"])))
+        return (
+            {"text": text, "spans": spans}
+            if len(text) <= most
+            else {"error": f"it writes more than {most:,} characters"}
+        )
 
     messages = [{"role": "user", "content": "?"}]
     render({"template": "{{ messages }}", "messages": messages, "date": "2024-07-26", "variables": {}})  # imports

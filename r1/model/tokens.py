@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import BatchEncoding, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a rendered text, which holds its special tokens already."""
     return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def tokenize_spans(
+    tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[bool]]:
+    """Token ids of a rendered text, and whether each holds a character of one of the ``spans``, (start, end).
+
+    The same tokens as in transformers' ``assistant_masks``.
+    """
+    encoding = tokenizer(text, add_special_tokens=False)
+    ids = list(encoding.input_ids)
+    is_inside = [False] * len(ids)
+    for start, end in spans:
+        if tokenizer.is_fast:  # a character that no token holds, such as a space, belongs to the next one
+            first = _first_token(encoding, range(start, end), len(ids))
+            last = _first_token(encoding, range(end - 1, start - 1, -1), -1)
+        else:
+            first, last = _num_common(ids, tokenizer, text[:start]), _num_common(ids, tokenizer, text[:end]) - 1
+        is_inside[first : last + 1] = [True] * max(0, last + 1 - first)
+    return ids, is_inside
+
+
+def _first_token(encoding: BatchEncoding, characters: range, default: int) -> int:
+    tokens = (encoding.char_to_token(character) for character in characters)
+    return next((token for token in tokens if token is not None), default)
+
+
+def _num_common(ids: list[int], tokenizer: PreTrainedTokenizerBase, text: str) -> int:
+    """How many tokens of a text are also the first ones of ``ids``."""
+    pairs = zip(ids, tokenize(tokenizer, text), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 COUNTED = 65_536  # tokens, or 16 times its limit if that is more: a longer text is not counted to its end

@@ -9,6 +9,7 @@ raise a TypeError or ignore them, which the probes of r1.model.forward and r1.ro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
@@ -113,10 +114,15 @@ def save_adapters(model: PreTrainedModel, folder: Path) -> str | None:
     return adapters.peft_config["default"].base_model_name_or_path or None
 
 
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
 def render_template(
-    chat_template: str, messages: list[dict[str, str]], date: datetime, variables: dict[str, Any]
-) -> str:
+    chat_template: str, messages: list[dict[str, Any]], date: datetime, variables: dict[str, Any]
+) -> tuple[str, list[tuple[int, int]] | None]:
     """The text of a conversation as ``apply_chat_template`` writes it, where ``strftime_now`` formats ``date``.
+
+    And the (start, end) of each part that the template marks with ``{% generation %}``; None: it marks none.
 
     transformers keeps compiled templates, so that ``render_jinja_template`` uses the one that is changed here; its
     public arguments are plain data and can replace no function.
@@ -124,4 +130,9 @@ def render_template(
     from transformers.utils.chat_template_utils import _compile_jinja_template, render_jinja_template
 
     _compile_jinja_template(chat_template).globals["strftime_now"] = date.strftime
-    return str(render_jinja_template([messages], chat_template=chat_template, **variables)[0][0])
+    marks = GENERATION.search(chat_template) is not None
+    rendered: Any = render_jinja_template(  # annotated as text, and a pair of lists
+        [messages], chat_template=chat_template, return_assistant_tokens_mask=marks, **variables
+    )
+    texts, spans = rendered
+    return str(texts[0]), spans[0] if marks else None

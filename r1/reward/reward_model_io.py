@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from r1.core.errors import MODEL, UserError
+from r1.data.base import Row
+from r1.data.conversation import Message, messages_of
 from r1.model.chat import render_chat
 from r1.model.tokens import tokenize
 
@@ -16,15 +18,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def chat_text(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
-    """A question and its answer as the model's own chat template writes them."""
-    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    return render_chat(tokenizer, turns, add_generation_prompt=False)
+def chat_text(tokenizer: PreTrainedTokenizerBase, row: Row, completion: str | list[Message]) -> str:
+    """A row's system message and prompt, and an answer to it, as the model's own chat template writes them."""
+    answer = [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+    return render_chat(tokenizer, messages_of(row) + answer, add_generation_prompt=False, tools=row.get("tools"))
 
 
-def chat_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> list[int]:
+def chat_ids(tokenizer: PreTrainedTokenizerBase, row: Row, completion: str | list[Message]) -> list[int]:
     """Token ids of ``chat_text``."""
-    return tokenize(tokenizer, chat_text(tokenizer, prompt, completion))
+    return tokenize(tokenizer, chat_text(tokenizer, row, completion))
 
 
 def check_chat(tokenizer: PreTrainedTokenizerBase, key: str) -> None:

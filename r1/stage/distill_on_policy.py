@@ -21,7 +21,7 @@ from r1.core.seeds import derive_seed
 from r1.model.fused_divergence import Divergence
 from r1.stage.base import StageParts
 from r1.stage.distillation.local_teacher import LocalTeacher
-from r1.stage.sft import SftBatch, make_micro_batches
+from r1.stage.sft import SftBatch, fully_learned, make_micro_batches
 from r1.stage.training.base import TrainingStage
 from r1.stage.training.optimization import Optimization
 from r1.stage.validation.sampling import shard
@@ -75,7 +75,7 @@ class DistillOnPolicy(TrainingStage):
     def micro_batches(self, step: int) -> list[SftBatch]:
         if not self.sequences or step % self.num_iterations == 0:
             self.sequences = self.rollouts(step // self.num_iterations)
-        return make_micro_batches(self, self.sequences)
+        return make_micro_batches(self, [fully_learned(*pair) for pair in self.sequences])
 
     def rollouts(self, number: int) -> list[TokenPair]:
         """Sample the rollout batch ``number``, on this rank."""

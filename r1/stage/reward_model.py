@@ -16,6 +16,7 @@ from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
 from r1.core.statistics import mean, proportion
 from r1.data.base import Row
+from r1.data.conversation import question_text
 from r1.model.export import export_classifier
 from r1.model.tokens import tokenize
 from r1.reward.reward_model_io import chat_ids, chat_text, check_chat, pad_chats, reward_model_scores
@@ -107,14 +108,14 @@ class RewardModel(TrainingStage):
         return Pairs(*pad_chats(chats, int(self.tokenizer.pad_token_id)), step_pairs)
 
     def chat_ids(self, row: Row, side: str) -> list[int]:
-        ids = chat_ids(self.tokenizer, row["prompt"], row[side])
+        ids = chat_ids(self.tokenizer, row, row[side])
         if self.data.truncates_to(row) is None:
             return ids
         prompt = tokenize(self.tokenizer, self.data.prompt_text(self.tokenizer, row))
         return ids[self.data.num_cut(row, len(prompt)) :]
 
     def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
-        return [chat_text(self.tokenizer, row["prompt"], row[column]) for column in columns]
+        return [chat_text(self.tokenizer, row, row[column]) for column in columns]
 
     # ---- validation: held-out pairs ----
 
@@ -147,4 +148,4 @@ def pair_accuracy(margins: Tensor) -> Tensor:
 
 
 def _num_chars(row: Row) -> int:
-    return max(len(row["chosen"]), len(row["rejected"]))
+    return max(len(question_text(row[side])) for side in ("chosen", "rejected"))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from r1.core.seeds import derive_seed
 from r1.data.base import Row
+from r1.data.conversation import messages_of, question_text
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,17 @@ def sample_seed(seed: int, prompt: str, sample: int) -> int:
 
 def questions(rows: Sequence[Row], num_samples: int, seed: int) -> list[Question]:
     """``num_samples`` questions for each row, grouped by row."""
-    return [Question(row, k, sample_seed(seed, row["prompt"], k)) for row in rows for k in range(num_samples)]
+    return [
+        Question(row, k, sample_seed(seed, question_text(row["prompt"]), k)) for row in rows for k in range(num_samples)
+    ]
+
+
+def question_identity(row: Row) -> dict[str, Any]:
+    """A row's question as part of an answer's identity: its text, or the messages and tools where it is more."""
+    messages, tools = messages_of(row), row.get("tools")
+    if len(messages) == 1 and messages[0]["role"] == "user" and not tools:
+        return {"question": messages[0]["content"]}
+    return {"messages": messages} | ({"tools": tools} if tools else {})
 
 
 def content_key(inputs: dict[str, Any]) -> str:

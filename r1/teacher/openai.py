@@ -26,10 +26,11 @@ from r1.core.errors import MODEL, UserError
 from r1.core.http import MAX_TIMEOUT_S, Exchange, HttpResponse
 from r1.core.secrets import redact
 from r1.data.base import Row
+from r1.data.conversation import messages_of
 from r1.teacher.api.openai_response import MAX_BYTES, error_message, read_answer, retry_after
 from r1.teacher.api.rate_limiter import RateLimiter
 from r1.teacher.api.request_pool import RequestPool
-from r1.teacher.base import Answer, Failure, Question, Reply
+from r1.teacher.base import Answer, Failure, Question, Reply, question_identity
 
 PATH = "/chat/completions"
 FIRST_WAIT_S = 0.5  # before the first retry; doubled for every further one
@@ -92,7 +93,7 @@ class OpenAI:
 
     def identity(self, row: Row) -> dict[str, Any]:
         sampling = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
-        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **sampling, "question": row["prompt"]}
+        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **sampling} | question_identity(row)
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: a failure was fatal, or more than ``max_failures`` questions got no answer."""
@@ -136,21 +137,21 @@ class OpenAI:
             console.print(status_line(f"warning: {self.endpoint}: {message}"))
 
     def _attempt(self, question: Question) -> Answer:
-        prompt, key = question.row["prompt"], api_key(self.api_key_env)
+        messages, key = messages_of(question.row), api_key(self.api_key_env)
         body = {
             "model": self.name,
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": messages,
             "temperature": self.temperature,
             "max_tokens": self.max_completion_length,
             "seed": question.seed % 2**31,  # some endpoints take 32 bits only
-        }
+        } | ({"tools": tools} if (tools := question.row.get("tools")) else {})
         try:
             reply = self._post(json.dumps(body).encode(), key)
             answer = read_answer(reply, lambda text: self._warn_once("usage", printable(text, key)))
         except Failure as failure:
             failure.message = printable(failure.message, key)
             raise
-        num_chars = len(prompt) + len(answer.text)
+        num_chars = sum(len(message["content"]) for message in messages) + len(answer.text)
         num_tokens = answer.prompt_tokens + answer.completion_tokens or num_chars // 4  # about 4 characters per token
         self._tokens.reserve(min(num_tokens, 4 * num_chars + self.max_completion_length))  # an endpoint may lie
         return replace(

@@ -13,6 +13,7 @@ from r1.core.errors import DATA, UserError
 from r1.data.arithmetic import Language, worked_solution
 from r1.data.base import Row
 from r1.data.completion import format_completion, parse
+from r1.data.conversation import question_text
 from r1.teacher.base import Answer, Question, Reply
 
 BATCH_SIZE = 64  # questions between two calls of check_for_stop
@@ -33,9 +34,10 @@ class Procedural:
         self.error_rate, self.language = error_rate, language
 
     def identity(self, row: Row) -> dict[str, Any]:
-        completion = {} if SUM.fullmatch(row["prompt"]) else {"completion": row.get("completion")}
+        question = question_text(row["prompt"])
+        completion = {} if SUM.fullmatch(question) else {"completion": row.get("completion")}
         knobs = {"error_rate": self.error_rate, "language": self.language}
-        return {"teacher": self.name, **knobs, "question": row["prompt"], **completion}
+        return {"teacher": self.name, **knobs, "question": question, **completion}
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: a row is neither a sum nor a countdown problem with a completion."""
@@ -46,16 +48,16 @@ class Procedural:
 
     def _answer(self, row: Row, seed: int) -> Answer:
         rng = random.Random(seed)
-        wrong = rng.random() < self.error_rate
-        if SUM.fullmatch(row["prompt"]):
-            text = add_up([int(term) for term in re.findall(r"\d+", row["prompt"])], wrong, rng, self.language)
+        wrong, question = rng.random() < self.error_rate, question_text(row["prompt"])
+        if SUM.fullmatch(question):
+            text = add_up([int(term) for term in re.findall(r"\d+", question)], wrong, rng, self.language)
         elif "numbers" in row and row.get("completion"):
             text = corrupt_answer(row["completion"]) if wrong else row["completion"]
         else:
             raise UserError(
                 "the procedural teacher cannot solve this row",
                 key="teacher",
-                value=row["prompt"],
+                value=question,
                 expected="sums such as 3+5+8=? (data=arithmetic), or worked countdown rows (data=countdown)",
                 hint="choose another teacher: teacher=transformers or teacher=openai",
                 code=DATA,

@@ -15,12 +15,13 @@ from r1.core.content_hash import content_hashes
 from r1.core.errors import MODEL, UserError, errors_mounted_at
 from r1.core.model_paths import split_adapters
 from r1.data.base import Row
+from r1.data.conversation import messages_of
 from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
 from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, stop_ids
-from r1.teacher.base import Answer, Question, Reply, content_key
+from r1.teacher.base import Answer, Question, Reply, content_key, question_identity
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,7 +64,7 @@ class Transformers:
         """Names the weights by their content: the files of a folder may change."""
         sampling = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
         variables = {"chat_template_kwargs": self.variables} if self.variables else {}
-        prompt = {"rendered": row["rendered"]} if row.get("rendered") else {"question": row["prompt"]} | variables
+        prompt = {"rendered": row["rendered"]} if row.get("rendered") else question_identity(row) | variables
         return {"teacher": "transformers", "model": self._content_id, **sampling, **prompt}
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
@@ -146,8 +147,8 @@ class Transformers:
                 expected="a chat model; any model for rows with a `rendered` prompt",
                 code=MODEL,
             )
-        message = [{"role": "user", "content": row["prompt"]}]
-        return render_chat(tokenizer, message, add_generation_prompt=True, variables=self.variables)
+        messages, tools = messages_of(row), row.get("tools")
+        return render_chat(tokenizer, messages, add_generation_prompt=True, variables=self.variables, tools=tools)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.storage import require_regular
 from r1.core.types import Config
+from r1.data.conversation import question_text
 from r1.stage.validation.metrics import Sample
 from r1.train import checkpoint_files
 from r1.train.extension import BUDGET_KEYS, check_extension, is_extended
@@ -247,7 +248,7 @@ class Record(RunState):
     ) -> None:
         """Validation completions, one line for each of ``rows``; the samples after them are left out."""
         self._append_samples(
-            {"split": split, "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
+            {"split": split, "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
             | asdict(sample)
             | {"rewards": _rewards(scores, i)}
             for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
@@ -257,7 +258,7 @@ class Record(RunState):
         """Preference pairs with the reward model's margin, chosen minus rejected."""
         columns = ("prompt", "chosen", "rejected")
         self._append_samples(
-            {"split": split, "step": step} | {name: row[name] for name in columns} | {"margin": margin}
+            {"split": split, "step": step} | {name: question_text(row[name]) for name in columns} | {"margin": margin}
             for row, margin in zip(rows, margins, strict=False)
         )
 
@@ -266,7 +267,7 @@ class Record(RunState):
     ) -> None:
         """Training completions with each reward term and the advantage."""
         self._append_samples(
-            {"split": "train", "step": step, "prompt": row["prompt"], "answer": row.get("answer")}
+            {"split": "train", "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
             | {"completion": text, "reward": nan_to_none(scores.total[i]), "advantage": float(advantages[i])}
             | {"rewards": _rewards(scores, i)}
             for i, (row, text) in enumerate(zip(rows, texts, strict=False))

@@ -158,7 +158,7 @@ def test_truncate_left_keeps_the_last_tokens_of_a_prompt(checked: Run) -> None:
     tokenizer, row = experiment.stage.tokenizer, rows[-1]
     text = f"User: {EMOJI['prompt']}\nAssistant:"
     assert experiment.data.prompt_ids(tokenizer, row) == tokenize(tokenizer, text)[-30:]
-    context, learned = experiment.data.example(tokenizer, row)
+    context, learned, _ = experiment.data.example(tokenizer, row)
     assert (context, learned) == (tokenize(tokenizer, text)[-30:], tokenize(tokenizer, "12<|eos|>"))
 
 

@@ -29,15 +29,19 @@ def error_of(row: dict[str, Any], **knobs: Any) -> UserError:
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        ("prompt", ["?", "日本"]),
+        ("prompt", ["?", "日本", MESSAGES[:1]]),
         ("answer", ["2", 2, 2.5, 10**400, None]),
         ("completion", ["<answer>2</answer>", "", None]),
-        ("chosen", ["2", None]),
-        ("rejected", ["3", None]),
+        ("messages", [MESSAGES, None]),
+        ("system", ["Be short.", "", None]),
+        ("tools", [[{"type": "function"}], [], None]),
+        ("chosen", ["2", MESSAGES[1:], None]),
+        ("rejected", ["3", MESSAGES[1:], None]),
         ("pass_rate", [0, 0.5, 1, None]),
         ("weight", [2, -0.5, None]),
         ("terms", [[], ["format"], None]),
         ("rendered", ["User: ?", None]),
+        ("asked", ["?", MESSAGES[:1], None]),
         ("part", ["maths", None]),
         ("level", [object(), math.nan]),  # not a column that r1 reads
     ],
@@ -53,12 +57,16 @@ def test_check_row_accepts_the_type_of_each_column(name: str, values: list[Any])
         ("prompt", [None, "", " \n", 5, ["?"], MESSAGES, b"?"]),
         ("answer", ["", " ", True, math.nan, math.inf, [2], {"value": 2}]),
         ("completion", [["2"], 2, 2.5, True, {"text": "2"}, MESSAGES, "2\ud83d"]),
+        ("messages", ["2", MESSAGES[:1], MESSAGES[1:], [], {"role": "user"}, [{"role": "user"}]]),
+        ("system", [["Be short."], 2, MESSAGES, "\ud83d"]),
+        ("tools", ["[]", ["add"], {"type": "function"}]),
         ("chosen", [MESSAGES, ["2"], 2]),
         ("rejected", [MESSAGES, 3, {"role": "assistant"}]),
         ("pass_rate", ["0.5", "", -0.1, 1.5, 10**400, True, math.nan, [0.5]]),
         ("weight", ["2", "heavy", True, [2], math.inf]),
         ("terms", ["format", "[format]", [1], [None], {"format": 1}, ("format",), ["\udc00"]]),
         ("rendered", [1, ["User: ?"]]),
+        ("asked", [1, MESSAGES]),
         ("part", [1, ["maths"]]),
     ],
 )
@@ -100,7 +108,7 @@ def test_an_internal_name_is_refused_where_it_is_forbidden(name: str) -> None:
 
 
 def test_messages_and_half_pairs_have_a_hint_of_their_own() -> None:
-    assert "list of messages" in error_of(ROW | {"chosen": MESSAGES}).hint
+    assert "no common start" in error_of(ROW | {"chosen": MESSAGES}).hint
     assert "surrogate" in error_of({"prompt": "\ud83d"}).hint
     assert "on_bad_row" in error_of(ROW | {"chosen": 2}).hint
 

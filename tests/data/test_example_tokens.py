@@ -59,7 +59,7 @@ def conversation(tokenizer: Any, completion: str, **variables: Any) -> list[int]
 @pytest.mark.parametrize("name", sorted(TEMPLATES.keys() - {*OPENS, *DROPS}))
 def test_example_has_the_tokens_of_the_whole_conversation(name: str, kind: str, completion: str) -> None:
     tokenizer = tokenizer_of(core(kind), TEMPLATES[name])
-    context, learned = data_of(chat()).example(tokenizer, row_of(COMPLETIONS[completion]))
+    context, learned, _ = data_of(chat()).example(tokenizer, row_of(COMPLETIONS[completion]))
     whole = conversation(tokenizer, COMPLETIONS[completion])
     ids = context + learned
     if name == "glm4":  # nothing closes its turn but the next one's start, so EOS does
@@ -77,7 +77,7 @@ def test_example_has_the_tokens_of_the_whole_conversation(name: str, kind: str, 
 
 def texts(data: Data, tokenizer: Any, completion: str) -> tuple[str, str]:
     """The end of the prompt, and the text that is learned after it."""
-    context, learned = data.example(tokenizer, row_of(completion))
+    context, learned, _ = data.example(tokenizer, row_of(completion))
     prompt = tokenizer.decode(data.prompt_ids(tokenizer, row_of("")))
     together = tokenizer.decode(context + learned)
     assert together.startswith(prompt)
@@ -135,7 +135,7 @@ def test_example_after_a_thinking_that_a_variable_opens_closes_it_once(prefill: 
 
 def test_example_after_a_closed_thinking_is_the_answer_alone() -> None:
     tokenizer = tokenizer_of(core("byte_level"), DEEPSEEK31)
-    context, learned = data_of(chat()).example(tokenizer, row_of("8"))
+    context, learned, _ = data_of(chat()).example(tokenizer, row_of("8"))
     assert context + learned == conversation(tokenizer, "8")
     with pytest.raises(UserError, match="in another way than the prompt opens it"):
         data_of(chat()).example(tokenizer, row_of("<think>3 plus 5</think>8"))
@@ -197,7 +197,7 @@ def test_example_that_a_template_rewrites_is_refused() -> None:
 def test_example_of_r1_zero_has_the_tokens_of_the_whole_text(kind: str, text: str, prefill: str) -> None:
     tokenizer = tokenizer_of(core(kind), "")
     template = R1Zero(text=text, prefill=prefill)
-    context, learned = data_of(template).example(tokenizer, row_of(COMPLETIONS["tiny"]))
+    context, learned, _ = data_of(template).example(tokenizer, row_of(COMPLETIONS["tiny"]))
     whole = text.replace("{prompt}", QUESTION) + COMPLETIONS["tiny"] + "</s>"
     assert context + learned == tokenizer(whole, add_special_tokens=False).input_ids
 
@@ -205,14 +205,14 @@ def test_example_of_r1_zero_has_the_tokens_of_the_whole_text(kind: str, text: st
 def test_example_learns_a_token_that_holds_the_end_of_the_prompt() -> None:
     """``" 8"`` is one token of the tiny world: after ``Assistant: `` it holds the prompt's last space."""
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny")
-    context, learned = data_of(R1Zero(text="{prompt} Assistant: ", prefill="")).example(tokenizer, row_of("8"))
+    context, learned, _ = data_of(R1Zero(text="{prompt} Assistant: ", prefill="")).example(tokenizer, row_of("8"))
     assert tokenizer.decode(context) == QUESTION + " Assistant:"
     assert tokenizer.convert_ids_to_tokens(learned) == ["Ġ8", "<|eos|>"]
 
 
 def test_example_of_an_empty_prompt_has_a_first_token_to_follow() -> None:
     tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny")
-    context, learned = data_of(R1Zero(text="{prompt}", prefill="")).example(tokenizer, row_of("x") | {"prompt": "3"})
+    context, learned, _ = data_of(R1Zero(text="{prompt}", prefill="")).example(tokenizer, row_of("x") | {"prompt": "3"})
     assert len(context) == 1
     assert tokenizer.decode(context + learned) == "3x<|eos|>"
 
@@ -225,7 +225,7 @@ def test_example_of_an_empty_prompt_has_a_first_token_to_follow() -> None:
 def test_example_of_any_completion_has_the_tokens_of_one_text(name: str, kind: str, completion: str) -> None:
     tokenizer = tokenizer_of(core(kind), TEMPLATES[name])
     template, row = chat(), row_of(f"<think>a{completion}</think>8")
-    context, learned = data_of(template).example(tokenizer, row)
+    context, learned, _ = data_of(template).example(tokenizer, row)
     text = template.render(tokenizer, QUESTION) + template.complete(tokenizer, QUESTION, row["completion"])
     assert context + learned == tokenizer(text, add_special_tokens=False).input_ids
     assert learned[-1] == tokenizer.convert_tokens_to_ids(template.end(tokenizer))

@@ -114,7 +114,7 @@ def test_r1_zero_must_show_the_question():
 def test_a_learned_completion_ends_with_the_templates_token():
     data = Data(train=[], val=[], template=chat(prefill="a"), verifier=exact)
     tok = tokenizer(CHATML)
-    _, learned = data.example(tok, {"prompt": "Q", "completion": "a ? user"})
+    _, learned, _ = data.example(tok, {"prompt": "Q", "completion": "a ? user"})
     assert tok.convert_ids_to_tokens(learned) == ["?", "user", "<|im_end|>"]
 
 

@@ -109,7 +109,7 @@ def test_sft_gradient_does_not_depend_on_order_or_padding(
     wider = {
         name: torch.nn.functional.pad(getattr(shuffled, name), (0, 5), value=filler)
         for name in ("prompt_ids", "completion_ids")
-    }
+    } | {"is_learned": torch.nn.functional.pad(shuffled.is_learned, (0, 5))}
     assert shuffled.lengths != batch.lengths
     assert_same(gradient(made, [replace(shuffled, **wider)]), expected)
 

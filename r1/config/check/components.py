@@ -15,7 +15,8 @@ from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, su
 from r1.core.provenance import flatten
 from r1.core.types import Config
 from r1.data.base import Data, Row, has_answer
-from r1.data.columns import check_row
+from r1.data.columns import check_row, columns_learned
+from r1.data.conversation import question_text
 from r1.reward.base import RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
@@ -24,7 +25,7 @@ from r1.stage.training.base import TrainingStage
 ADVICE = {  # where no row has the column
     "chosen": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
     "rejected": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
-    "completion": "data.completion_column=NAME for data=jsonl, or stage=distill to have a teacher write them",
+    "completion": "data.completion_column=NAME, or rows with `messages`; stage=distill has a teacher write them",
 }
 NUM_SHOWN, MAX_SHOWN = 3, 60  # gold answers in a note, and characters of each
 
@@ -141,8 +142,9 @@ def _check_stage_columns(experiment: Experiment) -> None:
         ("held-out", data.val, stage.val_columns),
     ):
         for column in columns:
-            if num_missing := sum(not row.get(column) for row in rows):
-                first = next(row["prompt"] for row in rows if not row.get(column))
+            lacking = [row for row in rows if not all(row.get(name) for name in columns_learned(row, [column]))]
+            if num_missing := len(lacking):
+                first = question_text(lacking[0]["prompt"])
                 raise UserError(
                     f"this stage learns the column `{column}`, which {num_missing} of {len(rows)} {kind} rows lack",
                     key="data",
@@ -207,7 +209,8 @@ def _check_rewards(experiment: Experiment) -> None:
     data = experiment.data
     firsts = {row["part"] if data.parts else None: row for row in reversed(data.val)}
     for row in firsts.values():
-        completion = row.get("completion") or f"<think>{row['prompt']}</think>\n<answer>{row.get('answer')}</answer>"
+        prompt = question_text(row["prompt"])
+        completion = row.get("completion") or f"<think>{prompt}</think>\n<answer>{row.get('answer')}</answer>"
         batch: dict[str, Any] = {
             "completions": [completion],
             "rows": [row],
@@ -216,7 +219,7 @@ def _check_rewards(experiment: Experiment) -> None:
             "truncated": [False],
             "max_completion_length": experiment.engine.max_completion_length,
         }
-        Rewards(quick).score(prompts=[row["prompt"]], **batch)
+        Rewards(quick).score(prompts=[prompt], **batch)
         for single in tried:
             single.rejected_by(**batch)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from r1.core.errors import DATA, UserError, errors_mounted_at
 from r1.data.base import Template
-from r1.data.completion import TAGS
+from r1.data.completion import TAGS, text_after_thinking
+from r1.data.conversation import Message, as_messages
 from r1.data.template.base import opening, template_prefill
 from r1.data.template.chat import Chat, check_variables_read
 from r1.reward.terms.self_judge import SelfJudge
@@ -30,9 +31,10 @@ def check_templates(experiment: Experiment) -> None:
     tokenizer = experiment.stage.tokenizer
     for key, source in experiment.data.sources.items():
         with errors_mounted_at(f"{key}.template"):
-            prompt = str(source.val[0]["prompt"])
-            rendered = source.template.render(tokenizer, prompt)
-            _check_question(rendered, prompt)
+            row = source.val[0]
+            rendered = source.template.render(tokenizer, source.question(row), row.get("tools"))
+            for message in as_messages(source.question(row)):
+                _check_message(rendered, message)
             if isinstance(source.template, Chat):
                 _check_settings(source.template, tokenizer, rendered)
             _check_prefill(f"{key}.template", source.template, rendered)
@@ -45,7 +47,7 @@ def check_templates(experiment: Experiment) -> None:
 def check_completions(experiment: Experiment) -> None:
     """Raises: UserError: a prompt opens the thinking, and a completion to learn neither opens nor closes it."""
     stage, data = experiment.stage, experiment.data
-    rows = data.train if "completion" in stage.required_columns else []
+    rows = [row for row in data.train if row.get("completion")] if "completion" in stage.required_columns else []
     opens = {key: OPEN in _opened(source.template, stage.tokenizer) for key, source in data.sources.items()}
     unclosed = [row for row in rows if opens[data.source_of(row)[0]] and CLOSE not in row["completion"]]
     unclosed = [row for row in unclosed if CLOSE not in data.completion_text(stage.tokenizer, row)]
@@ -65,9 +67,14 @@ def _opened(template: Template, tokenizer: PreTrainedTokenizerBase) -> str:
     return opening(template.render(tokenizer, "?"), template.prefill)
 
 
-def _check_question(rendered: str, prompt: str) -> None:
-    if not _shows(rendered, prompt):
-        raise UserError("the template does not show the question to the model", key=".chat_template", value=prompt)
+def _check_message(rendered: str, message: Message) -> None:
+    """The template must show the question and what comes before it; an earlier answer may lose its thinking."""
+    if not _shows(
+        rendered, text_after_thinking(message["content"]) if message["role"] == "assistant" else message["content"]
+    ):
+        what = "question" if message["role"] == "user" else f"{message['role']}'s message"
+        error = f"the template does not show the {what} to the model"
+        raise UserError(error, key=".chat_template", value=message["content"])
 
 
 def _check_settings(template: Chat, tokenizer: PreTrainedTokenizerBase, rendered: str) -> None:

@@ -9,23 +9,23 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r1.core.errors import MODEL, UserError
+from r1.core.errors import DATA, MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
+from r1.data.conversation import Message, Prompt, Tools, as_messages, last_turn, with_system
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
-from r1.model.chat import TEMPLATE_DATE, TemplateRefused, render_chat
+from r1.model.chat import TEMPLATE_DATE, Rendered, TemplateRefused, render_marked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Turns = list[dict[str, str]]
 THINK_TAGS = TAGS[:2]
 
 
 class Chat:
-    """Renders a question as a user's message and opens the assistant's turn.
+    """Renders a question, a user's message or several messages, and opens the assistant's turn.
 
     Args:
-        system: a system message before it, or None.
+        system: a system message before a question that has none, or None.
         prefill: what every completion starts with; prompt to the model, part of the completion to rewards.
         chat_template: a file with a Jinja template that replaces the tokenizer's; None: the tokenizer's own.
         chat_template_kwargs: variables of the template, by name; ``strftime_now`` is the date for one that writes it.
@@ -45,11 +45,11 @@ class Chat:
         self.system, self.prefill, self.variables = system, prefill, check_variables(chat_template_kwargs or {})
         self.chat_template = None if chat_template is None else read_template(chat_template)
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
+    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Tools = None) -> str:
         """Raises: UserError: there is no chat template, or it refuses the messages."""
-        return with_prefill(self.apply(tokenizer, turns(prompt), True), self.prefill)
+        return with_prefill(self.apply(tokenizer, as_messages(prompt), True, tools), self.prefill)
 
-    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str, tools: Tools = None) -> str:
         """The rest of the conversation as the template writes it, up to the token that closes the turn.
 
         A template may write a message with more around it than its generation prompt (channels, an empty thinking), and
@@ -58,18 +58,18 @@ class Chat:
         Raises:
             UserError: the conversation does not continue the prompt that the model gets, or changes the completion.
         """
-        before = self.render(tokenizer, prompt)
+        before = self.render(tokenizer, prompt, tools)
         opened = opening(before, self.prefill)
         rest = without_opening(completion, opened)
         after, closing = turn_end(self, tokenizer, str(tokenizer.chat_template))
         if not _thinks_again(before.removesuffix(opened), opened + rest):
             for message in (completion, opened + rest, rest):
-                text = self.apply(tokenizer, turns(prompt, message), False)
+                text = self.apply(tokenizer, [*as_messages(prompt), assistant(message)], False, tools)
                 tail = text.removeprefix(before).removesuffix(after)
                 if text == before + tail + after and _same_message(opened + tail, completion, rest):
                     return tail + closing
-            head = self.apply(tokenizer, turns(prompt, MARKER), False).rpartition(MARKER)[0]
-            text = self.apply(tokenizer, turns(prompt, completion), False)
+            head = self.apply(tokenizer, [*as_messages(prompt), assistant(MARKER)], False, tools).rpartition(MARKER)[0]
+            text = self.apply(tokenizer, [*as_messages(prompt), assistant(completion)], False, tools)
             # DeepSeek-V3.1 writes the end of a thinking that it leaves out.
             continues = before in (head + opened, head.removesuffix(THINK_TAGS[1]) + opened)
             continues &= (opened + rest).count(THINK_TAGS[0]) <= max(1, completion.count(THINK_TAGS[0]))
@@ -83,13 +83,74 @@ class Chat:
             hint="set prefill or chat_template_kwargs so that both agree, or take another chat_template",
         )
 
+    def learned(
+        self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools, mask_history: bool
+    ) -> Rendered:
+        """The text of a conversation and the (start, end) of what is learned: the assistant's turns, each to its close.
+
+        A template with ``{% generation %}`` marks them itself. Elsewhere a turn is what its conversation has behind its
+        prompt, and the last one is ``complete``'s.
+
+        Args:
+            mask_history: only the last turn is learned.
+
+        Raises:
+            UserError: the template writes an earlier turn, or what precedes it, in another way than while it was last.
+        """
+        last = last_turn(messages)
+        marked = self.marked(tokenizer, messages, False, tools)
+        if marked.spans is not None:
+            history = self.marked(tokenizer, messages[:last], False, tools).spans if mask_history else []
+            return Rendered(marked.text, marked.spans[len(history or []) :])
+        before = self.render(tokenizer, messages[:last], tools)
+        answer = messages[last]
+        if answer.keys() == {"role", "content"}:
+            text = before + self.complete(tokenizer, messages[:last], answer["content"], tools)
+        else:
+            text = "".join(self.turn(tokenizer, messages[: last + 1], tools))
+        spans = [(len(before), len(text))]
+        earlier = [i for i in range(last) if messages[i]["role"] == "assistant"]
+        for i in [] if mask_history else reversed(earlier):
+            head, tail, closing = self.turn(tokenizer, messages[: i + 1], tools)
+            if not text.startswith(head + tail):
+                raise _unstable(messages[i], i)
+            end = len(head + tail)
+            closers = (closing[: match.end()] for match in re.finditer(_any_of(specials(tokenizer)), closing))
+            closed = max((len(closer) for closer in closers if text.startswith(closer, end)), default=0)
+            spans.insert(0, (len(head), end + closed))
+        return Rendered(text, spans)
+
+    def turn(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> tuple[str, str, str]:
+        """The prompt of a conversation's last message, that message, and what closes it.
+
+        Raises:
+            UserError: the conversation does not continue the prompt.
+        """
+        head = self.apply(tokenizer, messages[:-1], True, tools)
+        text = self.apply(tokenizer, messages, False, tools)
+        if not text.startswith(head):
+            raise _unstable(messages[-1], len(messages) - 1)
+        after, closing = turn_end(self, tokenizer, str(tokenizer.chat_template))
+        if text.endswith(after):
+            return head, text[len(head) :].removesuffix(after), closing
+        ends = [match.end() for match in re.finditer(_any_of(specials(tokenizer)), text)]  # a call closes otherwise
+        return head, text[len(head) : max([end for end in ends if end > len(head)], default=len(text))], ""
+
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The last of the special tokens that the chat template writes right after an assistant's message, else EOS."""
         closing = turn_end(self, tokenizer, str(tokenizer.chat_template))[1]
         return [*re.finditer(_any_of(specials(tokenizer)), closing)][-1].group()
 
-    def apply(self, tokenizer: PreTrainedTokenizerBase, messages: Turns, opened: bool) -> str:
+    def apply(
+        self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], opened: bool, tools: Tools = None
+    ) -> str:
         """The text of a conversation; ``opened``: with the start of the assistant's next turn."""
+        return self.marked(tokenizer, messages, opened, tools).text
+
+    def marked(
+        self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], opened: bool, tools: Tools
+    ) -> Rendered:
+        """``apply``'s text, with what the chat template marks in it as the assistant's."""
         if tokenizer.chat_template is None:
             raise UserError(
                 "this model's tokenizer has no chat template",
@@ -98,19 +159,30 @@ class Chat:
                 hint="data/template=r1_zero, the template for base models, or data.template.chat_template=FILE",
                 code=MODEL,
             )
-        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        messages = with_system(messages, self.system)
         try:
-            return render_chat(tokenizer, system + messages, add_generation_prompt=opened, variables=self.variables)
+            return render_marked(tokenizer, messages, opened, self.variables, tools)
         except TemplateRefused as error:
-            hint = "set system to null" if system else "data/template=r1_zero"
+            hint = "set system to null" if messages[0]["role"] == "system" else "data/template=r1_zero"
             raise UserError(error.message, key=".system", value=self.system, hint=hint, code=MODEL) from error
         except UserError as error:
             raise error.mounted_at(".chat_template") from None
 
 
-def turns(prompt: str, answer: str | None = None) -> Turns:
-    answers = [] if answer is None else [{"role": "assistant", "content": answer}]
-    return [{"role": "user", "content": prompt}, *answers]
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def _unstable(message: Message, index: int) -> UserError:
+    return UserError(
+        f"the chat template writes message {index + 1} of a conversation in another way once others follow it, so no "
+        "one text has each answer behind its prompt",
+        key=".chat_template",
+        value=message["content"],
+        expected="a template that writes a turn once, or that marks the assistant's with {% generation %}",
+        hint="stage.mask_history=true learns the last answer alone; or set chat_template to a file for training",
+        code=DATA,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -122,7 +194,7 @@ def turn_end(chat: Chat, tokenizer: PreTrainedTokenizerBase, _chat_template: str
     Args:
         _chat_template: the tokenizer's, so that the cache has an entry for each.
     """
-    after = chat.apply(tokenizer, turns("?", MARKER), False).rpartition(MARKER)[2]
+    after = chat.apply(tokenizer, [*as_messages("?"), assistant(MARKER)], False).rpartition(MARKER)[2]
     ended = re.search(f"(?:{_any_of(specials(tokenizer))})+", after)
     return after, after[: ended.end()] if ended else eos(tokenizer)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from r1.core.errors import UserError
+from r1.data.conversation import Message, Prompt, Tools
 from r1.data.template.base import opening, with_prefill, without_opening
 from r1.data.template.chat import eos
+from r1.model.chat import Rendered
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,15 +36,33 @@ class R1Zero:
         self.text, self.prefill = text, prefill
         self.chat_template = None
 
-    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: str) -> str:
-        return bos(tokenizer) + self.fill(prompt)
+    def render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Tools = None) -> str:
+        """Raises: UserError: the prompt is more than one user message."""
+        return bos(tokenizer) + self.fill(prompt, tools)
 
-    def fill(self, prompt: str) -> str:
+    def fill(self, prompt: Prompt, tools: Tools = None) -> str:
         """The text with the question in it, before any tokenizer's own token."""
+        if not isinstance(prompt, str) or tools:
+            raise UserError(
+                "this template renders one question, and the row has a conversation, a system message or tools",
+                key=".text",
+                value=tools or prompt,
+                hint="data/template=chat, or rows whose prompt is the question alone",
+            )
         return with_prefill(self.text.replace("{prompt}", prompt), self.prefill)
 
-    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: str, completion: str) -> str:
-        return without_opening(completion, opening(self.fill(prompt), self.prefill)) + eos(tokenizer)
+    def complete(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, completion: str, tools: Tools = None) -> str:
+        return without_opening(completion, opening(self.fill(prompt, tools), self.prefill)) + eos(tokenizer)
+
+    def learned(
+        self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools, _mask_history: bool
+    ) -> Rendered:
+        """One question and its answer. Raises: UserError: the conversation is longer."""
+        is_pair = [message["role"] for message in messages] == ["user", "assistant"]
+        prompt: Prompt = messages[0]["content"] if is_pair else messages
+        before = self.render(tokenizer, prompt, tools)
+        text = before + self.complete(tokenizer, prompt, messages[-1]["content"], tools)
+        return Rendered(text, [(len(before), len(text))])
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return eos(tokenizer)

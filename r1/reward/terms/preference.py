@@ -12,6 +12,8 @@ import torch
 from annotated_types import Ge, Gt
 
 from r1.core.errors import MODEL, UserError
+from r1.data.base import Row
+from r1.data.conversation import messages_of, question_text
 from r1.model.loading import DType, Model
 from r1.reward.reward_model_io import chat_ids, check_chat, pad_chats, reward_model_scores
 from r1.reward.scorer import Outcome, Pair, Scorer
@@ -50,14 +52,19 @@ class Preference(Scorer):
         self.center, self.scale = center or 0.0, scale
         self.max_length, self.batch_size = max_length, batch_size
 
-    def __call__(self, prompts: list[str], completions: list[str], **columns: Any) -> list[float | None]:
+    def __call__(
+        self, prompts: list[str], completions: list[str], rows: list[Row] | None = None, **columns: Any
+    ) -> list[float | None]:
         """(B,); None for a chat that is too long."""
-        return self.score_cached(prompts, completions, self.scores)
+        rows = rows or [{"prompt": prompt} for prompt in prompts]
+        conversations = [question_text(messages_of(row)) for row in rows]  # with the system message
+        row_of = dict(zip(conversations, rows, strict=True))
+        return self.score_cached(conversations, completions, lambda pairs: self.scores(pairs, row_of))
 
-    def scores(self, pairs: list[Pair]) -> list[Outcome]:
+    def scores(self, pairs: list[Pair], row_of: dict[str, Row]) -> list[Outcome]:
         """Scores of chats, in batches of similar length; ``too_long`` for a chat that does not fit."""
         tokenizer, _ = self._loaded
-        chats = [chat_ids(tokenizer, prompt, text) for prompt, text in pairs]
+        chats = [chat_ids(tokenizer, row_of[conversation], text) for conversation, text in pairs]
         order = sorted((b for b, ids in enumerate(chats) if len(ids) <= self.max_length), key=lambda b: len(chats[b]))
         outcomes: list[Outcome] = ["too_long"] * len(pairs)
         for start in range(0, len(order), self.batch_size):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from r1.data.base import Row, Verifier
+from r1.data.conversation import question_text
 from r1.reward.base import RewardFunction, Rewards, Term
 
 
@@ -52,7 +53,7 @@ class Filters:
                 break
             term = Rewards({filter_.name: Term(filter_.name, filter_.function, None)}, "stage.filters")
             scores = term.score(
-                prompts=[rows[b]["prompt"] for b in remaining],
+                prompts=[question_text(rows[b]["prompt"]) for b in remaining],
                 completions=[completions[b] for b in remaining],
                 # A row's column ``terms`` selects reward terms; filters apply to every row.
                 rows=[{key: value for key, value in rows[b].items() if key != "terms"} for b in remaining],

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from r1.core.errors import errors_mounted_at
 from r1.data.base import Data, Row
+from r1.data.conversation import question_text
 from r1.data.template.base import around_question
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class QuestionFilter:
         self.data, self.min_length = data, min_length
         self.rows: list[Row] = []
         self.counts = dict.fromkeys(("written", *REASONS), 0)
-        self._val_questions = {normalise_question(row["prompt"]) for row in data.val}
+        self._val_questions = {normalise_question(question_text(row["prompt"])) for row in data.val}
         self._accepted: set[str] = set()
 
     def add(self, question: str | None) -> None:

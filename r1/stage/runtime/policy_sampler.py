@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from r1.data.base import Data, Row
+from r1.data.conversation import question_text
 from r1.model import loading
 from r1.reward.base import Rewards, Scores
 from r1.reward.initial_policy import InitialPolicy
@@ -61,7 +62,7 @@ class PolicySampler:
         """Texts and reward terms of B completions, ``rollouts[b]`` being one of ``rows[b]``."""
         texts = [self.text(rollout, row) for rollout, row in zip(rollouts, rows, strict=True)]
         scores = self.rewards.score(
-            prompts=[row["prompt"] for row in rows],
+            prompts=[question_text(row["prompt"]) for row in rows],
             completions=texts,
             rows=list(rows),
             verifier=self.data.verifier,

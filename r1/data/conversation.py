@@ -1,0 +1,203 @@
+"""Conversations in a row: lists of messages in the layouts of TRL, verl and ShareGPT, brought into one form.
+
+A message is ``{"role": ..., "content": text}``, with ``tool_calls`` and further keys as the chat template reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r1.data.base import Row
+
+Message = dict[str, Any]
+Prompt = str | list[Message]
+"""A question: the text of one user message, or the messages before the assistant's turn."""
+Tools = list[dict[str, Any]] | None
+"""JSON schemas of the functions that the assistant may call, for the chat template."""
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
+SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool"}
+CONVERSATIONS = ("prompt", "completion", "messages", "chosen", "rejected")  # columns that may hold messages
+
+
+def with_conversations(row: Row) -> Row:
+    """The row with its conversations in one form; a row without any is returned as it is.
+
+    - ``conversations`` is ``messages``; ShareGPT's ``from`` and ``value`` are ``role`` and ``content``; keys that are
+      null (Arrow adds them) are left out; a content of several texts is one text.
+    - ``messages`` without ``prompt``: the prompt is all before the last assistant turn. ``chosen`` and ``rejected``
+      that hold the conversation: their common start is the prompt.
+    - The system message is the column ``system``, and a prompt that is then one user message is its text. So a question
+      has one form, and one hash, however it is written.
+
+    Values that are no conversation are left for ``check_row``.
+    """
+    columns = {"conversations": "messages"} if "messages" not in row and is_messages(row.get("conversations")) else {}
+    names = {columns.get(name, name) for name in row if is_messages(row[name])} & {*CONVERSATIONS}
+    if not names and not isinstance(row.get("tools"), (str, list)):
+        return row
+    row = {columns.get(name, name): value for name, value in row.items()}
+    row |= {name: [in_one_form(message) for message in row[name]] for name in names}
+    row |= {name: answer_text(row[name]) for name in names & {"completion"}}
+    row = _without_prompt(row) if {"chosen", "rejected"} <= names else row
+    if "messages" in names:
+        row = _with_prompt(row)
+    if row.get("tools") is not None:
+        row["tools"] = read_tools(row["tools"])
+    return _with_system(row)
+
+
+def is_messages(value: Any) -> bool:
+    """Whether it is a list of objects, of messages or of something else."""
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def in_one_form(message: Mapping[str, Any]) -> Message:
+    """``role`` and ``content`` first, then the other keys that are not null."""
+    fields = without_nulls(message)
+    if "from" in fields and "role" not in fields:
+        role = fields.pop("from")
+        fields = {"role": SHAREGPT_ROLES.get(role, role), "content": fields.pop("value", None), **fields}
+    content = fields.get("content")
+    if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
+        content = "".join(part["text"] for part in content)
+    if content is None and "tool_calls" in fields:
+        content = ""  # templates concatenate it
+    rest = {name: value for name, value in fields.items() if name not in ("role", "content")}
+    return {"role": fields.get("role"), "content": content, **rest}
+
+
+def without_nulls(value: Any) -> Any:
+    """The value without keys that are null, at any depth: Arrow gives every object of a column all their keys."""
+    if isinstance(value, Mapping):
+        return {name: without_nulls(item) for name, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def answer_text(messages: list[Message]) -> str | list[Message]:
+    """The text of an answer that is one assistant message without calls; other messages as they are."""
+    is_text = len(messages) == 1 and messages[0].keys() == {"role", "content"} and messages[0]["role"] == "assistant"
+    return str(messages[0]["content"]) if is_text else messages
+
+
+def read_tools(tools: Any) -> Any:
+    """Schemas written as JSON, each or all of them, as objects; anything else as it is."""
+    try:
+        value = json.loads(tools) if isinstance(tools, str) else tools
+        return [without_nulls(json.loads(t) if isinstance(t, str) else t) for t in value] if value else None
+    except (ValueError, TypeError):
+        return tools
+
+
+def _without_prompt(row: Row) -> Row:
+    """``chosen`` and ``rejected`` as the answers alone; what both start with is the prompt."""
+    chosen, rejected = row["chosen"], row["rejected"]
+    if chosen[0]["role"] != "assistant" or "prompt" not in row:
+        same = 0
+        while same < min(len(chosen), len(rejected)) - 1 and chosen[same] == rejected[same]:
+            same += 1
+        row = row | ({"prompt": chosen[:same]} if same else {})
+        chosen, rejected = chosen[same:], rejected[same:]
+    return row | {"chosen": answer_text(chosen), "rejected": answer_text(rejected)}
+
+
+def last_turn(messages: list[Message]) -> int:
+    """Index of the last assistant message; -1: there is none."""
+    return max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+
+
+def _with_prompt(row: Row) -> Row:
+    """A row of ``messages`` with the prompt that its last answer answers, and the system message of both."""
+    messages: list[Message] = row["messages"]
+    prompt = messages[: max(0, last_turn(messages))]
+    if row.get("prompt") is None and prompt:
+        row = row | {"prompt": prompt}
+    first = messages[0]
+    is_system = first["role"] == "system" and isinstance(first["content"], str)
+    return row | {"system": first["content"]} if is_system and not row.get("system") else row
+
+
+def _with_system(row: Row) -> Row:
+    """The prompt without its system message, which is the column ``system``; as text where it is one user message."""
+    if not is_messages(row.get("prompt")):
+        return row
+    prompt: list[Message] = row["prompt"]
+    first = prompt[0]
+    is_system = first.keys() == {"role", "content"} and first["role"] == "system"
+    if is_system and row.get("system") in (None, "", first["content"]):
+        row, prompt = row | {"system": first["content"]}, prompt[1:]
+    is_text = len(prompt) == 1 and prompt[0].keys() == {"role", "content"} and prompt[0]["role"] == "user"
+    return row | {"prompt": prompt[0]["content"] if is_text else prompt}
+
+
+def as_messages(prompt: Prompt) -> list[Message]:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def question_text(prompt: Prompt) -> str:
+    """A prompt as one text: the text of one user message, else each message headed by its role.
+
+    It identifies the question: held-out rows, seeds and duplicates go by it. Rewards, judges and records see it.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    if len(prompt) == 1 and prompt[0]["role"] == "user":
+        return str(prompt[0]["content"])
+    return "\n\n".join(f"{message['role']}: {_shown(message)}" for message in prompt)
+
+
+def _shown(message: Message) -> str:
+    calls = message.get("tool_calls")
+    return f"{message['content']}{json.dumps(calls, ensure_ascii=False) if calls else ''}"
+
+
+def with_system(messages: list[Message], system: str | None) -> list[Message]:
+    """The messages after a system message, unless they have one or there is none."""
+    has_own = bool(messages) and messages[0]["role"] == "system"
+    return messages if has_own or not system else [{"role": "system", "content": system}, *messages]
+
+
+def messages_of(row: Row) -> list[Message]:
+    """What a teacher or a reward model reads: the row's prompt, or ``asked``, after its system message."""
+    return with_system(as_messages(row.get("asked") or row["prompt"]), row.get("system"))
+
+
+def with_instruction(prompt: Prompt, instruction: str | None) -> Prompt:
+    """The prompt with the instruction at the end of its last user message, on a line of its own."""
+    if not instruction:
+        return prompt
+    if isinstance(prompt, str):
+        return f"{prompt}\n{instruction}"
+    last = max((i for i, message in enumerate(prompt) if message["role"] == "user"), default=None)
+    if last is None:
+        return [*prompt, {"role": "user", "content": instruction}]
+    return [
+        *prompt[:last],
+        prompt[last] | {"content": f"{prompt[last]['content']}\n{instruction}"},
+        *prompt[last + 1 :],
+    ]
+
+
+def conversation_error(value: Any, column: str) -> str:
+    """Why a list is no conversation that this column may hold; empty: it is one."""
+    if not is_messages(value):
+        return "an empty list, or not of messages"
+    for number, message in enumerate(value, 1):
+        role, content = message.get("role"), message.get("content")
+        if not isinstance(role, str) or role not in ROLES:
+            return f"message {number} has the role {role!r}, none of {', '.join(ROLES)}"
+        if not isinstance(content, str):
+            return f"the content of message {number} is no text"
+    roles = [message["role"] for message in value]
+    if column == "prompt" and roles[-1] in ("assistant", "system"):
+        return f"a prompt ends before the assistant's turn, and this one with the role {roles[-1]}"
+    if column == "messages" and last_turn(value) < 1:
+        return "the assistant answers nothing"
+    if column in ("chosen", "rejected") and roles[-1] != "assistant":
+        return f"the last message is the {roles[-1]}'s and not the assistant's"
+    if column in ("chosen", "rejected") and roles[0] != "assistant":
+        return "chosen and rejected have no common start, which would be the prompt"
+    return ""
