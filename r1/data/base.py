@@ -188,10 +188,10 @@ class Data:
         prompt = with_instruction(row["prompt"], self.source_of(row)[1].instruction)
         return with_system(as_messages(prompt), row["system"]) if row.get("system") else prompt
 
-    def with_asked(self, row: Row) -> Row:
+    def teacher_row(self, row: Row) -> Row:
         """The row as a teacher gets it: with the instruction, if there is one, at the end of its question."""
         instruction = self.source_of(row)[1].instruction
-        return row | {"asked": with_instruction(row["prompt"], instruction)} if instruction else row
+        return row | {"instructed": with_instruction(row["prompt"], instruction)} if instruction else row
 
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         """Everything before the completion. A row may carry its own ``rendered`` prompt text."""
@@ -302,9 +302,9 @@ def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: 
     return [b in correct if has_answer(row) else None for b, row in enumerate(rows)]
 
 
-def without_asked(row: Row) -> Row:
-    """The dataset's row of ``Data.with_asked``'s."""
-    return {name: value for name, value in row.items() if name != "asked"}
+def without_instruction(row: Row) -> Row:
+    """The dataset's row of ``Data.teacher_row``'s."""
+    return {name: value for name, value in row.items() if name != "instructed"}
 
 
 def has_answer(row: Row) -> bool:

@@ -107,7 +107,9 @@ COLUMNS = {
     "weight": Column("number", is_number, "the reward terms alone, as any further column: no row weighs more"),
     "terms": Column("list of names", is_list_of_names, "the reward: the terms that apply; null: all"),
     "rendered": Column("text", is_text, "the tokenizer: a prompt that is rendered already", internal=True),
-    "asked": Column(MESSAGES, is_prompt, "the teacher: the question with the dataset's instruction", internal=True),
+    "instructed": Column(
+        MESSAGES, is_prompt, "the teacher: the question with the dataset's instruction", internal=True
+    ),
     "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
 LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null

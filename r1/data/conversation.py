@@ -41,7 +41,7 @@ def with_conversations(row: Row) -> Row:
         return row
     row = {columns.get(name, name): value for name, value in row.items()}
     row |= {name: [in_one_form(message) for message in row[name]] for name in names}
-    row |= {name: answer_text(row[name]) for name in names & {"completion"}}
+    row |= {name: single_answer(row[name]) for name in names & {"completion"}}
     row = _without_prompt(row) if {"chosen", "rejected"} <= names else row
     if "messages" in names:
         row = _with_prompt(row)
@@ -77,7 +77,7 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def answer_text(messages: list[Message]) -> str | list[Message]:
+def single_answer(messages: list[Message]) -> str | list[Message]:
     """The text of an answer that is one assistant message without calls; other messages as they are."""
     is_text = len(messages) == 1 and messages[0].keys() == {"role", "content"} and messages[0]["role"] == "assistant"
     return str(messages[0]["content"]) if is_text else messages
@@ -101,7 +101,7 @@ def _without_prompt(row: Row) -> Row:
             same += 1
         row = row | ({"prompt": chosen[:same]} if same else {})
         chosen, rejected = chosen[same:], rejected[same:]
-    return row | {"chosen": answer_text(chosen), "rejected": answer_text(rejected)}
+    return row | {"chosen": single_answer(chosen), "rejected": single_answer(rejected)}
 
 
 def last_turn(messages: list[Message]) -> int:
@@ -161,8 +161,8 @@ def with_system(messages: list[Message], system: str | None) -> list[Message]:
 
 
 def messages_of(row: Row) -> list[Message]:
-    """What a teacher or a reward model reads: the row's prompt, or ``asked``, after its system message."""
-    return with_system(as_messages(row.get("asked") or row["prompt"]), row.get("system"))
+    """What a teacher or a reward model reads: the row's prompt, or ``instructed``, after its system message."""
+    return with_system(as_messages(row.get("instructed") or row["prompt"]), row.get("system"))
 
 
 def with_instruction(prompt: Prompt, instruction: str | None) -> Prompt:

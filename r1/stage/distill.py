@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar, Unpack
 from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
-from r1.data.base import Row, without_asked
+from r1.data.base import Row, without_instruction
 from r1.model.tokens import context_length
 from r1.stage.base import StageParts
 from r1.stage.distillation.answer_cache import AnswerCache
@@ -99,7 +99,7 @@ class Distill(Sft):
         self.report(answers.timing)
         rejected_by, counts = self.filter_answers(answers.pairs)
         rows = [
-            {**without_asked(row), "completion": answer.text, "teacher": self.teacher.name}
+            {**without_instruction(row), "completion": answer.text, "teacher": self.teacher.name}
             for (row, answer), name in zip(answers.pairs, rejected_by, strict=True)
             if name is None
         ]
@@ -111,7 +111,7 @@ class Distill(Sft):
         return self.data.train[: self.num_questions]
 
     def query_teacher(self) -> TeacherAnswers:
-        rows = [self.data.with_asked(row) for row in self.questions()]
+        rows = [self.data.teacher_row(row) for row in self.questions()]
         questions = teacher_questions(rows, self.answers_per_question, self.teacher_seed)
         with TemporaryDirectory() as temporary:  # for a run without a record
             file = self.store or (self.files.answers if self.files else Path(temporary) / "answers.jsonl")

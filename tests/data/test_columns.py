@@ -41,7 +41,7 @@ def error_of(row: dict[str, Any], **knobs: Any) -> UserError:
         ("weight", [2, -0.5, None]),
         ("terms", [[], ["format"], None]),
         ("rendered", ["User: ?", None]),
-        ("asked", ["?", MESSAGES[:1], None]),
+        ("instructed", ["?", MESSAGES[:1], None]),
         ("part", ["maths", None]),
         ("level", [object(), math.nan]),  # not a column that r1 reads
     ],
@@ -66,7 +66,7 @@ def test_check_row_accepts_the_type_of_each_column(name: str, values: list[Any])
         ("weight", ["2", "heavy", True, [2], math.inf]),
         ("terms", ["format", "[format]", [1], [None], {"format": 1}, ("format",), ["\udc00"]]),
         ("rendered", [1, ["User: ?"]]),
-        ("asked", [1, MESSAGES]),
+        ("instructed", [1, MESSAGES]),
         ("part", [1, ["maths"]]),
     ],
 )

@@ -166,6 +166,7 @@ def test_traces_train_another_run_with_parent(finished: Path, small: Callable[..
         "weight": None,
         "max_prompt_length": None,
         "overlong": "error",
+        "instruction": None,
     }
     execute(cfg, [])
     held = read_run(str(folder)).manifest

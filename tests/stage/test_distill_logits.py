@@ -35,7 +35,7 @@ def slow_loss(made: Any, tau: float, share: float) -> Tensor:
     """One example at a time through both models' own forward, full logits, the papers' sums."""
     total, count = torch.tensor(0.0), 0
     for row in rows(made):
-        prompt, targets = made.sequence(row)
+        prompt, targets, _ = made.sequence(row)
         ids = torch.tensor([prompt + targets])
         logits = made.policy(input_ids=ids).logits[0, len(prompt) - 1 : -1]
         with torch.no_grad():
