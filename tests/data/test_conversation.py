@@ -236,7 +236,18 @@ CONVERSATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-STABLE = "cohere cohere2 gemma gemma3 lfm2_v2 llama3 phi3 phi3_5 qwen2_5 qwen3_instruct_2507".split()
+STABLE = [
+    "cohere",
+    "cohere2",
+    "gemma",
+    "gemma3",
+    "lfm2_v2",
+    "llama3",
+    "phi3",
+    "phi3_5",
+    "qwen2_5",
+    "qwen3_instruct_2507",
+]
 
 
 @pytest.mark.parametrize("talk", CONVERSATIONS)
