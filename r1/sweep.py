@@ -71,7 +71,7 @@ def _folder(sweep: Sweep) -> Path:
 def _run_sweep(sweep: Sweep, folder: Path, args: argparse.Namespace) -> int:
     """Run the remaining points of a sweep and print its summary; returns the exit code."""
     if not find_spec("optuna"):
-        raise UserError("a sweep without W&B needs Optuna", key="python -m r1.sweep", hint="pip install 'r1[optuna]'")
+        raise UserError("a sweep without W&B needs Optuna", key="python -m r1.sweep", hint="pip install -e '.[optuna]'")
     from r1.experiment.sweep.display import SweepDisplay
     from r1.experiment.sweep.runner import Runner, is_pipeline
     from r1.experiment.sweep.space import SearchSpace

@@ -229,7 +229,7 @@ def _wrong_option(override: Override, options: list[str], reason: str) -> UserEr
             hint = "a file that starts with _ is not an option, but shared by options; glob(*,exclude=_*) leaves it out"
         if key.startswith("hydra/") and not hint:
             extra = str(value).partition("_")[0]
-            hint = f"pip install 'r1[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
+            hint = f"pip install -e '.[{extra}]'" if extra in LAUNCHERS else f"pip install hydra-{value}-{key[6:]}"
         return UserError(message, key=key, value=value, expected=options, hint=hint)
     if override.type.name == "ADD":
         return UserError(f"`{key}` is chosen already", key=key, value=value, hint=f"leave out the +: {key}={value}")

@@ -152,7 +152,7 @@ def check_peft(key: str) -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise UserError("adapters need the extra `peft`", key=key, hint="pip install 'r1[peft]'") from None
+        raise UserError("adapters need the extra `peft`", key=key, hint="pip install -e '.[peft]'") from None
 
 
 def _is_tied(model: Any) -> bool:

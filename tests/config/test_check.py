@@ -629,7 +629,7 @@ def test_missing_extra_names_the_package(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert_one_screen(result)
     assert result.code == CONFIG
     assert f"the package `{package}`" in result.err
-    assert f"pip install 'r1[{package}]'" in result.err
+    assert f"pip install -e '.[{package}]'" in result.err
 
 
 def test_output_dir_not_writable_fails(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

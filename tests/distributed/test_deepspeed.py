@@ -19,7 +19,7 @@ from r1.core.errors import UserErrors
 
 __all__ = ["ended"]  # a fixture
 LONG = pytest.mark.long
-NEEDED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install 'r1[deepspeed]'")
+NEEDED = pytest.mark.skipif(find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install -e '.[deepspeed]'")
 ZERO_1, CLIPPED = "trainer.strategy.stage=1", "stage.max_grad_norm=0.01"
 
 
@@ -31,7 +31,7 @@ def zero(size: int, kind: str, *overrides: str) -> list[str]:
 def test_missing_deepspeed_raises_before_loading(config: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(UserErrors, match="needs the package `deepspeed`") as raised:
         check_rules(config("stage=sft", "strategy=deepspeed", "trainer.devices=2"))
-    assert "pip install 'r1[deepspeed]'" in str(raised.value)
+    assert "pip install -e '.[deepspeed]'" in str(raised.value)
 
 
 def test_half_precision_weights_raise(config: Callable[..., dict[str, Any]]) -> None:

@@ -30,7 +30,7 @@ RAY = ["hydra/launcher=ray"]
 LONGEST_S = 300.0
 Sweep = Callable[..., int]
 
-needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install 'r1[ray]'")
+needs_ray = pytest.mark.skipif(not find_spec("ray"), reason="Ray is not installed: pip install -e '.[ray]'")
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_killed_worker_raises_user_error(sweep: Sweep) -> None:
 
 @pytest.mark.skipif(bool(find_spec("ray")), reason="Ray is installed")
 def test_missing_launcher_package_raises_with_install_hint(sweep: Sweep) -> None:
-    with pytest.raises(UserError, match=r"pip install 'r1\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '.\[ray\]'"):
         sweep(execute, "seed=1,2", *RAY)
 
 

@@ -302,11 +302,11 @@ def packages(cfg: Config) -> None:
         engine.check_package()
     packages: list[tuple[str, str, str]] = []
     if package := strategy_class(cfg).package:
-        packages.append((package, "strategy", f"pip install 'r1[{package}]'"))
+        packages.append((package, "strategy", f"pip install -e '.[{package}]'"))
     if isinstance(logger, type) and issubclass(logger, RunLogger) and logger.extra:
-        packages.append((logger.extra, "logger", f"pip install 'r1[{logger.extra}]'"))
+        packages.append((logger.extra, "logger", f"pip install -e '.[{logger.extra}]'"))
     if cfg["model"].get("lora") is not None:
-        packages.append(("peft", "model.lora", "pip install 'r1[peft]'"))
+        packages.append(("peft", "model.lora", "pip install -e '.[peft]'"))
     if cfg["model"].get("attn_implementation") == "flash_attention_2":
         packages.append(("flash_attn", "model.attn_implementation", "model.attn_implementation=null"))
     for package, key, hint in packages:

@@ -223,4 +223,4 @@ def test_missing_optuna_raises_with_install_hint(go: Go, monkeypatch: pytest.Mon
     monkeypatch.setattr(__main__, "find_spec", lambda name: None)
     code, err = go()
     assert code == 2
-    assert "pip install 'r1[optuna]'" in err
+    assert "pip install -e '.[optuna]'" in err
