@@ -266,8 +266,8 @@ class Grpo(TrainingStage):
     def _record(self, number: int, group: Group, advantages: Tensor) -> None:
         """Write one complete group per rollout batch to the record."""
         if self.run.record:
-            rows, step = [group.row] * len(group.texts), number * self.steps_per_batch
-            self.run.record.add_rollouts(step, rows, group.texts, group.scores, advantages)
+            step, truncated = number * self.steps_per_batch, [rollout.truncated for rollout in group.rollouts]
+            self.run.record.add_rollouts(step, group.row, group.texts, truncated, group.scores, advantages)
 
     @property
     def is_on_policy(self) -> bool:

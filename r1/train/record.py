@@ -250,7 +250,7 @@ class Record(RunState):
         self._append_samples(
             {"split": split, "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
             | asdict(sample)
-            | {"rewards": _rewards(scores, i)}
+            | {"reward": nan_to_none(scores.total[i]), "rewards": _rewards(scores, i)}
             for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
         )
 
@@ -263,14 +263,21 @@ class Record(RunState):
         )
 
     def add_rollouts(
-        self, step: int, rows: Sequence[Row], texts: Sequence[str], scores: Scores, advantages: Tensor
+        self,
+        step: int,
+        row: Row,
+        texts: Sequence[str],
+        truncated: Sequence[bool],
+        scores: Scores,
+        advantages: Tensor,
     ) -> None:
-        """Training completions with each reward term and the advantage."""
+        """A row's training completions with their reward, each of its terms and the advantage."""
         self._append_samples(
             {"split": "train", "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
-            | {"completion": text, "reward": nan_to_none(scores.total[i]), "advantage": float(advantages[i])}
+            | {"completion": text, "truncated": truncated[i]}
+            | {"reward": nan_to_none(scores.total[i]), "advantage": float(advantages[i])}
             | {"rewards": _rewards(scores, i)}
-            for i, (row, text) in enumerate(zip(rows, texts, strict=False))
+            for i, text in enumerate(texts)
         )
 
     def _append_samples(self, lines: Iterable[dict[str, Any]]) -> None:

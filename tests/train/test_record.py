@@ -144,7 +144,8 @@ def test_record_of_finished_run_has_all_files(finished: Path) -> None:
     assert all(abs(sum(s["advantage"] for s in train[i : i + 4])) < 1e-4 for i in range(0, len(train), 4))
     val = [sample for sample in samples if sample["split"] == "val"]
     assert {sample["step"] for sample in val} == {0, 2, 4, 6}
-    assert {"prompt", "answer", "completion", "correct", "truncated", "length", "rewards"} <= val[0].keys()
+    assert {"prompt", "answer", "completion", "correct", "truncated", "length", "reward", "rewards"} <= val[0].keys()
+    assert {"answer", "truncated", "reward"} <= train[0].keys()
 
 
 def test_recorded_config_runs_again_to_the_same_bits(finished: Path, folder: Path) -> None:

@@ -106,9 +106,11 @@ function row(sample) {
   const cell = (name, kind, ...content) => element("td", { "data-name": name, class: kind }, ...content.map((c) => c ?? ""));
   const numbers = (name, value) => cell(name, "num", value === undefined ? "" : String(Math.round(value * 1000) / 1000));
   const key = data.names.length > 1 ? [element("i", { class: `key c${sample.v % 10}`, title: data.names[sample.v] })] : [];
+  const cut = sample.truncated ? [element("em", {}, "cut off at the length limit")] : [];
   return element("tr", {},
     cell("step", "num", ...key, String(sample.step)), cell("split", "", sample.split),
-    cell("prompt", "prompt", String(sample.prompt)), cell("completion", "text", ...folded(String(sample.completion))),
+    cell("prompt", "prompt", String(sample.prompt)), cell("answer", "gold", sample.answer === undefined ? "" : String(sample.answer)),
+    cell("completion", "text", ...folded(String(sample.completion)), ...cut), numbers("reward", sample.reward),
     ...terms.map((term) => numbers(term, (sample.rewards || {})[term])), numbers("advantage", sample.advantage),
     cell("", verdict(sample), verdict(sample)));
 }
@@ -124,7 +126,7 @@ function drawCompletions() {
   data.samples.sort((a, b) => b.step - a.step); // the newest first
   const asked = location.hash.match(/^#search=(.*)/); // a link can ask for a search
   if (asked) $("search").value = decodeURIComponent(asked[1]);
-  const names = ["step", "split", "prompt", "completion", ...terms, "advantage", ""];
+  const names = ["step", "split", "prompt", "answer", "completion", "reward", ...terms, "advantage", ""];
   $("rows").tHead.append(element("tr", {}, ...names.map((name) => element("th", {}, name))));
   const steps = [...new Set(data.samples.map((s) => s.step))].sort((a, b) => a - b);
   $("step").append(...steps.map((step) => element("option", { value: step }, `step ${step}`)));

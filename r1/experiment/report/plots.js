@@ -23,17 +23,24 @@ function points(series, weight) {
 const short = (y) => d3.format(Math.abs(y) >= 1e4 ? "~s" : "~g")(y);
 const frame = (width) => ({ width, height: 190, marginLeft: 46, marginRight: 14, marginTop: 12, marginBottom: 34, style: { background: "none" } });
 
+// The range of an axis for values that are all the same: rounding alone would fill it with a jagged line.
+function flatDomain(values) {
+  const [low, high] = d3.extent(values), size = Math.max(Math.abs(low), Math.abs(high));
+  return high - low > 1e-9 * size ? {} : { domain: [low - (size / 10 || 1), high + (size / 10 || 1)] };
+}
+
 // Series over steps, each with its band and the intervals at its ends; names[v] is what series v is called.
 function curves(series, names, width, { share = false, smooth = false, weight = 0 } = {}) {
   const all = series.flatMap((s) => points(s, weight));
   const bands = all.filter((d) => d.lo !== undefined);
   const whiskers = series.flatMap((s) => s.ci.map(([x, lo, hi]) => ({ x, lo, hi, v: s.v })));
+  const drawn = [...all.flatMap((d) => [d.y, d.raw]), ...[...bands, ...whiskers].flatMap((d) => [d.lo, d.hi])];
   const stroke = (d) => color(d.v);
   const label = (d) => `${names.length > 1 ? names[d.v] + "\n" : ""}step ${d.x}: ${d.raw}`;
   return Plot.plot({
     ...frame(width),
     x: { label: "step", ticks: 5, nice: false, inset: 4 },
-    y: { label: null, grid: true, ticks: 4, tickFormat: short, ...(share ? { domain: [0, 1] } : {}) },
+    y: { label: null, grid: true, ticks: 4, tickFormat: short, ...(share ? { domain: [0, 1] } : flatDomain(drawn)) },
     marks: [
       Plot.areaY(bands, { x: "x", y1: "lo", y2: "hi", z: "v", fill: stroke, fillOpacity: 0.16 }),
       weight ? Plot.lineY(all, { x: "x", y: "raw", z: "v", stroke, strokeOpacity: 0.28, strokeWidth: 1 }) : null,

@@ -27,5 +27,11 @@ class Recorder(Protocol):
     def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None: ...
 
     def add_rollouts(
-        self, step: int, rows: Sequence[Row], texts: Sequence[str], scores: Scores, advantages: Tensor
+        self,
+        step: int,
+        row: Row,
+        texts: Sequence[str],
+        truncated: Sequence[bool],
+        scores: Scores,
+        advantages: Tensor,
     ) -> None: ...
