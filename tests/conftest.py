@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hypothesis import settings
 from lightning.pytorch.plugins.precision import Precision
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
     from fakewandb import Server
     from forkserver import Ended, ForkServer, UninterruptedRuns
+
+settings.register_profile("r1", deadline=None)  # no test is timed: the machine may be busy
+settings.load_profile("r1")
 
 Config = dict[str, Any]
 SIZES = {

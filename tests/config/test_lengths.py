@@ -190,7 +190,7 @@ def test_run_reports_dropped_rows_once_and_has_the_fingerprint_of_the_file(
 # ---- the bound ----
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(TOKENIZERS)), st.text(max_size=40), st.lists(st.sampled_from(SPECIALS), max_size=3))
 def test_max_tokens_is_at_least_the_tokens_of_any_text(kind: str, text: str, specials: list[str]) -> None:
     tokenizer = tokenizer_of(TOKENIZERS[kind](SPECIALS), "")

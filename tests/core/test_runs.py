@@ -42,7 +42,7 @@ def test_read_run_returns_the_record(record: Path) -> None:
     assert run.metrics == METRICS
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.dictionaries(WORDS, st.recursive(VALUES, lambda v: st.dictionaries(WORDS, v, max_size=3), max_leaves=5)))
 def test_read_config_matches_omegaconf(content: dict) -> None:
     text = yaml.dump(content, Dumper=get_omega_conf_dumper(), allow_unicode=True)  # as OmegaConf.to_yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.data.completion import TAGS, boxed, normalise, parse
@@ -140,7 +140,6 @@ def test_boxed_reads_every_form_of_a_box(text: str, content: str | None) -> None
 
 
 @given(completions)
-@settings(deadline=None)
 def test_parse_of_any_text_keeps_its_invariants(text: str) -> None:
     parsed = parse(text)
     assert 0 <= parsed.tags <= 4
@@ -157,28 +156,24 @@ def test_parse_of_any_text_keeps_its_invariants(text: str) -> None:
 
 
 @given(words, words)
-@settings(deadline=None)
 def test_parse_reads_a_formatted_completion(thinking: str, answer: str) -> None:
     parsed = parse(f"<think>{thinking}</think><answer>{answer}</answer>")
     assert (parsed.thinking, parsed.answer, parsed.strict) == (thinking, answer.strip(), True)
 
 
 @given(words, st.sampled_from([*TAGS, "x"]), st.booleans())
-@settings(deadline=None)
 def test_text_around_the_strict_form_is_not_strict(thinking: str, extra: str, before: bool) -> None:
     good = f"<think>{thinking}</think><answer>1</answer>"
     assert not parse(extra + good if before else good + extra).strict
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_normalise_is_idempotent(text: str) -> None:
     once = normalise(text)
     assert normalise(once) == once
 
 
 @given(st.recursive(words, lambda inner: inner.map(lambda text: "{" + text + "}"), max_leaves=4))
-@settings(deadline=None)
 def test_boxed_keeps_balanced_braces(content: str) -> None:
     assert boxed(f"so \\boxed{{1}}; no: \\boxed{{{content}}}.") == content
 

@@ -220,7 +220,7 @@ def test_example_of_an_empty_prompt_has_a_first_token_to_follow() -> None:
 # ---- any text ----
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(sorted(TEMPLATES)), st.sampled_from(sorted(TOKENIZERS)), st.text(max_size=30))
 def test_example_of_any_completion_has_the_tokens_of_one_text(name: str, kind: str, completion: str) -> None:
     tokenizer = tokenizer_of(core(kind), TEMPLATES[name])

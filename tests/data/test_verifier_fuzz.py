@@ -21,7 +21,7 @@ def build(option: str) -> Verifier:
 
 
 @pytest.mark.parametrize("option", VERIFIERS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(answer=texts, gold=texts)
 def test_verifier_judges_any_answer(option: str, answer: str, gold: str) -> None:
     rows = [GOLD, GOLD | {"answer": gold}, GOLD | {"answer": None}]

@@ -219,7 +219,7 @@ def test_math_verifier_works_in_another_thread():
     assert caught == [True]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(-99, 99), st.integers(1, 99), st.integers(2, 9))
 def test_fractions_are_equal_whatever_their_terms(top, bottom, factor):
     answer = f"\\frac{{{top * factor}}}{{{bottom}}} \\cdot \\frac{{1}}{{{factor}}}"

@@ -292,7 +292,7 @@ def test_relation_of_2000_random_pairs_has_no_false_verdict(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(r=st.randoms(use_true_random=False))
 def test_relation_of_generated_pairs_has_no_false_verdict(kind: Kind, r: random.Random) -> None:
     assert errors(kind, r) == ([], [])
@@ -307,7 +307,7 @@ ANSWERS = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ANSWERS, ANSWERS)
 def test_relation_is_reflexive_and_symmetric(a: str, b: str) -> None:
     assert same(a, b) == same(b, a)

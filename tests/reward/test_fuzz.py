@@ -55,7 +55,7 @@ def assert_scored(option: str, scores: Scores, count: int) -> None:
 
 
 @pytest.mark.parametrize("option", TERMS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pairs=st.lists(st.tuples(texts, texts), max_size=5))
 def test_reward_term_scores_any_text(option: str, pairs: list[tuple[str, str]]) -> None:
     scores = score(option, [prompt for prompt, _ in pairs], [completion for _, completion in pairs])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.core.errors import REWARD, UserError
@@ -77,7 +77,6 @@ finite = st.floats(-100, 100)
 
 
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=8), finite, finite, st.floats(0.1, 10))
-@settings(deadline=None)
 def test_total_is_linear_in_the_weights(values: list[tuple[float, float]], u: float, v: float, scale: float) -> None:
     a, b = ([pair[i] for pair in values] for i in (0, 1))
 

@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from r1.core.errors import UserError
@@ -68,7 +68,6 @@ def test_duplicates_matches_hand_computation() -> None:
 
 
 @given(st.lists(completions, max_size=6), st.integers(1, 4))
-@settings(deadline=None)
 def test_duplicates_of_a_repeated_batch_are_1(texts: list[str], size: int) -> None:
     values = duplicates([""] * 2 * len(texts), texts * 2, ngram_size=size)
     assert all(value is not None and 0 <= value <= 1 for value in values)
@@ -82,7 +81,6 @@ def test_format_strict_and_graded() -> None:
 
 
 @given(completions, st.integers(2, 4))
-@settings(deadline=None)
 def test_format_pays_neither_for_loose_form_nor_for_repetition(text: str, times: int) -> None:
     strict, graded = (format_term([""], [text], graded=g)[0] or 0.0 for g in (False, True))
     assert strict == 1.0 == graded or (strict == 0.0 and graded <= 0.5)
@@ -127,7 +125,6 @@ def test_language_reads_the_thinking_alone() -> None:
 
 
 @given(st.text())
-@settings(deadline=None)
 def test_language_shares_are_between_0_and_1(text: str) -> None:
     en, zh = language_share(text, "en"), language_share(text, "zh")
     assert min(en, zh) >= 0
@@ -135,7 +132,6 @@ def test_language_shares_are_between_0_and_1(text: str) -> None:
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.randoms(use_true_random=False))
-@settings(deadline=None)
 def test_language_share_counts_words_whatever_their_order(num_en: int, num_zh: int, rng: random.Random) -> None:
     parts = ["plus"] * num_en + ["加"] * num_zh
     rng.shuffle(parts)
@@ -162,7 +158,6 @@ def test_length_follows_dapo_equation_13() -> None:
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
-@settings(deadline=None)
 def test_length_falls_and_stays_in_bounds(limit: int, buffer: int) -> None:
     ids = [[0] * n for n in range(60)]
     buffer = min(buffer, limit)
@@ -197,7 +192,6 @@ def test_repetition_matches_hand_computation(text: str, expected: float) -> None
 
 
 @given(st.text(), st.integers(1, 5), st.floats(-10, 0))
-@settings(deadline=None)
 def test_repetition_is_a_penalty_within_its_bound(text: str, ngram_size: int, max_penalty: float) -> None:
     value = repetition([""], [text], ngram_size=ngram_size, max_penalty=max_penalty)[0]
     assert value is not None
@@ -207,7 +201,6 @@ def test_repetition_is_a_penalty_within_its_bound(text: str, ngram_size: int, ma
 
 
 @given(st.permutations(range(5)))
-@settings(deadline=None)
 def test_every_term_is_permutation_equivariant(order: list[int]) -> None:
     texts = [GOOD, think("we 加"), "<think>a a a a a", "8", think("三加五得八")]
     rows: list[Row] = [{"answer": a} for a in ("8", "1", "1", "8", "2")]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from suites import long_but
 
 from r1.core.errors import Interrupted, UserError
 from r1.core.runs import read_run
@@ -56,14 +57,14 @@ def assert_same_training(expected: Path, continued: Path) -> None:
     assert of_continued == of_expected[starts[0] :]
 
 
-@pytest.mark.parametrize("kind", ["grpo", "kl", "ahead", "muon"])
+@pytest.mark.parametrize("kind", long_but(("grpo", "muon"), ["grpo", "kl", "ahead", "muon"]))
 def test_run_that_goes_on_with_the_same_values_has_the_bits_of_one_run(run: Runner, kind: str) -> None:
     shared, _ = KINDS[kind]
     first = run("first", *shared, f"trainer.max_steps={END}")
     assert_same_training(run("straight", *shared), run("second", *shared, f"resume_from={first}"))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "grpo"])
+@pytest.mark.parametrize("kind", long_but(("kl", "minibatches", "sft"), (kind for kind in KINDS if kind != "grpo")))
 def test_run_that_goes_on_with_other_values_equals_one_whose_values_change(
     run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:

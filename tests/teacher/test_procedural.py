@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from replies import ask_all
 
@@ -42,7 +42,6 @@ def test_sum_without_errors_is_solved_step_by_step() -> None:
 
 
 @given(problems, st.integers(0, 1000), st.sampled_from(["en", "zh"]))
-@settings(deadline=None)
 def test_error_rate_zero_is_always_right_and_one_always_wrong(terms: list[int], seed: int, language: str) -> None:
     for error_rate in (0.0, 1.0):
         (answer,) = solve(Procedural(error_rate=error_rate, language=language), row(terms), seed=seed)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from forkserver import ForkServer, UninterruptedRuns, knobs, log
 from samerun import assert_same_run
+from suites import long_but
 
 from r1.core.errors import UserError
 from r1.core.runs import read_run
@@ -107,9 +108,7 @@ def test_extended_record_is_that_of_the_larger_budget(small: Callable[..., dict[
     assert (folder / "wandb_id").read_text() == "def"  # no row was removed: the same W&B run goes on
 
 
-@pytest.mark.parametrize(
-    "kind", ["grpo", "ahead", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("kl", "minibatches"))]
-)
+@pytest.mark.parametrize("kind", long_but(("grpo",), ["grpo", "ahead", "kl", "minibatches"]))
 def test_run_killed_at_random_and_extended_equals_the_straight_run(
     server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, kind: str
 ) -> None:

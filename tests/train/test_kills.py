@@ -10,6 +10,7 @@ import pytest
 from forkserver import KINDS, ForkServer, UninterruptedRuns, knobs, log
 from killpoints import Point, resolve
 from samerun import assert_same_run
+from suites import long_but
 
 KILLED = -9
 MAX_KILLS = 3  # of one run at random moments; then it runs to the end
@@ -147,6 +148,8 @@ POINTS = {  # each run is killed at one point after the other; the resumed proce
     ),
 }
 
+DEFAULT = ("the beginning", "a step with two passes", "a checkpoint", "a better best", "the end", "the teacher")
+
 
 @pytest.mark.parametrize("name", list(POINTS))
 def test_kill_points_name_existing_functions(name: str) -> None:
@@ -155,7 +158,7 @@ def test_kill_points_name_existing_functions(name: str) -> None:
         assert callable(getattr(owner, attribute)), point
 
 
-@pytest.mark.parametrize("name", list(POINTS))
+@pytest.mark.parametrize("name", long_but(DEFAULT, POINTS))
 def test_run_killed_at_point_resumes_to_same_result(
     server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, name: str
 ) -> None:
@@ -201,7 +204,7 @@ def many_kills(
 def test_run_killed_at_random_moments_resumes_to_same_result(
     server: ForkServer, uninterrupted_run: UninterruptedRuns, tmp_path: Path
 ) -> None:
-    many_kills(server, uninterrupted_run, tmp_path, list(KINDS), 20)
+    many_kills(server, uninterrupted_run, tmp_path, list(KINDS), 8)
 
 
 @pytest.mark.long

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from suites import long_but
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from r1.config.compose import compose_points
@@ -37,7 +38,7 @@ def recipe(preset: str) -> Config:
     return dict(yaml.safe_load((CONF / "model" / "recipe" / f"{name}.yaml").read_text()))
 
 
-@pytest.fixture(scope="module", params=sorted(SHAPES))
+@pytest.fixture(scope="module", params=long_but(("qwen3_0_6b", "smollm2_135m"), sorted(SHAPES)))
 def preset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(name, folder) of a preset and of random bfloat16 weights of its architecture."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -13,6 +13,7 @@ import pytest
 from forkserver import ForkServer, UninterruptedRuns, knobs, log
 from killpoints import Point, resolve
 from samerun import assert_same_run, manifest
+from suites import long_but
 
 TIMEOUT_S = 20.0
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
@@ -89,6 +90,14 @@ POINTS = {  # each run is stopped at one point after the other; the resumed proc
     ),
 }
 
+DEFAULT = (
+    "the start validation",
+    "rollouts, and a reference that moves",
+    "validations",
+    "the teacher",
+    "an evaluation",
+)
+
 
 @pytest.mark.parametrize("name", list(POINTS))
 def test_stop_points_name_existing_functions(name: str) -> None:
@@ -97,7 +106,7 @@ def test_stop_points_name_existing_functions(name: str) -> None:
         assert callable(getattr(owner, attribute)), point
 
 
-@pytest.mark.parametrize("name", list(POINTS))
+@pytest.mark.parametrize("name", long_but(DEFAULT, POINTS))
 def test_stopped_run_resumes_to_the_same_result(
     server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, name: str
 ) -> None:

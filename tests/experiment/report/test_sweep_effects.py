@@ -96,7 +96,7 @@ def test_order_null_first_then_ascending() -> None:
     assert order([16, None, 2, 0.5, 16, True]) == [None, True, 0.5, 2, 16]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.tuples(st.sampled_from([1, 2, 3]), st.sampled_from("xy"), st.floats(0, 1)), min_size=3, max_size=24))
 def test_importance_shares_are_between_0_and_1(rows: list[tuple[int, str, float]]) -> None:
     runs = [trial({"a": a, "b": b}, seed, y) for seed, (a, b, y) in enumerate(rows)]

@@ -223,7 +223,7 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(VALUES)
 def test_accepted_values_reach_hydra_unchanged(value: Any) -> None:
     if value_error(value, "parameters.x.value") is None:
@@ -232,7 +232,7 @@ def test_accepted_values_reach_hydra_unchanged(value: Any) -> None:
         assert json.dumps(override.value()) == json.dumps(intended_value(value))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(st.integers(), st.floats(), st.booleans(), st.from_regex(r"[a-z][a-z0-9_/.-]{0,9}", fullmatch=True)))
 def test_value_error_accepts_plain_values(value: Any) -> None:
     if value not in ("null", "true", "false", "inf", "nan"):
@@ -240,7 +240,7 @@ def test_value_error_accepts_plain_values(value: Any) -> None:
         assert value_error(value, "parameters.x.value") is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_hint_for_a_number_as_text_is_that_number(value: float) -> None:
     error = value_error(str(value), "parameters.x.value")
@@ -336,7 +336,7 @@ SPECS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(SPECS, st.booleans())
 def test_sweep_file_errors_handle_any_parameter(spec: Any, in_grid: bool) -> None:
     content = changed({"method": "grid" if in_grid else "random", "parameters": {"stage.lr": spec}})

@@ -136,7 +136,7 @@ def test_decoder_in_any_precision_equals_the_exact_one_to_its_rounding(
 prompts_of = st.lists(st.lists(st.integers(0, 96), min_size=1, max_size=8), min_size=1, max_size=4)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(prompts=prompts_of, data=st.data())
 def test_dropped_rows_do_not_change_the_others(
     llama: PreTrainedModel, prompts: list[list[int]], data: st.DataObject

@@ -141,7 +141,7 @@ def test_first_minibatch_clips_nothing_and_later_ones_do(run: Runner) -> None:
     assert {row["train/clip_frac"] for row in run("stage.lr=0.01", name="one")} == {0}
 
 
-@pytest.mark.parametrize(("loss", "other"), [("cispo", "dapo"), ("gspo", "grpo")])
+@pytest.mark.parametrize(("loss", "other"), [("cispo", "dapo"), pytest.param("gspo", "grpo", marks=pytest.mark.long)])
 def test_losses_differ_only_with_several_steps_per_rollout(run: Runner, loss: str, other: str) -> None:
     gaps = []
     for steps in (1, 2):

@@ -182,7 +182,13 @@ class Crash(Exception):
     """Stands for a power cut."""
 
 
-@pytest.mark.parametrize("moves", [["stage.ref_sync_every=2"], ["stage.ref_sync_every=1", "stage.ref_sync_mix=0.3"]])
+@pytest.mark.parametrize(
+    "moves",
+    [
+        ["stage.ref_sync_every=2"],
+        pytest.param(["stage.ref_sync_every=1", "stage.ref_sync_mix=0.3"], marks=pytest.mark.long),
+    ],
+)
 def test_resumed_run_with_moving_reference_has_same_bits(
     small: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: list[str]
 ) -> None:
