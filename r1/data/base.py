@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 from annotated_types import Ge, Gt
 
 from r1.core.errors import UserError, errors_mounted_at
-from r1.data.completion import parse
+from r1.data.completion import FORMS, parse
 from r1.data.conversation import (
     Message,
     Prompt,
@@ -79,9 +79,11 @@ class Template(Protocol):
     """How a question becomes the text that the model continues, and an example of that a text to learn.
 
     Attributes:
+        own_text: what it puts before every question itself, such as a system message.
         chat_template: the Jinja template that replaces the tokenizer's; None: the tokenizer keeps its own.
     """
 
+    own_text: str
     prefill: str
     chat_template: str | None
 
@@ -138,6 +140,7 @@ class Data:
         is_held_out: whether a question must never be learned, in ``val`` or not; for datasets whose split is a property
             of the question.
         instruction: the end of every question, which asks for the form that the verifier reads; None: there is none.
+            See ``added_instruction``.
         terms: the reward terms that apply to rows that do not name their own; None: all.
         weight: share of the rows of a mixture that this dataset is a part of.
         max_prompt_length: tokens of a prompt; None: no limit but the model's context.
@@ -183,9 +186,16 @@ class Data:
         """How this row's question is rendered."""
         return self.source_of(row)[1].template
 
+    @property
+    def added_instruction(self) -> str | None:
+        """The instruction; None where all tags and boxes that it names are in the template's own text already."""
+        forms = [form for form in FORMS if form in (self.instruction or "")]
+        is_there = bool(forms) and all(form in self.template.own_text for form in forms)
+        return None if is_there else self.instruction
+
     def question(self, row: Row) -> Prompt:
         """The prompt as template and teacher get it: with the row's system message and the dataset's instruction."""
-        prompt = with_instruction(row["prompt"], self.source_of(row)[1].instruction)
+        prompt = with_instruction(row["prompt"], self.source_of(row)[1].added_instruction)
         return with_system(as_messages(prompt), row["system"]) if row.get("system") else prompt
 
     def teacher_row(self, row: Row) -> Row:
@@ -218,7 +228,7 @@ class Data:
         messages = with_system(row["messages"], row.get("system"))
         with errors_mounted_at(f"{key}.template"):
             last = last_turn(messages)
-            instructed = with_instruction(messages[:last], source.instruction)
+            instructed = with_instruction(messages[:last], source.added_instruction)
             messages = [*as_messages(instructed), *messages[last:]]
             return source.template.learned(tokenizer, messages, row.get("tools"), mask_history)
 

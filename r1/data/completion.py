@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+FORMS = (*TAGS, "\\boxed")  # that a prompt can ask for; an answer in another form is not read
 RESERVED_DECOMPOSITIONS = ("<super>", "<sub>", "<fraction>")  # decompositions that change a number: NFKC reads 5² as 52
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])\s*")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)  # \{ is no brace of TeX's: it is skipped with its backslash

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from r1.config.build import Experiment, instantiate_node
+from r1.config.check.templates import unread_forms
 from r1.config.lengths import long_solutions
 from r1.core import budget, provenance
 from r1.core.console import console, status_line
@@ -64,6 +65,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
     for note in plan_notes(stage, data):
         console.print(status_line(note))
+    for warning in unread_forms(cfg, experiment):
+        console.print(status_line(warning))
     if not cfg["dry_run"]:
         return
     if isinstance(stage, Grpo) and stage.group_size > 1:
@@ -78,7 +81,10 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
 
 
 def plan_notes(stage: Stage, data: Data) -> Iterator[str]:
-    """What the plan of a run cannot do, or can hardly do."""
+    """What the plan of a run adds to the questions, cannot do, or can hardly do."""
+    for key, source in data.sources.items():
+        if source.added_instruction:
+            yield f"{key}.instruction ends every question: {source.added_instruction}"
     if note := long_solutions(data, stage.tokenizer, stage.engine.max_completion_length):
         yield f"note: {note}"
     if isinstance(stage, Grpo) and isinstance(loss := stage.objective.loss, ClippedLoss) and not loss.clips:

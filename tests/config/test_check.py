@@ -64,7 +64,7 @@ EXPERIMENTS = {
     "missing": "defaults:\n  - override /data: nope",
 }
 MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
-ARITHMETIC = "template verifier overlong num_train num_val min_terms max_terms max_term language seed"
+ARITHMETIC = "template verifier instruction overlong num_train num_val min_terms max_terms max_term language seed"
 BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
 BASE = ("model=scratch", "dry_run=true")
 
@@ -478,7 +478,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=jsonl data.path=rated.jsonl", ["rated.jsonl:1: ", "`pass_rate` holds no number", "value    '0.5'"]),
         (
             "stage=reward_model data=jsonl data.path=pairs.jsonl",
-            ["pairs.jsonl:1: the column `chosen` holds no text", "a list of messages is not read"],
+            ["pairs.jsonl:1: the column `chosen` holds no text", "the last message is the user's"],
         ),
         (
             "stage=sft data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1.core.errors import DATA, UserError, errors_mounted_at
-from r1.data.base import Template
+from r1.core.runs import is_record
+from r1.core.types import Config
+from r1.data.base import Template, has_answer
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.conversation import Message, as_messages
 from r1.data.template.base import opening, template_prefill
@@ -61,6 +65,25 @@ def check_completions(experiment: Experiment) -> None:
             hint="leave these rows out, write their thinking, or take a template and a prefill that do not open it",
             code=DATA,
         )
+
+
+def unread_forms(cfg: Config, experiment: Experiment) -> Iterator[str]:
+    """A warning for each dataset whose questions do not ask a chat model for a form that is read as an answer.
+
+    Models that r1 has trained, or ships, have learned the form.
+    """
+    stage, path = experiment.stage, cfg["model"]["path"]
+    if stage.val_columns or path is None or path.startswith("r1:") or is_record(Path(path)):
+        return
+    for key, source in experiment.data.sources.items():
+        answered = next((row for row in source.val if has_answer(row)), None)
+        if answered is None or not isinstance(source.template, Chat):
+            continue
+        if not any(form in source.prompt_text(stage.tokenizer, answered) for form in (*TAGS[2:], "boxed")):
+            yield (
+                f"warning: {key}: no question asks for <answer>...</answer> or \\boxed{{...}}, and an answer in "
+                f"another form is wrong: set {key}.instruction, for example 'Put the final answer within \\boxed{{}}.'"
+            )
 
 
 def _opened(template: Template, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -42,7 +42,8 @@ class Chat:
         chat_template: str | None,
         chat_template_kwargs: dict[str, Any] | None,
     ) -> None:
-        self.system, self.prefill, self.variables = system, prefill, check_variables(chat_template_kwargs or {})
+        self.system, self.own_text, self.prefill = system, system or "", prefill
+        self.variables = check_variables(chat_template_kwargs or {})
         self.chat_template = None if chat_template is None else read_template(chat_template)
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Tools = None) -> str:

@@ -33,7 +33,8 @@ class R1Zero:
                 value=text,
                 expected="a text that contains {prompt}",
             )
-        self.text, self.prefill = text, prefill
+        self.text = self.own_text = text
+        self.prefill = prefill
         self.chat_template = None
 
     def render(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, tools: Tools = None) -> str:
