@@ -13,7 +13,7 @@ from hydra.utils import get_method
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
-from options import HARD_TEXTS, build_option, option_names, texts
+from options import HARD_TEXTS, FilledRow, build_option, option_names, suitable_filler, texts
 
 from r1.core.paths import CONF
 from r1.data.base import Row, as_verifier
@@ -36,11 +36,20 @@ TERMS = [option for option in option_names("reward/terms") if not is_scored_by_a
 build = cache(partial(build_option, "reward/terms"))
 
 
+@cache
+def filler(option: str) -> Any:
+    return suitable_filler(lambda value: score_with(value, option, ["3+5=?"], ["8"]))
+
+
 def score(option: str, prompts: list[str], completions: list[str]) -> Scores:
-    """With every column that the term needs; one whose name says nothing holds a number as text."""
+    return score_with(filler(option), option, prompts, completions)
+
+
+def score_with(value: Any, option: str, prompts: list[str], completions: list[str]) -> Scores:
+    """With ``value`` in every column of its own that the term needs, by its signature or in ``rows``."""
     function = build(option)
-    extra = dict.fromkeys(required_columns(function) - {*RESERVED, "prompt", "answer"}, "1")
-    rows: list[Row] = [{"prompt": prompt, "answer": "8", **extra} for prompt in prompts]
+    extra = dict.fromkeys(required_columns(function) - {*RESERVED, "prompt", "answer"}, value)
+    rows: list[Row] = [FilledRow({"prompt": prompt, "answer": "8", **extra}, value) for prompt in prompts]
     ids = [[ord(char) % 610 for char in completion[:500]] for completion in completions]
     rewards = Rewards({option: Term(option, function, 1.0)})
     return rewards.score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hydra.utils import instantiate
@@ -21,6 +22,33 @@ def build_option(group: str, option: str) -> Any:
     """What ``_target_`` builds with the values of the YAML file."""
     values = OmegaConf.load(CONF / group / f"{option}.yaml")
     return instantiate({key: value for key, value in values.items() if key not in NOT_PARAMETERS})
+
+
+# ---- columns of a user's own ----
+
+FILLERS = ("1", 1, [1])
+
+
+class FilledRow(dict[str, Any]):
+    """A row with a value in every column that it is asked for."""
+
+    def __init__(self, columns: dict[str, Any], filler: Any) -> None:
+        super().__init__(columns)
+        self.filler = filler
+
+    def __missing__(self, column: str) -> Any:
+        return self.filler
+
+
+def suitable_filler(judge: Callable[[Any], object]) -> Any:
+    """The first of ``FILLERS`` with which an easy text is judged: the name of a column says nothing about its type."""
+    for filler in FILLERS:
+        try:
+            judge(filler)
+        except Exception:  # a user's function may raise anything
+            continue
+        return filler
+    return FILLERS[0]
 
 
 # ---- texts that a model may write ----

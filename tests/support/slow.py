@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Barrier
 from typing import Any
 
+import pytest
 import torch
 from options import option_names
 from torch import Tensor
+from torch.nn.functional import rms_norm
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from r1.core.rank_info import RankInfo
 from r1.distributed.collectives import RankGroup
@@ -45,6 +49,26 @@ def in_parts(stage: Grpo, experience: Experience, micro_batch_size: int) -> Tens
     """The gradient of an experience in micro-batches of this size."""
     stage.plan = replace(stage.plan, micro_batch_size=micro_batch_size)
     return gradient(stage, split(experience, stage.plan.num_micro_batches))
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Compute in float64 all that r1 and Llama compute in float32, which they do even in half precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tensor, "float", Tensor.double)
+        norm = lambda self, states: rms_norm(states, states.shape[-1:], self.weight, self.variance_epsilon)  # noqa: E731
+        patch.setattr(LlamaRMSNorm, "forward", norm)
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+
+def in_float64(experience: Experience) -> Experience:
+    """The same log-probs and advantages as float64, for a step inside ``float64``."""
+    values = {name: value for name, value in vars(experience).items() if isinstance(value, Tensor)}
+    return replace(experience, **{name: v.double() for name, v in values.items() if v.is_floating_point()})
 
 
 def assert_same(found: Tensor, expected: Tensor, atol: float = 1e-6) -> None:
