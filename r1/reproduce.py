@@ -9,7 +9,7 @@ from typing import Any
 from r1.core import provenance
 from r1.core.command import ArgumentParser, run_command
 from r1.core.errors import UserError
-from r1.core.runs import RunRecord, errors_of, read_run
+from r1.core.runs import RunRecord, errors_of, read_run, refuse_pipeline
 from r1.core.secrets import REDACTED
 from r1.run import execute
 
@@ -23,6 +23,7 @@ def reproduce(run: RunRecord, output_dir: str) -> bool:
     """
     from r1.config.check.config import check_config
 
+    refuse_pipeline(run.dir, run.config)
     if REDACTED in str(run.config):
         raise UserError(
             "the record's config holds redacted values",
@@ -71,8 +72,8 @@ def compare_metrics(run: RunRecord, again: RunRecord) -> list[str]:
 def _compared_fields(record: RunRecord, original: dict[str, Any]) -> dict[str, Any]:
     """What the manifest says besides metrics; another code, which has its note, gives another fingerprint."""
     manifest = record.manifest
-    is_same_code = manifest["code"] == provenance.code_hash(*record.config["extensions"]) == original["code"]
-    return {"best": manifest.get("best")} | ({"fingerprint": manifest["fingerprint"]} if is_same_code else {})
+    is_same_code = manifest.get("code") == provenance.code_hash(*record.config["extensions"]) == original.get("code")
+    return {"best": manifest.get("best")} | ({"fingerprint": manifest.get("fingerprint")} if is_same_code else {})
 
 
 def main() -> None:

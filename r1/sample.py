@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.command import ArgumentParser, run_command
-from r1.core.runs import errors_of, read_config, require_keys
+from r1.core.runs import errors_of, read_config, refuse_pipeline, require_keys
 from r1.core.types import Config
 from r1.data.base import Data, Row
 from r1.data.conversation import question_text
@@ -92,6 +92,7 @@ def eval_config(model: str) -> Config:
     config_file = Path(model) / "config.yaml"
     if config_file.is_file():
         recorded = read_config(config_file)
+        refuse_pipeline(Path(model), recorded)
         require_keys(config_file, recorded, RECORDED_PARTS, dict)
         cfg |= {key: recorded[key] for key in RECORDED_PARTS} | {"extensions": recorded.get("extensions", [])}
         cfg["data"] = _with_saved_chat_template(cfg["data"])

@@ -22,6 +22,7 @@ from r1.config.interpolation import resolved_sizes
 from r1.core import jsonl
 from r1.core.console import strip_control_chars
 from r1.core.errors import UserError
+from r1.core.malloc import tune_malloc
 from r1.core.override_text import override_value, path_value
 from r1.core.secrets import redact
 from r1.core.yaml import ConfigLoader, UniqueKeyLoader
@@ -106,6 +107,12 @@ MAX_RATIO = 6.0  # of the times for 4n and n characters
 LEAST_S = 0.02  # less is noise
 
 
+@pytest.fixture(autouse=True, scope="module")
+def memory_as_in_a_run() -> None:
+    """Page faults, which begin at some size, are no part of a reader's time."""
+    tune_malloc()
+
+
 def grown(unit: str, size: int) -> str:
     return unit * (size // len(unit))  # no unit is cut: what is not closed may be skipped at once
 
@@ -126,8 +133,10 @@ def assert_linear(read: Callable[[str], object], unit: str, most: int) -> None:
     size, before = 1 << 12, float("inf")
     while size <= most:
         current = seconds(read, grown(unit, size))
-        # A lower time before is noise, so that it counts as a quarter of the least.
-        assert current <= MAX_RATIO * max(before, LEAST_S / 4) or before == float("inf"), f"{size} of {unit!r}"
+        most_s = MAX_RATIO * max(before, LEAST_S / 4)  # a lower time before is noise
+        if current > most_s:  # a busy machine: the least of two more looks counts
+            current = min(current, seconds(read, grown(unit, size)), seconds(read, grown(unit, size)))
+        assert current <= most_s, f"{size} of {unit!r}"
         size, before = 4 * size, current
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-from r1.core.storage import damaged, named, require_regular
+from r1.core.storage import damaged, named, parse_json, require_regular
 
 CHECKSUM = b', "crc": "'  # CRC-32 of the line without this field
 
@@ -46,10 +46,8 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def _row(file: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-        if b"\\u" in line:
-            row_to_line(row).encode()  # half of a surrogate pair is no text
-    except (ValueError, RecursionError):
+        row = parse_json(line)
+    except ValueError:
         row = None
     if not isinstance(row, dict):
         raise damaged(file, "the line is not a JSON object", number)

@@ -13,12 +13,13 @@ from typing import Any
 from r1.core.errors import Interrupted, TrainingHalted, UserError
 from r1.core.files import write_atomic
 from r1.core.secrets import redact
-from r1.core.storage import damaged, read_text
+from r1.core.storage import damaged, parse_json, read_text
 
 FILE = "manifest.json"
 SCHEMA = 1
 TYPES: dict[str, type] = {"status": str, "fingerprint": str, "parents": list, "metrics": dict, "packages": dict}
-TYPES |= {"overrides": list, "git": dict, "command": str}
+TYPES |= {"overrides": list, "git": dict, "command": str, "steps": list}
+STEP_TYPES = {"name": str, "seed": int | None, "path": str, "status": str, "wall_s": int | float, "needs": list}
 ESTIMATE = ("value", "low", "high", "n")
 STATUS_BY_ERROR = (((Interrupted, KeyboardInterrupt), "interrupted"), (TrainingHalted, "halted"))
 
@@ -38,22 +39,51 @@ def load_manifest(file: Path) -> dict[str, Any]:
         UserError: it cannot be read, or is not a manifest.
     """
     try:
-        manifest = json.loads(read_text(file))
-    except (ValueError, RecursionError):
+        manifest = parse_json(read_text(file))
+    except ValueError:
         raise damaged(file, "it is not JSON") from None
     if not isinstance(manifest, dict):
         raise damaged(file, "it is not a JSON object")
     for key, kind in TYPES.items():
         if manifest.get(key) is not None and not isinstance(manifest[key], kind):
             raise damaged(file, f"`{key}` has a value of another kind")
-    for when, estimates in (manifest.get("metrics") or {}).items():
-        if not isinstance(estimates, dict) or not all(map(_is_estimate, estimates.values())):
-            raise damaged(file, f"`metrics.{when}` has no estimates")
+    for key, is_valid in CHECKS.items():
+        if manifest.get(key) is not None and not is_valid(manifest[key]):
+            raise damaged(file, f"`{key}` has an entry of another kind")
     return manifest
+
+
+def _are_metrics(node: object) -> bool:
+    """Whether it is ``{"start": {name: estimate}, ...}``."""
+    if not isinstance(node, dict) or not all(isinstance(estimates, dict) for estimates in node.values()):
+        return False
+    return all(_is_estimate(estimate) for estimates in node.values() for estimate in estimates.values())
 
 
 def _is_estimate(node: object) -> bool:
     return isinstance(node, dict) and all(isinstance(node.get(name), int | float) for name in ESTIMATE)
+
+
+def _are_parents(nodes: list[Any]) -> bool:
+    return all(isinstance(node, dict) and _are_texts([node.get("path"), node.get("fingerprint")]) for node in nodes)
+
+
+def _are_steps(nodes: list[Any]) -> bool:
+    """Whether they are the steps of a pipeline, as its record writes them."""
+    return all(
+        isinstance(node, dict)
+        and all(key in node and isinstance(node[key], kind) for key, kind in STEP_TYPES.items())
+        and _are_texts(node["needs"])
+        and ("metrics" in node and (node["metrics"] is None or _are_metrics(node["metrics"])))
+        for node in nodes
+    )
+
+
+def _are_texts(nodes: list[Any]) -> bool:
+    return all(isinstance(node, str) for node in nodes)
+
+
+CHECKS = {"metrics": _are_metrics, "overrides": _are_texts, "parents": _are_parents, "steps": _are_steps}
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

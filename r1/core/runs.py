@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -50,6 +51,7 @@ def read_run(path: str) -> RunRecord:
     manifest, metrics = load_manifest(file), folder / "metrics.jsonl"
     require_keys(file, manifest, ("status",), str)
     require_keys(file, manifest, ("metrics",), dict)
+    require_keys(file, manifest["metrics"], ("start", "final"))
     require_regular(metrics)
     return RunRecord(
         dir=folder.absolute(),
@@ -89,6 +91,9 @@ def read_config(file: Path) -> Config:
         raise damaged(file, str(error)) from None
     if not isinstance(config, dict):
         raise damaged(file, "it is not a mapping")
+    extensions = config.get("extensions") or []
+    if not isinstance(extensions, list) or not all(isinstance(name, str) for name in extensions):
+        raise damaged(file, "its `extensions` are no list of names")
     return upgrade_config({str(key): value for key, value in config.items()})
 
 
@@ -151,7 +156,7 @@ def saved_checkpoints(folder: Path) -> list[Path]:
     return sorted(paths, key=lambda path: int(path.name.removeprefix("step_")))
 
 
-def require_keys(file: Path, content: Config, keys: Iterable[str], kind: type = object) -> None:
+def require_keys(file: Path, content: Config, keys: Iterable[str], kind: type | UnionType = object) -> None:
     """A manifest or a config needs these keys, each with a value of one kind.
 
     Raises:
@@ -159,6 +164,14 @@ def require_keys(file: Path, content: Config, keys: Iterable[str], kind: type = 
     """
     if missing := [key for key in keys if key not in content or not isinstance(content[key], kind)]:
         raise damaged(file, f"it has no `{missing[0]}`")
+
+
+def refuse_pipeline(folder: Path, config: Config) -> None:
+    """Raises: UserError: the folder is a pipeline's record, whose config is that of no run."""
+    if steps := config.get("steps"):
+        message = "this is the record of a pipeline, and a run's is needed"
+        hint = f"take a step's, a folder below {folder / 'steps'}: {', '.join(map(str, steps))}"
+        raise UserError(message, key="RUN", value=str(folder), hint=hint, code=DATA)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ NAMED_SECRETS: set[str] = set()  # values of the variables that a config names
 MIN_LENGTH = 8  # characters; a shorter text may turn up by chance
 MIN_NAMED_LENGTH = 4  # the same for a value that a config names, which is replaced as a whole word
 MAX_HARMLESS = 300
-PASSWORD = re.compile(r"(?i)(?:password|passwd|passphrase|passcode|pwd|phrase)\d*$")  # may have several words
+PASSWORD = re.compile(r"(?i)(?:password|passwd|passphrase|passcode|pwd|phrase)\d*$")  # 12 words
 HARMLESS_VALUE = re.compile(  # max_tokens=100 is no secret, nor is a reference to one
     r"\s*(?:[\d.eE+-]*|true|false|null|none|empty|yes|no|\*+|x+|<.*>|\$\{.*|\$\w+|%\w+%|(?:\w+ )?\{[\w.()]*\}?|%s)\s*",
     re.IGNORECASE | re.DOTALL,
@@ -164,9 +164,11 @@ def _redact_pairs(text: str) -> str:
         if match.start() < end or not _may_be_secret(match, text):
             continue
         start, stop = _value_span(match, text)
-        if stop > start and not _is_harmless(match, text, start, stop):
+        last = _end_of_words(match, text, start, stop)
+        judged = last if text[match.end() - 1] == " " or PASSWORD.search(match["name"]) else stop  # token=5 of 20
+        if stop > start and not _is_harmless(match, text, start, judged):
             parts += [text[end:start], REDACTED]
-            end = stop
+            end = last
     return "".join([*parts, text[end:]])
 
 
@@ -206,6 +208,8 @@ def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
     start = match.end()
     if (opened := QUOTE.match(text, start)) is not None:
         mark = opened.group().lstrip("bfruBFRU")
+        if mark == text[match.start() - 1 : match.start()] and not match["closed"]:  # of "api_key=", without a value
+            return start, start
         stop = text.find(mark, opened.end())
         while stop > 0 and len(mark) == 1 and _is_escaped(text, stop):
             stop = text.find(mark, stop + 1)
@@ -218,18 +222,20 @@ def _value_span(match: re.Match[str], text: str) -> tuple[int, int]:
     if match["sep"] == ">":
         return start, max(start, text.find("</", start, start + MAX_HARMLESS))
     bare = BARE.match(text, start)
-    if bare and match["sep"] and _has_words(match["name"], text[start - 1] == " "):
-        bare = WORDS_BEHIND.match(text, bare.end())
     return start, bare.end() if bare else start
 
 
-def _has_words(name: str, spaced: bool) -> bool:
-    """Whether an unquoted value may have several words: after ``api_key: ``, ``a.api_key=`` and ``password=``.
+def _end_of_words(match: re.Match[str], text: str, start: int, stop: int) -> int:
+    """Where the last word of an unquoted value ends, behind ``api_key=``, ``token=`` and ``password: ``.
 
-    Not of a variable of a shell, ``PGPASSWORD=x psql``, nor of prose, ``no API key: set one``.
+    A parameter of an address has one word. So has a value in prose: ``no API key: set one``, ``the secret: he paid``.
     """
-    is_plain = ("." in name or bool(PASSWORD.search(name))) and not name.isupper()
-    return is_certain_name(name) and " " not in name and (spaced or is_plain)
+    name, is_spaced = match["name"], text[match.end() - 1] == " "
+    in_address = text[match.start() - 1 : match.start()] in ("?", "&") or "%" in (match["sep"] or "%")
+    if start > match.end() or in_address or " " in name or (is_spaced and not is_certain_name(name)):
+        return stop
+    behind = WORDS_BEHIND.match(text, stop)
+    return behind.end() if behind else stop
 
 
 def _is_escaped(text: str, index: int) -> bool:

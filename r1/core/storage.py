@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from r1.core.errors import STORAGE, Interrupted, UserError
 
@@ -39,6 +41,9 @@ SQLITE_ERRORS = {  # in the text of an error from SQLite, which has no number
 def named(file: Path) -> Iterator[None]:
     """Give a fault of the disk inside the block the name of its file: ``write``, ``fsync`` and SQLite leave it out.
 
+    Args:
+        file: may be a folder that a library writes: the file that was written last is named.
+
     Raises:
         OSError: the fault, also where a library has raised another kind of error.
     """
@@ -50,8 +55,14 @@ def named(file: Path) -> Iterator[None]:
         fault = error if isinstance(error, OSError) and error.errno else disk_fault(error)
         if fault is None:
             raise
-        fault.filename = fault.filename or str(file)
+        fault.filename = fault.filename or str(_last_written(file))
         raise fault from None
+
+
+def _last_written(path: Path) -> Path:
+    """A file itself, or the file of a folder that was written last; of several at once the shortest, which is cut."""
+    files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else []
+    return max(files, key=lambda file: (file.stat().st_mtime_ns, -file.stat().st_size), default=path)
 
 
 @contextmanager
@@ -113,6 +124,21 @@ def read_text(file: Path) -> str:
         raise damaged(file, error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise damaged(file, "it is not UTF-8 text") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value that a record's file holds.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or has half of a surrogate pair, which no other file can hold.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if b"\\u" in text if isinstance(text, bytes) else "\\u" in text:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def storage_error(fault: OSError) -> UserError:

@@ -11,14 +11,15 @@ import yaml  # type: ignore[import-untyped]
 FAST: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 MAX_NODES = 100_000
 MAX_DEPTH = 200  # libyaml's loader overflows the stack at some 20,000
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 MAX_DIGITS = 4300  # Python's own limit; 1:30:59, a number to base 60, takes quadratic time
 
 
 class Bounded:
     """A loader that takes time linear in the length of a text.
 
-    An error: aliases that stand for more than ``MAX_NODES`` values or for themselves, nesting beyond ``MAX_DEPTH``, and
-    a number of more than ``MAX_DIGITS``.
+    An error: aliases that stand for more than ``MAX_NODES`` values or for themselves, nesting beyond ``MAX_DEPTH``, a
+    number of more than ``MAX_DIGITS``, and half of a surrogate pair.
     """
 
     def __init__(self, text: str) -> None:
@@ -38,6 +39,8 @@ class Bounded:
     def construct_scalar(self, node: yaml.ScalarNode) -> Any:
         if len(node.value) > MAX_DIGITS and node.tag.endswith((":int", ":float")):
             raise yaml.YAMLError(f"it has a number of more than {MAX_DIGITS} digits")
+        if not node.value.isascii() and HALF_PAIR.search(node.value):
+            raise yaml.YAMLError("it has half of a surrogate pair, which is no character")
         return super().construct_scalar(node)  # type: ignore[misc]
 
 

@@ -55,7 +55,7 @@ def sum_row(terms: list[int], thinking: str) -> Row:
 
 def row_from_sum(prompt: str) -> Row | None:
     """The row of a sum typed by hand, or None if it is not one."""
-    if not re.fullmatch(r"\d{1,1000}(\+\d{1,1000})+=\?", prompt):
+    if not re.fullmatch(r"\d{1,1000}+(?:\+\d{1,1000}+)++=\?", prompt):
         return None
     terms = [int(term) for term in prompt[:-2].split("+")]
     return sum_row(terms, worked_solution(terms, random.Random(prompt), ["en"]))

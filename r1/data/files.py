@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.errors import DATA, UserError
+from r1.core.yaml import HALF_PAIR
 from r1.data.base import Row
 from r1.data.columns import CORRECT_IT
 from r1.data.decimal_float import DecimalFloat
@@ -22,7 +23,6 @@ SourceRow = tuple[str, Row | UserError]
 """``PATH:LINE`` and the row, or its error. A parquet file and a list in JSON have no lines: the number of the row."""
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,300})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")  # JSON's: 007 and +1 are text
 MISSING = re.compile(r"\s*|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)  # a cell of a .csv file
-HALF_PAIR = re.compile("[\ud800-\udfff]")
 ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 LIST_START, LIST_SEPARATOR = re.compile(r"\s*\[\s*"), re.compile(r"\s*(?:,\s*(?![\s\]])|(?=\]))")
 

@@ -23,7 +23,7 @@ from r1.data.generated import GeneratedOptions, distinct_problems, generated_dat
 from r1.data.split import is_held_out
 from r1.data.text import language_share
 
-QUESTION = re.compile(r"((?:\d{1,2}\+)+)\?=\?")
+QUESTION = re.compile(r"((?:\d{1,2}+\+)++)\?=\?")
 STEP = re.compile(r"(?:plus|加) (\d{1,3}) (?:is|得) (\d{1,3})")
 LANGUAGES: list[list[Language]] = [["en"], ["zh"], ["en", "zh"]]
 MAX_TERM = 9  # largest number

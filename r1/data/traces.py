@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
+from r1.core.storage import parse_json
 from r1.data.base import Data, DataOptions
 from r1.data.columns import RESERVED
 from r1.data.jsonl import FORBIDDEN, Columns, prompts, read_rows
@@ -64,7 +64,7 @@ def check_card(file: Path, count: int) -> None:
         digest = hashlib.file_digest(data, "sha256").hexdigest()
     actual: dict[str, Any] = {"fingerprint": digest, "count": count}
     try:
-        stated: dict[str, Any] = json.loads(card.read_bytes())
+        stated: dict[str, Any] = parse_json(card.read_bytes())
         expected = {key: stated[key] for key in actual}
     except (ValueError, KeyError, TypeError):
         raise UserError(

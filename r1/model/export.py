@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from r1.core.errors import MODEL, UserError
-from r1.core.storage import require_regular
+from r1.core.storage import named, require_regular
 from r1.model.functional import token_logps
 from r1.model.loading import load_pretrained
 from r1.model.transformers_adapter import attention_implementation, has_adapters, merge_adapters, save_adapters
@@ -49,8 +49,9 @@ def export(
         model = (copy.deepcopy(model) if keep_adapters else model).float()
     expected = probe_logps(model)
     if adapter_folder and has_adapters(model):
-        base = save_adapters(model, adapter_folder)
-        _write_tokenizer(tokenizer, adapter_folder)
+        with named(adapter_folder):
+            base = save_adapters(model, adapter_folder)
+            _write_tokenizer(tokenizer, adapter_folder)
         if base:
             check_export(adapter_folder, AutoModelForCausalLM, probe_logps, expected, dtype)
     merged = merge_adapters(model)
@@ -92,8 +93,9 @@ def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     for file in folder.glob("*"):  # of an earlier export
         require_regular(file)
-    model.save_pretrained(folder)
-    _write_tokenizer(tokenizer, folder)
+    with named(folder):
+        model.save_pretrained(folder)
+        _write_tokenizer(tokenizer, folder)
 
 
 def _write_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

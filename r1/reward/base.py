@@ -68,6 +68,8 @@ class Term:
 
     def _call(self, batch: dict[str, list[Any]], constants: dict[str, Any]) -> list[float]:
         """Call the function on rows that it applies to, and check its result."""
+        if not batch["rows"]:  # no rows have no columns
+            batch = {name: list[Any]() for name in required_columns(self.function)} | batch
         if missing := required_columns(self.function) - batch.keys():
             message = f"needs a column that the rows lack: {', '.join(sorted(missing))}"
             raise self._error(message, expected=sorted(batch))

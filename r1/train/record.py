@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 OWN_FILES = ("manifest.json", "config.yaml", "overrides.yaml", "code.diff", "best")
 PARTIAL_FILES = "|".join(map(re.escape, (*OWN_FILES, *DATASETS)))  # see ``remove_partial``
 APPEND_ONLY_FILES = ("metrics.jsonl", "timing.jsonl", "samples.jsonl")  # a checkpoint holds their sizes
-RESUMED_KEYS = ("data", "parents", "wall_s", "packages")  # of a manifest
+RESUMED_KEYS = ("data", "parents", "packages")  # of a manifest
 RESUMED_PARTS = ("trainer", "stage", "rollout")  # of a config
 
 
@@ -113,6 +113,7 @@ class Record(RunState):
             raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
         earlier = read_run(str(self.dir))
         require_keys(self.dir / "manifest.json", earlier.manifest, RESUMED_KEYS)
+        require_keys(self.dir / "manifest.json", earlier.manifest, ("wall_s",), int | float)
         require_keys(self.dir / "config.yaml", earlier.config, RESUMED_PARTS, dict)
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
@@ -157,6 +158,11 @@ class Record(RunState):
         except BaseException:
             self._lock.close()
             raise
+        try:
+            self._write_sources()
+        except BaseException as error:  # there is a manifest by now, which would stay at `running`
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def _open(self) -> None:
@@ -168,6 +174,8 @@ class Record(RunState):
         if self._earlier:
             self._restore(self._earlier.manifest)
         self.write_manifest("running")  # first: it makes the folder a record, whose files are r1's
+
+    def _write_sources(self) -> None:
         if not self._earlier:
             for name in DATASETS:  # of a failed start; the teacher's answers stay, which are stored by content
                 (self.dir / "traces" / name).unlink(missing_ok=True)

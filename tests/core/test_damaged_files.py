@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
 import signal
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,7 +20,11 @@ import yaml
 
 from r1 import compare, report, reproduce, sample, serve, sweep
 from r1.core.command import run_command
+from r1.core.errors import UserError
 from r1.core.runs import read_run
+from r1.experiment.launch import launch
+from r1.experiment.pipeline import scheduler
+from r1.experiment.pipeline.node import PipelineNode
 from r1.experiment.sweep.file import read_sweep
 from r1.experiment.sweep.storage import storage_url
 from r1.experiment.sweep.study import Study
@@ -28,6 +33,7 @@ from r1.run import execute
 Verb = Callable[[Path], None]
 LIMIT_S = 60  # no verb waits for a file
 SWEEP_FOLDER = Path("outputs", "sweeps", "tried")
+PIPELINE = ["--config-dir", "conf", "experiment=piped", "output_dir=piped"]
 RUN = ["stage=grpo", "stage.group_size=2", "trainer.max_steps=2", "checkpoint_every=1", "keep_best=false", "logger=csv"]
 
 
@@ -43,9 +49,34 @@ def config() -> dict[str, Any]:
     return dict(composed(*options()))
 
 
+class StepHere:
+    """Stands in for a step's process: the run, in this one."""
+
+    wall_s, exit_code = 0.1, 0
+
+    def __init__(self, node: PipelineNode) -> None:
+        try:
+            execute(node.config | {"output_dir": str(node.folder.absolute()), "resume": "auto"}, [])
+        except UserError as error:
+            self.exit_code, self.error = error.code, str(error)
+
+    def poll(self) -> int:
+        return self.exit_code
+
+    def last_error_line(self) -> str:
+        return self.error
+
+
+@pytest.fixture(scope="module", autouse=True)
+def steps_here() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "start", lambda node, *_: StepHere(node))
+        yield
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``run``, ``other``, its copy, and a sweep of two points, which are copies, too."""
+    """``run``, ``other``, its copy, a sweep of two points, which are copies, too, and a pipeline of two steps."""
     folder = tmp_path_factory.mktemp("world")
     execute(config() | {"output_dir": str(folder / "run")}, [])
     shutil.copytree(folder / "run", folder / "other")
@@ -61,6 +92,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(folder / "run", taken[0].folder, dirs_exist_ok=True)
         study.finish_point(taken[0], 0.5)
         taken[1].close()
+    (folder / "conf" / "experiment").mkdir(parents=True)
+    kept = [
+        option for option in options() if option.startswith(("data.", "val.num", "val.ks", "rollout.", "trainer.acc"))
+    ]
+    steps = {"learn": options(), "test": ["stage=eval", "model.path=${step:learn}", *kept]}
+    piped = "# @package _global_\n" + yaml.safe_dump({"name": "piped", "steps": steps})
+    (folder / "conf" / "experiment" / "piped.yaml").write_text(piped)
+    with chdir(folder):
+        assert launch(PIPELINE, execute) == 0
     return folder
 
 
@@ -68,6 +108,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def copy(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the world, which is the working directory."""
     shutil.copytree(world, tmp_path / "world")
+    pipeline = tmp_path / "world" / "piped" / "manifest.json"  # it has the folders of its steps
+    pipeline.write_text(pipeline.read_text().replace(str(world), str(tmp_path / "world")))
     monkeypatch.chdir(tmp_path / "world")
     return tmp_path / "world"
 
@@ -101,6 +143,10 @@ def served(folder: Path) -> None:
     run_command(lambda: serve.server_command([str(folder / "run")]) and None)
 
 
+def piped(folder: Path) -> None:
+    run_command(lambda: launch(PIPELINE, execute))
+
+
 VERBS: dict[str, Verb] = {
     "compare": command(compare, "run", "other"),
     "report": command(report, "run"),
@@ -110,8 +156,14 @@ VERBS: dict[str, Verb] = {
     "resume": resumed,
     "sweep": command(sweep, "tried.yaml"),
     "sweep --report": command(sweep, "tried.yaml", "--report"),
+    "pipeline": piped,
+    "report of a pipeline": command(report, "piped"),
+    "compare pipelines": command(compare, "piped", "other"),
+    "sample of a pipeline": command(sample, "piped", "1+2=?", "-n", "1"),
+    "reproduce a pipeline": command(reproduce, "piped"),
 }
 RUN_VERBS = ("compare", "report", "reproduce", "sample")
+PIPELINE_VERBS = ("report of a pipeline", "compare pipelines", "pipeline")
 
 
 @contextmanager
@@ -200,8 +252,17 @@ def test_damaged_record_is_one_screen_with_the_file_or_no_hindrance(
         restore(file, copy / "other" / name)
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("verb", ["sweep", "sweep --report"])
+RUNS_A_POINT = ("missing", "a FIFO")
+
+
+@pytest.mark.parametrize(
+    ("verb", "damage"),
+    [
+        *(("sweep --report", damage) for damage in DAMAGE),
+        *(("sweep", damage) for damage in DAMAGE if damage not in RUNS_A_POINT),
+        *(pytest.param("sweep", damage, marks=pytest.mark.long) for damage in RUNS_A_POINT),
+    ],
+)
 def test_damaged_sweep_is_one_screen_with_the_file_or_no_hindrance(
     world: Path, copy: Path, capfd: pytest.CaptureFixture[str], verb: str, damage: str
 ) -> None:
@@ -218,6 +279,135 @@ def restore(file: Path, original: Path) -> None:
     shutil.copyfile(original, file)
 
 
+def of_pipeline(copy: Path) -> list[Path]:
+    learn, test = (next((copy / "piped" / "steps" / name).iterdir()) for name in ("learn", "test"))
+    names = [copy / "piped" / name for name in ("manifest.json", "config.yaml", "overrides.yaml")]
+    return [
+        *names,
+        *(learn / name for name in ("manifest.json", "metrics.jsonl", "config.yaml")),
+        test / "manifest.json",
+    ]
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("verb", PIPELINE_VERBS[:2])
+def test_damaged_pipeline_is_one_screen_with_the_file_or_no_hindrance(
+    copy: Path, capfd: pytest.CaptureFixture[str], verb: str, damage: str
+) -> None:
+    assert_damage_of_pipeline_ends_in_one_screen(copy, capfd, verb, damage, of_pipeline(copy))
+
+
+@pytest.mark.parametrize(
+    "damage", [name if name == "cut" else pytest.param(name, marks=pytest.mark.long) for name in DAMAGE]
+)
+def test_pipeline_with_a_damaged_file_is_one_screen_with_the_file_or_continues(
+    copy: Path, capfd: pytest.CaptureFixture[str], damage: str
+) -> None:
+    files = of_pipeline(copy) if damage != "cut" else [copy / "piped" / "manifest.json", of_pipeline(copy)[-1]]
+    assert_damage_of_pipeline_ends_in_one_screen(copy, capfd, "pipeline", damage, files)
+
+
+def assert_damage_of_pipeline_ends_in_one_screen(
+    copy: Path, capfd: pytest.CaptureFixture[str], verb: str, damage: str, files: Sequence[Path]
+) -> None:
+    shutil.copytree(copy / "piped", copy / "kept")
+    for file in files:
+        DAMAGE[damage](file, random.Random(0))
+        screen = screen_of(verb, copy, capfd)
+        assert not screen or file.name in screen or "is not a record" in screen, screen
+        shutil.rmtree(copy / "piped")
+        shutil.copytree(copy / "kept", copy / "piped")
+
+
+# ---- a key that is gone, or whose value is of another kind ----
+
+OTHERS = (None, 3, "text", [1], {"a": "b"})
+CHANGED = [("run/manifest.json", verb) for verb in ("compare", "report", "reproduce", "resume")]
+CHANGED += [("piped/manifest.json", verb) for verb in PIPELINE_VERBS]
+CHANGED += [("piped/steps/learn/*/manifest.json", verb) for verb in PIPELINE_VERBS]
+CHANGED += [("run/config.yaml", verb) for verb in (*RUN_VERBS, "resume")]
+CHANGED += [(f"{SWEEP_FOLDER}/runs/0000/{name}", "sweep --report") for name in ("manifest.json", "config.yaml")]
+CHANGED += [("tried.yaml", verb) for verb in ("sweep", "sweep --report")]
+QUICK = (CHANGED[0], CHANGED[1], ("piped/manifest.json", "report of a pipeline"))
+
+
+def key_paths(node: Any, start: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The keys of all values; of a list only those of the first three."""
+    items = node.items() if isinstance(node, dict) else enumerate(node[:3]) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*start, key)
+        yield from key_paths(value, (*start, key))
+
+
+def change_a_key(content: Any, draw: random.Random) -> None:
+    *path, key = draw.choice(list(key_paths(content)))
+    for part in path:
+        content = content[part]
+    if draw.random() < 0.3:
+        del content[key]
+    else:
+        content[key] = draw.choice(OTHERS)
+
+
+def assert_changed_keys_end_in_one_screen(
+    world: Path, copy: Path, capfd: pytest.CaptureFixture[str], name: str, verb: str, count: int
+) -> None:
+    (file,) = copy.glob(name)
+    text = file.read_text()
+    for seed in range(count):
+        content = yaml.safe_load(text)
+        change_a_key(content, random.Random(f"{name} {seed}"))
+        file.write_text(json.dumps(content) if file.suffix == ".json" else yaml.safe_dump(content))
+        screen_of(verb, copy, capfd)
+        if verb in ("resume", "pipeline"):
+            part = name.partition("/")[0]
+            shutil.rmtree(copy / part)
+            shutil.copytree(world / part, copy / part)
+        file.write_text(text)
+
+
+@pytest.mark.parametrize(("name", "verb"), QUICK)
+def test_record_with_a_changed_key_is_one_screen_at_most(
+    world: Path, copy: Path, capfd: pytest.CaptureFixture[str], name: str, verb: str
+) -> None:
+    assert_changed_keys_end_in_one_screen(world, copy, capfd, name, verb, 12)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "verb"), CHANGED)
+def test_record_with_many_changed_keys_is_one_screen_at_most(
+    world: Path, copy: Path, capfd: pytest.CaptureFixture[str], name: str, verb: str
+) -> None:
+    assert_changed_keys_end_in_one_screen(world, copy, capfd, name, verb, 40)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "key"),
+    [
+        ("compare", "manifest.json", "command"),
+        ("report", "manifest.json", "command"),
+        ("report", "config.yaml", "name"),
+    ],
+)
+def test_record_with_half_a_character_is_one_screen_with_the_file(
+    copy: Path, capfd: pytest.CaptureFixture[str], verb: str, name: str, key: str
+) -> None:
+    file = copy / "run" / name
+    text = file.read_text()
+    content = yaml.safe_load(text) | {key: "gr\udc00po"}
+    file.write_text(json.dumps(content))  # JSON is YAML
+    assert f"{name} is damaged" in screen_of(verb, copy, capfd)
+
+
+@pytest.mark.parametrize("verb", ["sample of a pipeline", "reproduce a pipeline"])
+def test_verb_on_a_pipeline_that_needs_a_run_names_the_steps(
+    copy: Path, capfd: pytest.CaptureFixture[str], verb: str
+) -> None:
+    screen = screen_of(verb, copy, capfd)
+    assert "this is the record of a pipeline" in screen
+    assert "learn, test" in screen
+
+
 def assert_flips_end_in_one_screen(
     world: Path, copy: Path, capfd: pytest.CaptureFixture[str], verb: str, count: int
 ) -> None:
@@ -230,15 +420,15 @@ def assert_flips_end_in_one_screen(
                 restore(copy / name, world / name)
 
 
-@pytest.mark.parametrize("verb", [*RUN_VERBS[:3], "sweep --report"])
+@pytest.mark.parametrize(("verb", "count"), [("compare", 3), ("report", 2), ("reproduce", 1), ("sweep --report", 1)])
 def test_flipped_bit_or_lost_line_is_one_screen_at_most(
-    world: Path, copy: Path, capfd: pytest.CaptureFixture[str], verb: str
+    world: Path, copy: Path, capfd: pytest.CaptureFixture[str], verb: str, count: int
 ) -> None:
-    assert_flips_end_in_one_screen(world, copy, capfd, verb, 3)
+    assert_flips_end_in_one_screen(world, copy, capfd, verb, count)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if "pipeline" not in verb])
 def test_many_flipped_bits_are_one_screen_at_most(
     world: Path, copy: Path, capfd: pytest.CaptureFixture[str], verb: str
 ) -> None:
@@ -269,12 +459,15 @@ def test_export_over_a_fifo_is_one_screen_that_names_it(copy: Path, capfd: pytes
 
 
 def test_stray_files_hinder_no_verb(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for folder in (copy / "run", copy / SWEEP_FOLDER, copy / SWEEP_FOLDER / "runs"):
+    steps = copy / "piped" / "steps"
+    pipeline = (copy / "piped", steps, steps / "learn", next((steps / "learn").iterdir()))
+    for folder in (copy / "run", copy / SWEEP_FOLDER, copy / SWEEP_FOLDER / "runs", *pipeline):
         (folder / "x.tmp.1").write_text("the user's")
         (folder / "step_999999").mkdir()
         os.mkfifo(folder / "pipe.jsonl")
     for verb in VERBS:
-        assert not screen_of(verb, copy, capfd), verb
+        if verb not in ("sample of a pipeline", "reproduce a pipeline"):  # which are refused
+            assert not screen_of(verb, copy, capfd), verb
 
 
 def test_reproduce_names_the_record_whose_config_cannot_be_run(copy: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -98,6 +98,7 @@ def test_run_whose_file_cannot_be_written_is_one_storage_screen_and_goes_on(
     logger = [f"logger={kind}"] if kind in ("csv", "tensorboard") else []
     config = small_module(*RUN, *logger) | {"output_dir": str(folder)}
     number = NUMBERS[WRITTEN.index(name) % len(NUMBERS)]
+    monkeypatch.setattr("r1.core.provenance.working_tree_diff", lambda: "+x = 1\n")  # an empty file is never full
     with monkeypatch.context() as patch:
         fill_disk_for(patch, name, number)
         with pytest.raises(UserError) as caught, storage_errors():

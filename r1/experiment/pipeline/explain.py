@@ -55,12 +55,14 @@ def _records_of_step(node: PipelineNode) -> Iterator[RunRecord]:
 
 def config_changes(run: RunRecord, node: PipelineNode) -> list[str]:
     """One line for each difference in config, code and data between a record and a planned run."""
-    then = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(run.config), run.manifest["parents"])
+    then = provenance.replace_paths_by_fingerprint(
+        provenance.fingerprinted_config(run.config), run.manifest.get("parents", [])
+    )
     now = provenance.replace_paths_by_fingerprint(provenance.fingerprinted_config(redact(node.config)), node.parents)
     lines = [_change_line(node, key, *values) for key, *values in provenance.differences(then, now)]
-    if run.manifest["code"] != provenance.code_hash(*node.config["extensions"]):
+    if run.manifest.get("code") != provenance.code_hash(*node.config["extensions"]):
         lines.append("the code has changed")
-    if node.data and run.manifest["data"] != node.data:
+    if node.data and run.manifest.get("data") != node.data:
         lines.append("the data have changed")
     return lines
 

@@ -64,6 +64,8 @@ class PipelineNode:
 
     def _is_finished(self) -> bool:
         manifest = self.manifest
+        if not manifest.get("metrics", {}).keys() >= {"start", "final"}:
+            return False
         return manifest.get("status") == "finished" and manifest.get("fingerprint") == self.fingerprint
 
 

@@ -52,6 +52,11 @@ class PipelineRecord:
         except BaseException:
             self._lock.close()
             raise
+        try:
+            provenance.write_sources(self.dir, self.plan.pipeline.as_yaml(), self.plan.pipeline.overrides)
+        except BaseException as error:  # there is a manifest by now, which would stay at `running`
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def _begin(self) -> None:
@@ -62,7 +67,6 @@ class PipelineRecord:
         extensions = {name for config in (pipeline.config, *configs) for name in config["extensions"]}
         self._provenance = provenance.environment({"extensions": sorted(extensions), "threads": None})
         self.write("running")  # first: it makes the folder a record
-        provenance.write_sources(self.dir, pipeline.as_yaml(), pipeline.overrides)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

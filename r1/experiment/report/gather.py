@@ -113,13 +113,13 @@ def _add_run(collected: CollectedRuns, folder: Path) -> None:
 
 def pipeline_steps(manifest: dict[str, Any]) -> tuple[list[LineageNode], dict[str, Path]]:
     """The steps of a pipeline's record as nodes, and the folder of each step's run. The only reader of its keys."""
-    nodes, records = {}, {}
-    for step in manifest["steps"]:
-        name = step["name"] if step["seed"] is None else f"{step['name']}[{step['seed']}]"
+    steps = {s["name"] if s["seed"] is None else f"{s['name']}[{s['seed']}]": s for s in manifest["steps"]}
+    nodes = {}
+    for name, step in steps.items():
+        needs = [need for need in step["needs"] if need in steps]
         metrics = (step["metrics"] or {}).get("final", {})
-        nodes[name] = LineageNode(name, step["status"], step["needs"], metrics, step["wall_s"] or None)
-        records[name] = Path(step["path"])
-    return topological_order(nodes), records
+        nodes[name] = LineageNode(name, step["status"], needs, metrics, step["wall_s"] or None)
+    return topological_order(nodes), {name: Path(step["path"]) for name, step in steps.items()}
 
 
 def lineage(runs: Sequence[RunRecord]) -> list[LineageNode]:
@@ -130,7 +130,7 @@ def lineage(runs: Sequence[RunRecord]) -> list[LineageNode]:
         path, manifest = queue.pop()
         if path in nodes:
             continue
-        needs = [str(parent["path"]) for parent in manifest.get("parents", [])]
+        needs = [str(parent["path"]) for parent in manifest.get("parents") or []]
         final = (manifest.get("metrics") or {}).get("final", {})
         status = manifest.get("status", "not here any more")
         nodes[path] = LineageNode(path, status, needs, final, manifest.get("wall_s"))

@@ -71,9 +71,9 @@ def _render(collected: CollectedRuns, groups: Sequence[SeedGroup], sweep: Analys
 
 def describe(run: RunRecord) -> str:
     """``grpo on arithmetic from r1:tiny``: stage, data and model of a run."""
-    config = run.config
-    stage, data = (str(config.get(part, {}).get("_target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
-    model = config.get("model", {}).get("path") or "random weights"
+    leaves = flatten(run.config)
+    stage, data = (str(leaves.get(f"{part}._target_", "?")).rpartition(".")[0] for part in ("stage", "data"))
+    model = leaves.get("model.path") or "random weights"
     return f"{stage.rpartition('.')[2]} on {data.rpartition('.')[2]} from {model}"
 
 

@@ -58,10 +58,10 @@ def _name(run: RunRecord, values: dict[str, Any], runs: Sequence[RunRecord]) -> 
         return str(run.config.get("stage", {}).get("_target_", "run")).split(".")[-2:][0]
     if len(values) <= MAX_KEYS:
         return _cut(", ".join(f"{key.removesuffix('._target_')}={_value(key, value)}" for key, value in values.items()))
-    overrides = [set(other.manifest.get("overrides", [])) for other in runs]
+    overrides = [set(other.manifest.get("overrides") or []) for other in runs]
     common = set.intersection(*overrides)
     distinct = [
-        o for o in run.manifest.get("overrides", []) if o not in common and o.split("=")[0].strip("+~") not in IGNORED
+        o for o in run.manifest.get("overrides") or [] if o not in common and o.split("=")[0].strip("+~") not in IGNORED
     ]
     return _cut(" ".join(distinct) or run.dir.name)
 

@@ -13,6 +13,7 @@ from r1.core.console import console, status_line
 from r1.core.content_hash import file_hash
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
+from r1.core.storage import parse_json, read_text
 from r1.data.base import Row
 from r1.stage.runtime.run_context import RunContext
 
@@ -65,9 +66,9 @@ def load_or_make(file: Path | None, make: Callable[[], RowsAndCounts]) -> RowsAn
 def _read_card(file: Path) -> dict[str, Any] | None:
     """The card of a file; None: there is none, or it is damaged."""
     try:
-        card = json.loads(file.with_suffix(".json").read_bytes())
+        card = parse_json(read_text(file.with_suffix(".json")))
         return {"fingerprint": card["fingerprint"], "counts": dict(card["counts"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         return None
 
 
