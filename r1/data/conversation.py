@@ -20,6 +20,7 @@ Tools = list[dict[str, Any]] | None
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool"}
+READ_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")  # by chat templates
 CONVERSATIONS = ("prompt", "completion", "messages", "chosen", "rejected")  # columns that may hold messages
 
 
@@ -56,7 +57,7 @@ def is_messages(value: Any) -> bool:
 
 
 def in_one_form(message: Mapping[str, Any]) -> Message:
-    """``role`` and ``content`` first, then the other keys that are not null."""
+    """``role``, ``content`` and the other keys that chat templates read, without null and empty values."""
     fields = without_nulls(message)
     if "from" in fields and "role" not in fields:
         role = fields.pop("from")
@@ -64,10 +65,9 @@ def in_one_form(message: Mapping[str, Any]) -> Message:
     content = fields.get("content")
     if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
         content = "".join(part["text"] for part in content)
-    if content is None and "tool_calls" in fields:
+    if content is None and fields.get("tool_calls"):
         content = ""  # templates concatenate it
-    rest = {name: value for name, value in fields.items() if name not in ("role", "content")}
-    return {"role": fields.get("role"), "content": content, **rest}
+    return {"role": fields.get("role"), "content": content} | {key: fields[key] for key in READ_KEYS if fields.get(key)}
 
 
 def without_nulls(value: Any) -> Any:

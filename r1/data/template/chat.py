@@ -116,9 +116,7 @@ class Chat:
             if not text.startswith(head + tail):
                 raise _unstable(messages[i], i)
             end = len(head + tail)
-            closers = (closing[: match.end()] for match in re.finditer(_any_of(specials(tokenizer)), closing))
-            closed = max((len(closer) for closer in closers if text.startswith(closer, end)), default=0)
-            spans.insert(0, (len(head), end + closed))
+            spans.insert(0, (len(head), end + _num_closing(text[end:], closing, _any_of(specials(tokenizer)))))
         return Rendered(text, spans)
 
     def turn(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> tuple[str, str, str]:
@@ -172,6 +170,16 @@ class Chat:
 
 def assistant(text: str) -> Message:
     return {"role": "assistant", "content": text}
+
+
+def _num_closing(following: str, closing: str, special: str) -> int:
+    """Characters of what closes an earlier turn: of ``closing`` as much as follows, else the special token that does.
+
+    gpt-oss closes the last turn with another token than the earlier ones, GLM 4 with the next message's.
+    """
+    closers = (closing[: match.end()] for match in re.finditer(special, closing))
+    first = re.match(special, following)
+    return max((len(c) for c in closers if following.startswith(c)), default=first.end() if first else 0)
 
 
 def _unstable(message: Message, index: int) -> UserError:
