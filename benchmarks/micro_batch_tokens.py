@@ -28,7 +28,7 @@ FIRST = 2  # steps before the measured ones
 CASES = ["size=64", "size=8", "tokens=4096", "tokens=1024"]  # stage.micro_batch_*
 KNOBS = ["stage=sft", "stage.lr=1e-7", "trainer.accelerator=cpu", "val.every=1000000", "val.num_prompts=1"]
 KNOBS += ["val.num_samples=1", "val.ks=[1]", "data.num_val=1", "checkpoint_every=1000000", "keep_best=false"]
-KNOBS += ["data=jsonl", "data/template=r1_zero", "data.template.text='{prompt}'", "rollout.max_completion_length=8"]
+KNOBS += ["data=dataset", "data/template=r1_zero", "data.template.text='{prompt}'", "rollout.max_completion_length=8"]
 Figures = dict[str, Any]
 
 

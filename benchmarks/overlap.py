@@ -26,7 +26,7 @@ CASES = [(0, 1), (0, 2), (1, 2)]  # async_steps, threads
 RIVAL = (0, 2)
 KNOBS = ["stage=grpo", "stage.lr=1e-7", "stage.schedule=constant", "stage.warmup_steps=0", "trainer.accelerator=cpu"]
 KNOBS += ["val.every=1000000", "val.num_prompts=1", "val.num_samples=1", "val.ks=[1]", "data.num_val=1"]
-KNOBS += ["checkpoint_every=1000000", "keep_best=false", "data=jsonl", "data/template=r1_zero"]
+KNOBS += ["checkpoint_every=1000000", "keep_best=false", "data=dataset", "data/template=r1_zero"]
 KNOBS += ["data.template.text='{prompt}'", "~reward.terms.accuracy", "~reward.terms.format", "extensions=[workloads]"]
 KNOBS += ["+reward.terms.digits={_target_: workloads.digits, weight: 1.0}"]
 Figures = dict[str, Any]

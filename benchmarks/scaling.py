@@ -33,7 +33,7 @@ from workloads import SIZES, save_model, save_texts
 ROWS, FIRST = 64, 3  # per step; the step from which on is measured
 KNOBS = ["threads=1", "trainer.accelerator=cpu", "val.every=1000000", "val.num_prompts=4", "val.num_samples=1"]
 KNOBS += ["val.ks=[1]", "checkpoint_every=1000000", "keep_best=false", "rollout.max_completion_length=64"]
-KNOBS += ["data=jsonl", "data/template=r1_zero", "data.template.text='{prompt}'", "data.num_val=4", "stage.lr=1e-7"]
+KNOBS += ["data=dataset", "data/template=r1_zero", "data.template.text='{prompt}'", "data.num_val=4", "stage.lr=1e-7"]
 REWARD = ["~reward.terms.accuracy", "~reward.terms.format", "extensions=[workloads]"]
 REWARD += ["+reward.terms.digits={_target_: workloads.digits, weight: 1.0}"]
 STAGES = {

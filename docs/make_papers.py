@@ -161,7 +161,7 @@ differs. None of them was run at full size: the tests take four steps of each wi
 clips, loss and schedule.
 
     python -m r1.run experiment=papers/dapo dry_run=true
-    python -m r1.run experiment=papers/dapo data=jsonl data.path=my_questions.jsonl model.path=Qwen/Qwen2.5-7B
+    python -m r1.run experiment=papers/dapo data=dataset data.path=my_questions.jsonl model.path=Qwen/Qwen2.5-7B
 
 P prompts per step, S minibatches per rollout batch, G completions per prompt, mu passes, tau temperature, T longest
 completion in tokens. A batch is P x S prompts and P x S x G completions. This page is written by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def row_for_prompt(data: Data, prompt: str, answer: str | None) -> Row:
         return {"prompt": prompt, "answer": answer}
     if data.row_from_question and (row := data.row_from_question(prompt)):
         return row
-    rows = (row for row in [*data.val, *data.train] if question_text(row["prompt"]) == prompt)
+    rows = (row for row in chain(data.val, data.train) if question_text(row["prompt"]) == prompt)
     return next(rows, {"prompt": prompt})
 
 

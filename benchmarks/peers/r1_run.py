@@ -49,7 +49,7 @@ def common(job: Job) -> list[str]:
     return [
         f"model.path='{job.model}'",
         f"model.dtype={'bfloat16' if job.device == 'cuda' else 'float32'}",
-        "data=jsonl",
+        "data=dataset",
         "data/template=r1_zero",
         "data.template.text='{prompt}'",
         f"data.path='{job.data}'",

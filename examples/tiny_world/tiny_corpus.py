@@ -15,6 +15,7 @@ from annotated_types import Ge, Interval
 from r1.data.arithmetic import Language, distinct_sums, draw_sum, perturb, sum_question, sum_row, worked_solution
 from r1.data.base import Data, DataOptions, Row
 from r1.data.completion import format_completion
+from r1.data.rows import Rows
 from r1.data.split import split_of
 from r1.data.template.r1_zero import R1Zero
 
@@ -66,8 +67,9 @@ def tiny_corpus(
             train.append(document(terms, style, rng, slip_rate, wait_rate) | {"rendered": rendered})
         if len(train) == num_documents:
             break
-    val = distinct_sums(rng, "val", min_terms, max_terms, max_term, num_val)
-    return Data(train=train, val=[sum_row(terms, worked_solution(terms, rng, ["en"])) for terms in val], **shared)
+    sums = distinct_sums(rng, "val", min_terms, max_terms, max_term, num_val)
+    val = [sum_row(terms, worked_solution(terms, rng, ["en"])) for terms in sums]
+    return Data(train=Rows.of(train), val=Rows.of(val), **shared)
 
 
 def document(terms: list[int], style: str, rng: random.Random, slip_rate: float, wait_rate: float) -> Row:

@@ -5,6 +5,8 @@ A target's positional parameters are runtime objects, passed by name; its keywor
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1.config.check.schema import META, defining_module, resolve, signature
 from r1.core.errors import UserError, errors_mounted_at
+from r1.core.provenance import code_hash
 from r1.core.types import Config
 
 if TYPE_CHECKING:
@@ -34,6 +37,7 @@ class Experiment:
         data: the rows that the run uses.
         source: the dataset's rows, before overlong ones were left out.
         callbacks: the user's, by the names that the config gives them.
+        config: from which they are built.
     """
 
     stage: Stage
@@ -44,6 +48,18 @@ class Experiment:
     engine: Engine
     validation: Validation
     callbacks: dict[str, Callback]
+    config: Config
+
+    def identity(self, key: str) -> str:
+        """sha256 over all that decides what becomes of a row: the config's node at ``key``, the tokenizer, the code."""
+        from r1.model.tokens import tokenizer_hash
+
+        node: Any = self.config
+        for name in key.split("."):
+            node = node[name]
+        tokenizer = self.stage.tokenizer
+        parts = [node, code_hash(*self.config["extensions"]), tokenizer_hash(tokenizer), tokenizer.chat_template]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def build(cfg: Config) -> Experiment:
@@ -53,7 +69,7 @@ def build(cfg: Config) -> Experiment:
     from r1.strategy.base import resolve_precision
 
     model: Model = instantiate_node(cfg["model"], "model", cfg)
-    data: Data = instantiate_node(cfg["data"], "data", cfg)
+    data = build_data(cfg)
     tokenizer = model.load_tokenizer()
     data.replace_chat_template(tokenizer)
     parts = StageParts(
@@ -71,11 +87,21 @@ def build(cfg: Config) -> Experiment:
     filters = build_filters(cfg) if takes_filters(cfg) else None
     runtime = {"parts": parts, "teacher": teacher, "filters": filters}  # the stage takes those that it names
     stage = instantiate_node(stage_config_without_filters(cfg), "stage", cfg, **runtime)
-    source = replace(data, train=list(data.train), val=list(data.val))
+    source = replace(data)
     callbacks = {name: instantiate_node(node, f"callbacks.{name}", cfg) for name, node in cfg["callbacks"].items()}
-    experiment = Experiment(stage, model, data, source, parts.rewards, parts.engine, parts.validation, callbacks)
+    experiment = Experiment(stage, model, data, source, parts.rewards, parts.engine, parts.validation, callbacks, cfg)
     drop_overlong(experiment)
     return experiment
+
+
+def build_data(cfg: Config) -> Data:
+    """The dataset, with training rows only where the stage uses any."""
+    from r1.stage.base import Stage
+
+    stage = resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])
+    evaluates = isinstance(stage, type) and issubclass(stage, Stage) and not stage.trains and not stage.predicts
+    data: Data = instantiate_node(cfg["data"], "data", cfg, learns=not evaluates)
+    return data
 
 
 def stage_dependencies(cfg: Config) -> list[str]:
@@ -111,14 +137,15 @@ def _iter_nodes(node: Any, key: str) -> Iterator[tuple[str, Config]]:
 def instantiate_node(node: Config, key: str, cfg: Config, **runtime: Any) -> Any:
     """Instantiate one node with the runtime objects that its target names as positional parameters.
 
-    Nodes inside it are built first. A component's errors have keys relative to its node, which are completed here.
+    Nodes inside it are built first, with the same objects. A component's errors have keys relative to its node, which
+    are completed here.
 
     Raises:
         UserError: the target rejects its values (a ValueError becomes one), or a user's own code raised anything.
     """
     target = resolve(node["_target_"], key, cfg["extensions"])
     args = [runtime[name] for name in signature(target).runtime if name in runtime]
-    knobs = {name: _instantiate_value(node[name], f"{key}.{name}", cfg) for name in node if name not in META}
+    knobs = {name: _instantiate_value(node[name], f"{key}.{name}", cfg, runtime) for name in node if name not in META}
     try:
         return partial(target, *args, **knobs) if node.get("_partial_") else target(*args, **knobs)
     except UserError as error:
@@ -132,14 +159,14 @@ def instantiate_node(node: Config, key: str, cfg: Config, **runtime: Any) -> Any
         raise UserError(message, key=key, hint="fix it, or set the keys that it needs") from None
 
 
-def _instantiate_value(value: Any, key: str, cfg: Config) -> Any:
+def _instantiate_value(value: Any, key: str, cfg: Config, runtime: dict[str, Any]) -> Any:
     """A copy of one value, with objects in place of the nodes inside it."""
     if isinstance(value, dict):
         if "_target_" in value:
-            return instantiate_node(value, key, cfg)
-        return {name: _instantiate_value(item, f"{key}.{name}", cfg) for name, item in value.items()}
+            return instantiate_node(value, key, cfg, **runtime)
+        return {name: _instantiate_value(item, f"{key}.{name}", cfg, runtime) for name, item in value.items()}
     if isinstance(value, list):
-        return [_instantiate_value(item, f"{key}[{i}]", cfg) for i, item in enumerate(value)]
+        return [_instantiate_value(item, f"{key}[{i}]", cfg, runtime) for i, item in enumerate(value)]
     return value
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
 from r1.data.columns import COLUMNS, columns_learned
+from r1.data.rows import Rows
+from r1.data.store import remembered
 from r1.model.tokens import context_length, lengths_over, max_counted, tokenize
 from r1.stage.training.base import TrainingStage
 
@@ -34,8 +35,7 @@ class Limits(NamedTuple):
     example: float
 
 
-@dataclass(frozen=True)
-class TooLong:
+class TooLong(NamedTuple):
     """A text of a row that has more tokens than it may.
 
     Attributes:
@@ -50,7 +50,7 @@ class TooLong:
     policy: Overlong
 
     @property
-    def count(self) -> int | str:
+    def count_text(self) -> int | str:
         """The tokens as printed; a very long text is not counted to its end."""
         most = max_counted(self.limit)
         return self.num_tokens if self.num_tokens <= most else f"more than {most:g}"
@@ -75,7 +75,11 @@ def drop_overlong(experiment: Experiment) -> None:
             first = too_long[min(dropped)][0]
             message = f"all {len(rows)} rows are longer than {first.limit:g} tokens"
             raise UserError(message, key=f"{first.key}.overlong", value="drop", code=DATA)
-        rows[:] = [row for i, row in enumerate(rows) if i not in dropped]
+        rows_left = rows.select([i for i in range(len(rows)) if i not in dropped])
+        if rows is data.train:
+            data.train = rows_left
+        else:
+            data.val = rows_left
     data.counts.update(counts)
 
 
@@ -145,17 +149,26 @@ def _limits(experiment: Experiment) -> Limits:
     return Limits(min(context, engine.max_model_len or math.inf) - engine.max_completion_length, context)
 
 
-def splits(experiment: Experiment) -> list[tuple[list[Row], tuple[str, ...]]]:
+def splits(experiment: Experiment) -> list[tuple[Rows, tuple[str, ...]]]:
     """(rows, the columns that are learned from) of the splits that the stage uses."""
     stage, data = experiment.stage, experiment.data
     uses_train = (stage.trains or stage.predicts) and not stage.writes_questions
     return [(data.train, stage.required_columns)] * uses_train + [(data.val, stage.val_columns)]
 
 
-def find_too_long(
-    experiment: Experiment, rows: Sequence[Row], columns: Sequence[str], most: Limits
-) -> dict[int, list[TooLong]]:
+def find_too_long(experiment: Experiment, rows: Rows, columns: Sequence[str], most: Limits) -> dict[int, list[TooLong]]:
     """Index of a row -> its texts that have too many tokens."""
+
+    def question() -> list[Any]:
+        return ["too long", experiment.identity("data"), type(experiment.stage).__name__, columns, most]
+
+    texts_by_row = remembered(rows, question, lambda: list(_find_too_long(experiment, rows, columns, most).items()))
+    return {i: [TooLong(*text) for text in texts] for i, texts in texts_by_row}
+
+
+def _find_too_long(
+    experiment: Experiment, rows: Rows, columns: Sequence[str], most: Limits
+) -> dict[int, list[TooLong]]:
     too_long: dict[int, list[TooLong]] = {}
     for part in chunks(range(len(rows)), 1024):
         texts = [(i, *text) for i in part for text in _texts(experiment, rows[i], columns, most)]
@@ -189,14 +202,14 @@ def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> User
         return UserError(
             "the longest example does not fit into the model's context" + f", nor do {count - 1} others" * (count > 1),
             key=longest.key,
-            value=longest.count,
+            value=longest.count_text,
             expected=f"at most {longest.limit:g} tokens",
             hint=f"{leave_out}; or take a model with a longer context",
             code=DATA,
         )
     if longest.limit != limits.prompt:
         return UserError(
-            f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.count}",
+            f"{count} prompts are longer than {longest.limit:g} tokens, the longest has {longest.count_text}",
             key=f"{longest.key}.max_prompt_length",
             value=longest.limit,
             hint=f"{leave_out}, truncate_left the first tokens of their prompts",
@@ -208,7 +221,7 @@ def _error(longest: TooLong, count: int, limits: Limits, engine: Engine) -> User
     if context < limits.example:
         longer = f"set {longest.key}.max_prompt_length={limits.prompt:g}, or raise the engine's max_model_len"
     return UserError(
-        f"the longest prompt has {longest.count} tokens: with {engine.max_completion_length} more it does not fit "
+        f"the longest prompt has {longest.count_text} tokens: with {engine.max_completion_length} more it does not fit "
         f"into the context of {context:g}",
         key="rollout.max_completion_length",
         value=engine.max_completion_length,

@@ -47,7 +47,7 @@ def fingerprint(
     that a pipeline knows the fingerprint before they exist; every other file that the config names counts by content.
 
     Args:
-        data: ``rows_hash`` of the dataset; not used where the dataset reads from a parent.
+        data: ``Data.digest`` of the dataset; not used where the dataset reads from a parent.
         parents: as ``find_parents`` returns them.
         inputs: as ``input_hashes`` returns them; None: those of now.
     """

@@ -11,7 +11,7 @@ from typing import Any
 from r1.core.provenance import flatten
 from r1.core.types import Config
 
-OPTIONS = {"stage=reject": "stage=rejection_sampling"}
+OPTIONS = {"stage=reject": "stage=rejection_sampling", "data=jsonl": "data=dataset"}
 OVERRIDES = {"stage.importance_cap=null": "stage.importance=null"}  # values whose key has another new name
 KEYS = {
     "rollout.context": "rollout.max_model_len",
@@ -41,6 +41,7 @@ TARGETS = {
     "r1.logger.wandb.wandb": "r1.logger.wandb.Wandb",
     "r1.data.verifier.math.math": "r1.data.verifier.math.Math",
     "r1.claims.page.page": "examples.claims.page.page",
+    "r1.data.jsonl.jsonl": "r1.data.dataset.dataset",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
 NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the values nearest to what it did
@@ -68,6 +69,33 @@ NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
 # of every stage with a learning rate
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None, "micro_batch_tokens": None}
 NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error", "instruction": None}  # of every dataset
+DATA_COLUMNS: dict[str, dict[str, str]] = {  # target of a dataset -> r1's column: the key that named the dataset's
+    "r1.data.jsonl.jsonl": {
+        "prompt": "prompt_column",
+        "answer": "answer_column",
+        "completion": "completion_column",
+    },
+    "r1.data.gsm8k.gsm8k": {"prompt": "prompt_column", "solution": "answer_column", "answer": ""},
+    "r1.data.math.math": {"prompt": "prompt_column", "solution": "solution_column", "answer": "answer_column"},
+    "r1.data.openr1_math.openr1_math": {
+        "prompt": "prompt_column",
+        "answer": "answer_column",
+        "generations": "generations_column",
+        "correct": "correct_column",
+    },
+    "r1.data.traces.traces": {},
+}
+NEW_DATASET_KEYS: Config = {
+    "name": None,
+    "revision": None,
+    "train_split": "train",
+    "val_split": None,
+    "val_path": None,
+    "limit_train": None,
+    "on_bad_row": "error",
+    "min_pass_rate": None,
+    "max_pass_rate": None,
+}  # of every dataset with columns
 FUNCTIONS_NOW_CLASSES = ("r1.data.verifier.math.math",)  # built once, no longer called with their knobs
 METRIC_GROUPS = {"reject": "rejection"}  # the part of a metric's name before the first slash
 METRICS = {  # whole names, after their group's
@@ -85,7 +113,7 @@ def suggest_renamed(key: str, value: object = None) -> str:
 
 def upgrade_config(config: Config) -> Config:
     """The config of an older record under today's names; one that is up to date stays equal."""
-    upgraded: Config = _upgrade_targets(config)
+    upgraded: Config = _upgrade_targets(_map_data_columns(config))
     if "trainer" in upgraded:  # a run's config, not a pipeline's
         upgraded = NEW_TOP_LEVEL_KEYS | upgraded
     if isinstance(stage := upgraded.get("stage"), dict):
@@ -125,6 +153,20 @@ def _upgrade_metric(name: str) -> str:
     group, slash, rest = name.partition("/")
     name = f"{METRIC_GROUPS.get(group, group)}{slash}{rest}"
     return METRICS.get(name, name)
+
+
+def _map_data_columns(node: Any) -> Any:
+    """A config in which the keys NAME_column of each dataset are the node ``columns``."""
+    if not isinstance(node, dict):
+        return node
+    mapped = {key: _map_data_columns(value) for key, value in node.items()}
+    own = DATA_COLUMNS.get(str(node.get("_target_")))
+    if own is None or "columns" in node:
+        return mapped
+    columns = {name: mapped.pop(key, None) for name, key in own.items()}
+    if columns.get("completion", "") is None:
+        columns["completion"] = "completion"  # the file's, if any
+    return NEW_DATASET_KEYS | mapped | {"columns": columns}
 
 
 def _group_stage_keys(stage: Config) -> Config:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyarrow.parquet import ParquetFile
 
-from r1.data.base import Row
+from r1.data.columns import Row
 from r1.data.decimal_float import DecimalFloat
 
 Convert = Callable[[Any], Any]
@@ -18,6 +20,29 @@ LISTS = (
     pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list,
     pa.types.is_list_view, pa.types.is_large_list_view,
 )  # fmt: skip
+
+
+BATCH = 1000  # rows that are converted at once
+
+
+def parquet_tables(file: Path) -> Iterator[pa.Table]:
+    """A file's rows, some at a time."""
+    with ParquetFile(file) as source:
+        for batch in source.iter_batches(BATCH):
+            yield pa.Table.from_batches([batch])
+
+
+def arrow_tables(file: Path) -> Iterator[pa.Table]:
+    """A memory-mapped file's rows, some at a time: a stream, as `datasets` writes it, or a file with an index."""
+    with pa.memory_map(str(file)) as source:
+        try:
+            batches = iter(pa.ipc.open_stream(source))
+        except pa.ArrowInvalid:
+            reader = pa.ipc.open_file(source)
+            batches = map(reader.get_batch, range(reader.num_record_batches))
+        for batch in batches:
+            for start in range(0, batch.num_rows, BATCH):
+                yield pa.Table.from_batches([batch.slice(start, BATCH)])
 
 
 def table_rows(table: pa.Table) -> Iterator[Row]:

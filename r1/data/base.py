@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol, TypedDict, cast
 
 from annotated_types import Ge, Gt
 
 from r1.core.errors import UserError, errors_mounted_at
+from r1.data.columns import Row as Row
 from r1.data.completion import FORMS, parse
 from r1.data.conversation import (
     Message,
@@ -21,6 +23,7 @@ from r1.data.conversation import (
     with_system,
 )
 from r1.data.decoding import decode_completion
+from r1.data.rows import Rows
 from r1.model.chat import Rendered
 from r1.model.tokens import tokenize, tokenize_spans
 
@@ -28,10 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Overlong = Literal["error", "drop", "truncate_left"]
-Row = dict[str, Any]
-"""One example, column -> value. ``columns.COLUMNS`` has the columns that r1 reads and their types: ``prompt`` in every
-row, ``answer`` unless the question is open-ended, and more. Every further column is handed to the reward terms by its
-name."""
 
 
 class Verifier(ABC):
@@ -131,11 +130,12 @@ def data_options(options: DataOptions) -> DataOptions:
     return cast(DataOptions, {name: value for name, value in options.items() if name in DataOptions.__annotations__})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Data:
     """A dataset: ``train`` rows to learn from, ``val`` rows held out, and how to render and to verify them.
 
     Attributes:
+        train, val: views of rows (``rows.py``); lists of rows become such views.
         row_from_question: the row of a question typed by hand, for datasets that can work out its answer.
         is_held_out: whether a question must never be learned, in ``val`` or not; for datasets whose split is a property
             of the question.
@@ -150,8 +150,8 @@ class Data:
         counts: rows that were left out or changed, by metric.
     """
 
-    train: list[Row]
-    val: list[Row]
+    train: Rows
+    val: Rows
     template: Template
     verifier: Verifier
     row_from_question: Callable[[str], Row | None] | None = None
@@ -165,15 +165,19 @@ class Data:
     counts: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "verifier", as_verifier(self.verifier))  # the dataclass is frozen
+        self.verifier = as_verifier(self.verifier)
+        self.train, self.val = Rows.of(self.train), Rows.of(self.val)
         if self.terms is not None:
-            for rows in (self.train, self.val):
-                rows[:] = [row | {"terms": list(self.terms)} if row.get("terms") is None else row for row in rows]
+            self.train, self.val = (rows.with_defaults(terms=list(self.terms)) for rows in (self.train, self.val))
 
     @property
     def sources(self) -> dict[str, Data]:
         """Config key -> dataset: the parts of a mixture, else this one."""
         return {f"data.parts.{name}": part for name, part in self.parts.items()} or {"data": self}
+
+    def digest(self) -> str:
+        """sha256 over the training and the held-out rows."""
+        return hashlib.sha256(f"{self.train.digest()} {self.val.digest()}".encode()).hexdigest()
 
     def source_of(self, row: Row) -> tuple[str, Data]:
         """Config key and dataset that a row comes from; a mixture's row without ``part`` counts as the first part's."""

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.conversation import conversation_error
 
-if TYPE_CHECKING:
-    from r1.data.base import Row
-
+Row = dict[str, Any]
+"""One example, column -> value. ``COLUMNS`` has the columns that r1 reads and their types: ``prompt`` in every row,
+``answer`` unless the question is open-ended, and more. Every further column is handed to the reward terms by its name.
+"""
 RUNTIME_ARGS = (
     "rows", "verifier", "completion_ids", "truncated", "max_completion_length", "frozen_policy", "check_for_stop"
 )  # fmt: skip
@@ -23,7 +24,9 @@ RESERVED = frozenset(
 
 
 MESSAGES = "text or a list of messages"
-CORRECT_IT = "correct it; data=jsonl leaves such rows out with on_bad_row=skip, at most 1 % of a file"
+CORRECT_IT = (
+    "correct it; on_bad_row=skip leaves such rows out, at most 1 % of all; columns.NAME=null reads no such column"
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ COLUMNS = {
 }
 LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null
 TEXT_COLUMNS = frozenset(name for name, column in COLUMNS.items() if column.type in ("text", MESSAGES))
+REQUIRED = frozenset(name for name, column in COLUMNS.items() if column.required)
 INTERNAL = frozenset(name for name, column in COLUMNS.items() if column.internal)
 
 
@@ -121,6 +125,13 @@ def columns_learned(row: Row, columns: Sequence[str]) -> list[str]:
     """The columns that a stage learns of this row: ``messages`` where it has no ``completion``."""
     lacks = {name for name in columns if row.get(name) is None and row.get(LEARNED_INSTEAD.get(name, "")) is not None}
     return [LEARNED_INSTEAD[name] if name in lacks else name for name in columns]
+
+
+def check_names(row: Row, location: str, key: str, forbidden: frozenset[str]) -> None:
+    """Raises: UserError: a column has a forbidden name."""
+    if taken := sorted(row.keys() & forbidden):
+        message, hint = f"{location}: this column name is reserved: `{taken[0]}`", "rename the column, or leave it out"
+        raise UserError(message, key=key, value=taken[0], hint=hint, code=DATA)
 
 
 def check_row(
@@ -138,18 +149,16 @@ def check_row(
         UserError: a name is forbidden, or a value is not of its column's type.
     """
     mapped = mapped or {}
-    if taken := sorted(row.keys() & forbidden):
-        message, hint = f"{location}: this column name is reserved: `{taken[0]}`", "rename the column, or leave it out"
-        raise UserError(message, key=key, value=taken[0], hint=hint, code=DATA)
-    for name, column in COLUMNS.items():
-        value = row.get(name)
+    check_names(row, location, key, forbidden)
+    for name in [name for name in COLUMNS if name in row or name in mapped or name in REQUIRED]:
+        value, column = row.get(name), COLUMNS[name]
         if value is None:
             is_valid = not (column.required or name in mapped)
         else:
             is_valid = column.is_valid(value) and not (name in mapped and str(value).strip() == "")
         if not is_valid:
             source = mapped.get(name)
-            raise type_error(name, value, location, source or name, f".{name}_column" if source else key)
+            raise type_error(name, value, location, source or name, f".columns.{name}" if source else key)
 
 
 def type_error(name: str, value: Any, location: str, source: str, key: str) -> UserError:
@@ -169,3 +178,11 @@ def type_error(name: str, value: Any, location: str, source: str, key: str) -> U
         hint=hint,
         code=DATA,
     )
+
+
+def require_text(row: Row, name: str, location: str) -> str:
+    """A column that a dataset's own step reads. Raises: UserError: it holds no text."""
+    if is_text(value := row.get(name)):
+        return str(value)
+    message = f"{location}: the column `{name}` holds no text"
+    raise UserError(message, key=f".columns.{name}", value=as_yaml_null(value), expected="text", code=DATA)

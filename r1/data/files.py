@@ -1,8 +1,10 @@
-"""Rows of a file. Numbers keep their decimal text; NaN and infinity, which are no JSON, are missing values."""
+"""Rows of a file as a stream. Numbers keep their decimal text; NaN and infinity, no JSON, are missing values."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import re
 import sys
@@ -10,45 +12,66 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from r1.core.errors import DATA, UserError
 from r1.core.yaml import HALF_PAIR
-from r1.data.base import Row
-from r1.data.columns import CORRECT_IT
+from r1.data.columns import CORRECT_IT, Row
 from r1.data.decimal_float import DecimalFloat
 
-FORMATS = (".csv", ".json", ".jsonl", ".parquet")
+FORMATS = (".arrow", ".csv", ".json", ".jsonl", ".parquet")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")  # of the text formats
 SourceRow = tuple[str, Row | UserError]
-"""``PATH:LINE`` and the row, or its error. A parquet file and a list in JSON have no lines: the number of the row."""
+"""``PATH:LINE`` and the row, or its error. Tables and a list in JSON have no lines: the number of the row."""
 NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,300})(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")  # JSON's: 007 and +1 are text
 MISSING = re.compile(r"\s*|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)  # a cell of a .csv file
 ESCAPED_HALF = re.compile(r"\\u[dD][89a-fA-F]")
 LIST_START, LIST_SEPARATOR = re.compile(r"\s*\[\s*"), re.compile(r"\s*(?:,\s*(?![\s\]])|(?=\]))")
+LIST_END = re.compile(r"\s*\]\s*")
+BLOCK = 1 << 20  # bytes that are read at once
+LONGEST_ESCAPE = 12  # characters, of a surrogate pair
 
 
-def read_file(path: str, key: str, text_columns: Collection[str] = ()) -> Iterator[SourceRow]:
+def format_of(name: str) -> str:
+    """The format of a file, from its name: ``.jsonl`` of ``a.jsonl.gz``; another suffix as it is."""
+    path = Path(name)
+    return path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
+
+
+def read_file(path: str, key: str, text_columns: Collection[str] = (), name: str | None = None) -> Iterator[SourceRow]:
     """The rows of a file.
 
     Args:
         key: config key of the path, for errors.
         text_columns: columns of a .csv file that are text, also where they look like numbers.
+        name: of the file, where it is not the path's: in messages, and for its format.
 
     Raises:
         UserError: the file as a whole cannot be read.
     """
-    file = Path(path).expanduser()
+    file, name = Path(path).expanduser(), name or path
     if not file.is_file():
         looked = f"looked in {file.absolute()}"
-        raise UserError(f"data file not found: {path}", key=key, value=path, hint=looked, code=DATA)
-    match file.suffix:
-        case ".jsonl" | ".json":
-            return json_rows(file, path, key)
+        raise UserError(f"data file not found: {name}", key=key, value=name, hint=looked, code=DATA)
+    match format_of(name):
+        case ".jsonl" | ".json" as suffix:
+            return json_rows(file, name, key, may_be_list=suffix == ".json")
         case ".csv":
-            return csv_rows(file, path, key, text_columns)
-        case ".parquet":
-            return parquet_rows(file, path, key)
-    raise UserError("a file of this type cannot be read", key=key, value=path, expected=FORMATS, code=DATA)
+            return csv_rows(file, name, key, text_columns)
+        case ".parquet" | ".arrow" as suffix:
+            return table_file_rows(file, name, key, suffix)
+    raise UserError("a file of this type cannot be read", key=key, value=name, expected=FORMATS, code=DATA)
+
+
+def open_bytes(file: Path, name: str) -> IO[bytes]:
+    """The file's content, decompressed where the name says that it is compressed."""
+    if Path(name).suffix not in COMPRESSED:
+        return file.open("rb")
+    import fsspec
+    from fsspec.utils import infer_compression
+
+    opened: IO[bytes] = fsspec.open(str(file), "rb", compression=infer_compression(name)).open()
+    return opened
 
 
 def row_or_error(read: Callable[[], Row], location: str, key: str) -> SourceRow:
@@ -67,32 +90,93 @@ def duplicates(names: Iterable[str]) -> str:
 # ---- JSON ----
 
 
-def json_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
+class InvalidJson(ValueError):
+    """No JSON. ``may_continue``: with more text after it, it might be."""
+
+    may_continue = False
+
+
+def json_rows(file: Path, path: str, key: str, may_be_list: bool) -> Iterator[SourceRow]:
     """One object per line, blank lines left out; a .json file may also be one list of objects."""
-    is_first = True
-    with file.open("rb") as lines:
+    with open_bytes(file, path) as lines:
+        if may_be_list and starts_with_bracket(lines):
+            yield from json_list(Window(lines), path, key)
+            return
         for number, line in enumerate(lines, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # a byte order mark
-            if is_first and file.suffix == ".json" and line.lstrip().startswith(b"["):
-                yield from json_list(line + lines.read(), path, key)
-            elif line.strip():
-                is_first = False
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if line.strip():
                 yield row_or_error(partial(parse_row, line), f"{path}:{number}", key)
 
 
-def json_list(content: bytes, path: str, key: str) -> Iterator[SourceRow]:
+def starts_with_bracket(file: IO[bytes]) -> bool:
+    """Whether the first character that is no space is a bracket; the file is then at its start again."""
+    start = file.read(1 << 16).removeprefix(codecs.BOM_UTF8).lstrip()
+    file.seek(0)
+    return start.startswith(b"[")
+
+
+class Window:
+    """The part of a long text that is being read, and the position in it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
+        self.text, self.position = "", 0
+        self.column = 0  # characters of its line before the window
+        self.num_bytes = 0
+
+    def more(self) -> bool:
+        """Read on, at least as much as is left here, and forget what is behind; whether anything came.
+
+        Raises:
+            ValueError: it is not UTF-8.
+        """
+        pending, block = len(self.decoder.getstate()[0]), self.file.read(max(BLOCK, len(self.text) - self.position))
+        try:
+            text = self.decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"not UTF-8 at byte {self.num_bytes - pending + error.start + 1}") from None
+        if block:
+            newline = self.text.rfind("\n", 0, self.position)
+            self.column = self.position - newline - 1 if newline >= 0 else self.column + self.position
+            self.text, self.position = self.text[self.position :] + text, 0
+            self.num_bytes += len(block)
+        return bool(block)
+
+    def take(self, pattern: re.Pattern[str]) -> bool:
+        """Go behind what matches here; whether something does."""
+        while (match := pattern.match(self.text, self.position)) is None or match.end() == len(self.text):
+            if not self.more():
+                break
+        self.position = match.end() if match else self.position
+        return match is not None
+
+    def take_value(self) -> Any:
+        """Go behind the JSON value here. Raises: ValueError: as ``parse_value``."""
+        while True:
+            try:
+                value, end = parse_value(self.text, self.position, self.column)
+                if end < len(self.text) or not self.more():
+                    self.position = end
+                    return value
+            except InvalidJson as error:
+                if not error.may_continue or not self.more():
+                    raise
+
+    def next_character(self) -> str:
+        return self.text[self.position : self.position + 1]
+
+
+def json_list(window: Window, path: str, key: str) -> Iterator[SourceRow]:
     """Raises: UserError: the list is not read further, because its next row cannot be told from this one."""
     number = 1
     try:
-        text = decode_utf8(content)
-        position = LIST_START.match(text).end()  # type: ignore[union-attr]  # json_rows has seen the bracket
-        while text[position : position + 1] not in ("]", ""):
-            row, end = parse_value(text, position)
-            yield row_or_error(partial(require_object, row), f"{path}:{number}", key)
-            if not (separator := LIST_SEPARATOR.match(text, end)):
+        window.take(LIST_START)
+        while window.next_character() not in ("]", ""):
+            yield row_or_error(partial(require_object, window.take_value()), f"{path}:{number}", key)
+            if not window.take(LIST_SEPARATOR):
                 raise ValueError("invalid JSON: no comma or closing bracket after this row")
-            position, number = separator.end(), number + 1
-        if text[position:].strip() != "]":
+            number += 1
+        if not window.take(LIST_END) or window.next_character():
             raise ValueError("invalid JSON: the list has no end, or more follows it")
     except ValueError as error:
         raise UserError(f"{path}:{number}: {error}", key=key, value=path, code=DATA) from None
@@ -114,8 +198,11 @@ def require_object(value: Any) -> Row:
     raise ValueError("a row must be a JSON object, {...}")
 
 
-def parse_value(text: str, start: int) -> tuple[Any, int]:
+def parse_value(text: str, start: int, column: int = 0) -> tuple[Any, int]:
     """The JSON value that begins at ``start``, and the index of its end.
+
+    Args:
+        column: characters of the first line before ``text``, for messages.
 
     Raises:
         ValueError: no JSON, a key that occurs twice in one object, or half of a surrogate pair.
@@ -123,7 +210,9 @@ def parse_value(text: str, start: int) -> tuple[Any, int]:
     try:
         value, end = DECODER.raw_decode(text, start)
     except json.JSONDecodeError as error:
-        raise ValueError(f"invalid JSON at column {error.colno}") from None
+        invalid = InvalidJson(f"invalid JSON at column {error.colno + (column if error.lineno == 1 else 0)}")
+        invalid.may_continue = error.pos + LONGEST_ESCAPE >= len(text) or error.msg.startswith("Unterminated string")
+        raise invalid from None
     except (ValueError, RecursionError) as error:  # a number beyond all bounds, brackets thousands deep
         raise ValueError(f"invalid JSON: {error}") from None
     if ESCAPED_HALF.search(text, start, end) and HALF_PAIR.search(json.dumps(value, ensure_ascii=False)):
@@ -158,15 +247,7 @@ DECODER = json.JSONDecoder(
 
 def csv_rows(file: Path, path: str, key: str, text_columns: Collection[str]) -> Iterator[SourceRow]:
     """The first line names the columns. A column is read as numbers if all its cells are, and as text otherwise."""
-    (_, names), *lines = csv_lines(file, path, key)
-    if repeated := duplicates(names):
-        raise UserError(f"{path}: more than one column {repeated}", key=key, value=path, code=DATA)
-    complete = [cells for _, cells in lines if len(cells) == len(names)]
-    numeric = {
-        name
-        for name, *cells in zip(names, *complete, strict=True)
-        if name not in text_columns and all(NUMBER.fullmatch(cell) or MISSING.fullmatch(cell) for cell in cells)
-    }
+    names, numeric = csv_header(file, path, key, text_columns)
 
     def read(cells: list[str]) -> Row:
         if len(cells) != len(names):
@@ -176,41 +257,67 @@ def csv_rows(file: Path, path: str, key: str, text_columns: Collection[str]) -> 
             for name, cell in zip(names, cells, strict=True)
         }
 
+    lines = csv_lines(file, path, key)
+    next(lines, None)
     for number, cells in lines:
         yield row_or_error(partial(read, cells), f"{path}:{number}", key)
 
 
-def csv_lines(file: Path, path: str, key: str) -> list[tuple[int, list[str]]]:
+def csv_header(file: Path, path: str, key: str, text_columns: Collection[str]) -> tuple[list[str], set[str]]:
+    """The names of the columns, and of those whose cells are all numbers: a pass over the file."""
+    lines = csv_lines(file, path, key)
+    _, names = next(lines, (1, []))
+    if repeated := duplicates(names):
+        raise UserError(f"{path}: more than one column {repeated}", key=key, value=path, code=DATA)
+    numeric = set(names) - {*text_columns}
+    for _, cells in lines:
+        if len(cells) == len(names):
+            numeric -= {
+                name
+                for name, cell in zip(names, cells, strict=True)
+                if name in numeric and not NUMBER.fullmatch(cell) and not MISSING.fullmatch(cell)
+            }
+        if not numeric:
+            break
+    return names, numeric
+
+
+def csv_lines(file: Path, path: str, key: str) -> Iterator[tuple[int, list[str]]]:
     """The number of its first line, and the cells, of every row; blank lines are left out."""
     csv.field_size_limit(sys.maxsize)  # the default, 128 KiB, is shorter than a long answer
-    rows, number = [], 1
+    number = 1
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
+        with io.TextIOWrapper(open_bytes(file, path), encoding="utf-8-sig", newline="") as lines:
             reader = csv.reader(lines, strict=True)
             for cells in reader:
-                rows += [(number, cells)] if cells else []
+                if cells:
+                    yield number, cells
                 number = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 at byte {error.start + 1}", key=key, value=path, code=DATA) from None
+        raise UserError(f"{path}:{number}: not UTF-8: {error.reason}", key=key, value=path, code=DATA) from None
     except csv.Error as error:
         raise UserError(f"{path}:{number}: {error}", key=key, value=path, code=DATA) from None
-    return rows or [(1, [])]
 
 
-# ---- parquet ----
+# ---- parquet and Arrow ----
 
 
-def parquet_rows(file: Path, path: str, key: str) -> Iterator[SourceRow]:
+def table_file_rows(file: Path, path: str, key: str, suffix: str) -> Iterator[SourceRow]:
     from pyarrow import ArrowException
-    from pyarrow.parquet import read_table
 
-    from r1.data.arrow import table_rows
+    from r1.data.arrow import arrow_tables, parquet_tables, table_rows
 
+    number = 0
     try:
-        table = read_table(file)
-        table.validate(full=True)  # text that is no UTF-8
-        rows = list(table_rows(table))
+        for table in parquet_tables(file) if suffix == ".parquet" else arrow_tables(file):
+            table.validate(full=True)  # text that is no UTF-8
+            if repeated := duplicates(table.column_names):
+                raise ValueError(f"more than one column {repeated}")
+            for row in table_rows(table):
+                number += 1
+                yield f"{path}:{number}", row
     except (ArrowException, OSError, ValueError, KeyError) as error:
-        raise UserError(f"not a parquet file that can be read: {error}", key=key, value=path, code=DATA) from error
-    for number, row in enumerate(rows, 1):
-        yield f"{path}:{number}", row
+        kind = suffix.removeprefix(".")
+        at = f" after row {number}" if number else ""
+        message = f"not {'an' if kind == 'arrow' else 'a'} {kind} file that can be read{at}: {error}"
+        raise UserError(message, key=key, value=path, code=DATA) from error

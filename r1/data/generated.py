@@ -10,6 +10,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Data, DataOptions, Row, data_options
+from r1.data.rows import Rows
 from r1.data.split import split_of
 
 Problem = TypeVar("Problem")
@@ -31,8 +32,8 @@ class GeneratedOptions(DataOptions):
 def generated_data(name: str, make_rows: MakeRows, options: GeneratedOptions, **fields: Any) -> Data:
     """Rows of both splits, each drawn from its own generator, which ``name``, the split and the seed decide."""
 
-    def rows(split: str, count: int) -> list[Row]:
-        return make_rows(random.Random(f"{name}/{split}/{options['seed']}"), split, count)
+    def rows(split: str, count: int) -> Rows:
+        return Rows.of(make_rows(random.Random(f"{name}/{split}/{options['seed']}"), split, count))
 
     train, val = rows("train", options["num_train"]), rows("val", options["num_val"])
     return Data(train=train, val=val, **data_options(options), **fields)

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Unpack
 
 from r1.core.errors import UserError
-from r1.data.base import Data, Row
+from r1.data.base import Data
+from r1.data.columns import Row, require_text
 from r1.data.completion import boxed, format_completion
-from r1.data.hub import HubOptions, answer_text, hub_data, text_value
+from r1.data.dataset import DatasetOptions, read_dataset
 
 
-def math(*, solution_column: str | None, answer_column: str | None, **options: Unpack[HubOptions]) -> Data:
-    """Rows whose answer is ``answer_column``, or else the solution's last ``\\boxed{}``; others are left out.
+def math(learns: bool, **options: Unpack[DatasetOptions]) -> Data:
+    """Rows whose answer is the column ``answer``, or else the solution's last ``\\boxed{}``; others are left out.
 
-    The completion is the solution as thinking, then the answer; without ``solution_column`` there is none.
+    The completion is the solution as thinking, then the answer; without ``columns.solution`` there is none.
     Further columns (subject, level) are kept.
 
     Raises:
         UserError: both columns are null, the dataset cannot be read, or no row has an answer.
     """
-    if solution_column is None and answer_column is None:
+    columns = options["columns"]
+    if columns.get("solution") is None and columns.get("answer") is None:
         raise UserError(
             "the answers come from a column or from the solutions: both are null",
-            key=".answer_column",
-            hint="set answer_column, for example to answer, or solution_column to solution",
+            key=".columns.answer",
+            hint="set columns.answer, for example to answer, or columns.solution to solution",
         )
-    columns = {"solution_column": solution_column, "answer_column": answer_column}
-    make_row = partial(math_row, options["prompt_column"], solution_column, answer_column)
-    return hub_data(options, {knob: column for knob, column in columns.items() if column is not None}, make_row)
+    return read_dataset(options, learns, math_row, "math")
 
 
-def math_row(
-    prompt_column: str, solution_column: str | None, answer_column: str | None, source: Row, location: str
-) -> Row | str:
+def math_row(row: Row, location: str) -> Row | str:
     """One row, or why it is left out."""
-    solution = text_value(source, solution_column, "solution_column", location) if solution_column else ""
-    answer = answer_text(source, answer_column, location) if answer_column else (boxed(solution) or "").strip()
-    if not answer:
+    solution = require_text(row, "solution", location) if "solution" in row else ""
+    gold = row.get("answer")
+    answer = (boxed(solution) or "") if "answer" not in row else "" if gold is None else gold
+    answer = answer.strip() if isinstance(answer, str) else answer
+    if answer == "":
         return "without an answer"
-    row = {**source, "prompt": source[prompt_column], "answer": answer}
-    return row | ({"completion": format_completion(f"\n{solution.strip()}\n", answer)} if solution else {})
+    completion = {"completion": format_completion(f"\n{solution.strip()}\n", str(answer))} if solution else {}
+    return row | {"answer": answer} | completion

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from r1.core.errors import DATA, UserError, as_yaml_null, errors_mounted_at
 from r1.data.base import Data, Row, Verifier
+from r1.data.rows import Rows
 
 
 def mixture(*, parts: dict[str, Data]) -> Data:
@@ -19,13 +22,13 @@ def mixture(*, parts: dict[str, Data]) -> Data:
         UserError: there are no parts, only some have a weight, or a part is a mixture itself.
     """
     _check(parts)
-    named = {name: [row | {"part": name} for row in part.train] for name, part in parts.items()}
-    held_out = {name: [row | {"part": name} for row in part.val] for name, part in parts.items()}
+    named = {name: part.train.with_defaults(part=name) for name, part in parts.items()}
+    held_out = [part.val.with_defaults(part=name) for name, part in parts.items()]
     counts = rows_per_part({name: len(rows) for name, rows in named.items()}, {n: p.weight for n, p in parts.items()})
     first = next(iter(parts.values()))
     return Data(
         train=interleave([rows[: counts[name]] for name, rows in named.items()]),
-        val=interleave(list(held_out.values())),
+        val=interleave(held_out),
         template=first.template,
         verifier=MixtureVerifier(parts),
         row_from_question=lambda prompt: row_from_any_part(parts, prompt),
@@ -40,7 +43,7 @@ def _check(parts: dict[str, Data]) -> None:
     for name, part in parts.items():
         if part.parts:
             raise UserError("a part of a mixture cannot be a mixture", key=f".parts.{name}", value="mixture")
-        if any("part" in row for row in (*part.train, *part.val)):
+        if any("part" in kind.columns for kind, _, _ in (*part.train.tally(), *part.val.tally())):
             message, hint = "this column name is reserved: `part`, which a mixture writes", "rename the column"
             raise UserError(message, key=f".parts.{name}", value="part", hint=hint, code=DATA)
     lacking = [name for name, part in parts.items() if part.weight is None]
@@ -57,11 +60,11 @@ def rows_per_part(sizes: dict[str, int], weights: dict[str, float | None]) -> di
     return {name: max(1, round(min(lengths) * (weights[name] or 0.0))) for name in sizes}
 
 
-def interleave(parts: Sequence[Sequence[Row]]) -> list[Row]:
+def interleave(parts: Sequence[Sequence[Row]]) -> Rows:
     """All rows, each part's in order and spread evenly, so that every stretch holds about the same mixture."""
     # row j of n is at (j + 1/2) / n of its part; sorting by that position spreads every part over the whole
-    positions = [((j + 0.5) / len(rows), i, j) for i, rows in enumerate(parts) for j in range(len(rows))]
-    return [parts[i][j] for _, i, j in sorted(positions)]
+    positions = [(np.arange(len(rows)) + 0.5) / max(1, len(rows)) for rows in parts]
+    return Rows.concatenate(parts).select(np.argsort(np.concatenate(positions), kind="stable"))
 
 
 def row_from_any_part(parts: dict[str, Data], prompt: str) -> Row | None:

@@ -9,21 +9,15 @@ from functools import partial
 from typing import Any, Unpack
 
 from r1.core.errors import DATA, UserError
-from r1.data.base import Data, Row
+from r1.data.base import Data
+from r1.data.columns import Row
 from r1.data.completion import boxed
-from r1.data.hub import HubOptions, answer_text, hub_data
+from r1.data.dataset import DatasetOptions, read_dataset
 
 NO_ANSWER = {"", "proof", "notfound", "not found"}  # NuminaMath's words where there is no gold answer
 
 
-def openr1_math(
-    *,
-    answer_column: str,
-    generations_column: str,
-    correct_column: str,
-    only_solved: bool,
-    **options: Unpack[HubOptions],
-) -> Data:
+def openr1_math(learns: bool, *, only_solved: bool, **options: Unpack[DatasetOptions]) -> Data:
     """Rows ``{prompt, answer, completion}``; proofs and rows without a gold answer are left out and counted.
 
     Args:
@@ -32,40 +26,33 @@ def openr1_math(
     Raises:
         UserError: the dataset cannot be read, or no row is left.
     """
-    columns = {
-        "answer_column": answer_column,
-        "generations_column": generations_column,
-        "correct_column": correct_column,
-    }
-    names = (options["prompt_column"], *columns.values())
-    # The other columns are not read: `messages` alone is gigabytes.
-    return hub_data(options, columns, partial(openr1_row, names, only_solved), read_only=(*names, "question_type"))
+    return read_dataset(options, learns, partial(openr1_row, only_solved), ["openr1_math", only_solved])
 
 
-def openr1_row(columns: tuple[str, ...], only_solved: bool, source: Row, location: str) -> Row | str:
-    """One row, or why it is left out. ``columns``: of the question, the answer, the completions and their marks."""
-    prompt_column, answer_column, generations_column, correct_column = columns
-    gold = answer_text(source, answer_column, location)
+def openr1_row(only_solved: bool, source: Row, location: str) -> Row | str:
+    """One row, or why it is left out."""
+    answer = "" if source["answer"] is None else source["answer"]
+    gold = str(answer).strip()
     if source.get("question_type") == "proof" or gold.lower() == "proof":
         return "proofs"
     if gold.lower() in NO_ANSWER:
         return "without a gold answer"
-    row = {"prompt": source[prompt_column], "answer": gold}
-    generations = list_of(str, source, generations_column, ".generations_column", location)
-    completion = first_correct(generations, list_of(bool, source, correct_column, ".correct_column", location), gold)
+    row = {"prompt": source["prompt"], "answer": gold if isinstance(answer, str) else answer}
+    marks = list_of(bool, source, "correct", location)
+    completion = first_correct(list_of(str, source, "generations", location), marks, gold)
     if completion is None:
         return "without a correct completion" if only_solved else row
     return row | {"completion": completion}
 
 
-def list_of(kind: type, source: Row, column: str, key: str, location: str) -> list[Any]:
+def list_of(kind: type, source: Row, column: str, location: str) -> list[Any]:
     """A list of a source row; empty for null. Raises: UserError: a value is of another type, or it is no list."""
     values = source[column] or []
     if isinstance(values, list) and all(value is None or isinstance(value, kind) for value in values):
         return values
     message = f"{location}: the column `{column}` holds no list"
     expected = {str: "a list of texts, or null", bool: "a list of true and false, or null"}[kind]
-    raise UserError(message, key=key, value=values, expected=expected, code=DATA)
+    raise UserError(message, key=f".columns.{column}", value=values, expected=expected, code=DATA)
 
 
 def first_correct(generations: list[str | None], marks: list[bool | None], gold: str) -> str | None:

@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import Annotated, Any, Unpack
+from typing import Any, Unpack
 
-from annotated_types import Ge
-
+from r1.core.content_hash import file_hash
 from r1.core.errors import DATA, UserError
 from r1.core.storage import parse_json
-from r1.data.base import Data, DataOptions
-from r1.data.columns import RESERVED
-from r1.data.jsonl import FORBIDDEN, Columns, prompts, read_rows
-from r1.data.split import hold_out
+from r1.data.base import Data
+from r1.data.columns import INTERNAL, RESERVED, Row
+from r1.data.dataset import DatasetOptions, Reader, split_dataset
+from r1.data.mapping import missing
+from r1.data.origin import SourceFile
 
-COLUMNS: Columns = {name: name for name in ("prompt", "completion")}
 
-
-def traces(*, path: str, num_val: Annotated[int, Ge(1)] | None, **shared: Unpack[DataOptions]) -> Data:
-    """Rows ``{prompt, completion, answer?, ...}``; ``num_val`` of them held out, by a hash of the question.
+def traces(learns: bool, **options: Unpack[DatasetOptions]) -> Data:
+    """Rows ``{prompt, completion, answer?, ...}``. ``path``: a run's folder, its ``traces/`` folder, or a .jsonl file.
 
     Only a file with a card, which r1 wrote, may have columns of r1's own (``columns.INTERNAL``).
-
-    Args:
-        path: a run's folder, its ``traces/`` folder, or a .jsonl file: the first that is there.
-        num_val: None: the share that ``hold_out`` has.
 
     Raises:
         UserError: no such file, a bad row, or a file that does not match its card (the .json with its name).
     """
-    file = find_traces(path)
+    file = find_traces(str(options["path"]))
+    files = {"train": [SourceFile(str(file), str(file))]}
     has_card = file.with_suffix(".json").is_file()
-    rows = read_rows(str(file), COLUMNS, "error", ".path", RESERVED if has_card else FORBIDDEN)
+    forbidden = RESERVED if has_card else RESERVED | INTERNAL
+    reader = Reader(options, trace_row, "traces", forbidden)
     if has_card:
-        check_card(file, len(rows))
-    for row in rows:
-        row.pop("part", None)  # of the mixture that was answered; this dataset may be a part of another one
-    train, val = hold_out(prompts(rows), num_val)
-    return Data(train=[rows[i] for i in train], val=[rows[i] for i in val], **shared)
+        check_card(file, len(reader.rows(files["train"])))
+    return split_dataset(reader, files, learns)
+
+
+def trace_row(row: Row, location: str) -> Row:
+    """The row without the part of the mixture that was answered: this dataset may be a part of another one."""
+    if "completion" not in row:
+        raise missing("completion", "completion", row, location)
+    return {name: value for name, value in row.items() if name != "part"}
 
 
 def find_traces(path: str) -> Path:
@@ -60,8 +59,7 @@ def find_traces(path: str) -> Path:
 def check_card(file: Path, count: int) -> None:
     """Compare the file with its card, ``{"fingerprint": sha256, "count": rows}``."""
     card = file.with_suffix(".json")
-    with file.open("rb") as data:
-        digest = hashlib.file_digest(data, "sha256").hexdigest()
+    digest = file_hash(file)
     actual: dict[str, Any] = {"fingerprint": digest, "count": count}
     try:
         stated: dict[str, Any] = parse_json(card.read_bytes())

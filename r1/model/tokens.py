@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from itertools import takewhile
@@ -45,6 +47,16 @@ def _num_common(ids: list[int], tokenizer: PreTrainedTokenizerBase, text: str) -
     """How many tokens of a text are also the first ones of ``ids``."""
     pairs = zip(ids, tokenize(tokenizer, text), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 over all that decides a text's tokens; of a slow tokenizer over its vocabulary and its files' name."""
+    if tokenizer.is_fast:
+        fast: PreTrainedTokenizerFast = tokenizer  # type: ignore[assignment]
+        text = fast.backend_tokenizer.to_str()
+    else:
+        text = json.dumps([type(tokenizer).__name__, tokenizer.name_or_path, tokenizer.get_vocab()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 COUNTED = 65_536  # tokens, or 16 times its limit if that is more: a longer text is not counted to its end

@@ -7,6 +7,7 @@ Two phases, in this order below: ``setup`` makes the training rows (questions ->
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, ClassVar, Unpack
@@ -15,6 +16,7 @@ from annotated_types import Ge
 
 from r1.core.errors import DATA, UserError
 from r1.data.base import Row, without_instruction
+from r1.data.rows import Rows
 from r1.model.tokens import context_length
 from r1.stage.base import StageParts
 from r1.stage.distillation.answer_cache import AnswerCache
@@ -79,7 +81,7 @@ class Distill(Sft):
         if stage == "fit":
             with self.summon_full_params():  # one rank queries: answers cost money, and the cache has one writer
                 rows, self.counts = self.run.ranks.broadcast_from_rank_zero(self.load_or_make_traces)
-            self.data = dataclasses.replace(self.data, train=rows)
+            self.data = dataclasses.replace(self.data, train=Rows.of(rows))
 
     @property
     def files(self) -> TraceFiles | None:
@@ -106,7 +108,7 @@ class Distill(Sft):
         self.require_one_step(counts)
         return rows, counts | answers.counts
 
-    def questions(self) -> list[Row]:
+    def questions(self) -> Sequence[Row]:
         """Rows whose prompts are put to the teacher."""
         return self.data.train[: self.num_questions]
 

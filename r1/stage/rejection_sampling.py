@@ -1,7 +1,7 @@
 """Rejection sampling: the policy answers the training questions; accepted answers are a dataset (DeepSeek-R1 2.3.3).
 
 ``traces/`` of the record holds three files: ``traces.jsonl``, the selected answers, for ``data=traces``;
-``questions.jsonl``, every question with its pass rate, for ``data=jsonl``; and ``samples.jsonl``, the journal of all
+``questions.jsonl``, every question with its pass rate, for ``data=dataset``; and ``samples.jsonl``, the journal of all
 answers. A line of the journal is a batch of questions, on the disk before the next batch starts: a resumed run samples
 none of them again.
 """

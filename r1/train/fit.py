@@ -56,7 +56,8 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     stage, data = experiment.stage, experiment.data
     if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
-    sizes = f"{len(data.train)} training and {len(data.val)} held-out examples"
+    training = f"{len(data.train)} training and " if len(data.train) else ""
+    sizes = f"{training}{len(data.val)} held-out examples"
     if isinstance(stage, TrainingStage) and "num_questions" not in cfg["stage"]:
         num_steps, epochs = (f(cfg, len(data.train)) for f in (budget.num_steps, budget.num_epochs))
         sizes += f"; {num_steps:,} steps = {epochs:.3g} epochs"
@@ -171,7 +172,7 @@ def open_record(
     num_examples = len(experiment.data.train)
     if not ranks.is_rank_zero:
         return RunState(folder, num_examples)
-    data = provenance.rows_hash(experiment.source.train, experiment.source.val)
+    data = experiment.source.digest()
     paths = provenance.input_paths(cfg)
     check_parents(paths)
     parents = provenance.find_parents(paths.values())

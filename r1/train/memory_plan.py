@@ -40,7 +40,7 @@ def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
 def longest_sequence(experiment: Experiment) -> int:
     """Tokens of the longest example, or of the longest prompt with a completion as long as it may be."""
     stage, data = experiment.stage, experiment.data
-    row = max(data.train, key=lambda row: sum(len(text) for text in row.values() if isinstance(text, str)))
+    row = data.train[int(data.train.stats("size").argmax())]
     texts = stage.full_texts(row, stage.required_columns)
     room = 0 if texts else experiment.engine.max_completion_length
     texts = texts or [data.prompt_text(stage.tokenizer, row)]

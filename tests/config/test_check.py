@@ -271,7 +271,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("model.lora.r=5", ["`model.lora` is null", "+model/lora=NAME"]),
         ("model/lora=default", ["add it: +model/lora=default"]),
         ("stage.lr.foo=1", ["`stage.lr` is a value and has no keys"]),
-        ("data=jsonl", ["`data.path` has no value yet", "data.path=..."]),
+        ("data=dataset", ["`data.path` has no value yet", "data.path=..."]),
         # objects that a config may not build
         ("reward.terms.accuracy._target_=os.system", ["may not build", "'os.system'", "objects of r1"]),
         ("reward.terms.accuracy._target_=builtins.open", ["may not build", "'builtins.open'"]),
@@ -445,7 +445,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data.min_terms=7", ["no sum has so few terms", ">= 7"]),
         ("data/template=r1_zero 'data.template.text=\"no question\"'", ["never shows the question", "{prompt}"]),
         ("model.tokenizer=think", ["ends with <think>", """data.template.prefill="'<think>'\"""", "count as part"]),
-        ("data=jsonl data.path=long.jsonl data.num_val=8 val.num_prompts=8", ["the prompt alone is too long"]),
+        ("data=dataset data.path=long.jsonl data.num_val=8 val.num_prompts=8", ["the prompt alone is too long"]),
         ("model=tiny model.config.model_type=llama", ["`model.config` is null"]),
         ("model.config=null", ["either loaded (`path`) or initialised (`config`)"]),
         ("model.tokenizer=null", ["random weights need a tokenizer"]),
@@ -459,34 +459,34 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("stage=distill teacher=openai teacher.url=http://host/v1", ["sent encrypted only", "https://"]),
     ],
     DATA: [
-        ("data=jsonl data.path=missing.jsonl", ["data file not found", "'missing.jsonl'", "looked in /"]),
-        ("data=jsonl data.path=rows.jsonl data.num_val=8 data.val_path=no.jsonl", ["data.val_path", "'no.jsonl'"]),
-        ("data=jsonl data.path=bad.jsonl", ["bad.jsonl:2", "invalid JSON at column 11"]),
-        ("data=jsonl data.path=none.jsonl", ["no rows"]),
-        ("data=jsonl data.path=file", [".jsonl, .parquet"]),
-        ("data=jsonl data.path=rows.jsonl data.answer_column=anser", ["no column `anser`", "did you mean `answer`"]),
-        ("data=jsonl data.path=rows.jsonl data.num_val=40", ["leaves none of the 40"]),
+        ("data=dataset data.path=missing.jsonl", ["data file not found", "'missing.jsonl'", "looked in /"]),
+        ("data=dataset data.path=rows.jsonl data.num_val=8 data.val_path=no.jsonl", ["data.val_path", "'no.jsonl'"]),
+        ("data=dataset data.path=bad.jsonl", ["bad.jsonl:2", "invalid JSON at column 11"]),
+        ("data=dataset data.path=none.jsonl", ["no rows"]),
+        ("data=dataset data.path=file", [".jsonl, .parquet"]),
+        ("data=dataset data.path=rows.jsonl data.columns.answer=anser", ["no column `anser`", "did you mean `answer`"]),
+        ("data=dataset data.path=rows.jsonl data.num_val=40", ["leaves none of the 40"]),
         (
-            "data=jsonl data.path=taken.jsonl data.num_val=8 val.num_prompts=8",
+            "data=dataset data.path=taken.jsonl data.num_val=8 val.num_prompts=8",
             ["taken.jsonl:1: this column name is reserved", "'verifier'"],
         ),
         (
-            "data=jsonl data.path=rendered.jsonl",
+            "data=dataset data.path=rendered.jsonl",
             ["rendered.jsonl:1: ", "name is reserved", "rename the column"],
         ),
-        ("data=jsonl data.path=half.jsonl", ["half.jsonl:41: half of a surrogate pair"]),
-        ("data=jsonl data.path=rated.jsonl", ["rated.jsonl:1: ", "`pass_rate` holds no number", "value    '0.5'"]),
+        ("data=dataset data.path=half.jsonl", ["half.jsonl:41: half of a surrogate pair"]),
+        ("data=dataset data.path=rated.jsonl", ["rated.jsonl:1: ", "`pass_rate` holds no number", "value    '0.5'"]),
         (
-            "stage=reward_model data=jsonl data.path=pairs.jsonl",
+            "stage=reward_model data=dataset data.path=pairs.jsonl",
             ["pairs.jsonl:1: the column `chosen` holds no text", "the last message is the user's"],
         ),
         (
-            "stage=sft data=jsonl data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "
+            "stage=sft data=dataset data.path=rows.jsonl data.num_val=8 val.num_prompts=8 "
             "stage.examples_per_step=8 stage.micro_batch_size=8",
             ["learns the column `completion`", "32 of 32", "stage=distill"],
         ),
         (
-            "stage=sft data=jsonl data.path=long_answer.jsonl data.num_val=8 val.num_prompts=8 "
+            "stage=sft data=dataset data.path=long_answer.jsonl data.num_val=8 val.num_prompts=8 "
             "stage.examples_per_step=8 stage.micro_batch_size=8",
             ["does not fit into the model's context", "at most 1024 tokens"],
         ),
@@ -495,7 +495,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=math data.path=/nowhere", ["no such file or folder", "'/nowhere'"]),
         ("data/verifier=countdown", ["the verifier cannot read these rows", "data/verifier=exact"]),
         (
-            "data/verifier=math data=jsonl data.path=unread.jsonl",
+            "data/verifier=math data=dataset data.path=unread.jsonl",
             ["reads none of the dataset's own answers", "'17 42'"],
         ),
     ],
@@ -513,7 +513,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
     REWARD: [
         (MINE % ("by_level", ""), ["needs the dataset column `level`, which no row has", "answer, completion, prompt"]),
         (
-            MINE % ("by_level", "") + " data=jsonl data.path=gap.jsonl data.num_val=8 val.num_prompts=8",
+            MINE % ("by_level", "") + " data=dataset data.path=gap.jsonl data.num_val=8 val.num_prompts=8",
             ["needs the dataset column `level`, which 1 of 40 rows lack"],
         ),
         (MINE % ("raises", ""), ["my_rewards.raises", "RuntimeError: boom"]),
@@ -539,11 +539,11 @@ def test_invalid_command_prints_one_screen(cli: Cli, code: int, command: str, wo
 
 def test_unreadable_gold_answers_of_all_rows_are_counted_and_named(cli: Cli) -> None:
     knobs = "data.num_val=8 val.num_prompts=8 stage.examples_per_step=8 stage.micro_batch_size=8"
-    result = cli(f"data=jsonl data/verifier=math data.path=hard.jsonl {knobs}")
+    result = cli(f"data=dataset data/verifier=math data.path=hard.jsonl {knobs}")
     assert result.code == 0
     assert "data.verifier cannot read 10 of 50 gold answers" in result.err
     assert r"\\sum_{n=1}" in result.err
-    assert "cannot read" not in cli(f"data=jsonl data/verifier=math data.path=rows.jsonl {knobs}").err
+    assert "cannot read" not in cli(f"data=dataset data/verifier=math data.path=rows.jsonl {knobs}").err
 
 
 @pytest.mark.parametrize(
@@ -562,7 +562,7 @@ def test_unreadable_gold_answers_of_all_rows_are_counted_and_named(cli: Cli) -> 
         "+model/lora=default",
         "strategy=ddp trainer.devices=2",
         "logger=wandb",
-        "data=jsonl data.path=rows.jsonl",
+        "data=dataset data.path=rows.jsonl",
         "model.tokenizer=think \"data.template.prefill='<think>'\"",
         "model.tokenizer=no_template data/template=r1_zero",
         MINE % ("trl", ""),
@@ -593,7 +593,7 @@ def test_valid_command_passes_and_writes_nothing(cli: Cli, command: str) -> None
         "stage=distill teacher=openai teacher.url=https://me:hunter2@host/v1",
         "stage=distill teacher=openai teacher.api_key_env=hunter2",
         "logger=wandb logger.entity=sk-hunter2hunter2hunter2",
-        "data=jsonl data.path=sk-hunter2hunter2hunter2",
+        "data=dataset data.path=sk-hunter2hunter2hunter2",
         "-m logger=wandb logger.name=sk-hunter2hunter2hunter2,b",
     ],
 )
@@ -605,7 +605,7 @@ def test_secret_on_command_line_is_rejected_and_not_printed(cli: Cli, command: s
 
 
 def test_path_with_commit_hash_is_not_a_secret(cli: Cli) -> None:
-    result = cli(f"data=jsonl data.path=hub/snapshots/{'0123456789' * 4}/rows.jsonl")
+    result = cli(f"data=dataset data.path=hub/snapshots/{'0123456789' * 4}/rows.jsonl")
     assert result.code == DATA
     assert "data file not found" in result.err
 

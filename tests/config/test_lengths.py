@@ -17,7 +17,6 @@ from r1.config.build import Experiment, build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.core.errors import UserError
-from r1.core.provenance import rows_hash
 from r1.core.types import Config
 from r1.data.base import Row
 from r1.model.tokens import lengths_over, max_tokens, tokenize
@@ -37,7 +36,7 @@ def prepare(config: Callable[..., Config], tmp_path: Path) -> Callable[..., Conf
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
         knobs = [knob for knob in SMALL if not knob.startswith("data.")]
         return config(
-            *knobs, "data=jsonl", f"data.path={file}", "data.num_val=8", "stage.micro_batch_size=1", *overrides
+            *knobs, "data=dataset", f"data.path={file}", "data.num_val=8", "stage.micro_batch_size=1", *overrides
         )
 
     return composed
@@ -179,12 +178,12 @@ def test_truncate_left_needs_a_length_that_leaves_room(checked: Run, length: str
 def test_run_reports_dropped_rows_once_and_has_the_fingerprint_of_the_file(
     prepare: Callable[..., Config], folder: Path
 ) -> None:
-    cfg = prepare([*fillers(), EMOJI], "stage=sft", "data.completion_column=answer", "data.overlong=drop")
+    cfg = prepare([*fillers(), EMOJI], "stage=sft", "data.columns.completion=answer", "data.overlong=drop")
     execute(cfg | {"output_dir": str(folder)}, [])
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row.get("data/dropped") == 1.0] == [0]
-    whole = build(prepare([*fillers(), EMOJI], "stage=sft", "data.completion_column=answer")).source
-    assert json.loads((folder / "manifest.json").read_text())["data"] == rows_hash(whole.train, whole.val)
+    whole = build(prepare([*fillers(), EMOJI], "stage=sft", "data.columns.completion=answer")).source
+    assert json.loads((folder / "manifest.json").read_text())["data"] == whole.digest()
 
 
 # ---- the bound ----

@@ -33,7 +33,7 @@ def prepare(config: Callable[..., Config], tmp_path: Path) -> Callable[..., Conf
         made = [{"prompt": f"{i}+1=?", "answer": str(i + 1)} | columns for i in range(40)]
         rows.write_text("".join(json.dumps(row) + "\n" for row in made))
         knobs = [knob for knob in SMALL if not knob.startswith("data.")]
-        knobs += ["data=jsonl", f"data.path={rows}", "data.num_val=8", f"data.template.chat_template={template}"]
+        knobs += ["data=dataset", f"data.path={rows}", "data.num_val=8", f"data.template.chat_template={template}"]
         return config(*knobs, "stage.micro_batch_size=1", *overrides)
 
     return composed
@@ -63,7 +63,7 @@ def refused(checked: Checked, name: str, *overrides: str, **columns: str) -> Use
 def test_chat_template_replaces_the_tokenizers_and_is_saved_with_the_model(
     prepare: Callable[..., Config], folder: Path
 ) -> None:
-    cfg = prepare("zephyr", "stage=sft", "data.completion_column=answer", "trainer.max_steps=1")
+    cfg = prepare("zephyr", "stage=sft", "data.columns.completion=answer", "trainer.max_steps=1")
     execute(cfg | {"output_dir": str(folder)}, [])
     assert (folder / "model" / "chat_template.jinja").read_text() == TEMPLATES["zephyr"]
 

@@ -41,7 +41,7 @@ def test_guards_and_signals_have_their_codes(monkeypatch: pytest.MonkeyPatch) ->
     ("argv", "code"),
     [
         (["stage.lr=fast"], 2),
-        (["data=jsonl", "data.path=missing.jsonl"], 3),
+        (["data=dataset", "data.path=missing.jsonl"], 3),
         (["model.path=missing"], 4),
         (["output_dir=FILE/run"], 74),
         ([f"output_dir={'x' * 300}"], 74),

@@ -89,9 +89,9 @@ def test_every_column_is_tested_above() -> None:
 def test_a_mapped_column_is_named_by_its_key_and_may_not_be_empty() -> None:
     mapped = {"prompt": "question", "completion": "text"}
     error = error_of(ROW | {"completion": None}, mapped=mapped)
-    assert (error.key, error.message) == (".completion_column", "rows.jsonl:7: the column `text` holds no text")
-    assert error_of(ROW | {"completion": " "}, mapped=mapped).key == ".completion_column"
-    assert error_of({"prompt": 3}, mapped=mapped).key == ".prompt_column"
+    assert (error.key, error.message) == (".columns.completion", "rows.jsonl:7: the column `text` holds no text")
+    assert error_of(ROW | {"completion": " "}, mapped=mapped).key == ".columns.completion"
+    assert error_of({"prompt": 3}, mapped=mapped).key == ".columns.prompt"
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED))

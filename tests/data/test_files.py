@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import math
 import pickle
 from copy import deepcopy
@@ -191,7 +194,7 @@ def test_a_duplicate_key_names_the_file_and_the_row(tmp_path: Path, line: str) -
 def test_a_duplicate_column_is_an_error(tmp_path: Path) -> None:
     assert "more than one column `a`" in error_of(tmp_path / "a.csv", "a,b,a\n1,2,3\n").message
     parquet.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), tmp_path / "a.parquet")
-    assert "Multiple matches for FieldRef.Name(a)" in error_of(tmp_path / "a.parquet", "").message
+    assert "more than one column `a`" in error_of(tmp_path / "a.parquet", "").message
 
 
 @pytest.mark.parametrize(
@@ -328,3 +331,40 @@ def test_any_csv_file_is_rows_or_a_user_error(tmp_path_factory: pytest.TempPathF
     except UserError:
         return
     assert all(isinstance(row, dict) for row in rows)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=3), st.text("aé😀\n\\", max_size=9), max_size=2)), st.integers(1, 9))
+def test_a_json_list_is_the_same_in_blocks_of_any_size(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Row], block: int
+) -> None:
+    file = tmp_path_factory.mktemp("json") / "a.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("r1.data.files.BLOCK", block)
+        assert read(file, " \n" + json.dumps(rows, ensure_ascii=False)) == rows
+        assert read(file, json.dumps(rows, indent=1)) == rows
+        message = error_of(file, json.dumps([*rows, {"é": "x"}], ensure_ascii=False)[:-3]).message
+        assert message.startswith(f"{file}:{len(rows) + 1}: invalid JSON at column ")
+
+
+def test_an_error_in_a_json_list_has_its_column_in_the_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1.data.files.BLOCK", 4)
+    assert "invalid JSON at column 18" in error_of(tmp_path / "a.json", '[{"a": 1}, {"a": }]').message
+    assert "a.json:2: invalid JSON at column 7" in error_of(tmp_path / "a.json", '[{"a": 1},\n{"a": }]').message
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_a_compressed_file_has_the_rows_of_its_content(tmp_path: Path, suffix: str) -> None:
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    for name, content in (("a.jsonl", '{"a": 0.10}\n'), ("a.json", '[{"a": 0.10}]'), ("a.csv", "a\n0.10\n")):
+        (row,) = read(tmp_path / f"{name}{suffix}", compress(content.encode()))
+        assert str(row["a"]) == "0.10"
+
+
+@pytest.mark.parametrize("new", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_an_arrow_file_is_read_like_parquet(tmp_path: Path, new: Any) -> None:
+    table = pa.table({"a": pa.array([0.1, math.nan], pa.float32()), "b": [[{"x": 1}], None]})
+    with new(str(tmp_path / "a.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    first, second = read(tmp_path / "a.arrow")
+    assert (str(first["a"]), first["b"], second) == ("0.1", [{"x": 1}], {"a": None, "b": None})
+    assert "not an arrow file that can be read" in error_of(tmp_path / "b.arrow", "x").message

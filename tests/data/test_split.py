@@ -24,7 +24,7 @@ def test_hold_out_without_a_number_never_outnumbers_the_training_rows(questions:
             hold_out(prompts, None)
         return
     train, val = hold_out(prompts, None)
-    assert sorted(train + val) == list(range(len(prompts)))
+    assert sorted([*train, *val]) == list(range(len(prompts)))
     assert not {prompts[i] for i in train} & {prompts[i] for i in val}
     assert 0 < len(val) <= len(train)
 

@@ -2,6 +2,7 @@ import hashlib
 import json
 
 import pytest
+from datasetoptions import PLAIN
 from templates import chat
 
 from r1.core.errors import DATA, UserError
@@ -34,7 +35,7 @@ def run(tmp_path):
 
 
 def build(path, num_val=4):
-    return traces(path=str(path), num_val=num_val, **SHARED)
+    return traces(True, **PLAIN | SHARED | {"path": str(path), "num_val": num_val})
 
 
 def failure(path):

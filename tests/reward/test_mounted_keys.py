@@ -42,7 +42,7 @@ def key_of_error(run: Callable[[], object]) -> str:
         (["+reward/terms@reward.terms.mine=self_judge", "reward.terms.mine.high=0"], "reward.terms.mine.high"),
         ([*PARTS, "data.parts.sums.max_terms=2"], "data.parts.sums.max_terms"),
         ([*PARTS, *FEW_SUMS, "data.parts.sums.num_val=100"], "data.parts.sums.num_val"),
-        ([*PARTS, "+data@data.parts.rows=jsonl", "data.parts.rows.path=no.jsonl"], "data.parts.rows.path"),
+        ([*PARTS, "+data@data.parts.rows=dataset", "data.parts.rows.path=no.jsonl"], "data.parts.rows.path"),
         ([*PARTS, "data.parts.sums.weight=1", "+data@data.parts.b=arithmetic"], "data.parts.b.weight"),
         (
             [*PARTS, "data/template@data.parts.sums.template=r1_zero", "data.parts.sums.template.text=no"],

@@ -54,7 +54,7 @@ def reads(config: Callable[..., Config], tmp_path: Path) -> Callable[..., Config
     def composed(rows: list[Row], *overrides: str) -> Config:
         (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         small = [knob for knob in SMALL if not knob.startswith("data.")]
-        return config(*small, "data=jsonl", f"data.path={tmp_path / 'rows.jsonl'}", "data.num_val=2", *overrides)
+        return config(*small, "data=dataset", f"data.path={tmp_path / 'rows.jsonl'}", "data.num_val=2", *overrides)
 
     return composed
 

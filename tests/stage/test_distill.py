@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasetoptions import PLAIN
 from safetensors.torch import load_file
 
 from r1.core import jsonl
@@ -156,7 +157,7 @@ def test_distill_run_lowers_loss(finished: Path) -> None:
 
 def test_traces_train_another_run_with_parent(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
-    cfg["data"] = {
+    cfg["data"] = PLAIN | {
         "_target_": "r1.data.traces.traces",
         "path": str(finished),
         "num_val": 4,

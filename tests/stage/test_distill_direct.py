@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasetoptions import PLAIN
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
@@ -93,13 +94,12 @@ def open_ended(small: Callable[..., Config], tmp_path: Path) -> Callable[..., Co
     """A config whose dataset cannot work out the answer to a new question."""
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(f'{{"prompt": "What is {n}?", "answer": "{n}"}}\n' for n in range(40)))
-    columns = {"prompt_column": "prompt", "answer_column": "answer", "completion_column": None}
 
     def composed(*overrides: str) -> Config:
         cfg = small("stage=distill_direct", *ENDS, *overrides)
         kept = {name: cfg["data"][name] for name in DataOptions.__annotations__}
-        split = {"val_path": None, "num_val": 8, "on_bad_row": "error", "min_pass_rate": None, "max_pass_rate": None}
-        return cfg | {"data": {"_target_": "r1.data.jsonl.jsonl", "path": str(file)} | columns | split | kept}
+        knobs = PLAIN | {"_target_": "r1.data.dataset.dataset", "path": str(file), "num_val": 8}
+        return cfg | {"data": knobs | kept}
 
     return composed
 

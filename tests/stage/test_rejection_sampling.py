@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from conftest import low_ids
+from datasetoptions import PLAIN
 
 from r1.core import jsonl
 from r1.core.errors import DATA, UserError
@@ -212,7 +213,7 @@ def test_resumed_run_does_not_sample_journal_batches_again(
 def test_traces_train_another_run(finished: Path, small: Callable[..., Config], folder: Path) -> None:
     cfg = small("stage=sft", f"output_dir={folder}")
     shared = {key: cfg["data"][key] for key in DataOptions.__annotations__}
-    cfg["data"] = {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
+    cfg["data"] = PLAIN | {"_target_": "r1.data.traces.traces", "path": str(finished), "num_val": 2, **shared}
     execute(cfg, [])
     held = read_run(str(folder)).manifest
     assert held["status"] == "finished"

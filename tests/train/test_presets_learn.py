@@ -67,7 +67,7 @@ def test_preset_learns_as_in_float32_at_its_own_rate(preset: tuple[str, Path], t
     """The fall of the loss of eight rows in ten steps is at least 80 % of that in float32 without autocast."""
     name, model = preset
     knobs = ["stage=sft", f"model={name}", f"model.path={model}", f"stage.lr={float(recipe(name)['lr'][stage])}"]
-    knobs += ["data=jsonl", f"data.path={model / 'rows.jsonl'}", "data.num_val=1", *FEW]
+    knobs += ["data=dataset", f"data.path={model / 'rows.jsonl'}", "data.num_val=1", *FEW]
     falls: dict[str, float] = {}
     for precision in ("32-true", "bf16-mixed"):
         folder = tmp_path / precision

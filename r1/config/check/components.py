@@ -10,23 +10,27 @@ from r1.config.check.callbacks import check_state_keys
 from r1.config.check.resume_from import resume_from
 from r1.config.check.templates import check_completions, check_templates
 from r1.config.lengths import check_lengths, check_micro_batch_tokens
+from r1.core.batch import chunks
 from r1.core.console import console, status_line
 from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
-from r1.data.base import Data, Row, has_answer
-from r1.data.columns import check_row, columns_learned
+from r1.data.base import Data, Verifier
+from r1.data.columns import LEARNED_INSTEAD, check_row
 from r1.data.conversation import question_text
+from r1.data.rows import Rows, Tally
+from r1.data.store import remembered
 from r1.reward.base import RewardFunction, Rewards, applies, required_columns
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 from r1.stage.training.base import TrainingStage
 
 ADVICE = {  # where no row has the column
-    "chosen": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
-    "rejected": "data=jsonl keeps the columns `chosen` and `rejected` of its file",
-    "completion": "data.completion_column=NAME, or rows with `messages`; stage=distill has a teacher write them",
+    "chosen": "data.columns.chosen=NAME and data.columns.rejected=NAME",
+    "rejected": "data.columns.chosen=NAME and data.columns.rejected=NAME",
+    "completion": "data.columns.completion=NAME, or rows with `messages`; stage=distill has a teacher write them",
 }
+BATCH = 4096  # gold answers that are read at once
 NUM_SHOWN, MAX_SHOWN = 3, 60  # gold answers in a note, and characters of each
 
 
@@ -62,7 +66,7 @@ def _check_rows(data: Data) -> None:
             hint = "num_val holds training rows out"
             raise UserError("the dataset has no held-out rows", key=key, hint=hint, code=DATA)
     for split, rows in (("training", data.train), ("held-out", data.val)):
-        for number, row in enumerate(rows, 1):
+        for number, row in enumerate(() if rows.are_checked else rows, 1):
             check_row(row, f"{split} row {number}", data.source_of(row)[0])
 
 
@@ -86,13 +90,14 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
     """Reward terms that a row names must exist, and one of them must have a weight."""
     known = experiment.rewards.terms
     weighted = {name for name, term in known.items() if term.weight is not None}
-    for row in [row for row in [*experiment.data.train, *experiment.data.val] if row.get("terms") is not None]:
-        names = row["terms"]
+    for kind, _, _ in (experiment.data.train + experiment.data.val).tally():
+        if (names := kind.terms) is None:
+            continue
         if unknown := [name for name in names if name not in known]:
             raise UserError(
                 f"a row is to be rewarded by `{unknown[0]}`, and this run has no such reward term",
-                key=f"data.parts.{row['part']}.terms" if experiment.data.parts else "data.terms",
-                value=names,
+                key=f"data.parts.{kind.part}.terms" if experiment.data.parts else "data.terms",
+                value=list(names),
                 expected=sorted(known),
                 hint=suggest(unknown[0], known) or f"+reward/terms@reward.terms.{unknown[0]}=OPTION",
             )
@@ -100,30 +105,31 @@ def _check_terms(cfg: Config, experiment: Experiment) -> None:
             raise UserError(
                 "a row has no reward term with a weight, so there is nothing to learn from it",
                 key="data",
-                value=names,
+                value=list(names),
                 expected=sorted(weighted),
                 hint="leave the row out, or name a term with a weight",
             )
 
 
-def _scoring_functions(experiment: Experiment, rows: list[Row]) -> Iterator[tuple[str, RewardFunction, list[Row]]]:
-    """(key, function, the rows that it applies to) of every reward term and filter."""
+def _scoring_functions(experiment: Experiment, rows: list[Tally]) -> Iterator[tuple[str, RewardFunction, list[Tally]]]:
+    """(key, function, the kinds of rows that it applies to) of every reward term and filter."""
     for name, term in experiment.rewards.terms.items():
-        yield f"reward.terms.{name}", term.function, [row for row in rows if applies(name, row)]
+        yield f"reward.terms.{name}", term.function, [row for row in rows if applies(name, {"terms": row.kind.terms})]
     for one in experiment.stage.filters.filters if experiment.stage.filters else ():
         yield f"stage.filters.{one.name}", one.function, rows
 
 
 def _check_columns(cfg: Config, experiment: Experiment) -> None:
     """Every row must have the columns of the reward terms and filters that apply to it."""
-    stage = experiment.stage
-    all_rows = [*experiment.data.val, *(experiment.data.train if stage.trains or stage.predicts else [])]
+    stage, data = experiment.stage, experiment.data
+    all_rows = [*data.val.tally(), *(data.train.tally() if stage.trains or stage.predicts else [])]
     for key, function, rows in _scoring_functions(experiment, all_rows):
-        columns = set.intersection(*map(set, rows)) if rows else set()
+        columns = set.intersection(*(set(kind.columns) for kind, _, _ in rows)) if rows else set()
         needed = required_columns(function) if rows else set()
         for column in sorted(needed - columns):
-            num_missing = sum(column not in row for row in rows)
-            who = f"{num_missing} of {len(rows)} rows lack" if num_missing < len(rows) else "no row has"
+            num_rows = sum(tally.num_rows for tally in rows)
+            num_missing = sum(tally.num_rows for tally in rows if column not in tally.kind.columns)
+            who = f"{num_missing} of {num_rows} rows lack" if num_missing < num_rows else "no row has"
             raise UserError(
                 f"reward term `{key.rpartition('.')[2]}` needs the dataset column `{column}`, which {who}",
                 key=key,
@@ -142,13 +148,14 @@ def _check_stage_columns(experiment: Experiment) -> None:
         ("held-out", data.val, stage.val_columns),
     ):
         for column in columns:
-            lacking = [row for row in rows if not all(row.get(name) for name in columns_learned(row, [column]))]
-            if num_missing := len(lacking):
-                first = question_text(lacking[0]["prompt"])
+            names = (column, LEARNED_INSTEAD.get(column, column))
+            lacking = [tally for tally in rows.tally() if not any(map(tally.kind.has, names))]
+            if num_missing := sum(tally.num_rows for tally in lacking):
+                first = question_text(rows[lacking[0].first]["prompt"])
                 raise UserError(
                     f"this stage learns the column `{column}`, which {num_missing} of {len(rows)} {kind} rows lack",
                     key="data",
-                    value=sorted(set().union(*rows)),
+                    value=sorted(set().union(*(tally.kind.columns for tally in rows.tally()))),
                     expected=f"text in `{column}`, also in the row of the question {first!r}",
                     hint=ADVICE[column] if num_missing == len(rows) else "complete these rows, or leave them out",
                     code=DATA,
@@ -158,17 +165,22 @@ def _check_stage_columns(experiment: Experiment) -> None:
 def _check_verifier(experiment: Experiment) -> None:
     """The verifier must read the gold answers, for each part of a mixture; those that it cannot read are noted."""
     for key, source in experiment.data.sources.items():
-        if rows := [row for row in [*source.val, *source.train] if has_answer(row)]:
-            _check_answers(f"{key}.verifier", source, rows)
+        if rows := (source.val + source.train).with_value("answer"):
+            _check_answers(f"{key}.verifier", source.verifier, rows, experiment)
 
 
-def _check_answers(key: str, data: Data, rows: list[Row]) -> None:
+def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experiment) -> None:
+    def unread() -> list[int]:
+        parts = ([rows[i] for i in part] for part in chunks(range(len(rows)), BATCH))
+        are_read = [is_read for part in parts for is_read in verifier.reads(part)]
+        return [i for i, is_read in enumerate(are_read) if not is_read]
+
     try:
-        unread = [row for row, is_read in zip(rows, data.verifier.reads(rows), strict=True) if not is_read]
-        if len(unread) < len(rows):
-            if unread:
-                counts = f"{len(unread)} of {len(rows)} gold answers, so no other spelling of them is right"
-                shown = ", ".join(repr(str(row["answer"])[:MAX_SHOWN]) for row in unread[:NUM_SHOWN])
+        not_read = remembered(rows, lambda: ["unread answers", experiment.identity(key)], unread)
+        if len(not_read) < len(rows):
+            if not_read:
+                counts = f"{len(not_read)} of {len(rows)} gold answers, so no other spelling of them is right"
+                shown = ", ".join(repr(str(rows[i]["answer"])[:MAX_SHOWN]) for i in not_read[:NUM_SHOWN])
                 console.print(status_line(f"note: {key} cannot read {counts}: {shown}"))
             return
         message = "the verifier reads none of the dataset's own answers"
@@ -207,8 +219,8 @@ def _check_rewards(experiment: Experiment) -> None:
                 term.function.check()
     quick = {name: t for name, t in experiment.rewards.terms.items() if not isinstance(t.function, Scorer)}
     data = experiment.data
-    firsts = {row["part"] if data.parts else None: row for row in reversed(data.val)}
-    for row in firsts.values():
+    firsts = {tally.kind.part: tally.first for tally in reversed(data.val.tally())}
+    for row in (data.val[first] for first in firsts.values()):
         prompt = question_text(row["prompt"])
         completion = row.get("completion") or f"<think>{prompt}</think>\n<answer>{row.get('answer')}</answer>"
         batch: dict[str, Any] = {

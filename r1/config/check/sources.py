@@ -12,6 +12,7 @@ from r1.config.build import iter_nodes
 from r1.core.errors import DATA, MODEL, UserError, as_yaml_null, suggest
 from r1.core.model_paths import has_tokenizer, resolve_model_path, split_adapters
 from r1.core.types import Config
+from r1.data.files import FORMATS, format_of
 from r1.model.folder import FORMAT, check_adapters, check_model_folder
 
 
@@ -80,8 +81,8 @@ def _check_folder(path: str, key: str, needs_weights: bool, needs_tokenizer: boo
 def check_hub_datasets(cfg: Config) -> None:
     """Check that datasets exist on the hub before one is downloaded; a local path is checked by its loader."""
     for key, node in iter_nodes({"data": cfg["data"]}):
-        path = str(node.get("path"))
-        is_remote = "train_split" in node and not Path(path).expanduser().exists()
+        path, is_read = str(node.get("path")), "train_split" in node and not node["_target_"].endswith(".traces")
+        is_remote = is_read and not Path(path).expanduser().exists() and format_of(path) not in FORMATS
         if is_remote and re.fullmatch(r"[\w.-]+/[\w.-]+", path):
             _check_dataset(path, f"{key}.path")
 

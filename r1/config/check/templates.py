@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from r1.core.errors import DATA, UserError, errors_mounted_at
 from r1.core.runs import is_record
 from r1.core.types import Config
-from r1.data.base import Template, has_answer
+from r1.data.base import Row, Template
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.conversation import Message, as_messages
+from r1.data.rows import Rows
+from r1.data.store import remembered
 from r1.data.template.base import opening, template_prefill
 from r1.data.template.chat import Chat, check_variables_read
 from r1.reward.terms.self_judge import SelfJudge
@@ -51,11 +53,20 @@ def check_templates(experiment: Experiment) -> None:
 def check_completions(experiment: Experiment) -> None:
     """Raises: UserError: a prompt opens the thinking, and a completion to learn neither opens nor closes it."""
     stage, data = experiment.stage, experiment.data
-    rows = [row for row in data.train if row.get("completion")] if "completion" in stage.required_columns else []
+    rows = data.train.with_value("completion") if "completion" in stage.required_columns else Rows.of([])
     opens = {key: OPEN in _opened(source.template, stage.tokenizer) for key, source in data.sources.items()}
-    unclosed = [row for row in rows if opens[data.source_of(row)[0]] and CLOSE not in row["completion"]]
-    unclosed = [row for row in unclosed if CLOSE not in data.completion_text(stage.tokenizer, row)]
-    if unclosed:
+
+    def is_unclosed(row: Row) -> bool:
+        opened = opens[data.source_of(row)[0]] and CLOSE not in row["completion"]
+        return opened and CLOSE not in data.completion_text(stage.tokenizer, row)
+
+    def find_unclosed() -> list[int]:
+        return [i for i, row in enumerate(rows) if is_unclosed(row)]
+
+    if any(opens.values()) and (
+        indices := remembered(rows, lambda: ["unclosed thinking", experiment.identity("data")], find_unclosed)
+    ):
+        unclosed = rows.select(indices)
         key = data.source_of(unclosed[0])[0]
         raise UserError(
             f"the prompt opens the thinking, and {len(unclosed)} of {len(rows)} completions never close it",
@@ -76,10 +87,10 @@ def unread_forms(cfg: Config, experiment: Experiment) -> Iterator[str]:
     if stage.val_columns or path is None or path.startswith("r1:") or is_record(Path(path)):
         return
     for key, source in experiment.data.sources.items():
-        answered = next((row for row in source.val if has_answer(row)), None)
-        if answered is None or not isinstance(source.template, Chat):
+        answered = source.val.with_value("answer")
+        if not answered or not isinstance(source.template, Chat):
             continue
-        if not any(form in source.prompt_text(stage.tokenizer, answered) for form in (*TAGS[2:], "boxed")):
+        if not any(form in source.prompt_text(stage.tokenizer, answered[0]) for form in (*TAGS[2:], "boxed")):
             yield (
                 f"warning: {key}: no question asks for <answer>...</answer> or \\boxed{{...}}, and an answer in "
                 f"another form is wrong: set {key}.instruction, for example 'Put the final answer within \\boxed{{}}.'"

@@ -11,7 +11,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from r1.config.build import build, instantiate_node
+from r1.config.build import build, build_data
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
 from r1.config.check.resume_from import check_continuation, is_end_of
@@ -137,10 +137,9 @@ class PipelinePlanner:
         return error
 
     def _data_digest(self, cfg: Config) -> str:
-        key = json.dumps(cfg["data"], sort_keys=True, default=str)
+        key = json.dumps([cfg["data"], cfg["stage"]["_target_"]], sort_keys=True, default=str)
         if key not in self.digests:
-            data = instantiate_node(cfg["data"], "data", cfg)
-            self.digests[key] = provenance.rows_hash(data.train, data.val)
+            self.digests[key] = build_data(cfg).digest()
         return self.digests[key]
 
 

@@ -25,7 +25,7 @@ class TraceFiles:
 
     Attributes:
         traces: training rows, for ``data=traces``.
-        questions: questions without an answer, for ``data=jsonl``.
+        questions: questions without an answer, for ``data=dataset``.
         answers: the teacher's answers, an ``AnswerCache``.
         batches: the policy's answers, one line per batch of questions.
     """

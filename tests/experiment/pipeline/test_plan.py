@@ -59,7 +59,7 @@ def test_plan_identifies_external_data_by_content(planned: Planned, tmp_path: Pa
         lines = [json.dumps({"prompt": f"{i}+1=?", "answer": str(i + 1 + (i == last))}) for i in range(20)]
         (tmp_path / "mine.jsonl").write_text("\n".join(lines))
 
-    steps = STEPS | {"test": ["stage=eval", "model.path=${step:sft}", "data=jsonl", "data.path=mine.jsonl"]}
+    steps = STEPS | {"test": ["stage=eval", "model.path=${step:sft}", "data=dataset", "data.path=mine.jsonl"]}
     rows(99)
     base = planned(steps=steps)
     rows(7)

@@ -4,23 +4,24 @@ import logging
 import datasets
 import huggingface_hub
 import pytest
+from datasetoptions import PLAIN, knobs_of
 from datasets import Dataset, DatasetDict
 from mathverifier import math_verifier
 from templates import chat
 
 from r1.core.errors import DATA, UserError
 from r1.data.completion import parse
+from r1.data.dataset import Reader, split_dataset
 from r1.data.gsm8k import gsm8k
-from r1.data.hub import drop_invalid_rows, splits
 from r1.data.math import math
 from r1.data.openr1_math import openr1_math, to_strict_form
+from r1.data.origin import find_splits
 from r1.data.split import exclude_overlap, hold_out, subsample
 from r1.data.verifier.exact import exact
 
 SHARED = {"template": chat(), "verifier": exact}
-COLUMNS = {"prompt_column": "question", "answer_column": "answer"}
-SOURCE = {"name": None, "train_split": "train", "val_split": "test", "num_val": None, "limit_train": None}
-HELD = SOURCE | {"val_split": None, "num_val": 1}
+SOURCE = PLAIN | {"val_split": "test", "columns": {"prompt": "question", "solution": "answer", "answer": None}}
+HELD = {"val_split": None, "num_val": 1}
 CLIPS = "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips.\n#### 72"
 
 
@@ -54,9 +55,11 @@ def on_disk(tmp_path):
     return tmp_path / "saved"
 
 
-def read(path, columns=COLUMNS, **knobs):
-    options = {"path": str(path), "prompt_column": columns["prompt_column"], **SOURCE, **knobs}
-    return [[row for _, row in split.read(indices, split.column_names)] for split, indices in splits(options, columns)]
+def read(path, **knobs):
+    """The training and the held-out rows."""
+    options = SOURCE | {"path": str(path)} | knobs
+    data = split_dataset(Reader(options | SHARED), find_splits(str(path), options["name"], None), True)
+    return data.train, data.val
 
 
 def questions(rows):
@@ -148,8 +151,8 @@ def test_num_val_and_limit_train_bound_the_rows(on_disk):
             r"leaves none of the 20(.|\n)*fewer than the 20 different questions",
         ),
         (
-            {"columns": {"prompt_column": "qestion"}},
-            r" \.prompt_column(.|\n)*question, answer(.|\n)*`question`",
+            {"columns": {"prompt": "qestion"}},
+            r"the columns are question, answer(.|\n)* \.columns\.prompt(.|\n)*`question`",
         ),
     ],
 )
@@ -177,8 +180,8 @@ def test_unreadable_data_is_a_user_error(tmp_path):
     (tmp_path / "train.parquet").write_text("not parquet")
     with pytest.raises(UserError, match="not a parquet file"):
         read(tmp_path / "train.parquet")
-    with pytest.raises(UserError, match="cannot read the dataset"):
-        read(tmp_path)
+    with pytest.raises(UserError, match="not a parquet file"):
+        read(tmp_path, val_split=None)
     (tmp_path / "rows.xlsx").write_text("")
     with pytest.raises(UserError, match=r"cannot be read(.|\n)*\.jsonl, \.parquet"):
         read(tmp_path / "rows.xlsx")
@@ -193,17 +196,23 @@ def test_code_beside_the_data_is_never_run(tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def build(option, tmp_path, **knobs):
+    """The rows of ``tmp_path/copy`` as an option of conf/data reads them, one of them held out."""
+    return option(True, **knobs_of(option.__name__) | HELD | SHARED | {"path": str(tmp_path / "copy")} | knobs)
+
+
 def test_gsm8k(tmp_path):
     rows = [
         {"question": "How many clips?", "answer": CLIPS, "id": 7},
         {"question": "2?", "answer": "x #### 1,234"},
     ]
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    data = gsm8k(path=str(tmp_path / "copy"), **HELD, **COLUMNS, **SHARED)
+    data = build(gsm8k, tmp_path)
     found = {row["prompt"]: row for row in data.train + data.val}
     assert found["How many clips?"] == {
         "question": "How many clips?",
         "id": 7,
+        "solution": CLIPS,
         "prompt": "How many clips?",
         "answer": "72",
         "completion": "<think>\nNatalia sold 48/2 = 24 clips in May.\nShe sold 48+24 = 72 clips.\n</think>\n"
@@ -215,17 +224,17 @@ def test_gsm8k(tmp_path):
 
 def test_gsm8k_without_the_mark(tmp_path):
     Dataset.from_list([{"question": f"{n}?", "answer": "72"} for n in "ab"]).save_to_disk(tmp_path / "copy")
-    with pytest.raises(UserError, match=r"`#### answer`(.|\n)* \.answer_column"):
-        gsm8k(path=str(tmp_path / "copy"), **HELD, **COLUMNS, **SHARED)
+    with pytest.raises(UserError, match=r"`#### answer`(.|\n)* \.columns\.solution"):
+        build(gsm8k, tmp_path)
 
 
-MATH = {"prompt_column": "problem", "solution_column": "solution", "answer_column": None}
+BARE = {"prompt": "problem", "answer": "answer", "solution": None}  # of a dataset without worked solutions
 
 
-def math_rows(tmp_path, rows, **knobs):
+def math_rows(tmp_path, rows, columns=(), **knobs):
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    shared = SHARED | {"verifier": math_verifier()}
-    return math(path=str(tmp_path / "copy"), **HELD | MATH | knobs, **shared)
+    mapped = knobs_of("math")["columns"] | dict(columns)
+    return build(math, tmp_path, columns=mapped, verifier=math_verifier(), **knobs)
 
 
 def test_math_takes_the_last_box_of_the_solution(tmp_path, caplog):
@@ -245,12 +254,12 @@ def test_math_takes_the_last_box_of_the_solution(tmp_path, caplog):
 
 def test_math_500_has_an_answer_column(tmp_path):
     rows = [{"problem": f"{n}?", "solution": "...", "answer": f"{n}"} for n in range(3)]
-    data = math_rows(tmp_path, rows, answer_column="answer")
+    data = math_rows(tmp_path, rows, columns={"answer": "answer"})
     assert {row["answer"] for row in data.train + data.val} == {"0", "1", "2"}
-    bare = math_rows(tmp_path, rows, answer_column="answer", solution_column=None)
+    bare = math_rows(tmp_path, rows, columns={"answer": "answer", "solution": None})
     assert all("completion" not in row for row in bare.train + bare.val)
     with pytest.raises(UserError, match="both are null"):
-        math_rows(tmp_path, rows, solution_column=None)
+        math_rows(tmp_path, rows, columns={"solution": None})
 
 
 def test_math_without_any_answer_is_a_user_error(tmp_path):
@@ -259,12 +268,6 @@ def test_math_without_any_answer_is_a_user_error(tmp_path):
 
 
 R1 = "<think>\nLet me see.\n</think>\n\nSo it is \\boxed{4}."
-OPENR1 = {
-    "prompt_column": "problem",
-    "answer_column": "answer",
-    "generations_column": "generations",
-    "correct_column": "marks",
-}
 
 
 def openr1_rows(tmp_path, only_solved):
@@ -273,7 +276,7 @@ def openr1_rows(tmp_path, only_solved):
             "problem": problem,
             "answer": answer,
             "generations": list(generations),
-            "marks": list(marks) if marks is not None else None,
+            "correctness_math_verify": list(marks) if marks is not None else None,
             "question_type": kind,
             "messages": "long",
         }
@@ -290,13 +293,12 @@ def openr1_rows(tmp_path, only_solved):
         source("??", answer="notfound"),
     ]
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    knobs = HELD | OPENR1 | {"only_solved": only_solved}
-    data = openr1_math(path=str(tmp_path / "copy"), **knobs, **SHARED)
+    data = build(openr1_math, tmp_path, only_solved=only_solved)
     return {row["prompt"]: row for row in data.train + data.val}
 
 
 def test_openr1_takes_the_first_correct_completion(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("r1.data.hub.hold_out", lambda prompts, num: ([*range(1, len(prompts))], [0]))
+    monkeypatch.setattr("r1.data.dataset.hold_out", lambda prompts, num: ([*range(1, len(prompts))], [0]))
     with caplog.at_level(logging.WARNING):
         found = openr1_rows(tmp_path, only_solved=True)
     assert set(found) == {"2+2?", "second right?", "never closed?"}
@@ -305,11 +307,11 @@ def test_openr1_takes_the_first_correct_completion(tmp_path, caplog, monkeypatch
     assert parse(wanted).strict
     assert parse(wanted).answer == "4"
     assert set(found["2+2?"]) == {"prompt", "answer", "completion"}
-    assert "left out 6 of 8 rows: 2 proofs, 2 without a correct completion, 2 without a gold answer" in caplog.text
+    assert "left out 6 of 9 rows: 2 proofs, 2 without a correct completion, 2 without a gold answer" in caplog.text
 
 
 def test_openr1_can_keep_unsolved_questions_for_rl(tmp_path, monkeypatch):
-    monkeypatch.setattr("r1.data.hub.hold_out", lambda prompts, num: ([*range(1, len(prompts))], [0]))
+    monkeypatch.setattr("r1.data.dataset.hold_out", lambda prompts, num: ([*range(1, len(prompts))], [0]))
     found = openr1_rows(tmp_path, only_solved=False)
     assert len(found) == 5
     assert found["none right?"] == {"prompt": "none right?", "answer": "4"}
@@ -331,7 +333,9 @@ def test_completion_is_brought_into_the_strict_form(text, wanted):
 
 def test_questions_that_are_not_text_are_rejected(tmp_path):
     Dataset.from_list([{"question": 1, "answer": "#### 1"}] * 3).save_to_disk(tmp_path / "copy")
-    with pytest.raises(UserError, match=r"copy\[train\]:1: the column `question` holds no text(.|\n)* \.prompt_column"):
+    with pytest.raises(
+        UserError, match=r"data-.*arrow:1: the column `question` holds no text(.|\n)* \.columns\.prompt"
+    ):
         read(tmp_path / "copy", val_split=None, num_val=1)
 
 
@@ -339,7 +343,7 @@ def test_rows_with_the_same_question_are_held_out_together():
     prompts = ["a", "b", "a", "c", "b", "a", "d"]
     for num_val in (1, 2, 3):
         learned, held = hold_out(prompts, num_val)
-        assert sorted(learned + held) == list(range(7))
+        assert sorted([*learned, *held]) == list(range(7))
         assert not {prompts[i] for i in learned} & {prompts[i] for i in held}
         assert len(held) >= num_val
 
@@ -361,13 +365,7 @@ def test_subsample_does_not_depend_on_the_order():
     chosen = {prompts[i] for i in subsample(prompts, 7)}
     assert len(chosen) == 7
     assert chosen == {prompts[::-1][i] for i in subsample(prompts[::-1], 7)}
-    assert subsample(prompts, None) == subsample(prompts, 99) == list(range(50))
-
-
-def test_no_valid_row_is_a_user_error():
-    with pytest.raises(UserError, match="no usable row in x: 2 odd"):
-        drop_invalid_rows(["odd", "odd"], "x")
-    assert json.dumps(drop_invalid_rows([{"prompt": "a"}, "odd"], "x")) == '[{"prompt": "a"}]'
+    assert [*subsample(prompts, None)] == [*subsample(prompts, 99)] == list(range(50))
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "saved"])
@@ -386,8 +384,7 @@ def test_math_answers_keep_their_decimal_text(tmp_path, kind, suffix):
         path = tmp_path / "data" / f"train.{suffix}"
         {"parquet": source.to_parquet, "jsonl": source.to_json, "csv": source.to_csv}[suffix](path)
         path = path if kind == "file" else path.parent
-    knobs = HELD | MATH | {"answer_column": "answer", "solution_column": None}
-    data = math(path=str(path), **knobs, **SHARED)
+    data = build(math, tmp_path, path=str(path), columns=BARE)
     assert {row["prompt"]: row["answer"].removesuffix(".0") for row in data.train + data.val} == {
         f"{n}?": number for n, number in enumerate(numbers)
     }
@@ -397,8 +394,7 @@ def test_a_text_folder_keeps_numbers_that_a_float_cannot_hold(tmp_path):
     lines = "".join(f"{n}?,{answer}\n" for n, answer in enumerate(["9007199254740993", "", "0.10"]))
     (tmp_path / "train.csv").write_text("problem,answer\n" + lines)
     (tmp_path / "test.csv").write_text("problem,answer\nother?,007\n")
-    knobs = SOURCE | MATH | {"answer_column": "answer", "solution_column": None}
-    data = math(path=str(tmp_path), **knobs, **SHARED)
+    data = build(math, tmp_path, path=str(tmp_path), columns=BARE, val_split="test", num_val=None)
     assert [row["answer"] for row in data.train] == ["9007199254740993", "0.10"]
     assert [row["answer"] for row in data.val] == ["007"]
 
@@ -406,7 +402,7 @@ def test_a_text_folder_keeps_numbers_that_a_float_cannot_hold(tmp_path):
 def test_missing_numbers_of_a_hub_dataset_are_left_out_and_counted(tmp_path, caplog):
     rows = [{"problem": f"{n}?", "answer": answer} for n, answer in enumerate([1.5, float("nan"), None, 2.5, 3.5])]
     with caplog.at_level(logging.WARNING):
-        data = math_rows(tmp_path, rows, answer_column="answer", solution_column=None)
+        data = math_rows(tmp_path, rows, columns={"answer": "answer", "solution": None})
     assert {row["answer"] for row in data.train + data.val} == {"1.5", "2.5", "3.5"}
     assert "without an answer" in caplog.text
 
@@ -414,16 +410,19 @@ def test_missing_numbers_of_a_hub_dataset_are_left_out_and_counted(tmp_path, cap
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"answer": ["4"]}, r"copy\[train\]:2: the column `answer` holds no text or a number(.|\n)*\.answer_column"),
-        ({"chosen": ["4"]}, r"copy\[train\]:2: the column `chosen` holds no text"),
-        ({"rendered": "IGNORE"}, r"copy\[train\]:1: this column name is reserved: `rendered`"),
-        ({"rows": 1}, r"copy\[train\]:1: this column name is reserved: `rows`"),
+        (
+            {"answer": ["4"]},
+            r"data-.*arrow:2: the column `answer` holds no text or a number(.|\n)*\.columns\.answer",
+        ),
+        ({"chosen": ["4"]}, r"data-.*arrow:2: the column `chosen` holds no text"),
+        ({"rendered": "IGNORE"}, r"data-.*arrow:1: this column name is reserved: `rendered`"),
+        ({"rows": 1}, r"data-.*arrow:1: this column name is reserved: `rows`"),
     ],
 )
 def test_a_bad_row_of_a_hub_dataset_is_named(tmp_path, extra, message):
     rows = [{"problem": f"{n}?", "solution": "\\boxed{4}"} | dict.fromkeys(extra) for n in range(3)]
     rows[1] |= extra
-    knobs = {"answer_column": "answer"} if "answer" in extra else {}
+    knobs = {"columns": {"answer": "answer"}} if "answer" in extra else {}
     with pytest.raises(UserError, match=message):
         math_rows(tmp_path, rows, **knobs)
 
@@ -438,11 +437,17 @@ def test_rows_without_a_question_are_left_out_and_counted(tmp_path, caplog):
 
 def test_a_gold_answer_of_zero_is_an_answer(tmp_path):
     rows = [
-        {"problem": f"{n}?", "answer": answer, "generations": [R1], "marks": [True], "question_type": "x"}
+        {
+            "problem": f"{n}?",
+            "answer": answer,
+            "generations": [R1],
+            "correctness_math_verify": [True],
+            "question_type": "x",
+        }
         for n, answer in enumerate([0, 0, 4])
     ]
     Dataset.from_list(rows).save_to_disk(tmp_path / "copy")
-    data = openr1_math(path=str(tmp_path / "copy"), **HELD | OPENR1 | {"only_solved": True}, **SHARED)
+    data = build(openr1_math, tmp_path)
     assert sorted(row["answer"] for row in data.train + data.val) == ["0", "0", "4"]
 
 
@@ -455,21 +460,21 @@ def test_null_num_val_and_val_split_hold_out_a_tenth(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "key"),
     [
-        ({"marks": ["False"]}, "correct_column"),
-        ({"marks": "True"}, "correct_column"),
-        ({"generations": R1}, "generations_column"),
-        ({"generations": [1]}, "generations_column"),
+        ({"correctness_math_verify": ["False"]}, "columns.correct"),
+        ({"correctness_math_verify": "True"}, "columns.correct"),
+        ({"generations": R1}, "columns.generations"),
+        ({"generations": [1]}, "columns.generations"),
     ],
 )
 def test_openr1_lists_of_a_wrong_type_are_refused(tmp_path, extra, key):
-    row = {"answer": "4", "generations": [R1], "marks": [True]} | extra
+    row = {"answer": "4", "generations": [R1], "correctness_math_verify": [True]} | extra
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"problem": f"{n}?"} | row) + "\n" for n in range(3)))
     with pytest.raises(UserError, match=rf"rows.jsonl:\d: the column `.*` holds no list(.|\n)*\.{key}"):
-        openr1_math(path=str(path), **HELD | OPENR1 | {"only_solved": True}, **SHARED)
+        build(openr1_math, tmp_path, path=str(path))
 
 
 def test_a_csv_column_of_questions_is_text_where_all_are_numbers(tmp_path):
     (tmp_path / "a.csv").write_text("problem,answer\n" + "".join(f"{n},{n}\n" for n in range(3)))
-    knobs = HELD | MATH | {"answer_column": "answer", "solution_column": None}
-    assert {row["prompt"] for row in math(path=str(tmp_path / "a.csv"), **knobs, **SHARED).train} <= {"0", "1", "2"}
+    data = build(math, tmp_path, path=str(tmp_path / "a.csv"), columns=BARE)
+    assert {row["prompt"] for row in data.train} <= {"0", "1", "2"}

@@ -3,24 +3,17 @@ import logging
 
 import pyarrow as pa
 import pytest
+from datasetoptions import PLAIN
 from pyarrow import parquet
 from templates import chat
 
 from r1.core.errors import DATA, UserError
-from r1.data.jsonl import jsonl
+from r1.data.dataset import dataset
 from r1.data.verifier.exact import exact
 
 SHARED = {"template": chat(), "verifier": exact}
-KNOBS = {
-    "prompt_column": "question",
-    "answer_column": "gold",
-    "completion_column": None,
-    "val_path": None,
-    "num_val": 2,
-    "on_bad_row": "error",
-    "min_pass_rate": None,
-    "max_pass_rate": None,
-}
+COLUMNS = {"prompt": "question", "answer": "gold"}
+KNOBS = PLAIN | {"columns": COLUMNS, "num_val": 2}
 
 
 def rows(count, start=0):
@@ -34,7 +27,8 @@ def write(file, found):
 
 
 def build(path, **knobs):
-    return jsonl(path=str(path), **KNOBS | knobs, **SHARED)
+    knobs["columns"] = COLUMNS | knobs.get("columns", {})
+    return dataset(True, **KNOBS | {"path": str(path)} | knobs, **SHARED)
 
 
 def failure(path, **knobs):
@@ -53,7 +47,7 @@ def test_columns_are_mapped_and_all_others_kept(tmp_path):
 
 def test_a_completion_column(tmp_path):
     path = write(tmp_path / "rows.jsonl", [row | {"text": f"<answer>{row['gold']}</answer>"} for row in rows(5)])
-    data = build(path, completion_column="text")
+    data = build(path, columns={"completion": "text"})
     assert all(data.correct(row["completion"], row) for row in data.train + data.val)
 
 
@@ -149,9 +143,9 @@ def test_invalid_utf8_is_reported_with_its_byte(tmp_path):
 
 
 def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
-    error = failure(write(tmp_path / "rows.jsonl", rows(5)), prompt_column="qestion")
-    assert error.key == ".prompt_column"
-    assert error.expected == "question, gold, level"
+    error = failure(write(tmp_path / "rows.jsonl", rows(5)), columns={"prompt": "qestion"})
+    assert error.key == ".columns.prompt"
+    assert error.message.endswith("the columns are question, gold, level")
     assert error.hint == "did you mean `question`?"
 
 
@@ -204,7 +198,9 @@ def test_a_row_that_names_its_terms_may_have_no_answer(tmp_path):
 
 
 def test_a_file_without_answers(tmp_path):
-    data = build(write(tmp_path / "rows.jsonl", [{"question": f"Why {n}?"} for n in range(5)]), answer_column=None)
+    data = build(
+        write(tmp_path / "rows.jsonl", [{"question": f"Why {n}?"} for n in range(5)]), columns={"answer": None}
+    )
     assert all("answer" not in row for row in data.train + data.val)
 
 
@@ -281,7 +277,7 @@ def test_csv_text_columns_stay_text_where_all_cells_are_numbers(tmp_path):
 
 def test_null_answer_column_leaves_a_column_of_that_name_out(tmp_path):
     path = write(tmp_path / "rows.jsonl", [{"question": f"{n}?", "answer": ["x"]} for n in range(4)])
-    assert all("answer" not in row for row in build(path, answer_column=None).train)
+    assert all("answer" not in row for row in build(path, columns={"answer": None}).train)
 
 
 def test_null_num_val_holds_out_a_tenth_or_the_val_path(tmp_path):
