@@ -36,6 +36,7 @@ from r1.experiment.pipeline.steps import Pipeline
 if TYPE_CHECKING:
     from subprocess import CompletedProcess
 
+    from commands import Commands
     from fakewandb import Server
     from forkserver import Ended, ForkServer, UninterruptedRuns
 
@@ -259,6 +260,16 @@ def server() -> Iterator[ForkServer]:
     from forkserver import ForkServer
 
     made = ForkServer()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """``commands("r1.run", *argv, cwd=folder)``: a command as a process that need not import anything."""
+    from commands import Commands
+
+    made = Commands(tmp_path_factory.mktemp("commands") / "socket")
     yield made
     made.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import threading
 import traceback
@@ -41,6 +42,8 @@ def run_command(action: Callable[[], int | None]) -> None:
         code = print_error(error)
     except Interrupted as stop:
         code = stop.code
+    except KeyboardInterrupt:  # before a run has its handlers
+        code = 128 + signal.SIGINT
     if code:
         sys.exit(code)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 
 from r1.core import jsonl
 from r1.core.errors import CONFIG, DATA, STORAGE, UserError, UserErrors
-from r1.core.manifest import load_manifest, read_manifest
+from r1.core.manifest import load_manifest, read_manifest, write_manifest
 from r1.core.renamed import upgrade_config, upgrade_manifest, upgrade_metrics
 from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
@@ -148,6 +149,15 @@ def made_progress(folder: Path) -> bool:
         return False
     except (OSError, ValueError, UserError):  # damaged: it may hold steps
         return True
+
+
+def discard_progress(folder: Path) -> None:
+    """Make a record one of a run that failed before its first step; the answers of a teacher stay."""
+    for path in [*saved_checkpoints(folder / "checkpoints"), folder / "model"]:
+        shutil.rmtree(path, ignore_errors=True)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    manifest = read_manifest(folder)  # last: until here the record is seen to be damaged
+    write_manifest(folder, {**manifest, "status": "failed", "outputs": {}, "best": None})
 
 
 def saved_checkpoints(folder: Path) -> list[Path]:

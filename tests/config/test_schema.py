@@ -60,6 +60,15 @@ def is_right(answer: str, row: dict[str, Any]) -> bool:
 # ---- signatures ----
 
 
+def test_check_node_with_a_runtime_argument_behind_the_star_says_where_it_goes() -> None:
+    for required in (True, False):
+        kind = NodeType(Any, runtime_args=["limit" if not required else "b"])
+        node = {"_target_": f"{__name__}.{'unannotated' if required else 'free'}", "_partial_": True}
+        (error,) = check_node(node, "reward.terms.x", kind=kind, extensions=[__name__])
+        assert "is an argument that r1 passes, no option" in error.message
+        assert (error.key, error.hint) == ("reward.terms.x._target_", "put it before the `*` of its signature")
+
+
 def test_signature_separates_runtime_objects_from_knobs() -> None:
     parameters = signature(Maker)
     assert parameters.runtime == {"model": str, "seed": int}

@@ -94,7 +94,7 @@ def test_ddp_matches_one_device(ended: Ended, kind: str, size: int, more: list[s
     assert_same(ended(kind, 1, *TEN, *more), ended(kind, size, *TEN, *more))
 
 
-TOKENS = ["stage.micro_batch_size=null", "stage.micro_batch_tokens=48"]
+TOKENS = ["stage.micro_batch_size=null", "stage.micro_batch_tokens=56"]
 
 
 @pytest.mark.parametrize(

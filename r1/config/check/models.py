@@ -114,6 +114,10 @@ class ConfigModel:
         is_own = is_inside(defining_module(target), ALLOWED_PACKAGES)
         if not is_compatible(target, kind.hint, node.get("_partial_", False), is_own):
             return self._fail(_misfit(node, key, kind.hint))
+        if passed := [name for name in parameters.knobs if name in kind.runtime_args]:
+            message = f"`{passed[0]}` is an argument that r1 passes, no option"
+            hint, value = "put it before the `*` of its signature", node["_target_"]
+            return self._fail(UserError(message, key=f"{key}._target_", value=value, hint=hint))
         nested = {name: inner for name, inner in kind.nested.items() if name in parameters.runtime}
         types = META_TYPES | parameters.knobs | {**kind.extra, **nested}
         if not is_own:  # any parameter of a user's own code may be set

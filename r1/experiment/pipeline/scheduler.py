@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from r1.core.console import console, format_duration, status_line
 from r1.core.errors import LOCKED, SWEEPS, Interrupted, UserError, one_line
-from r1.core.files import is_locked
+from r1.core.files import is_locked, lock_folder
+from r1.core.runs import discard_progress
 from r1.distributed.process import LOG, ChildProcess, start_run
 from r1.distributed.supervisor import Supervisor
 from r1.experiment.pipeline.node import PipelineNode
@@ -71,6 +72,9 @@ class Steps:
                 self._print(node, "waits: another pipeline is running it")
             self._announced.add(node.fingerprint)
             return
+        if any(name.startswith("best/") for name in node.damaged):  # no checkpoint can make it again
+            with lock_folder(node.folder):
+                discard_progress(node.folder)
         event = "resumes" if node.manifest else "starts"
         is_result = node is self.record.plan.results[0]  # of several seeds the first: an agent has one run
         self.supervisor.running[start(node, self.flags, is_result)] = node

@@ -12,10 +12,13 @@ import optuna
 import yaml  # type: ignore[import-untyped]
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
+from r1.core.console import console, status_line
 from r1.core.errors import UserError
 from r1.core.files import open_lock, write_atomic
 from r1.core.provenance import differences
+from r1.core.runs import made_progress
 from r1.core.secrets import REDACTED, redact, redact_values
 from r1.core.storage import damaged, disk_fault, named, read_text, require_regular, storage_errors
 from r1.core.yaml import UniqueKeyLoader
@@ -67,8 +70,9 @@ def open_study(sweep: Sweep, folder: Path, url: str) -> optuna.Study:
             for file in (copy, file_of(url)):
                 require_regular(file)
             if copy.is_file():
-                _check_same(sweep, copy, text)
                 _check_study_exists(folder, url)
+                if changes := _changes(copy, text):
+                    _start_over(sweep, folder, url, changes)
             write_atomic(copy, text)
             with named(file_of(url)), errors_of_storage(file_of(url)):
                 return _create_study(sweep, url)
@@ -121,7 +125,8 @@ def _check_secrets(text: str) -> None:
         raise UserError(message, key=secrets[0] if secrets else "FILE", value=REDACTED, hint=hint)
 
 
-def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
+def _changes(copy: Path, text: str) -> list[str]:
+    """The differences that make the file of a sweep another one than its copy."""
     try:
         contents = [yaml.load(source, Loader=UniqueKeyLoader) for source in (text, read_text(copy))]
     except (yaml.YAMLError, ValueError):
@@ -129,10 +134,24 @@ def _check_same(sweep: Sweep, copy: Path, text: str) -> None:
     if not isinstance(contents[1], dict):
         raise damaged(copy, "it is not a mapping")
     now, then = ({key: value for key, value in content.items() if key not in CHANGEABLE_KEYS} for content in contents)
-    if changed := [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]:
-        message = f"the sweep `{sweep.name}` was started with a different file; only the same file resumes it"
-        hint = f"--name OTHER for a new sweep; the original file is {copy}"
-        raise UserError(message, key=str(sweep.path), value="; ".join(changed), hint=hint)
+    return [f"{key}: {before} -> {after}" for key, before, after in differences(then, now)]
+
+
+def _start_over(sweep: Sweep, folder: Path, url: str, changes: list[str]) -> None:
+    """Delete the study of a sweep whose file was corrected after all points had failed before their first step.
+
+    Raises:
+        UserError: it would lose something.
+    """
+    with named(file_of(url)), errors_of_storage(file_of(url)):
+        have_failed = all(trial.state is TrialState.FAIL for trial in _create_study(sweep, url).trials)
+        if have_failed and not any(map(made_progress, folder.glob("runs/*"))):
+            optuna.delete_study(study_name=sweep.name, storage=_open_storage(url))
+            console.print(status_line(f"no point of {folder} has made a step, so the corrected file starts anew"))
+            return
+    message = f"the sweep `{sweep.name}` was started with a different file; only the same file resumes it"
+    hint = f"--name OTHER for a new sweep; the original file is {folder / SWEEP_COPY}"
+    raise UserError(message, key=str(sweep.path), value="; ".join(changes), hint=hint)
 
 
 def _check_study_exists(folder: Path, url: str) -> None:

@@ -66,10 +66,15 @@ def load_or_make(file: Path | None, make: Callable[[], RowsAndCounts]) -> RowsAn
 def _read_card(file: Path) -> dict[str, Any] | None:
     """The card of a file; None: there is none, or it is damaged."""
     try:
-        card = parse_json(read_text(file.with_suffix(".json")))
-        return {"fingerprint": card["fingerprint"], "counts": dict(card["counts"])}
-    except (UserError, ValueError, KeyError, TypeError):
+        card: dict[str, Any] = parse_json(read_text(file.with_suffix(".json")))
+        return card if card.pop("checksum") == _checksum(card) else None
+    except (UserError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _checksum(card: Mapping[str, Any]) -> str:
+    """Of a card's other fields: its counts become metrics of a resumed run."""
+    return hashlib.sha256(json.dumps(card).encode()).hexdigest()
 
 
 def _digest(rows: Sequence[Row]) -> str:
@@ -81,6 +86,7 @@ def write_traces(file: Path, rows: Sequence[Row], counts: Mapping[str, int]) -> 
     file.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(jsonl.row_to_line(row) for row in rows)
     card = {"fingerprint": _digest(rows), "count": len(rows), "counts": counts}
+    card["checksum"] = _checksum(card)
     write_atomic(file.with_suffix(".json"), json.dumps(card, indent=2) + "\n")
     write_atomic(file, text)  # last: a resumed run takes an existing file as complete, card included
 

@@ -105,6 +105,18 @@ def test_second_run_skips_finished_steps(write: Write, forked: Any, capsys: pyte
     assert [file.read_bytes() for file in files] == contents, "made again"
 
 
+def test_step_whose_best_model_is_damaged_is_made_again(
+    write: Write, forked: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*write(), "trainer.max_steps=4", "val.every=2", "result=sft"]
+    first = go(argv, capsys)
+    best = record(first, "sft") / "best" / "model.safetensors"
+    content, metrics = best.read_bytes(), (record(first, "sft") / "metrics.jsonl").read_bytes()
+    best.write_bytes(flip_last_bit(content))
+    assert statuses(go(argv, capsys))["sft"] == "finished"
+    assert (best.read_bytes(), (record(first, "sft") / "metrics.jsonl").read_bytes()) == (content, metrics)
+
+
 def flip_last_bit(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 

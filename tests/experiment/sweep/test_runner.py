@@ -103,6 +103,13 @@ def test_sweep_fails_if_all_points_fail(go: Go, tmp_path: Path) -> None:
     assert code == 3
     assert "best:" not in err
     assert [point.status for point in points(tmp_path)] == ["failed"] * 3
+    code, err = go()
+    assert code == 0, "the corrected file needs no other name: nothing is lost"
+    assert "no point of outputs/sweeps/tried has made a step" in err
+    assert [shown(point) for point in points(tmp_path)] == [(x, "finished", float(x)) for x in (1, 2, 3)]
+    code, err = go(command=[*COMMAND[:-1], "fail=true", COMMAND[-1]])
+    assert code == 2
+    assert "started with a different file" in err
 
 
 def test_run_without_the_metric_is_failed(go: Go, tmp_path: Path) -> None:

@@ -148,6 +148,8 @@ def test_resume_rejects_a_different_file_but_not_a_higher_cap(tmp_path: Path) ->
     assert study(tmp_path, run_cap=4, **keys).limit == 4
     copy = tmp_path / "outputs" / "sweeps" / "tried" / "sweep.yaml"
     assert "run_cap: 4" in copy.read_text()
+    opened = study(tmp_path, run_cap=4, **keys)
+    opened.finish_point(take(opened), 0.5)
     with pytest.raises(UserError, match="started with a different file") as caught:
         study(tmp_path, run_cap=4, method="random", parameters={"x": {"min": 0.0, "max": 2.0}})
     assert "parameters.x.max: 1.0 -> 2.0" in str(caught.value)

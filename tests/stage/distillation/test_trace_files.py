@@ -41,6 +41,15 @@ def test_load_or_make_with_damage_makes_the_same_rows_again(tmp_path: Path, kind
     assert file.read_bytes() == content
 
 
+def test_load_or_make_with_a_changed_count_makes_the_card_again(tmp_path: Path) -> None:
+    file, card = tmp_path / "traces.jsonl", tmp_path / "traces.json"
+    load_or_make(file, lambda: (ROWS, {"selected": 9}))
+    content = card.read_bytes()
+    card.write_bytes(content.replace(b'"selected": 9', b'"selected": 8'))
+    assert load_or_make(file, lambda: (ROWS, {"selected": 9})) == (ROWS, {"selected": 9})
+    assert card.read_bytes() == content
+
+
 def test_load_or_make_that_cannot_make_the_same_rows_raises(tmp_path: Path) -> None:
     file = tmp_path / "traces.jsonl"
     load_or_make(file, lambda: (ROWS, {}))
