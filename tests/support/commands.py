@@ -111,6 +111,7 @@ def warm_up(address: str) -> None:
 
     from r1.distributed import process
 
+    process.kill_on_parent_death(os.getppid())
     torch.set_num_threads(1)
     for name in ("run", "compare", "reproduce", "report", "sweep", "train.fit", "train.trainer", "stage.rl.reference"):
         import_module(f"r1.{name}")
