@@ -37,6 +37,7 @@ from r1.stage.grpo import Grpo
 from r1.stage.loss.base import ClippedLoss
 from r1.stage.runtime.recorder import Recorder
 from r1.stage.training.base import TrainingStage
+from r1.stage.training.optimization import schedule_notes
 from r1.strategy.base import resolve_precision
 from r1.train import checkpoint_files
 from r1.train.callbacks import Monitors
@@ -56,18 +57,18 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
     stage, data = experiment.stage, experiment.data
     if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
+    notes = list(plan_notes(stage, data))
     training = f"{len(data.train)} training and " if len(data.train) else ""
     sizes = f"{training}{len(data.val)} held-out examples"
     if isinstance(stage, TrainingStage) and "num_questions" not in cfg["stage"]:
         num_steps, epochs = (f(cfg, len(data.train)) for f in (budget.num_steps, budget.num_epochs))
         sizes += f"; {num_steps:,} steps = {epochs:.3g} epochs"
+        notes += schedule_notes(stage.optimization, int(num_steps))
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
-    for note in plan_notes(stage, data):
+    for note in [*notes, *unread_forms(cfg, experiment)]:
         console.print(status_line(note))
-    for warning in unread_forms(cfg, experiment):
-        console.print(status_line(warning))
     if not cfg["dry_run"]:
         return
     if isinstance(stage, Grpo) and stage.group_size > 1:

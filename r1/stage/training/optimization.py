@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal, TypedDict
 
 import torch
@@ -51,3 +52,12 @@ def lr_factor(knobs: Optimization, step: int, num_steps: int) -> float:
     progress = min(max(step - first, 0) / max(num_steps - first, 1), 1.0)
     shapes = {"constant": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2}
     return lowest + (1 - lowest) * shapes.get(knobs["schedule"], 1 - progress)
+
+
+def schedule_notes(knobs: Optimization, num_steps: int) -> Iterator[str]:
+    """The parts of the schedule that ``num_steps`` optimizer steps have no room for."""
+    warmup, decay = knobs["warmup_steps"], knobs["decay_steps"] or 0
+    if warmup >= num_steps:
+        yield f"note: stage.warmup_steps={warmup}, and the run has {num_steps} steps: the rate never reaches stage.lr"
+    elif decay > num_steps - warmup:
+        yield f"note: stage.decay_steps={decay}, and {num_steps - warmup} steps follow the warm-up: all of them decay"
