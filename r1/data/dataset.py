@@ -150,7 +150,8 @@ def held_out_files(options: DatasetOptions, splits: Splits) -> tuple[str, list[S
 def require_split(splits: Splits, split: str, key: str) -> list[SourceFile]:
     if split in splits:
         return splits[split]
-    hint = suggest(split, splits) or (HOLD_OUT if key == ".val_split" else f"for example {next(iter(splits))}")
+    learned = f"train_split={next(iter(splits))} learns from it"
+    hint = suggest(split, splits) or (HOLD_OUT if key == ".val_split" else learned)
     message = f"the dataset has no split `{split}`"
     raise UserError(message, key=key, value=split, expected=splits, hint=hint, code=DATA)
 

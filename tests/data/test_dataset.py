@@ -8,7 +8,7 @@ from pyarrow import parquet
 from templates import chat
 
 from r1.core.errors import DATA, UserError
-from r1.data.dataset import dataset
+from r1.data.dataset import Reader, dataset
 from r1.data.verifier.exact import exact
 
 SHARED = {"template": chat(), "verifier": exact}
@@ -26,9 +26,10 @@ def write(file, found):
     return str(file)
 
 
-def build(path, **knobs):
+def build(path, learns=True, **knobs):
     knobs["columns"] = COLUMNS | knobs.get("columns", {})
-    return dataset(True, **KNOBS | {"path": str(path)} | knobs, **SHARED)
+    path = path if isinstance(path, list) else str(path)
+    return dataset(learns, **KNOBS | {"path": path} | knobs, **SHARED)
 
 
 def failure(path, **knobs):
@@ -291,3 +292,154 @@ def test_null_num_val_holds_out_a_tenth_or_the_val_path(tmp_path):
 def test_duplicate_key_is_a_bad_row(tmp_path):
     path = write(tmp_path / "rows.jsonl", [*rows(2), '{"question": "a", "gold": "1", "gold": "2"}'])
     assert "rows.jsonl:3: invalid JSON: more than one value for `gold`" in failure(path).message
+
+
+# ---- what is evaluated, and what is learned from ----
+
+
+def questions(found):
+    return [row["question"] for row in found]
+
+
+def test_a_small_file_is_evaluated_whole_and_learned_from_with_held_out_rows(tmp_path):
+    path = write(tmp_path / "aime.jsonl", rows(30))
+    whole = build(path, learns=False, num_val=None)
+    assert (questions(whole.val), len(whole.train)) == (questions(rows(30)), 0)
+    training = build(path, num_val=None)
+    assert (len(training.train), len(training.val)) == (27, 3)
+    assert questions(build(path, learns=False, num_val=3).val) == questions(training.val)  # those that were held out
+
+
+def test_a_test_split_is_evaluated_whole_and_learned_from_by_its_name_only(tmp_path):
+    write(tmp_path / "test.jsonl", rows(20))
+    assert len(build(tmp_path, learns=False, num_val=None).val) == 20
+    error = failure(tmp_path)
+    assert (error.key, error.expected) == (".train_split", "test")
+    assert "train_split=test" in error.hint
+    assert len(build(tmp_path, train_split="test").train) == 18
+
+
+def test_several_splits_are_not_evaluated_without_a_name(tmp_path):
+    write(tmp_path / "train.jsonl", rows(20))
+    write(tmp_path / "test.jsonl", rows(5, 100))
+    error = failure(tmp_path, learns=False, num_val=None)
+    assert (error.key, error.expected) == (".val_split", "train, test")
+    assert len(build(tmp_path, learns=False, num_val=None, val_split="test").val) == 5
+    assert questions(build(tmp_path, learns=False).val) == questions(build(tmp_path).val)
+
+
+# ---- columns ----
+
+
+def test_columns_come_from_paths_and_templates(tmp_path):
+    source = [{"q": {"text": f"{n}+1", "n": [n]}, "mark": "?", "gold": n + 1} for n in range(6)]
+    columns = {"prompt": "{q.text}={mark}{{}} \\boxed{}", "first": "q.n.0", "last": "q.n.-1"}
+    data = build(write(tmp_path / "rows.jsonl", source), columns=columns)
+    assert {(row["prompt"], row["first"], row["last"]) for row in data.train + data.val} == {
+        (f"{n}+1=?{{}} \\boxed{{}}", n, n) for n in range(6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"prompt": "q.txt"}, "no column `txt` (of 'q.txt'): the columns are q, list, gold"),
+        ({"prompt": "{q.text} {nothing}"}, "no column `nothing`"),
+        ({"prompt": "{q}"}, "no text in the column `q`"),
+        ({"prompt": "q.text", "answer": "list.7"}, "no column `7`"),
+    ],
+)
+def test_a_path_that_leads_nowhere_names_the_columns(tmp_path, columns, message):
+    source = [{"q": {"text": f"{n}?"}, "list": [n], "gold": n} for n in range(4)]
+    error = failure(write(tmp_path / "rows.jsonl", source), columns=columns)
+    assert message in error.message
+    assert "rows.jsonl:1: " in error.message
+    assert error.key.startswith(".columns.")
+
+
+def test_a_missing_question_names_the_columns_and_the_key(tmp_path):
+    error = failure(write(tmp_path / "rows.jsonl", rows(4)), columns={"prompt": "prompt"})
+    assert error.message.endswith("rows.jsonl:1: no column `prompt`: the columns are question, gold, level")
+    assert (error.key, error.hint) == (".columns.prompt", "set columns.prompt to the one that has it")
+
+
+@pytest.mark.parametrize("without", [0, 3])
+def test_a_gold_answer_is_in_every_row_or_in_none(tmp_path, without):
+    source = [{"question": f"{n}?"} | ({} if n == without else {"answer": "1"}) for n in range(6)]
+    error = failure(write(tmp_path / "rows.jsonl", source), columns={"answer": "answer"})
+    assert f"rows.jsonl:{without + 1 if without else 2}: " in error.message
+    assert error.key == ".columns.answer"
+
+
+# ---- several files ----
+
+
+def test_globs_and_lists_are_read_in_order(tmp_path):
+    for name, start in (("b", 10), ("a", 0), ("c", 20)):
+        write(tmp_path / f"{name}.jsonl", rows(10, start))
+    whole = build(tmp_path / "*.jsonl", learns=False, num_val=None)
+    assert questions(whole.val) == questions(rows(30))
+    listed = [str(tmp_path / "c.jsonl"), str(tmp_path / "[ab].jsonl")]
+    assert questions(build(listed, learns=False, num_val=None).val)[:10] == questions(rows(10, 20))
+    assert "data file not found" in failure(tmp_path / "*.csv").message
+    assert "data file not found" in failure([listed[0], str(tmp_path / "d.jsonl")]).message
+
+
+def test_files_whose_columns_differ_are_refused(tmp_path):
+    write(tmp_path / "a.jsonl", [row | {"completion": "x"} for row in rows(3)])
+    write(tmp_path / "b.jsonl", rows(3, 10))
+    error = failure(tmp_path / "*.jsonl")
+    assert "b.jsonl: no row has a column `completion`, which " in error.message
+    write(tmp_path / "b.jsonl", [{"q": "1?", "gold": "1"}])
+    assert "b.jsonl:1: no column `question`: the columns are q, gold" in failure(tmp_path / "*.jsonl").message
+
+
+def test_a_file_that_ends_in_mid_row_is_named_with_the_row(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    write(path, rows(50))
+    path.write_text(path.read_text()[:-12])
+    assert "rows.jsonl:50: invalid JSON" in failure(path).message
+    for suffix in ("parquet", "arrow"):
+        table = pa.table({"question": [f"{n}?" for n in range(5000)], "gold": ["1"] * 5000})
+        file = tmp_path / f"rows.{suffix}"
+        parquet.write_table(table, file) if suffix == "parquet" else pa.ipc.new_stream(file, table.schema).close()
+        file.write_bytes(file.read_bytes()[:-20])
+        assert "rows." in failure(file).value
+
+
+# ---- the stored rows ----
+
+
+def test_rows_are_read_once_and_again_after_any_change(tmp_path, monkeypatch):
+    passes = []
+    original = Reader._read
+    monkeypatch.setattr(Reader, "_read", lambda *args: passes.append(1) or original(*args))
+    path = write(tmp_path / "rows.jsonl", rows(10))
+    first = build(path)
+    assert build(path).train == first.train
+    assert build(path, num_val=4).digest() != first.digest()
+    assert len(passes) == 1
+    write(tmp_path / "rows.jsonl", rows(11))
+    assert len(build(path).train) == 9
+    build(path, columns={"level": None})
+    assert len(passes) == 3
+
+
+def test_damaged_stored_rows_are_written_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    path = write(tmp_path / "rows.jsonl", rows(10))
+    before = list(build(path).train)
+    (file,) = (tmp_path / "cache").glob("r1/*/rows.arrow")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert build(path).train == before
+
+
+def test_stored_rows_keep_every_value(tmp_path):
+    extra = '"n": [0.10, 1e16, -0.0, 1e300, 12345678901234567890, true, null], "o": {"é": "\\u0000\\"\\ud83d\\ude00"}'
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(f'{{"question": "{n}?", "gold": 0.10, {extra}}}\n' for n in range(3)))
+    row = build(path, num_val=1).train[0]
+    assert list(map(str, row["n"])) == [
+        "0.10", "10000000000000000", "-0.0", "1e300", "12345678901234567890", "True", "None"
+    ]  # fmt: skip
+    assert (row["answer"], row["o"]) == ("0.10", {"é": '\0"😀'})
