@@ -51,7 +51,7 @@ def raises(completions, **kwargs):
 def nothing(completions, **kwargs):
     return None
 
-def data(*, terms, weight, max_prompt_length):
+def data(*, instruction, terms, weight, max_prompt_length):
     return 1 / 0
 
 class Teacher:
@@ -64,7 +64,7 @@ EXPERIMENTS = {
     "missing": "defaults:\n  - override /data: nope",
 }
 MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
-ARITHMETIC = "template verifier instruction overlong num_train num_val min_terms max_terms max_term language seed"
+ARITHMETIC = "template verifier overlong num_train num_val min_terms max_terms max_term language seed"
 BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
 BASE = ("model=scratch", "dry_run=true")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from badserver import Server
 from conftest import SMALL
 from torch import Tensor
 from transformers import AutoTokenizer
@@ -17,15 +18,18 @@ from transformers import AutoTokenizer
 from r1.config.build import build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
+from r1.config.check.templates import unread_forms
 from r1.core.errors import UserError
 from r1.core.paths import ASSETS
 from r1.data.base import Row
 from r1.data.conversation import with_conversations
 from r1.model.forward import Forward
 from r1.reward.reward_model_io import chat_text
+from r1.rollout.base import no_op
 from r1.run import execute
 from r1.stage.sft import Sft
 from r1.teacher.base import Answer, question_identity, questions
+from r1.teacher.openai import OpenAI
 from r1.train.fit import plan_notes
 
 Stages = Callable[..., Any]
@@ -246,3 +250,29 @@ def test_instruction_is_left_out_where_the_template_asks_for_the_same_tags(exper
     assert notes(experiment, asks, zero) == []
     assert notes(experiment, asks, "data.template.system='Write <answer>, the answer and </answer>.'") == []
     assert len(notes(experiment, boxed, zero)) == 1
+
+
+def test_chat_model_that_is_not_asked_for_a_form_is_warned_of(experiment: Stages, tmp_path: Path) -> None:
+    foreign = {"model": {"path": str(tmp_path)}}
+    (warning,) = unread_forms(foreign, experiment("stage=grpo"))
+    assert warning.startswith("warning: data: no question asks for <answer>...</answer> or \\boxed{...}")
+    assert "data.instruction" in warning
+    system = r"data.template.system='Put it into \boxed{}.'"
+    for asks in (r"data.instruction='Box it: \boxed{}.'", system, "data/template=r1_zero"):
+        assert not list(unread_forms(foreign, experiment("stage=grpo", asks)))
+    assert not list(unread_forms({"model": {"path": "r1:tiny"}}, experiment("stage=grpo")))
+    assert not list(unread_forms({"model": {"path": None}}, experiment("stage=grpo")))
+    (tmp_path / "manifest.json").write_text('{"schema": 1, "status": "finished", "overrides": []}')
+    assert not list(unread_forms(foreign, experiment("stage=grpo")))
+
+
+def test_endpoint_gets_the_messages_and_the_tools() -> None:
+    row = {"prompt": talk(1)[:3], "system": "Add.", "tools": [{"type": "function", "function": {"name": "add"}}]}
+    with Server() as server:
+        knobs: dict[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "max_retries": 0}
+        knobs |= {"temperature": 0.6, "max_completion_length": 32, "concurrency": 1, "timeout_s": 5.0}
+        teacher = OpenAI(url=server.url, model="big", api_key_env=None, max_failures=0, **knobs)
+        list(teacher.answer(questions([row], 1, seed=0), no_op))
+        body = server.requests[0].json
+    assert body["messages"] == [SYSTEM, *talk(1)[:3]]
+    assert body["tools"] == row["tools"]
