@@ -91,6 +91,10 @@ class Stage(L.LightningModule):
         """The texts that ``columns`` of a row are learned from, each read by the model as one sequence; here none."""
         return []
 
+    def shown_texts(self, row: Row) -> dict[str, str]:
+        """What the model reads and learns of a row, by name, for the plan of a dry run."""
+        return {"prompt": self.data.prompt_text(self.tokenizer, row)}
+
     # ---- the policy ----
 
     def configure_model(self) -> None:

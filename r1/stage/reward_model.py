@@ -117,6 +117,9 @@ class RewardModel(TrainingStage):
     def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
         return [chat_text(self.tokenizer, row, row[column]) for column in columns]
 
+    def shown_texts(self, row: Row) -> dict[str, str]:
+        return dict(zip(self.required_columns, self.full_texts(row, self.required_columns), strict=True))
+
     # ---- validation: held-out pairs ----
 
     @property

@@ -82,6 +82,13 @@ class Sft(TrainingStage):
     def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
         return [self.data.learned(self.tokenizer, row, self.mask_history).text] if columns else []
 
+    def shown_texts(self, row: Row) -> dict[str, str]:
+        if not self.required_columns:  # the teacher writes the completion
+            return super().shown_texts(row)
+        text, spans = self.data.learned(self.tokenizer, row, self.mask_history)
+        turns = [text[start:end] for start, end in spans or []]
+        return {"prompt": text[: spans[0][0]] if spans else text, "learned": " ... ".join(turns)}
+
     def sequence(self, row: Row) -> Example:
         """The token ids of one example; the first token of a text has no context to be predicted from."""
         example = self.data.example(self.tokenizer, row, self.mask_history)

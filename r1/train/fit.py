@@ -52,8 +52,11 @@ if TYPE_CHECKING:
     from lightning.pytorch.loggers import Logger
 
 
+MAX_SHOWN = 1000  # characters of a text in the plan of a dry run
+
+
 def print_run_summary(cfg: Config, experiment: Experiment) -> None:
-    """Print the batch arithmetic, the data, and notes; for a dry run also the compute budget."""
+    """Print the batch arithmetic, the data, and notes."""
     stage, data = experiment.stage, experiment.data
     if isinstance(stage, TrainingStage):
         console.print(status_line(str(stage.plan)))
@@ -69,8 +72,17 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
     for note in [*notes, *unread_forms(cfg, experiment)]:
         console.print(status_line(note))
-    if not cfg["dry_run"]:
-        return
+    if cfg["dry_run"]:
+        print_dry_run(cfg, experiment)
+
+
+def print_dry_run(cfg: Config, experiment: Experiment) -> None:
+    """Print the first row as the model reads it, the signal to expect, and the memory and compute budget."""
+    stage, data = experiment.stage, experiment.data
+    uses_train = (stage.trains or stage.predicts) and not stage.writes_questions
+    for name, text in stage.shown_texts((data.train if uses_train else data.val)[0]).items():
+        shown = text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN // 2]} ... {text[-MAX_SHOWN // 2 :]}"
+        console.print(status_line(f"first row, {name}: {shown!r}"))
     if isinstance(stage, Grpo) and stage.group_size > 1:
         shares = [f"{expected_frac_zero_std(p, stage.group_size):.0%} at p={p:g}" for p in (0.05, 0.2, 0.5, 0.8, 0.95)]
         label = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
