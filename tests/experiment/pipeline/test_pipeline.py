@@ -105,6 +105,7 @@ def test_second_run_skips_finished_steps(write: Write, forked: Any, capsys: pyte
     assert [file.read_bytes() for file in files] == contents, "made again"
 
 
+@pytest.mark.long
 def test_step_whose_best_model_is_damaged_is_made_again(
     write: Write, forked: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
