@@ -61,3 +61,10 @@ def test_processes_and_what_they_tell_each_other() -> None:
     ]
     assert alone["bytes_per_step"] < 1000 < two["bytes_per_step"]
     assert two["model_sizes"] == pytest.approx(2, rel=0.1)  # a ring of two sends 2 (n - 1) model sizes
+
+
+def test_a_million_rows_start_in_bounded_memory() -> None:
+    small, large = printed("data.py", "--rows", "1000", "1000000", "--stage", "eval")["rows"]
+    assert large["first_anonymous_gb"] - small["second_anonymous_gb"] < 0.6
+    assert large["second_anonymous_gb"] - small["second_anonymous_gb"] < 0.6
+    assert large["second_s"] - small["second_s"] < 3
