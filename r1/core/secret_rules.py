@@ -23,7 +23,9 @@ CERTAIN_WORDS = frozenset(
     jwt requirepass psk
 """)
 )
-NAME_ENDINGS = ("password", "passwd", "passphrase", "apikey", "authtoken", "accesstoken", "secretkey", "privatekey")
+NAME_ENDINGS = ("password", "passwd", "passphrase", "apikey", "secretkey", "privatekey")
+TOKEN_KINDS = ("auth", "access", "api", "bearer", "bot", "csrf", "id", "refresh", "session", "xsrf")
+NAME_ENDINGS += tuple(f"{kind}token" for kind in TOKEN_KINDS)
 PHRASES = frozenset(
     [
         "webhook url",
@@ -39,7 +41,7 @@ PHRASES = frozenset(
         "oauth signature",
     ]
 )
-WEAK_WORDS = frozenset(["token", "pass", "pw", "auth", "sig", "pat"])  # these have other meanings, too
+WEAK_WORDS = frozenset(["token", "pass", "pw", "auth", "sig", "pat", "bearer", "sas"])  # these have other meanings, too
 NOT_BEFORE = {  # a word that is no secret after one of these
     "token": frozenset(
         WORDS.findall("""
@@ -172,7 +174,8 @@ USER_INFO = re.compile(r"[^/?#@]*+@|[^/?#@:]*+:(?!\d*+(?:[/?#]|$))[^@]*+@|(?:(?!
 USER_NAMES = ("git@", "root@", "anonymous@")  # who logs in without a password in the address
 # of commands and calls: the secret is the second group
 PASSWORD_OF = re.compile(
-    r"(\bsshpass[ ]+-p[ ]?|\blogin\b[^\n;|]{0,200}?[ ]-p[ ]+|\bmysql\w{0,10}[ ][^\n;|]{0,200}?[ ]?-p(?=\w)"
+    r"(\bsshpass[ ]+-p[ ]?|\bredis-cli\b[^\n;|]{0,200}?[ ]-a[ ]+|\blogin\((?:[^()\n]{0,100},)?[ ]?key[ ]?=[ ]?b?['\"]"
+    r"|\blogin\b[^\n;|]{0,200}?[ ]-p[ ]+|\bmysql\w{0,10}[ ][^\n;|]{0,200}?[ ]?-p(?=\w)"
     r"|\bcurl\b[^\n;|]{0,200}?[ ](?:-u|--user|--proxy-user)[ =]+['\"]?[^\s:'\"]{1,100}:|[ ]-pass(?:in|out)?[ ]+pass:"
     r"|\bauth['\"]?[ ]?[=:][ ]?[(\[]['\"][^'\"\n]{0,100}['\"],[ ]?b?['\"])([^\s'\"]++)"
 )

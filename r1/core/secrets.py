@@ -154,7 +154,7 @@ def _redact_text(text: str) -> str:
 def _is_secret_override(key: str, value: str) -> bool:
     if not re.fullmatch(r"(?:--?)?[+~]{0,2}[\w./@$-]+", key) or re.search("^=|&", value):
         return False
-    return is_secret_name(key) and not HARMLESS_VALUE.fullmatch(value)
+    return is_secret_name(key) and not HARMLESS_VALUE.fullmatch(value.strip("'\""))
 
 
 def _redact_pairs(text: str) -> str:
@@ -180,7 +180,7 @@ def _may_be_secret(match: re.Match[str], text: str) -> bool:
     if not sep:  # two words: after a flag, or a value that is no word
         return is_secret_name(name) and bool(name.startswith("-") or _is_random_after(match, text))
     if sep == ">":  # <password>...</password>
-        return before == "<" and is_certain_name(name)
+        return before == "<" and (is_certain_name(name) or (is_secret_name(name) and _is_random_after(match, text)))
     if sep == ",":  # ("x-api-key", "...")
         return is_certain_name(name) and (_is_pair(match, text) or _is_random_after(match, text))
     return before != "@" and (is_secret_name(name) or name.lower().endswith(("x-amz-signature", "x-goog-signature")))

@@ -34,11 +34,12 @@ TINY = [
 GRPO = [*TINY, "stage=grpo", "stage.group_size=2", "stage.examples_per_step=2", "trainer.max_steps=1", TERM + "}"]
 FAILS = [*GRPO[:-1], TERM + ", fails: true}"]
 STEPS = "# @package _global_\nname: p\nsteps:\n  a: " + yaml.safe_dump(GRPO, default_flow_style=True, width=10**6)
+NAMED = "+reward.terms.k={_target_: leaky.leaky, weight: 1.0, fails: false, api_key: '${oc.env:APP_PAT}'}"
 SWEEP = {
     "method": "grid",
     "metric": {"name": "val/reward/k", "goal": "maximize"},
-    "parameters": {"seed": {"values": [1]}},
-    "command": ["python", "-m", "r1.run", *TINY, "${args_no_hyphens}", "+reward.terms.k.api_key=${envvar:APP_PAT}"],
+    "parameters": {"reward.terms.k.fails": {"values": [False, True]}},
+    "command": ["python", "-m", "r1.run", *GRPO[:-1], NAMED, "${args_no_hyphens}"],
 }
 Shell = Callable[..., str]
 LONG = pytest.mark.long
@@ -107,15 +108,19 @@ def test_no_pipeline_writes_the_canary(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_no_verb_that_reads_a_record_writes_the_canary(shell: Shell, tmp_path: Path) -> None:
     printed = [shell("r1.run", *GRPO, "output_dir=a"), shell("r1.run", *GRPO, "output_dir=b", "seed=1")]
-    printed += [shell("r1.compare", "a", "b", code=None), shell("r1.report", "a", "b", "--output", "page.html")]
-    printed += [shell("r1.reproduce", "a", code=2), shell("r1.sample", "a", "1+1=?", code=None)]
+    printed += [shell("r1.compare", "a", "b", code=0), shell("r1.report", "a", "b", "--output", "page.html")]
+    printed += [shell("r1.reproduce", "a", code=2), shell("r1.sample", "a", "1+1=?", code=0)]
     assert leaks(tmp_path / "work", *printed) == []
 
 
 @pytest.mark.long
 def test_no_sweep_writes_the_canary(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "src" / "s.yaml").write_text(yaml.safe_dump(SWEEP))
-    assert leaks(tmp_path / "work", shell("r1.sweep", str(tmp_path / "src" / "s.yaml"))) == []
+    printed = shell("r1.sweep", str(tmp_path / "src" / "s.yaml"))
+    assert "finished" in printed
+    assert "failed" in printed
+    assert "401 x-api-key: <redacted>" in "".join(log.read_text() for log in tmp_path.rglob("output.log"))
+    assert leaks(tmp_path / "work", printed) == []
 
 
 @pytest.mark.parametrize(

@@ -121,21 +121,22 @@ def test_redact_keeps_a_harmless_line(line: str) -> None:
     assert redact(f"it says {line}") == f"it says {line}"
 
 
-def test_redact_keeps_the_files_of_the_project() -> None:
+def test_redact_keeps_the_files_of_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every line of conf/, docs/, the sources and the tests; those of the tests that plant a secret aside."""
+    monkeypatch.setattr(secrets, "_known_secrets", list)  # of the environment, which takes most of the time
     planted = re.compile(r"hunter2|[cC]anary|CANARY|my-secret|SECRET|sk-|hf_|u:p@host|api_key=it's all here|abc")
     names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     suffixes = (".py", ".yaml", ".md", ".json", ".jsonl", ".txt", ".sh", ".html", ".js")
     files = [ROOT / name for name in names if name.endswith(suffixes) and name not in PLANTED_FILES]
-    changed = [
-        f"{file.relative_to(ROOT)}: {line.strip()}"
+    lines = {
+        line.strip(): file.relative_to(ROOT)
         for file in files
         if file.is_file() and file.stat().st_size < 500_000
         for line in file.read_text(encoding="utf-8", errors="ignore").splitlines()
-        if not ("tests" in file.parts and planted.search(line)) and redact(line) != line
-    ]
+        if not ("tests" in file.parts and planted.search(line))
+    }
     assert len(files) > 400
-    assert changed == []
+    assert [f"{file}: {line}" for line, file in lines.items() if redact(line) != line] == []
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,18 @@ def test_redact_keeps_the_files_of_the_project() -> None:
             "passwd ",
             "<secret>",
         ),
-        *("name: api_key value: x ", "('api-key', '", "curl -u ", "mysql ", "login -p ", "API key provided: ", "EAA"),
+        *(
+            "name: api_key value: x ",
+            "('api-key', '",
+            "curl -u ",
+            "mysql ",
+            "login -p ",
+            "redis-cli ",
+            "login(",
+            "api_key=a ",
+            "API key provided: ",
+            "EAA",
+        ),
     ],
 )
 def test_redact_takes_linear_time(unit: str) -> None:
