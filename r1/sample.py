@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from r1.core.command import ArgumentParser, run_command
 from r1.core.runs import errors_of, read_config, refuse_pipeline, require_keys
+from r1.core.secrets import REDACTED
 from r1.core.types import Config
 from r1.data.base import Data, Row
 from r1.data.conversation import question_text
@@ -96,11 +98,21 @@ def eval_config(model: str) -> Config:
         refuse_pipeline(Path(model), recorded)
         require_keys(config_file, recorded, RECORDED_PARTS, dict)
         cfg |= {key: recorded[key] for key in RECORDED_PARTS} | {"extensions": recorded.get("extensions", [])}
+        cfg["reward"] = _without_redacted_terms(cfg["reward"])
         cfg["data"] = _with_saved_chat_template(cfg["data"])
     cfg["model"] |= {"path": model, "base_path": None, "config": None, "tokenizer": None, "lora": None}
     with errors_of(config_file) if config_file.is_file() else nullcontext():
         check_schema(cfg)
     return cfg
+
+
+def _without_redacted_terms(reward: Config) -> Config:
+    """The recorded reward without the terms that need a secret, which no record holds."""
+    terms = reward.get("terms") or {}
+    redacted = [name for name, term in terms.items() if REDACTED in str(term)]
+    for name in redacted:
+        print(f"r1  note: reward.terms.{name} is left out: the record holds no secrets", file=sys.stderr)
+    return reward | {"terms": {name: term for name, term in terms.items() if name not in redacted}}
 
 
 def _with_saved_chat_template(node: Any) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import write_atomic
+from r1.core.storage import parse_json, read_text
 
 MIN_CACHED_BYTES = 1 << 20  # a smaller file is hashed in a millisecond
 MIN_AGE_NS = 2_000_000_000  # a file changed again within one tick of its clock would keep its times
@@ -80,9 +81,9 @@ def _entry_text(status: os.stat_result, digest: str) -> str:
 
 def _read_entry(entry: Path, status: os.stat_result) -> str | None:
     """The digest of an undamaged entry of this file as it is now."""
-    with suppress(OSError, ValueError, TypeError, IndexError, UnicodeError):
-        text = entry.read_text(encoding="utf-8")
-        digest = str(json.loads(text)[1])
+    with suppress(UserError, ValueError, TypeError, LookupError):
+        text = read_text(entry)
+        digest = str(parse_json(text)[1])
         return digest if text == _entry_text(status, digest) else None
     return None
 

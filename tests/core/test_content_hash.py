@@ -48,7 +48,7 @@ def test_file_hash_of_an_unchanged_file_reads_it_once(large: Path, monkeypatch: 
     assert file_hash(large) == before
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe", b"null", "flip"])
+@pytest.mark.parametrize("damage", [b"", b"{", b"[1]", b"\xff\xfe", b"null", b"[" * 100_000, b"{}", "flip"])
 def test_file_hash_with_a_damaged_cache_is_right(large: Path, tmp_path: Path, damage: bytes | str) -> None:
     before = file_hash(large)
     (entry,) = entries(tmp_path)
@@ -57,6 +57,15 @@ def test_file_hash_with_a_damaged_cache_is_right(large: Path, tmp_path: Path, da
     content_hash._of_this_process.clear()
     assert file_hash(large) == before
     assert entry.read_bytes() == content
+
+
+def test_file_hash_with_a_fifo_in_the_cache_is_right(large: Path, tmp_path: Path) -> None:
+    before = file_hash(large)
+    (entry,) = entries(tmp_path)
+    entry.unlink()
+    os.mkfifo(entry)
+    content_hash._of_this_process.clear()
+    assert file_hash(large) == before
 
 
 def test_cache_is_private_and_is_not_used_where_others_can_write(

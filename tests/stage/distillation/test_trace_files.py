@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,21 @@ ROWS: list[dict[str, Any]] = [{"prompt": f"{n}+1=?", "completion": "等等"} for
 
 def damage(file: Path, kind: str) -> None:
     content = file.read_bytes()
-    if kind == "gone":
+    if kind in ("gone", "fifo"):
         file.unlink()
+        if kind == "fifo":
+            os.mkfifo(file)
     else:
-        damaged = {"cut": content[: len(content) // 2], "empty": b"", "flip": b"\xff" + content[1:]}
+        damaged = {
+            "cut": content[: len(content) // 2],
+            "empty": b"",
+            "flip": b"\xff" + content[1:],
+            "nested": b"[" * 100_000,
+        }
         file.write_bytes(damaged[kind])
 
 
-@pytest.mark.parametrize("kind", ["cut", "empty", "flip", "gone"])
+@pytest.mark.parametrize("kind", ["cut", "empty", "flip", "gone", "nested", "fifo"])
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
 def test_load_or_make_with_damage_makes_the_same_rows_again(tmp_path: Path, kind: str, suffix: str) -> None:
     file, calls = tmp_path / "traces.jsonl", []
