@@ -23,7 +23,7 @@ CERTAIN_WORDS = frozenset(
     jwt requirepass psk
 """)
 )
-NAME_ENDINGS = ("password", "passwd", "passphrase", "apikey", "secretkey", "privatekey")
+NAME_ENDINGS: tuple[str, ...] = ("password", "passwd", "passphrase", "apikey", "secretkey", "privatekey")
 TOKEN_KINDS = ("auth", "access", "api", "bearer", "bot", "csrf", "id", "refresh", "session", "xsrf")
 NAME_ENDINGS += tuple(f"{kind}token" for kind in TOKEN_KINDS)
 PHRASES = frozenset(
