@@ -34,7 +34,7 @@ RUN = ["stage=grpo", "stage.group_size=2", "trainer.max_steps=2", "checkpoint_ev
 NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES]
 WRITTEN = ["manifest.json", "config.yaml", "overrides.yaml", "metrics.jsonl", "samples.jsonl"]
 WRITTEN += ["timing.jsonl", "model/config.json", "csv/metrics.csv", "code.diff", "tensorboard/events"]
-QUICK = ("manifest.json", "metrics.jsonl", "tensorboard/events")
+QUICK = ("manifest.json", "config.yaml", "metrics.jsonl", "tensorboard/events")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 from collections.abc import Callable
@@ -201,3 +202,17 @@ def test_mean_over_seeds_matches_hand_computation() -> None:
     assert round(figure.high - figure.value, 4) == 0.2484  # 4.303 * 0.1 / sqrt(3)
     wide = mean_over_seeds([0.0, 1.0] * 10)  # 19 degrees of freedom: t is 2.0930
     assert (wide.high - wide.value) / (0.512989 / 20**0.5) == pytest.approx(2.093, abs=0.01)
+
+
+def test_pipeline_whose_config_cannot_be_written_has_the_status_failed(
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "it is full")
+
+    monkeypatch.setattr("r1.core.provenance.write_sources", full)
+    record = PipelineRecord(planned("output_dir=here", steps=GRAPH), "python -m r1.run x")
+    with pytest.raises(OSError, match="it is full"), record:
+        pytest.fail("it has begun")
+    assert json.loads(Path("here/manifest.json").read_text())["status"] == "failed"
+    lock_folder(Path("here").absolute()).close()  # which is free again
