@@ -211,7 +211,7 @@ def scaled(cfg: Any, overrides: Sequence[str], folder: Path) -> list[str]:
     """A step's overrides with a tiny model, sums for questions, and small P, G and lengths."""
     stage, data = (cfg[group]["_target_"].split(".")[-2] for group in ("stage", "data"))
     scales = [*ANY_STAGE, *OF_STAGE[stage]]
-    if data in ("openr1_math", "math"):
+    if data in ("dapo_math", "openr1_math", "math"):
         scales.append("data=arithmetic")
     if "length" in (cfg["reward"]["terms"] or {}):
         scales += LENGTHS
