@@ -43,6 +43,7 @@ def start(stage: str, file: Path, cache: Path) -> tuple[float, float]:
             [*command, f"output_dir={folder}/run"],
             env=os.environ | {"HF_DATASETS_CACHE": str(cache)},
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as process,
     ):
         while process.poll() is None:
@@ -76,7 +77,8 @@ def measure(stage: str, counts: Sequence[int], chars: int) -> list[dict[str, flo
         print(
             f"{count:>9,} rows, {result['file_gb']:.2f} GB: first start {result['first_s']:.1f} s, "
             f"second {result['second_s']:.1f} s; anonymous memory {result['first_anonymous_gb'] - base:+.2f} GB and "
-            f"{result['second_anonymous_gb'] - base:+.2f} GB"
+            f"{result['second_anonymous_gb'] - base:+.2f} GB",
+            flush=True,
         )
     return results
 

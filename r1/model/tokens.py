@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -96,14 +97,22 @@ def _count(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[int]:
 def max_tokens(tokenizer: PreTrainedTokenizerBase, text: str) -> float:
     """At least as many tokens as ``text`` has: the bytes of what the tokenizer's model reads, where that is known.
 
-    A space may become the three bytes of SentencePiece's mark, which is also put in front of a text.
+    A space may become the three bytes of SentencePiece's mark, which is also put in front of a text; of a byte-level
+    tokenizer it stays one byte.
     """
     if not tokenizer.is_fast:
         return math.inf
     fast: PreTrainedTokenizerFast = tokenizer  # type: ignore[assignment]
     normalizer = fast.backend_tokenizer.normalizer
     read = normalizer.normalize_str(text) if normalizer else text
-    return len(read.encode(errors="replace")) + 2 * (read.count(" ") + 1)
+    num_marks = 1 if _is_byte_level(fast) else read.count(" ") + 1
+    return len(read.encode(errors="replace")) + 2 * num_marks
+
+
+@lru_cache(maxsize=16)
+def _is_byte_level(tokenizer: PreTrainedTokenizerFast) -> bool:
+    steps = repr(tokenizer.backend_tokenizer.pre_tokenizer)
+    return "ByteLevel" in steps and "Metaspace" not in steps
 
 
 def context_length(config: PretrainedConfig) -> float:
