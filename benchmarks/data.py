@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-KNOBS = ["data=dataset", "trainer.max_steps=2", "stage.micro_batch_size=8", "val.num_prompts=2", "val.num_samples=2"]
+KNOBS = ["data=dataset", "trainer.max_steps=2", "val.num_prompts=2", "val.num_samples=2"]
 KNOBS += ["val.ks=[1,2]", "trainer.accelerator=cpu", "threads=1"]
 FILLER = "the quick brown fox jumps over lazy dogs while seven clever wizards boxed daily "
 
@@ -35,7 +35,8 @@ def write_rows(file: Path, count: int, chars: int) -> None:
 
 def start(stage: str, file: Path, cache: Path) -> tuple[float, float]:
     """(seconds, GB of anonymous memory at most) of a run."""
-    command = [sys.executable, "-m", "r1.run", f"stage={stage}", *KNOBS, f"data.path={file}"]
+    batch = [] if stage == "eval" else ["stage.micro_batch_size=8"]
+    command = [sys.executable, "-m", "r1.run", f"stage={stage}", *KNOBS, *batch, f"data.path={file}"]
     begin, peak = time.perf_counter(), 0
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -43,7 +44,6 @@ def start(stage: str, file: Path, cache: Path) -> tuple[float, float]:
             [*command, f"output_dir={folder}/run"],
             env=os.environ | {"HF_DATASETS_CACHE": str(cache)},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
         ) as process,
     ):
         while process.poll() is None:
