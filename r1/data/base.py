@@ -248,8 +248,12 @@ class Data:
         """
         text, spans = self.learned(tokenizer, row, mask_history)
         ids, is_learned = tokenize_spans(tokenizer, text, spans or [])
+        end = len(ids) - is_learned[::-1].index(True)
+        last_answer = end - [*is_learned[:end][::-1], False].index(False)
+        cut = self.num_cut(row, last_answer)  # also through answers to earlier questions
+        ids, is_learned = ids[cut:], is_learned[cut:]
         start = max(1, is_learned.index(True))  # the first token follows something
-        return Example(ids[self.num_cut(row, start) : start], ids[start:], is_learned[start:])
+        return Example(ids[:start], ids[start:], is_learned[start:])
 
     def num_cut(self, row: Row, length: int) -> int:
         """The first tokens of a prompt of ``length`` tokens that are left out, with ``overlong: truncate_left``."""

@@ -161,6 +161,23 @@ def test_truncate_left_keeps_the_last_tokens_of_a_prompt(checked: Run) -> None:
     assert (context, learned) == (tokenize(tokenizer, text)[-30:], tokenize(tokenizer, "12<|eos|>"))
 
 
+def test_truncate_left_cuts_a_conversation_before_its_last_answer(checked: Run) -> None:
+    turns = [("user", "3+4=?"), ("assistant", "7"), ("user", "1+2+3=?"), ("assistant", "6")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    experiment = checked(
+        [*({"prompt": f"{i}+1=?", "completion": "2"} for i in range(32)), row],
+        *("stage=sft", "data.overlong=truncate_left", "data.max_prompt_length=22", "data.columns.messages=messages"),
+    )
+    tokenizer = experiment.stage.tokenizer
+    (row,) = [row for row in [*experiment.data.train, *experiment.data.val] if isinstance(row["prompt"], list)]
+    whole = tokenize(tokenizer, "User: 3+4=?\nAssistant:7<|eos|>\nUser: 1+2+3=?\nAssistant:6<|eos|>")
+    last = len(whole) - len(tokenize(tokenizer, "6<|eos|>"))
+    context, targets, is_learned = experiment.data.example(tokenizer, row)
+    assert context + targets == whole[last - 22 :]
+    learned = [token for token, learn in zip(targets, is_learned, strict=True) if learn]
+    assert learned == tokenize(tokenizer, "7<|eos|>6<|eos|>")[-len(learned) :]
+
+
 def test_truncate_left_shortens_the_chats_of_a_reward_model(checked: Run) -> None:
     rows = [*fillers(chosen="2", rejected="3"), EMOJI | {"chosen": "2", "rejected": "3"}]
     stage: Any = checked(rows, "stage=reward_model", "data.overlong=truncate_left", "data.max_prompt_length=30").stage
