@@ -27,8 +27,9 @@ from r1.core.malloc import tune_malloc
 from r1.core.override_text import override_value, path_value
 from r1.core.secrets import redact
 from r1.core.yaml import ConfigLoader, UniqueKeyLoader
-from r1.data import arithmetic, files, gsm8k, text, tiny_open
+from r1.data import arithmetic, dapo_math, files, gsm8k, text, tiny_open
 from r1.data.completion import boxed, normalise, parse
+from r1.data.conversation import with_conversations
 from r1.data.template.base import template_prefill, without_opening
 from r1.data.verifier import countdown, exact, guard, notation
 from r1.reward.rubric import Rubric
@@ -87,6 +88,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "error screen": lambda s: str(UserError(s, key="a", value=s, hint=s, expected=s)),
     "row of a file": of_bytes(files.parse_row),
     "row of a record": lambda s: json.loads(jsonl.row_to_line({"a": s})),
+    "DAPO's question": lambda s: dapo_math.dapo_row({"prompt": f"{s}x"}, ""),
+    "conversation": lambda s: with_conversations({"messages": [{"role": "user", "content": s}], "tools": s}),
     "sum": lambda s: arithmetic.row_from_sum(f"1+{s}=?"),
     "open question": tiny_open.row_from_open_question,
     "quality": lambda s: tiny_open.quality(OPEN_QUESTION, f"<think>{s}</think>\n<answer>3</answer>"),
@@ -176,6 +179,9 @@ BOUNDED = {
     "r1/core/storage.py": "messages of the system",
     "r1/core/secret_rules.py": "the tables of `redact`, above",
     "r1/data/gsm8k.py": "the pattern of a calculator is read above",
+    "r1/data/mapping.py": "names of columns and templates of a config",
+    "r1/data/origin.py": "names of files, and messages of the hub",
+    "r1/data/store.py": "JSON of r1's own cache",
     "r1/data/template/chat.py": "the template's own special tokens; the template runs in a process that is killed",
     "r1/data/traces.py": "JSON, whose parser is linear",
     "r1/experiment/launch.py": "reads with ConfigLoader",

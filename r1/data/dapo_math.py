@@ -11,7 +11,7 @@ from r1.data.dataset import DatasetOptions, read_dataset
 
 OWN_INSTRUCTION = re.compile(
     r"\ASolve the following math problem step by step\.[^\n]*\n+"
-    r'|\s*Remember to put your answer on its own line after "Answer:"\.\s*\Z'
+    r'|(?<!\s)\s*+Remember to put your answer on its own line after "Answer:"\.\s*\Z'
 )
 
 

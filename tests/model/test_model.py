@@ -159,7 +159,7 @@ def test_lora_trains_adapters_only_and_merging_preserves_outputs(scratch: Callab
 def test_lora_without_peft_raises(scratch: Callable[..., Model], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     lora = make_lora(target_modules="all-linear")
-    with pytest.raises(UserError, match=r"r1\[peft\]"):
+    with pytest.raises(UserError, match=r"-e '\.\[peft\]"):
         scratch(lora=lora).load(seed=0)
 
 

@@ -66,7 +66,7 @@ MUTANTS = [
     Mutant("r1/train/checkpoint_files.py", "return _digest(checkpoint) ==", "return bool(_digest(checkpoint)) or",
            "a damaged checkpoint is loaded", ("stage/test_resume.py",)),
     # data and evaluation
-    Mutant("r1/data/split.py", "if index not in held_out]", "]", "held-out rows are trained on"),
+    Mutant("r1/data/split.py", "is_train[val] = False", "is_train[val] = True", "held-out rows are trained on"),
     Mutant("r1/data/completion.py", "num_open == num_closed == 1", "num_open == num_closed >= 1",
            "of several answers the first counts", ("reward",)),
     Mutant("r1/data/verifier/countdown.py", 'used == sorted(row["numbers"])', 'set(used) <= set(row["numbers"])',

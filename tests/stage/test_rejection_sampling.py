@@ -140,6 +140,7 @@ def test_run_writes_accepted_answers_to_traces_and_all_to_journal(finished: Path
 def test_run_card_metrics_and_manifest_agree(finished: Path) -> None:
     file = finished / "traces" / "traces.jsonl"
     card = json.loads(file.with_suffix(".json").read_text())
+    assert len(card.pop("checksum")) == 64
     kept = len(traces(finished))
     finished_ones = sum(not a["truncated"] for line in journal(finished) for group in line["answers"] for a in group)
     counts = {"generated": 40, "finished": finished_ones, "rejected/low": 40 - kept, "accepted": kept, "selected": kept}
