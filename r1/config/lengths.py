@@ -160,7 +160,8 @@ def find_too_long(experiment: Experiment, rows: Rows, columns: Sequence[str], mo
     """Index of a row -> its texts that have too many tokens."""
 
     def question() -> list[Any]:
-        return ["too long", experiment.identity("data"), type(experiment.stage).__name__, columns, most]
+        stage = experiment.stage
+        return ["too long", experiment.identity("data"), type(stage).__name__, stage.text_options, columns, most]
 
     texts_by_row = remembered(rows, question, lambda: list(_find_too_long(experiment, rows, columns, most).items()))
     return {i: [TooLong(*text) for text in texts] for i, texts in texts_by_row}

@@ -91,6 +91,11 @@ class Stage(L.LightningModule):
         """The texts that ``columns`` of a row are learned from, each read by the model as one sequence; here none."""
         return []
 
+    @property
+    def text_options(self) -> dict[str, Any]:
+        """The knobs of the stage that decide ``full_texts``, or whether a row has such texts."""
+        return {}
+
     def shown_texts(self, row: Row) -> dict[str, str]:
         """What the model reads and learns of a row, by name, for the plan of a dry run."""
         return {"prompt": self.data.prompt_text(self.tokenizer, row)}

@@ -82,6 +82,10 @@ class Sft(TrainingStage):
     def full_texts(self, row: Row, columns: Sequence[str]) -> list[str]:
         return [self.data.learned(self.tokenizer, row, self.mask_history).text] if columns else []
 
+    @property
+    def text_options(self) -> dict[str, Any]:
+        return {"mask_history": self.mask_history}
+
     def shown_texts(self, row: Row) -> dict[str, str]:
         if not self.required_columns:  # the teacher writes the completion
             return super().shown_texts(row)

@@ -170,10 +170,10 @@ def test_truncate_left_cuts_a_conversation_before_its_last_answer(checked: Run) 
     )
     tokenizer = experiment.stage.tokenizer
     (row,) = [row for row in [*experiment.data.train, *experiment.data.val] if isinstance(row["prompt"], list)]
-    whole = tokenize(tokenizer, "User: 3+4=?\nAssistant:7<|eos|>\nUser: 1+2+3=?\nAssistant:6<|eos|>")
-    last = len(whole) - len(tokenize(tokenizer, "6<|eos|>"))
+    ids = tokenize(tokenizer, "User: 3+4=?\nAssistant:7<|eos|>\nUser: 1+2+3=?\nAssistant:6<|eos|>")
+    last = len(ids) - len(tokenize(tokenizer, "6<|eos|>"))
     context, targets, is_learned = experiment.data.example(tokenizer, row)
-    assert context + targets == whole[last - 22 :]
+    assert context + targets == ids[last - 22 :]
     learned = [token for token, learn in zip(targets, is_learned, strict=True) if learn]
     assert learned == tokenize(tokenizer, "7<|eos|>6<|eos|>")[-len(learned) :]
 

@@ -120,15 +120,17 @@ def world(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield folder
 
 
-@pytest.mark.parametrize(("argv", "code", "said"), EXITS, ids=[f"{code}-{i}" for i, (_, code, _) in enumerate(EXITS)])
+@pytest.mark.parametrize(
+    ("argv", "code", "message"), EXITS, ids=[f"{code}-{i}" for i, (_, code, _) in enumerate(EXITS)]
+)
 def test_command_exits_with_the_code_of_its_end(
-    commands: Commands, world: Path, argv: list[str], code: int, said: str
+    commands: Commands, world: Path, argv: list[str], code: int, message: str
 ) -> None:
     done = commands(*argv, cwd=world)
     assert done.returncode == code, done.stderr
-    assert said in done.stdout + done.stderr
-    assert done.stderr.count("\nr1: ") + done.stderr.startswith("r1: ") == (said.startswith("r1: "))
-    assert ("Traceback" in done.stderr) == ("a bug" in said)
+    assert message in done.stdout + done.stderr
+    assert done.stderr.count("\nr1: ") + done.stderr.startswith("r1: ") == (message.startswith("r1: "))
+    assert ("Traceback" in done.stderr) == ("a bug" in message)
 
 
 def test_every_documented_code_is_that_of_a_command() -> None:

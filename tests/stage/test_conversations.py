@@ -276,3 +276,23 @@ def test_endpoint_gets_the_messages_and_the_tools() -> None:
         body = server.requests[0].json
     assert body["messages"] == [SYSTEM, *talk(1)[:3]]
     assert body["tools"] == row["tools"]
+
+
+def test_checks_of_the_last_turn_alone_do_not_hold_for_all_turns(reads: Callable[..., Config], tmp_path: Path) -> None:
+    """The result of the length check is cached with the rows, and only some knobs of the stage leave it as it is."""
+    (tmp_path / "rewrites.jinja").write_text(
+        "{% for m in messages %}{{ m.role + ':' }}{% if m.role == 'assistant' and not loop.last %}Earlier {% endif %}"
+        "{{ m.content }}<|eos|>{% endfor %}"
+        "{% if add_generation_prompt %}assistant:{% endif %}"
+    )
+    rows = [{"messages": talk(i)} for i in range(12)]
+    overrides = ["stage=sft", "data/template=chat", f"data.template.chat_template={tmp_path / 'rewrites.jinja'}"]
+    for mask_history in ("true", "false"):
+        cfg = reads(rows, *overrides, f"stage.mask_history={mask_history}")
+        check_schema(cfg)
+        experiment = build(cfg)
+        if mask_history == "true":
+            check_parts(cfg, experiment)
+        else:
+            with pytest.raises(UserError, match="in another way"):
+                check_parts(cfg, experiment)
