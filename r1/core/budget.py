@@ -209,14 +209,25 @@ def _resolve_tokens(default: int, *, _root_: Any) -> int | None:
     return default if _root_.get("budget") == "tokens" else None
 
 
+def _resolve_val_prompts(default: int, max_tokens: int, *, _parent_: Any, _root_: Any) -> int:
+    """The prompts of a validation: ``default``, or as many as ``max_tokens`` allow if all completions are maximal."""
+    num_samples, length = _parent_.get("num_samples"), (_root_.get("rollout") or {}).get("max_completion_length")
+    if not (_is_positive_int(num_samples) and _is_positive_int(length)):
+        return default
+    return min(default, max(1, max_tokens // int(num_samples * length)))
+
+
 def _is_positive_int(value: Any) -> bool:
     """Resolvers run before the schema's check, which reports any other value."""
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def register_resolvers() -> None:
-    """Make ``${prompts:16}``, ``${sequences:128}``, ``${tokens:250_000}``, ``${steps:100}`` known to OmegaConf."""
+    """Make ``${prompts:16}``, ``${sequences:128}``, ``${tokens:250_000}``, ``${steps:100}`` and
+    ``${val_prompts:128,2_097_152}`` known to OmegaConf.
+    """
     OmegaConf.register_new_resolver("prompts", _resolve_prompts, replace=True)
     OmegaConf.register_new_resolver("sequences", _resolve_sequences, replace=True)
     OmegaConf.register_new_resolver("tokens", _resolve_tokens, replace=True)
     OmegaConf.register_new_resolver("steps", _resolve_steps, replace=True)
+    OmegaConf.register_new_resolver("val_prompts", _resolve_val_prompts, replace=True)

@@ -61,6 +61,8 @@ class Metric:
 VALIDATION = (
     Metric("val/pass@1", "share of held-out completions whose answer is right", better="higher",
            primary=0, per_part=True, axis=SHARE, main_chart=True, tile=True, progress=True),
+    Metric("val/greedy", "share of held-out prompts whose greedy completion is right", better="higher",
+           per_part=True, axis=SHARE, main_chart=True, tile=True),
     Metric("val/pass@*", "chance that one of k completions is right, unbiased", better="higher", axis=SHARE),
     Metric("val/maj@*", "chance that the majority answer of k completions is right", better="higher",
            axis=SHARE, main_chart=True, tile=True),

@@ -15,25 +15,34 @@ MODELS = ("model", "adapter", "best")  # folders of a record
 DATASETS = ("traces.jsonl", "traces.json", "questions.jsonl", "questions.json")  # in traces/ of a record
 
 
-def output_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of what other runs read from a record."""
+SAMPLES = "samples.jsonl"
+MAY_BE_GONE = ("best/", SAMPLES)  # what a user may delete, to save space
+
+
+def output_hashes(folder: Path, has_all_completions: bool = False) -> dict[str, str]:
+    """The sha256 of what others read from a record.
+
+    Args:
+        has_all_completions: samples.jsonl holds what ``r1.rescore`` needs.
+    """
     hashes = {f"{part}/{name}": digest for part in MODELS for name, digest in content_hashes(folder / part).items()}
     traces = [file for name in DATASETS if (file := folder / "traces" / name).is_file()]
-    return hashes | {f"traces/{file.name}": file_hash(file) for file in traces}
+    hashes |= {f"traces/{file.name}": file_hash(file) for file in traces}
+    return hashes | ({SAMPLES: file_hash(folder / SAMPLES)} if has_all_completions else {})
 
 
 def damaged_outputs(folder: Path, used: Path | None = None) -> list[str]:
     """The files of a finished record that are gone or have another content than when it finished.
 
     Args:
-        used: only those in this folder, or this file; ``best/`` may be gone, to save space.
+        used: only those in this folder, or this file; some may be gone (``MAY_BE_GONE``).
     """
     outputs = read_manifest(folder).get("outputs") or {}
     return [
         name
         for name, digest in outputs.items()
         if used is None or (folder / name).is_relative_to(used)
-        if ((folder / name).is_file() or not name.startswith("best/"))
+        if ((folder / name).is_file() or not name.startswith(MAY_BE_GONE))
         and not ((folder / name).is_file() and file_hash(folder / name) == digest)
     ]
 

@@ -7,7 +7,7 @@ import time
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from r1.core.console import console
+from r1.core.console import console, format_duration
 
 PLAIN_INTERVAL_S = 10.0  # between two lines where there is no terminal
 
@@ -16,7 +16,8 @@ class ProgressCounter:
     """Context manager around work on ``total`` items, which calls ``set_progress``."""
 
     def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.last_line = title, total, time.monotonic()
+        self.title, self.total = title, total
+        self.started = self.last_line = time.monotonic()
         columns = [TextColumn(title), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")]
         self.bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
         self.task = self.bar.add_task("", total=total)
@@ -36,4 +37,5 @@ class ProgressCounter:
             self.bar.update(self.task, completed=done, description=escape(text))
         elif time.monotonic() - self.last_line > PLAIN_INTERVAL_S:
             self.last_line = time.monotonic()
-            console.print(f"{self.title} {done}/{self.total}  {escape(text)}")
+            left = format_duration((self.last_line - self.started) * (self.total - done) / done) if done else "?"
+            console.print(f"{self.title} {done}/{self.total}  {escape(text)}, {left} left")

@@ -62,6 +62,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.stage.distill_direct.DistillDirect": {"mask_history": False},
     "r1.stage.distill_logits.DistillLogits": {"mask_history": False},
     "r1.stage.sft.Sft": {"mask_history": False},
+    "r1.stage.validation.metrics.Validation": {"at_start": True, "greedy": False, "verifier": None},
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
     "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }

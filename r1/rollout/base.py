@@ -50,6 +50,8 @@ class Engine(ABC):
     Attributes:
         temperature: divides the logits; 0 is greedy.
         max_completion_length: T, tokens, including the closing one.
+        batch_size: sequences sampled at once.
+        batches_per_call: batches that one call of ``generate`` needs to be busy: vLLM starts a sequence where one ends.
         max_model_len: tokens of the longest prompt with its completion; None: the model's.
         logprobs_match_trainer: the log-probs of a rollout are the model's own up to rounding, so that a trainer in
             float32 need not recompute them.
@@ -58,6 +60,8 @@ class Engine(ABC):
 
     temperature: float
     max_completion_length: int
+    batch_size: int
+    batches_per_call: ClassVar[int] = 1
     max_model_len: int | None = None
     logprobs_match_trainer: ClassVar[bool] = False
     num_processes: int = 1

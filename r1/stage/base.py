@@ -11,6 +11,7 @@ import lightning as L
 import torch
 
 from r1.core.batch import chunks
+from r1.core.progress_counter import ProgressCounter
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
@@ -24,7 +25,7 @@ from r1.stage.runtime.run_context import RunContext
 from r1.stage.training.loader import Batches
 from r1.stage.training.symptoms import first_validation, warn
 from r1.stage.validation.metrics import Validation
-from r1.stage.validation.sampling import sample_validation
+from r1.stage.validation.sampling import ValidationCompletions, join_completions, sample_validation
 from r1.stage.validation.summary import sampling_metrics
 from r1.stage.validation.validator import Validator
 
@@ -69,6 +70,7 @@ class Stage(L.LightningModule):
     trains: ClassVar[bool] = False
     learns_from_rewards: ClassVar[bool] = False  # of the completions of one prompt
     predicts: ClassVar[bool] = False  # one pass over the training questions without learning: Lightning's predict loop
+    keeps_completions: ClassVar[bool] = False  # of validation, all of them; else those of the first prompts
     writes_questions: ClassVar[bool] = False  # the policy writes its own questions; the dataset's are not used
     required_columns: ClassVar[tuple[str, ...]] = ()  # of every training row, besides its prompt
     val_columns: ClassVar[tuple[str, ...]] = ()  # of every held-out row
@@ -164,11 +166,9 @@ class Stage(L.LightningModule):
     def validation_step(self, indices: list[int], batch_idx: int) -> None:
         """Validate on these held-out rows; the whole validation is one batch."""
         num_samples = self.validation.num_samples
-        with self.summon_full_params():
-            self.update_engine()
-            completions = sample_validation(self.sampler, self.run.ranks, self.validation, self.seed, indices)
+        completions = self.sample_validation(indices)
         metrics = sampling_metrics(completions, self.data.parts, self.validation, self.sampler.count_tokens)
-        if self.run.record:  # before the row of metrics that they belong to
+        if self.run.record and not self.keeps_completions:  # before the row of metrics that they belong to
             first = completions.rows[: 8 * num_samples]
             self.run.record.add_samples("val", self.trainer.global_step, first, completions.samples, completions.scores)
         self.validator.update(self.trainer.global_step, metrics, completions.samples[: 3 * num_samples : num_samples])
@@ -179,10 +179,24 @@ class Stage(L.LightningModule):
             for message in first_validation(metrics["val/truncated"].value, rewards, length):
                 warn(message)
 
+    def sample_validation(self, indices: Sequence[int]) -> ValidationCompletions:
+        """Completions of these held-out rows by the policy as it is now; every rank must call this."""
+        parts: list[ValidationCompletions] = []
+        num_samples, done = self.validation.num_samples, 0
+        with self.summon_full_params(), ProgressCounter("validation", len(indices) * num_samples) as progress:
+            self.update_engine()
+            for part in sample_validation(self.sampler, self.run.ranks, self.validation, self.seed, indices):
+                if self.run.record and self.keeps_completions:
+                    self.run.record.add_completions(self.trainer.global_step, part)
+                parts.append(part)
+                done += len(part.samples)
+                progress.set_progress(done, "completions")
+        return join_completions(parts)
+
     def report_validation(self, counts: dict[str, float]) -> None:
         """Send the validator's metrics, and ``counts`` with them, to the loggers; the first time those of the data."""
         metrics = {name: estimate.value for name, estimate in self.validator.metrics.items()}
-        self.report(metrics | counts | (self.data.counts if self.trainer.global_step == 0 else {}))
+        self.report(metrics | counts | (self.data.counts if self.validator.is_first else {}))
 
     def report(self, metrics: dict[str, float]) -> None:
         """Send one row to every logger, at the optimizer step."""

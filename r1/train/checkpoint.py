@@ -139,7 +139,9 @@ class Checkpoints(Callback):
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
         self.check_for_stop()
         module.adopt_schedule()
-        if not self.record.start:  # it starts from the end of another run, whose weights it has only now
+        if (
+            module.validation.at_start and not self.record.start
+        ):  # it starts from the end of another run, whose weights it has only now
             lightning_adapter.validate_start(trainer, module)
             self.record.start = module.validator.metrics
             self.record.write_manifest("running")

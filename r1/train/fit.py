@@ -253,7 +253,8 @@ def open_loggers(cfg: Config, record: RunState, ranks: RankGroup) -> Iterator[li
 
 def _train(stage: Stage, trainer: L.Trainer, resumed_from: Path | None, record: RunState) -> None:
     if resumed_from is None:
-        trainer.validate(stage, verbose=False)
+        if stage.validation.at_start:
+            trainer.validate(stage, verbose=False)
         record.start = stage.validator.metrics
         record.write_manifest("running")  # with the start metrics: a resumed run does not validate its start again
     if stage.trains:

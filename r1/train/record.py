@@ -32,6 +32,7 @@ from r1.core.statistics import Estimate
 from r1.core.storage import require_regular
 from r1.core.types import Config
 from r1.data.conversation import question_text
+from r1.data.store import to_json
 from r1.stage.validation.metrics import Sample
 from r1.train import checkpoint_files
 from r1.train.extension import BUDGET_KEYS, check_extension, is_extended
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from r1.data.base import Row
     from r1.reward.base import Scores
+    from r1.stage.validation.sampling import ValidationCompletions
 
 OWN_FILES = ("manifest.json", "config.yaml", "overrides.yaml", "code.diff", "best")
 PARTIAL_FILES = "|".join(map(re.escape, (*OWN_FILES, *DATASETS)))  # see ``remove_partial``
@@ -63,6 +65,9 @@ class Record(RunState):
         resume: continue the run in the folder, which may have a larger budget than before.
         num_examples: training examples.
 
+    Attributes:
+        has_all_completions: samples.jsonl holds every completion of the validation.
+
     Raises:
         UserError: the folder is in use by another process, cannot be written, holds a run and ``resume`` is false, or
             holds a run with another config, other data or other parents, or one that cannot be extended so.
@@ -82,6 +87,7 @@ class Record(RunState):
         super().__init__(folder, num_examples)
         self.config, self.overrides, self.command = config, overrides, command
         self._is_extended = False
+        self.has_all_completions = False
         self.data, self.parents = data, parents
         self._inputs = provenance.input_hashes(config, parents)
         self._first_config = config  # with the device settings that the run was started with
@@ -229,7 +235,7 @@ class Record(RunState):
             "ended": time_now(),
             "best": self.best,
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
-            "outputs": output_hashes(self.dir) if status == "finished" else {},
+            "outputs": output_hashes(self.dir, self.has_all_completions) if status == "finished" else {},
         }
 
     # ---- append-only files ----
@@ -256,11 +262,28 @@ class Record(RunState):
     ) -> None:
         """Validation completions, one line for each of ``rows``; the samples after them are left out."""
         self._append_samples(
-            {"split": split, "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
-            | asdict(sample)
-            | {"reward": nan_to_none(scores.total[i]), "rewards": _rewards(scores, i)}
+            {"split": split, "step": step} | _question(row) | _validated(sample, scores, i)
             for i, (row, sample) in enumerate(zip(rows, samples, strict=False))
         )
+
+    def add_completions(self, step: int, completions: ValidationCompletions) -> None:
+        """A part of a validation of which every completion is kept; the lines of a prompt stand together.
+
+        ``index`` is the prompt's number in the held-out split. The prompt's first line has the whole row, as JSON. A
+        greedy completion is marked, comes last and has no reward.
+        """
+        self.has_all_completions = True
+        num_samples = len(completions.samples) // len(completions.indices)
+        lines: list[dict[str, Any]] = []
+        for p, index in enumerate(completions.indices):
+            own = range(p * num_samples, (p + 1) * num_samples)
+            row, scores = completions.rows[own[0]], completions.scores
+            fields = {"index": index, "split": "val", "step": step} | _question(row)
+            first = len(lines)
+            lines += [fields | _validated(completions.samples[b], scores, b) for b in own]
+            lines += [fields | asdict(answer) | {"greedy": True} for answer in completions.greedy[p : p + 1]]
+            lines[first]["row"] = to_json(row)
+        self._append_samples(lines)
 
     def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None:
         """Preference pairs with the reward model's margin, chosen minus rejected."""
@@ -281,7 +304,8 @@ class Record(RunState):
     ) -> None:
         """A row's training completions with their reward, each of its terms and the advantage."""
         self._append_samples(
-            {"split": "train", "step": step, "prompt": question_text(row["prompt"]), "answer": row.get("answer")}
+            {"split": "train", "step": step}
+            | _question(row)
             | {"completion": text, "truncated": truncated[i]}
             | {"reward": nan_to_none(scores.total[i]), "advantage": float(advantages[i])}
             | {"rewards": _rewards(scores, i)}
@@ -323,6 +347,15 @@ class MetricsFile(Logger):
 
 def _fingerprints(parents: list[dict[str, Any]]) -> list[str]:
     return [parent["fingerprint"] for parent in parents]
+
+
+def _question(row: Row) -> dict[str, Any]:
+    return {"prompt": question_text(row["prompt"]), "answer": row.get("answer")}
+
+
+def _validated(sample: Sample, scores: Scores, i: int) -> dict[str, Any]:
+    """A completion of validation, ``sample``, with its reward and the terms, those of sample ``i``."""
+    return asdict(sample) | {"reward": nan_to_none(scores.total[i]), "rewards": _rewards(scores, i)}
 
 
 def _rewards(scores: Scores, i: int) -> dict[str, float | None]:

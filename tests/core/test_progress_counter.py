@@ -19,9 +19,11 @@ def test_progress_in_a_pipe_prints_a_line_now_and_then(
 ) -> None:
     with ProgressCounter("asking", 9) as counter:
         counter.set_progress(1, "too soon")
-        monkeypatch.setattr(progress_counter, "PLAIN_INTERVAL_S", -1.0)
+        now = counter.started + 100.0
+        monkeypatch.setattr(progress_counter.time, "monotonic", lambda: now)
         counter.set_progress(5, "a [model]")
-    assert capsys.readouterr().err == "asking 5/9  a [model]\n"
+        counter.set_progress(6, "too soon again")
+    assert capsys.readouterr().err == "asking 5/9  a [model], 1:20 left\n"  # 100 s for 5, so 80 s for 4
 
 
 def test_progress_in_a_terminal_is_one_moving_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from r1.core.console import console, status_line
 from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
-from r1.data.base import Data, Verifier
+from r1.data.base import Data, Verifier, as_verifier
 from r1.data.columns import LEARNED_INSTEAD, check_row
 from r1.data.conversation import question_text
 from r1.data.rows import Rows, Tally
@@ -167,6 +167,8 @@ def _check_verifier(experiment: Experiment) -> None:
     for key, source in experiment.data.sources.items():
         if rows := (source.val + source.train).with_value("answer"):
             _check_answers(f"{key}.verifier", source.verifier, rows, experiment)
+    if experiment.validation.verifier and (rows := experiment.data.val.with_value("answer")):
+        _check_answers("val.verifier", as_verifier(experiment.validation.verifier), rows, experiment)
 
 
 def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experiment) -> None:

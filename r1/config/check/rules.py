@@ -23,6 +23,7 @@ from r1.core.types import Config
 from r1.logger.base import RunLogger
 from r1.rollout.base import Engine
 from r1.stage.advantage.base import AdvantageFunction
+from r1.stage.eval import Eval
 from r1.stage.loss.base import ClippedLoss
 from r1.stage.optimizer.adamw import adamw
 from r1.strategy.base import Strategy, resolve_precision
@@ -249,7 +250,11 @@ def weights(cfg: Config) -> None:
 
 
 def validation(cfg: Config) -> None:
-    """pass@k and maj@k need k samples."""
+    """pass@k and maj@k need k samples, and an evaluation is the validation at the start."""
+    stage = resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])
+    if not cfg["val"].get("at_start", True) and isinstance(stage, type) and issubclass(stage, Eval):
+        message, hint = "this stage is the validation at the start, and nothing else", "leave it out"
+        raise UserError(message, key="val.at_start", value=False, expected="true", hint=hint)
     ks, num_samples = cfg["val"].get("ks", []), cfg["val"].get("num_samples", 1)
     if wrong := [k for k in ks if not 1 <= k <= num_samples]:
         raise UserError(

@@ -46,8 +46,9 @@ def num_tokens(cfg: Config) -> int:
     compute = budget.compute_budget(cfg)
     trained = compute.sequences or 0 if compute else stage.get("examples_per_step", 0) * steps
     queried = stage.get("num_questions", 0) * stage.get("answers_per_question", 1)
-    validations = 1 + (-(-steps // val["every"]) if trained else 0)
-    completions = trained + queried + validations * val["num_prompts"] * val["num_samples"]
+    validations = int(val["at_start"]) + (-(-steps // val["every"]) if trained else 0)
+    validated = val["num_prompts"] * (val["num_samples"] + val["greedy"])
+    completions = trained + queried + validations * validated
     return int(completions * cfg["rollout"]["max_completion_length"])
 
 
@@ -75,7 +76,7 @@ def _cost_key(cfg: Config) -> str:
         cfg["data"]["_target_"],
         [cfg["trainer"].get(key) for key in ("max_steps", "max_epochs")],
         compute.sequences if compute else cfg["stage"].get("examples_per_step"),
-        [val[key] for key in ("every", "num_prompts", "num_samples")],
+        [val[key] for key in ("at_start", "every", "num_prompts", "num_samples", "greedy")],
         cfg["rollout"].get("max_completion_length"),
     ]
     return json.dumps(parts, default=str)

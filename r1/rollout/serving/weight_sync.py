@@ -12,7 +12,7 @@ import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -74,6 +74,8 @@ class WeightSyncedEngine(Engine):
         max_completion_length: T, tokens, including the closing one.
         dtype: of vLLM's copy of the weights; null: the policy's.
     """
+
+    batches_per_call: ClassVar[int] = 8
 
     def __init__(self, temperature: float, max_completion_length: int, dtype: str | None) -> None:
         self.temperature, self.max_completion_length = temperature, max_completion_length

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from r1.data.base import Data, Row
@@ -50,6 +51,15 @@ class PolicySampler:
         """``len(seeds[p])`` completions of the prompt of each row p, with the weights of the engine's last update."""
         prompts = [self.prompt_ids(row) for row in rows]
         return self.engine.generate(prompts, seeds, self.stop_ids, self.run.check_for_stop)
+
+    @contextmanager
+    def greedy(self) -> Iterator[None]:
+        """Sample at temperature 0 inside the block."""
+        temperature, self.engine.temperature = self.engine.temperature, 0.0
+        try:
+            yield
+        finally:
+            self.engine.temperature = temperature
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """The text that rewards and readers see."""

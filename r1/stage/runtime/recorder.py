@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from r1.data.base import Row
     from r1.reward.base import Scores
     from r1.stage.validation.metrics import Sample
+    from r1.stage.validation.sampling import ValidationCompletions
 
 
 class Recorder(Protocol):
@@ -23,6 +24,8 @@ class Recorder(Protocol):
     def add_samples(
         self, split: str, step: int, rows: Sequence[Row], samples: Sequence[Sample], scores: Scores
     ) -> None: ...
+
+    def add_completions(self, step: int, completions: ValidationCompletions) -> None: ...
 
     def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None: ...
 

@@ -16,6 +16,7 @@ from annotated_types import Ge
 
 from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
+from r1.data.base import Verifier
 from r1.data.completion import parse
 
 
@@ -47,16 +48,22 @@ class Validation:
     """When and how much to validate (config node ``val``).
 
     Args:
-        every: optimizer steps between validations; the start and the end are always validated.
+        at_start: validate before training.
+        every: optimizer steps between validations; the end is always validated.
         num_prompts: P, held-out prompts, the first of the split; all of a smaller one.
         num_samples: n, completions per prompt.
         ks: the k of pass@k and maj@k, each <= n.
+        greedy: sample one more completion of each prompt at temperature 0.
+        verifier: decides whether an answer is right; None: the dataset's, as in the reward.
     """
 
+    at_start: bool
     every: Annotated[int, Ge(1)]
     num_prompts: Annotated[int, Ge(1)]
     num_samples: Annotated[int, Ge(1)]
     ks: list[int]
+    greedy: bool
+    verifier: Verifier | None
 
 
 def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:
@@ -85,25 +92,33 @@ def _majority_score(votes: Sequence[str | None], correct: Sequence[bool]) -> flo
     return sum(vote in right for vote in winners) / len(winners)
 
 
-def sample_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+def sample_metrics(
+    groups: Sequence[Sequence[Sample]], ks: Sequence[int], greedy: Sequence[SampledAnswer] = ()
+) -> dict[str, Estimate]:
     """``val/pass@1``, ``val/pass@k``, ``val/maj@k``, length and format of P prompts with n samples each.
 
-    Correctness is measured over the prompts with a gold answer; without any, its metrics are left out.
+    ``val/greedy`` if there are P greedy completions. Correctness is measured over the prompts with a gold answer;
+    without any, its metrics are left out.
     """
     n = len(groups[0])
-    metrics = correctness_metrics([group for group in groups if group[0].correct is not None], ks)
+    greedy_correct = [answer.correct for answer in greedy if answer.correct is not None]
+    metrics = correctness_metrics([group for group in groups if group[0].correct is not None], ks, greedy_correct)
     metrics["val/completion_length"] = mean([sum(s.length for s in group) / n for group in groups], n)
     metrics["val/truncated"] = proportion([sum(s.truncated for s in group) / n for group in groups], n)
     metrics["val/format"] = proportion([sum(parse(s.completion).strict for s in group) / n for group in groups], n)
     return metrics
 
 
-def correctness_metrics(groups: Sequence[Sequence[Sample]], ks: Sequence[int]) -> dict[str, Estimate]:
+def correctness_metrics(
+    groups: Sequence[Sequence[Sample]], ks: Sequence[int], greedy: Sequence[bool]
+) -> dict[str, Estimate]:
     if not groups:
         return {}
     n = len(groups[0])
     counts = [sum(bool(s.correct) for s in group) for group in groups]
     metrics = {"val/pass@1": proportion([c / n for c in counts], n)}
+    if greedy:
+        metrics["val/greedy"] = proportion(list(map(float, greedy)), 1)
     for k in sorted(k for k in set(ks) if k > 1):
         metrics[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
         metrics[f"val/maj@{k}"] = proportion([_group_maj_at_k(group, k) for group in groups], n)

@@ -17,6 +17,7 @@ class Validator:
     Attributes:
         metrics: of the newest validation.
         step: optimizer step of the newest validation; -1 before the first.
+        is_first: the newest validation is the run's first.
         best: step and primary metric of the best validation during training; None before the first improvement.
         shown_samples: a few completions for the screen.
     """
@@ -24,17 +25,24 @@ class Validator:
     def __init__(self) -> None:
         self.metrics: dict[str, Estimate] = {}
         self.step = -1
+        self.is_first = False
         self.best: dict[str, float] | None = None
         self.shown_samples: Sequence[Sample] = []
 
     def update(self, step: int, metrics: Mapping[str, Estimate], shown_samples: Sequence[Sample] = ()) -> None:
+        self.is_first = self.step < 0
         self.step, self.metrics, self.shown_samples = step, dict(metrics), shown_samples
 
     def improved(self, start: Mapping[str, Estimate]) -> bool:
-        """Whether the newest primary metric is the best so far, that of the run's start included; updates ``best``."""
+        """Whether the newest primary metric is the best so far, that of the run's start included; updates ``best``.
+
+        Args:
+            start: empty if the start was not validated.
+        """
         name = primary_metric(self.metrics)
         value = self.metrics[name].value
-        if value <= (self.best or {name: start[name].value})[name]:
+        before = self.best or {name: estimate.value for name, estimate in start.items()}
+        if name in before and value <= before[name]:
             return False
         self.best = {"step": self.step, name: value}
         return True

@@ -17,6 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from r1.core.content_hash import file_hash
+from r1.core.errors import UserError
 from r1.core.metrics import primary_metric
 from r1.core.model_paths import resolve_model_path
 from r1.core.statistics import mean, proportion
@@ -202,6 +204,53 @@ def test_eval_run_metrics_match_its_recorded_samples(
     assert row["val/thinking_length"] == pytest.approx(fmean(len(TOKENIZER(text).input_ids) for text in thinking))
 
 
+def test_eval_keeps_every_completion_of_every_prompt_with_its_verdict(
+    config: Callable[..., dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """12 prompts, two at a time: 12 x 6 sampled completions, and one greedy completion of each prompt."""
+    monkeypatch.setattr(Transformers, "generate", canned)
+    knobs = ["val.num_prompts=12", "val.num_samples=6", "val.ks=[1,3]", "val.greedy=true", "rollout.batch_size=12"]
+    knobs += ["model=scratch", "model.config.hidden_size=32", "trainer.accelerator=cpu", f"output_dir={folder}"]
+    execute(config("stage=eval", *knobs), [])
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    assert [line["index"] for line in lines] == [p for p in range(12) for _ in range(7)]
+    sampled, greedy = ([x for x in lines if ("greedy" in x) == marked] for marked in (False, True))
+    assert [x["correct"] for x in sampled] == [
+        re.findall(r"<answer>\s*(\d+)</answer>", x["completion"]) == [x["answer"]] for x in sampled
+    ]
+    manifest = json.loads((folder / "manifest.json").read_text())
+    final = {name: figure["value"] for name, figure in manifest["metrics"]["final"].items()}
+    assert final["val/pass@1"] == pytest.approx(fmean(x["correct"] for x in sampled))
+    assert final["val/greedy"] == fmean(x["correct"] for x in greedy) == 1.0  # a greedy completion has seed 0: right
+    assert manifest["metrics"]["final"]["val/greedy"]["n"] == 12
+    rows = [json.loads(x["row"]) for x in lines if "row" in x]
+    assert [row["prompt"] for row in rows] == [x["prompt"] for x in greedy]
+    assert manifest["outputs"] == {"samples.jsonl": file_hash(folder / "samples.jsonl")}
+
+
+def test_validation_may_have_another_verifier_than_the_reward(
+    config: Callable[..., dict[str, Any]], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers are sums or off by one: the lenient verifier of validation takes both, the reward's only the sums."""
+    monkeypatch.setattr(Transformers, "generate", canned)
+    monkeypatch.setattr(close, "__module__", "conftest")
+    monkeypatch.setattr("conftest.close", close, raising=False)
+    knobs = ["val.num_prompts=8", "val.num_samples=6", "val.ks=[1]", "model=scratch", "model.config.hidden_size=32"]
+    knobs += ["trainer.accelerator=cpu", f"output_dir={folder}", "extensions=[conftest]"]
+    node = {"_target_": "conftest.close", "_partial_": True}
+    cfg = config("stage=eval", *knobs)
+    cfg["val"]["verifier"] = node
+    execute(cfg, [])
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    only = [x for x in lines if x["completion"].count("<answer>") == 1]
+    assert all(x["correct"] for x in only)
+    assert {x["rewards"]["accuracy"] for x in only} == {0.0, 1.0}
+
+
+def close(answer: str, row: dict[str, Any]) -> bool:
+    return abs(int(answer) - int(row["answer"])) <= 1
+
+
 def test_validation_samples_are_the_same_at_every_step(stage: Callable[..., Any]) -> None:
     made = stage("stage=eval")
     made.validation_step([0, 1], 0)
@@ -232,3 +281,40 @@ def test_reward_estimate_leaves_out_missing_rewards() -> None:
     assert figure is not None
     assert (figure.value, figure.n) == (0.75, 4)
     assert reward_estimate([math.nan, math.nan], 2) is None
+
+
+def test_run_without_validation_at_its_start_has_that_of_its_end(
+    small: Callable[..., dict[str, Any]], folder: Path
+) -> None:
+    execute(small("stage=grpo", "val.at_start=false", "trainer.max_steps=2", f"output_dir={folder}"), [])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["metrics"]["start"] == {}
+    assert manifest["metrics"]["final"]["val/pass@1"]["n"] == 4
+    assert manifest["best"]["step"] == 2  # the first validation is the best so far
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "val/completion_length" in line] == [2]
+
+
+def test_eval_without_validation_at_its_start_is_refused(small: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(UserError, match="and nothing else") as raised:
+        execute(small("stage=eval", "val.at_start=false"), [])
+    assert "val.at_start" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "prompts"),
+    [
+        ([], 128),
+        (["val.num_samples=32", "val.ks=[1]"], 128),
+        (["model/recipe=1_5b"], 128),  # 128 x 8 x 2,048 = 2,097,152
+        (["rollout.max_completion_length=4096"], 64),
+        (["rollout.max_completion_length=32768"], 8),
+        (["rollout.max_completion_length=32768", "val.num_samples=64"], 1),
+        (["rollout.max_completion_length=1000000"], 1),
+        (["rollout.max_completion_length=32768", "val.num_prompts=500"], 500),
+    ],
+)
+def test_default_number_of_prompts_follows_from_a_token_budget(
+    config: Callable[..., dict[str, Any]], overrides: list[str], prompts: int
+) -> None:
+    assert config("stage=eval", *overrides)["val"]["num_prompts"] == prompts
