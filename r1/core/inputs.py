@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from r1.core.content_hash import content_hashes, file_hash
 from r1.core.errors import UserError
 from r1.core.manifest import FILE as MANIFEST
 from r1.core.model_paths import ADAPTER_CONFIG, adapter_base
-from r1.core.paths import ASSETS
+from r1.core.paths import ASSETS, matching_files
 
 # keys of r1's own nodes that name no input: servers, folders that are written, and the answers' store, which is by
 # content itself
@@ -23,6 +24,7 @@ OUTPUTS = ("cache_dir", "log_dir", "output_dir")  # keys of a user's node that n
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 HUB_FILES = ("config.json", ADAPTER_CONFIG, "tokenizer_config.json")  # a model or tokenizer has one of them
 SHA256, GIT_SHA1 = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
+GLOB_KEY = re.compile(r"data\.(parts\.[^.]+\.)?(val_)?path(\.\d+)?")
 MAX_NAME = 255  # bytes between two slashes of a path
 
 
@@ -41,6 +43,8 @@ def hash_inputs(config: Mapping[str, Any], covered: Sequence[str] = ()) -> dict[
             path = path / ("traces" if key.startswith("data.") else "model")
         if names_path(key) and not key.startswith("data."):
             digests = _model_hashes(str(path))
+        elif GLOB_KEY.fullmatch(key) and has_magic(text) and not path.exists():
+            digests = {str(file): file_hash(file) for file in matching_files(text)}
         else:
             digests = content_hashes(path) if path.is_file() or "/" in text or names_path(key) else {}
         hashes |= {f"{key}/{name}": digest for name, digest in digests.items()}

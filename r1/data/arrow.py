@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,15 @@ LISTS = (
 BATCH = 1000  # rows that are converted at once
 
 
-def parquet_tables(file: Path) -> Iterator[pa.Table]:
-    """A file's rows, some at a time."""
+def parquet_tables(file: Path, columns: Collection[str] | None = None) -> Iterator[pa.Table]:
+    """A file's rows, some at a time.
+
+    Args:
+        columns: these are read, if all are there; None: all are.
+    """
     with ParquetFile(file) as source:
-        for batch in source.iter_batches(BATCH):
+        is_part = columns is not None and {*columns} <= {*source.schema_arrow.names}
+        for batch in source.iter_batches(BATCH, columns=list(columns or ()) if is_part else None):
             yield pa.Table.from_batches([batch])
 
 

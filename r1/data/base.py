@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Protocol, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypedDict, cast
 
 from annotated_types import Ge, Gt
 
@@ -100,6 +100,9 @@ class Template(Protocol):
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The token that closes a completion."""
 
+    def with_variables(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> Template:
+        """The same with further variables. Raises: UserError: it reads no variable of that name."""
+
 
 class Example(NamedTuple):
     """The token ids of a conversation: those before the first one to learn, and the others.
@@ -186,9 +189,13 @@ class Data:
         name = row.get("part", next(iter(self.parts)))
         return f"data.parts.{name}", self.parts[name]
 
-    def template_of(self, row: Row) -> Template:
-        """How this row's question is rendered."""
-        return self.source_of(row)[1].template
+    def template_of(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> Template:
+        """How this row's question is rendered: its dataset's template, with the row's ``chat_template_kwargs``."""
+        key, source = self.source_of(row)
+        if not (variables := row.get("chat_template_kwargs")):
+            return source.template
+        with errors_mounted_at(key):
+            return source.template.with_variables(tokenizer, variables)
 
     @property
     def added_instruction(self) -> str | None:
@@ -209,15 +216,15 @@ class Data:
 
     def prompt_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         """Everything before the completion. A row may carry its own ``rendered`` prompt text."""
-        key, source = self.source_of(row)
-        with errors_mounted_at(f"{key}.template"):
-            return str(row.get("rendered") or source.template.render(tokenizer, self.question(row), row.get("tools")))
+        template = self.template_of(tokenizer, row)
+        with errors_mounted_at(f"{self.source_of(row)[0]}.template"):
+            return str(row.get("rendered") or template.render(tokenizer, self.question(row), row.get("tools")))
 
     def completion_text(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> str:
         """The text after ``prompt_text`` that the completion is learned from, its closing token included."""
-        key, source = self.source_of(row)
-        with errors_mounted_at(f"{key}.template"):
-            return source.template.complete(tokenizer, self.question(row), row["completion"], row.get("tools"))
+        template = self.template_of(tokenizer, row)
+        with errors_mounted_at(f"{self.source_of(row)[0]}.template"):
+            return template.complete(tokenizer, self.question(row), row["completion"], row.get("tools"))
 
     def learned(self, tokenizer: PreTrainedTokenizerBase, row: Row, mask_history: bool = False) -> Rendered:
         """The text that a row is learned from, and the (start, end) of its parts to learn.
@@ -229,12 +236,12 @@ class Data:
             prompt, completion = self.prompt_text(tokenizer, row), self.completion_text(tokenizer, row)
             return Rendered(prompt + completion, [(len(prompt), len(prompt + completion))])
         key, source = self.source_of(row)
-        messages = with_system(row["messages"], row.get("system"))
+        messages, template = with_system(row["messages"], row.get("system")), self.template_of(tokenizer, row)
         with errors_mounted_at(f"{key}.template"):
             last = last_turn(messages)
             instructed = with_instruction(messages[:last], source.added_instruction)
             messages = [*as_messages(instructed), *messages[last:]]
-            return source.template.learned(tokenizer, messages, row.get("tools"), mask_history)
+            return template.learned(tokenizer, messages, row.get("tools"), mask_history)
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion."""
@@ -274,7 +281,9 @@ class Data:
         truncated: bool,
     ) -> str:
         """The text that rewards and readers see: the template's prefill and the completion without its end token."""
-        return self.template_of(row).prefill + decode_completion(tokenizer, prompt_ids, completion_ids, truncated)
+        return self.source_of(row)[1].template.prefill + decode_completion(
+            tokenizer, prompt_ids, completion_ids, truncated
+        )
 
     def replace_chat_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Give the tokenizer the chat template of ``data.template.chat_template``, with which it is saved.

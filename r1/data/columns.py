@@ -76,6 +76,10 @@ def is_tools(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(tool, dict) for tool in value)
 
 
+def is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 def is_number(value: Any) -> bool:
     """A finite number; True and False are none."""
     if isinstance(value, int):
@@ -104,6 +108,9 @@ COLUMNS = {
     ),
     "system": Column("text", is_text, "the chat template: the system message, in place of data.template.system"),
     "tools": Column("list of objects", is_tools, "the chat template: the functions that the assistant may call"),
+    "chat_template_kwargs": Column(
+        "object", is_object, "the chat template: its variables, over data.template.chat_template_kwargs"
+    ),
     "chosen": Column(MESSAGES, is_answer_text, "stage=reward_model: the preferred answer"),
     "rejected": Column(MESSAGES, is_answer_text, "stage=reward_model: the other answer"),
     "pass_rate": Column("number from 0 to 1", is_share, "data.min_pass_rate, data.max_pass_rate"),

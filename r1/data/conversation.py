@@ -6,6 +6,7 @@ A message is ``{"role": ..., "content": text}``, with ``tool_calls`` and further
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ Tools = list[dict[str, Any]] | None
 ROLES = ("system", "developer", "user", "assistant", "tool", "function", "ipython", "observation")
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "observation": "tool"}
 READ_KEYS = ("name", "tool_calls", "tool_call_id", "reasoning_content", "reasoning", "thinking")  # by chat templates
+DIALOGUE = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):")
 CONVERSATIONS = ("prompt", "completion", "messages", "chosen", "rejected")  # columns that may hold messages
 
 
@@ -28,26 +30,30 @@ def with_conversations(row: Row) -> Row:
     """The row with its conversations in one form; a row without any is returned as it is.
 
     - ``conversations`` is ``messages``; ShareGPT's ``from`` and ``value`` are ``role`` and ``content``; keys that are
-      null (Arrow adds them) are left out; a content of several texts is one text.
-    - ``messages`` without ``prompt``: the prompt is all before the last assistant turn. ``chosen`` and ``rejected``
-      that hold the conversation: their common start is the prompt.
+      null (Arrow adds them) are left out; a content of several texts is one text. Of ``messages`` OpenAI's ``weight``
+      is kept where it is not 1.
+    - ``messages`` without ``prompt``: the prompt is all before the last turn to learn. ``chosen`` and ``rejected`` that
+      hold the conversation, as messages or as Anthropic's text: their common start is the prompt.
     - The system message is the column ``system``, and a prompt that is then one user message is its text. So a question
       has one form, and one hash, however it is written.
 
     Values that are no conversation are left for ``check_row``.
     """
+    row = _with_dialogues(row)
     columns = {"conversations": "messages"} if "messages" not in row and is_messages(row.get("conversations")) else {}
     names = {columns.get(name, name) for name in row if is_messages(row[name])} & {*CONVERSATIONS}
-    if not names and not isinstance(row.get("tools"), (str, list)):
+    if not names and not isinstance(row.get("tools"), (str, list)) and not row.get("chat_template_kwargs"):
         return row
     row = {columns.get(name, name): value for name, value in row.items()}
-    row |= {name: [in_one_form(message) for message in row[name]] for name in names}
+    row |= {name: [in_one_form(message, name == "messages") for message in row[name]] for name in names}
     row |= {name: single_answer(row[name]) for name in names & {"completion"}}
     row = _without_prompt(row) if {"chosen", "rejected"} <= names else row
     if "messages" in names:
         row = _with_prompt(row)
     if row.get("tools") is not None:
         row["tools"] = read_tools(row["tools"])
+    if row.get("chat_template_kwargs") is not None:
+        row["chat_template_kwargs"] = without_nulls(row["chat_template_kwargs"]) or None
     return _with_system(row)
 
 
@@ -56,8 +62,12 @@ def is_messages(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
-def in_one_form(message: Mapping[str, Any]) -> Message:
-    """``role``, ``content`` and the other keys that chat templates read, without null and empty values."""
+def in_one_form(message: Mapping[str, Any], is_learned: bool = False) -> Message:
+    """``role``, ``content`` and the other keys that chat templates read, without null and empty values.
+
+    Args:
+        is_learned: a `weight` of an assistant that is not 1 is kept: 0 masks the turn, as in OpenAI's format.
+    """
     fields = without_nulls(message)
     if "from" in fields and "role" not in fields:
         role = fields.pop("from")
@@ -67,7 +77,31 @@ def in_one_form(message: Mapping[str, Any]) -> Message:
         content = "".join(part["text"] for part in content)
     if content is None and fields.get("tool_calls"):
         content = ""  # templates concatenate it
-    return {"role": fields.get("role"), "content": content} | {key: fields[key] for key in READ_KEYS if fields.get(key)}
+    form = {"role": fields.get("role"), "content": content} | {key: fields[key] for key in READ_KEYS if fields.get(key)}
+    is_usual = not is_learned or form["role"] != "assistant" or fields.get("weight", 1) == 1
+    return form if is_usual else form | {"weight": fields["weight"]}
+
+
+def without_weights(messages: list[Message]) -> list[Message]:
+    """The messages as chat templates get them."""
+    return [{key: value for key, value in message.items() if key != "weight"} for message in messages]
+
+
+def _with_dialogues(row: Row) -> Row:
+    """``chosen`` and ``rejected`` as messages where both are a dialogue's text, as in Anthropic's hh-rlhf."""
+    pair = [row.get(name) for name in ("chosen", "rejected")]
+    if row.get("prompt") is not None or not all(isinstance(text, str) and DIALOGUE.match(text) for text in pair):
+        return row
+    return row | {name: read_dialogue(str(text)) for name, text in zip(("chosen", "rejected"), pair, strict=True)}
+
+
+def read_dialogue(text: str) -> list[Message]:
+    """The messages of a text whose turns begin with an empty line and ``Human:`` or ``Assistant:``."""
+    _, *parts = DIALOGUE.split(text)
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[name], "content": content.strip()} for name, content in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
 def without_nulls(value: Any) -> Any:
@@ -104,15 +138,20 @@ def _without_prompt(row: Row) -> Row:
     return row | {"chosen": single_answer(chosen), "rejected": single_answer(rejected)}
 
 
+def assistant_turns(messages: list[Message]) -> list[int]:
+    """Indices of the assistant's messages that are learned: those without ``weight`` 0."""
+    return [i for i, message in enumerate(messages) if message["role"] == "assistant" and message.get("weight", 1)]
+
+
 def last_turn(messages: list[Message]) -> int:
-    """Index of the last assistant message; -1: there is none."""
-    return max((i for i, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
+    """Index of the last assistant message that is learned; -1: there is none."""
+    return max(assistant_turns(messages), default=-1)
 
 
 def _with_prompt(row: Row) -> Row:
     """A row of ``messages`` with the prompt that its last answer answers, and the system message of both."""
     messages: list[Message] = row["messages"]
-    prompt = messages[: max(0, last_turn(messages))]
+    prompt = without_weights(messages[: max(0, last_turn(messages))])
     if row.get("prompt") is None and prompt:
         row = row | {"prompt": prompt}
     first = messages[0]
@@ -191,11 +230,13 @@ def conversation_error(value: Any, column: str) -> str:
             return f"message {number} has the role {role!r}, none of {', '.join(ROLES)}"
         if not isinstance(content, str):
             return f"the content of message {number} is no text"
+        if message.get("weight", 0) != 0:
+            return f"the weight of message {number} is {message['weight']!r}, neither 0 nor 1"
     roles = [message["role"] for message in value]
     if column == "prompt" and roles[-1] in ("assistant", "system"):
         return f"a prompt ends before the assistant's turn, and this one with the role {roles[-1]}"
     if column == "messages" and last_turn(value) < 1:
-        return "the assistant answers nothing"
+        return "the assistant answers nothing" + " that has not the weight 0" * ("assistant" in roles[1:])
     if column in ("chosen", "rejected") and roles[-1] != "assistant":
         return f"the last message is the {roles[-1]}'s and not the assistant's"
     if column in ("chosen", "rejected") and roles[0] != "assistant":

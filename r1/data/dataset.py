@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Unpack
 
@@ -21,7 +21,7 @@ from r1.data.base import Data, DataOptions, data_options
 from r1.data.columns import COLUMNS, INTERNAL, RESERVED, Row, check_names, check_row
 from r1.data.conversation import with_conversations
 from r1.data.files import read_file
-from r1.data.mapping import Columns, map_columns, missing, text_columns
+from r1.data.mapping import Columns, fields, map_columns, missing, text_columns
 from r1.data.origin import SourceFile, Splits, download, find_splits
 from r1.data.rows import Rows
 from r1.data.split import exclude_overlap, held_out_rows, hold_out, subsample
@@ -74,20 +74,22 @@ def dataset(learns: bool, **options: Unpack[DatasetOptions]) -> Data:
     return read_dataset(options, learns)
 
 
-def read_dataset(options: DatasetOptions, learns: bool, make_row: MakeRow | None = None, step: Any = None) -> Data:
-    """A dataset's rows, each made by ``make_row``.
-
-    Args:
-        step: all that decides ``make_row``, as JSON.
-    """
+def read_dataset(
+    options: DatasetOptions,
+    learns: bool,
+    make_row: MakeRow | None = None,
+    step: Any = None,
+    only: frozenset[str] | None = None,
+) -> Data:
+    """A dataset's rows, each made by ``make_row``; ``step`` and ``only`` as in ``Reader``."""
     splits = find_splits(options["path"], options["name"], options["revision"])
-    return split_dataset(Reader(options, make_row, step), splits, learns)
+    return split_dataset(Reader(options, make_row, step, only=only), splits, learns)
 
 
 def split_dataset(reader: Reader, splits: Splits, learns: bool) -> Data:
     """The rows of the splits that the options name."""
     train, val = training_rows(reader, splits) if learns else (Rows.of([]), evaluation_rows(reader, splits))
-    return Data(train=train, val=val, **data_options(reader.options))
+    return Data(train=train, val=val, counts=dict(reader.counts), **data_options(reader.options))
 
 
 def training_rows(reader: Reader, splits: Splits) -> tuple[Rows, Rows]:
@@ -191,12 +193,16 @@ class Reader:
         make_row: the dataset's own step, after the columns are in their places; None: there is none.
         step: all that decides it, as JSON.
         forbidden: names that no column of the source may have.
+        only: the columns that ``make_row`` reads, after the columns are in their places; None: all are read.
+        counts: rows that were left out, by metric.
     """
 
     options: DatasetOptions
     make_row: MakeRow | None = None
     step: Any = None
     forbidden: frozenset[str] = RESERVED | INTERNAL
+    only: frozenset[str] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
 
     def rows(self, files: list[SourceFile], key: str = ".path") -> Rows:
         """All rows of some files, in order.
@@ -223,6 +229,9 @@ class Reader:
         if not len(stored):
             message = f"no usable row in {source}: {why}" if why else f"the file has no rows: {source}"
             raise UserError(message, key=key, value=source, code=DATA)
+        if self.options["on_bad_row"] == "skip":
+            self.counts["data/skipped"] += bad
+        self.counts.update({f"data/{reason.replace(' ', '_')}": count for reason, count in reasons.items()})
         if bad:
             log.warning("%s: left out %d bad rows of %d; the first: %s", source, bad, total, first)
         if reasons:
@@ -257,9 +266,16 @@ class Reader:
 
     def _source_rows(self, files: list[SourceFile], key: str) -> Iterator[tuple[str, str, Row | UserError]]:
         """(file, location, row) of all files."""
-        texts = text_columns(self.options["columns"])
+        texts, names = text_columns(self.options["columns"]), self._columns_read()
         for file in files:
-            yield from ((file.name, *row) for row in read_file(file.path, key, texts, file.name))
+            yield from ((file.name, *row) for row in read_file(file.path, key, texts, file.name, names))
+
+    def _columns_read(self) -> set[str] | None:
+        """The source's columns that rows are made of; None: all."""
+        if self.only is None:
+            return None
+        origins = [self.options["columns"].get(name, name) or name for name in self.only]
+        return {name.partition(".")[0] for origin in origins for name in fields(origin) or [origin]}
 
     def _row(self, source: Row | UserError, location: str, key: str) -> Row | str:
         """One row with r1's columns, or why it is left out; a number that is an answer becomes its decimal text."""

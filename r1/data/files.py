@@ -38,13 +38,20 @@ def format_of(name: str) -> str:
     return path.with_suffix("").suffix if path.suffix in COMPRESSED else path.suffix
 
 
-def read_file(path: str, key: str, text_columns: Collection[str] = (), name: str | None = None) -> Iterator[SourceRow]:
+def read_file(
+    path: str,
+    key: str,
+    text_columns: Collection[str] = (),
+    name: str | None = None,
+    columns: Collection[str] | None = None,
+) -> Iterator[SourceRow]:
     """The rows of a file.
 
     Args:
         key: config key of the path, for errors.
         text_columns: columns of a .csv file that are text, also where they look like numbers.
         name: of the file, where it is not the path's: in messages, and for its format.
+        columns: of a parquet file, whose other columns are left unread if it has all of these; None: all are read.
 
     Raises:
         UserError: the file as a whole cannot be read.
@@ -59,7 +66,7 @@ def read_file(path: str, key: str, text_columns: Collection[str] = (), name: str
         case ".csv":
             return csv_rows(file, name, key, text_columns)
         case ".parquet" | ".arrow" as suffix:
-            return table_file_rows(file, name, key, suffix)
+            return table_file_rows(file, name, key, suffix, columns)
     raise UserError("a file of this type cannot be read", key=key, value=name, expected=FORMATS, code=DATA)
 
 
@@ -302,14 +309,16 @@ def csv_lines(file: Path, path: str, key: str) -> Iterator[tuple[int, list[str]]
 # ---- parquet and Arrow ----
 
 
-def table_file_rows(file: Path, path: str, key: str, suffix: str) -> Iterator[SourceRow]:
+def table_file_rows(
+    file: Path, path: str, key: str, suffix: str, columns: Collection[str] | None
+) -> Iterator[SourceRow]:
     from pyarrow import ArrowException
 
     from r1.data.arrow import arrow_tables, parquet_tables, table_rows
 
     number = 0
     try:
-        for table in parquet_tables(file) if suffix == ".parquet" else arrow_tables(file):
+        for table in parquet_tables(file, columns) if suffix == ".parquet" else arrow_tables(file):
             table.validate(full=True)  # text that is no UTF-8
             if repeated := duplicates(table.column_names):
                 raise ValueError(f"more than one column {repeated}")

@@ -33,6 +33,7 @@ def mixture(*, parts: dict[str, Data]) -> Data:
         verifier=MixtureVerifier(parts),
         row_from_question=lambda prompt: row_from_any_part(parts, prompt),
         parts=parts,
+        counts=sum_counts([part.counts for part in parts.values()]),
     )
 
 
@@ -65,6 +66,12 @@ def interleave(parts: Sequence[Sequence[Row]]) -> Rows:
     # row j of n is at (j + 1/2) / n of its part; sorting by that position spreads every part over the whole
     positions = [(np.arange(len(rows)) + 0.5) / max(1, len(rows)) for rows in parts]
     return Rows.concatenate(parts).select(np.argsort(np.concatenate(positions), kind="stable"))
+
+
+def sum_counts(counts: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {
+        name: sum(part.get(name, 0.0) for part in counts) for name in {name: None for part in counts for name in part}
+    }
 
 
 def row_from_any_part(parts: dict[str, Data], prompt: str) -> Row | None:

@@ -14,6 +14,7 @@ from r1.data.columns import Row
 from r1.data.completion import boxed
 from r1.data.dataset import DatasetOptions, read_dataset
 
+COLUMNS_READ = frozenset(("prompt", "answer", "generations", "correct", "question_type"))
 NO_ANSWER = {"", "proof", "notfound", "not found"}  # NuminaMath's words where there is no gold answer
 
 
@@ -26,7 +27,8 @@ def openr1_math(learns: bool, *, only_solved: bool, **options: Unpack[DatasetOpt
     Raises:
         UserError: the dataset cannot be read, or no row is left.
     """
-    return read_dataset(options, learns, partial(openr1_row, only_solved), ["openr1_math", only_solved])
+    make_row = partial(openr1_row, only_solved)
+    return read_dataset(options, learns, make_row, ["openr1_math", only_solved], only=COLUMNS_READ)
 
 
 def openr1_row(only_solved: bool, source: Row, location: str) -> Row | str:

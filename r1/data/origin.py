@@ -11,11 +11,12 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from r1.core.errors import DATA, UserError, as_yaml_null, suggest
+from r1.core.paths import matching_files
 from r1.data.files import FORMATS, format_of
 
 log = logging.getLogger(__name__)
@@ -76,15 +77,13 @@ def own_files(paths: Sequence[str], key: str) -> list[SourceFile]:
     """Files that are listed or match a glob, in that order; those of a glob in the order of their names."""
     listed = []
     for path in paths:
-        expanded = str(Path(path).expanduser())
-        matches = sorted(glob(expanded, recursive=True)) if has_magic(path) else [expanded]
-        files = [match for match in matches if Path(match).is_file()]
-        if not files:
-            message, looked = f"data file not found: {path}", f"looked in {Path(expanded).absolute()}"
+        if not (files := matching_files(path)):
+            message, local = f"data file not found: {path}", Path(path).expanduser()
             hint = "a list holds files and globs; a part of a mixture is a folder or a name on the Hub"
-            hint = looked if not Path(expanded).is_dir() else hint
+            hint = hint if local.is_dir() else f"looked in {local.absolute()}"
             raise UserError(message, key=key, value=path, hint=hint, code=DATA)
-        listed += [SourceFile(file, file if has_magic(path) else path) for file in files]
+        is_one = files == [Path(path).expanduser()]
+        listed += [SourceFile(str(file), path if is_one else str(file)) for file in files]
     return listed
 
 

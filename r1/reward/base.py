@@ -195,7 +195,7 @@ class Rewards:
 
     def any_term_needs(self, argument: str) -> bool:
         """Whether a term takes this runtime object."""
-        return any(argument in _parameters(term.function) for term in self.terms.values())
+        return any(takes(term.function, argument) for term in self.terms.values())
 
     def pop_error_counts(self) -> dict[str, int]:
         """Completions that the terms could not score since the last call, as metrics: ``scorer/judge_errors``."""
@@ -229,6 +229,11 @@ def required_columns(function: RewardFunction) -> set[str]:
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     names = {p.name for p in _parameters(function).values() if p.kind in positional and p.default is p.empty}
     return names - {*RESERVED, *_unwrap_partial(function)[1]}
+
+
+def takes(function: RewardFunction, argument: str) -> bool:
+    """Whether ``function`` takes this runtime object by name."""
+    return argument in _parameters(function)
 
 
 def _arguments(function: RewardFunction, available: dict[str, Any]) -> dict[str, Any]:

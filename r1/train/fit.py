@@ -69,7 +69,7 @@ def print_run_summary(cfg: Config, experiment: Experiment) -> None:
         notes += schedule_notes(stage.optimization, int(num_steps))
     console.print(status_line(f"{sizes}; validation: {stage.validation_plan}"))
     if left_out := [f"{count:g} {name.removeprefix('data/')}" for name, count in data.counts.items() if count]:
-        console.print(status_line(f"overlong rows: {', '.join(left_out)}"))
+        console.print(status_line(f"rows left out or changed: {', '.join(left_out)}"))
     for note in [*notes, *unread_forms(cfg, experiment)]:
         console.print(status_line(note))
     if cfg["dry_run"]:

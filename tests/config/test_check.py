@@ -494,6 +494,17 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("data=gsm8k", ["the hub cannot be reached", "'openai/gsm8k'"]),
         ("data=math data.path=/nowhere", ["no such file or folder", "'/nowhere'"]),
         ("data/verifier=countdown", ["the verifier cannot read these rows", "data/verifier=exact"]),
+        *(
+            (
+                f"data=dataset data.path=rows.jsonl data.columns.answer=null data.num_val=8 val.num_prompts=8 {stage}",
+                [f"`{name}` compares answers with the gold ones, and no row has one", f"~{key}.{name}"],
+            )
+            for stage, key, name in (
+                ("stage.examples_per_step=8 stage.micro_batch_size=8", "reward.terms", "accuracy"),
+                ("stage=eval", "reward.terms", "accuracy"),
+                ("stage=rejection_sampling stage.num_questions=8", "stage.filters", "verifier"),
+            )
+        ),
         (
             "data/verifier=math data=dataset data.path=unread.jsonl",
             ["reads none of the dataset's own answers", "'17 42'"],

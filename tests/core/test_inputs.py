@@ -162,3 +162,22 @@ def test_hash_inputs_of_an_adapter_on_the_hub_include_its_base(hub: Path, tmp_pa
 
 def test_hash_inputs_of_an_unknown_model_are_empty(hub: Path) -> None:
     assert hash_inputs({"model": {"path": "owner/other"}, "teacher": {"path": "no model at all"}}) == {}
+
+
+@pytest.mark.parametrize("key", ["data.path", "data.val_path", "data.parts.a.path", "data.path.1"])
+def test_inputs_have_every_file_of_a_glob(tmp_path: Path, key: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.jsonl").write_text(name)
+    *above, last = key.split(".")
+    value: Any = [str(tmp_path / "a.jsonl"), str(tmp_path / "*.jsonl")] if last == "1" else str(tmp_path / "*.jsonl")
+    config: Any = value
+    for part in reversed(above if last == "1" else [*above, last]):
+        config = {part: config}
+    found = {name: digest for name, digest in hash_inputs(config).items() if name.startswith(f"{key}/")}
+    assert found == {f"{key}/{tmp_path}/{name}.jsonl": hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+
+
+def test_inputs_take_no_question_for_a_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_text("a")
+    monkeypatch.chdir(tmp_path)
+    assert hash_inputs({"data": {"instruction": "?", "columns": {"path": "*"}, "train_split": "*"}}) == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -105,6 +106,32 @@ def test_pairs_of_conversations_become_pairs_of_answers(prompt: Row) -> None:
 def test_pair_of_longer_conversations_has_their_common_start_as_prompt() -> None:
     row = with_conversations({"chosen": [SYSTEM, *TALK], "rejected": [SYSTEM, *TALK[:3], TALK[1]]})
     assert row == {"prompt": TALK[:3], "chosen": "It is 9.", "rejected": "It is 8.", "system": "Be short."}
+
+
+def test_dialogues_of_hh_rlhf_become_pairs_with_their_common_start_as_prompt() -> None:
+    start = "\n\nHuman: What is 3+5?\n\nAssistant: It is 8.\n\nHuman: And 8+1?\n\nAssistant:"
+    row = with_conversations({"chosen": f"{start} It is 9.\n\nTruly: 9.", "rejected": f"{start} No."})
+    assert row == {"prompt": TALK[:3], "chosen": "It is 9.\n\nTruly: 9.", "rejected": "No."}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "q", "chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
+        {"chosen": "Human nature is good.", "rejected": "Human: none"},
+        {"chosen": "It is 9.\n\nHuman: thanks", "rejected": "No."},
+    ],
+)
+def test_text_that_is_no_pair_of_dialogues_is_the_answer_itself(row: Row) -> None:
+    assert with_conversations(row) is row
+
+
+def test_weight_of_an_answer_is_kept_where_it_is_not_one() -> None:
+    weights = [None, 0, 1.0, 1, 1, 0.0]
+    messages = [message | {"weight": weight} for message, weight in zip([*TALK, *TALK[:2]], weights, strict=True)]
+    row = with_conversations({"messages": messages})
+    assert row["messages"] == [TALK[0], TALK[1] | {"weight": 0}, *TALK[2:], TALK[0], TALK[1] | {"weight": 0.0}]
+    assert row["prompt"] == TALK[:3]
 
 
 def test_answer_of_one_message_is_its_text() -> None:
@@ -317,6 +344,59 @@ def test_template_that_rewrites_earlier_turns_learns_the_last_alone(name: str) -
     ids, mask = masked(data, tokenizer, {"messages": TALK}, mask_history=True)
     assert "9" in tokenizer.decode([i for i, one in zip(ids, mask, strict=True) if one])
     assert "8." not in tokenizer.decode([i for i, one in zip(ids, mask, strict=True) if one])
+
+
+LONG = [*TALK, {"role": "user", "content": "And 9+1?"}, {"role": "assistant", "content": "It is 10."}]
+
+
+@pytest.mark.parametrize("template", [TEMPLATES["qwen2.5"], training_templates()["llama3"]], ids=["plain", "marked"])
+@pytest.mark.parametrize(
+    ("unlearned", "mask_history", "learned"),
+    [([1], False, "9 10"), ([3], False, "8 10"), ([5], False, "8 9"), ([5], True, "9"), ([3], True, "10")],
+)
+def test_answers_of_weight_0_are_masked(template: str, unlearned: list[int], mask_history: bool, learned: str) -> None:
+    tokenizer, data = tokenizer_of(core("byte_level"), template), data_of(chat())
+    row = {"messages": [m | {"weight": 0} if i in unlearned else m for i, m in enumerate(LONG)]}
+    ids, mask = masked(data, tokenizer, row, mask_history)
+    text = tokenizer.decode([i for i, one in zip(ids, mask, strict=True) if one])
+    assert re.findall(r"It is (\d+)\.", text) == learned.split()
+    whole, _ = masked(data, tokenizer, {"messages": LONG})
+    assert ids == whole[: len(ids)]
+
+
+THINKS = (
+    "{% if enable_thinking %}THINK {% endif %}{% for m in messages %}{{ m.content }}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def test_chat_template_kwargs_of_a_row_go_before_the_config() -> None:
+    tokenizer, data = (
+        tokenizer_of(core("byte_level"), THINKS),
+        data_of(chat(chat_template_kwargs={"enable_thinking": True})),
+    )
+    texts = [
+        data.prompt_text(tokenizer, {"prompt": "Q", "chat_template_kwargs": own})
+        for own in (None, {}, {"enable_thinking": False}, {"enable_thinking": True})
+    ]
+    assert ["THINK" in text for text in texts] == [True, True, False, True]
+    learned = data.learned(tokenizer, {"messages": TALK, "chat_template_kwargs": {"enable_thinking": False}})
+    assert "THINK" not in learned.text
+
+
+@pytest.mark.parametrize(
+    ("template", "own", "message"),
+    [
+        (chat(), {"enable_thinkin": True}, "does not read the variable `enable_thinkin`"),
+        (chat(), {"tools": []}, "no config sets the template's `tools`"),
+        (R1Zero(text="{prompt}", prefill=""), {"enable_thinking": True}, "this template has no variables"),
+    ],
+)
+def test_chat_template_kwargs_that_do_nothing_are_refused(template: Any, own: Row, message: str) -> None:
+    tokenizer = tokenizer_of(core("byte_level"), THINKS)
+    with pytest.raises(UserError, match=message) as caught:
+        data_of(template).prompt_text(tokenizer, {"prompt": "Q", "chat_template_kwargs": own})
+    assert caught.value.key == "data.columns.chat_template_kwargs"
 
 
 def test_marked_template_learns_the_last_turn_alone() -> None:

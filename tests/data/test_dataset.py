@@ -156,6 +156,8 @@ def test_bad_rows_are_skipped_up_to_one_percent(tmp_path, caplog):
         data = build(path, on_bad_row="skip")
     assert len(data.train) + len(data.val) == 99
     assert "left out 1 bad rows of 100" in caplog.text
+    assert data.counts == {"data/skipped": 1}
+    assert build(path, on_bad_row="skip", learns=False).counts == {"data/skipped": 1}  # of the stored rows
     assert "rows.jsonl:100: invalid JSON at column 2" in caplog.text
 
 
@@ -402,9 +404,29 @@ def test_a_file_that_ends_in_mid_row_is_named_with_the_row(tmp_path):
     for suffix in ("parquet", "arrow"):
         table = pa.table({"question": [f"{n}?" for n in range(5000)], "gold": ["1"] * 5000})
         file = tmp_path / f"rows.{suffix}"
-        parquet.write_table(table, file) if suffix == "parquet" else pa.ipc.new_stream(file, table.schema).close()
-        file.write_bytes(file.read_bytes()[:-20])
-        assert "rows." in failure(file).value
+        if suffix == "parquet":
+            parquet.write_table(table, file, row_group_size=1000)
+        else:
+            with pa.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table, max_chunksize=1000)
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) * 3 // 5])
+        assert f"not {'an arrow' if suffix == 'arrow' else 'a parquet'} file" in failure(file).message
+        assert failure(file).value == str(file)
+        assert ("after row 3000" in failure(file).message) == (suffix == "arrow")  # parquet has its index at the end
+
+
+def test_a_parquet_file_that_is_damaged_in_the_middle_is_named_with_the_row(tmp_path):
+    table = pa.table({"question": [f"{n}? {n * n}" for n in range(5000)], "gold": ["1"] * 5000})
+    file = tmp_path / "rows.parquet"
+    parquet.write_table(table, file, row_group_size=1000, compression="snappy")
+    content = bytearray(file.read_bytes())
+    start = parquet.ParquetFile(file).metadata.row_group(3).column(0).data_page_offset
+    content[start : start + 400] = bytes(400)
+    file.write_bytes(content)
+    error = failure(file)
+    assert "after row 3000" in error.message
+    assert error.value == str(file)
 
 
 # ---- the stored rows ----

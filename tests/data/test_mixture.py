@@ -106,8 +106,8 @@ def test_each_row_is_verified_by_its_parts_verifier() -> None:
 
 def test_each_row_is_rendered_in_its_parts_template() -> None:
     data = mixture(parts={"a": part("a", 1, prefill="<think>"), "b": part("b", 1)})
-    assert [data.template_of(row).prefill for row in data.train] == ["<think>", ""]
-    assert data.template_of({"prompt": "typed by hand"}).prefill == "<think>"
+    templates = [data.source_of(row)[1].template for row in (*data.train, {"prompt": "typed by hand"})]
+    assert [template.prefill for template in templates] == ["<think>", "", "<think>"]
 
 
 def test_terms_are_those_of_the_part_unless_the_row_names_its_own() -> None:

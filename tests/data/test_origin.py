@@ -310,6 +310,21 @@ def test_openr1_takes_the_first_correct_completion(tmp_path, caplog, monkeypatch
     assert "left out 6 of 9 rows: 2 proofs, 2 without a correct completion, 2 without a gold answer" in caplog.text
 
 
+def test_openr1_reads_the_columns_it_needs(tmp_path, monkeypatch):
+    row = {"problem": "2+2?", "answer": "4", "question_type": "", "generations": [R1], "messages": "m" * 999}
+    rows = [row | {"problem": f"{n}?", "correctness_math_verify": [True]} for n in range(4)]
+    Dataset.from_list(rows).to_parquet(tmp_path / "rows.parquet")
+    knobs = {"path": str(tmp_path / "rows.parquet"), "only_solved": True}
+    seen = []
+    original = Reader._row
+    monkeypatch.setattr(Reader, "_row", lambda self, row, *where: seen.append(set(row)) or original(self, row, *where))
+    assert len(build(openr1_math, tmp_path, **knobs).train) == 3
+    assert seen[0] == {"problem", "answer", "question_type", "generations", "correctness_math_verify"}
+    columns = {"columns": knobs_of("openr1_math")["columns"] | {"prompt": "question"}}
+    with pytest.raises(UserError, match=r"no column `question`: the columns are problem, answer, .*messages"):
+        build(openr1_math, tmp_path, **knobs, **columns)
+
+
 def test_openr1_can_keep_unsolved_questions_for_rl(tmp_path, monkeypatch):
     monkeypatch.setattr("r1.data.dataset.hold_out", lambda prompts, num: ([*range(1, len(prompts))], [0]))
     found = openr1_rows(tmp_path, only_solved=False)

@@ -12,7 +12,7 @@ from r1.config.check.templates import check_completions, check_templates
 from r1.config.lengths import check_lengths, check_micro_batch_tokens
 from r1.core.batch import chunks
 from r1.core.console import console, status_line
-from r1.core.errors import DATA, MODEL, REWARD, UserError, errors_mounted_at, suggest
+from r1.core.errors import DATA, MODEL, REWARD, UserError, as_yaml_null, errors_mounted_at, suggest
 from r1.core.provenance import flatten
 from r1.core.types import Config
 from r1.data.base import Data, Verifier, as_verifier
@@ -20,7 +20,7 @@ from r1.data.columns import LEARNED_INSTEAD, check_row
 from r1.data.conversation import question_text
 from r1.data.rows import Rows, Tally
 from r1.data.store import remembered
-from r1.reward.base import RewardFunction, Rewards, applies, required_columns
+from r1.reward.base import RewardFunction, Rewards, applies, required_columns, takes
 from r1.reward.scorer import Scorer
 from r1.stage.distillation.filters import Filters
 from r1.stage.training.base import TrainingStage
@@ -138,6 +138,25 @@ def _check_columns(cfg: Config, experiment: Experiment) -> None:
                 hint=suggest(column, columns) or f"leave the term out with ~{key}, or name it in no row",
                 code=REWARD,
             )
+        _check_gold_answers(cfg, experiment, key, function, rows)
+
+
+def _check_gold_answers(
+    cfg: Config, experiment: Experiment, key: str, function: RewardFunction, rows: list[Tally]
+) -> None:
+    """Raises: UserError: what is learned, chosen or evaluated by right answers has not one gold answer."""
+    stage = experiment.stage
+    is_decided = "advantage" in cfg["stage"] or not (stage.trains or stage.predicts) or key.startswith("stage.filters")
+    has_answers = any(tally.kind.has("answer") for tally in rows) or not rows or stage.writes_questions
+    if is_decided and takes(function, "verifier") and not has_answers:
+        raise UserError(
+            f"`{key.rpartition('.')[2]}` compares answers with the gold ones, and no row has one",
+            key="data.columns.answer",
+            value=as_yaml_null(cfg["data"].get("columns", {}).get("answer")),
+            expected=f"one of the columns {', '.join(sorted(set().union(*(tally.kind.columns for tally in rows))))}",
+            hint=f"leave `{key.rpartition('.')[2]}` out with ~{key}, or name the column of the answers",
+            code=DATA,
+        )
 
 
 def _check_stage_columns(experiment: Experiment) -> None:

@@ -34,11 +34,12 @@ def check_templates(experiment: Experiment) -> None:
     Raises:
         UserError: a setting has no effect, or the thinking is opened twice or where rewards do not see it.
     """
-    tokenizer = experiment.stage.tokenizer
-    for key, source in experiment.data.sources.items():
+    data, tokenizer = experiment.data, experiment.stage.tokenizer
+    for key, source in data.sources.items():
+        row = source.val[0]
+        template = data.template_of(tokenizer, row | {"part": key.rpartition(".")[2]})
         with errors_mounted_at(f"{key}.template"):
-            row = source.val[0]
-            rendered = source.template.render(tokenizer, source.question(row), row.get("tools"))
+            rendered = template.render(tokenizer, source.question(row), row.get("tools"))
             for message in as_messages(source.question(row)):
                 _check_message(rendered, message)
             if isinstance(source.template, Chat):

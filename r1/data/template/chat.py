@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
+from copy import copy
 from datetime import datetime
 from functools import lru_cache
 from inspect import signature
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import DATA, MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
-from r1.data.conversation import Message, Prompt, Tools, as_messages, last_turn, with_system
+from r1.data.conversation import Message, Prompt, Tools, as_messages, assistant_turns, with_system, without_weights
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
 from r1.model.chat import TEMPLATE_DATE, Rendered, TemplateRefused, render_marked
 
@@ -98,11 +101,17 @@ class Chat:
         Raises:
             UserError: the template writes an earlier turn, or what precedes it, in another way than while it was last.
         """
-        last = last_turn(messages)
+        turns = assistant_turns(messages)[-1:] if mask_history else assistant_turns(messages)
+        messages, last = without_weights(messages), turns[-1]
         marked = self.marked(tokenizer, messages, False, tools)
         if marked.spans is not None:
-            history = self.marked(tokenizer, messages[:last], False, tools).spans if mask_history else []
-            return Rendered(marked.text, marked.spans[len(history or []) :])
+            if turns == assistant_turns(messages):
+                return marked
+            ends = [
+                (self.num_marked(tokenizer, messages[:i], tools), self.num_marked(tokenizer, messages[: i + 1], tools))
+                for i in turns
+            ]
+            return Rendered(marked.text, [span for start, end in ends for span in marked.spans[start:end]])
         before = self.render(tokenizer, messages[:last], tools)
         answer = messages[last]
         if answer.keys() == {"role", "content"}:
@@ -110,14 +119,17 @@ class Chat:
         else:
             text = "".join(self.turn(tokenizer, messages[: last + 1], tools))
         spans = [(len(before), len(text))]
-        earlier = [i for i in range(last) if messages[i]["role"] == "assistant"]
-        for i in [] if mask_history else reversed(earlier):
+        for i in reversed(turns[:-1]):
             head, tail, closing = self.turn(tokenizer, messages[: i + 1], tools)
             if not text.startswith(head + tail):
                 raise _unstable(messages[i], i)
             end = len(head + tail)
             spans.insert(0, (len(head), end + _num_closing(text[end:], closing, _any_of(specials(tokenizer)))))
         return Rendered(text, spans)
+
+    def num_marked(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> int:
+        """How many parts of a conversation's start the chat template marks as the assistant's."""
+        return len(self.marked(tokenizer, messages, False, tools).spans or []) if messages else 0
 
     def turn(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> tuple[str, str, str]:
         """The prompt of a conversation's last message, that message, and what closes it.
@@ -134,6 +146,10 @@ class Chat:
             return head, text[len(head) :].removesuffix(after), closing
         ends = [match.end() for match in re.finditer(_any_of(specials(tokenizer)), text)]  # a call closes otherwise
         return head, text[len(head) : max([end for end in ends if end > len(head)], default=len(text))], ""
+
+    def with_variables(self, tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> Chat:
+        """Raises: UserError: the chat template reads no variable of that name."""
+        return _with_variables(self, tokenizer, json.dumps(variables, sort_keys=True), str(tokenizer.chat_template))
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         """The last of the special tokens that the chat template writes right after an assistant's message, else EOS."""
@@ -166,6 +182,21 @@ class Chat:
             raise UserError(error.message, key=".system", value=self.system, hint=hint, code=MODEL) from error
         except UserError as error:
             raise error.mounted_at(".chat_template") from None
+
+
+@lru_cache(maxsize=64)
+def _with_variables(chat: Chat, tokenizer: PreTrainedTokenizerBase, variables: str, _chat_template: str) -> Chat:
+    """One object for all rows with the same variables, since ``turn_end`` keeps what it has found of each."""
+    other = copy(chat)
+    try:
+        own = check_variables(json.loads(variables))
+        check_variables_read(own, tokenizer)
+    except UserError as error:
+        message, hint = f"a row's `chat_template_kwargs`: {error.message}", "null reads no such column"
+        key = ".columns.chat_template_kwargs"
+        raise UserError(message, key=key, value=variables, hint=hint, code=DATA) from None
+    other.variables = chat.variables | own
+    return other
 
 
 def assistant(text: str) -> Message:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import UserError
 from r1.data.conversation import Message, Prompt, Tools
@@ -64,6 +65,15 @@ class R1Zero:
         before = self.render(tokenizer, prompt, tools)
         text = before + self.complete(tokenizer, prompt, messages[-1]["content"], tools)
         return Rendered(text, [(len(before), len(text))])
+
+    def with_variables(self, _tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> R1Zero:
+        """Raises: UserError: there is no variable."""
+        raise UserError(
+            "this template has no variables, and a row has `chat_template_kwargs`",
+            key=".columns.chat_template_kwargs",
+            value=dict(variables),
+            hint="null reads no such column; or data/template=chat",
+        )
 
     def end(self, tokenizer: PreTrainedTokenizerBase) -> str:
         return eos(tokenizer)
