@@ -69,7 +69,12 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
 NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
 # of every stage with a learning rate
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None, "micro_batch_tokens": None}
-NEW_DATA_KEYS: Config = {"max_prompt_length": None, "overlong": "error", "instruction": None}  # of every dataset
+NEW_DATA_KEYS: Config = {  # of every dataset
+    "max_prompt_length": None,
+    "overlong": "error",
+    "instruction": None,
+    "keep_questions": True,
+}
 DATA_COLUMNS: dict[str, dict[str, str]] = {  # target of a dataset -> r1's column: the key that named the dataset's
     "r1.data.jsonl.jsonl": {
         "prompt": "prompt_column",

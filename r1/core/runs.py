@@ -203,3 +203,8 @@ def new_run_dir(name: str) -> Path:
             folder.mkdir(parents=True)  # creating it is the test: two processes cannot both succeed
             return folder
     raise AssertionError("count() does not end")
+
+
+def published(line: dict[str, Any]) -> dict[str, Any]:
+    """A line of ``samples.jsonl`` for a page or W&B: completions to a private question are left out."""
+    return {name: value for name, value in line.items() if name != "completion" or not line.get("private")}

@@ -19,11 +19,13 @@ from r1.data.conversation import (
     Tools,
     as_messages,
     last_turn,
+    question_text,
     with_instruction,
     with_system,
 )
 from r1.data.decoding import decode_completion
 from r1.data.rows import Rows
+from r1.data.split import question_hash
 from r1.model.chat import Rendered
 from r1.model.tokens import tokenize, tokenize_spans
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Overlong = Literal["error", "drop", "truncate_left"]
+PUBLIC = ("answer", "subject", "level", "option_order", "terms", "part", "private_question")  # of a private question
 
 
 class Verifier(ABC):
@@ -126,6 +129,7 @@ class DataOptions(TypedDict):
     weight: Annotated[float, Gt(0)] | None
     max_prompt_length: Annotated[int, Ge(1)] | None
     overlong: Overlong
+    keep_questions: bool
 
 
 def data_options(options: DataOptions) -> DataOptions:
@@ -148,6 +152,7 @@ class Data:
         weight: share of the rows of a mixture that this dataset is a part of.
         max_prompt_length: tokens of a prompt; None: no limit but the model's context.
         overlong: the treatment of rows that are longer: an error, left out, or without the first tokens of the prompt.
+        keep_questions: records have the text of these questions; False: a hash of each (``recorded``).
         parts: the datasets that a mixture is made of, by the name that its rows carry as ``part``. The mixture's own
             template and verifier are for rows without one.
         counts: rows that were left out or changed, by metric.
@@ -164,6 +169,7 @@ class Data:
     weight: float | None = None
     max_prompt_length: int | None = None
     overlong: Overlong = "error"
+    keep_questions: bool = True
     parts: dict[str, Data] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
 
@@ -172,6 +178,8 @@ class Data:
         self.train, self.val = Rows.of(self.train), Rows.of(self.val)
         if self.terms is not None:
             self.train, self.val = (rows.with_defaults(terms=list(self.terms)) for rows in (self.train, self.val))
+        if not self.keep_questions:
+            self.train, self.val = (rows.with_defaults(private=True) for rows in (self.train, self.val))
 
     @property
     def sources(self) -> dict[str, Data]:
@@ -332,6 +340,14 @@ def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: 
 def without_instruction(row: Row) -> Row:
     """The dataset's row of ``Data.teacher_row``'s."""
     return {name: value for name, value in row.items() if name != "instructed"}
+
+
+def recorded(row: Row) -> Row:
+    """The row as a record has it: of a private question a hash, the gold answer, and what results are grouped by."""
+    if not row.get("private_question"):
+        return row
+    public = {name: row[name] for name in PUBLIC if name in row}
+    return {"prompt": f"question {question_hash(row).hex()[:16]}"} | public
 
 
 def has_answer(row: Row) -> bool:

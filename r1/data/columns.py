@@ -95,6 +95,10 @@ def is_share(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 1
 
 
+def is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
 def is_list_of_names(value: Any) -> bool:
     return isinstance(value, list) and all(map(is_text, value))
 
@@ -120,6 +124,7 @@ COLUMNS = {
     "instructed": Column(
         MESSAGES, is_prompt, "the teacher: the question with the dataset's instruction", internal=True
     ),
+    "private": Column("true or false", is_flag, "the record: true: a hash in place of the question", internal=True),
     "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
 LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -65,12 +65,17 @@ def text_at(source: Row, name: str, fail: Callable[[str], UserError]) -> str:
     """A value in a template: text, a number, or a list of texts as the lines ``A. ...``, ``B. ...``."""
     value = value_at(source, name, fail) if name in source or not fields(name) else None
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return "\n".join(f"{chr(ord('A') + i)}. {item}" for i, item in enumerate(value))
+        return lettered(value)
     if value is None or isinstance(value, list | dict):
         error = fail(name)
         error.message = error.message.replace(": no column", ": no text in the column")
         raise error
     return str(value)
+
+
+def lettered(options: Sequence[str]) -> str:
+    """Options as the lines ``A. ...``, ``B. ...``."""
+    return "\n".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options))
 
 
 def missing(name: str, origin: str, source: Row, location: str, part: str = "") -> UserError:

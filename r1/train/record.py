@@ -31,6 +31,7 @@ from r1.core.secrets import redact
 from r1.core.statistics import Estimate
 from r1.core.storage import require_regular
 from r1.core.types import Config
+from r1.data.base import recorded
 from r1.data.conversation import question_text
 from r1.data.store import to_json
 from r1.stage.validation.metrics import Sample
@@ -282,15 +283,17 @@ class Record(RunState):
             first = len(lines)
             lines += [fields | _validated(completions.samples[b], scores, b) for b in own]
             lines += [fields | asdict(answer) | {"greedy": True} for answer in completions.greedy[p : p + 1]]
-            lines[first]["row"] = to_json(row)
+            lines[first]["row"] = to_json(recorded(row))
         self._append_samples(lines)
 
     def add_pairs(self, split: str, step: int, rows: Sequence[Row], margins: Sequence[float]) -> None:
         """Preference pairs with the reward model's margin, chosen minus rejected."""
         columns = ("prompt", "chosen", "rejected")
         self._append_samples(
-            {"split": split, "step": step} | {name: question_text(row[name]) for name in columns} | {"margin": margin}
-            for row, margin in zip(rows, margins, strict=False)
+            {"split": split, "step": step}
+            | {name: question_text(row[name]) for name in columns if name in row}
+            | {"margin": margin}
+            for row, margin in zip(map(recorded, rows), margins, strict=False)
         )
 
     def add_rollouts(
@@ -350,7 +353,9 @@ def _fingerprints(parents: list[dict[str, Any]]) -> list[str]:
 
 
 def _question(row: Row) -> dict[str, Any]:
-    return {"prompt": question_text(row["prompt"]), "answer": row.get("answer")}
+    row = recorded(row)
+    is_private = {"private": True} if row.get("private_question") else {}
+    return {"prompt": question_text(row["prompt"]), "answer": row.get("answer")} | is_private
 
 
 def _validated(sample: Sample, scores: Scores, i: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from r1.core import jsonl
-from r1.core.runs import RunRecord
+from r1.core.runs import RunRecord, published
 from r1.experiment.report.variants import SeedGroup
 
 MAX_TEXT = 8000  # characters of one completion
@@ -32,7 +32,7 @@ def samples(variants: Sequence[SeedGroup], budget: int) -> tuple[list[dict[str, 
 def read_samples(run: RunRecord) -> list[dict[str, Any]]:
     """The rows of samples.jsonl, without numbers that are not finite, long texts cut."""
     file = run.dir / "samples.jsonl"
-    rows = jsonl.read_rows(file) if file.is_file() else []
+    rows = [published(row) for row in jsonl.read_rows(file)] if file.is_file() else []
     return [{key: _jsonable(row[key]) for key in FIELDS if row.get(key) is not None} for row in rows]
 
 

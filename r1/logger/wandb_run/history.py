@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.provenance import flatten
+from r1.core.runs import published
 
 Row = dict[str, Any]
 
@@ -36,7 +37,7 @@ class RecordReader:
         for sample in self.samples.read_new():
             if sample["split"] == "val":
                 del sample["split"]
-                self.completions_by_step[sample.pop("step")].append(flatten(sample))
+                self.completions_by_step[sample.pop("step")].append(flatten(published(sample)))
         for row in rows:
             if any(name.startswith("val/") for name in row):
                 yield self.num_rows, row, self.completions_by_step.pop(row["step"], [])

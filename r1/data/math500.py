@@ -1,0 +1,15 @@
+"""MATH-500 (Lightman et al. 2023, arXiv:2305.20050), a part of MATH: huggingface.co/datasets/HuggingFaceH4/MATH-500."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from r1.data.base import Data
+from r1.data.benchmark import BenchmarkOptions
+from r1.data.dataset import read_dataset
+from r1.data.math import math_row
+
+
+def math500(learns: bool, **options: Unpack[BenchmarkOptions]) -> Data:
+    """Its rows, read as those of MATH."""
+    return read_dataset(options, learns, math_row, "math")
