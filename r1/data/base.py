@@ -19,7 +19,6 @@ from r1.data.conversation import (
     Tools,
     as_messages,
     last_turn,
-    question_text,
     with_instruction,
     with_system,
 )
@@ -179,7 +178,7 @@ class Data:
         if self.terms is not None:
             self.train, self.val = (rows.with_defaults(terms=list(self.terms)) for rows in (self.train, self.val))
         if not self.keep_questions:
-            self.train, self.val = (rows.with_defaults(private=True) for rows in (self.train, self.val))
+            self.train, self.val = (rows.with_defaults(private_question=True) for rows in (self.train, self.val))
 
     @property
     def sources(self) -> dict[str, Data]:

@@ -124,7 +124,9 @@ COLUMNS = {
     "instructed": Column(
         MESSAGES, is_prompt, "the teacher: the question with the dataset's instruction", internal=True
     ),
-    "private": Column("true or false", is_flag, "the record: true: a hash in place of the question", internal=True),
+    "private_question": Column(
+        "true or false", is_flag, "the record: true: a hash in place of the question", internal=True
+    ),
     "part": Column("text", is_text, "the mixture: the part that the row belongs to", internal=True),
 }
 LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null

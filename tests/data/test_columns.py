@@ -43,6 +43,7 @@ def error_of(row: dict[str, Any], **knobs: Any) -> UserError:
         ("terms", [[], ["format"], None]),
         ("rendered", ["User: ?", None]),
         ("instructed", ["?", MESSAGES[:1], None]),
+        ("private_question", [True, False, None]),
         ("part", ["maths", None]),
         ("level", [object(), math.nan]),  # not a column that r1 reads
     ],
@@ -69,6 +70,7 @@ def test_check_row_accepts_the_type_of_each_column(name: str, values: list[Any])
         ("terms", ["format", "[format]", [1], [None], {"format": 1}, ("format",), ["\udc00"]]),
         ("rendered", [1, ["User: ?"]]),
         ("instructed", [1, MESSAGES]),
+        ("private_question", ["true", 1, [True]]),
         ("part", [1, ["maths"]]),
     ],
 )
@@ -105,8 +107,9 @@ def test_a_reserved_name_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(INTERNAL))
 def test_an_internal_name_is_refused_where_it_is_forbidden(name: str) -> None:
-    assert name in error_of(ROW | {name: "x"}, forbidden=INTERNAL).message
-    check_row(ROW | {name: "x"}, "training row 1", "data")
+    value = True if name == "private_question" else "x"
+    assert name in error_of(ROW | {name: value}, forbidden=INTERNAL).message
+    check_row(ROW | {name: value}, "training row 1", "data")
 
 
 def test_messages_and_half_pairs_have_a_hint_of_their_own() -> None:

@@ -46,7 +46,7 @@ def letters(text: str, options: Sequence[str]) -> set[str]:
     """The letter of the one option that a text names; those of all options with this same text; none if unclear."""
     if len(text) > MAX_CHARS:
         return set()
-    own = unwrapped(text)
+    own = without_markup(text)
     for _ in range(2):  # The answer is option B
         own = INTRODUCTION.sub("", own)
     known = LETTERS[: len(options)] if options else LETTERS
@@ -67,7 +67,7 @@ def captured(match: re.Match[str]) -> str:
     return next(group for group in match.groups() if group)
 
 
-def unwrapped(text: str) -> str:
+def without_markup(text: str) -> str:
     """Without box, dollars, emphasis, quotes, braces and text commands; single spaces."""
     text = normalise(boxed(text) or text)
     return " ".join(MARKUP.sub("", COMMAND.sub("", text)).split())
@@ -82,7 +82,7 @@ def of_text(text: str, options: Sequence[str]) -> set[int]:
 
 def text_form(text: str) -> str:
     """One spelling of an option's text."""
-    return unwrapped(canonical(text)).rstrip(".;, ")
+    return without_markup(canonical(text)).rstrip(".;, ")
 
 
 def agrees(letter: str, rest: str, options: Sequence[str]) -> bool:
