@@ -110,7 +110,9 @@ def hub_splits(path: str, name: str | None, revision: str | None) -> Splits:
     try:
         builder = load_dataset_builder(path, name, revision=revision)
         return by_split(builder.config.data_files) or prepared_splits(path=path, name=name, revision=revision)
-    except ConnectionError:
+    except Exception as error:
+        if not is_outage(error):
+            raise
         from huggingface_hub import snapshot_download
 
         with suppress(OSError, ValueError):
@@ -185,34 +187,66 @@ def configuration_args(folder: Path, name: str | None, dataset: str) -> dict[str
 def translate_errors(path: str, name: str | None, revision: str | None, key: str) -> Iterator[None]:
     """Raise the errors of the datasets library as user errors."""
     from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from huggingface_hub import constants
 
+    page = f"{constants.ENDPOINT}/datasets/{path}"
     try:
         yield
-    except ConnectionError as error:
-        raise UserError(
-            "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",
-            key=key,
-            value=path,
-            hint=f"set path to a local copy, or go online ({first_line(error)})",
-            code=DATA,
-        ) from error
+    except UserError:
+        raise
     except DatasetNotFoundError as error:
         if str(error).startswith("Revision "):
             message = "the dataset has no such revision on the Hugging Face Hub"
             branches = "a branch, a tag or a commit; null: the newest"
             raise UserError(message, key=".revision", value=revision, expected=branches, code=DATA) from error
+        if is_gated(error):
+            raise gated_error(path, key, page) from error
         raise UserError(
             "no such local path, and no such dataset on the Hugging Face Hub (or it needs `hf auth login`)",
             key=key,
             value=path,
-            hint=f"looked in {Path(path).absolute()} and at https://huggingface.co/datasets/{path}",
+            hint=f"looked in {Path(path).absolute()} and at {page}",
             code=DATA,
         ) from error
-    except (DatasetsError, ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+    except Exception as error:
+        if is_outage(error):
+            raise UserError(
+                "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",
+                key=key,
+                value=path,
+                hint=f"set path to a local copy, or go online ({first_line(error)})",
+                code=DATA,
+            ) from error
+        if is_gated(error):
+            raise gated_error(path, key, page) from error
+        if not isinstance(error, (DatasetsError, ValueError, KeyError, TypeError, OSError, RuntimeError)):
+            raise
         text = str(error)
         if "BuilderConfig" in text or "Config name is missing" in text:
             raise unknown_config(name, re.findall(r"'([^']*)'", text[text.find("[") :].partition("]")[0])) from error
         raise UserError(f"cannot read the dataset: {first_line(error)}", key=key, value=path, code=DATA) from error
+
+
+def is_outage(error: Exception) -> bool:
+    """Whether the Hub is not reached, or fails itself: no network, a time-out, too many requests, an internal error."""
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import httpx  # type: ignore[attr-defined]  # of the version that it uses
+
+    if isinstance(error, HfHubHTTPError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, (ConnectionError, httpx.TransportError))
+
+
+def is_gated(error: Exception) -> bool:
+    from huggingface_hub.errors import GatedRepoError
+
+    return isinstance(error, GatedRepoError) or "is a gated dataset" in str(error)
+
+
+def gated_error(path: str, key: str, page: str) -> UserError:
+    message = "the dataset is gated: the Hub gives it to accounts that were granted access"
+    hint = f"ask for access at {page}, then `hf auth login` or HF_TOKEN"
+    return UserError(message, key=key, value=path, hint=hint, code=DATA)
 
 
 def unknown_config(name: str | None, names: list[str]) -> UserError:

@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         if response is not None:
             self.send(200, response)
 
-    do_GET = do_PUT = do_POST
+    do_GET = do_HEAD = do_PUT = do_POST
 
     def _read_body(self) -> bytes | None:
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -78,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""

@@ -90,9 +90,15 @@ def check_hub_datasets(cfg: Config) -> None:
 def _check_dataset(path: str, key: str) -> None:
     from datasets import config
     from datasets.naming import camelcase_to_snakecase
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
 
     owner, dataset = path.split("/")
-    if not Path(config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(dataset)}").exists():
+    copies = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=path, repo_type="dataset"), "snapshots")
+    if (
+        not copies.is_dir()
+        and not Path(config.HF_DATASETS_CACHE, f"{owner}___{camelcase_to_snakecase(dataset)}").exists()
+    ):
         _check_hub(path, key, "README.md", kind="dataset", code=DATA)
 
 
