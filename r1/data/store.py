@@ -9,13 +9,16 @@ import fcntl
 import hashlib
 import json
 import os
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from json.encoder import encode_basestring as quote
 from pathlib import Path
 from shutil import rmtree
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +33,7 @@ from r1.data.rows import STATS, Kind, KindIndex, Rows
 
 T = TypeVar("T")
 BATCH = 1024  # rows of a record batch
+MAX_AGE = 30  # days without use after which rows are removed
 TYPES = {"<i4": pa.int32(), "<f8": pa.float64(), "|S32": pa.binary(32)}
 SCHEMA = pa.schema(
     [pa.field("columns", pa.large_string())]
@@ -47,8 +51,9 @@ class StoredRows:
 
     is_checked = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: IO[str]) -> None:
         self.file = folder / FILE
+        weakref.finalize(self, lock.close)  # the lock shows that the rows are in use
         content = json.loads((folder / SUMMARY).read_bytes())
         self.summary: dict[str, Any] = content["summary"]
         self.kinds = [Kind(*map(_as_tuple, fields)) for fields in content["kinds"]]
@@ -103,15 +108,31 @@ def store_rows(identity: Any, read: Callable[[dict[str, Any]], Iterable[Row]]) -
     folder = root / hashlib.sha256(json.dumps([code_hash(), identity], sort_keys=True).encode()).hexdigest()[:32]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        if not is_complete(folder):
+        while (stored := open_store(folder)) is None:
             with open_lock(root / f"{folder.name}.lock", os.O_RDWR | os.O_CREAT) as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # other ranks wait for the first one's pass
                 if not is_complete(folder):
                     write_store(folder, read)
+                    remove_unused(root)
     except (OSError, pa.ArrowException) as error:
         message = f"the cache of datasets cannot be written: {error}"
         raise UserError(message, key="HF_DATASETS_CACHE", value=str(root), code=STORAGE) from None
-    return StoredRows(folder)
+    return stored
+
+
+def open_store(folder: Path) -> StoredRows | None:
+    """The rows of a folder, which then counts as used; None: it has none."""
+    try:
+        lock = open_lock(folder / FILE, os.O_RDONLY)
+    except OSError:
+        return None
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    if not is_complete(folder):
+        lock.close()
+        return None
+    with suppress(OSError):  # another user's cache
+        os.utime(folder / SUMMARY)
+    return StoredRows(folder, lock)
 
 
 def is_complete(folder: Path) -> bool:
@@ -139,6 +160,24 @@ def write_store(folder: Path, read: Callable[[dict[str, Any]], Iterable[Row]]) -
         partial.replace(folder)
     finally:
         rmtree(partial, ignore_errors=True)
+
+
+def remove_unused(root: Path) -> None:
+    """Remove rows and results of checks that were not used for ``MAX_AGE`` days; rows that a process has open stay."""
+    oldest = time.time() - MAX_AGE * 24 * 3600
+    for path in (*root.glob("[0-9a-f]" * 32 + "*/"), *(root / "checks").glob("*.json")):
+        used = path / SUMMARY if (path / SUMMARY).exists() else path
+        with suppress(OSError):  # it is in use, or another process has removed it
+            if used.stat().st_mtime < oldest:
+                remove_store(path) if path.is_dir() else path.unlink()
+
+
+def remove_store(folder: Path) -> None:
+    """Raises: OSError: a process has the rows open."""
+    with open_lock(folder / FILE, os.O_RDWR | os.O_CREAT) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        (folder / SUMMARY).unlink(missing_ok=True)  # first: who opens the file now waits, and then looks for this one
+        rmtree(folder)
 
 
 def record_batches(rows: Iterable[Row], kinds: KindIndex) -> Iterator[pa.RecordBatch]:
@@ -184,6 +223,7 @@ def remembered(rows: Rows, question: Callable[[], Any], compute: Callable[[], T]
     file = cache_folder() / "checks" / f"{key}.json"
     try:
         known: T = json.loads(file.read_bytes())
+        os.utime(file)
         return known
     except (OSError, ValueError):
         result = compute()

@@ -1,5 +1,8 @@
+import gc
 import json
 import logging
+import os
+import time
 
 import pyarrow as pa
 import pytest
@@ -454,6 +457,36 @@ def test_damaged_stored_rows_are_written_again(tmp_path, monkeypatch):
     (file,) = (tmp_path / "cache").glob("r1/*/rows.arrow")
     file.write_bytes(file.read_bytes()[:-100])
     assert build(path).train == before
+
+
+def test_stored_rows_without_use_are_removed_unless_they_are_open(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    cache = tmp_path / "cache" / "r1"
+
+    def stored():
+        return {file.parent for file in cache.glob("*/rows.arrow")}
+
+    opened = build(write(tmp_path / "open.jsonl", rows(10)))
+    build(write(tmp_path / "closed.jsonl", rows(11)))
+    build(write(tmp_path / "used.jsonl", rows(12)))
+    gc.collect()
+    partial = cache / f"{'0' * 32}.tmp.1"
+    partial.mkdir()
+    (cache / "checks").mkdir()
+    (cache / "checks" / "old.json").write_text("[]")
+    before = stored()
+    for file in (*cache.glob("*/summary.json"), partial, cache / "checks" / "old.json"):
+        os.utime(file, (0, time.time() - 31 * 24 * 3600))
+    build(tmp_path / "used.jsonl")
+    build(write(tmp_path / "new.jsonl", rows(13)))
+    (removed,) = before - stored()
+    assert len(stored()) == 3
+    assert not partial.exists()
+    assert not (cache / "checks" / "old.json").exists()
+    assert len(opened.train) == 8
+    assert questions(opened.train + opened.val) != []
+    build(tmp_path / "closed.jsonl")
+    assert removed in stored()
 
 
 def test_stored_rows_keep_every_value(tmp_path):
