@@ -46,6 +46,14 @@ class Verifier(ABC):
         """``__call__`` for each of B answers; a subclass may compare them in parallel."""
         return [self(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
+    def score_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[float]:
+        """A score from 0 to 1 for each of B answers, 1: right; a subclass may give partial credit."""
+        return list(map(float, self.verify_batch(answers, rows)))
+
+    def read(self, completion: str, row: Row) -> str | None:  # noqa: ARG002
+        """The one answer that a completion states, or None; a subclass may read another form."""
+        return parse(completion).answer
+
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         """Whether each two answers to a row's question are the same: each would be right if the other were gold."""
         forward = self.verify_batch(answers, [row | {"answer": other} for row, other in zip(rows, others, strict=True)])
@@ -56,6 +64,9 @@ class Verifier(ABC):
     def reads(self, rows: Sequence[Row]) -> list[bool]:
         """Whether each row's gold answer can be compared with others: by default, whether it is right itself."""
         return self.verify_batch([str(row["answer"]) for row in rows], rows)
+
+    def check(self) -> None:  # noqa: B027
+        """Raises: UserError: the verifier cannot work; called before any model is loaded."""
 
     def pop_error_counts(self) -> dict[str, int]:
         """Reason -> answers since the last call that it made wrong without a comparison, such as a time-out."""
@@ -69,7 +80,7 @@ class FunctionVerifier(Verifier):
         self.function = function
 
     def __call__(self, answer: str, row: Row) -> bool:
-        return self.function(answer, row)
+        return bool(self.function(answer, row))
 
 
 def as_verifier(verifier: Verifier | Callable[[str, Row], bool]) -> Verifier:
@@ -320,20 +331,37 @@ class Data:
 
     def all_correct(self, completions: Sequence[str], rows: Sequence[Row]) -> list[bool | None]:
         """``correct`` for each of B completions, faster: a verifier may look at a batch in parallel."""
-        return verify_completions(self.verifier, [parse(completion).answer for completion in completions], rows)
+        return verify_completions(self.verifier, read_answers(self.verifier, completions, rows), rows)
 
     def pop_error_counts(self) -> dict[str, int]:
         """The verifier's counts since the last call as metrics, ``scorer/timeouts``; empty if it counts nothing."""
         return {f"scorer/{reason}": count for reason, count in self.verifier.pop_error_counts().items()}
 
 
+def read_answers(verifier: Verifier, completions: Sequence[str], rows: Sequence[Row]) -> list[str | None]:
+    """The answer that each of B completions states, or None."""
+    return [verifier.read(completion, row) for completion, row in zip(completions, rows, strict=True)]
+
+
 def verify_completions(verifier: Verifier, answers: Sequence[str | None], rows: Sequence[Row]) -> list[bool | None]:
     """Whether each of B answers is right: None where the row has no gold answer; no answer, None, is not right."""
+    return [None if verdict is None else bool(verdict) for verdict in _judge(verifier.verify_batch, answers, rows)]
+
+
+def score_completions(verifier: Verifier, completions: Sequence[str], rows: Sequence[Row]) -> list[float | None]:
+    """The score of each of B completions, 0 to 1: None where the row has no gold answer; 0 without an answer."""
+    return _judge(verifier.score_batch, read_answers(verifier, completions, rows), rows)
+
+
+def _judge(
+    judge: Callable[[list[str], list[Row]], Sequence[float]], answers: Sequence[str | None], rows: Sequence[Row]
+) -> list[float | None]:
+    """``judge`` of the answers to rows with a gold answer."""
     indices = [b for b, answer in enumerate(answers) if answer is not None and has_answer(rows[b])]
     with errors_mounted_at("data.verifier"):
-        verdicts = verifier.verify_batch([str(answers[b]) for b in indices], [rows[b] for b in indices])
-    correct = {b for b, verdict in zip(indices, verdicts, strict=True) if verdict}
-    return [b in correct if has_answer(row) else None for b, row in enumerate(rows)]
+        scores = judge([str(answers[b]) for b in indices], [rows[b] for b in indices])
+    score_of = {b: float(score) for b, score in zip(indices, scores, strict=True)}
+    return [score_of.get(b, 0.0) if has_answer(row) else None for b, row in enumerate(rows)]
 
 
 def without_instruction(row: Row) -> Row:

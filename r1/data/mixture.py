@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from r1.core.errors import DATA, UserError, as_yaml_null, errors_mounted_at
 from r1.data.base import Data, Row, Verifier
 from r1.data.rows import Rows
+
+T = TypeVar("T")
 
 
 def mixture(*, parts: dict[str, Data]) -> Data:
@@ -95,6 +98,12 @@ class MixtureVerifier(Verifier):
     def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         return self._by_part(rows, lambda v, b: v.verify_batch([answers[i] for i in b], [rows[i] for i in b]))
 
+    def score_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[float]:
+        return self._by_part(rows, lambda v, b: v.score_batch([answers[i] for i in b], [rows[i] for i in b]))
+
+    def read(self, completion: str, row: Row) -> str | None:
+        return self.verifiers[row.get("part", self.first)].read(completion, row)
+
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         return self._by_part(
             rows, lambda v, b: v.same([answers[i] for i in b], [others[i] for i in b], [rows[i] for i in b])
@@ -103,15 +112,14 @@ class MixtureVerifier(Verifier):
     def reads(self, rows: Sequence[Row]) -> list[bool]:
         return self._by_part(rows, lambda v, b: v.reads([rows[i] for i in b]))
 
-    def _by_part(self, rows: Sequence[Row], decide: Callable[[Verifier, list[int]], list[bool]]) -> list[bool]:
+    def _by_part(self, rows: Sequence[Row], decide: Callable[[Verifier, list[int]], list[T]]) -> list[T]:
         """One call per part: ``decide(verifier, indices of its rows)``."""
-        verdicts = [False] * len(rows)
+        verdicts: dict[int, T] = {}
         for name, verifier in self.verifiers.items():
             indices = [b for b, row in enumerate(rows) if row.get("part", self.first) == name]
             with errors_mounted_at(f"data.parts.{name}.verifier"):
-                for b, verdict in zip(indices, decide(verifier, indices), strict=True):
-                    verdicts[b] = verdict
-        return verdicts
+                verdicts |= zip(indices, decide(verifier, indices), strict=True)
+        return [verdicts[b] for b in range(len(rows))]
 
     def pop_error_counts(self) -> dict[str, int]:
         counts: Counter[str] = Counter()

@@ -184,6 +184,8 @@ def _check_stage_columns(experiment: Experiment) -> None:
 def _check_verifier(experiment: Experiment) -> None:
     """The verifier must read the gold answers, for each part of a mixture; those that it cannot read are noted."""
     for key, source in experiment.data.sources.items():
+        with errors_mounted_at(f"{key}.verifier"):
+            source.verifier.check()
         if rows := (source.val + source.train).with_value("answer"):
             _check_answers(f"{key}.verifier", source.verifier, rows, experiment)
     if experiment.validation.verifier and (rows := experiment.data.val.with_value("answer")):
@@ -211,7 +213,7 @@ def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experim
         message,
         key=key,
         value=rows[0]["answer"],
-        hint="take the verifier that fits the data: data/verifier=exact, math or countdown",
+        hint="take the verifier that fits the data: data/verifier=exact, math, countdown or code",
         code=DATA,
     )
 

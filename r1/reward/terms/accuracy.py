@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r1.data.base import Row, Verifier, verify_completions
-from r1.data.completion import parse
+from r1.data.base import Row, Verifier, score_completions
 
 
 def accuracy(
@@ -13,7 +12,6 @@ def accuracy(
 ) -> list[float | None]:
     """1 where a completion states exactly one answer and the dataset's verifier accepts it, else 0; (B,).
 
-    None where the row has no gold answer.
+    A verifier with partial credit gives numbers between. None where the row has no gold answer.
     """
-    answers = [parse(completion).answer for completion in completions]
-    return [None if right is None else float(right) for right in verify_completions(verifier, answers, rows)]
+    return score_completions(verifier, completions, rows)

@@ -9,8 +9,7 @@ from typing import Any, TypeVar
 
 from r1.core.batch import chunks
 from r1.core.seeds import derive_seed
-from r1.data.base import Data, Row, Verifier, verify_completions
-from r1.data.completion import parse
+from r1.data.base import Data, Row, Verifier, read_answers, verify_completions
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
 from r1.stage.runtime.policy_sampler import PolicySampler
@@ -115,7 +114,7 @@ def verdicts(
     verifier: Verifier, texts: Sequence[str], rows: Sequence[Row], num_samples: int
 ) -> tuple[list[bool | None], list[str | None]]:
     """Whether each of P * n completions is right, and its vote."""
-    answers = [parse(text).answer for text in texts]
+    answers = read_answers(verifier, texts, rows)
     correct = verify_completions(verifier, answers, rows)
     return correct, votes(verifier, answers, correct, rows, num_samples)
 
@@ -125,7 +124,7 @@ def _greedy_answers(sampler: PolicySampler, verifier: Verifier, rows: Sequence[R
     with sampler.greedy():
         rollouts = [group[0] for group in sampler.sample(rows, [[0] for _ in rows])]
     texts = [sampler.text(rollout, row) for rollout, row in zip(rollouts, rows, strict=True)]
-    correct = verify_completions(verifier, [parse(text).answer for text in texts], rows)
+    correct = verify_completions(verifier, read_answers(verifier, texts, rows), rows)
     return [
         asdict(SampledAnswer(text, len(rollout.completion_ids), rollout.truncated, is_correct))
         for text, rollout, is_correct in zip(texts, rollouts, correct, strict=True)
