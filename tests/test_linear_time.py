@@ -31,7 +31,7 @@ from r1.data import arithmetic, dapo_math, files, gsm8k, text, tiny_open
 from r1.data.completion import boxed, normalise, parse
 from r1.data.conversation import with_conversations
 from r1.data.template.base import template_prefill, without_opening
-from r1.data.verifier import countdown, exact, guard, notation
+from r1.data.verifier import code, code_tests, countdown, exact, guard, notation
 from r1.reward.rubric import Rubric
 from r1.reward.terms import duplicates, repetition
 from r1.stage.validation import readability
@@ -96,6 +96,11 @@ READERS: dict[str, Callable[[str], object]] = {
     "working": tiny_open.parse_working,
     "countdown": lambda s: countdown.countdown(s, {"prompt": "", "answer": "3", "numbers": [1, 2], "target": 3}),
     "corrupt answer": procedural.corrupt_answer,
+    "program": code.program,
+    "program in its fence": lambda s: code.program(f"```python\n{s}\n```"),
+    "tests of a program": code_tests.read_tests,
+    "tests of a function": lambda s: code_tests.read_tests(json.dumps({"inputs": [s], "outputs": [s], "fn_name": "f"})),
+    "output of a program": lambda s: code_tests.same_text(s + "1.5", s + "2.5"),
 }
 KINDS = [
     *("(", "[", "{", "<", ")", "}", "([{<", "(!", "\\", "\\\\x", "\u0300\u0316", "\u0344", "e\u0301\u0323"),
@@ -178,6 +183,7 @@ BOUNDED = {
     "r1/core/runs.py": "reads with ConfigLoader",
     "r1/core/storage.py": "messages of the system",
     "r1/core/secret_rules.py": "the tables of `redact`, above",
+    "r1/data/verifier/code_": "outputs of a program, which are read until its time is over; the tests are read above",
     "r1/data/gsm8k.py": "the pattern of a calculator is read above",
     "r1/data/mapping.py": "names of columns and templates of a config",
     "r1/data/origin.py": "names of files, and messages of the hub",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,9 +19,10 @@ from correct_programs import correct_programs
 from hostile_programs import HOSTILE
 
 from r1.core.errors import UserError
+from r1.core.paths import ROOT
 from r1.data.base import Row, score_completions
 from r1.data.verifier import code_worker
-from r1.data.verifier.code import Code, program
+from r1.data.verifier.code import PROBE_PROGRAM, Code, program
 from r1.data.verifier.code_tests import CodeTests, passes, read_tests, same_text, same_value
 
 SECONDS = 1.0
@@ -208,9 +210,10 @@ def test_row_without_tests_is_counted_and_never_run() -> None:
 
 
 @needs_sandbox
-def test_correct_programs_pass() -> None:
-    cases = correct_programs()
-    assert len(cases) == 200
+@pytest.mark.parametrize("each", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_correct_programs_pass(each: int) -> None:
+    cases = correct_programs(each)
+    assert len(cases) == 20 * each
     verdicts = verifier().verify_batch([source for _, source, _ in cases], [{"answer": tests} for _, _, tests in cases])
     assert [name for (name, _, _), passed in zip(cases, verdicts, strict=True) if not passed] == []
 
@@ -298,8 +301,6 @@ def test_sandbox_of_an_ordinary_user_confines_as_well(tmp_path: Path) -> None:
     if not python.exists():
         pytest.skip("no interpreter that another user can read")
     job = {"tests": {"fn_name": None, "inputs": ["2 3"], "outputs": ["5"]}, "seconds": 20.0, "memory_mb": 1024}
-    from r1.data.verifier.code import PROBE_PROGRAM
-
     code = (
         f"import sys, json; sys.path.insert(0, {str(Path(code_worker.__file__).parents[3])!r}); sys.argv = ['x']\n"
         "from r1.data.verifier.code_worker import run; print(json.dumps(run(json.load(sys.stdin))))"
@@ -317,3 +318,13 @@ def test_sandbox_of_an_ordinary_user_confines_as_well(tmp_path: Path) -> None:
     if done.returncode:
         pytest.skip(f"another user cannot read r1: {done.stderr[-200:]}")
     assert json.loads(done.stdout) == {"passed": [True], "timeout": False, "error": ""}, sys.version
+
+
+def test_rows_of_the_docs_are_read() -> None:
+    page = (ROOT / "docs" / "code.md").read_text()
+    answers = [
+        line.split("| `")[-1].removesuffix("` |") for line in page.splitlines() if re.match(r"\| .*`[\[{]", line)
+    ]
+    assert len(answers) == 6
+    expected = [CodeTests(None, ["2 3\n"], ["5\n"]), CodeTests("add", [[2, 3]], [5])]
+    assert [read_tests(answer) for answer in answers] == expected * 3

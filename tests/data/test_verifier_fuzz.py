@@ -18,7 +18,10 @@ GOLD: Row = {"prompt": "3+5=?", "answer": "8", "numbers": [3, 5], "target": 8}
 
 @cache
 def build(option: str) -> Verifier:
-    return as_verifier(build_option("data/verifier", option))
+    allowed = (
+        {"allow_execution": True} if option == "code" else {}
+    )  # no tests can be read of these rows: nothing is run
+    return as_verifier(build_option("data/verifier", option, **allowed))
 
 
 @cache

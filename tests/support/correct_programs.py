@@ -1,4 +1,4 @@
-"""Programs that are right, with their tests: 20 tasks, each drawn ten times."""
+"""Programs that are right, with their tests: 20 tasks, each drawn several times."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 Case = tuple[str, str, str]  # name, program, tests as a row's answer
 
 
-def correct_programs() -> list[Case]:
-    return [make(f"{name} {i}", random.Random(f"{name}/{i}")) for name, make in TASKS.items() for i in range(10)]
+def correct_programs(each: int) -> list[Case]:
+    return [make(f"{name} {i}", random.Random(f"{name}/{i}")) for name, make in TASKS.items() for i in range(each)]
 
 
 def stdin(program: str, solve: Callable[[list[int]], str]) -> Callable[[str, random.Random], Case]:

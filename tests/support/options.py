@@ -18,9 +18,9 @@ def option_names(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml") if not file.stem.startswith("_"))
 
 
-def build_option(group: str, option: str) -> Any:
-    """What ``_target_`` builds with the values of the YAML file."""
-    values = OmegaConf.load(CONF / group / f"{option}.yaml")
+def build_option(group: str, option: str, **changed: Any) -> Any:
+    """What ``_target_`` builds with the values of the YAML file, and with those of ``changed``."""
+    values = OmegaConf.merge(OmegaConf.load(CONF / group / f"{option}.yaml"), changed)
     return instantiate({key: value for key, value in values.items() if key not in NOT_PARAMETERS})
 
 

@@ -184,8 +184,6 @@ def _check_stage_columns(experiment: Experiment) -> None:
 def _check_verifier(experiment: Experiment) -> None:
     """The verifier must read the gold answers, for each part of a mixture; those that it cannot read are noted."""
     for key, source in experiment.data.sources.items():
-        with errors_mounted_at(f"{key}.verifier"):
-            source.verifier.check()
         if rows := (source.val + source.train).with_value("answer"):
             _check_answers(f"{key}.verifier", source.verifier, rows, experiment)
     if experiment.validation.verifier and (rows := experiment.data.val.with_value("answer")):
@@ -193,6 +191,9 @@ def _check_verifier(experiment: Experiment) -> None:
 
 
 def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experiment) -> None:
+    with errors_mounted_at(key):
+        verifier.check()
+
     def unread() -> list[int]:
         parts = ([rows[i] for i in part] for part in chunks(range(len(rows)), BATCH))
         are_read = [is_read for part in parts for is_read in verifier.reads(part)]

@@ -203,7 +203,7 @@ def program(answer: str) -> str:
 
 def blocks(text: str) -> list[tuple[str, str]]:
     """(``python`` or nothing, source) of each closed fence of Markdown that is not of another language."""
-    found: list[tuple[str, str]] = []
+    closed: list[tuple[str, str]] = []
     language: str | None = None
     lines: list[str] = []
     for line in text.splitlines(keepends=True):
@@ -212,11 +212,11 @@ def blocks(text: str) -> list[tuple[str, str]]:
             language, lines = fence[3:].strip().lower(), []
         elif language is not None and fence == "```":
             if language in ("", *LANGUAGES):
-                found.append(("python" if language else "", "".join(lines)))
+                closed.append(("python" if language else "", "".join(lines)))
             language = None
         else:
             lines.append(line)
-    return found
+    return closed
 
 
 POOL = WorkerPool(NUM_WORKERS, code_worker.__file__, name="code", code=REWARD)

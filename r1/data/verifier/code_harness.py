@@ -116,11 +116,11 @@ class Solution:
         steps = seccomp_filter()
         self.filter = FilterProgram(len(steps) // 8, steps)
 
-    def test(self, given: Any) -> tuple[bool, bytes]:
+    def run_test(self, test: Any) -> tuple[bool, bytes]:
         """Whether a run has ended with status 0, and its output.
 
         Args:
-            given: the text of standard input, or the arguments.
+            test: the text of standard input, or the arguments.
         """
         output_end, child_output = os.pipe()
         child_input, input_end = os.pipe()
@@ -128,13 +128,13 @@ class Solution:
         if child == 0:
             os.close(output_end)
             os.close(input_end)
-            self.run(given, child_input, child_output)
+            self.run(test, child_input, child_output)
         os.close(child_output)
         os.close(child_input)
-        text = b"" if self.fn_name else given.encode(errors="surrogatepass")
+        text = b"" if self.fn_name else test.encode(errors="surrogatepass")
         return communicate(child, input_end, output_end, text)
 
-    def run(self, given: Any, child_input: int, child_output: int) -> None:
+    def run(self, test: Any, child_input: int, child_output: int) -> None:
         """Run in this process, and end it as an interpreter ends: threads, atexit, buffers, and then at once."""
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -146,21 +146,21 @@ class Solution:
         status = 1
         atexit.register(lambda: (sys.stdout.flush(), os._exit(status)))  # the last one that is called
         try:
-            self.execute(given, child_output)
+            self.execute(test, child_output)
         except SystemExit as end:
             if end.code not in (None, 0):
                 raise
         status = 0
         sys.exit()
 
-    def execute(self, given: Any, child_output: int) -> None:
+    def execute(self, test: Any, child_output: int) -> None:
         module = types.ModuleType("solution" if self.fn_name else "__main__")
         sys.modules[module.__name__] = module
         vars(module).update(self.names)
         exec(self.code, vars(module))
         if self.fn_name:
             owner = module if hasattr(module, self.fn_name) else module.Solution()
-            result = getattr(owner, self.fn_name)(*given)
+            result = getattr(owner, self.fn_name)(*test)
             with open(child_output, "w") as reply:
                 reply.write(json.dumps(result))
 
@@ -204,8 +204,8 @@ def main() -> None:
     confine(job["limits"], job["uid"])
     solution = Solution(job["source"], job["fn_name"])
     gc.freeze()  # the forks' collectors copy no pages
-    for given in job["inputs"]:
-        finished, output = solution.test(given)
+    for test in job["inputs"]:
+        finished, output = solution.run_test(test)
         print(json.dumps({"finished": finished, "output": output.decode(errors="replace")}), flush=True)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-REL_TOL = 1e-6  # of two numbers where one is written as a decimal, absolute below 1
+TOLERANCE = Decimal("1e-6")  # of a number that is expected as a decimal; absolute below 1
 MAX_DIGITS = 400  # of a number; longer ones are compared as text
 DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -121,11 +121,8 @@ def _same_word(expected: str, output: str) -> bool:
         or all(map(INTEGER.fullmatch, words))
     ):
         return False
-    return Decimal(expected) == Decimal(output) or (not INTEGER.fullmatch(expected) and _close(*map(float, words)))
-
-
-def _close(expected: float, output: float) -> bool:
-    return math.isclose(expected, output, rel_tol=REL_TOL, abs_tol=REL_TOL)
+    left, right = map(Decimal, words)
+    return left == right or (INTEGER.fullmatch(expected) is None and abs(left - right) <= TOLERANCE * max(1, abs(left)))
 
 
 def same_value(expected: Any, result: Any) -> bool:
@@ -135,5 +132,5 @@ def same_value(expected: Any, result: Any) -> bool:
     if isinstance(expected, dict) and isinstance(result, dict):
         return expected.keys() == result.keys() and all(same_value(expected[key], result[key]) for key in expected)
     if isinstance(expected, float) and isinstance(result, int | float):
-        return _close(expected, result)
+        return math.isclose(expected, result, rel_tol=float(TOLERANCE), abs_tol=float(TOLERANCE))
     return type(expected) is type(result) and bool(expected == result)
