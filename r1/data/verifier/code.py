@@ -49,7 +49,7 @@ Score = float | str  # the share of tests passed, or one of REASONS
 
 
 @dataclass(frozen=True)
-class Job:
+class Submission:
     """One program and its tests."""
 
     source: str
@@ -116,7 +116,7 @@ class Code(Verifier):
         if not shutil.which("bwrap"):
             return "bwrap is not installed"
         try:
-            reply = self._run(Job(PROBE_PROGRAM, PROBE), PROBE_SECONDS)
+            reply = self._run(Submission(PROBE_PROGRAM, PROBE), PROBE_SECONDS)
         except (TimeoutError, WorkerDied) as error:
             return type(error).__name__
         return "" if all(reply["passed"]) else reply["error"] or "a program is not confined"
@@ -143,14 +143,14 @@ class Code(Verifier):
         """
         if answers:
             self.check()
-        jobs = [self._job(answer, row) for answer, row in zip(answers, rows, strict=True)]
-        digests = [job.digest if job else b"" for job in jobs]
+        submissions = [self._submission(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        digests = [one.digest if one else b"" for one in submissions]
         with self._lock:
             scores = {digest: self._scores[digest] for digest in digests if digest in self._scores}
-        fresh = {digest: job for digest, job in zip(digests, jobs, strict=True) if job and digest not in scores}
+        fresh = {digest: one for digest, one in zip(digests, submissions, strict=True) if one and digest not in scores}
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
             scores |= zip(fresh, threads.map(self._score, fresh.values()), strict=True)
-        outcomes = [scores[digest] if job else "gold" for digest, job in zip(digests, jobs, strict=True)]
+        outcomes = [scores[digest] if one else "gold" for digest, one in zip(digests, submissions, strict=True)]
         with self._lock:
             self._counts.update(outcome for outcome in outcomes if isinstance(outcome, str))
             self._scores |= {digest: scores[digest] for digest in fresh if scores[digest] != "died"}
@@ -158,16 +158,16 @@ class Code(Verifier):
                 self._scores.popitem(last=False)
         return [0.0 if isinstance(outcome, str) else outcome for outcome in outcomes]
 
-    def _job(self, answer: str, row: Row) -> Job | None:
+    def _submission(self, answer: str, row: Row) -> Submission | None:
         """None: the row's tests cannot be read."""
         tests = read_tests(str(row["answer"]), row.get("metadata"))
-        return Job(program(answer), tests) if tests else None
+        return Submission(program(answer), tests) if tests else None
 
-    def _score(self, job: Job) -> Score:
-        if len(job.source) > MAX_CHARS:
+    def _score(self, submission: Submission) -> Score:
+        if len(submission.source) > MAX_CHARS:
             return 0.0
         try:
-            reply = self._run(job, self.seconds)
+            reply = self._run(submission, self.seconds)
         except TimeoutError:
             return "timeouts"
         except WorkerDied:
@@ -176,11 +176,11 @@ class Code(Verifier):
         share = sum(passed) / len(passed) if self.partial_credit else float(all(passed))
         return "timeouts" if reply["timeout"] and not share else share
 
-    def _run(self, job: Job, seconds: float) -> dict[str, Any]:
+    def _run(self, submission: Submission, seconds: float) -> dict[str, Any]:
         """The worker's reply. Raises: TimeoutError, WorkerDied: there is none."""
         bwrap = shutil.which("bwrap") if self.sandbox == "bwrap" else None
         limits = {"seconds": seconds, "memory_mb": self.memory_mb, "run_all": self.partial_credit}
-        return dict(POOL.run(asdict(job) | limits | {"bwrap": bwrap}, 2 * seconds))
+        return dict(POOL.run(asdict(submission) | limits | {"bwrap": bwrap}, 2 * seconds))
 
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         """Programs are one vote if their text is the same: whether two do the same cannot be decided."""
