@@ -122,7 +122,9 @@ def _same_word(expected: str, output: str) -> bool:
     ):
         return False
     left, right = map(Decimal, words)
-    return left == right or (INTEGER.fullmatch(expected) is None and abs(left - right) <= TOLERANCE * max(1, abs(left)))
+    return left == right or (
+        INTEGER.fullmatch(expected) is None and abs(left - right) <= TOLERANCE * max(Decimal(1), abs(left))
+    )
 
 
 def same_value(expected: Any, result: Any) -> bool:
