@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
@@ -18,6 +19,13 @@ from r1.data.base import Data, Row
 from r1.data.conversation import question_text
 from r1.reward.base import Term, required_columns
 
+SAMPLING_FLAGS: dict[str, Callable[[str], Any]] = {
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "repetition_penalty": float,
+}
 RECORDED_PARTS = ("data", "reward", "rollout", "model")  # of a run's config that its samples take over
 
 
@@ -32,7 +40,9 @@ def _main() -> None:
     parser.add_argument("prompt", help="the question")
     parser.add_argument("-n", "--num-samples", type=int, default=4, help="completions (default 4)")
     parser.add_argument("--answer", help="the gold answer, if the dataset cannot compute it")
-    parser.add_argument("--temperature", type=float, help="default: the run's")
+    for name, kind in SAMPLING_FLAGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"rollout.{name}; default: the run's")
+    parser.add_argument("--stop", action="append", help="a text that ends a completion; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     if args.num_samples < 1:
@@ -58,8 +68,8 @@ def print_completions(args: argparse.Namespace) -> None:
 
     cfg = eval_config(args.model)
     cfg["model"]["base_path"] = args.base
-    if args.temperature is not None:
-        cfg["rollout"]["temperature"] = args.temperature
+    flags = {name: getattr(args, name) for name in (*SAMPLING_FLAGS, "stop")}
+    cfg["rollout"] |= {name: value for name, value in flags.items() if value is not None}
     check_schema(cfg)
     silence_third_party_logging()
     experiment = build(cfg)

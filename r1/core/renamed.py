@@ -44,12 +44,16 @@ TARGETS = {
     "r1.data.jsonl.jsonl": "r1.data.dataset.dataset",
     "r1.data.tiny_corpus.tiny_corpus": "examples.tiny_world.tiny_corpus.tiny_corpus",
 }
+NEW_SAMPLING_KEYS: Config = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": []}
 NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the values nearest to what it did
     "r1.data.template.chat.Chat": {"chat_template": None, "chat_template_kwargs": None},
     "r1.data.verifier.math.Math": {"rel_tol": 1e-6, "units": "optional", "brackets": "optional"},
     "r1.model.loading.Model": {"base_path": None, "precision": "32-true", "recipe": None},
     "r1.model.lora.Lora": {"use_rslora": False, "modules_to_save": None},
     "r1.reward.terms.self_judge.SelfJudge": {"chat_template_kwargs": None},
+    "r1.rollout.transformers.Transformers": NEW_SAMPLING_KEYS,
+    "r1.rollout.vllm.VLLM": NEW_SAMPLING_KEYS,
+    "r1.rollout.vllm_server.VLLMServer": NEW_SAMPLING_KEYS,
     "r1.stage.grpo.Grpo": {
         "steps_per_rollout": 1,
         "kl_unbiased": False,
@@ -62,8 +66,9 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.stage.distill_direct.DistillDirect": {"mask_history": False},
     "r1.stage.distill_logits.DistillLogits": {"mask_history": False},
     "r1.stage.sft.Sft": {"mask_history": False},
-    "r1.stage.validation.metrics.Validation": {"at_start": True, "greedy": False, "verifier": None},
-    "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None},
+    "r1.stage.validation.metrics.Validation": {"at_start": True, "greedy": False, "verifier": None, "sampling": None},
+    "r1.teacher.openai.OpenAI": {**dict.fromkeys(NEW_SAMPLING_KEYS), "system": None, "extra_body": None},
+    "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None, **NEW_SAMPLING_KEYS, "system": None},
     "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }
 NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}

@@ -297,11 +297,11 @@ class Data:
         prompt_ids: Sequence[int],
         completion_ids: Sequence[int],
         truncated: bool,
+        stop_text: str = "",
     ) -> str:
-        """The text that rewards and readers see: the template's prefill and the completion without its end token."""
-        return self.source_of(row)[1].template.prefill + decode_completion(
-            tokenizer, prompt_ids, completion_ids, truncated
-        )
+        """The text that rewards and readers see: the template's prefill and the completion without its end."""
+        text = decode_completion(tokenizer, prompt_ids, completion_ids, truncated, stop_text)
+        return self.source_of(row)[1].template.prefill + text
 
     def replace_chat_template(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Give the tokenizer the chat template of ``data.template.chat_template``, with which it is saved.

@@ -13,18 +13,23 @@ if TYPE_CHECKING:
 
 
 def decode_completion(
-    tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], token_ids: Sequence[int], truncated: bool
+    tokenizer: PreTrainedTokenizerBase,
+    prompt_ids: Sequence[int],
+    token_ids: Sequence[int],
+    truncated: bool,
+    stop_text: str = "",
 ) -> str:
-    """The text that follows a prompt, without special tokens and without the token that ended it.
+    """The text that follows a prompt, without special tokens and without the token or ``stop_text`` that ended it.
 
     Tags that a completion is parsed by stay, even where they are special tokens of the tokenizer, or the last token.
     """
     skipped, tags = skipped_ids(tokenizer)
-    ended = not truncated and token_ids[-1] not in tags
+    ended = not truncated and not stop_text and token_ids[-1] not in tags
     shown = [i for i in (token_ids[:-1] if ended else token_ids) if i not in skipped]
     # A SentencePiece decoder strips the first space of a text, and the completion is the middle of one.
     before, text = (str(tokenizer.decode([*prompt_ids[-1:], *ids])) for ids in ([], shown))
-    return text.removeprefix(before) if text.startswith(before) else str(tokenizer.decode(shown))
+    text = text.removeprefix(before) if text.startswith(before) else str(tokenizer.decode(shown))
+    return text.partition(stop_text)[0] if stop_text else text
 
 
 @lru_cache(maxsize=8)

@@ -42,5 +42,9 @@ class InitialPolicy:
         chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs=variables)
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
+        engine.find_stop_texts(self.tokenizer)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)
-        return [decode_completion(self.tokenizer, r.prompt_ids, r.completion_ids, r.truncated) for (r,) in groups]
+        return [
+            decode_completion(self.tokenizer, r.prompt_ids, r.completion_ids, r.truncated, r.stop_text)
+            for (r,) in groups
+        ]

@@ -1,26 +1,73 @@
 """The interface of a rollout engine: token ids in, sampled token ids with their log-probabilities out.
 
-Text does not occur here: only rewards and readers need it.
+Text occurs only where ``stop`` texts end a completion: all else that reads it lies above.
 """
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, Self, TypedDict
+
+from annotated_types import Ge, Gt, Interval, MinLen
 
 from r1.distributed.collectives import RankGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from r1.model.loading import Model
+    from r1.rollout.decoding.stop_texts import StopTexts
 
 Weights = dict[str, "Tensor"]
 CheckForStop = Callable[[], None]  # raises if the run has been asked to stop
 SINGLE_RANK = RankGroup()
+
+Temperature = Annotated[float, Ge(0)]
+TopP = Annotated[float, Interval(gt=0, le=1)]
+TopK = Annotated[int, Ge(0)]
+MinP = Annotated[float, Interval(ge=0, le=1)]
+RepetitionPenalty = Annotated[float, Gt(0)]
+StopList = list[Annotated[str, MinLen(1)]]
+
+
+class Sampling(TypedDict):
+    """The distribution that tokens are drawn from, and the texts that end a completion (conf/rollout/_base.yaml).
+
+    Names and meaning are those of vLLM's ``SamplingParams``, and its order: the penalty, then the temperature, min_p,
+    top_k and top_p, each on the distribution that the one before it leaves.
+    """
+
+    temperature: Temperature
+    top_p: TopP
+    top_k: TopK
+    min_p: MinP
+    repetition_penalty: RepetitionPenalty
+    stop: StopList
+
+
+class SamplingChanges(TypedDict):
+    """The same knobs where each may stay as it is: null."""
+
+    temperature: Temperature | None
+    top_p: TopP | None
+    top_k: TopK | None
+    min_p: MinP | None
+    repetition_penalty: RepetitionPenalty | None
+    stop: StopList | None
+
+
+NEUTRAL: Sampling = {  # the model's own distribution
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "stop": [],
+}
 
 
 @dataclass(frozen=True)
@@ -31,13 +78,16 @@ class Rollout:
         prompt_ids: the prompt's token ids.
         completion_ids: T sampled token ids, including the closing one.
         logps: T log-probabilities under the sampling distribution (temperature applied).
-        truncated: it reached ``max_completion_length`` without a closing token.
+        truncated: it reached ``max_completion_length`` without a closing token or a stop text.
+        stop_text: the text of ``Sampling.stop`` that ended it with its last token. The completion's text ends before
+            it; its tokens are all there. Empty: no such text did.
     """
 
     prompt_ids: list[int]
     completion_ids: list[int]
     logps: list[float]
     truncated: bool
+    stop_text: str = ""
 
 
 def no_op() -> None:
@@ -48,7 +98,8 @@ class Engine(ABC):
     """Samples completions. ``seeds[p][g]`` alone decides sample g of prompt p, whatever else is in the batch.
 
     Attributes:
-        temperature: divides the logits; 0 is greedy.
+        sampling: the distribution that tokens are drawn from; temperature 0 is greedy.
+        stop_texts: finds ``sampling["stop"]`` in the text of a completion; None: no text ends one.
         max_completion_length: T, tokens, including the closing one.
         batch_size: sequences sampled at once.
         batches_per_call: batches that one call of ``generate`` needs to be busy: vLLM starts a sequence where one ends.
@@ -58,7 +109,8 @@ class Engine(ABC):
         num_processes: processes that compute on this device's cores at once, this one included.
     """
 
-    temperature: float
+    sampling: Sampling
+    stop_texts: StopTexts | None = None
     max_completion_length: int
     batch_size: int
     batches_per_call: ClassVar[int] = 1
@@ -82,6 +134,24 @@ class Engine(ABC):
             UserError: it cannot.
         """
         return
+
+    def find_stop_texts(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """End completions at the texts of ``sampling["stop"]``, as ``tokenizer`` decodes them.
+
+        Raises:
+            UserError: no decoded text can hold one of them.
+        """
+        from r1.rollout.decoding.stop_texts import StopTexts
+
+        texts = self.sampling["stop"]
+        self.stop_texts = StopTexts(texts, tokenizer) if texts else None
+
+    def with_sampling(self, changes: Sampling, tokenizer: PreTrainedTokenizerBase) -> Self:
+        """A copy with the same weights that draws by other knobs. Raises: UserError: as ``find_stop_texts``."""
+        engine = copy.copy(self)
+        engine.sampling = changes
+        engine.find_stop_texts(tokenizer)
+        return engine
 
     @abstractmethod
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:

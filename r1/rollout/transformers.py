@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import torch
 from annotated_types import Ge, Interval
@@ -19,9 +19,10 @@ from transformers import PreTrainedModel
 from r1.core.errors import MODEL, UserError
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
-from r1.model.functional import sample
-from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, no_op
+from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, no_op
 from r1.rollout.decoding.decoder import make_decoder
+from r1.rollout.decoding.stop_texts import StopTexts, finished_rollout
+from r1.rollout.decoding.token_sampler import TokenSampler
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
 
 NO_TOKEN = -1  # fills a row behind the token that it was dropped after
@@ -31,10 +32,10 @@ class Transformers(Engine):
     """Sample with the policy itself.
 
     Args:
-        temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, including the closing one.
         batch_size: sequences decoded at once; bounds the memory of the cache, cannot change the result.
         async_steps: 1: a second process samples the next batch of stage=grpo during an update.
+        sampling: the knobs of ``conf/rollout/_base.yaml``.
     """
 
     logprobs_match_trainer: ClassVar[bool] = True
@@ -43,12 +44,12 @@ class Transformers(Engine):
     def __init__(
         self,
         *,
-        temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
         async_steps: Annotated[int, Interval(ge=0, le=1)],
+        **sampling: Unpack[Sampling],
     ) -> None:
-        self.temperature = temperature
+        self.sampling = sampling
         self.max_completion_length = max_completion_length
         self.batch_size, self.async_steps = batch_size, async_steps
         self.num_processes = 1 + async_steps
@@ -98,7 +99,7 @@ class Transformers(Engine):
         group_sizes = [len(group) for group in seeds]
         with allow_nondeterministic_kernels(self.model.device):
             tokens, logps = decode_batch(
-                self.model, prompts, group_sizes, noise, self.temperature, stop_ids, check_for_stop
+                self.model, prompts, group_sizes, noise, self.sampling, stop_ids, check_for_stop, self.stop_texts
             )
         if not logps.isfinite().all():
             raise UserError(
@@ -110,7 +111,7 @@ class Transformers(Engine):
             )
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [
-            [_to_rollout(prompt, *next(rows), stop_ids) for _ in range(size)]
+            [_to_rollout(prompt, *next(rows), stop_ids, self.stop_texts) for _ in range(size)]
             for prompt, size in zip(prompts, group_sizes, strict=True)
         ]
 
@@ -135,11 +136,12 @@ def decode_batch(
     prompts: Sequence[list[int]],
     group_sizes: list[int],
     noise: Tensor,
-    temperature: float,
+    sampling: Sampling,
     stop_ids: set[int],
     check_for_stop: CheckForStop,
+    stop_texts: StopTexts | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Decode until every row has a stop id or T tokens.
+    """Decode until every row has a stop id, a stop text or T tokens.
 
     Args:
         group_sizes: completions per prompt; B in all.
@@ -152,16 +154,19 @@ def decode_batch(
     num_rows, max_length = noise.shape
     tokens = torch.full((num_rows, max_length), NO_TOKEN, device=noise.device)
     logps = torch.zeros((num_rows, max_length), dtype=torch.float32, device=noise.device)
-    stops = torch.tensor(sorted(stop_ids), device=noise.device)
+    stops = torch.tensor(sorted(stop_ids | (stop_texts.ids if stop_texts else set())), device=noise.device)
     rows = torch.arange(num_rows, device=noise.device)  # the output row of each row that is still decoded
     alive = torch.ones_like(rows, dtype=torch.bool)
     decoder = make_decoder(model, max(map(len, prompts)) + max_length)
+    sampler = TokenSampler(sampling, [p for p, size in zip(prompts, group_sizes, strict=True) for _ in range(size)])
     logits = decoder.start(prompts, group_sizes)
     for t in range(max_length):
         check_for_stop()
-        sampled, logp = sample(logits, noise[rows, t], temperature)
+        sampled, logp = sampler.draw(logits, noise[rows, t])
         tokens[rows, t], logps[rows, t] = sampled, logp
         alive = alive & ~torch.isin(sampled, stops)
+        if stop_texts:
+            alive &= ~stop_texts.ended_rows(sampler.prompts, tokens[rows, : t + 1])
         alive_share = alive.float().mean().item()
         if t + 1 == max_length or alive_share == 0:
             break
@@ -170,14 +175,17 @@ def decode_batch(
             remaining = alive.nonzero().squeeze(-1)
             rows, sampled, alive = rows[remaining], sampled[remaining], alive[remaining]
             decoder.select_rows(remaining)
+            sampler.select_rows(remaining)
         logits = decoder.step(sampled)
     return tokens, logps
 
 
-def _to_rollout(prompt: list[int], tokens: list[int], logps: list[float], stop_ids: set[int]) -> Rollout:
-    """Cut a decoded row after its first stop id: finished rows are decoded on until they are dropped."""
-    end = next((t + 1 for t, token in enumerate(tokens) if token in stop_ids), len(tokens))
-    return Rollout(prompt, tokens[:end], logps[:end], truncated=tokens[end - 1] not in stop_ids)
+def _to_rollout(
+    prompt: list[int], tokens: list[int], logps: list[float], stop_ids: set[int], stop_texts: StopTexts | None
+) -> Rollout:
+    """Cut a decoded row at its end: finished rows are decoded on until they are dropped."""
+    num_decoded = tokens.index(NO_TOKEN) if NO_TOKEN in tokens else len(tokens)
+    return finished_rollout(prompt, tokens[:num_decoded], logps[:num_decoded], stop_ids, stop_texts)
 
 
 def _chunks(group_sizes: list[int], batch_size: int) -> list[slice]:

@@ -12,7 +12,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import torch
 from annotated_types import Ge, Gt, Interval
@@ -21,7 +21,7 @@ from r1.core.errors import UserError
 from r1.distributed.collectives import RankGroup
 from r1.model.loading import DType
 from r1.model.transformers_adapter import unwrap_peft
-from r1.rollout.base import CheckForStop, Rollout, no_op
+from r1.rollout.base import CheckForStop, Rollout, Sampling, no_op
 from r1.rollout.serving.vllm_worker import EXTENSION
 from r1.rollout.serving.weight_sync import (
     SamplingParameters,
@@ -76,7 +76,6 @@ class VLLM(WeightSyncedEngine):
     """One vLLM engine per process of the run, on the process's own device.
 
     Args:
-        temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, including the closing one.
         batch_size: sequences decoded at once.
         dtype: of vLLM's copy of the weights; null: the policy's.
@@ -84,12 +83,12 @@ class VLLM(WeightSyncedEngine):
         gpu_memory_utilization: share of the GPU's memory for vLLM's weights and KV cache.
         cpu_kvcache_space: GiB of the KV cache on a CPU.
         enable_sleep_mode: free vLLM's GPU memory between two rollouts; without effect on a CPU.
+        sampling: the knobs of ``conf/rollout/_base.yaml``.
     """
 
     def __init__(
         self,
         *,
-        temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
         dtype: DType | None,
@@ -97,8 +96,9 @@ class VLLM(WeightSyncedEngine):
         gpu_memory_utilization: Annotated[float, Interval(gt=0, lt=1)],
         cpu_kvcache_space: Annotated[float, Gt(0)],
         enable_sleep_mode: bool,
+        **sampling: Unpack[Sampling],
     ) -> None:
-        super().__init__(temperature, max_completion_length, dtype)
+        super().__init__(sampling, max_completion_length, dtype)
         self.batch_size, self.max_model_len = batch_size, max_model_len
         self.gpu_memory_utilization, self.cpu_kvcache_space = gpu_memory_utilization, cpu_kvcache_space
         self.enable_sleep_mode = enable_sleep_mode

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Unpack
 
 from annotated_types import Ge, Interval
 
@@ -21,7 +21,7 @@ from r1.core.http import MAX_TIMEOUT_S
 from r1.distributed.collectives import RankGroup
 from r1.model.loading import DType
 from r1.model.transformers_adapter import unwrap_peft
-from r1.rollout.base import CheckForStop
+from r1.rollout.base import CheckForStop, Sampling
 from r1.rollout.serving.async_server import AsyncServerSampler
 from r1.rollout.serving.vllm_client import START_HINT, VllmClient, wait_for_futures
 from r1.rollout.serving.vllm_worker import ARCHITECTURE_FIELDS
@@ -46,28 +46,28 @@ class VLLMServer(WeightSyncedEngine):
 
     Args:
         url: the server's address.
-        temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
         max_completion_length: T, tokens, including the closing one.
         batch_size: requests in flight at once, from each rank.
         dtype: of the file with the weights; null: the policy's.
         folder: where that file is written; the server must see it under the same path. null: shared memory.
         timeout_s: seconds that one request may take.
         async_steps: 1: the server samples the next batch of stage=grpo during an update (r1.stage.rl.async_rollouts).
+        sampling: the knobs of ``conf/rollout/_base.yaml``.
     """
 
     def __init__(
         self,
         *,
         url: str,
-        temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
         batch_size: Annotated[int, Ge(1)],
         dtype: DType | None,
         folder: str | None,
         timeout_s: Annotated[float, Interval(gt=0, le=MAX_TIMEOUT_S)],
         async_steps: Annotated[int, Interval(ge=0, le=1)],
+        **sampling: Unpack[Sampling],
     ) -> None:
-        super().__init__(temperature, max_completion_length, dtype)
+        super().__init__(sampling, max_completion_length, dtype)
         self.client, self.batch_size, self.async_steps = VllmClient(url, timeout_s), batch_size, async_steps
         self.sampler: AsyncServerSampler | None = None
         default = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())

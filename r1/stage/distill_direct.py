@@ -6,7 +6,6 @@ Xu et al. 2024). A filter accepts the new, answerable ones. Everything else is `
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Unpack
 
 from annotated_types import Ge, Gt
@@ -15,6 +14,7 @@ from r1.core.console import console, status_line
 from r1.core.errors import DATA, UserError
 from r1.core.seeds import derive_seed
 from r1.data.base import Row
+from r1.rollout.base import Sampling
 from r1.stage.base import StageParts
 from r1.stage.distill import Distill, DistillOptions
 from r1.stage.distillation.filters import Filters
@@ -31,7 +31,8 @@ class DistillDirect(Distill):
     Args:
         num_questions: accepted questions.
         max_tries: limit of sampled questions, as a multiple of ``num_questions``.
-        question_temperature: divides the logits of a question's tokens.
+        question_temperature: divides the logits of a question's tokens; the other knobs are those of the rollout, apart
+            from its stop texts.
         min_question_length: characters; shorter ones are rejected.
         max_question_length: tokens; a question that does not end by then is rejected.
         single_line: a question ends at its first line break.
@@ -54,8 +55,8 @@ class DistillDirect(Distill):
     ) -> None:
         super().__init__(parts, teacher, filters, **distill)
         self.max_tries, self.single_line, self.min_question_length = max_tries, single_line, min_question_length
-        self.question_engine = copy.copy(parts.engine)
-        self.question_engine.temperature = question_temperature
+        sampling: Sampling = {**parts.engine.sampling, "temperature": question_temperature, "stop": []}
+        self.question_engine = parts.engine.with_sampling(sampling, self.tokenizer)
         self.question_engine.max_completion_length = max_question_length
 
     def setup(self, stage: str) -> None:

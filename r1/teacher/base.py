@@ -122,6 +122,11 @@ def question_identity(row: Row) -> dict[str, Any]:
     return {"messages": messages} | ({"tools": tools} if tools else {})
 
 
+def set_values(**values: Any) -> dict[str, Any]:
+    """The knobs that have a value, for an answer's identity: a new knob then leaves older answers their keys."""
+    return {name: value for name, value in values.items() if value not in (None, {}, [])}
+
+
 def content_key(inputs: dict[str, Any]) -> str:
     """sha256 over the inputs of an answer: its key in the cache."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

@@ -16,21 +16,22 @@ from dataclasses import replace
 from http.client import HTTPException
 from ipaddress import ip_address
 from threading import Event, Lock
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 from urllib.parse import urlsplit
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Interval, MinLen
 
 from r1.core.console import console, status_line, strip_control_chars
 from r1.core.errors import MODEL, UserError
 from r1.core.http import MAX_TIMEOUT_S, Exchange, HttpResponse
 from r1.core.secrets import redact
 from r1.data.base import Row
-from r1.data.conversation import messages_of
+from r1.data.conversation import messages_of, with_system
+from r1.rollout.base import SamplingChanges
 from r1.teacher.api.openai_response import MAX_BYTES, error_message, read_answer, retry_after
 from r1.teacher.api.rate_limiter import RateLimiter
 from r1.teacher.api.request_pool import RequestPool
-from r1.teacher.base import Answer, Failure, Question, Reply, question_identity
+from r1.teacher.base import Answer, Failure, Question, Reply, question_identity, set_values
 
 PATH = "/chat/completions"
 FIRST_WAIT_S = 0.5  # before the first retry; doubled for every further one
@@ -40,12 +41,14 @@ RETRY_STATUS = {408, 425, 429}  # and 5xx
 MAX_MESSAGE_CHARS = 300
 HINTS = {
     300: "redirects are not followed: set teacher.url to where it moved",
-    400: "the endpoint does not take the request: check teacher.model, temperature, max_completion_length",
+    400: "the endpoint does not take the request: check teacher.model, its sampling, extra_body, max_completion_length",
     401: "the endpoint does not accept the key: check the variable that teacher.api_key_env names",
     402: "the account has no credit left",
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
+OWN_FIELDS = ("model", "messages", "tools", "seed", *SamplingChanges.__annotations__)  # of a request, set by a knob
+UNREADABLE_FIELDS = ("n", "best_of", "stream", "stream_options")  # an answer is one choice in one reply
 FATAL_STATUS = {*range(300, 400), 401, 402, 403, 404}
 
 
@@ -59,12 +62,18 @@ class OpenAI:
         url: the base address, e.g. ``https://api.deepseek.com/v1``; https, or http to this machine.
         api_key_env: name of the environment variable that holds the key; null: no key.
         max_completion_length: tokens, sent as ``max_tokens``.
+        system: a system message before a question that has none; null: none.
+        extra_body: further fields of a request, e.g. ``{reasoning_effort: high}``.
         concurrency: requests in flight at once.
         requests_per_minute: attempts, evenly spaced; null: no limit.
         tokens_per_minute: of questions and answers, counted as the answers arrive; null: no limit.
         timeout_s: seconds that one request may take; also the longest wait before a retry.
         max_retries: further attempts after 408, 425, 429, 5xx, a timeout, or an unreadable answer.
         max_failures: questions that may get no answer; one more is an error.
+        sampling: as in ``conf/rollout/_base.yaml``; null: not sent, so that the endpoint's own value counts.
+
+    Raises:
+        UserError: the address, the key or a field of ``extra_body`` is not usable.
     """
 
     def __init__(
@@ -73,27 +82,31 @@ class OpenAI:
         url: str,
         model: str,
         api_key_env: str | None,
-        temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
+        system: Annotated[str, MinLen(1)] | None,
+        extra_body: dict[str, Any] | None,
         concurrency: Annotated[int, Ge(1)],
         requests_per_minute: Annotated[int, Ge(1)] | None,
         tokens_per_minute: Annotated[int, Ge(1)] | None,
         timeout_s: Annotated[float, Interval(gt=0, le=MAX_TIMEOUT_S)],
         max_retries: Annotated[int, Ge(0)],
         max_failures: Annotated[int, Ge(0)],
+        **sampling: Unpack[SamplingChanges],
     ) -> None:
         self.name, self.endpoint = model, endpoint(url)
         self.api_key_env = check_env_name(api_key_env)
         api_key(self.api_key_env)  # raises now if the variable is not set, not at the first question
-        self.temperature, self.max_completion_length = temperature, max_completion_length
+        self.max_completion_length, self.sampling = max_completion_length, set_values(**sampling)
+        self.system, self.extra_body = system, check_extra_body(extra_body or {})
         self.concurrency, self.timeout_s = concurrency, timeout_s
         self.max_retries, self.max_failures = max_retries, max_failures
         self._requests, self._tokens = RateLimiter(requests_per_minute), RateLimiter(tokens_per_minute)
         self._reported, self._lock = set[str](), Lock()
 
     def identity(self, row: Row) -> dict[str, Any]:
-        sampling = {"temperature": self.temperature, "max_tokens": self.max_completion_length}
-        return {"teacher": "openai", "url": self.endpoint, "model": self.name, **sampling} | question_identity(row)
+        knobs = self.sampling | set_values(system=self.system, extra_body=self.extra_body)
+        knobs["max_tokens"] = self.max_completion_length
+        return {"teacher": "openai", "url": self.endpoint, "model": self.name} | knobs | question_identity(row)
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: a failure was fatal, or more than ``max_failures`` questions got no answer."""
@@ -137,14 +150,16 @@ class OpenAI:
             console.print(status_line(f"warning: {self.endpoint}: {message}"))
 
     def _attempt(self, question: Question) -> Answer:
-        messages, key = messages_of(question.row), api_key(self.api_key_env)
+        messages, key = with_system(messages_of(question.row), self.system), api_key(self.api_key_env)
         body = {
             "model": self.name,
             "messages": messages,
-            "temperature": self.temperature,
             "max_tokens": self.max_completion_length,
             "seed": question.seed % 2**31,  # some endpoints take 32 bits only
-        } | ({"tools": tools} if (tools := question.row.get("tools")) else {})
+            **self.sampling,
+            **set_values(tools=question.row.get("tools")),
+            **self.extra_body,
+        }
         try:
             reply = self._post(json.dumps(body).encode(), key)
             answer = read_answer(reply, lambda text: self._warn_once("usage", printable(text, key)))
@@ -238,6 +253,16 @@ def check_env_name(name: str | None) -> str | None:
             hint="revoke a key that was typed on a command line",
         )
     return name
+
+
+def check_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
+    """Raises: UserError: a field has a knob of its own, or changes the form of the reply."""
+    for name in fields:
+        if name in (*OWN_FIELDS, *UNREADABLE_FIELDS):
+            hint = f"teacher.{name}" if name in SamplingChanges.__annotations__ else "leave it out"
+            message = f"r1 sets the field `{name}` of a request itself"
+            raise UserError(message, key=f".extra_body.{name}", value=fields[name], hint=hint)
+    return fields
 
 
 def api_key(name: str | None) -> str:

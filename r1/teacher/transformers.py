@@ -7,21 +7,22 @@ from contextlib import contextmanager
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 
 from r1.core.content_hash import content_hashes
 from r1.core.errors import MODEL, UserError, errors_mounted_at
 from r1.core.model_paths import split_adapters
 from r1.data.base import Row
-from r1.data.conversation import messages_of
+from r1.data.conversation import messages_of, with_system
 from r1.data.decoding import decode_completion
 from r1.data.template.base import template_prefill
 from r1.data.template.chat import check_variables, check_variables_read
 from r1.model.chat import render_chat
 from r1.model.loading import DType, Model, stop_ids
-from r1.teacher.base import Answer, Question, Reply, content_key, question_identity
+from r1.rollout.base import NEUTRAL, Sampling
+from r1.teacher.base import Answer, Question, Reply, content_key, question_identity, set_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,10 +38,11 @@ class Transformers:
 
     Args:
         path: a hub id, a local folder, a run's folder, or ``r1:<name>``.
-        temperature: divides the logits; 0 is greedy. No top-k, no top-p.
         max_completion_length: tokens, including the stop token.
+        system: a system message before a question that has none; null: none.
         chat_template_kwargs: variables of its chat template, by name, as in ``data.template``.
         batch_size: answers sampled at once; bounds the memory, cannot change the result.
+        sampling: as in ``conf/rollout/_base.yaml``; the model's generation_config.json has no say.
 
     Raises:
         UserError: a variable is not the user's to set.
@@ -51,32 +53,31 @@ class Transformers:
         *,
         path: str,
         dtype: DType,
-        temperature: Annotated[float, Ge(0)],
         max_completion_length: Annotated[int, Ge(1)],
+        system: Annotated[str, MinLen(1)] | None,
         chat_template_kwargs: dict[str, Any] | None,
         batch_size: Annotated[int, Ge(1)],
+        **sampling: Unpack[Sampling],
     ) -> None:
-        self.name, self.dtype, self.temperature = path, dtype, temperature
+        self.name, self.dtype, self.system, self.sampling = path, dtype, system, sampling
         self.max_completion_length, self.batch_size = max_completion_length, batch_size
         self.variables = check_variables(chat_template_kwargs or {})
 
     def identity(self, row: Row) -> dict[str, Any]:
         """Names the weights by their content: the files of a folder may change."""
-        sampling = {"dtype": self.dtype, "temperature": self.temperature, "max_tokens": self.max_completion_length}
-        variables = {"chat_template_kwargs": self.variables} if self.variables else {}
-        prompt = {"rendered": row["rendered"]} if row.get("rendered") else question_identity(row) | variables
-        return {"teacher": "transformers", "model": self._content_id, **sampling, **prompt}
+        neutral = dict(NEUTRAL)  # a knob that changes nothing is left out: older answers, without it, keep their keys
+        knobs = {name: value for name, value in self.sampling.items() if value != neutral[name]}
+        sampling = {"temperature": self.sampling["temperature"], "max_tokens": self.max_completion_length} | knobs
+        question = question_identity(row) | set_values(chat_template_kwargs=self.variables, system=self.system)
+        prompt = {"rendered": row["rendered"]} if row.get("rendered") else question
+        return {"teacher": "transformers", "model": self._content_id, "dtype": self.dtype, **sampling, **prompt}
 
     def answer(self, questions: Sequence[Question], check_for_stop: Callable[[], None]) -> Generator[list[Reply]]:
         """Raises: UserError: the model cannot be loaded, or has no chat template for a row without ``rendered``."""
         from r1.rollout.transformers import Transformers as Sampler
 
-        engine = Sampler(
-            temperature=self.temperature,
-            max_completion_length=self.max_completion_length,
-            batch_size=self.batch_size,
-            async_steps=0,
-        )
+        sizes = {"max_completion_length": self.max_completion_length, "batch_size": self.batch_size}
+        engine = Sampler(**sizes, async_steps=0, **self.sampling)
         for start in range(0, len(questions), self.batch_size):
             yield self._sample(engine, questions[start : start + self.batch_size], check_for_stop)
 
@@ -87,6 +88,8 @@ class Transformers:
         prompts = [tokenizer(text, add_special_tokens=False).input_ids for text, _ in groups]
         seeds = [[question.seed for question in group] for _, group in groups]
         engine.update(model, 0)
+        with errors_mounted_at("teacher"):
+            engine.find_stop_texts(tokenizer)
         rollouts = engine.generate(prompts, seeds, stop_ids(model, tokenizer), check_for_stop)
         return [
             Reply(question, _answer(tokenizer, template_prefill(text), rollout))
@@ -147,8 +150,12 @@ class Transformers:
                 expected="a chat model; any model for rows with a `rendered` prompt",
                 code=MODEL,
             )
-        messages, tools = messages_of(row), row.get("tools")
-        return render_chat(tokenizer, messages, add_generation_prompt=True, variables=self.variables, tools=tools)
+        messages, tools = with_system(messages_of(row), self.system), row.get("tools")
+        text = render_chat(tokenizer, messages, add_generation_prompt=True, variables=self.variables, tools=tools)
+        if self.system and messages[0]["content"].strip() not in text:
+            message = "the teacher's chat template does not show a system message"
+            raise UserError(message, key="teacher.system", value=self.system, hint="set it to null", code=MODEL)
+        return text
 
 
 @contextmanager
@@ -162,6 +169,8 @@ def errors_at_teacher_path() -> Iterator[None]:
 
 
 def _answer(tokenizer: PreTrainedTokenizerBase, prefill: str, rollout: Rollout) -> Answer:
-    text = decode_completion(tokenizer, rollout.prompt_ids, rollout.completion_ids, rollout.truncated)
+    text = decode_completion(
+        tokenizer, rollout.prompt_ids, rollout.completion_ids, rollout.truncated, rollout.stop_text
+    )
     reason = "length" if rollout.truncated else "stop"
     return Answer(f"{prefill}{text}", reason, len(rollout.prompt_ids), len(rollout.completion_ids))

@@ -18,7 +18,7 @@ from r1.config.check.types import describe_expected_object, expects_object, is_c
 from r1.core.errors import UserError, format_value, one_line, suggest, suggest_moved_key
 from r1.data.base import Data, Verifier
 from r1.reward.base import RewardFunction
-from r1.rollout.base import Engine
+from r1.rollout.base import NEUTRAL, Engine
 from r1.rollout.transformers import Transformers
 from r1.stage.advantage.base import Advantage
 
@@ -297,7 +297,7 @@ def test_describe_expected_object() -> None:
 
 
 def node(**changes: Any) -> dict[str, Any]:
-    keys = {"temperature": 1.0, "max_completion_length": 8, "batch_size": 4, "async_steps": 0}
+    keys = {**NEUTRAL, "max_completion_length": 8, "batch_size": 4, "async_steps": 0}
     return {"_target_": "r1.rollout.transformers.Transformers"} | keys | changes
 
 

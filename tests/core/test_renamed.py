@@ -12,6 +12,8 @@ from r1.core.paths import CONF, EXAMPLE_CONFS
 from r1.core.renamed import (
     KEYS,
     METRIC_GROUPS,
+    NEW_KEYS,
+    NEW_SAMPLING_KEYS,
     OPTIONS,
     TARGETS,
     suggest_renamed,
@@ -66,8 +68,10 @@ def test_upgrade_config_renames_targets_and_keys_in_place() -> None:
         ("max_model_len", 512),
         ("enable_sleep_mode", False),
         ("batch_size", 4),
+        *NEW_SAMPLING_KEYS.items(),
     ]
-    assert upgraded["val"] == {"_target_": "r1.stage.validation.metrics.Validation", "ks": [1]}
+    val = {"_target_": "r1.stage.validation.metrics.Validation", "ks": [1]}
+    assert upgraded["val"] == val | NEW_KEYS["r1.stage.validation.metrics.Validation"]
     assert upgraded["trainer"]["_target_"] == "r1.train.trainer.trainer"
     assert upgraded["extensions"] == ["mine"]
     assert upgrade_config(upgraded) == upgraded

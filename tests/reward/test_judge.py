@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rolloutsupport import at
 
 from r1.config.build import rewards
 from r1.config.check.config import check_schema
@@ -158,7 +159,7 @@ def test_endpoint_judges_only_rows_with_that_term(config: Callable[..., Config],
 
 
 def self_judge(**variables: Any) -> SelfJudge:
-    engine = Transformers(temperature=1.0, max_completion_length=6, batch_size=4, async_steps=0)
+    engine = Transformers(**at(1.0), max_completion_length=6, batch_size=4, async_steps=0)
     return SelfJudge(engine=engine, chat_template_kwargs=variables, **KNOBS)
 
 

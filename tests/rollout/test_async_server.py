@@ -13,7 +13,7 @@ import pytest
 import torch
 from fakevllm import Server
 from httpserver import hang_up
-from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
+from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, at, moved
 from test_vllm_server import GENERATE, engine
 from transformers import PreTrainedModel
 
@@ -48,7 +48,7 @@ def sampler(running: Server) -> Iterator[AsyncServerSampler]:
 
 
 def embedded(model: PreTrainedModel) -> list[Any]:
-    made = Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0)
+    made = Transformers(**at(0.8), max_completion_length=12, batch_size=64, async_steps=0)
     made.update(model, 0)
     return made.generate(PROMPTS, SEEDS, STOP)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from rolloutsupport import at
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted
@@ -27,7 +28,7 @@ LENGTH = 12
 
 def engine(temperature: float = 1.0, max_completion_length: int = LENGTH, batch_size: int = 64) -> Transformers:
     return Transformers(
-        temperature=temperature, max_completion_length=max_completion_length, batch_size=batch_size, async_steps=0
+        **at(temperature), max_completion_length=max_completion_length, batch_size=batch_size, async_steps=0
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fakevllm import Server
 from httpserver import hang_up, refuse, reply_with
-from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
+from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, at, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import STORAGE, Interrupted, UserError
@@ -39,7 +39,7 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
 
 
 def engine(url: str, **changes: Any) -> VLLMServer:
-    knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 4, "dtype": None}
+    knobs: dict[str, Any] = {**at(0.8), "max_completion_length": 12, "batch_size": 4, "dtype": None}
     return VLLMServer(url=url, **knobs | {"folder": None, "timeout_s": 10.0, "async_steps": 0} | changes)
 
 
@@ -54,7 +54,7 @@ def remote_engine(running: Server, model: PreTrainedModel) -> VLLMServer:
 def test_server_completions_equal_the_policys_at_each_version(running: Server, model: PreTrainedModel) -> None:
     remote_engine, embedded = (
         engine(f"{running.url}/v1"),
-        Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0),
+        Transformers(**at(0.8), max_completion_length=12, batch_size=64, async_steps=0),
     )
     for step in (0, 0, 1):
         remote_engine.update(moved(model, step), step) if step else remote_engine.update(model, step)

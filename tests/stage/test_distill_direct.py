@@ -85,8 +85,8 @@ def test_too_few_accepted_questions_raise_after_max_tries(stage: Callable[..., A
 
 def test_question_settings_do_not_change_the_run_engine(experiment: Callable[..., Any]) -> None:
     made = experiment("stage=distill_direct", "stage.question_temperature=0.7", "rollout.temperature=0.9").stage
-    assert (made.engine.temperature, made.engine.max_completion_length) == (0.9, 8)
-    assert (made.question_engine.temperature, made.question_engine.max_completion_length) == (0.7, 32)
+    assert (made.engine.sampling["temperature"], made.engine.max_completion_length) == (0.9, 8)
+    assert (made.question_engine.sampling["temperature"], made.question_engine.max_completion_length) == (0.7, 32)
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 from httpserver import Handler, HttpServer, Request, Responder
+from rolloutsupport import at
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from r1.rollout.base import Rollout
+from r1.rollout.base import NEUTRAL, Rollout
 from r1.rollout.serving.vllm_worker import ARCHITECTURE_FIELDS
 from r1.rollout.transformers import Transformers
 
@@ -32,7 +33,10 @@ class WeightedModel:
 
     def complete(self, prompt: list[int], knobs: dict[str, Any]) -> Rollout:
         engine = Transformers(
-            temperature=knobs["temperature"], max_completion_length=knobs["max_tokens"], batch_size=64, async_steps=0
+            **at(**{name: knobs[name] for name in NEUTRAL if name != "stop"}),
+            max_completion_length=knobs["max_tokens"],
+            batch_size=64,
+            async_steps=0,
         )
         engine.update(self.model, 0)
         return engine.generate([prompt], [[knobs["seed"]]], set(knobs["stop_token_ids"]))[0][0]

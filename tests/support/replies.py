@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from r1.data.base import Row
-from r1.rollout.base import no_op
+from r1.rollout.base import SamplingChanges, no_op
 from r1.teacher.base import Answer, Question, Reply, Teacher, questions
+
+# the knobs of teacher=openai that send nothing
+NO_KNOBS: dict[str, Any] = dict.fromkeys((*SamplingChanges.__annotations__, "system", "extra_body"))
 
 
 def replies(teacher: Teacher, wanted: list[Question]) -> list[Reply]:

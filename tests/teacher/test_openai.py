@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from badserver import Server, completion, drip, drip_an_error, half_a_body, say
 from httpserver import Handler, Responder, hang, hang_up, refuse, reply_with
-from replies import ask_all, replies
+from replies import NO_KNOBS, ask_all, replies
 
 from r1.core.errors import CONFIG, MODEL, Interrupted, UserError
 from r1.data.base import Row
@@ -41,20 +41,19 @@ def teacher(
     timeout_s: float = 5.0,
     max_retries: int = 2,
     max_failures: int = 0,
-    **rates: int | None,
+    **others: Any,
 ) -> OpenAI:
+    knobs = {**NO_KNOBS, "temperature": 0.6, "requests_per_minute": None, "tokens_per_minute": None, **others}
     return OpenAI(
         url=url,
         model="big",
         api_key_env=api_key_env,
-        temperature=0.6,
         max_completion_length=32,
         concurrency=concurrency,
         timeout_s=timeout_s,
         max_retries=max_retries,
         max_failures=max_failures,
-        requests_per_minute=rates.get("requests_per_minute"),
-        tokens_per_minute=rates.get("tokens_per_minute"),
+        **knobs,
     )
 
 

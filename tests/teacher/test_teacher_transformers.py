@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from replies import ask_all
+from rolloutsupport import at
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
@@ -72,7 +73,8 @@ def teacher(
     return Transformers(
         path=path,
         dtype="float32",
-        temperature=temperature,
+        system=None,
+        **at(temperature),
         max_completion_length=max_completion_length,
         chat_template_kwargs=variables or None,
         batch_size=batch_size,

@@ -12,6 +12,8 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from replies import NO_KNOBS
+from rolloutsupport import at
 
 from r1.core.model_paths import resolve_model_path
 from r1.data.base import Row
@@ -72,7 +74,7 @@ def test_served_answers_equal_those_of_the_model_in_this_process(
         url=url,
         model=PATH,
         api_key_env=None,
-        temperature=0.0,
+        **{**NO_KNOBS, "temperature": 0.0},
         max_completion_length=LENGTH,
         concurrency=4,
         requests_per_minute=None,
@@ -81,8 +83,8 @@ def test_served_answers_equal_those_of_the_model_in_this_process(
         max_retries=0,
         max_failures=0,
     )
-    knobs = {"dtype": "float32", "temperature": 0.0, "max_completion_length": LENGTH, "chat_template_kwargs": None}
-    here = Transformers(path=PATH, batch_size=8, **knobs)
+    knobs = {"dtype": "float32", "max_completion_length": LENGTH, "system": None, "chat_template_kwargs": None}
+    here = Transformers(path=PATH, batch_size=8, **knobs, **at(0.0))
     served, expected = query(endpoint, tmp_path / "answers"), query(here, tmp_path / "here")
     answers = [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in served.pairs]
     assert answers == [(a.text, a.finish_reason, a.prompt_tokens, a.completion_tokens) for _, a in expected.pairs]

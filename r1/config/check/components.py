@@ -274,5 +274,8 @@ def _check_vocabulary(cfg: Config, experiment: Experiment) -> None:
 
 
 def _check_engine(experiment: Experiment) -> None:
-    """A server that samples must run now, with the architecture that is trained."""
+    """A server that samples must run now, with the architecture that is trained; stop texts must be able to occur."""
     experiment.engine.check_model(experiment.model)
+    with errors_mounted_at("val.sampling"):
+        of_validation = experiment.validation.sampling_like(experiment.engine.sampling)
+        experiment.engine.with_sampling(of_validation, experiment.stage.tokenizer)

@@ -21,8 +21,9 @@ from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.core.runs import check_output_dir, made_progress
 from r1.core.types import Config
 from r1.logger.base import RunLogger
-from r1.rollout.base import Engine
+from r1.rollout.base import NEUTRAL, Engine
 from r1.stage.advantage.base import AdvantageFunction
+from r1.stage.base import Stage
 from r1.stage.eval import Eval
 from r1.stage.loss.base import ClippedLoss
 from r1.stage.optimizer.adamw import adamw
@@ -61,7 +62,7 @@ def no_pipeline(cfg: Config) -> None:
 
 def group_size(cfg: Config) -> None:
     """Advantages compare the completions of a group: there must be enough of them, and they must be able to differ."""
-    stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
+    stage = cfg["stage"]
     group_size = stage.get("group_size", 1)
     if "advantage" in stage:
         function = resolve(stage["advantage"]["_target_"], "stage.advantage", cfg["extensions"])
@@ -72,19 +73,37 @@ def group_size(cfg: Config) -> None:
                 value=group_size,
                 expected=f"whole number >= {function.min_group_size}",
             )
-    if temperature == 0 and group_size > 1:
-        message = "greedy rollouts are all alike, so no group has anything to learn from"
-        raise UserError(message, key="rollout.temperature", value=temperature, expected="number > 0")
+    if group_size > 1:
+        require_chance(cfg, "greedy rollouts are all alike, so no group has anything to learn from")
+
+
+def require_chance(cfg: Config, message: str) -> None:
+    """Raises: UserError: ``message``, where every token is the likeliest one."""
+    for name, value, expected in (("temperature", 0, "number > 0"), ("top_k", 1, "0, or >= 2"), ("min_p", 1, "< 1")):
+        if cfg["rollout"].get(name) == value:
+            raise UserError(message, key=f"rollout.{name}", value=value, expected=expected)
+
+
+def exact_logprobs(cfg: Config) -> None:
+    """The ratios of RL compare log-probs over all tokens: the sampler must draw from these probabilities."""
+    stage = resolve(cfg["stage"]["_target_"], "stage", cfg["extensions"])
+    if not (isinstance(stage, type) and issubclass(stage, Stage) and stage.learns_from_rewards):
+        return
+    for name in ("top_p", "top_k", "min_p", "repetition_penalty"):
+        value, off = cfg["rollout"].get(name), NEUTRAL[name]
+        if value not in (None, off):
+            message = "this stage learns from the ratio of the policy's and the sampler's probabilities over all tokens"
+            hint = f"validation may have it: val.sampling.{name}={value:g}"
+            raise UserError(message, key=f"rollout.{name}", value=value, expected=f"{off:g} (off)", hint=hint)
 
 
 def rejection_sampling(cfg: Config) -> None:
     """Rejection sampling needs answers that can differ, and pass rates that can occur."""
-    stage, temperature = cfg["stage"], cfg["rollout"].get("temperature")
+    stage = cfg["stage"]
     if "min_pass_rate" not in stage:
         return
-    if temperature == 0 and stage["answers_per_question"] > 1:
-        message = "greedy answers to one question are all alike"
-        raise UserError(message, key="rollout.temperature", value=temperature, expected="number > 0")
+    if stage["answers_per_question"] > 1:
+        require_chance(cfg, "greedy answers to one question are all alike")
     least, most = stage["min_pass_rate"], stage["max_pass_rate"]
     if least > most:
         message = "no question has such a pass rate"
@@ -358,6 +377,7 @@ def _check_run(folder: Path, value: str, resume: bool) -> None:
 RULES = (
     no_pipeline,
     group_size,
+    exact_logprobs,
     rejection_sampling,
     reward_weights,
     filter_bounds,

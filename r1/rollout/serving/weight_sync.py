@@ -22,7 +22,8 @@ from r1.distributed.collectives import RankGroup
 from r1.model.forward import TOLERANCE, padded_forward
 from r1.model.sequences import stack
 from r1.model.transformers_adapter import unwrap_peft
-from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, no_op
+from r1.rollout.base import NEUTRAL, SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, no_op
+from r1.rollout.decoding.stop_texts import finished_rollout
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,15 +71,16 @@ class WeightSyncedEngine(Engine):
     ``logprobs_match_trainer`` is False: vLLM has other kernels, another batch, perhaps another precision.
 
     Args:
-        temperature: divides the logits, in rollout and training alike; 0 is greedy (evaluation only).
+        sampling: the knobs of ``conf/rollout/_base.yaml``. vLLM has no tokenizer here, so that it samples on behind a
+            stop text, and what follows is cut.
         max_completion_length: T, tokens, including the closing one.
         dtype: of vLLM's copy of the weights; null: the policy's.
     """
 
     batches_per_call: ClassVar[int] = 8
 
-    def __init__(self, temperature: float, max_completion_length: int, dtype: str | None) -> None:
-        self.temperature, self.max_completion_length = temperature, max_completion_length
+    def __init__(self, sampling: Sampling, max_completion_length: int, dtype: str | None) -> None:
+        self.sampling, self.max_completion_length = sampling, max_completion_length
         self.dtype, self.engine_weights = dtype, EngineWeights()
 
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
@@ -110,10 +112,10 @@ class WeightSyncedEngine(Engine):
         self, prompts: Sequence[list[int]], seeds: Sequence[Sequence[int]], stop_ids: set[int]
     ) -> Callable[[CheckForStop], list[list[Rollout]]]:
         """``generate`` as a function to call later, which requires the weights that vLLM has at this moment."""
-        length, weights = self.max_completion_length, self.engine_weights
+        length, weights, stop_texts = self.max_completion_length, self.engine_weights, self.stop_texts
         version, vocab_size = weights.version, weights.vocab_size
         requests = [
-            (prompt, sampling_parameters(self.temperature, length, seed, stop_ids))
+            (prompt, sampling_parameters(self.sampling, length, seed, stop_ids))
             for prompt, group in zip(prompts, seeds, strict=True)
             for seed in group
         ]
@@ -123,7 +125,7 @@ class WeightSyncedEngine(Engine):
             check_versions(completions, version)
             check_tokens(completions, vocab_size, length)
             rollouts = iter(
-                Rollout(prompt, c.token_ids, c.logps, truncated=c.token_ids[-1] not in stop_ids)
+                finished_rollout(prompt, c.token_ids, c.logps, stop_ids, stop_texts)
                 for (prompt, _), c in zip(requests, completions, strict=True)
             )
             return [[next(rollouts) for _ in group] for group in seeds]
@@ -150,9 +152,10 @@ class WeightSyncedEngine(Engine):
         Raises:
             UserError: they differ by more than rounding.
         """
-        vocab_size, temperature = model.config.vocab_size, self.temperature or 1.0
+        vocab_size, temperature = model.config.vocab_size, self.sampling["temperature"] or 1.0
         prompts = [[token % vocab_size for token in prompt] for prompt in PROBE]
-        requests = [(prompt, sampling_parameters(temperature, PROBE_LENGTH, 0, set())) for prompt in prompts]
+        sampling: Sampling = {**NEUTRAL, "temperature": temperature}
+        requests = [(prompt, sampling_parameters(sampling, PROBE_LENGTH, 0, set())) for prompt in prompts]
         completions = self.request_completions(requests, no_op)
         check_versions(completions, version)
         pairs = [(prompt, c.token_ids) for prompt, c in zip(prompts, completions, strict=True)]
@@ -170,15 +173,11 @@ class WeightSyncedEngine(Engine):
             )
 
 
-def sampling_parameters(temperature: float, max_tokens: int, seed: int, stop_ids: set[int]) -> SamplingParameters:
+def sampling_parameters(sampling: Sampling, max_tokens: int, seed: int, stop_ids: set[int]) -> SamplingParameters:
     """vLLM's sampling parameters, all of them explicit: a server's or model's defaults must not apply."""
     return {
+        **{name: value for name, value in sampling.items() if name != "stop"},  # texts, which need a tokenizer
         "n": 1,
-        "temperature": temperature,
-        "top_p": 1.0,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
         "presence_penalty": 0.0,
         "frequency_penalty": 0.0,
         "max_tokens": max_tokens,

@@ -31,6 +31,9 @@ class LocalTeacher:
                 expected="teacher=transformers",
                 hint="teacher=transformers teacher.path=MODEL, or stage=distill, which needs only its answers",
             )
+        if teacher.system:
+            message, hint = "this stage reads the teacher's log-probs behind the student's own prompt", "set it to null"
+            raise UserError(message, key="teacher.system", value=teacher.system, hint=hint)
         check_same_tokens(tokenizer, teacher.tokenizer, teacher.name)
         self.teacher = teacher
 

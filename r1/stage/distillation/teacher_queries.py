@@ -12,6 +12,7 @@ from typing import Any, Literal
 from r1.core.console import console, status_line
 from r1.core.errors import MODEL, UserError
 from r1.core.progress_counter import ProgressCounter
+from r1.core.secrets import redact
 from r1.data.base import Row
 from r1.stage.distillation.answer_cache import AnswerCache
 from r1.teacher.base import Answer, Question, Reply, Teacher, content_key
@@ -84,7 +85,7 @@ def cache_row(teacher: Teacher, reply: Reply) -> dict[str, Any]:
     fields = cache_key_fields(teacher, reply.question)
     answer = asdict(reply.answer) if reply.answer else None
     failures = [{"kind": failure.kind, "said": failure.message} for failure in reply.failures]
-    return {"key": content_key(fields), "query": fields, "answer": answer, "failures": failures}
+    return {"key": content_key(fields), "query": redact(fields), "answer": answer, "failures": failures}
 
 
 def token_counts(answers: Collection[Answer]) -> dict[str, int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from r1.core.errors import errors_mounted_at
 from r1.data.base import Data, Row
 from r1.data.conversation import question_text
 from r1.model import loading
 from r1.reward.base import Rewards, Scores
 from r1.reward.initial_policy import InitialPolicy
-from r1.rollout.base import Engine, Rollout
+from r1.rollout.base import Engine, Rollout, Sampling
 from r1.stage.runtime.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ class PolicySampler:
         self, data: Data, rewards: Rewards, engine: Engine, tokenizer: PreTrainedTokenizerBase, run: RunContext
     ) -> None:
         self.data, self.rewards, self.engine, self.tokenizer, self.run = data, rewards, engine, tokenizer, run
+        with errors_mounted_at("rollout"):
+            engine.find_stop_texts(tokenizer)
         self.initial_policy: InitialPolicy | None = None
 
     def attach(self, policy: PreTrainedModel) -> None:
@@ -47,23 +49,22 @@ class PolicySampler:
     def prompt_ids(self, row: Row) -> list[int]:
         return self.data.prompt_ids(self.tokenizer, row)
 
-    def sample(self, rows: Sequence[Row], seeds: list[list[int]]) -> list[list[Rollout]]:
-        """``len(seeds[p])`` completions of the prompt of each row p, with the weights of the engine's last update."""
-        prompts = [self.prompt_ids(row) for row in rows]
-        return self.engine.generate(prompts, seeds, self.stop_ids, self.run.check_for_stop)
+    def sample(
+        self, rows: Sequence[Row], seeds: list[list[int]], sampling: Sampling | None = None
+    ) -> list[list[Rollout]]:
+        """``len(seeds[p])`` completions of the prompt of each row p, with the weights of the engine's last update.
 
-    @contextmanager
-    def greedy(self) -> Iterator[None]:
-        """Sample at temperature 0 inside the block."""
-        temperature, self.engine.temperature = self.engine.temperature, 0.0
-        try:
-            yield
-        finally:
-            self.engine.temperature = temperature
+        Args:
+            sampling: None: the engine's.
+        """
+        prompts = [self.prompt_ids(row) for row in rows]
+        engine = self.engine.with_sampling(sampling, self.tokenizer) if sampling else self.engine
+        return engine.generate(prompts, seeds, self.stop_ids, self.run.check_for_stop)
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """The text that rewards and readers see."""
-        return self.data.text(self.tokenizer, row, rollout.prompt_ids, rollout.completion_ids, rollout.truncated)
+        ids = rollout.prompt_ids, rollout.completion_ids
+        return self.data.text(self.tokenizer, row, *ids, rollout.truncated, rollout.stop_text)
 
     def count_tokens(self, texts: list[str]) -> list[int]:
         return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False).input_ids]

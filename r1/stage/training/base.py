@@ -99,7 +99,7 @@ class TrainingStage(Stage):
     @property
     def temperature(self) -> float:
         """Divides the logits in training: the sampling temperature, so that a ratio of equal policies is 1."""
-        return self.engine.temperature
+        return self.engine.sampling["temperature"]
 
     def forward_logps(
         self, model: PreTrainedModel, batch: Sequences, entropy_gradient: bool = False

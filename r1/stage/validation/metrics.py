@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Unpack
 
 from annotated_types import Ge
 
@@ -18,6 +18,7 @@ from r1.core.batch import chunks
 from r1.core.statistics import Estimate, mean, proportion
 from r1.data.base import Verifier
 from r1.data.completion import parse
+from r1.rollout.base import Sampling, SamplingChanges
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,13 @@ class Sample(SampledAnswer):
     vote: str | None
 
 
+class ValSampling:
+    """The knobs of the rollout that validation sets otherwise; null: as they are."""
+
+    def __init__(self, **changes: Unpack[SamplingChanges]) -> None:
+        self.changes: Any = {name: value for name, value in changes.items() if value is not None}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """When and how much to validate (config node ``val``).
@@ -55,6 +63,7 @@ class Validation:
         ks: the k of pass@k and maj@k, each <= n.
         greedy: sample one more completion of each prompt at temperature 0.
         verifier: decides whether an answer is right; None: the dataset's, as in the reward.
+        sampling: how completions are sampled; null: as those of the rollout.
     """
 
     at_start: bool
@@ -64,6 +73,11 @@ class Validation:
     ks: list[int]
     greedy: bool
     verifier: Verifier | None
+    sampling: ValSampling | None
+
+    def sampling_like(self, rollout: Sampling) -> Sampling:
+        """The rollout's knobs with the changes of validation."""
+        return {**rollout, **self.sampling.changes} if self.sampling else rollout
 
 
 def pass_at_k(num_correct: int, num_samples: int, k: int) -> float:

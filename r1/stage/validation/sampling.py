@@ -12,6 +12,7 @@ from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row, Verifier, read_answers, verify_completions
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
+from r1.rollout.base import Sampling
 from r1.stage.runtime.policy_sampler import PolicySampler
 from r1.stage.validation.metrics import Sample, SampledAnswer, Validation
 from r1.stage.validation.votes import votes
@@ -94,7 +95,8 @@ def _sample_shard(sampler: PolicySampler, indices: Sequence[int], validation: Va
     if validation.verifier:
         data = replace(data, verifier=validation.verifier)
     rows = [data.val[i] for i in indices]
-    groups = sampler.sample(rows, [[derive_seed(seed, "val", i, s) for s in range(n)] for i in indices])
+    sampling = validation.sampling_like(sampler.engine.sampling)
+    groups = sampler.sample(rows, [[derive_seed(seed, "val", i, s) for s in range(n)] for i in indices], sampling)
     rollouts, flat_rows = [rollout for group in groups for rollout in group], [row for row in rows for _ in range(n)]
     texts, scores = sampler.score(flat_rows, rollouts)
     correct, ballots = verdicts(data.verifier, texts, flat_rows, n)
@@ -102,7 +104,7 @@ def _sample_shard(sampler: PolicySampler, indices: Sequence[int], validation: Va
         asdict(Sample(text, len(rollout.completion_ids), rollout.truncated, is_correct, vote))
         for text, rollout, is_correct, vote in zip(texts, rollouts, correct, ballots, strict=True)
     ]
-    greedy = _greedy_answers(sampler, data.verifier, rows) if validation.greedy else []
+    greedy = _greedy_answers(sampler, sampling, data.verifier, rows) if validation.greedy else []
     errors = Counter(sampler.pop_scoring_errors())
     if validation.verifier:
         errors.update(data.pop_error_counts())
@@ -119,10 +121,12 @@ def verdicts(
     return correct, votes(verifier, answers, correct, rows, num_samples)
 
 
-def _greedy_answers(sampler: PolicySampler, verifier: Verifier, rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _greedy_answers(
+    sampler: PolicySampler, sampling: Sampling, verifier: Verifier, rows: Sequence[Row]
+) -> list[dict[str, Any]]:
     """One completion of each prompt at temperature 0, as plain ``SampledAnswer``s; it needs no noise."""
-    with sampler.greedy():
-        rollouts = [group[0] for group in sampler.sample(rows, [[0] for _ in rows])]
+    groups = sampler.sample(rows, [[0] for _ in rows], {**sampling, "temperature": 0.0})
+    rollouts = [group[0] for group in groups]
     texts = [sampler.text(rollout, row) for rollout, row in zip(rollouts, rows, strict=True)]
     correct = verify_completions(verifier, read_answers(verifier, texts, rows), rows)
     return [

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loras import make_lora
+from rolloutsupport import at
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -321,7 +322,7 @@ def test_engine_samples_the_same_tokens_with_each_decoder(
     model = make_model(architecture)
     prompts = [*UNEVEN, [(5 * i) % 97 for i in range(70)]]
     seeds = [[derive_seed("decoder", p, g) for g in range(p + 1)] for p in range(4)]
-    engine = Transformers(temperature=0.9, max_completion_length=40, batch_size=64, async_steps=0)
+    engine = Transformers(**at(0.9), max_completion_length=40, batch_size=64, async_steps=0)
     stops = set(range(92, 97))
     kinds: list[Any] = [
         CachedDecoder,

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fakevllm import LLM, SamplingParams, WeightedModel
 from loras import make_lora
-from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, moved
+from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, at, moved
 from transformers import PreTrainedModel
 
 from r1.core.errors import Interrupted, UserError
@@ -39,7 +39,7 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 def engine(**changes: Any) -> VLLM:
-    knobs: dict[str, Any] = {"temperature": 0.8, "max_completion_length": 12, "batch_size": 64, "dtype": None}
+    knobs: dict[str, Any] = {**at(0.8), "max_completion_length": 12, "batch_size": 64, "dtype": None}
     knobs |= {
         "max_model_len": None,
         "gpu_memory_utilization": 0.3,
@@ -51,7 +51,7 @@ def engine(**changes: Any) -> VLLM:
 
 def test_vllm_completions_equal_the_policys_at_each_version(make_model: Make) -> None:
     model, made = make_model("llama"), engine()
-    embedded = Transformers(temperature=0.8, max_completion_length=12, batch_size=64, async_steps=0)
+    embedded = Transformers(**at(0.8), max_completion_length=12, batch_size=64, async_steps=0)
     for step in range(3):
         made.update(moved(model, step), step)
         embedded.update(model, step)
@@ -81,9 +81,10 @@ def test_engine_args_start_from_random_weights(make_model: Make) -> None:
 
 
 def test_sampling_parameters_are_all_explicit() -> None:
-    found = sampling_parameters(0.7, 5, 11, {3, 1})
+    found = sampling_parameters(at(0.7, top_p=0.9, top_k=7, min_p=0.1, stop=["x"]), 5, 11, {3, 1})
     assert (found["temperature"], found["max_tokens"], found["seed"], found["stop_token_ids"]) == (0.7, 5, 11, [1, 3])
-    assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
+    assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (0.9, 7, 0.1, 1.0)
+    assert "stop" not in found  # vLLM has no tokenizer
     assert (found["n"], found["logprobs"], found["ignore_eos"], found["detokenize"]) == (1, 0, True, False)
 
 

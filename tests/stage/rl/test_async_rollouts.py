@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import torch
 from forkserver import ForkServer, knobs, log
+from rolloutsupport import at
 
 from r1.config.check.rules import check_rules
 from r1.core.errors import Interrupted, UserError, UserErrors
@@ -312,7 +313,7 @@ def test_restored_batch_is_divided_among_ranks(then: int, now: int) -> None:
 
 @pytest.fixture
 def sampler() -> Any:
-    made = SubprocessSampler(Transformers(temperature=1.0, max_completion_length=6, batch_size=8, async_steps=0))
+    made = SubprocessSampler(Transformers(**at(1.0), max_completion_length=6, batch_size=8, async_steps=0))
     yield made
     made.close()
 
