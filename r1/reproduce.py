@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from r1.core import provenance
 from r1.core.command import ArgumentParser, run_command
 from r1.core.errors import UserError
-from r1.core.runs import RunRecord, errors_of, read_run, refuse_pipeline
+from r1.core.outputs import SAMPLES
+from r1.core.runs import RunRecord, errors_of, next_to, read_run, refuse_pipeline
 from r1.core.secrets import REDACTED
 from r1.run import execute
 
@@ -73,7 +73,10 @@ def _compared_fields(record: RunRecord, original: dict[str, Any]) -> dict[str, A
     """What the manifest says besides metrics; another code, which has its note, gives another fingerprint."""
     manifest = record.manifest
     is_same_code = manifest.get("code") == provenance.code_hash(*record.config["extensions"]) == original.get("code")
-    return {"best": manifest.get("best")} | ({"fingerprint": manifest.get("fingerprint")} if is_same_code else {})
+    fields = {"best": manifest.get("best")}
+    if SAMPLES in original.get("outputs", {}):  # of an evaluation, which keeps every completion
+        fields[SAMPLES] = manifest["outputs"].get(SAMPLES)
+    return fields | ({"fingerprint": manifest.get("fingerprint")} if is_same_code else {})
 
 
 def main() -> None:
@@ -86,12 +89,7 @@ def _main() -> int:
     parser.add_argument("--output-dir", help="where the new record goes; default: RUN with -again behind it")
     args = parser.parse_args()
     run = read_run(args.run)
-    return 0 if reproduce(run, args.output_dir or next_to(run.dir)) else 1
-
-
-def next_to(folder: Path) -> str:
-    names = (folder.with_name(f"{folder.name}-again{i or ''}") for i in range(1000))
-    return str(next(path for path in names if not path.exists()))
+    return 0 if reproduce(run, args.output_dir or next_to(run.dir, "again")) else 1
 
 
 if __name__ == "__main__":

@@ -5,12 +5,13 @@ To add a metric, compute it and register it here: the report, the sweeps and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Literal
 
+from r1.core.statistics import Estimate
 from r1.core.types import Config
 
 SHARE = (0.0, 1.0)
@@ -173,6 +174,26 @@ def logged_metrics(cfg: Config) -> list[str]:
     ]
     parts = cfg["data"].get("parts", {})
     return single + of_k + of_terms + [f"val/{part}/{m.label}" for part in parts for m in METRICS if m.per_part]
+
+
+def sharpening(start: Mapping[str, Estimate], final: Mapping[str, Estimate]) -> str:
+    """A note on each pass@k, k > 1, that is lower at the end where pass@1 is higher; empty if there is none.
+
+    The policy then gives the answers that it had more often, and has fewer of them (Yue et al. 2025, 2504.13837).
+    """
+    both = [name for name in final if name.startswith("val/pass@") and name in start]
+    changes = {name: round(final[name].value, 3) - round(start[name].value, 3) for name in both}  # as they are printed
+    if not changes.get("val/pass@1", 0.0) > 0:
+        return ""
+    falls = [_change(name, start[name], final[name]) for name in both if changes[name] < 0]
+    rise = f"pass@1 rose from {start['val/pass@1'].text} to {final['val/pass@1'].text}"
+    return f"{rise}, but {', '.join(falls)}: sharper, not broader" if falls else ""
+
+
+def _change(name: str, start: Estimate, final: Estimate) -> str:
+    overlap = final.high is not None and start.low is not None and final.high >= start.low
+    within = " (within the intervals)" if overlap else ""
+    return f"{name.removeprefix('val/')} fell from {start.text} to {final.text}{within}"
 
 
 def primary_metric(names: Iterable[str]) -> str:

@@ -194,6 +194,12 @@ def errors_of(file: Path) -> Iterator[None]:
         raise UserErrors([UserError(message, key=str(file), code=error.code), error]) from None
 
 
+def next_to(folder: Path, suffix: str) -> str:
+    """A new folder beside another one: its name with a suffix, and a number if that is taken."""
+    names = (folder.with_name(f"{folder.name}-{suffix}{i or ''}") for i in count())
+    return str(next(path for path in names if not path.exists()))
+
+
 def new_run_dir(name: str) -> Path:
     """Create outputs/<name>/<time>, with a number appended if two runs start in the same second."""
     base = Path("outputs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")

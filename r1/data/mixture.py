@@ -33,7 +33,7 @@ def mixture(*, parts: dict[str, Data]) -> Data:
         train=interleave([rows[: counts[name]] for name, rows in named.items()]),
         val=interleave(held_out),
         template=first.template,
-        verifier=MixtureVerifier(parts),
+        verifier=MixtureVerifier({name: part.verifier for name, part in parts.items()}),
         row_from_question=lambda prompt: row_from_any_part(parts, prompt),
         parts=parts,
         counts=sum_counts([part.counts for part in parts.values()]),
@@ -88,9 +88,9 @@ def row_from_any_part(parts: dict[str, Data], prompt: str) -> Row | None:
 class MixtureVerifier(Verifier):
     """Each row is verified by its own part's verifier; a row without a part by the first one's."""
 
-    def __init__(self, parts: dict[str, Data]) -> None:
-        self.verifiers = {name: part.verifier for name, part in parts.items()}
-        self.first = next(iter(parts))
+    def __init__(self, verifiers: dict[str, Verifier]) -> None:
+        self.verifiers = verifiers
+        self.first = next(iter(verifiers))
 
     def __call__(self, answer: str, row: Row) -> bool:
         return self.verify_batch([answer], [row])[0]

@@ -191,7 +191,7 @@ class Rewards:
             with errors_mounted_at(f"{self.key}.{name}"):
                 raw[name] = term.score(batch, constants)
         weights = {name: term.weight for name, term in self.terms.items()}
-        return Scores(raw, weights, [_weighted_sum(raw, weights, b) for b in range(len(completions))])
+        return Scores(raw, weights, [weighted_sum(raw, weights, b) for b in range(len(completions))])
 
     def any_term_needs(self, argument: str) -> bool:
         """Whether a term takes this runtime object."""
@@ -212,7 +212,7 @@ def applies(term: str, row: Row) -> bool:
     return row.get("terms") is None or term in row["terms"]
 
 
-def _weighted_sum(raw: dict[str, list[float]], weights: dict[str, float | None], b: int) -> float:
+def weighted_sum(raw: dict[str, list[float]], weights: dict[str, float | None], b: int) -> float:
     weighted = [(weight, raw[name][b]) for name, weight in weights.items() if weight is not None]
     parts = [weight * value for weight, value in weighted if not math.isnan(value)]
     return math.fsum(parts) if parts else math.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -15,7 +16,7 @@ from rich.progress import Progress as Bar
 from rich.table import Column, Table
 
 from r1.core.console import console, status_line, strip_control_chars
-from r1.core.metrics import METRICS, primary_metric
+from r1.core.metrics import METRICS, primary_metric, sharpening
 from r1.core.progress_counter import PLAIN_INTERVAL_S
 
 if TYPE_CHECKING:
@@ -112,12 +113,20 @@ class Progress(Callback):
 
 def closing_table(record: RunState) -> RenderableType:
     """The metrics before and after training, with intervals, and the record's folder."""
-    columns = (Column("metric", overflow="fold"), "before", "after", "n")
+    table = metrics_table(record.start, record.final, "before", "after")
+    note = sharpening(record.start, record.final)
+    notes = [status_line(f"note: {note}")] if note else []
+    return Group(table, *notes, status_line(f"record: {record.dir}"))
+
+
+def metrics_table(before: Mapping[str, Estimate], after: Mapping[str, Estimate], *titles: str) -> Table:
+    """Metrics with intervals, side by side."""
+    columns: list[Column | str] = [Column("metric", overflow="fold"), *titles, "n"]
     table = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, after in record.final.items():
-        before = record.start.get(name)
-        table.add_row(escape(name), str(before) if before else "", str(after), str(after.n))
-    return Group(table, status_line(f"record: {record.dir}"))
+    for name, estimate in after.items():
+        earlier = before.get(name)
+        table.add_row(escape(name), str(earlier) if earlier else "", str(estimate), str(estimate.n))
+    return table
 
 
 def validation_line(step: int, metrics: dict[str, Estimate]) -> str:

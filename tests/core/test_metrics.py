@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from r1.core.metrics import METRICS, PRIMARY_METRICS, display_order, meaning, metric_named, primary_metric
+from r1.core.metrics import (
+    METRICS,
+    PRIMARY_METRICS,
+    display_order,
+    meaning,
+    metric_named,
+    primary_metric,
+    sharpening,
+)
+from r1.core.statistics import Estimate
 
 
 @pytest.mark.parametrize(
@@ -46,3 +55,31 @@ def test_metrics_of_a_part_improve_as_the_whole() -> None:
     parts = {metric.name.rpartition("/")[2]: metric for metric in METRICS if metric.name.startswith("val/*/")}
     assert parts.keys() == {metric.label for metric in METRICS if metric.per_part}
     assert {label: metric_named(f"val/{label}").better for label in parts} == {k: m.better for k, m in parts.items()}
+
+
+def passes(*values: float, half: float = 0.02) -> dict[str, Estimate]:
+    """Estimates of pass@1, pass@4 and pass@8."""
+    names = ("val/pass@1", "val/pass@4", "val/pass@8")
+    return {name: Estimate(v, v - half, v + half, 64) for name, v in zip(names, values, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("start", "final", "note"),
+    [
+        ((0.4, 0.7, 0.9), (0.6, 0.8, 0.95), ""),
+        ((0.4, 0.7, 0.9), (0.3, 0.6, 0.8), ""),  # all fall: the model is worse
+        ((0.4, 0.7, 0.9), (0.4, 0.7, 0.8), ""),  # pass@1 does not rise
+        ((0.4, 0.7, 0.9), (0.6, 0.7, 0.9), ""),
+        ((0.4, 0.7, 0.9), (0.6, 0.7, 0.8), "rose from 0.400 to 0.600, but pass@8 fell from 0.900 to 0.800: sharper"),
+        ((0.4, 0.7, 0.9), (0.6, 0.7, 0.89), "pass@8 fell from 0.900 to 0.890 (within the intervals): sharper"),
+        ((0.4, 0.7, 0.9), (0.6, 0.6, 0.8), "pass@4 fell from 0.700 to 0.600, pass@8 fell from 0.900 to 0.800: sharper"),
+        ((0.4, 0.7, 0.90001), (0.6, 0.7, 0.9), ""),  # the table shows no fall
+    ],
+)
+def test_sharpening_notes_a_pass_at_k_that_falls_while_pass_at_1_rises(
+    start: tuple[float, ...], final: tuple[float, ...], note: str
+) -> None:
+    found = sharpening(passes(*start), passes(*final))
+    assert note in found
+    assert bool(found) == bool(note)
+    assert sharpening({}, passes(*final)) == ""

@@ -57,7 +57,7 @@ def test_gold_answers_that_cannot_be_read_are_found() -> None:
     rows = [{"answer": text} for text in [*READABLE, *UNREADABLE]]
     assert math_verifier().reads(rows) == [True] * len(READABLE) + [False] * len(UNREADABLE)
     assert as_verifier(exact).reads([{"answer": "5"}, {"answer": "x"}, {"answer": " "}]) == [True, True, False]
-    mixed = MixtureVerifier({"a": Data([], [], template=None, verifier=math_verifier())})
+    mixed = MixtureVerifier({"a": math_verifier()})
     assert mixed.reads(rows) == math_verifier().reads(rows)
 
 

@@ -25,6 +25,7 @@ from r1.train.progress import Progress, closing_table
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\r\n\x08\x9b31m[red]markup[/nothing] :smile: \u202eevil\u2028\\等等"
 METRICS = {"val/pass@1": Estimate(0.5, 0.25, 0.75, 32), "val/completion_length": Estimate(123.456, 100.0, 150.0, 32)}
+SHARPER = ((0.2, 0.9), (0.6, 0.7))  # pass@1 and pass@8 at the start, and at the end
 ESCAPE = re.compile(r"\x1b\[[\d;?]*[a-zA-Z]")
 
 
@@ -138,6 +139,13 @@ def test_closing_table_has_metrics_before_and_after(capsys: pytest.CaptureFixtur
     assert "val/pass@1 0.500 (0.250 to 0.750) 0.500 (0.250 to 0.750) 32" in lines
     assert "val/reward/[b]odd[/x] 1.000 (0.000 to 2.000) 8" in lines
     assert lines[-1] == "r1 record: /runs/[red]odd"
+
+
+def test_closing_table_says_once_that_the_policy_only_got_sharper(capsys: pytest.CaptureFixture[str]) -> None:
+    start, final = ({"val/pass@1": Estimate(a, a, a, 8), "val/pass@8": Estimate(b, b, b, 8)} for a, b in SHARPER)
+    progress.console.print(closing_table(SimpleNamespace(start=start, final=final, dir="x")))  # type: ignore[arg-type]
+    note = "pass@1 rose from 0.200 to 0.600, but pass@8 fell from 0.900 to 0.700: sharper, not broader"
+    assert capsys.readouterr().err.count(f"r1  note: {note}\n") == 1
 
 
 def test_status_line_escapes_markup(capsys: pytest.CaptureFixture[str]) -> None:

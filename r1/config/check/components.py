@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from r1.config.build import Experiment
@@ -185,12 +185,21 @@ def _check_verifier(experiment: Experiment) -> None:
     """The verifier must read the gold answers, for each part of a mixture; those that it cannot read are noted."""
     for key, source in experiment.data.sources.items():
         if rows := (source.val + source.train).with_value("answer"):
-            _check_answers(f"{key}.verifier", source.verifier, rows, experiment)
+            check_answers(f"{key}.verifier", source.verifier, rows, experiment.identity)
     if experiment.validation.verifier and (rows := experiment.data.val.with_value("answer")):
-        _check_answers("val.verifier", as_verifier(experiment.validation.verifier), rows, experiment)
+        check_answers("val.verifier", as_verifier(experiment.validation.verifier), rows, experiment.identity)
 
 
-def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experiment) -> None:
+def check_answers(key: str, verifier: Verifier, rows: Rows, identity: Callable[[str], str]) -> None:
+    """A verifier must read gold answers; those that it cannot read are noted.
+
+    Args:
+        key: of the verifier in the config.
+        identity: of a key, all that decides the result besides the rows, see ``Experiment.identity``.
+
+    Raises:
+        UserError: it reads none.
+    """
     with errors_mounted_at(key):
         verifier.check()
 
@@ -200,7 +209,7 @@ def _check_answers(key: str, verifier: Verifier, rows: Rows, experiment: Experim
         return [i for i, is_read in enumerate(are_read) if not is_read]
 
     try:
-        not_read = remembered(rows, lambda: ["unread answers", experiment.identity(key)], unread)
+        not_read = remembered(rows, lambda: ["unread answers", identity(key)], unread)
         if len(not_read) < len(rows):
             if not_read:
                 counts = f"{len(not_read)} of {len(rows)} gold answers, so no other spelling of them is right"

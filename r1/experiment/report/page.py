@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from r1.core.metrics import meaning, metric_named
+from r1.core.metrics import meaning, metric_named, sharpening
 from r1.core.provenance import flatten
 from r1.core.runs import RunRecord
 from r1.experiment.report.curves import charts, stacks
@@ -64,6 +64,7 @@ def _render(collected: CollectedRuns, groups: Sequence[SeedGroup], sweep: Analys
         config=_yaml(collected.runs[0]) if len(collected.runs) == 1 else "",
         differing=sorted({key for variant in rows for key in variant.differing}),
         meaning=meaning,
+        sharpening=sharpening,
         describe=describe,
         has_curves=bool(curves),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from records import Tags, hostile
+from records import Tags, figure, hostile
 
 from r1.core import jsonl
 from r1.core.errors import UserError
@@ -34,6 +34,15 @@ def test_report_escapes_text_of_records(record: MakeRecord) -> None:
     assert [attrs for tag, attrs in tags if tag == "script"] == [{"type": "application/json", "id": "data"}, *[{}] * 4]
     assert data_of(text)["samples"][0]["completion"].count("<img") == 2
     assert not any(name.startswith("on") for _, attrs in tags for name in attrs)
+
+
+def test_page_of_a_run_that_only_got_sharper_says_so_once(record: MakeRecord) -> None:
+    ends = {"start": (0.2, 0.9), "final": (0.6, 0.7)}
+    metrics = {when: {"val/pass@1": figure(one), "val/pass@8": figure(eight)} for when, (one, eight) in ends.items()}
+    page = report([str(record("run", metrics=metrics))], None).read_text()
+    assert (
+        page.count("pass@1 rose from 0.200 to 0.600, but pass@8 fell from 0.900 to 0.700: sharper, not broader.") == 1
+    )
 
 
 def test_page_makes_no_network_requests(record: MakeRecord) -> None:

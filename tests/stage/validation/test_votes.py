@@ -56,11 +56,7 @@ def test_votes_of_countdown_count_every_right_expression_as_one() -> None:
 
 
 def test_votes_of_a_mixture_follow_the_part() -> None:
-    parts: Any = {
-        "a": type("Part", (), {"verifier": as_verifier(exact)}),
-        "b": type("Part", (), {"verifier": math_verifier()}),
-    }
-    verifier = MixtureVerifier(parts)
+    verifier = MixtureVerifier({"a": as_verifier(exact), "b": math_verifier()})
     answers, correct = ["x+1", "1+x", "x+1", "1+x"], [False] * 4
     rows = [{"part": "a"}] * 2 + [{"part": "b"}] * 2
     assert votes(verifier, answers, correct, rows, 2) == ["x+1", "1+x", "x+1", "x+1"]
