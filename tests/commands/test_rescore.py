@@ -75,7 +75,7 @@ def test_rescored_record_is_that_of_an_evaluation_with_the_verifier(
     assert changed
     assert all(changed)  # a lenient verifier takes no right answer back
     assert f"{len(changed)} of 30 verdicts changed: {len(changed)} are now right, 0 now wrong" in err
-    row = next(line.split() for line in err.splitlines() if line.startswith(" val/pass@1"))
+    *_, row = (line.split() for line in err.splitlines() if line.startswith(" val/pass@1"))
     finals = [run.manifest["metrics"]["final"]["val/pass@1"]["value"] for run in (read_run(str(evaluated)), again)]
     assert [float(row[1]), float(row[5])] == pytest.approx(finals, abs=5e-4)
 
