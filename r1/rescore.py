@@ -20,7 +20,7 @@ from r1.core.types import Config
 
 if TYPE_CHECKING:
     from r1.core.statistics import Estimate
-    from r1.data.base import Verifier
+    from r1.data.base import Row, Verifier
     from r1.reward.base import Scores
     from r1.stage.validation.metrics import SampledAnswer
     from r1.stage.validation.sampling import ValidationCompletions
@@ -105,7 +105,6 @@ def recorded_groups(run: RunRecord) -> list[list[dict[str, Any]]]:
 
 def read_completions(groups: Sequence[list[dict[str, Any]]], config: Config) -> ValidationCompletions:
     """The completions as they were recorded."""
-    from r1.data.store import DECODER
     from r1.reward.base import Scores
     from r1.stage.validation.metrics import Sample, SampledAnswer
     from r1.stage.validation.sampling import ValidationCompletions
@@ -113,6 +112,7 @@ def read_completions(groups: Sequence[list[dict[str, Any]]], config: Config) -> 
     def made(kind: type[Answer], line: dict[str, Any]) -> Answer:
         return kind(**{field.name: line[field.name] for field in fields(kind)})
 
+    rows = recorded_rows(groups, config)
     lines = [line for group in groups for line in group]
     sampled = [line for line in lines if not line.get("greedy")]
     terms = config["reward"]["terms"]
@@ -120,12 +120,32 @@ def read_completions(groups: Sequence[list[dict[str, Any]]], config: Config) -> 
     weights = {name: term["weight"] for name, term in terms.items()}
     return ValidationCompletions(
         indices=[group[0]["index"] for group in groups],
-        rows=[DECODER.decode(group[0]["row"]) for group in groups for line in group if not line.get("greedy")],
+        rows=[row for row, group in zip(rows, groups, strict=True) for line in group if not line.get("greedy")],
         samples=[made(Sample, line) for line in sampled],
         scores=Scores(values, weights, [_number(line["reward"]) for line in sampled]),
         greedy=[made(SampledAnswer, line) for line in lines if line.get("greedy")],
         scoring_errors={},
     )
+
+
+def recorded_rows(groups: Sequence[list[dict[str, Any]]], config: Config) -> list[Row]:
+    """The row of each prompt; of a private question, which no record has, that of the dataset.
+
+    Raises:
+        UserError: the dataset does not have a private question any more.
+    """
+    from r1.config.build import build_data
+    from r1.data.base import recorded
+    from r1.data.store import DECODER
+
+    rows: list[Row] = [DECODER.decode(lines[0]["row"]) for lines in groups]
+    if any(lines[0].get("private") for lines in groups):
+        known = {recorded(row)["prompt"]: row for row in build_data(config).val}
+        if lost := [row["prompt"] for row in rows if row.get("private_question") and row["prompt"] not in known]:
+            message, hint = f"the dataset does not have {lost[0]}", "the file or the revision that was evaluated"
+            raise UserError(message, key="data", value=config["data"].get("path"), hint=hint, code=DATA)
+        rows = [known[row["prompt"]] if row.get("private_question") else row for row in rows]
+    return rows
 
 
 def _number(value: float | None) -> float:

@@ -24,6 +24,7 @@ from r1.core.storage import damaged, read_text, require_regular
 from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
 
+NUM_SHOWN_PROMPTS = 8  # of a validation, whose completions a training stage keeps, and W&B gets
 NUM_CHECKPOINTS = 2  # that a run keeps; if the newest is damaged, the one before it is resumed
 START_FILES = (".lock", ".runner", "output.log", "sweep.yaml")  # in a record's folder before its manifest
 
@@ -212,5 +213,6 @@ def new_run_dir(name: str) -> Path:
 
 
 def published(line: dict[str, Any]) -> dict[str, Any]:
-    """A line of ``samples.jsonl`` for a page or W&B: completions to a private question are left out."""
-    return {name: value for name, value in line.items() if name != "completion" or not line.get("private")}
+    """A line of ``samples.jsonl`` for a page or W&B: without the row, and completions to a private question."""
+    hidden = ("row", "completion") if line.get("private") else ("row",)
+    return {name: value for name, value in line.items() if name not in hidden}

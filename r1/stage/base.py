@@ -12,6 +12,7 @@ import torch
 
 from r1.core.batch import chunks
 from r1.core.progress_counter import ProgressCounter
+from r1.core.runs import NUM_SHOWN_PROMPTS
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row
 from r1.distributed.sharding import ShardedPolicy
@@ -169,7 +170,7 @@ class Stage(L.LightningModule):
         completions = self.sample_validation(indices)
         metrics = sampling_metrics(completions, self.data.parts, self.validation, self.sampler.count_tokens)
         if self.run.record and not self.keeps_completions:  # before the row of metrics that they belong to
-            first = completions.rows[: 8 * num_samples]
+            first = completions.rows[: NUM_SHOWN_PROMPTS * num_samples]
             self.run.record.add_samples("val", self.trainer.global_step, first, completions.samples, completions.scores)
         self.validator.update(self.trainer.global_step, metrics, completions.samples[: 3 * num_samples : num_samples])
         self.report_validation({f"val/{name}": count for name, count in completions.scoring_errors.items()})

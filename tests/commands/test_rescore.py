@@ -137,3 +137,22 @@ def test_rescore_needs_every_completion(evaluated: Path, record: Callable[..., P
     assert f"{copy / 'samples.jsonl'} is damaged" in err
     (copy / "samples.jsonl").unlink()
     assert "is gone" in cli(copy, "val.ks=[1]")[2]
+
+
+def test_private_questions_come_from_the_dataset(
+    config: Callable[..., Config], folder: Path, tmp_path: Path, cli: Cli
+) -> None:
+    """Their record has a hash in place of each; without the file it cannot be rescored, and says so."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"{n}+4=?", "answer": str(n + 4)}) + "\n" for n in (1, 2, 3)))
+    data = ["data=dataset", f"data.path={file}", "data.keep_questions=false"]
+    knobs = [knob for knob in KNOBS if not knob.startswith("data.")]
+    execute(config(*knobs, *data, f"output_dir={folder}"), [])
+    assert "+4=?" not in (folder / "samples.jsonl").read_text()
+    code, out, _ = cli(folder, LENIENT)
+    assert code == 0
+    assert "+4=?" not in (Path(out.strip()) / "samples.jsonl").read_text()
+    file.write_text('{"prompt": "7+4=?", "answer": "11"}\n' * 3)
+    code, _, err = cli(folder, LENIENT)
+    assert code == 3
+    assert "the dataset does not have question " in err

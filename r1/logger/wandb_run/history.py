@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from r1.core.provenance import flatten
-from r1.core.runs import published
+from r1.core.runs import NUM_SHOWN_PROMPTS, published
 
 Row = dict[str, Any]
 
@@ -35,7 +35,7 @@ class RecordReader:
         for timing in self.timing.read_new():
             self.timing_by_step[timing["step"]].append(timing)
         for sample in self.samples.read_new():
-            if sample["split"] == "val":
+            if sample["split"] == "val" and sample.get("index", 0) < NUM_SHOWN_PROMPTS:
                 del sample["split"]
                 self.completions_by_step[sample.pop("step")].append(flatten(published(sample)))
         for row in rows:
