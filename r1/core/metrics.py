@@ -64,6 +64,8 @@ VALIDATION = (
            primary=0, per_part=True, axis=SHARE, main_chart=True, tile=True, progress=True),
     Metric("val/greedy", "share of held-out prompts whose greedy completion is right", better="higher",
            per_part=True, axis=SHARE, main_chart=True, tile=True),
+    Metric("val/lenient", "share of held-out completions whose answer is right, strictly or by data.reader",
+           better="higher", per_part=True, axis=SHARE),
     Metric("val/pass@*", "chance that one of k completions is right, unbiased", better="higher", axis=SHARE),
     Metric("val/maj@*", "chance that the majority answer of k completions is right", better="higher",
            axis=SHARE, main_chart=True, tile=True),

@@ -79,6 +79,7 @@ NEW_DATA_KEYS: Config = {  # of every dataset
     "overlong": "error",
     "instruction": None,
     "keep_questions": True,
+    "reader": "strict",
 }
 DATA_COLUMNS: dict[str, dict[str, str]] = {  # target of a dataset -> r1's column: the key that named the dataset's
     "r1.data.jsonl.jsonl": {

@@ -23,6 +23,7 @@ from r1.data.conversation import (
     with_system,
 )
 from r1.data.decoding import decode_completion
+from r1.data.lenient import Reader
 from r1.data.rows import Rows
 from r1.data.split import question_hash
 from r1.model.chat import Rendered
@@ -140,6 +141,7 @@ class DataOptions(TypedDict):
     max_prompt_length: Annotated[int, Ge(1)] | None
     overlong: Overlong
     keep_questions: bool
+    reader: Reader
 
 
 def data_options(options: DataOptions) -> DataOptions:
@@ -163,6 +165,7 @@ class Data:
         max_prompt_length: tokens of a prompt; None: no limit but the model's context.
         overlong: the treatment of rows that are longer: an error, left out, or without the first tokens of the prompt.
         keep_questions: records have the text of these questions; False: a hash of each (``recorded``).
+        reader: where validation's second, lenient reading takes the answer from; strict: there is none.
         parts: the datasets that a mixture is made of, by the name that its rows carry as ``part``. The mixture's own
             template and verifier are for rows without one.
         counts: rows that were left out or changed, by metric.
@@ -180,6 +183,7 @@ class Data:
     max_prompt_length: int | None = None
     overlong: Overlong = "error"
     keep_questions: bool = True
+    reader: Reader = "strict"
     parts: dict[str, Data] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
 

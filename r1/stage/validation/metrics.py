@@ -39,9 +39,15 @@ class SampledAnswer:
 
 @dataclass(frozen=True)
 class Sample(SampledAnswer):
-    """One of validation; ``vote`` is equal where completions of a prompt state the same answer, None without one."""
+    """One of validation.
+
+    Attributes:
+        vote: equal where completions of a prompt state the same answer; None without one.
+        lenient: whether it is right by ``correct`` or by ``data.reader``; None: that is strict, or no gold answer.
+    """
 
     vote: str | None
+    lenient: bool | None = None
 
 
 class ValSampling:
@@ -133,6 +139,8 @@ def correctness_metrics(
     metrics = {"val/pass@1": proportion([c / n for c in counts], n)}
     if greedy:
         metrics["val/greedy"] = proportion(list(map(float, greedy)), 1)
+    if lenient := [group for group in groups if group[0].lenient is not None]:
+        metrics["val/lenient"] = proportion([sum(bool(s.lenient) for s in group) / n for group in lenient], n)
     for k in sorted(k for k in set(ks) if k > 1):
         metrics[f"val/pass@{k}"] = proportion([pass_at_k(c, n, k) for c in counts], n)
         metrics[f"val/maj@{k}"] = proportion([_group_maj_at_k(group, k) for group in groups], n)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from r1.core.batch import chunks
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row, Verifier, read_answers, verify_completions
+from r1.data.lenient import Reader, lenient_answer
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
 from r1.rollout.base import Sampling
@@ -100,9 +101,11 @@ def _sample_shard(sampler: PolicySampler, indices: Sequence[int], validation: Va
     rollouts, flat_rows = [rollout for group in groups for rollout in group], [row for row in rows for _ in range(n)]
     texts, scores = sampler.score(flat_rows, rollouts)
     correct, ballots = verdicts(data.verifier, texts, flat_rows, n)
+    readers = [data.source_of(row)[1].reader for row in flat_rows]
+    lenient = lenient_verdicts(data.verifier, texts, correct, flat_rows, readers)
     samples = [
-        asdict(Sample(text, len(rollout.completion_ids), rollout.truncated, is_correct, vote))
-        for text, rollout, is_correct, vote in zip(texts, rollouts, correct, ballots, strict=True)
+        asdict(Sample(text, len(rollout.completion_ids), rollout.truncated, is_correct, vote, is_right))
+        for text, rollout, is_correct, vote, is_right in zip(texts, rollouts, correct, ballots, lenient, strict=True)
     ]
     greedy = _greedy_answers(sampler, sampling, data.verifier, rows) if validation.greedy else []
     errors = Counter(sampler.pop_scoring_errors())
@@ -119,6 +122,20 @@ def verdicts(
     answers = read_answers(verifier, texts, rows)
     correct = verify_completions(verifier, answers, rows)
     return correct, votes(verifier, answers, correct, rows, num_samples)
+
+
+def lenient_verdicts(
+    verifier: Verifier,
+    texts: Sequence[str],
+    correct: Sequence[bool | None],
+    rows: Sequence[Row],
+    readers: Sequence[Reader],
+) -> list[bool | None]:
+    """Whether completions are right strictly (``correct``) or by each one's reader; None where that is strict."""
+    again = [b for b, reader in enumerate(readers) if reader != "strict" and correct[b] is False]
+    answers = [lenient_answer(texts[b], readers[b]) for b in again]
+    right = dict(zip(again, verify_completions(verifier, answers, [rows[b] for b in again]), strict=True))
+    return [None if readers[b] == "strict" else right.get(b, correct[b]) for b in range(len(rows))]
 
 
 def _greedy_answers(
