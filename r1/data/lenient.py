@@ -1,7 +1,7 @@
 """Lenient reading: an answer out of prose, where the strict form has none or the verifier does not accept it.
 
 Rewards read strictly (``completion.parse``). Validation reports both: a model that answers right in another form than
-the one that it was asked for has a lenient score above its strict one.
+the instruction's has a lenient score above its strict one.
 """
 
 from __future__ import annotations
