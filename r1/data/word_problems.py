@@ -16,30 +16,31 @@ from r1.data.completion import format_completion
 from r1.data.generated import GeneratedOptions, distinct_problems, generated_data
 
 TRIES = 200  # per wanted problem
-NAMES = "Anna Ben Clara David Emma Finn Grace Henry Iris Jack Kate Liam Mia Noah Olga Paul Rosa Sam Tina Victor".split()
-THINGS = "apples books pencils marbles coins stickers cookies balloons shells stamps cards flowers".split()
+NAMES, THINGS, NUMBERS, WORDS, PRAISE, BLAME = map(
+    str.split,
+    (
+        "Anna Ben Clara David Emma Finn Grace Henry Iris Jack Kate Liam Mia Noah Olga Paul Rosa Sam Tina Victor",
+        "apples books pencils marbles coins stickers cookies balloons shells stamps cards flowers",
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+        "seventeen eighteen nineteen twenty",
+        "banana letter coffee summer pepper butter rabbit yellow dinner kitten apple happy school tomato garden window "
+        "orange market silver monkey table house river bread chair cloud dream eagle grape horse knife lemon money "
+        "night ocean piano queen robot sugar tiger uncle voice water",
+        "wonderful great lovely delicious brilliant excellent charming superb",
+        "awful terrible boring dirty rude disappointing broken horrible",
+    ),
+)
+KINDS = {
+    "animal": "dog cat horse cow lion tiger rabbit sheep goat bear wolf fox",
+    "fruit": "apple banana pear grape lemon cherry peach plum mango",
+    "tool": "hammer saw drill wrench screwdriver shovel axe pliers",
+    "colour": "red blue green yellow purple black white",
+    "vehicle": "car bus train truck bicycle boat plane tram",
+    "body part": "hand foot nose ear arm knee elbow shoulder",
+}
 GAINS = ["finds {} more", "buys {} more", "gets {} more from a friend"]
 LOSSES = ["gives {} away", "loses {}", "sells {}"]
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
 LETTERS = "abcdefghiklmnoprstuvwyz"
-WORDS = (
-    "banana letter coffee summer pepper butter rabbit yellow dinner kitten apple happy school tomato garden window "
-    "orange market silver monkey table house river bread chair cloud dream eagle grape horse knife lemon money night "
-    "ocean piano queen robot sugar tiger uncle voice water"
-).split()
-KINDS = {
-    "animal": "dog cat horse cow lion tiger rabbit sheep goat bear wolf fox".split(),
-    "fruit": "apple banana pear grape lemon cherry peach plum mango".split(),
-    "tool": "hammer saw drill wrench screwdriver shovel axe pliers".split(),
-    "colour": "red blue green yellow purple black white".split(),
-    "vehicle": "car bus train truck bicycle boat plane tram".split(),
-    "body part": "hand foot nose ear arm knee elbow shoulder".split(),
-}
-PRAISE = "wonderful great lovely delicious brilliant excellent charming superb".split()
-BLAME = "awful terrible boring dirty rude disappointing broken horrible".split()
 REVIEWED = ["food", "film", "hotel room", "service", "book", "concert", "soup", "trip"]
 
 
@@ -113,9 +114,7 @@ def two_steps(rng: random.Random) -> Problem:
     name, things, count = rng.choice(NAMES), rng.choice(THINGS), rng.randint(3, 19)
     first, first_sum, between = draw_change(rng, count, 15)
     second, second_sum, left = draw_change(rng, between, 15)
-    question = (
-        f"{name} has {count} {things}. {name} {first} and then {second}. How many {things} does {name} have now?"
-    )
+    question = f"{name} has {count} {things}. {name} {first} and then {second}. How many {things} does {name} have now?"
     return Problem(question, str(left), f"{first_sum}, {second_sum}.")
 
 
@@ -124,8 +123,7 @@ def boxes(rng: random.Random) -> Problem:
     number, size = rng.randint(2, 9), rng.randint(2, 9)
     event, sum_, left = draw_change(rng, number * size, 9)
     question = (
-        f"{name} has {number} boxes with {size} {things} in each and {event}. "
-        f"How many {things} does {name} have now?"
+        f"{name} has {number} boxes with {size} {things} in each and {event}. How many {things} does {name} have now?"
     )
     return Problem(question, str(left), f"{number} x {size} = {number * size}, {sum_}.")
 
@@ -158,8 +156,8 @@ def backwards(rng: random.Random) -> Problem:
 
 def odd_one_out(rng: random.Random) -> Problem:
     kind, other = rng.sample(sorted(KINDS), 2)
-    odd = rng.choice(KINDS[other])
-    words = [*rng.sample(KINDS[kind], 3), odd]
+    odd = rng.choice(KINDS[other].split())
+    words = [*rng.sample(KINDS[kind].split(), 3), odd]
     rng.shuffle(words)
     question = f"Which of these does not belong to the others: {', '.join(words)}?"
     return Problem(question, odd, f"The others are of the kind {kind}.")

@@ -1,3 +1,4 @@
+import itertools
 import random
 import re
 from collections import Counter
@@ -40,7 +41,7 @@ def test_sums_of_a_solution_are_right_and_lead_from_the_question_to_the_answer(t
         assert len(sums) == problem.solution.count("=")
         for a, sign, b, result in sums:
             assert BY_SIGN[sign](int(a), int(b)) == int(result) > 0
-        assert all(left[3] == right[0] for left, right in zip(sums, sums[1:], strict=False))
+        assert all(left[3] == right[0] for left, right in itertools.pairwise(sums))
         assert sums[-1][3] == problem.answer
 
 
@@ -65,7 +66,10 @@ def solved(factor, term, value):
 
 def test_opinion_is_the_last_one():
     found = {TASKS["opinion"](random.Random(seed)) for seed in range(200)}
-    assert {(problem.answer, "boring" in problem.solution) for problem in found} >= {("negative", True), ("positive", False)}
+    assert {(problem.answer, "boring" in problem.solution) for problem in found} >= {
+        ("negative", True),
+        ("positive", False),
+    }
     assert not any(problem.answer == "positive" and "boring" in problem.solution for problem in found)
 
 
