@@ -49,7 +49,7 @@ def extract(into: Path) -> None:
 def convert(source: Path, folder: Path) -> None:
     """Write the GGUF file in ``source`` as model, tokenizer and generation config in ``folder``."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=GGUF)
@@ -58,6 +58,7 @@ def convert(source: Path, folder: Path) -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     read = AutoModelForCausalLM.from_pretrained(source, gguf_file=GGUF, dtype=torch.float32)
     config = read.config
+    assert isinstance(config, LlamaConfig)
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # the weights are ordinary ones now
     config.dtype = torch.float32
