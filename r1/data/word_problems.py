@@ -44,7 +44,7 @@ LETTERS = "abcdefghiklmnoprstuvwyz"
 REVIEWED = ["food", "film", "hotel room", "service", "book", "concert", "soup", "trip"]
 
 
-class Problem(NamedTuple):
+class WordProblem(NamedTuple):
     """One problem: the ``question``, its ``answer``, and a ``solution`` that leads there."""
 
     question: str
@@ -65,9 +65,9 @@ def word_problems(*, tasks: list[str], **options: Unpack[GeneratedOptions]) -> D
 
     def rows(rng: random.Random, split: str, count: int) -> list[Row]:
         shares = {task: len(range(i, count, len(tasks))) for i, task in enumerate(tasks)}
-        found = [row for task, share in shares.items() for row in task_rows(task, rng, split, share)]
-        rng.shuffle(found)
-        return found
+        drawn = [row for task, share in shares.items() for row in task_rows(task, rng, split, share)]
+        rng.shuffle(drawn)
+        return drawn
 
     return generated_data("word_problems", rows, options)
 
@@ -85,7 +85,7 @@ def task_rows(task: str, rng: random.Random, split: str, count: int) -> list[Row
     return [problem_row(problem, task) for problem in problems]
 
 
-def problem_row(problem: Problem, task: str) -> Row:
+def problem_row(problem: WordProblem, task: str) -> Row:
     return {
         "prompt": problem.question,
         "answer": problem.answer,
@@ -103,73 +103,75 @@ def draw_change(rng: random.Random, count: int, largest_gain: int) -> tuple[str,
     return rng.choice(LOSSES).format(number), f"{count} - {number} = {count - number}", count - number
 
 
-def one_step(rng: random.Random) -> Problem:
+def one_step(rng: random.Random) -> WordProblem:
     name, things, count = rng.choice(NAMES), rng.choice(THINGS), rng.randint(3, 19)
     event, sum_, left = draw_change(rng, count, 19)
     question = f"{name} has {count} {things} and {event}. How many {things} does {name} have now?"
-    return Problem(question, str(left), f"{sum_}.")
+    return WordProblem(question, str(left), f"{sum_}.")
 
 
-def two_steps(rng: random.Random) -> Problem:
+def two_steps(rng: random.Random) -> WordProblem:
     name, things, count = rng.choice(NAMES), rng.choice(THINGS), rng.randint(3, 19)
     first, first_sum, between = draw_change(rng, count, 15)
     second, second_sum, left = draw_change(rng, between, 15)
     question = f"{name} has {count} {things}. {name} {first} and then {second}. How many {things} does {name} have now?"
-    return Problem(question, str(left), f"{first_sum}, {second_sum}.")
+    return WordProblem(question, str(left), f"{first_sum}, {second_sum}.")
 
 
-def boxes(rng: random.Random) -> Problem:
+def boxes(rng: random.Random) -> WordProblem:
     name, things = rng.choice(NAMES), rng.choice(THINGS)
     number, size = rng.randint(2, 9), rng.randint(2, 9)
     event, sum_, left = draw_change(rng, number * size, 9)
     question = (
         f"{name} has {number} boxes with {size} {things} in each and {event}. How many {things} does {name} have now?"
     )
-    return Problem(question, str(left), f"{number} x {size} = {number * size}, {sum_}.")
+    return WordProblem(question, str(left), f"{number} x {size} = {number * size}, {sum_}.")
 
 
-def number_words(rng: random.Random) -> Problem:
+def number_words(rng: random.Random) -> WordProblem:
     a, b, c = (rng.randint(1, 20) for _ in range(3))
     question = f"What is {NUMBERS[a]} plus {NUMBERS[b]} plus {NUMBERS[c]}? Give a number."
-    return Problem(question, str(a + b + c), f"{a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}.")
+    return WordProblem(question, str(a + b + c), f"{a} + {b} = {a + b}, {a + b} + {c} = {a + b + c}.")
 
 
-def equation(rng: random.Random) -> Problem:
+def equation(rng: random.Random) -> WordProblem:
     x, factor, term = rng.randint(1, 12), rng.randint(2, 5), rng.randint(1, 20)
     product = factor * x
-    return Problem(f"Solve for x: {factor}x + {term} = {product + term}.", str(x), f"{factor}x = {product}, x = {x}.")
+    return WordProblem(
+        f"Solve for x: {factor}x + {term} = {product + term}.", str(x), f"{factor}x = {product}, x = {x}."
+    )
 
 
-def largest(rng: random.Random) -> Problem:
+def largest(rng: random.Random) -> WordProblem:
     numbers = rng.sample(range(10, 1000), 3)
     top = max(numbers)
     others = " and ".join(str(number) for number in numbers if number != top)
     question = f"Which number is the largest: {numbers[0]}, {numbers[1]} or {numbers[2]}?"
-    return Problem(question, str(top), f"{top} is larger than {others}.")
+    return WordProblem(question, str(top), f"{top} is larger than {others}.")
 
 
-def backwards(rng: random.Random) -> Problem:
+def backwards(rng: random.Random) -> WordProblem:
     letters = rng.sample(LETTERS, rng.choice([3, 4]))
     solution = f"The last letter is {letters[-1]}, the first is {letters[0]}."
-    return Problem(f"Write the letters of {' '.join(letters)} backwards.", "".join(reversed(letters)), solution)
+    return WordProblem(f"Write the letters of {' '.join(letters)} backwards.", "".join(reversed(letters)), solution)
 
 
-def odd_one_out(rng: random.Random) -> Problem:
+def odd_one_out(rng: random.Random) -> WordProblem:
     kind, other = rng.sample(sorted(KINDS), 2)
     odd = rng.choice(KINDS[other].split())
     words = [*rng.sample(KINDS[kind].split(), 3), odd]
     rng.shuffle(words)
     question = f"Which of these does not belong to the others: {', '.join(words)}?"
-    return Problem(question, odd, f"The others are of the kind {kind}.")
+    return WordProblem(question, odd, f"The others are of the kind {kind}.")
 
 
-def alphabet(rng: random.Random) -> Problem:
+def alphabet(rng: random.Random) -> WordProblem:
     words = rng.sample(WORDS, 3)
     question = f"Which word comes first in the alphabet: {', '.join(words)}?"
-    return Problem(question, min(words), f"In order: {', '.join(sorted(words))}.")
+    return WordProblem(question, min(words), f"In order: {', '.join(sorted(words))}.")
 
 
-def opinion(rng: random.Random) -> Problem:
+def opinion(rng: random.Random) -> WordProblem:
     (first, then), is_good = (rng.choice(PRAISE), rng.choice(BLAME)), rng.random() < 0.5
     first, then = (then, first) if is_good else (first, then)
     a, b = rng.sample(REVIEWED, 2)
@@ -177,10 +179,10 @@ def opinion(rng: random.Random) -> Problem:
         "Is the writer's final opinion positive or negative? "
         f"The {a} was {first}, but in the end the {b} was {then} and that is what counts."
     )
-    return Problem(question, "positive" if is_good else "negative", f"What counts was {then}.")
+    return WordProblem(question, "positive" if is_good else "negative", f"What counts was {then}.")
 
 
-TASKS: dict[str, Callable[[random.Random], Problem]] = {
+TASKS: dict[str, Callable[[random.Random], WordProblem]] = {
     task.__name__: task
     for task in (
         one_step,

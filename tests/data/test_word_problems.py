@@ -10,7 +10,7 @@ from r1.core.errors import UserError
 from r1.data.completion import parse
 from r1.data.split import split_of
 from r1.data.verifier.exact import exact
-from r1.data.word_problems import TASKS, Problem, draw_change, word_problems
+from r1.data.word_problems import TASKS, WordProblem, draw_change, word_problems
 
 SUM = re.compile(r"(\d+) ([-+x]) (\d+) = (\d+)")
 BY_SIGN = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "x": lambda a, b: a * b}
@@ -74,7 +74,7 @@ def test_opinion_is_the_last_one():
 
 
 def test_odd_word_is_of_another_kind():
-    assert TASKS["odd_one_out"](random.Random(1)) == Problem(
+    assert TASKS["odd_one_out"](random.Random(1)) == WordProblem(
         question="Which of these does not belong to the others: arm, ear, hand, saw?",
         answer="saw",
         solution="The others are of the kind body part.",
