@@ -73,7 +73,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "repetition": lambda s: repetition.repeated_share(s, 3),
     "duplicates": lambda s: duplicates.ngrams(s, 3),
     "consistency": readability.consistency,
-    "reflects": readability.reflects,
+    "num_reflections": readability.num_reflections,
     "redact": redact,
     "control characters": strip_control_chars,
     "error body": of_bytes(error_message),
@@ -171,6 +171,7 @@ def test_reader_takes_linear_time_on_all_kinds_up_to_a_megabyte(reader: str) -> 
 BOUNDED = {
     "r1/data/verifier/": "answers behind the guard, at most 1000 characters, in a process that is killed",
     "r1/config/": "names and overrides of the command line, which the system bounds, and r1's own conf/",
+    "r1/rescore.py": "names and overrides of the command line, which the system bounds",
     "r1/core/worker": "messages of r1's own processes",
     "r1/distributed/": "messages of r1's own processes",
     "r1/logger/wandb_run/": "messages of r1's own processes",

@@ -38,7 +38,7 @@ def test_metric_named_unknown_metric_has_no_meaning() -> None:
 
 def test_meaning_ends_with_the_unit() -> None:
     assert meaning("val/completion_length") == "length of a completion (tokens)"
-    assert meaning("val/reflection") == "share of completions that re-check or correct themselves"
+    assert meaning("val/reflection") == "reflective words (wait, mistake, however, ...) per completion"
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -122,6 +123,37 @@ def test_language_reads_the_thinking_alone() -> None:
         "<answer>we</answer>",
     ]
     assert language([""] * 6, texts, target="en") == [0.0, 0.0, 1.0, 0.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        ("ja", "これは日本語の文章です。答えは八です。"),  # kana with Han characters
+        ("zh", "这是一个句子，答案是八"),
+        ("ko", "이것은 한국어 문장이다. 그 수는 팔"),
+        ("ru", "Здравствуйте, это предложение"),
+        ("el", "αυτή είναι μια πρόταση"),
+        ("hy", "սա նախադասություն է"),
+        ("he", "זה מִשְׁפָּט בעברית"),  # with its vowel points
+        ("ar", "هذه جُملة، أليس كذلك؟ ٣٥"),  # with marks, punctuation and digits
+        ("ka", "ეს არის წინადადება"),
+        ("am", "ይህ ዓረፍተ ነገር ነው"),
+        ("hi", "यह एक हिन्दी वाक्य है। ३५"),
+        ("bn", "এটি একটি বাক্য"),
+        ("ta", "இது ஒரு வாக்கியம்"),
+        ("th", "นี่คือประโยคภาษาไทย ๓๕"),
+        ("km", "នេះជាប្រយោគ"),
+        ("my", "ဒါက ဝါကျတစ်ခု"),
+        ("en", "ceci est une phrase, đây là một câu"),  # any language in Latin letters
+    ],
+)
+def test_language_share_of_text_in_one_script_is_1(target: Any, text: str) -> None:
+    assert language_share(text, target) == 1.0
+    assert language_share(f"{text} ᚠᚢᚦ", target) < 1.0  # a script that has no name here
+
+
+def test_chinese_with_a_japanese_word_stays_chinese() -> None:
+    assert language_share("我们先计算总数然后の再检查一遍", "zh") == pytest.approx(14 / 15)
 
 
 @given(st.text())
