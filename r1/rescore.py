@@ -21,13 +21,14 @@ from r1.core.types import Config
 if TYPE_CHECKING:
     from r1.core.statistics import Estimate
     from r1.data.base import Row, Verifier
+    from r1.data.lenient import Reader
     from r1.reward.base import Scores
     from r1.stage.validation.metrics import SampledAnswer
     from r1.stage.validation.sampling import ValidationCompletions
 
 Answer = TypeVar("Answer", bound="SampledAnswer")
 VERDICT_KEYS = re.compile(r"(data|data\.parts\.[^.]+|val)\.verifier(\.|$)|(data|data\.parts\.[^.]+)\.reader$|val\.ks$")
-EXPECTED = "data/verifier=NAME, data.verifier.KEY=VALUE, +data/verifier@val.verifier=NAME, val.ks=[...]"
+EXPECTED = "data/verifier=NAME, data.verifier.KEY=VALUE, +data/verifier@val.verifier=NAME, data.reader=NAME, val.ks=[K]"
 UNSCORED = ("val/language", "val/reflection", "val/thinking_length")  # metrics that no verdict changes
 
 
@@ -204,7 +205,7 @@ def score(before: ValidationCompletions, config: Config) -> ValidationCompletion
     from r1.config.check.components import check_answers
     from r1.data.base import as_verifier, has_answer
     from r1.data.rows import Rows
-    from r1.stage.validation.sampling import verdicts
+    from r1.stage.validation.sampling import lenient_verdicts, verdicts
 
     of_reward, validation = reward_verifier(config), instantiate_node(config["val"], "val", config)
     verifier = as_verifier(validation.verifier or of_reward)
@@ -214,17 +215,26 @@ def score(before: ValidationCompletions, config: Config) -> ValidationCompletion
         if validation.verifier:
             check_answers("val.verifier", verifier, answered, str)
     texts = [sample.completion for sample in before.samples]
-    pairs = zip(*verdicts(verifier, texts, before.rows, validation.num_samples), strict=True)
-    samples = zip(before.samples, pairs, strict=True)
+    right, ballots = verdicts(verifier, texts, before.rows, validation.num_samples)
+    lenient = lenient_verdicts(verifier, texts, right, before.rows, [reader(row, config) for row in before.rows])
+    samples = zip(before.samples, right, ballots, lenient, strict=True)
     texts = [answer.completion for answer in before.greedy]
     correct, _ = verdicts(verifier, texts, rows[: len(texts)], 1)
     return replace(
         before,
-        samples=[replace(sample, correct=correct, vote=vote) for sample, (correct, vote) in samples],
+        samples=[replace(sample, correct=now, vote=vote, lenient=also) for sample, now, vote, also in samples],
         scores=score_terms(before, config, of_reward),
         greedy=[replace(answer, correct=right) for answer, right in zip(before.greedy, correct, strict=True)],
         scoring_errors={f"scorer/{name}": float(count) for name, count in verifier.pop_error_counts().items()},
     )
+
+
+def reader(row: Row, config: Config) -> Reader:
+    """The lenient reading of a row's dataset."""
+    data = config["data"]
+    node: Config = data["parts"][row["part"]] if data.get("parts") else data
+    of_row: Reader = node["reader"]
+    return of_row
 
 
 def score_terms(before: ValidationCompletions, config: Config, verifier: Verifier) -> Scores:

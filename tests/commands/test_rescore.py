@@ -156,3 +156,13 @@ def test_private_questions_come_from_the_dataset(
     code, _, err = cli(folder, LENIENT)
     assert code == 3
     assert "the dataset does not have question " in err
+
+
+def test_another_reader_is_the_lenient_metric_of_the_same_verdicts(evaluated: Path, folder: Path, cli: Cli) -> None:
+    code, _, err = cli(evaluated, "data.reader=last_number", "--output-dir", folder)
+    assert code == 0
+    assert "0 of 30 verdicts changed" in err
+    old, new = (read_run(str(run)).manifest["metrics"]["final"] for run in (evaluated, folder))
+    assert {name: new[name] for name in old} == old
+    assert new.keys() - old.keys() == {"val/lenient"}
+    assert new["val/lenient"]["value"] >= new["val/pass@1"]["value"]
