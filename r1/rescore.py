@@ -21,7 +21,7 @@ from r1.core.types import Config
 if TYPE_CHECKING:
     from r1.core.statistics import Estimate
     from r1.data.base import Row, Verifier
-    from r1.data.lenient import Reader
+    from r1.data.lenient import Reading
     from r1.reward.base import Scores
     from r1.stage.validation.metrics import SampledAnswer
     from r1.stage.validation.sampling import ValidationCompletions
@@ -229,11 +229,11 @@ def score(before: ValidationCompletions, config: Config) -> ValidationCompletion
     )
 
 
-def reader(row: Row, config: Config) -> Reader:
+def reader(row: Row, config: Config) -> Reading:
     """The lenient reading of a row's dataset."""
     data = config["data"]
     node: Config = data["parts"][row["part"]] if data.get("parts") else data
-    of_row: Reader = node["reader"]
+    of_row: Reading = node["reader"]
     return of_row
 
 

@@ -23,7 +23,7 @@ from r1.data.conversation import (
     with_system,
 )
 from r1.data.decoding import decode_completion
-from r1.data.lenient import Reader
+from r1.data.lenient import Reading
 from r1.data.rows import Rows
 from r1.data.split import question_hash
 from r1.model.chat import Rendered
@@ -141,7 +141,7 @@ class DataOptions(TypedDict):
     max_prompt_length: Annotated[int, Ge(1)] | None
     overlong: Overlong
     keep_questions: bool
-    reader: Reader
+    reader: Reading
 
 
 def data_options(options: DataOptions) -> DataOptions:
@@ -183,7 +183,7 @@ class Data:
     max_prompt_length: int | None = None
     overlong: Overlong = "error"
     keep_questions: bool = True
-    reader: Reader = "strict"
+    reader: Reading = "strict"
     parts: dict[str, Data] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
 

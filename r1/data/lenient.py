@@ -13,7 +13,7 @@ from typing import Literal
 
 from r1.data.completion import boxed, normalise, parse, text_after_thinking
 
-Reader = Literal["strict", "last_number", "boxed", "letter"]
+Reading = Literal["strict", "last_number", "boxed", "letter"]
 NUMBER = re.compile(  # not an exponent, an index or a part of a word: m^2, x_1, H2O
     r"(?:(?<![\w)\]}])-)?\$?(?<![A-Za-z_^\d.])(?<!\^\{)(?<!_\{)"
     r"(?:\\[dt]?frac\{\d+\}\{\d+\}|\d+(?:,\d{3})*(?!\d)(?:\.\d+)?(?:/\d+)?|\.\d+)(?![A-Za-z_]\d)"
@@ -26,7 +26,7 @@ LETTERS = (  # the first of these that occurs, where it occurs last
 )
 
 
-def lenient_answer(completion: str, reader: Reader) -> str | None:
+def lenient_answer(completion: str, reader: Reading) -> str | None:
     """The answer that ``reader`` reads, else the one that is stated.
 
     It reads the stated answer; where there is none, what follows the thinking; where nothing does, the full text.
@@ -49,7 +49,7 @@ def last_letter(text: str) -> str | None:
     return None
 
 
-READERS: dict[Reader, Callable[[str], str | None]] = {
+READERS: dict[Reading, Callable[[str], str | None]] = {
     "strict": lambda _: None,
     "last_number": last_number,
     "boxed": boxed,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from r1.data.base import as_verifier
 from r1.data.completion import parse
-from r1.data.lenient import READERS, Reader, lenient_answer
+from r1.data.lenient import READERS, Reading, lenient_answer
 from r1.data.verifier.choice import choice
 from r1.data.verifier.exact import exact
 from r1.stage.validation.metrics import Sample, sample_metrics
@@ -88,7 +88,7 @@ def test_boxed_is_read_outside_the_form(completion: str, answer: str | None) -> 
 
 
 @given(st.text(), st.sampled_from([*READERS]))
-def test_reader_reads_any_text(completion: str, reader: Reader) -> None:
+def test_reader_reads_any_text(completion: str, reader: Reading) -> None:
     answer = lenient_answer(completion, reader)
     assert answer is None or answer.strip()
     if reader == "strict":
@@ -97,7 +97,7 @@ def test_reader_reads_any_text(completion: str, reader: Reader) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize("text", ["1", "1,", "-$", "answer is ", "A", "(", "answer *", "\\frac{1}{", "1/"])
-def test_reader_takes_linear_time(text: str, reader: Reader) -> None:
+def test_reader_takes_linear_time(text: str, reader: Reading) -> None:
     start = time.perf_counter()
     lenient_answer(text * 100_000, reader)
     assert time.perf_counter() - start < 10  # a second on an idle machine
@@ -106,7 +106,7 @@ def test_reader_takes_linear_time(text: str, reader: Reader) -> None:
 def test_lenient_verdicts_are_strict_or_lenient_ones() -> None:
     texts = ["<answer>7, 8</answer>", "I get 8.", "I get 9.", "I get 8.", "It is 8."]
     rows = [{"answer": "7, 8"}, *[{"answer": "8"}] * 3, {"prompt": "Why?"}]
-    readers: list[Reader] = ["last_number", "last_number", "last_number", "strict", "last_number"]
+    readers: list[Reading] = ["last_number", "last_number", "last_number", "strict", "last_number"]
     verdicts = lenient_verdicts(as_verifier(exact), texts, [True, False, False, False, None], rows, readers)
     assert verdicts == [True, True, False, None, None]
     letters = lenient_verdicts(as_verifier(choice), ["So the answer is (C)."], [False], [{"answer": "C"}], ["letter"])

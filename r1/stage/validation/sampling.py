@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from r1.core.batch import chunks
 from r1.core.seeds import derive_seed
 from r1.data.base import Data, Row, Verifier, read_answers, verify_completions
-from r1.data.lenient import Reader, lenient_answer
+from r1.data.lenient import Reading, lenient_answer
 from r1.distributed.collectives import RankGroup
 from r1.reward.base import Scores
 from r1.rollout.base import Sampling
@@ -129,7 +129,7 @@ def lenient_verdicts(
     texts: Sequence[str],
     correct: Sequence[bool | None],
     rows: Sequence[Row],
-    readers: Sequence[Reader],
+    readers: Sequence[Reading],
 ) -> list[bool | None]:
     """Whether completions are right strictly (``correct``) or by each one's reader; None where that is strict."""
     again = [b for b, reader in enumerate(readers) if reader != "strict" and correct[b] is False]
