@@ -154,7 +154,7 @@ class Record(RunState):
         inputs = provenance.differences({"inputs": manifest.get("inputs", self._inputs)}, {"inputs": self._inputs})
         changes += [f"{key.removeprefix('inputs.')}: other content than before" for key, *_ in inputs]
         if manifest["data"] != self.data:
-            changes.append("data: other rows than before")
+            changes.append("data: other rows than before, or an earlier version of r1 has recorded them")
         if _fingerprints(manifest["parents"]) != _fingerprints(self.parents):
             changes.append("parents: other runs than before")
         return changes

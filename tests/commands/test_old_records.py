@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from r1.compare import metric_rows, sections
+from r1.config.build import build
 from r1.config.check.config import check_schema
 from r1.core.errors import UserError
 from r1.core.provenance import differences
@@ -73,6 +75,44 @@ def test_reproduce_runs_an_old_record_again(run: RunRecord, tmp_path: Path) -> N
     assert [list(row) for row in again.metrics] == [list(row) for row in run.metrics]
     assert not [line for line in compare_metrics(run, again) if "None" in line]
     assert differences(run.config | {"output_dir": again.config["output_dir"]}, again.config) == []
+
+
+JSONL = """
+  _target_: r1.data.jsonl.jsonl
+  path: PATH
+  terms: null
+  weight: null
+  val_path: null
+  num_val: 4
+  prompt_column: q
+  answer_column: gold
+  completion_column: text
+  on_bad_row: error
+  min_pass_rate: null
+  max_pass_rate: null
+  verifier: {_target_: r1.data.verifier.exact.exact, _partial_: true}
+  template: {_target_: r1.data.template.chat.Chat, system: null, prefill: ''}
+"""
+
+
+def test_record_of_data_jsonl_is_built_by_the_one_reader(tmp_path: Path) -> None:
+    shutil.copytree(RECORDS / "grpo", tmp_path / "run")
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(f'{{"q": "{n}?", "gold": {n}, "text": "It is {n}."}}\n' for n in range(12)))
+    config = tmp_path / "run" / "config.yaml"
+    node = JSONL.replace("PATH", str(file))
+    config.write_text(re.sub(r"^data:\n(  .*\n)+", f"data:{node}", config.read_text(), flags=re.MULTILINE))
+    run = read_run(str(tmp_path / "run"))
+    check_schema(run.config)
+    data = build(run.config).source
+    assert (len(data.train), len(data.val)) == (8, 4)
+    assert {row["prompt"]: (row["answer"], row["completion"]) for row in data.train + data.val} == {
+        f"{n}?": (str(n), f"It is {n}.") for n in range(12)
+    }
+    with pytest.raises(UserError, match="this folder holds a run with a different config") as caught:
+        Record(run.dir, run.config, [], "r1.run", data.digest(), [], resume=True)
+    assert "data: other rows than before, or an earlier version" in str(caught.value)
+    assert "take another output_dir" in caught.value.hint
 
 
 def test_an_old_run_can_be_resumed(tmp_path: Path) -> None:
