@@ -13,8 +13,11 @@ from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
 from r1.data.columns import COLUMNS, columns_learned
+from r1.data.conversation import as_messages, without_weights
 from r1.data.rows import Rows
 from r1.data.store import remembered
+from r1.data.template.chat import Chat, assistant
+from r1.model.chat import Job, render_batch
 from r1.model.tokens import context_length, lengths_over, max_counted, tokenize
 from r1.stage.training.base import TrainingStage
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from r1.config.build import Experiment
     from r1.rollout.base import Engine
 
+BATCH = 128  # rows whose conversations are rendered at once
 NUM_SOLUTIONS = 256  # of the data that are measured for a note
 Noun = Literal["prompt", "example", "truncated"]
 
@@ -171,8 +175,10 @@ def _find_too_long(
     experiment: Experiment, rows: Rows, columns: Sequence[str], most: Limits
 ) -> dict[int, list[TooLong]]:
     too_long: dict[int, list[TooLong]] = {}
-    for part in chunks(range(len(rows)), 1024):
-        texts = [(i, *text) for i in part for text in _texts(experiment, rows[i], columns, most)]
+    for part in chunks(range(len(rows)), BATCH):
+        read = [(i, row) for i in part if _is_valid(row := rows[i], columns)]
+        render_batch(job for _, row in read for job in _render_jobs(experiment, row, columns))
+        texts = [(i, *text) for i, row in read for text in _texts(experiment, row, columns, most)]
         limits = [limit for _, _, _, limit in texts]
         lengths = lengths_over(experiment.stage.tokenizer, [text for _, _, text, _ in texts], limits)
         for position, num_tokens in lengths.items():
@@ -182,11 +188,27 @@ def _find_too_long(
     return too_long
 
 
+def _is_valid(row: Row, columns: Sequence[str]) -> bool:
+    """Whether the model can read the row; the check of the columns has the message."""
+    return all(COLUMNS[column].is_valid(row.get(column)) for column in ("prompt", *columns_learned(row, columns)))
+
+
+def _render_jobs(experiment: Experiment, row: Row, columns: Sequence[str]) -> Iterator[Job]:
+    """The conversations of which ``_texts`` takes the text."""
+    data, tokenizer = experiment.data, experiment.stage.tokenizer
+    template = data.template_of(tokenizer, row)
+    if not isinstance(template, Chat) or tokenizer.chat_template is None:
+        return
+    prompt = as_messages(data.question(row))
+    answers = [[assistant(row[name])] for name in columns if isinstance(row.get(name), str)]
+    talks = [data.conversation(row)] if "messages" in columns_learned(row, columns) else []
+    for messages in [*([*prompt, *answer] for answer in answers or [[]]), *talks]:
+        yield from template.jobs(tokenizer, without_weights(messages), row.get("tools"))
+
+
 def _texts(experiment: Experiment, row: Row, columns: Sequence[str], most: Limits) -> Iterator[tuple[Noun, str, float]]:
     """(noun, text, most tokens) of everything of a row that the model reads."""
     data, stage = experiment.data, experiment.stage
-    if not all(COLUMNS[column].is_valid(row.get(column)) for column in ("prompt", *columns_learned(row, columns))):
-        return  # the check of the columns has the message
     full, truncates_to = stage.full_texts(row, columns), data.truncates_to(row)
     limit = min(math.inf if full else most.prompt, data.source_of(row)[1].max_prompt_length or math.inf)
     cut = 0

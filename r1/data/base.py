@@ -257,13 +257,16 @@ class Data:
         if row.get("completion") is not None:
             prompt, completion = self.prompt_text(tokenizer, row), self.completion_text(tokenizer, row)
             return Rendered(prompt + completion, [(len(prompt), len(prompt + completion))])
-        key, source = self.source_of(row)
-        messages, template = with_system(row["messages"], row.get("system")), self.template_of(tokenizer, row)
-        with errors_mounted_at(f"{key}.template"):
-            last = last_turn(messages)
-            instructed = with_instruction(messages[:last], source.added_instruction)
-            messages = [*as_messages(instructed), *messages[last:]]
-            return template.learned(tokenizer, messages, row.get("tools"), mask_history)
+        template = self.template_of(tokenizer, row)
+        with errors_mounted_at(f"{self.source_of(row)[0]}.template"):
+            return template.learned(tokenizer, self.conversation(row), row.get("tools"), mask_history)
+
+    def conversation(self, row: Row) -> list[Message]:
+        """``messages`` with the row's system message, and the dataset's instruction in the last question."""
+        messages = with_system(row["messages"], row.get("system"))
+        last = last_turn(messages)
+        instructed = with_instruction(messages[:last], self.source_of(row)[1].added_instruction)
+        return [*as_messages(instructed), *messages[last:]]
 
     def prompt_ids(self, tokenizer: PreTrainedTokenizerBase, row: Row) -> list[int]:
         """Token ids of everything before the completion."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,16 +62,9 @@ def render_marked(
         UserError: it does not end, or takes too much memory.
     """
     name, hint = tokenizer.name_or_path or None, "another chat template"
+    job = chat_job(tokenizer, messages, add_generation_prompt, variables, tools)
     try:
-        template = tokenizer.get_chat_template(tools=tools)
-    except ValueError as error:  # several templates, and none is the default
-        raise TemplateRefused(f"the tokenizer has no one chat template: {error}", value=name, code=MODEL) from error
-    others = {**tokenizer.special_tokens_map, **variables, "add_generation_prompt": add_generation_prompt}
-    others |= {"tools": tools} if tools else {}
-    date = str(others.pop("strftime_now", TEMPLATE_DATE))
-    job = {"template": template, "messages": messages, "date": date, "variables": others}
-    try:
-        reply = _processes().run(job, RENDER_SECONDS)
+        reply = _rendered.get(job) or _run(job.template, job.date, [job])[0]
     except TimeoutError:
         message = f"the chat template does not end: it was stopped after {RENDER_SECONDS:.0f} s"
         raise UserError(message, value=name, hint=hint, code=MODEL) from None
@@ -80,6 +75,56 @@ def render_marked(
         raise TemplateRefused(f"the chat template refuses the messages: {reply['error']}", value=name, code=MODEL)
     spans = reply["spans"]
     return Rendered(str(reply["text"]), None if spans is None else [(start, end) for start, end in spans])
+
+
+class Job(NamedTuple):
+    """All that decides a text: the template, the date that it may write, and ``{messages, variables}`` as JSON."""
+
+    template: str
+    date: str
+    values: str
+
+
+def chat_job(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: list[dict[str, Any]],
+    add_generation_prompt: bool,
+    variables: Mapping[str, Any],
+    tools: list[dict[str, Any]] | None,
+) -> Job:
+    """Raises: TemplateRefused: the tokenizer has no one chat template."""
+    try:
+        template = tokenizer.get_chat_template(tools=tools)
+    except ValueError as error:  # several templates, and none is the default
+        message = f"the tokenizer has no one chat template: {error}"
+        raise TemplateRefused(message, value=tokenizer.name_or_path or None, code=MODEL) from error
+    others = {**tokenizer.special_tokens_map, **variables, "add_generation_prompt": add_generation_prompt}
+    others |= {"tools": tools} if tools else {}
+    date = str(others.pop("strftime_now", TEMPLATE_DATE))
+    return Job(template, date, json.dumps({"messages": messages, "variables": others}))
+
+
+_rendered: dict[Job, dict[str, Any]] = {}
+
+
+def render_batch(jobs: Iterable[Job]) -> None:
+    """Render conversations at once, for the calls of ``render_marked`` that follow: of a short one the call is slowest.
+
+    The texts are kept until the next call. Where the process fails, the single calls find out at which conversation.
+    """
+    _rendered.clear()
+    of_template: dict[tuple[str, str], list[Job]] = {}
+    for job in dict.fromkeys(jobs):
+        of_template.setdefault((job.template, job.date), []).append(job)
+    for (template, date), those in of_template.items():
+        with suppress(TimeoutError, WorkerDied):
+            _rendered.update(zip(those, _run(template, date, those), strict=True))
+
+
+def _run(template: str, date: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    batch = {"template": template, "date": date, "jobs": [job.values for job in jobs]}
+    replies: list[dict[str, Any]] = _processes().run(batch, RENDER_SECONDS)
+    return replies
 
 
 @cache

@@ -5,6 +5,7 @@ Started by its path with an empty environment. It renders with transformers' own
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -19,29 +20,33 @@ GROWTH, EXTRA_CHARS = 16, 1 << 20  # a conversation has at most 16 times the cha
 
 
 def renderer() -> Handler:
-    """A handler of ``{"template": text, "date": text, "messages": [...], "variables": {}}``.
+    """A handler of ``{"template": text, "date": text, "jobs": [values, ...]}``.
 
-    It returns ``{"text": text, "spans": ...}`` of ``render_template``, or ``{"error": text}`` for what that raises.
+    ``values`` are ``{"messages": [...], "variables": {}}`` as JSON. Each has a ``{"text": text, "spans": ...}``
+    of ``render_template``, or ``{"error": text}`` if that raises.
     """
 
-    def render(job: dict[str, Any]) -> dict[str, Any]:
+    def render(template: str, date: str, values: str) -> dict[str, Any]:
         try:
-            date = datetime.fromisoformat(job["date"])
-            text, spans = render_template(job["template"], job["messages"], date, job["variables"])
+            job = json.loads(values)
+            text, spans = render_template(template, job["messages"], datetime.fromisoformat(date), job["variables"])
         except MemoryError:
             raise
         except Exception as error:
             return {"error": str(error) or type(error).__name__}
-        most = EXTRA_CHARS + GROWTH * len(str((job["messages"], job["variables"])))
+        most = EXTRA_CHARS + GROWTH * len(values)
         return (
             {"text": text, "spans": spans}
             if len(text) <= most
             else {"error": f"it writes more than {most:,} characters"}
         )
 
-    messages = [{"role": "user", "content": "?"}]
-    render({"template": "{{ messages }}", "messages": messages, "date": "2024-07-26", "variables": {}})  # imports
-    return render
+    def render_all(job: dict[str, Any]) -> list[dict[str, Any]]:
+        return [render(job["template"], job["date"], values) for values in job["jobs"]]
+
+    values = json.dumps({"messages": [{"role": "user", "content": "?"}], "variables": {}})
+    render_all({"template": "{{ messages }}", "date": "2024-07-26", "jobs": [values]})  # imports
+    return render_all
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from r1.config.check.config import check_schema
 from r1.core.errors import UserError
 from r1.core.types import Config
 from r1.data.base import Row
+from r1.model import chat
 from r1.model.tokens import lengths_over, max_tokens, tokenize
 from r1.run import execute
 
@@ -201,6 +202,29 @@ def test_run_reports_dropped_rows_once_and_has_the_fingerprint_of_the_file(
     assert [row["step"] for row in rows if row.get("data/dropped") == 1.0] == [0]
     whole = build(prepare([*fillers(), EMOJI], "stage=sft", "data.columns.completion=answer")).source
     assert json.loads((folder / "manifest.json").read_text())["data"] == whole.digest()
+
+
+@pytest.mark.parametrize(
+    ("stage", "row"),
+    [
+        ("sft", {"completion": "<answer>1</answer>"}),
+        ("sft", {"messages": [{"role": role, "content": "1"} for role in ("user", "assistant", "user", "assistant")]}),
+        ("grpo", {}),
+    ],
+)
+def test_conversations_of_many_rows_are_rendered_at_once(
+    checked: Run, monkeypatch: pytest.MonkeyPatch, stage: str, row: Row
+) -> None:
+    calls = []
+    original = chat._run
+    monkeypatch.setattr(chat, "_run", lambda *args: calls.append(len(args[2])) or original(*args))
+    talk = row.get("messages", [])
+    rows = [
+        r | row | {"messages": [m | {"content": f"{r['prompt']} {m['content']}"} for m in talk] or None} for r in SHORT
+    ]
+    checked(rows, f"stage={stage}")
+    assert sum(calls) >= len(rows)
+    assert len(calls) < 30
 
 
 # ---- the bound ----

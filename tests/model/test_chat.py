@@ -10,7 +10,7 @@ from templates import SPECIALS, TEMPLATES, TOKENIZERS, TemplateDay, tokenizer_of
 
 from r1.core.errors import MODEL, UserError
 from r1.model import chat
-from r1.model.chat import TemplateRefused, render_chat
+from r1.model.chat import TemplateRefused, chat_job, render_batch, render_chat
 
 MESSAGES = [{"role": "user", "content": "3+5=?"}, {"role": "assistant", "content": "8"}]
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -61,6 +61,30 @@ def test_template_without_bounds_ends_with_an_error(core: Any, kind: str) -> Non
     assert time.monotonic() - started < 5
     assert caught.value.code == MODEL
     assert "8" in rendered(core, TEMPLATES["zephyr"])
+
+
+def test_texts_that_are_rendered_at_once_are_those_of_single_calls(core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tokenizer_of(core, TEMPLATES["zephyr"])
+    talks = [[{"role": "user", "content": f"{n}+5=?"}] for n in range(5)]
+    alone = [render_chat(tokenizer, talk, add_generation_prompt=True) for talk in talks]
+    jobs = [chat_job(tokenizer, talk, True, {}, None) for talk in talks]
+    calls = []
+    original = chat._run
+    monkeypatch.setattr(chat, "_run", lambda *args: calls.append(args[2]) or original(*args))
+    render_batch([*jobs, *jobs])
+    assert [render_chat(tokenizer, talk, add_generation_prompt=True) for talk in talks] == alone
+    assert [len(jobs) for jobs in calls] == [5]
+    assert render_chat(tokenizer, talks[0], add_generation_prompt=False) != alone[0]
+    assert len(calls) == 2
+
+
+def test_conversation_that_does_not_end_is_found_among_those_rendered_at_once(core: Any) -> None:
+    tokenizer = tokenizer_of(core, ENDLESS["loop for one role"] + "{{ messages[0].content }}")
+    jobs = [chat_job(tokenizer, talk, False, {}, None) for talk in (MESSAGES[:1], MESSAGES)]
+    render_batch(jobs)
+    assert render_chat(tokenizer, MESSAGES[:1], add_generation_prompt=False) == "3+5=?"
+    with pytest.raises(UserError, match="does not end"):
+        render_chat(tokenizer, MESSAGES, add_generation_prompt=False)
 
 
 @pytest.mark.parametrize("kind", REFUSING)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from datetime import datetime
 from functools import lru_cache
@@ -16,7 +16,7 @@ from r1.core.errors import DATA, MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.conversation import Message, Prompt, Tools, as_messages, assistant_turns, with_system, without_weights
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
-from r1.model.chat import TEMPLATE_DATE, Rendered, TemplateRefused, render_marked
+from r1.model.chat import TEMPLATE_DATE, Job, Rendered, TemplateRefused, chat_job, render_marked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -161,6 +161,15 @@ class Chat:
     ) -> str:
         """The text of a conversation; ``opened``: with the start of the assistant's next turn."""
         return self.marked(tokenizer, messages, opened, tools).text
+
+    def jobs(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> Iterator[Job]:
+        """Of a conversation the text before and after each of the assistant's turns, for ``render_batch``."""
+        messages = with_system(messages, self.system)
+        turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+        for end in [*turns, len(messages)] if not turns or turns[-1] < len(messages) - 1 else turns:
+            yield chat_job(tokenizer, messages[:end], True, self.variables, tools)
+        for end in turns:
+            yield chat_job(tokenizer, messages[: end + 1], False, self.variables, tools)
 
     def marked(
         self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], opened: bool, tools: Tools
