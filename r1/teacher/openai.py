@@ -47,8 +47,14 @@ HINTS = {
     403: "the key may not use this model",
     404: "no such model, or no chat completions at this address: check teacher.url and teacher.model",
 }
-OWN_FIELDS = ("model", "messages", "tools", "seed", *SamplingChanges.__annotations__)  # of a request, set by a knob
-UNREADABLE_FIELDS = ("n", "best_of", "stream", "stream_options")  # an answer is one choice in one reply
+OWN_FIELDS = {  # of a request -> what sets it; the last ones would change the form of the reply
+    **{name: f"teacher.{name}" for name in ("model", *SamplingChanges.__annotations__)},
+    "max_tokens": "teacher.max_completion_length",
+    "messages": "the question, after teacher.system",
+    "tools": "the row's tools",
+    "seed": "the run's seed",
+    **dict.fromkeys(("n", "best_of", "stream", "stream_options"), "one answer in one reply"),
+}
 FATAL_STATUS = {*range(300, 400), 401, 402, 403, 404}
 
 
@@ -258,9 +264,8 @@ def check_env_name(name: str | None) -> str | None:
 def check_extra_body(fields: dict[str, Any]) -> dict[str, Any]:
     """Raises: UserError: a field has a knob of its own, or changes the form of the reply."""
     for name in fields:
-        if name in (*OWN_FIELDS, *UNREADABLE_FIELDS):
-            hint = f"teacher.{name}" if name in SamplingChanges.__annotations__ else "leave it out"
-            message = f"r1 sets the field `{name}` of a request itself"
+        if name in OWN_FIELDS:
+            message, hint = f"r1 sets the field `{name}` of a request itself", f"leave it out: {OWN_FIELDS[name]}"
             raise UserError(message, key=f".extra_body.{name}", value=fields[name], hint=hint)
     return fields
 

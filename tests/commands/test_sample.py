@@ -90,6 +90,12 @@ def test_sample_temperature_0_is_greedy(run: Path, cli: Callable[..., tuple[int,
     assert len(set(lines)) == 2
 
 
+def test_sample_takes_the_knobs_of_the_rollout(run: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    greedy = cli(run, KNOWN, "--temperature", 0)[1]
+    assert cli(run, KNOWN, "--top-k", 1)[1] == cli(run, KNOWN, "--min-p", 1.0, "--top-p", 0.5)[1] == greedy
+    assert cli(run, KNOWN, "--temperature", 0, "--stop", greedy.splitlines()[1].strip()[0])[1] != greedy
+
+
 @pytest.mark.parametrize("temperature", ["-1", "nan"])
 def test_sample_invalid_temperature_exits_2(
     run: Path, cli: Callable[..., tuple[int, str, str]], temperature: str

@@ -15,9 +15,10 @@ import pytest
 from fakevllm import Server
 from httpserver import hang_up, refuse, reply_with
 from rolloutsupport import PROMPTS, SEEDS, STOP, assert_same, at, moved
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from r1.core.errors import STORAGE, Interrupted, UserError
+from r1.core.model_paths import resolve_model_path
 from r1.core.rank_info import RankInfo
 from r1.distributed.collectives import RankGroup
 from r1.rollout.transformers import Transformers
@@ -38,6 +39,9 @@ def running(model: PreTrainedModel) -> Iterator[Server]:
         yield server
 
 
+SIZES: dict[str, Any] = {"max_completion_length": 12, "batch_size": 64, "async_steps": 0}
+
+
 def engine(url: str, **changes: Any) -> VLLMServer:
     knobs: dict[str, Any] = {**at(0.8), "max_completion_length": 12, "batch_size": 4, "dtype": None}
     return VLLMServer(url=url, **knobs | {"folder": None, "timeout_s": 10.0, "async_steps": 0} | changes)
@@ -54,7 +58,7 @@ def remote_engine(running: Server, model: PreTrainedModel) -> VLLMServer:
 def test_server_completions_equal_the_policys_at_each_version(running: Server, model: PreTrainedModel) -> None:
     remote_engine, embedded = (
         engine(f"{running.url}/v1"),
-        Transformers(**at(0.8), max_completion_length=12, batch_size=64, async_steps=0),
+        Transformers(**at(0.8), **SIZES),
     )
     for step in (0, 0, 1):
         remote_engine.update(moved(model, step), step) if step else remote_engine.update(model, step)
@@ -65,6 +69,21 @@ def test_server_completions_equal_the_policys_at_each_version(running: Server, m
     assert sum(request.path == GENERATE for request in running.requests) == 2 * 3 + 3 * 9
     assert len(running.files) == 2
     assert not any(Path(file).exists() for file in running.files)
+
+
+def test_server_samples_by_the_same_knobs(running: Server, model: PreTrainedModel) -> None:
+    """Filters in vLLM, stop texts here: a copy with other knobs needs no second transfer of the weights."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model_path("r1:tiny"))
+    sampling = at(0.9, top_p=0.9, top_k=12, min_p=0.05, repetition_penalty=1.3, stop=["5", "A"])
+    remote_engine, embedded = engine(running.url), Transformers(**at(1.0), **SIZES)
+    for made in (remote_engine, embedded):
+        made.update(model, 0)
+    found, expected = (
+        made.with_sampling(sampling, tokenizer).generate(PROMPTS, SEEDS, STOP) for made in (remote_engine, embedded)
+    )
+    assert_same(found, expected)
+    assert {r.stop_text for group in found for r in group} == {"", "5", "A"}
+    assert len(running.files) == 1
 
 
 def test_weights_file_is_written_in_the_configured_folder(

@@ -25,6 +25,7 @@ def at(temperature: float, **knobs: Any) -> Sampling:
 def assert_same(found: list[list[Rollout]], expected: list[list[Rollout]]) -> None:
     for a, b in zip(chain(*found), chain(*expected), strict=True):
         assert (a.prompt_ids, a.completion_ids, a.truncated) == (b.prompt_ids, b.completion_ids, b.truncated)
+        assert a.stop_text == b.stop_text
         assert a.logps == pytest.approx(b.logps, abs=1e-5)
 
 

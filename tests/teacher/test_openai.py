@@ -20,7 +20,7 @@ from r1.core.errors import CONFIG, MODEL, Interrupted, UserError
 from r1.data.base import Row
 from r1.rollout.base import no_op
 from r1.teacher.api.openai_response import MAX_BYTES, MAX_TOKENS, read_answer, retry_after
-from r1.teacher.base import Answer, Reply, questions, sample_seed
+from r1.teacher.base import Answer, Reply, content_key, questions, sample_seed
 from r1.teacher.openai import OpenAI, backoff, endpoint
 
 KEY = "sk-canary-0123456789abcdef"
@@ -80,6 +80,59 @@ def test_answers_are_in_order_and_each_request_has_its_own_seed(server: Server) 
     assert (request.path, request.headers["Authorization"]) == ("/v1/chat/completions", None)
     assert (body["model"], body["temperature"], body["max_tokens"]) == ("big", 0.6, 32)
     assert body["messages"][0]["role"] == "user"
+
+
+def test_request_has_the_knobs_that_are_set_and_no_other(server: Server) -> None:
+    ask_all(teacher(server.url), ROWS[:1], 1, seed=0)
+    knobs = {
+        "top_p": 0.95,
+        "top_k": 0,
+        "stop": ["Q:"],
+        "extra_body": {"reasoning_effort": "high"},
+        "system": "Be brief.",
+    }
+    ask_all(teacher(server.url, temperature=None, **knobs), ROWS[:1], 1, seed=0)
+    plain, full = (request.json for request in server.requests)
+    assert plain.keys() == {"model", "messages", "temperature", "max_tokens", "seed"}
+    assert full.keys() == plain.keys() - {"temperature"} | {"top_p", "top_k", "stop", "reasoning_effort"}
+    assert (full["top_k"], full["stop"], full["reasoning_effort"]) == (0, ["Q:"], "high")
+    assert full["messages"] == [{"role": "system", "content": "Be brief."}, *plain["messages"]]
+
+
+def test_system_message_of_a_row_wins_over_the_teachers(server: Server) -> None:
+    ask_all(teacher(server.url, system="Be brief."), [{"prompt": "1+1=?", "system": "Be long."}], 1, seed=0)
+    assert [m["content"] for m in server.requests[0].json["messages"]] == ["Be long.", "1+1=?"]
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("top_p", "teacher.top_p"), ("max_tokens", "teacher.max_completion_length"), ("n", "one answer")]
+)
+def test_extra_body_does_not_set_what_has_a_knob_or_changes_the_reply(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"r1 sets the field `{name}`") as caught:
+        teacher("http://127.0.0.1:9/v1", extra_body={name: 2})
+    assert caught.value.key == f".extra_body.{name}"
+    assert hint in caught.value.hint
+
+
+def test_knobs_are_part_of_an_answers_key_and_those_that_are_not_set_are_not() -> None:
+    def key(**knobs: Any) -> str:
+        return content_key(teacher("http://127.0.0.1:9/v1", **knobs).identity(ROWS[0]))
+
+    changes: list[dict[str, Any]] = [
+        {},
+        {"temperature": 0.0},
+        {"temperature": None},
+        {"top_p": 1.0},
+        {"top_k": 0},
+        {"stop": ["x"]},
+        {"system": "Be brief."},
+        {"extra_body": {"reasoning_effort": "high"}},
+        {"extra_body": {"api_key": "one"}},
+        {"extra_body": {"api_key": "two"}},
+    ]
+    assert len({key(**knobs) for knobs in changes}) == len(changes)
+    before = {"teacher": "openai", "url": "http://127.0.0.1:9/v1/chat/completions", "model": "big", "temperature": 0.6}
+    assert key() == content_key(before | {"max_tokens": 32, "question": ROWS[0]["prompt"]})
 
 
 def test_concurrency_bounds_requests_in_flight(server: Server) -> None:

@@ -68,13 +68,20 @@ def chat_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def teacher(
-    path: str, *, temperature: float = 1.0, max_completion_length: int = 12, batch_size: int = 8, **variables: Any
+    path: str,
+    *,
+    temperature: float = 1.0,
+    max_completion_length: int = 12,
+    batch_size: int = 8,
+    system: str | None = None,
+    sampling: dict[str, Any] | None = None,
+    **variables: Any,
 ) -> Transformers:
     return Transformers(
         path=path,
         dtype="float32",
-        system=None,
-        **at(temperature),
+        system=system,
+        **at(temperature, **sampling or {}),
         max_completion_length=max_completion_length,
         chat_template_kwargs=variables or None,
         batch_size=batch_size,
@@ -104,6 +111,45 @@ def test_temperature_zero_gives_one_answer(chat_model: str) -> None:
     (group,) = ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=0)
     assert len(set(group)) == 1
     assert [group] == ask_all(teacher(chat_model, temperature=0.0), ROWS[:1], 3, seed=9)
+
+
+def test_generation_config_of_the_model_has_no_say(chat_model: str, tmp_path: Path) -> None:
+    path = save_model(tmp_path, CHAT)
+    defaults = {"do_sample": True, "temperature": 0.1, "top_p": 0.1, "top_k": 1, "repetition_penalty": 2.0}
+    (tmp_path / "generation_config.json").write_text(json.dumps(defaults))
+    plain = ask_all(teacher(chat_model), ROWS, 3, seed=5)
+    assert plain == ask_all(teacher(path), ROWS, 3, seed=5)
+    assert plain != ask_all(teacher(path, sampling={"top_k": 2}), ROWS, 3, seed=5)
+    likeliest = ask_all(teacher(path, sampling={"top_p": 1e-6}), ROWS[:1], 3, seed=5)
+    assert likeliest == ask_all(teacher(path, temperature=0.0), ROWS[:1], 3, seed=5)
+
+
+def test_answer_ends_before_a_stop_text(chat_model: str) -> None:
+    (free,) = ask_all(teacher(chat_model), ROWS[:1], 1, seed=5)
+    (answers,) = ask_all(teacher(chat_model, sampling={"stop": [free[0].text[3]]}), ROWS[:1], 1, seed=5)
+    assert answers[0].text == free[0].text.partition(free[0].text[3])[0]
+    assert answers[0].finish_reason == "stop"
+    assert answers[0].completion_tokens <= 4
+
+
+def test_system_message_is_in_the_prompt_and_in_the_identity(tmp_path: Path) -> None:
+    path = save_model(tmp_path, CHAT)
+    brief = teacher(path, system="Be brief.")
+    (answers,) = ask_all(brief, ROWS[:1], 1, seed=0)
+    assert answers[0].prompt_tokens > 7 + len("Be brief.")
+    assert brief.identity(ROWS[0])["system"] == "Be brief."
+    keys = {"teacher", "model", "dtype", "temperature", "max_tokens", "question"}  # as before there were more knobs
+    assert teacher(path).identity(ROWS[0]).keys() == keys
+    assert teacher(path, sampling={"min_p": 0.1}).identity(ROWS[0]).keys() == keys | {"min_p"}
+
+
+def test_template_that_drops_the_system_message_is_refused(tmp_path: Path) -> None:
+    path = save_model(
+        tmp_path, "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}" + CHAT
+    )
+    with pytest.raises(UserError, match="does not show a system message") as caught:
+        ask_all(teacher(path, system="Be brief."), ROWS[:1], 1, seed=0)
+    assert caught.value.key == "teacher.system"
 
 
 def test_token_counts_and_finish_reasons(tmp_path: Path) -> None:

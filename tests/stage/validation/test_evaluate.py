@@ -26,6 +26,7 @@ from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_estimate, sample_metrics
+from r1.stage.validation.sampling import sample_validation
 
 
 def test_pass_at_k_matches_hand_computation() -> None:
@@ -260,6 +261,27 @@ def test_validation_samples_are_the_same_at_every_step(stage: Callable[..., Any]
     assert made.validator.metrics == first
     reported = made.trainer.callback_metrics["val/reward/low_ids"].item()
     assert reported == pytest.approx(first["val/reward/low_ids"].value)
+
+
+@pytest.mark.parametrize("knobs", ["val.sampling.top_k=1", "val.sampling.min_p=1.0 val.sampling.temperature=0.3"])
+def test_grpo_validates_by_knobs_of_its_own(stage: Callable[..., Any], knobs: str) -> None:
+    """The filters leave the likeliest token alone, in validation and not in the rollouts."""
+    made = stage("stage=grpo", *knobs.split())
+    sampling = made.validation.sampling_like(made.engine.sampling)
+    assert {**sampling, "top_k": 0, "min_p": 0.0, "temperature": 1.0} == made.engine.sampling
+    (completions,) = sample_validation(made.sampler, made.run.ranks, made.validation, 0, [0, 1])
+    groups = [completions.samples[:2], completions.samples[2:]]
+    assert all(a.completion == b.completion for a, b in groups)
+    rollouts = made.sampler.sample([made.data.val[0]], [[1, 2]])[0]
+    assert rollouts[0].completion_ids != rollouts[1].completion_ids
+
+
+@pytest.mark.parametrize("name", ["eval", "distill_on_policy", "rejection_sampling"])
+def test_stages_that_sample_have_the_knobs_of_the_rollout(stage: Callable[..., Any], name: str) -> None:
+    teacher = ["teacher=transformers", "teacher.path=r1:tiny"] if name == "distill_on_policy" else []
+    made = stage(f"stage={name}", "rollout.top_k=3", "rollout.stop=['</answer>',e]", *teacher)
+    assert made.engine.sampling["top_k"] == 3
+    assert made.engine.stop_texts.texts == ["</answer>", "e"]
 
 
 def test_question_without_gold_answer_is_left_out_of_correctness() -> None:
