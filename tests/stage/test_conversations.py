@@ -12,6 +12,7 @@ import pytest
 import torch
 from badserver import Server
 from conftest import SMALL
+from replies import NO_KNOBS
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -269,7 +270,7 @@ def test_chat_model_that_is_not_asked_for_a_form_is_warned_of(experiment: Stages
 def test_endpoint_gets_the_messages_and_the_tools() -> None:
     row = {"prompt": talk(1)[:3], "system": "Add.", "tools": [{"type": "function", "function": {"name": "add"}}]}
     with Server() as server:
-        knobs: dict[str, Any] = {"requests_per_minute": None, "tokens_per_minute": None, "max_retries": 0}
+        knobs = NO_KNOBS | {"requests_per_minute": None, "tokens_per_minute": None, "max_retries": 0}
         knobs |= {"temperature": 0.6, "max_completion_length": 32, "concurrency": 1, "timeout_s": 5.0}
         teacher = OpenAI(url=server.url, model="big", api_key_env=None, max_failures=0, **knobs)
         list(teacher.answer(questions([row], 1, seed=0), no_op))

@@ -20,6 +20,7 @@ from badserver import Server, completion, half_a_body, solve
 from forkserver import ForkServer, knobs, log
 from httpserver import Handler, Responder, hang, hang_up, refuse, reply_with
 from killpoints import Point
+from replies import NO_KNOBS
 
 from r1.core import jsonl
 from r1.core.errors import MODEL, UserError
@@ -33,7 +34,7 @@ from r1.teacher.openai import OpenAI
 
 KEY = "sk-canary-0123456789abcdef"
 ROWS: list[Row] = [{"prompt": f"{i}+5=?"} for i in range(6)]
-TEACHER: dict[str, Any] = {
+TEACHER: dict[str, Any] = NO_KNOBS | {
     "model": "big",
     "api_key_env": None,
     "temperature": 0.6,
@@ -137,7 +138,16 @@ def test_repeated_question_is_requested_once(endpoint: Server, file: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "other", [{"temperature": 0.7}, {"max_completion_length": 33}, {"model": "bigger"}, {"seed": 1}]
+    "other",
+    [
+        {"temperature": 0.7},
+        {"top_p": 0.9},
+        {"system": "Be brief."},
+        {"extra_body": {"reasoning_effort": "high"}},
+        {"max_completion_length": 33},
+        {"model": "bigger"},
+        {"seed": 1},
+    ],
 )
 def test_changed_sampling_or_model_is_requested_again(endpoint: Server, file: Path, other: dict[str, Any]) -> None:
     query(endpoint, file)
@@ -271,6 +281,13 @@ def test_api_key_is_not_written_or_printed(
     assert len(jsonl.read_rows(file)) == 3
     assert "hello ***" in file.read_text()
     assert KEY not in file.read_text() + str(caught.value) + capsys.readouterr().err
+
+
+def test_secret_in_extra_body_is_sent_and_not_written(endpoint: Server, file: Path) -> None:
+    query(endpoint, file, extra_body={"api_key": KEY, "top_logprobs": 2})
+    assert {request.json["api_key"] for request in endpoint.requests} == {KEY}
+    assert KEY not in file.read_text()
+    assert jsonl.read_rows(file)[0]["query"]["extra_body"] == {"api_key": "<redacted>", "top_logprobs": 2}
 
 
 # ---- a changed model ----
