@@ -103,7 +103,7 @@ CASES: list[Case] = [  # kind, arguments, responses that follow it, that do not,
         "length_constraints:number_paragraphs",
         {"num_paragraphs": 2},
         ["One.\n***\nTwo.", "***\nOne.\n\nstill one\n***\nTwo.\n***"],
-        ["One.\n\nTwo.", "One.\n***\n***\nTwo.", "One.\n***\nTwo.\n***\nThree.\n***\nFour."],
+        ["One.\n\nTwo.", "One.\n***\n***\nTwo.", "One.\n1\n***\nTwo.\n***\nThree.\n3"],
         ["***\n***\nOne.\n***\nTwo."],
     ),
     (

@@ -1,7 +1,7 @@
 """Verifiable instructions: does a response do all that its prompt asks of its form? IFEval's protocol.
 
 The answer is the full response, after the thinking. Strict: as it is. Loose: also without emphasis (``*``), its first
-line or its last line, which models add around what they were asked for.
+line or its last line, which models add around the response.
 """
 
 from __future__ import annotations

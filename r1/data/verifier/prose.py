@@ -1,6 +1,6 @@
 """Sentences, words and the language of prose, without a model or word lists of other packages.
 
-A language of a shared script is told by its function words and its own letters: by the most of them, not by statistics.
+Of the languages of one script, the one with the most function words and letters of its own counts.
 """
 
 from __future__ import annotations
@@ -88,14 +88,14 @@ def evidence_of(text: str, language: str) -> int:
 
 def sentences(text: str) -> list[str]:
     """The sentences of a text; what follows the last full stop is one, and a line break is no end."""
-    found, start = [], 0
+    parts, start = [], 0
     for end in END.finditer(text):
         if end[0].startswith(".") and not ends_sentence(text, start, end.start(), end.end()):
             continue
-        found.append(text[start : end.end()])
+        parts.append(text[start : end.end()])
         start = end.end()
-    found.append(text[start:])
-    return [sentence.strip() for sentence in found if WORD.search(sentence)]
+    parts.append(text[start:])
+    return [sentence.strip() for sentence in parts if WORD.search(sentence)]
 
 
 def ends_sentence(text: str, start: int, stop: int, after: int) -> bool:
