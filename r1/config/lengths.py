@@ -17,7 +17,7 @@ from r1.data.conversation import as_messages, without_weights
 from r1.data.rows import Rows
 from r1.data.store import remembered
 from r1.data.template.chat import Chat, assistant
-from r1.model.chat import Job, render_batch
+from r1.model.chat import RenderJob, render_batch
 from r1.model.tokens import context_length, lengths_over, max_counted, tokenize
 from r1.stage.training.base import TrainingStage
 
@@ -193,7 +193,7 @@ def _is_valid(row: Row, columns: Sequence[str]) -> bool:
     return all(COLUMNS[column].is_valid(row.get(column)) for column in ("prompt", *columns_learned(row, columns)))
 
 
-def _render_jobs(experiment: Experiment, row: Row, columns: Sequence[str]) -> Iterator[Job]:
+def _render_jobs(experiment: Experiment, row: Row, columns: Sequence[str]) -> Iterator[RenderJob]:
     """The conversations of which ``_texts`` takes the text."""
     data, tokenizer = experiment.data, experiment.stage.tokenizer
     template = data.template_of(tokenizer, row)

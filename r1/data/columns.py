@@ -131,6 +131,9 @@ COLUMNS = {
 }
 LEARNED_INSTEAD = {"completion": "messages"}  # a column that stands for another one where that is null
 TEXT_COLUMNS = frozenset(name for name, column in COLUMNS.items() if column.type in ("text", MESSAGES))
+OF_TEMPLATE = frozenset(
+    ("system", "tools", "chat_template_kwargs")
+)  # empty where a row has none, wherever they are from
 REQUIRED = frozenset(name for name, column in COLUMNS.items() if column.required)
 INTERNAL = frozenset(name for name, column in COLUMNS.items() if column.internal)
 

@@ -18,7 +18,7 @@ from annotated_types import Ge, Interval
 from r1.core.content_hash import file_hash
 from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, data_options
-from r1.data.columns import COLUMNS, INTERNAL, RESERVED, Row, check_names, check_row
+from r1.data.columns import COLUMNS, INTERNAL, OF_TEMPLATE, RESERVED, Row, check_names, check_row
 from r1.data.conversation import with_conversations
 from r1.data.files import read_file
 from r1.data.mapping import Columns, fields, map_columns, missing, text_columns
@@ -293,7 +293,7 @@ class Reader:
             if isinstance(made, str):
                 return made
             row = made
-        named = {name: origin for name, origin in columns.items() if origin is not None and origin != name}
+        named = {n: origin for n, origin in columns.items() if origin not in (None, n) and n not in OF_TEMPLATE}
         if "answer" in row and row.get("terms") is None:  # else an open-ended question
             named.setdefault("answer", "answer")
         elif row.get("terms") is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -52,6 +53,7 @@ def value_at(source: Row, origin: str, fail: Callable[[str], UserError]) -> Any:
         return FIELD.sub(lambda match: values[match[1]] if match[1] else match[0][0], origin)
     value: Any = source
     for part in origin.split("."):
+        value = read_json(value) if isinstance(value, str) else value
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list) and INDEX.fullmatch(part) and -len(value) <= int(part) < len(value):
@@ -61,11 +63,21 @@ def value_at(source: Row, origin: str, fail: Callable[[str], UserError]) -> Any:
     return value
 
 
+def read_json(text: str) -> Any:
+    """The list or object that a text is in JSON, as many sets store them; other text as it is."""
+    try:
+        return json.loads(text) if text.lstrip()[:1] in ("[", "{") else text
+    except ValueError:
+        return text
+
+
 def text_at(source: Row, name: str, fail: Callable[[str], UserError]) -> str:
-    """A value in a template: text, a number, or a list of texts as the lines ``A. ...``, ``B. ...``."""
+    """A value in a template: text, a number, a list of numbers, or of texts as the lines ``A. ...``, ``B. ...``."""
     value = value_at(source, name, fail) if name in source or not fields(name) else None
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return lettered(value)
+    if isinstance(value, list) and all(isinstance(item, int | float) for item in value):
+        return f"[{', '.join(map(str, value))}]"
     if value is None or isinstance(value, list | dict):
         error = fail(name)
         error.message = error.message.replace(": no column", ": no text in the column")

@@ -77,7 +77,7 @@ def render_marked(
     return Rendered(str(reply["text"]), None if spans is None else [(start, end) for start, end in spans])
 
 
-class Job(NamedTuple):
+class RenderJob(NamedTuple):
     """All that decides a text: the template, the date that it may write, and ``{messages, variables}`` as JSON."""
 
     template: str
@@ -91,7 +91,7 @@ def chat_job(
     add_generation_prompt: bool,
     variables: Mapping[str, Any],
     tools: list[dict[str, Any]] | None,
-) -> Job:
+) -> RenderJob:
     """Raises: TemplateRefused: the tokenizer has no one chat template."""
     try:
         template = tokenizer.get_chat_template(tools=tools)
@@ -101,19 +101,19 @@ def chat_job(
     others = {**tokenizer.special_tokens_map, **variables, "add_generation_prompt": add_generation_prompt}
     others |= {"tools": tools} if tools else {}
     date = str(others.pop("strftime_now", TEMPLATE_DATE))
-    return Job(template, date, json.dumps({"messages": messages, "variables": others}))
+    return RenderJob(template, date, json.dumps({"messages": messages, "variables": others}))
 
 
-_rendered: dict[Job, dict[str, Any]] = {}
+_rendered: dict[RenderJob, dict[str, Any]] = {}
 
 
-def render_batch(jobs: Iterable[Job]) -> None:
+def render_batch(jobs: Iterable[RenderJob]) -> None:
     """Render conversations at once, for the calls of ``render_marked`` that follow: of a short one the call is slowest.
 
     The texts are kept until the next call. Where the process fails, the single calls find out at which conversation.
     """
     _rendered.clear()
-    of_template: dict[tuple[str, str], list[Job]] = {}
+    of_template: dict[tuple[str, str], list[RenderJob]] = {}
     for job in dict.fromkeys(jobs):
         of_template.setdefault((job.template, job.date), []).append(job)
     for (template, date), those in of_template.items():
@@ -121,7 +121,7 @@ def render_batch(jobs: Iterable[Job]) -> None:
             _rendered.update(zip(those, _run(template, date, those), strict=True))
 
 
-def _run(template: str, date: str, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+def _run(template: str, date: str, jobs: Sequence[RenderJob]) -> list[dict[str, Any]]:
     batch = {"template": template, "date": date, "jobs": [job.values for job in jobs]}
     replies: list[dict[str, Any]] = _processes().run(batch, RENDER_SECONDS)
     return replies

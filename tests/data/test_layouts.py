@@ -210,6 +210,110 @@ LAYOUTS = {
         {"prompt": "Add.\n2+2?", "completion": "4"},
         {"prompt": "{instruction}\n{input}", "completion": "output"},
     ),
+    "POLARIS-Project/Polaris-Dataset-53K": Layout(
+        {"problem": "2+2?", "answer": "4", "difficulty": "3/8"},
+        {"prompt": "2+2?", "answer": "4", "difficulty": "3/8"},
+        option="polaris",
+    ),
+    "agentica-org/DeepScaleR-Preview-Dataset (its option)": Layout(
+        {"problem": "2+2?", "answer": "4", "solution": ""}, {"prompt": "2+2?", "answer": "4"}, option="deepscaler"
+    ),
+    "zwhe99/DeepMath-103K": Layout(
+        {
+            "question": "2+2?",
+            "final_answer": "4",
+            "difficulty": 4.5,
+            "topic": "Algebra",
+            "r1_solution_1": R1,
+            "r1_solution_2": R1,
+            "r1_solution_3": R1,
+        },
+        {"prompt": "2+2?", "answer": "4", "topic": "Algebra"},
+        option="deepmath",
+    ),
+    "Skywork/Skywork-OR1-RL-Data": Layout(
+        {
+            "data_source": "train-math-numinamath1.5_olympiads",
+            "prompt": [user("2+2?")],
+            "ability": "math",
+            "reward_model": {"ground_truth": '["\\\\frac{8}{2}"]', "style": "rule"},
+            "extra_info": {"index": 3, "model_difficulty": {"DeepSeek-R1-Distill-Qwen-7B": 4}},
+        },
+        {"prompt": "2+2?", "answer": "\\frac{8}{2}"},
+        option="skywork_or1",
+    ),
+    "open-thoughts/OpenThoughts3-1.2M": Layout(
+        {
+            "difficulty": 7.0,
+            "source": "ai2-adapt-dev/openmath-2-math",
+            "domain": "math",
+            "conversations": [{"from": "human", "value": "2+2?"}, {"from": "gpt", "value": R1}],
+        },
+        {"prompt": "2+2?", "messages": [user("2+2?"), assistant(R1)]},
+    ),
+    "Anthropic/hh-rlhf": Layout(
+        {
+            "chosen": "\n\nHuman: 2+2?\n\nAssistant: 4\n\nHuman: Sure?\n\nAssistant: Yes.",
+            "rejected": "\n\nHuman: 2+2?\n\nAssistant: 4\n\nHuman: Sure?\n\nAssistant: No.",
+        },
+        {"prompt": [user("2+2?"), assistant("4"), user("Sure?")], "chosen": "Yes.", "rejected": "No."},
+    ),
+    "Open-Orca/OpenOrca": Layout(
+        {"id": "niv.1", "system_prompt": "", "question": "2+2?", "response": "4"},
+        {"prompt": "2+2?", "completion": "4", "system": ""},
+        {"prompt": "question", "completion": "response", "system": "system_prompt"},
+    ),
+    "Intel/orca_dpo_pairs": Layout(
+        {"system": "Think.", "question": "2+2?", "chosen": "4", "rejected": "5"},
+        {"prompt": "2+2?", "system": "Think.", "chosen": "4", "rejected": "5"},
+        {"prompt": "question"},
+    ),
+    "nvidia/Llama-Nemotron-Post-Training-Dataset": Layout(
+        {
+            "input": [user("2+2?")],
+            "output": "4",
+            "category": "math",
+            "license": "cc-by-4.0",
+            "reasoning": "off",
+            "generator": "R1",
+            "used_in_training": "Ultra",
+            "version": "v1.1",
+            "system_prompt": "detailed thinking off",
+        },
+        {"prompt": "2+2?", "completion": "4", "system": "detailed thinking off"},
+        {"prompt": "input", "completion": "output", "system": "system_prompt"},
+    ),
+    "Jiayi-Pan/Countdown-Tasks-3to4": Layout(
+        {"target": 98, "nums": [44, 19, 35], "id": "2+2?"},
+        {"prompt": "2+2? Make 98 of [44, 19, 35].", "nums": [44, 19, 35], "answer": "98"},
+        {"prompt": "{id} Make {target} of {nums}.", "answer": "target"},
+    ),
+    "allenai/ai2_arc": Layout(
+        {"id": "1", "question": "2+2?", "choices": {"text": ["3", "4"], "label": ["A", "B"]}, "answerKey": "B"},
+        {"prompt": "2+2?\nA. 3\nB. 4", "answer": "B"},
+        {"prompt": "{question}\n{choices.text}", "answer": "answerKey"},
+    ),
+    "Salesforce/xlam-function-calling-60k": Layout(
+        {
+            "id": 0,
+            "query": "2+2?",
+            "answers": '[{"name": "add", "arguments": {"a": 2, "b": 2}}]',
+            "tools": '[{"name": "add", "description": "Adds.", "parameters": {"a": {"type": "int"}}}]',
+        },
+        {
+            "prompt": "2+2?",
+            "answer": "add",
+            "tools": [{"name": "add", "description": "Adds.", "parameters": {"a": {"type": "int"}}}],
+        },
+        {"prompt": "query", "answer": "answers.0.name"},
+    ),
+    "OpenAI's fine-tuning files": Layout(
+        {"messages": [user("2+2?"), assistant("5") | {"weight": 0}, user("Sure?"), assistant("4") | {"weight": 1}]},
+        {
+            "prompt": [user("2+2?"), assistant("5"), user("Sure?")],
+            "messages": [user("2+2?"), assistant("5") | {"weight": 0}, user("Sure?"), assistant("4")],
+        },
+    ),
     "PRIME-RL/Eurus-2-RL-Data (verl)": Layout(
         {
             "data_source": "numina",
@@ -247,7 +351,7 @@ def write_saved(rows: list[Row], path: Path) -> Path:
 
 def read(layout: Layout, path: Path, learns: bool = True, **knobs: Any) -> Data:
     options = knobs_of(layout.option)
-    options |= {"path": str(path), "val_split": None, "num_val": 3, "name": None} | knobs
+    options |= {"path": str(path), "val_split": None, "num_val": 3, "name": None, "train_split": "train"} | knobs
     options["columns"] = options["columns"] | layout.columns
     shared = {"template": chat(), "verifier": exact, "terms": None, "weight": None}
     data: Data = resolve(f"r1.data.{layout.option}.{layout.option}", "data")(learns, **options, **shared)

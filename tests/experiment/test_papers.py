@@ -81,18 +81,18 @@ DIFFERENT = {  # all that is known to differ from the paper
     "cispo": ["data"],
     "dapo": ["data"],
     "dr_grpo": ["data"],
-    "gdpo": ["data"],
+    "gdpo": [],
     "gspo": ["model.path"],
     "lora_without_regret": [],
     "magistral": ["stage/loss", "model.path", "data"],
-    "max_rl": ["data"],
-    "on_policy_distillation": ["data"],
-    "polaris": ["data", "stage.zero_variance"],
+    "max_rl": [],
+    "on_policy_distillation": [],
+    "polaris": ["stage.zero_variance"],
     "prorl": ["data"],
     "r1": ["data"],
     "r1_distill": ["data"],
     "r1_zero": ["data"],
-    "skywork_or1": ["data"],
+    "skywork_or1": [],
 }
 
 
@@ -209,10 +209,11 @@ LENGTHS = ["reward.terms.length.max_length=24", "reward.terms.length.buffer=4"]
 
 def scaled(cfg: Any, overrides: Sequence[str], folder: Path) -> list[str]:
     """A step's overrides with a tiny model, sums for questions, and small P, G and lengths."""
-    stage, data = (cfg[group]["_target_"].split(".")[-2] for group in ("stage", "data"))
+    stage = cfg["stage"]["_target_"].split(".")[-2]
     scales = [*ANY_STAGE, *OF_STAGE[stage]]
-    if data in ("dapo_math", "openr1_math", "math"):
+    if cfg["data"].get("path", "").count("/") == 1 and not cfg["data"]["path"].endswith(".jsonl"):  # on the Hub
         scales.append("data=arithmetic")
+        overrides = [text for text in overrides if not text.startswith("data.path=")]
     if "length" in (cfg["reward"]["terms"] or {}):
         scales += LENGTHS
     if not any(text.startswith("model.path=${step:") for text in overrides):

@@ -16,7 +16,7 @@ from r1.core.errors import DATA, MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.conversation import Message, Prompt, Tools, as_messages, assistant_turns, with_system, without_weights
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
-from r1.model.chat import TEMPLATE_DATE, Job, Rendered, TemplateRefused, chat_job, render_marked
+from r1.model.chat import TEMPLATE_DATE, Rendered, RenderJob, TemplateRefused, chat_job, render_marked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -162,7 +162,7 @@ class Chat:
         """The text of a conversation; ``opened``: with the start of the assistant's next turn."""
         return self.marked(tokenizer, messages, opened, tools).text
 
-    def jobs(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> Iterator[Job]:
+    def jobs(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> Iterator[RenderJob]:
         """Of a conversation the text before and after each of the assistant's turns, for ``render_batch``."""
         messages = with_system(messages, self.system)
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]

@@ -1,0 +1,14 @@
+"""DeepMath-103K (He et al. 2025, arXiv:2504.11456): huggingface.co/datasets/zwhe99/DeepMath-103K."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from r1.data.base import Data
+from r1.data.dataset import DatasetOptions, read_dataset
+from r1.data.math import math_row
+
+
+def deepmath(learns: bool, **options: Unpack[DatasetOptions]) -> Data:
+    """Its rows, read as those of MATH."""
+    return read_dataset(options, learns, math_row, "math")
