@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from r1.stage.validation.sampling import ValidationCompletions
 
 Answer = TypeVar("Answer", bound="SampledAnswer")
-VERDICT_KEYS = re.compile(r"(data|data\.parts\.[^.]+|val)\.verifier(\.|$)|(data|data\.parts\.[^.]+)\.reader$|val\.ks$")
+VERDICT_KEYS = re.compile(
+    r"(data|data\.parts\.[^.]+|val)\.verifier(\.|$)|(data|data\.parts\.[^.]+)\.reader$|val\.(ks|by)$"
+)
 EXPECTED = "data/verifier=NAME, data.verifier.KEY=VALUE, +data/verifier@val.verifier=NAME, data.reader=NAME, val.ks=[K]"
 UNSCORED = ("val/language", "val/reflection", "val/thinking_length")  # metrics that no verdict changes
 
@@ -157,15 +159,15 @@ def write_record(
     folder: Path, run: RunRecord, config: Config, overrides: Sequence[str], after: ValidationCompletions
 ) -> dict[str, Estimate]:
     """Write the record of the evaluation with these verdicts; returns its metrics."""
+    from r1.config.build import instantiate_node
     from r1.core.console import command_line
     from r1.core.statistics import Estimate
     from r1.stage.validation.summary import scored_metrics
     from r1.train.record import MetricsFile, Record
 
     final = run.manifest["metrics"]["final"]
-    metrics = scored_metrics(
-        after, config["data"].get("parts") or (), config["val"]["num_samples"], config["val"]["ks"]
-    )
+    validation = instantiate_node(config["val"], "val", config)
+    metrics = scored_metrics(after, config["data"].get("parts") or (), validation)
     metrics |= {name: Estimate(**final[name]) for name in UNSCORED if name in final}
     counts = {name: value for row in run.metrics for name, value in row.items() if name.startswith("data/")}
     counts |= {f"val/{name}": count for name, count in after.scoring_errors.items()}

@@ -47,6 +47,7 @@ def check_parts(cfg: Config, experiment: Experiment) -> None:
     _check_columns(cfg, experiment)
     _check_stage_columns(experiment)
     _check_verifier(experiment)
+    _check_by(experiment)
     _check_teacher(experiment)
     check_templates(experiment)
     check_completions(experiment)
@@ -226,6 +227,16 @@ def check_answers(key: str, verifier: Verifier, rows: Rows, identity: Callable[[
         hint="take the verifier that fits the data: data/verifier=exact, math, countdown or code",
         code=DATA,
     )
+
+
+def _check_by(experiment: Experiment) -> None:
+    """Results by the values of a column need that column."""
+    tally = experiment.data.val.tally()
+    for column in experiment.validation.by:
+        if not any(kind.has(column) for kind, _, _ in tally):
+            known = sorted({name for kind, _, _ in tally for name in kind.columns})
+            message, hint = f"no held-out row has a column `{column}`", suggest(column, known)
+            raise UserError(message, key="val.by", value=column, expected=known, hint=hint, code=DATA)
 
 
 def _check_teacher(experiment: Experiment) -> None:

@@ -67,6 +67,7 @@ class Validation:
         num_prompts: P, held-out prompts, the first of the split; all of a smaller one.
         num_samples: n, completions per prompt.
         ks: the k of pass@k and maj@k, each <= n.
+        by: columns; the prompts with each value of one are measured on their own, too.
         greedy: sample one more completion of each prompt at temperature 0.
         verifier: decides whether an answer is right; None: the dataset's, as in the reward.
         sampling: how completions are sampled; null: as those of the rollout.
@@ -77,6 +78,7 @@ class Validation:
     num_prompts: Annotated[int, Ge(1)]
     num_samples: Annotated[int, Ge(1)]
     ks: list[int]
+    by: list[str]
     greedy: bool
     verifier: Verifier | None
     sampling: ValSampling | None

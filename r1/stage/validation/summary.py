@@ -1,12 +1,14 @@
-"""The metrics of one validation: over all of its completions, and per part of a mixture."""
+"""The metrics of one validation: over all of its completions, per part of a mixture, and per value of a column."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from r1.core.batch import chunks
 from r1.core.metrics import METRICS
 from r1.core.statistics import Estimate
+from r1.data.base import Row
 from r1.stage.validation.metrics import Validation, reward_estimate, sample_metrics
 from r1.stage.validation.readability import readability_metrics
 from r1.stage.validation.sampling import ValidationCompletions
@@ -16,31 +18,51 @@ PER_PART_METRICS = tuple(metric for metric in METRICS if metric.per_part)
 
 def sampling_metrics(
     completions: ValidationCompletions,
-    parts: Iterable[str],
+    parts: Collection[str],
     validation: Validation,
     count_tokens: Callable[[list[str]], list[int]],
 ) -> dict[str, Estimate]:
-    """Correctness, rewards, form and readability; ``val/<part>/pass@1`` and others per part of a mixture."""
-    metrics = scored_metrics(completions, parts, validation.num_samples, validation.ks)
+    """Correctness, rewards, form and readability."""
     texts = [sample.completion for sample in completions.samples]
-    return metrics | readability_metrics(texts, validation.num_samples, count_tokens)
+    readability = readability_metrics(texts, validation.num_samples, count_tokens)
+    return scored_metrics(completions, parts, validation) | readability
 
 
 def scored_metrics(
-    completions: ValidationCompletions, parts: Iterable[str], num_samples: int, ks: Sequence[int]
+    completions: ValidationCompletions, parts: Collection[str], validation: Validation
 ) -> dict[str, Estimate]:
-    """Those that need no tokenizer: correctness, rewards and form, over all completions and per part of a mixture."""
+    """Those that need no tokenizer: correctness, rewards and form.
+
+    ``val/<part>/pass@1`` and others per part of a mixture, and ``val/<column>=<value>/pass@1`` for the columns ``by``.
+    """
+    num_samples, ks = validation.num_samples, validation.ks
     metrics = overall_metrics(completions, num_samples, ks)
-    of_prompts = [row.get("part") for row in completions.rows[::num_samples]]
-    for part in parts:
-        if prompts := [p for p, name in enumerate(of_prompts) if name == part]:
-            part_metrics = overall_metrics(completions.select(prompts), num_samples, ks)
-            metrics |= {
-                f"val/{part}/{metric.label}": part_metrics[metric.name]
-                for metric in PER_PART_METRICS
-                if metric.name in part_metrics
-            }
+    for name, prompts in prompt_groups(completions.rows[::num_samples], parts, validation.by).items():
+        group_metrics = overall_metrics(completions.select(prompts), num_samples, ks)
+        metrics |= {
+            f"val/{name}/{metric.label}": group_metrics[metric.name]
+            for metric in PER_PART_METRICS
+            if metric.name in group_metrics and ("=" not in name or metric.better)
+        }
     return metrics
+
+
+def prompt_groups(rows: Sequence[Row], parts: Collection[str], by: Sequence[str]) -> dict[str, list[int]]:
+    """The prompts of each part of a mixture, and of each value of the columns ``by``."""
+    groups: dict[str, list[int]] = {name: [] for name in parts}
+    for p, row in enumerate(rows):
+        if parts:
+            groups[row["part"]].append(p)
+        for column in by:
+            if row.get(column) is not None:
+                groups.setdefault(value_label(column, row[column]), []).append(p)
+    names = [*parts, *sorted(groups.keys() - set(parts))]
+    return {name: groups[name] for name in names if groups[name]}
+
+
+def value_label(column: str, value: Any) -> str:
+    """``level=3``: a slash would end a metric's group."""
+    return f"{column}={str(value).replace('/', '_')}"
 
 
 def overall_metrics(completions: ValidationCompletions, num_samples: int, ks: Sequence[int]) -> dict[str, Estimate]:

@@ -29,6 +29,9 @@ from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_esti
 from r1.stage.validation.sampling import sample_validation
 
 
+from r1.stage.validation.summary import prompt_groups
+
+
 def test_pass_at_k_matches_hand_computation() -> None:
     assert [pass_at_k(1, 4, k) for k in (1, 2, 3, 4)] == [0.25, 0.5, 0.75, 1.0]
     assert pass_at_k(2, 4, 2) == pytest.approx(1 - 1 / 6)
@@ -340,3 +343,33 @@ def test_default_number_of_prompts_follows_from_a_token_budget(
     config: Callable[..., dict[str, Any]], overrides: list[str], prompts: int
 ) -> None:
     assert config("stage=eval", *overrides)["val"]["num_prompts"] == prompts
+
+
+def test_prompts_are_grouped_by_part_and_by_the_values_of_columns() -> None:
+    rows = [{"level": 1}, {"level": 3, "topic": "a/b"}, {"level": 1, "topic": "c"}, {"level": None}]
+    by_level = {"level=1": [0, 2], "level=3": [1]}
+    assert prompt_groups(rows, (), ["level"]) == by_level
+    assert prompt_groups(rows, (), ["topic", "level"]) == by_level | {"topic=a_b": [1], "topic=c": [2]}
+    parts = [row | {"part": part} for row, part in zip(rows, "yxyx", strict=True)]
+    assert list(prompt_groups(parts, ["y", "x", "z"], ["level"])) == ["y", "x", "level=1", "level=3"]
+
+
+def test_eval_measures_each_value_of_a_column(
+    config: Callable[..., dict[str, Any]], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Transformers, "generate", canned)
+    file = tmp_path / "rows.jsonl"
+    rows = [{"prompt": f"{n}+4=?", "answer": str(n + 4), "level": n % 2} for n in range(1, 8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    knobs = ["data=dataset", f"data.path={file}", "val.num_samples=6", "val.ks=[1]", "val.by=[level]"]
+    knobs += ["model=scratch", "model.config.hidden_size=32", "trainer.accelerator=cpu", f"output_dir={folder}"]
+    execute(config("stage=eval", *knobs), [])
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    final = json.loads((folder / "manifest.json").read_text())["metrics"]["final"]
+    for level, count in ((0, 3), (1, 4)):
+        own = [x["correct"] for x in lines if (int(x["answer"]) - 4) % 2 == level]
+        assert final[f"val/level={level}/pass@1"]["value"] == pytest.approx(fmean(own))
+        assert final[f"val/level={level}/pass@1"]["n"] == len(own) == 6 * count
+    assert sorted(name for name in final if "level=" in name) == ["val/level=0/pass@1", "val/level=1/pass@1"]
+    with pytest.raises(UserError, match="no held-out row has a column `lvel`"):
+        execute(config("stage=eval", *knobs[:-1], "val.by=[lvel]"), [])
