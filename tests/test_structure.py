@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hubsets import BENCHMARKS
 from omegaconf import OmegaConf
 
 from examples.smollm2 import fetch
@@ -114,11 +115,16 @@ def test_option_composes_into_a_config_that_fits_the_code(composed: Compose, gro
     assert not root or all(node.get(key) is not None for key in values if key != "defaults")
 
 
+OF_EXPERIMENT = {"benchmarks": ["model.path=r1:tiny", "data/template=r1_zero", "rollout.max_completion_length=99"]}
+
+
 @pytest.mark.parametrize("name", PIPELINES)
 def test_pipeline_steps_compose_and_fit_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "r1/assets/tiny", tmp_path / fetch.FOLDER)  # in place of the model that `make real` fetches
-    args, overrides = parse_command_line([f"experiment={name}", "seeds=[0]"])
+    args, overrides = parse_command_line([f"experiment={name}", "seeds=[0]", *OF_EXPERIMENT.get(name, [])])
+    for option in OmegaConf.load(CONF / "experiment" / f"{name}.yaml").steps if name == "benchmarks" else ():
+        BENCHMARKS[option](tmp_path / OmegaConf.load(CONF / "data" / f"{option}.yaml").path)
     (pipeline,) = parse_pipelines(args, overrides, {})
     assert [node.step for node in plan_pipeline(args, pipeline, {}).nodes] == list(pipeline.steps)
 

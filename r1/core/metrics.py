@@ -90,7 +90,8 @@ VALIDATION = (
 )  # fmt: skip
 PER_PART = tuple(
     replace(metric, name=f"val/*/{metric.label}",
-            meaning=f"{metric.meaning}, for one part of a mixture or one value of val.by", primary=None, per_part=False, axis=None, main_chart=False, tile=False, progress=False)
+            meaning=f"{metric.meaning}, for one part of a mixture or one value of val.by",
+            primary=None, per_part=False, axis=None, main_chart=False, tile=False, progress=False)
     for metric in VALIDATION
     if metric.per_part
 )  # fmt: skip

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
 from r1.config.build import instantiate_node
+from r1.config.check.schema import resolve
 from r1.core.budget import check_equal_compute
 from r1.core.console import command_line, console, print_error, status_line
 from r1.core.errors import UserError, UserErrors
@@ -49,6 +51,8 @@ def _plan_all(args: Namespace, pipelines: list[Pipeline]) -> list[PipelinePlan]:
     from r1.experiment.pipeline.plan import plan_pipeline
 
     plans, digests = [], dict[str, str]()
+    for pipeline in pipelines:
+        build_page(pipeline.config)  # its errors come before any step
     for number, pipeline in enumerate(pipelines, 1):
         try:
             plans.append(plan_pipeline(args, pipeline, digests))
@@ -85,10 +89,23 @@ def run_plan(args: Namespace, plan: PipelinePlan) -> Path:
     return record.dir
 
 
+def build_page(cfg: Config) -> Callable[[Path], Path] | None:
+    """The pipeline's ``page``, if it has one: a function of its folder, or an object that is called with it.
+
+    Raises:
+        UserError: the object rejects its values.
+    """
+    if not cfg["page"]:
+        return None
+    is_function = not isinstance(resolve(cfg["page"]["_target_"], "page", cfg["extensions"]), type)
+    page: Callable[[Path], Path] = instantiate_node({"_partial_": is_function} | cfg["page"], "page", cfg)
+    return page
+
+
 def write_page(cfg: Config, folder: Path) -> None:
-    """Write the pipeline's ``page``, if it has one, from the steps that have finished, and print where it is."""
-    if cfg["page"]:
-        console.print(status_line(f"page: {instantiate_node(cfg['page'], 'page', cfg, folder=folder)}"))
+    """Write the page from the steps that have finished, and print where it is."""
+    if page := build_page(cfg):
+        console.print(status_line(f"page: {page(folder)}"))
 
 
 def print_steps(pipelines: list[Pipeline]) -> int:

@@ -26,10 +26,21 @@ def html(folder: Path, data: Any, scripts: Sequence[str] = (), **values: Any) ->
         scripts: further scripts of the folder, before ``page.js``.
         values: for the template.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     files = [*(HERE / name for name in SCRIPTS), *(folder / name for name in (*scripts, "page.js"))]
     texts = [file.read_text(encoding="utf-8") for file in files]
+    return plain_html(
+        folder,
+        scripts=texts,
+        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts],
+        data=as_json(data),
+        **values,
+    )
+
+
+def plain_html(folder: Path, **values: Any) -> str:
+    """``page.html`` of a folder with these values, without a script."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
@@ -37,13 +48,8 @@ def html(folder: Path, data: Any, scripts: Sequence[str] = (), **values: Any) ->
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        scripts=texts,
-        hashes=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in texts],
-        data=as_json(data),
-        **values,
-    )
+    css = (HERE / "page.css").read_text(encoding="utf-8")
+    return environment.get_template("page.html").render(css=css, **values)
 
 
 def as_json(data: Any) -> str:
