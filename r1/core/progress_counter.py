@@ -35,7 +35,7 @@ class ProgressCounter:
         """Show that ``done`` items are finished, with a text behind the count."""
         if console.is_terminal:
             self.bar.update(self.task, completed=done, description=escape(text))
-        elif time.monotonic() - self.last_line > PLAIN_INTERVAL_S:
+        elif done < self.total and time.monotonic() - self.last_line > PLAIN_INTERVAL_S:
             self.last_line = time.monotonic()
             left = format_duration((self.last_line - self.started) * (self.total - done) / done) if done else "?"
             console.print(f"{self.title} {done}/{self.total}  {escape(text)}, {left} left")

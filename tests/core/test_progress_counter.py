@@ -23,6 +23,8 @@ def test_progress_in_a_pipe_prints_a_line_now_and_then(
         monkeypatch.setattr(progress_counter.time, "monotonic", lambda: now)
         counter.set_progress(5, "a [model]")
         counter.set_progress(6, "too soon again")
+        now += 100.0
+        counter.set_progress(9, "what is printed at the end comes next")
     assert capsys.readouterr().err == "asking 5/9  a [model], 1:20 left\n"  # 100 s for 5, so 80 s for 4
 
 

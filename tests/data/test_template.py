@@ -6,6 +6,7 @@ from transformers import PreTrainedTokenizerFast
 from r1.core.errors import MODEL, UserError
 from r1.data.base import Data
 from r1.data.template.base import template_prefill, with_prefill
+from r1.data.template.few_shot import FewShot
 from r1.data.template.r1_zero import R1Zero
 from r1.data.verifier.exact import exact
 
@@ -141,3 +142,13 @@ def test_with_prefill():
     assert with_prefill("A:<think>\n", "<think>\nOkay") == "A:<think>\nOkay"
     assert with_prefill("A:<think>", " <think> Okay") == "A:<think> Okay"
     assert with_prefill("A:<think>\n", "Okay") == "A:<think>\nOkay"
+
+
+def test_few_shot_puts_solved_examples_before_the_question():
+    made = FewShot(shots={"1+1?": "2", "a {b}?": "\\boxed{c}"}, prefill="")
+    expected = "Question: 1+1?\nAnswer: 2\n\nQuestion: a {b}?\nAnswer: \\boxed{c}\n\nQuestion: 2+2?\nAnswer:"
+    assert made.render(tokenizer(), "2+2?") == expected
+    assert made.render(tokenizer(adds_bos=True), "2+2?") == "<s>" + expected
+    assert made.complete(tokenizer(), "2+2?", " 4") == " 4</s>"
+    with pytest.raises(UserError, match="an example has"):
+        FewShot(shots={"{prompt}?": "2"}, prefill="")

@@ -14,7 +14,7 @@ from r1.core.console import console
 from r1.core.files import write_atomic
 from r1.core.runs import RunRecord
 from r1.core.statistics import Estimate
-from r1.experiment.benchmarks.results import Result, benchmark_runs, results
+from r1.experiment.benchmarks.results import BenchmarkResult, benchmark_runs, results
 from r1.experiment.report.html import plain_html
 
 MAX_WIDTH = 1000  # characters of a printed row
@@ -50,7 +50,7 @@ def model_name(runs: dict[str, RunRecord]) -> str:
     return ", ".join(dict.fromkeys(str(run.config["model"]["path"]) for run in runs.values()))
 
 
-def table(lines: Sequence[Result], names: Sequence[str]) -> Table:
+def table(lines: Sequence[BenchmarkResult], names: Sequence[str]) -> Table:
     """Benchmarks, and below each its parts; with a baseline two more columns."""
     model, other = names
     columns = ["questions", "pass@1", "maj@k", "greedy", "lenient"]
@@ -65,7 +65,7 @@ def table(lines: Sequence[Result], names: Sequence[str]) -> Table:
     return shown
 
 
-def text_of(line: Result, column: str) -> str:
+def text_of(line: BenchmarkResult, column: str) -> str:
     """One cell; empty where there is nothing."""
     if column == "questions":
         return str(line.questions)

@@ -17,7 +17,7 @@ Accuracies = dict[tuple[int, str], float]  # by the index and the text of a ques
 
 
 @dataclass(frozen=True)
-class Result:
+class BenchmarkResult:
     """A line of the table.
 
     Attributes:
@@ -41,7 +41,7 @@ class Result:
     length: Estimate | None = None
     baseline: Estimate | None = None
     difference: Estimate | None = None
-    parts: list[Result] = field(default_factory=list)
+    parts: list[BenchmarkResult] = field(default_factory=list)
 
 
 def benchmark_runs(folder: Path) -> dict[str, RunRecord]:
@@ -62,7 +62,7 @@ def _name(step: str, seed: int | None) -> str:
     return step if seed is None else f"{step}[{seed}]"
 
 
-def results(runs: Mapping[str, RunRecord], others: Mapping[str, RunRecord]) -> list[Result]:
+def results(runs: Mapping[str, RunRecord], others: Mapping[str, RunRecord]) -> list[BenchmarkResult]:
     """One result for each step; ``others`` are the other model's."""
     return [_result(name, run, others.get(name)) for name, run in runs.items() if "val/pass@1" in _final(run)]
 
@@ -71,14 +71,14 @@ def _final(run: RunRecord) -> dict[str, Estimate]:
     return {name: Estimate(**fields) for name, fields in run.manifest["metrics"]["final"].items()}
 
 
-def _result(name: str, run: RunRecord, other: RunRecord | None) -> Result:
+def _result(name: str, run: RunRecord, other: RunRecord | None) -> BenchmarkResult:
     final, others = _final(run), _final(other) if other else {}
     num_samples = int(run.config["val"]["num_samples"])
     k = max((int(metric.partition("@")[2]) for metric in final if metric.startswith("val/maj@")), default=1)
 
-    def of(label: str, group: str) -> Result:
+    def of(label: str, group: str) -> BenchmarkResult:
         metric = f"val/{group}pass@1"
-        return Result(label, final[metric].n // num_samples, final[metric], baseline=others.get(metric))
+        return BenchmarkResult(label, final[metric].n // num_samples, final[metric], baseline=others.get(metric))
 
     groups = [metric.split("/")[1] for metric in final if metric.count("/") == 2 and metric.endswith("/pass@1")]
     return replace(

@@ -27,8 +27,6 @@ from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_estimate, sample_metrics
 from r1.stage.validation.sampling import sample_validation
-
-
 from r1.stage.validation.summary import prompt_groups
 
 
