@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from r1.core.errors import errors_mounted_at
 from r1.data.decoding import decode_completion
 from r1.data.template.chat import Chat
 from r1.rollout.base import Engine
@@ -42,7 +43,8 @@ class InitialPolicy:
         chat = Chat(system=None, prefill="", chat_template=None, chat_template_kwargs=variables)
         ids = [self.tokenizer(chat.render(self.tokenizer, p), add_special_tokens=False).input_ids for p in prompts]
         engine.update(self.model, 0)
-        engine.find_stop_texts(self.tokenizer)
+        with errors_mounted_at(".engine"):
+            engine.find_stop_texts(self.tokenizer)
         groups = engine.generate(ids, [[seed] for seed in seeds], self.stop_ids, self.check_for_stop)
         return [
             decode_completion(self.tokenizer, r.prompt_ids, r.completion_ids, r.truncated, r.stop_text)

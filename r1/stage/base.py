@@ -149,7 +149,9 @@ class Stage(L.LightningModule):
 
     @property
     def validation_plan(self) -> str:
-        return f"{self.num_val_rows} prompts{self.of_held_out} x {self.validation.num_samples} completions"
+        changes = self.validation.sampling.changes if self.validation.sampling else {}
+        knobs = "".join(f", {name} {value}" for name, value in changes.items())
+        return f"{self.num_val_rows} prompts{self.of_held_out} x {self.validation.num_samples} completions{knobs}"
 
     @property
     def num_val_rows(self) -> int:

@@ -84,6 +84,46 @@ def test_vllm_server_gives_the_same_metrics_as_in_process(
     assert_same(rows(tmp_path / "run", *THERE), here)
 
 
+DRAWS = """
+import torch
+from rolloutsupport import at
+from r1.model.loading import Model
+from r1.rollout.decoding.token_sampler import penalize, seen_tokens, truncate
+from r1.rollout.vllm import VLLM
+
+SIZES = {"max_completion_length": 6, "batch_size": 64, "dtype": None, "max_model_len": None}
+MEMORY = {"gpu_memory_utilization": 0.3, "cpu_kvcache_space": 0.25, "enable_sleep_mode": False}
+source = Model.pretrained("r1:tiny", "float32")
+model, tokenizer = source.load(0).eval(), source.load_tokenizer()
+engine = VLLM(**at(1.0), **SIZES, **MEMORY)
+engine.update(model, 0)
+prompt = tokenizer("User: 3+5+8=?\\nAssistant:", add_special_tokens=False).input_ids
+filters = {"top_p": 0.9, "top_k": 12, "min_p": 0.05}
+for knobs in ({"top_p": 0.8}, {"top_k": 5}, {"min_p": 0.2}, {"repetition_penalty": 1.8}, filters, {"stop": ["lus"]}):
+    sampling, gaps = at(1.3, **knobs), []
+    (group,) = engine.with_sampling(sampling, tokenizer).generate([prompt], [list(range(40))], {1})
+    for rollout in group:
+        for t, token in enumerate(rollout.completion_ids):
+            ids = prompt + rollout.completion_ids[:t]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[:, -1]
+            logits = penalize(logits, seen_tokens([ids], logits), sampling["repetition_penalty"])
+            gaps.append(truncate(logits / 1.3, sampling).log_softmax(-1)[0, token] - rollout.logps[t])
+    print("gap", float(torch.stack(gaps).abs().max()), len({r.stop_text for r in group}))
+engine.close()
+"""
+
+
+def test_vllm_draws_from_the_truncated_distribution() -> None:
+    """A token outside of the kept set would have an infinite gap."""
+    env = ENV | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/support")])}
+    done = subprocess.run([str(PYTHON), "-c", DRAWS], env=env, capture_output=True, text=True, timeout=300)
+    lines = [line.split() for line in done.stdout.splitlines() if line.startswith("gap")]
+    assert len(lines) == 6, done.stderr[-4000:]
+    assert max(float(gap) for _, gap, _ in lines) < 1e-4
+    assert lines[-1][2] == "2"  # some completions ended at the stop text, some did not
+
+
 @pytest.mark.parametrize("where", [HERE, THERE])
 def test_two_ranks_give_the_same_metrics_as_one(
     here: list[dict[str, Any]], server: None, tmp_path: Path, where: list[str]
