@@ -111,6 +111,7 @@ NEW_DATASET_KEYS: Config = {
     "val_path": None,
     "limit_train": None,
     "on_bad_row": "error",
+    "decontaminate": [],
     "min_pass_rate": None,
     "max_pass_rate": None,
 }  # of every dataset with columns

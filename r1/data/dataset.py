@@ -6,8 +6,9 @@ The source is read once, row by row, into a memory-mapped file in the cache (``s
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Unpack
@@ -20,6 +21,7 @@ from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, data_options
 from r1.data.columns import COLUMNS, INTERNAL, OF_TEMPLATE, RESERVED, Row, check_names, check_row
 from r1.data.conversation import with_conversations
+from r1.data.decontamination import rows_by_set
 from r1.data.files import read_file
 from r1.data.mapping import Columns, fields, map_columns, missing, text_columns
 from r1.data.origin import SourceFile, Splits, download, find_splits
@@ -45,6 +47,7 @@ class DatasetOptions(DataOptions):
         num_val: how many held-out rows; None takes all of them, or the share of ``train_split`` that ``hold_out`` has.
         limit_train: at most so many training rows, chosen by the same hash; None takes all.
         on_bad_row: ``skip`` leaves unusable rows out, at most 1 %.
+        decontaminate: evaluation sets; rows that share ten words in a row with a question of one are not trained on.
         min_pass_rate, max_pass_rate: only rows whose ``pass_rate`` lies within are trained on; held-out rows all stay.
     """
 
@@ -58,6 +61,7 @@ class DatasetOptions(DataOptions):
     limit_train: Annotated[int, Ge(1)] | None
     columns: Columns
     on_bad_row: Literal["error", "skip"]
+    decontaminate: list[str]
     min_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None
     max_pass_rate: Annotated[float, Interval(ge=0, le=1)] | None
 
@@ -107,7 +111,7 @@ def training_rows(reader: Reader, splits: Splits) -> tuple[Rows, Rows]:
         val = reader.rows(files, key)
         indices = exclude_overlap(train.stats("question"), val.stats("question"), key)
         val = val.select(subsample(val.stats("question"), options["num_val"]))
-    train = train.select(indices)
+    train = decontaminated(train.select(indices), options["decontaminate"], reader.counts)
     train = train.select(subsample(train.stats("question"), options["limit_train"]))
     return filter_by_pass_rate(train, options["min_pass_rate"], options["max_pass_rate"]), val
 
@@ -163,6 +167,26 @@ def require_only_split(splits: Splits) -> list[SourceFile]:
         return next(iter(splits.values()))
     message, hint = "these held-out rows have several splits", "name the files of one: a glob or a list"
     raise UserError(message, key=".val_path", value=None, expected=splits, hint=hint, code=DATA)
+
+
+def decontaminated(train: Rows, names: Sequence[str], counts: Counter[str]) -> Rows:
+    """The rows that share no ten words with an evaluation set; the others are counted for each set and logged.
+
+    Raises:
+        UserError: none is left.
+    """
+    if not names:
+        return train
+    shared = rows_by_set(train, names)
+    for name, indices in shared.items():
+        counts[f"data/shared_with_{re.sub(r'[^A-Za-z0-9_.-]+', '_', name).strip('_')}"] += len(indices)
+        if indices:
+            log.warning("left out %d of %d training rows that share ten words with %s", len(indices), len(train), name)
+    left = np.setdiff1d(np.arange(len(train)), np.concatenate([*shared.values()]).astype(np.int64))
+    if not len(left):
+        message = f"all {len(train)} training rows share ten words with an evaluation set"
+        raise UserError(message, key=".decontaminate", value=list(names), code=DATA)
+    return train.select(left)
 
 
 def filter_by_pass_rate(rows: Rows, least: float | None, most: float | None) -> Rows:
