@@ -94,6 +94,10 @@ def no_op() -> None:
     """The ``check_for_stop`` of a caller that is never asked to stop."""
 
 
+def ignore_count(count: int) -> None:
+    """The ``on_finished`` of a caller that shows no progress."""
+
+
 class Engine(ABC):
     """Samples completions. ``seeds[p][g]`` alone decides sample g of prompt p, whatever else is in the batch.
 
@@ -102,6 +106,7 @@ class Engine(ABC):
         stop_texts: finds ``sampling["stop"]`` in the text of a completion; None: no text ends one.
         max_completion_length: T, tokens, including the closing one.
         batch_size: sequences sampled at once.
+        on_finished: called during ``generate`` with the number of its completions that are finished so far.
         batches_per_call: batches that one call of ``generate`` needs to be busy: vLLM starts a sequence where one ends.
         max_model_len: tokens of the longest prompt with its completion; None: the model's.
         logprobs_match_trainer: the log-probs of a rollout are the model's own up to rounding, so that a trainer in
@@ -113,6 +118,7 @@ class Engine(ABC):
     stop_texts: StopTexts | None = None
     max_completion_length: int
     batch_size: int
+    on_finished: Callable[[int], None] = staticmethod(ignore_count)
     batches_per_call: ClassVar[int] = 1
     max_model_len: int | None = None
     logprobs_match_trainer: ClassVar[bool] = False

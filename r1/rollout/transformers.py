@@ -7,7 +7,7 @@ Each prompt is prefilled once for its whole group, and finished sequences leave 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Unpack
 
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from r1.core.errors import MODEL, UserError
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
-from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, no_op
+from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, ignore_count, no_op
 from r1.rollout.decoding.decoder import make_decoder
 from r1.rollout.decoding.stop_texts import StopTexts, finished_rollout
 from r1.rollout.decoding.token_sampler import TokenSampler
@@ -77,12 +77,12 @@ class Transformers(Engine):
         model = self.model
         was_training = model.training
         model.eval()  # with dropout the sampled log-probs would be those of another model
+        groups: list[list[Rollout]] = []
         try:
-            return [
-                group
-                for chunk in _chunks([len(group) for group in seeds], self.batch_size)
-                for group in self._decode(prompts[chunk], seeds[chunk], stop_ids, check_for_stop)
-            ]
+            for chunk in _chunks([len(group) for group in seeds], self.batch_size):
+                num_before = sum(map(len, groups))
+                groups += self._decode(prompts[chunk], seeds[chunk], stop_ids, check_for_stop, num_before)
+            return groups
         finally:
             model.train(was_training)
 
@@ -93,13 +93,23 @@ class Transformers(Engine):
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
         check_for_stop: CheckForStop,
+        num_before: int,
     ) -> list[list[Rollout]]:
+        """One batch, behind ``num_before`` completions of the call."""
         flat_seeds = [seed for group in seeds for seed in group]
         noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
         group_sizes = [len(group) for group in seeds]
         with allow_nondeterministic_kernels(self.model.device):
             tokens, logps = decode_batch(
-                self.model, prompts, group_sizes, noise, self.sampling, stop_ids, check_for_stop, self.stop_texts
+                self.model,
+                prompts,
+                group_sizes,
+                noise,
+                self.sampling,
+                stop_ids,
+                check_for_stop,
+                self.stop_texts,
+                lambda count: self.on_finished(num_before + count),
             )
         if not logps.isfinite().all():
             raise UserError(
@@ -140,6 +150,7 @@ def decode_batch(
     stop_ids: set[int],
     check_for_stop: CheckForStop,
     stop_texts: StopTexts | None = None,
+    on_finished: Callable[[int], None] = ignore_count,
 ) -> tuple[Tensor, Tensor]:
     """Decode until every row has a stop id, a stop text or T tokens.
 
@@ -168,6 +179,7 @@ def decode_batch(
         if stop_texts:
             alive &= ~stop_texts.ended_rows(sampler.prompts, tokens[rows, : t + 1])
         alive_share = alive.float().mean().item()
+        on_finished(num_rows - round(alive_share * len(rows)))
         if t + 1 == max_length or alive_share == 0:
             break
         # dropping rows copies the cache, so it waits until enough of them have finished

@@ -153,6 +153,7 @@ class VLLM(WeightSyncedEngine):
             while engine.has_unfinished_requests():
                 check_for_stop()
                 completions |= {out.request_id: to_completion(out.outputs[0]) for out in engine.step() if out.finished}
+                self.on_finished(len(completions))
         except BaseException:
             engine.abort_request(request_ids, internal=True)  # the next rollout must not find them in the queue
             raise

@@ -150,8 +150,13 @@ class VLLMServer(WeightSyncedEngine):
         bodies = [{"token_ids": prompt, "sampling_params": parameters} for prompt, parameters in requests]
         with ThreadPoolExecutor(min(self.batch_size, len(bodies))) as pool:
             futures = [pool.submit(self.client.request_completion, body) for body in bodies]
+
+            def poll() -> None:
+                check_for_stop()
+                self.on_finished(sum(future.done() for future in futures))
+
             try:
-                wait_for_futures(futures, check_for_stop)
+                wait_for_futures(futures, poll)
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 self.client.abort_requests()

@@ -26,7 +26,7 @@ from r1.stage.runtime.run_context import RunContext
 from r1.stage.training.loader import Batches
 from r1.stage.training.symptoms import first_validation, warn
 from r1.stage.validation.metrics import Validation
-from r1.stage.validation.sampling import ValidationCompletions, join_completions, sample_validation
+from r1.stage.validation.sampling import SampledCount, ValidationCompletions, join_completions, sample_validation
 from r1.stage.validation.summary import sampling_metrics
 from r1.stage.validation.validator import Validator
 
@@ -185,15 +185,20 @@ class Stage(L.LightningModule):
     def sample_validation(self, indices: Sequence[int]) -> ValidationCompletions:
         """Completions of these held-out rows by the policy as it is now; every rank must call this."""
         parts: list[ValidationCompletions] = []
-        num_samples, done = self.validation.num_samples, 0
-        with self.summon_full_params(), ProgressCounter("validation", len(indices) * num_samples) as progress:
+        per_prompt = self.validation.num_samples + self.validation.greedy
+        with self.summon_full_params(), ProgressCounter("validation", len(indices) * per_prompt) as progress:
             self.update_engine()
-            for part in sample_validation(self.sampler, self.run.ranks, self.validation, self.seed, indices):
-                if self.run.record and self.keeps_completions:
-                    self.run.record.add_completions(self.trainer.global_step, part)
-                parts.append(part)
-                done += len(part.samples)
-                progress.set_progress(done, "completions")
+            count = SampledCount()
+
+            def show(finished: int) -> None:  # of this rank's call; the other ranks are taken to be as far
+                progress.set_progress(count.during_call(finished * self.run.ranks.size), "completions")
+
+            with self.sampler.reporting(show):
+                for part in sample_validation(self.sampler, self.run.ranks, self.validation, self.seed, indices):
+                    if self.run.record and self.keeps_completions:
+                        self.run.record.add_completions(self.trainer.global_step, part)
+                    parts.append(part)
+                    count.add_part(len(part.samples) + len(part.greedy))
         return join_completions(parts)
 
     def report_validation(self, counts: dict[str, float]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from r1.core.errors import errors_mounted_at
@@ -60,6 +61,15 @@ class PolicySampler:
         prompts = [self.prompt_ids(row) for row in rows]
         engine = self.engine.with_sampling(sampling, self.tokenizer) if sampling else self.engine
         return engine.generate(prompts, seeds, self.stop_ids, self.run.check_for_stop)
+
+    @contextmanager
+    def reporting(self, on_finished: Callable[[int], None]) -> Iterator[None]:
+        """Inside the block the engine reports how many completions of a call are finished."""
+        self.engine.on_finished = on_finished
+        try:
+            yield
+        finally:
+            del self.engine.on_finished
 
     def text(self, rollout: Rollout, row: Row) -> str:
         """The text that rewards and readers see."""

@@ -55,6 +55,24 @@ class ValidationCompletions:
         )
 
 
+class SampledCount:
+    """Completions so far, while calls of the engine are under way."""
+
+    def __init__(self) -> None:
+        self.of_parts = self.of_calls = self.of_call = 0
+
+    def during_call(self, finished: int) -> int:
+        """The count, ``finished`` being those of the call: fewer than before are those of another call."""
+        if finished < self.of_call:
+            self.of_calls += self.of_call
+        self.of_call = finished
+        return self.of_parts + self.of_calls + finished
+
+    def add_part(self, size: int) -> None:
+        """A part is complete."""
+        self.of_parts, self.of_calls, self.of_call = self.of_parts + size, 0, 0
+
+
 def sample_validation(
     sampler: PolicySampler, ranks: RankGroup, validation: Validation, seed: int, indices: Sequence[int]
 ) -> Iterator[ValidationCompletions]:

@@ -26,7 +26,7 @@ from r1.rollout.base import Rollout
 from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.validation.metrics import Sample, maj_at_k, pass_at_k, reward_estimate, sample_metrics
-from r1.stage.validation.sampling import sample_validation
+from r1.stage.validation.sampling import SampledCount, sample_validation
 from r1.stage.validation.summary import prompt_groups
 
 
@@ -371,3 +371,23 @@ def test_eval_measures_each_value_of_a_column(
     assert sorted(name for name in final if "level=" in name) == ["val/level=0/pass@1", "val/level=1/pass@1"]
     with pytest.raises(UserError, match="no held-out row has a column `lvel`"):
         execute(config("stage=eval", *knobs[:-1], "val.by=[lvel]"), [])
+
+
+def test_sampled_count_never_falls_over_calls_and_parts() -> None:
+    """Two parts of 4 sampled and 2 greedy completions; a call may end without a report of its last ones."""
+    count = SampledCount()
+    assert [count.during_call(n) for n in (0, 1, 3)] == [0, 1, 3]
+    assert [count.during_call(n) for n in (0, 2)] == [3, 5]  # the greedy call
+    count.add_part(6)
+    assert [count.during_call(n) for n in (1, 4, 1)] == [7, 10, 11]
+
+
+def test_embedded_engine_reports_each_finished_completion(stage: Callable[..., Any]) -> None:
+    made, counts = stage("stage=eval", "rollout.batch_size=2"), []
+    with made.sampler.reporting(counts.append):
+        groups = made.sampler.sample([made.data.val[i] for i in range(3)], [[1, 2], [3, 4], [5, 6]])
+    ends = [not rollout.truncated for group in groups for rollout in group]
+    assert counts == sorted(counts)
+    assert counts[-1] == 4 + sum(ends[4:])
+    made.sampler.sample([made.data.val[0]], [[1]])
+    assert counts[-1] == 4 + sum(ends[4:])  # no report outside the block
