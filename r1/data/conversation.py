@@ -169,6 +169,7 @@ def _with_system(row: Row) -> Row:
     if is_system and row.get("system") in (None, "", first["content"]):
         row, prompt = row | {"system": first["content"]}, prompt[1:]
     is_text = len(prompt) == 1 and prompt[0].keys() == {"role", "content"} and prompt[0]["role"] == "user"
+    is_text = is_text and isinstance(prompt[0]["content"], str)
     return row | {"prompt": prompt[0]["content"] if is_text else prompt}
 
 
@@ -224,19 +225,30 @@ def conversation_error(value: Any, column: str) -> str:
     """Why a list is no conversation that this column may hold; empty: it is one."""
     if not is_messages(value):
         return "an empty list, or not of messages"
-    for number, message in enumerate(value, 1):
-        role, content = message.get("role"), message.get("content")
-        if not isinstance(role, str) or role not in ROLES:
-            return f"message {number} has the role {role!r}, none of {', '.join(ROLES)}"
-        if not isinstance(content, str):
-            return f"the content of message {number} is no text"
-        if message.get("weight", 0) != 0:
-            return f"the weight of message {number} is {message['weight']!r}, neither 0 nor 1"
-    roles = [message["role"] for message in value]
+    errors = (_message_error(message, number) for number, message in enumerate(value, 1))
+    return next(filter(None, errors), "") or _order_error(value, column)
+
+
+def _message_error(message: Mapping[str, Any], number: int) -> str:
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        return f"message {number} has the role {role!r}, none of {', '.join(ROLES)}"
+    if not isinstance(message.get("content"), str):
+        return f"the content of message {number} is no text"
+    if message.get("weight", 0) != 0:
+        return f"the weight of message {number} is {message['weight']!r}, neither 0 nor 1"
+    return ""
+
+
+def _order_error(messages: list[Message], column: str) -> str:
+    """Why the roles of a column's messages are in no order that it may have."""
+    roles, last = [message["role"] for message in messages], last_turn(messages)
     if column == "prompt" and roles[-1] in ("assistant", "system"):
         return f"a prompt ends before the assistant's turn, and this one with the role {roles[-1]}"
-    if column == "messages" and last_turn(value) < 1:
+    if column == "messages" and last < 1:
         return "the assistant answers nothing" + " that has not the weight 0" * ("assistant" in roles[1:])
+    if column == "messages" and roles[last - 1] in ("assistant", "system"):
+        return f"the last answer follows the {roles[last - 1]}'s message, and no question"
     if column in ("chosen", "rejected") and roles[-1] != "assistant":
         return f"the last message is the {roles[-1]}'s and not the assistant's"
     if column in ("chosen", "rejected") and roles[0] != "assistant":

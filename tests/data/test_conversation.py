@@ -370,6 +370,19 @@ THINKS = (
 )
 
 
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_thinking_that_the_template_leaves_out_is_refused(key: str) -> None:
+    data, row = data_of(chat()), {"messages": [TALK[0], TALK[1] | {key: "3+5=8"}]}
+    with pytest.raises(UserError, match=f"leaves out the `{key}` of an answer") as caught:
+        masked(data, tokenizer_of(core("byte_level"), TEMPLATES["qwen2.5"]), row)
+    assert caught.value.key == "data.template.chat_template"
+    written = "{% for m in messages %}{{ m.role }}:{% if m.KEY %}{{ m.KEY }}{% endif %}{{ m.content }}{% endfor %}"
+    written = written.replace("KEY", key) + "{% if add_generation_prompt %}assistant:{% endif %}"
+    tokenizer = tokenizer_of(core("byte_level"), written)
+    ids, mask = masked(data, tokenizer, row)
+    assert "3+5=8It is 8." in tokenizer.decode([i for i, one in zip(ids, mask, strict=True) if one])
+
+
 def test_chat_template_kwargs_of_a_row_go_before_the_config() -> None:
     tokenizer, data = (
         tokenizer_of(core("byte_level"), THINKS),

@@ -153,6 +153,23 @@ def test_a_missing_column_lists_the_columns_and_the_nearest(tmp_path):
     assert error.hint == "did you mean `question`?"
 
 
+@pytest.mark.parametrize(
+    ("messages", "reason"),
+    [
+        ([{"weight": 0}], "the assistant answers nothing that has not the weight 0"),
+        ([{}, {}], "the last answer follows the assistant's message, and no question"),
+        ([{"content": [{"type": "image"}]}], "the content of message 2 is no text"),
+        ([{"weight": 0.5}], "the weight of message 2 is 0.5, neither 0 nor 1"),
+    ],
+)
+def test_conversation_without_a_question_or_an_answer_says_which_message(tmp_path, messages, reason):
+    answers = [{"role": "assistant", "content": "2"} | message for message in messages]
+    talk = {"messages": [{"role": "user", "content": "1+1?"}, *answers], "gold": "2"}
+    error = failure(write(tmp_path / "rows.jsonl", [talk]), columns={"prompt": "prompt"})
+    assert "rows.jsonl:1: the column `messages` holds no list of messages" in error.message
+    assert error.hint == reason
+
+
 def test_bad_rows_are_skipped_up_to_one_percent(tmp_path, caplog):
     path = write(tmp_path / "rows.jsonl", [*rows(99), "{"])
     with caplog.at_level(logging.WARNING):

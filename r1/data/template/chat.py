@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 THINK_TAGS = TAGS[:2]
+REASONING_KEYS = frozenset(("reasoning_content", "reasoning", "thinking"))
 
 
 class Chat:
@@ -102,6 +103,8 @@ class Chat:
             UserError: the template writes an earlier turn, or what precedes it, in another way than while it was last.
         """
         turns = assistant_turns(messages)[-1:] if mask_history else assistant_turns(messages)
+        for i in turns:
+            check_reasoning_written(messages[i], tokenizer)
         messages, last = without_weights(messages), turns[-1]
         marked = self.marked(tokenizer, messages, False, tools)
         if marked.spans is not None:
@@ -306,6 +309,19 @@ def check_variables_read(variables: dict[str, Any], tokenizer: PreTrainedTokeniz
                 key=f".chat_template_kwargs.{name}",
                 value=variables[name],
                 hint="leave it out, or take a chat_template that does",
+            )
+
+
+def check_reasoning_written(message: Message, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises: UserError: the chat template does not read the key that holds an answer's thinking."""
+    for key in REASONING_KEYS & message.keys():
+        if not re.search(rf"\b{key}\b", str(tokenizer.chat_template)):
+            raise UserError(
+                f"the chat template leaves out the `{key}` of an answer, which would be learned without its thinking",
+                key=".chat_template",
+                value=message[key],
+                hint="write it into the content, <think>...</think>, or take a chat_template that reads it",
+                code=DATA,
             )
 
 
