@@ -15,8 +15,9 @@ real: $(READY)
 	$(BIN)/python -m examples.smollm2.fetch
 	$(BIN)/python -m r1.run experiment=real
 
-# Two tests at a time, each with one thread; those of one file stay together, for they share what they have made.
-AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Two tests at a time, each with one thread; those of one file stay together, for they share what they have made. Files come
+# in the order of tests/conftest.py, the slow ones first, and not in that of their number of tests.
+AT_ONCE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) lint
 	$(AT_ONCE)

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 settings.register_profile("r1", deadline=None)  # no test is timed: the machine may be busy
 settings.load_profile("r1")
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Backwards by file: training, with its few slow tests, before the many small ones, which fill both workers' ends."""
+    items.sort(key=lambda item: item.path, reverse=True)
+
+
 Config = dict[str, Any]
 SIZES = {
     "hidden_size": 32,
