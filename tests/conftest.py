@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 settings.register_profile("r1", deadline=None)  # no test is timed: the machine may be busy
 settings.load_profile("r1")
 
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Backwards by file: training, with its few slow tests, before the many small ones, which fill both workers' ends."""
+    """Backwards by file: the slow tests of training first, and the many small ones at the end for both workers."""
     items.sort(key=lambda item: item.path, reverse=True)
 
 

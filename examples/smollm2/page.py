@@ -42,12 +42,12 @@ def page(folder: Path) -> Path:
 
 
 def lines(runs: dict[str, RunRecord]) -> Iterator[Line]:
-    """For every seed the trained and the other tasks: all together, then one by one."""
-    for suffix in sorted({name.partition("[")[2] for name in runs}):
-        for tasks, names in TESTS.items():
-            before, after = (runs.get(name + ("[" + suffix if suffix else "")) for name in names)
-            if before and after:
-                yield from compared(f"{tasks}, seed {suffix.rstrip(']')}" if suffix else tasks, before, after)
+    """For every seed of GRPO the trained and the other tasks: all together, then one by one."""
+    for tasks, (before, after) in TESTS.items():
+        for step, run in runs.items():
+            name, _, seed = step.rstrip("]").partition("[")
+            if name == after and before in runs:
+                yield from compared(f"{tasks}, seed {seed}" if seed else tasks, runs[before], run)
 
 
 def compared(tasks: str, before: RunRecord, after: RunRecord) -> Iterator[Line]:
@@ -59,4 +59,4 @@ def compared(tasks: str, before: RunRecord, after: RunRecord) -> Iterator[Line]:
         if metric.startswith("val/task="):
             task, _, name = metric.removeprefix("val/task=").partition("/")
             if name == "pass@1":
-                yield Line(task, "sampled", old[metric], new[metric])
+                yield Line(f"  {task}", "sampled", old[metric], new[metric])

@@ -64,15 +64,16 @@ def _name(step: str, seed: int | None) -> str:
 
 def results(runs: Mapping[str, RunRecord], others: Mapping[str, RunRecord]) -> list[BenchmarkResult]:
     """One result for each step; ``others`` are the other model's."""
-    return [_result(name, run, others.get(name)) for name, run in runs.items() if "val/pass@1" in _final(run)]
+    return [_result(name, run, others.get(name)) for name, run in runs.items() if "val/pass@1" in final_metrics(run)]
 
 
-def _final(run: RunRecord) -> dict[str, Estimate]:
+def final_metrics(run: RunRecord) -> dict[str, Estimate]:
+    """Of the last validation of a record."""
     return {name: Estimate(**fields) for name, fields in run.manifest["metrics"]["final"].items()}
 
 
 def _result(name: str, run: RunRecord, other: RunRecord | None) -> BenchmarkResult:
-    final, others = _final(run), _final(other) if other else {}
+    final, others = final_metrics(run), final_metrics(other) if other else {}
     num_samples = int(run.config["val"]["num_samples"])
     k = max((int(metric.partition("@")[2]) for metric in final if metric.startswith("val/maj@")), default=1)
 
@@ -89,22 +90,22 @@ def _result(name: str, run: RunRecord, other: RunRecord | None) -> BenchmarkResu
         greedy=final.get("val/greedy"),
         truncated=final.get("val/truncated"),
         length=final.get("val/completion_length"),
-        difference=_paired(run, other) if other else None,
+        difference=paired_difference(run, other) if other else None,
         parts=[of(group, f"{group}/") for group in groups],
     )
 
 
-def _paired(run: RunRecord, other: RunRecord) -> Estimate | None:
-    """The mean difference over the questions of both; None: they share none."""
-    own, others = accuracies(run), accuracies(other)
+def paired_difference(run: RunRecord, other: RunRecord, *, greedy: bool = False) -> Estimate | None:
+    """The mean difference over the questions of both, of sampled or greedy completions; None: they share none."""
+    own, others = accuracies(run, greedy=greedy), accuracies(other, greedy=greedy)
     differences = [own[question] - others[question] for question in own if question in others]
     return mean(differences, 1) if differences else None
 
 
-def accuracies(run: RunRecord) -> Accuracies:
-    """From the sampled completions of a record; empty if its file is gone."""
+def accuracies(run: RunRecord, *, greedy: bool = False) -> Accuracies:
+    """From the sampled or the greedy completions of a record; empty if its file is gone."""
     file, verdicts = run.dir / SAMPLES, dict[tuple[int, str], list[bool]]()
     for line in jsonl.read_rows(file) if file.is_file() else []:
-        if "index" in line and not line.get("greedy") and line["correct"] is not None:
+        if "index" in line and line.get("greedy", False) == greedy and line["correct"] is not None:
             verdicts.setdefault((line["index"], line["prompt"]), []).append(line["correct"])
     return {question: sum(right) / len(right) for question, right in verdicts.items()}
