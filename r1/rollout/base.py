@@ -6,6 +6,7 @@ Text occurs only where ``stop`` texts end a completion: all else that reads it l
 from __future__ import annotations
 
 import copy
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, Self, TypedDict
 
 from annotated_types import Ge, Gt, Interval, MinLen
 
+from r1.core.errors import UserError
 from r1.distributed.collectives import RankGroup
 
 if TYPE_CHECKING:
@@ -58,6 +60,18 @@ class SamplingChanges(TypedDict):
     min_p: MinP | None
     repetition_penalty: RepetitionPenalty | None
     stop: StopList | None
+
+
+ESCAPE = re.compile(r"\\[nrt](?![a-z])")  # typed for a line break; before a small letter it may be LaTeX's
+
+
+def check_stop_list(texts: StopList) -> None:
+    """Raises: UserError: a text holds a backslash and a letter in place of a line break."""
+    for text in texts:
+        if ESCAPE.search(text):
+            message = "a backslash and a letter where a line break is meant: no completion would end there"
+            hint = "in a shell $'rollout.stop=[\"\\n\"]', in YAML a text in double quotes"
+            raise UserError(message, key=".stop", value=text, hint=hint)
 
 
 NEUTRAL: Sampling = {  # the model's own distribution
@@ -145,11 +159,12 @@ class Engine(ABC):
         """End completions at the texts of ``sampling["stop"]``, as ``tokenizer`` decodes them.
 
         Raises:
-            UserError: no decoded text can hold one of them.
+            UserError: no decoded text can hold one of them, or as ``check_stop_list``.
         """
         from r1.rollout.decoding.stop_texts import StopTexts
 
         texts = self.sampling["stop"]
+        check_stop_list(texts)
         self.stop_texts = StopTexts(texts, tokenizer) if texts else None
 
     def with_sampling(self, changes: Sampling, tokenizer: PreTrainedTokenizerBase) -> Self:

@@ -27,7 +27,7 @@ from r1.core.http import MAX_TIMEOUT_S, Exchange, HttpResponse
 from r1.core.secrets import redact
 from r1.data.base import Row
 from r1.data.conversation import messages_of, with_system
-from r1.rollout.base import SamplingChanges
+from r1.rollout.base import SamplingChanges, check_stop_list
 from r1.teacher.api.openai_response import MAX_BYTES, error_message, read_answer, retry_after
 from r1.teacher.api.rate_limiter import RateLimiter
 from r1.teacher.api.request_pool import RequestPool
@@ -79,7 +79,7 @@ class OpenAI:
         sampling: as in ``conf/rollout/_base.yaml``; null: not sent, so that the endpoint's own value counts.
 
     Raises:
-        UserError: the address, the key or a field of ``extra_body`` is not usable.
+        UserError: the address, the key, a stop text or a field of ``extra_body`` is not usable.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class OpenAI:
         self.api_key_env = check_env_name(api_key_env)
         api_key(self.api_key_env)  # raises now if the variable is not set, not at the first question
         self.max_completion_length, self.sampling = max_completion_length, set_values(**sampling)
+        check_stop_list(sampling["stop"] or [])
         self.system, self.extra_body = system, check_extra_body(extra_body or {})
         self.concurrency, self.timeout_s = concurrency, timeout_s
         self.max_retries, self.max_failures = max_retries, max_failures

@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,7 +220,7 @@ def test_best_model_evaluates_to_its_recorded_metrics(
     small: Callable[..., Config], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a run that improves by itself: what is right is what is short, as it is where tokens are low."""
-    monkeypatch.setattr("r1.stage.validation.sampling.parse", lambda text: SimpleNamespace(answer=text))
+    monkeypatch.setattr("r1.stage.validation.sampling.read_answers", lambda verifier, texts, rows: texts)
     monkeypatch.setattr("r1.stage.validation.sampling.verify_completions", short_is_correct)
     knobs = [*EVERY_STEP, "stage.lr=0.02", "trainer.max_steps=6", "val.num_prompts=8", "val.num_samples=4"]
     execute(small("stage=grpo", *knobs, f"output_dir={folder}"), [])

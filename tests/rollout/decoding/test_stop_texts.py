@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from rolloutsupport import at
 from transformers import AutoTokenizer, PreTrainedModel
@@ -71,6 +73,13 @@ def test_stop_text_around_a_special_token_is_refused() -> None:
     with pytest.raises(UserError, match="shows the special token") as caught:
         StopTexts(["<|eos|>\n"], TOKENIZER)
     assert (caught.value.key, caught.value.value) == (".stop", "<|eos|>\n")
+
+
+@pytest.mark.parametrize(("text", "refused"), [(r"\n\n", True), (r"\nQ:", True), (r"\neq", False), ("\n\n", False)])
+def test_typed_backslash_in_place_of_a_line_break_is_refused(text: str, refused: bool) -> None:
+    engine = Transformers(**at(1.0, stop=[text]), max_completion_length=4, batch_size=4, async_steps=0)
+    with pytest.raises(UserError, match="where a line break is meant") if refused else nullcontext():
+        engine.find_stop_texts(TOKENIZER)
 
 
 @pytest.mark.parametrize("batch_size", [4, 64])
