@@ -27,11 +27,12 @@ from r1.core.malloc import tune_malloc
 from r1.core.override_text import override_value, path_value
 from r1.core.secrets import redact
 from r1.core.yaml import ConfigLoader, UniqueKeyLoader
-from r1.data import arithmetic, dapo_math, files, gsm8k, text, tiny_open
+from r1.data import arithmetic, dapo_math, decontamination, files, gsm8k, lenient, text, tiny_open
 from r1.data.completion import boxed, normalise, parse
 from r1.data.conversation import with_conversations
 from r1.data.template.base import template_prefill, without_opening
-from r1.data.verifier import code, code_tests, countdown, exact, guard, notation
+from r1.data.verifier import choice, code, code_tests, countdown, exact, guard, notation
+from r1.data.verifier.instructions import Instructions
 from r1.reward.rubric import Rubric
 from r1.reward.terms import duplicates, repetition
 from r1.stage.validation import readability
@@ -52,6 +53,22 @@ def reply(content: str) -> bytes:
     return json.dumps({"choices": [{"message": message}], "usage": {"prompt_tokens": content}}).encode()
 
 
+INSTRUCTIONS: dict[str, dict[str, object]] = {
+    "keywords:forbidden_words": {"forbidden_words": ["sun"]},
+    "language:response_language": {"language": "es"},
+    "length_constraints:number_sentences": {"num_sentences": 3, "relation": "at least"},
+    "length_constraints:number_words": {"num_words": 3, "relation": "at least"},
+    "length_constraints:nth_paragraph_first_word": {"num_paragraphs": 1, "nth_paragraph": 1, "first_word": "a"},
+    "detectable_content:number_placeholders": {"num_placeholders": 3},
+    "detectable_content:postscript": {"postscript_marker": "P.P.S"},
+    "detectable_format:number_bullet_lists": {"num_bullets": 3},
+    "detectable_format:number_highlighted_sections": {"num_highlights": 3},
+    "detectable_format:multiple_sections": {"section_spliter": "Section", "num_sections": 3},
+    "detectable_format:json_format": {},
+    "detectable_format:title": {},
+    "change_case:capital_word_frequency": {"capital_frequency": 3, "capital_relation": "at least"},
+}
+INSTRUCTED = {"instruction_id_list": [*INSTRUCTIONS], "kwargs": [*INSTRUCTIONS.values()]}
 RUBRIC = Rubric("r", 0, 10, max_chars=1 << 24, seed=0)
 READERS: dict[str, Callable[[str], object]] = {
     "parse": parse,
@@ -95,6 +112,11 @@ READERS: dict[str, Callable[[str], object]] = {
     "quality": lambda s: tiny_open.quality(OPEN_QUESTION, f"<think>{s}</think>\n<answer>3</answer>"),
     "working": tiny_open.parse_working,
     "countdown": lambda s: countdown.countdown(s, {"prompt": "", "answer": "3", "numbers": [1, 2], "target": 3}),
+    "choice": lambda s: choice.letters(s, ["12 m/s", "A and B"]),
+    "last number": lenient.last_number,
+    "last letter": lenient.last_letter,
+    "instructions": lambda s: Instructions(mode="loose", partial_credit=False).followed(s, INSTRUCTED),
+    "ten words": decontamination.sequence_hashes,
     "corrupt answer": procedural.corrupt_answer,
     "program": code.program,
     "program in its fence": lambda s: code.program(f"```python\n{s}\n```"),
@@ -185,6 +207,8 @@ BOUNDED = {
     "r1/core/storage.py": "messages of the system",
     "r1/core/secret_rules.py": "the tables of `redact`, above",
     "r1/data/verifier/code_": "outputs of a program, which are read until its time is over; the tests are read above",
+    "r1/data/dataset.py": "names of evaluation sets on the command line",
+    "r1/data/multiple_choice.py": "names of columns",
     "r1/data/gsm8k.py": "the pattern of a calculator is read above",
     "r1/data/mapping.py": "names of columns and templates of a config",
     "r1/data/origin.py": "names of files, and messages of the hub",

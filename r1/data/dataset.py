@@ -179,7 +179,7 @@ def decontaminated(train: Rows, names: Sequence[str], counts: Counter[str]) -> R
         return train
     shared = rows_by_set(train, names)
     for name, indices in shared.items():
-        counts[f"data/shared_with_{re.sub(r'[^A-Za-z0-9_.-]+', '_', name).strip('_')}"] += len(indices)
+        counts[f"data/shared_with_{re.sub('[^A-Za-z0-9_.-]+', '_', Path(name).name)}"] += len(indices)
         if indices:
             log.warning("left out %d of %d training rows that share ten words with %s", len(indices), len(train), name)
     left = np.setdiff1d(np.arange(len(train)), np.concatenate([*shared.values()]).astype(np.int64))

@@ -21,7 +21,7 @@ NUMBER = re.compile(  # not an exponent, an index or a part of a word: m^2, x_1,
 BEFORE_LETTER = r"(?:(?i: is)|[\s:*_({\[\"'$`]|\\(?:boxed|text|textbf|mathrm|mathbf|\())*"
 LETTERS = (  # the first of these that occurs, where it occurs last
     re.compile(rf"(?i:answer|option|choice){BEFORE_LETTER}([A-Z])(?![\w'])"),
-    re.compile(r"(?<!\w)[(\[{]([A-Z])[)\]}]|\*\*([A-Z])[).:]?\*\*|^\s*([A-Z])[).:]?\s*$", re.MULTILINE),
+    re.compile(r"(?<!\w)[(\[{]([A-Z])[)\]}]|\*\*([A-Z])[).:]?\*\*|^[^\S\n]*([A-Z])[).:]?[^\S\n]*$", re.MULTILINE),
     re.compile(r"(?<![\w'’])([B-HJ-Z]|A(?! [a-z])|I(?=\s*$))(?![\w'’])"),
 )
 
