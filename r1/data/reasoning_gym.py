@@ -45,7 +45,7 @@ def reasoning_gym(
     for task, num_train, num_val in zip(
         tasks, divide(shared["num_train"], shares), divide(shared["num_val"], shares), strict=True
     ):
-        rows = task_rows(task, shared["seed"], options.get(task, {}), {"train": num_train, "val": num_val})
+        rows = gym_rows(task, shared["seed"], options.get(task, {}), {"train": num_train, "val": num_val})
         for split, parts in splits.items():
             parts.append(Rows.of(rows[split]))
     train, val = interleave(splits["train"]), interleave(splits["val"])
@@ -72,7 +72,7 @@ def divide(total: int, shares: list[float]) -> list[int]:
     return [end - start for start, end in pairwise(bounds)]
 
 
-def task_rows(task: str, seed: int, options: dict[str, Any], counts: dict[str, int]) -> dict[str, list[Row]]:
+def gym_rows(task: str, seed: int, options: dict[str, Any], counts: dict[str, int]) -> dict[str, list[Row]]:
     """Different problems of a task, by split, which the question's hash decides: ``counts`` of each.
 
     Raises:

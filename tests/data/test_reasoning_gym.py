@@ -94,7 +94,7 @@ def test_scores_equal_the_packages_own(verifier: Any) -> None:
     cases: dict[str, list[tuple[int, str, list[str]]]] = {}
     scores = {}
     for task in TASKS:
-        rows = option.task_rows(task, 3, {}, {"train": 2, "val": 0})["train"]
+        rows = option.gym_rows(task, 3, {}, {"train": 2, "val": 0})["train"]
         for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
             texts = list(dict.fromkeys(filter(None, answers(row["answer"], other["answer"], task))))
             cases.setdefault(task, []).append((row["problem"]["index"], row["prompt"], texts))
@@ -115,7 +115,7 @@ def test_scores_equal_the_packages_own(verifier: Any) -> None:
 
 def test_answers_are_never_run(tmp_path: Path, verifier: Any) -> None:
     for task in TASKS:
-        (row, *_) = option.task_rows(task, 3, {}, {"train": 1, "val": 0})["train"]
+        (row, *_) = option.gym_rows(task, 3, {}, {"train": 1, "val": 0})["train"]
         evil = EVIL.format(tmp_path / "pwned")
         texts = [evil, f"[{evil}]", f"x + {evil}", "(lambda: 24)()", "x.__class__", "9**9**9", "(" * 2000]
         assert max(verifier.score_batch(texts, [row] * len(texts))) < 1

@@ -121,11 +121,11 @@ def replies(process: subprocess.Popen[bytes], message: bytes, deadline: float) -
                 yield from map(json.loads, lines)
 
 
-def make_handler() -> Handler:
+def solution_runner() -> Handler:
     if os.uname().machine not in code_harness.SYSCALLS:
         raise NotImplementedError(f"no system calls are known of {os.uname().machine}")
     return run
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), make_handler)
+    main(int(sys.argv[1]), solution_runner)

@@ -117,7 +117,7 @@ def patch() -> None:
         setattr(target, attribute, ast.literal_eval if attribute == "eval" else expression)
 
 
-def make_handler() -> Handler:
+def gym_handler() -> Handler:
     from reasoning_gym.factory import DATASETS, create_dataset
 
     patch()
@@ -176,4 +176,4 @@ def score(dataset: Any, answer: str, entry: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), make_handler)
+    main(int(sys.argv[1]), gym_handler)
