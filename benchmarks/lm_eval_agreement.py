@@ -2,10 +2,10 @@
 
     python -m benchmarks.lm_eval_agreement [ENVIRONMENT] [--all]
 
-The harness is installed into an environment of its own (~/.cache/r1/lm_eval; benchmarks/peers/lm_eval.txt), scores texts
-by its tasks' own patterns and metrics, and loads no data set. Completions are put together here from a gold answer, a
-spelling whose correctness is known, and a form: GSM8K's numbers, the tables of tests/data/answers (MATH), and letters of
-options (MMLU-Pro, GPQA). For each task, metric of the harness and reading of r1 it prints the share of equal verdicts,
+The harness is installed into an environment of its own (~/.cache/r1/lm_eval; benchmarks/peers/lm_eval.txt), scores
+texts by its tasks' own patterns and metrics, and loads no data set. Completions are put together here from a gold
+answer, a spelling whose correctness is known, and a form: GSM8K's numbers, the tables of tests/data/answers (MATH), and
+letters of options (MMLU-Pro, GPQA). For each task, metric of the harness and reading of r1 it prints the share of equal verdicts,
 and the disagreements by cause: the form that one of the two does not read, or the spelling, and who is right about it.
 """
 
@@ -20,14 +20,14 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from options import build_option
 
 from r1.data.base import as_verifier, verify_completions
 from r1.data.completion import parse
 from r1.data.lenient import lenient_answer
 
+ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 VERIFIERS = {"gsm8k": "exact", "minerva_math": "math", "mmlu_pro": "choice", "gpqa": "choice"}
 READERS = {"gsm8k": "last_number", "minerva_math": "boxed", "mmlu_pro": "letter", "gpqa": "letter"}
