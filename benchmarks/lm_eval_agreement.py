@@ -5,8 +5,8 @@
 The harness is installed into an environment of its own (~/.cache/r1/lm_eval; benchmarks/peers/lm_eval.txt), scores
 texts by its tasks' own patterns and metrics, and loads no data set. Completions are put together here from a gold
 answer, a spelling whose correctness is known, and a form: GSM8K's numbers, the tables of tests/data/answers (MATH), and
-letters of options (MMLU-Pro, GPQA). For each task, metric of the harness and reading of r1 it prints the share of equal verdicts,
-and the disagreements by cause: the form that one of the two does not read, or the spelling, and who is right about it.
+letters of options (MMLU-Pro, GPQA). For each task, metric of the harness and reading of r1 it prints the share of equal
+verdicts, and the disagreements by cause: the form that one of the two does not read, or the spelling, and who is right.
 """
 
 from __future__ import annotations
