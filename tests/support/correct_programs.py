@@ -56,7 +56,7 @@ TASKS: dict[str, Callable[[str, random.Random], Case]] = {
         lambda a: " ".join(map(str, a))[::-1],
     ),
     "descriptor": stdin("import os\nprint(os.read(0, 999).decode().split()[0])", lambda a: str(len(a))),
-    "exit": stdin(READ + "import sys\nprint(min(a))\nsys.exit()", lambda a: str(min(a))),
+    "exit": stdin(READ + "print(min(a))\nexit()", lambda a: str(min(a))),
     "thread": stdin(
         "import threading, sys\nsys.setrecursionlimit(10**6)\nthreading.stack_size(1 << 27)\n"
         "def main():\n input()\n print(len(input().split()))\nt = threading.Thread(target=main); t.start(); t.join()",

@@ -37,16 +37,16 @@ SYSCALLS = {  # machine: (audit architecture, clone, clone3, system calls that a
         0xC000003E,
         56,
         435,
-        # fork, vfork; System V's shared memory and queues; ptrace; keys; unshare, setns; memfd, bpf, perf, userfaultfd,
-        # io_uring
-        (57, 58, 29, 68, 64, 101, 248, 249, 250, 272, 308, 319, 321, 298, 323, 425),
+        # fork, vfork; socket, of which some families know no namespace; System V's shared memory and queues; ptrace;
+        # keys; unshare, setns; memfd, bpf, perf, userfaultfd, io_uring
+        (57, 58, 41, 29, 68, 64, 101, 248, 249, 250, 272, 308, 319, 321, 298, 323, 425),
     ),
-    "aarch64": (0xC00000B7, 220, 435, (194, 186, 190, 117, 217, 218, 219, 97, 268, 279, 280, 241, 282, 425)),
+    "aarch64": (0xC00000B7, 220, 435, (198, 194, 186, 190, 117, 217, 218, 219, 97, 268, 279, 280, 241, 282, 425)),
 }
 
 
 def seccomp_filter() -> bytes:
-    """A BPF program: threads and no processes; nothing that takes memory outside the limit of the address space.
+    """A BPF program: threads and no processes, no sockets, and no memory outside the limit of the address space.
 
     Raises:
         KeyError: the numbers of this machine's system calls are not known.
@@ -99,7 +99,7 @@ def confine(limits: dict[str, int], uid: int | None) -> None:
 
 def prelude() -> dict[str, Any]:
     """The names that a solution may use without importing them."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"exit": sys.exit, "quit": sys.exit}  # which an interpreter has from `site`
     for module in map(__import__, PRELUDE):
         own = vars(module)
         public = own.get("__all__") or [name for name in own if not name.startswith("_")]
