@@ -26,9 +26,16 @@ BARE += ["\\boxed{A}", "\\boxed{\\text{A}}", "\\boxed{(A)}", "$\\boxed{A}$", "Op
 BARE += ["Choice A.", "Answer: A", "Answer - A", "The answer is A", "The correct answer is (A).", "So the answer is A"]
 BARE += ["The correct option is **A**", "the final answer is option A", "A is correct", "A is the right answer."]
 WITH_TEXT = ["A: 12 m/s", "A. 12 m/s", "A) 12 m/s", "(A) 12 m/s", "(A): 12 m/s.", "A - 12 m/s", "A = 12 m/s", "A: 12"]
-WITH_TEXT += ["Option A: 12 m/s", "Answer: (A) 12 m/s", "\\text{(A) }12\\text{ m/s}", "A: 12 m/s, since $F=ma$"]
+WITH_TEXT += [
+    "A\u2014 12 m/s",
+    "Option A: 12 m/s",
+    "Answer: (A) 12 m/s",
+    "\\text{(A) }12\\text{ m/s}",
+    "A: 12 m/s, since $F=ma$",
+]
 TEXT = ["12 m/s", "12 m/s.", "$12$ m/s", "12\\text{ m/s}", "**12 m/s**", "\\boxed{12 \\text{ m/s}}", "A 12 m/s"]
-TEXT += ["The answer is 12 m/s"]
+TEXT += ["The answer is 12 m/s", "A, 12 m/s", "A (12 m/s)", "Option A (12 m/s)", "A\u2014 12 m/s", "A\u201412 m/s"]
+BARE += ["*A*", "<A>", "A!", "It is A", "I choose (A).", "Ans: A", "\\underline{A}"]
 WRONG = ["B", "(B)", "E", "F", "", "?", "12", "14 m/s", "A1", "A2", "A_1", "A^2", "A?", "AB", "1", "0", "I", "X"]
 WRONG += ["A or B", "A and B", "A, B", "A/B", "A & B", "A;B", "A+B", "(A) (B)", "(A) or (B)", "A: B", "A. B", "A-B"]
 WRONG += ["not A", "Not (A)", "A is wrong", "A is incorrect", "neither A nor B", "either A", "Both A and B", "all"]

@@ -13,15 +13,15 @@ from r1.data.verifier.notation import canonical
 
 MAX_CHARS = 4000  # a longer text names no option
 LETTERS = string.ascii_uppercase
-COMMAND = re.compile(r"\\(?:text|mathrm|mathbf|textbf|textit|mathit|mathsf|textrm|mbox|emph|bf|rm)(?![a-zA-Z])\s*")
+COMMAND = re.compile(r"\\(?:text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|emph|underline|bf|rm)(?![a-zA-Z])\s*")
 MARKUP = re.compile(r"\*\*|__|[`$\"'“”‘’]|\\[()\[\]]|(?<!\\)[{}]|\\(?:left|right)(?![a-zA-Z])\s*\.?|\\[,;:! ]")
 INTRODUCTION = re.compile(
     r"\A(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my) )?(?:(?:correct|right|best|final|most likely) )*"
-    r"(?:answer|option|choice)(?: (?:is|would be|must be))?\b(?: -)? ?:? ?",
+    r"(?:it is|i choose|i pick|(?:answer|ans|option|choice)(?: (?:is|would be|must be))?)\b(?: -)? ?:? ?",
     re.IGNORECASE,
 )
 LETTER = re.compile(r"(?:\(\s*([A-Za-z])\s*\)|\[\s*([A-Za-z])\s*\]|\(?([A-Za-z])\)?)(?![A-Za-z0-9_^])")
-END = re.compile(r"\s*[.,;:)]*(?: is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?)?\.?")
+END = re.compile(r"\s*[.,;:)*>!]*(?: is (?:the )?(?:correct|right)(?: (?:answer|option|choice|one))?)?\.?")
 SEPARATOR = re.compile(r"\s*(?:[:.)\]=]|[-–—](?=\s))+\s*")
 ANOTHER = re.compile(  # a second letter in the text that follows the first
     r"^\(?([A-Za-z])(?![A-Za-z0-9_])\W*$|[(\[]([A-Z])[)\]]|(?<![A-Za-z0-9])([A-Z])[).:](?!\w)"
@@ -46,7 +46,7 @@ def letters(text: str, options: Sequence[str]) -> set[str]:
     """The letter of the one option that a text names; those of all options with this same text; none if unclear."""
     if len(text) > MAX_CHARS:
         return set()
-    own = without_markup(text)
+    own = without_markup(text).lstrip("*<")
     for _ in range(2):  # The answer is option B
         own = INTRODUCTION.sub("", own)
     known = LETTERS[: len(options)] if options else LETTERS
@@ -88,8 +88,9 @@ def text_form(text: str) -> str:
 def agrees(letter: str, rest: str, options: Sequence[str]) -> bool:
     """Whether the text behind a letter is that option's, or at least names no other one."""
     separator = SEPARATOR.match(rest)
-    text = rest[separator.end() :] if separator else rest.strip()
-    named, own = of_text(text, options), LETTERS.index(letter)
+    text = rest[separator.end() :] if separator else rest
+    named = of_text(text, options) or of_text(text.strip(" ,;()[]-–—"), options)
+    own = LETTERS.index(letter)
     if named or separator is None:
         return own in named
     others = {captured(another).upper() for another in ANOTHER.finditer(text)} - {letter}
