@@ -57,13 +57,12 @@ def verifier() -> Any:
     return as_verifier(build_option("data/verifier", "reasoning_gym"))
 
 
-def answers(gold: str, other: str, task: str) -> list[str]:
+def answers(gold: str, task: str) -> list[str]:
     literal = str([line.split() for line in gold.splitlines()])
     numbers = literal.replace("'", "")
     return [
         gold,
         f" {gold}\n",
-        other,
         gold[::-1],
         gold + "1",
         "0",
@@ -94,12 +93,11 @@ def test_scores_equal_the_packages_own(verifier: Any) -> None:
     cases: dict[str, list[tuple[int, str, list[str]]]] = {}
     scores = {}
     for task in TASKS:
-        rows = option.gym_rows(task, 3, {}, {"train": 2, "val": 0})["train"]
-        for row, other in zip(rows, rows[1:] + rows[:1], strict=True):
-            texts = list(dict.fromkeys(filter(None, answers(row["answer"], other["answer"], task))))
-            cases.setdefault(task, []).append((row["problem"]["index"], row["prompt"], texts))
-            scores[task, row["prompt"]] = dict(zip(texts, verifier.score_batch(texts, [row] * len(texts)), strict=True))
-            assert scores[task, row["prompt"]][row["answer"]] == 1
+        (row,) = option.gym_rows(task, 3, {}, {"train": 1, "val": 0})["train"]
+        texts = list(dict.fromkeys(filter(None, answers(row["answer"], task))))
+        cases[task] = [(row["problem"]["index"], row["prompt"], texts)]
+        scores[task] = dict(zip(texts, verifier.score_batch(texts, [row] * len(texts)), strict=True))
+        assert scores[task][row["answer"]] == 1
     done = subprocess.run(
         [sys.executable, "-c", REFERENCE],
         input=json.dumps(cases),
