@@ -31,7 +31,7 @@ from r1.data.store import StoredRows, store_rows
 
 log = logging.getLogger(__name__)
 MAX_SKIPPED = 0.01  # of the rows: more bad ones than that are a wrong file, not a few slips
-HOLD_OUT = "val_split: null holds rows of the training split out"
+HOLD_OUT = "val_split=null: stage=eval takes all rows of the only split, training holds some out"
 MakeRow = Callable[[Row, str], Row | str]
 """A dataset's own step: one row of a mapped row and its location, or the reason why it is left out."""
 
