@@ -34,8 +34,13 @@ def amended(config: Config, overrides: Sequence[str], allowed: re.Pattern[str], 
             if not allowed.match(path) or override.is_delete():
                 message = "this override does not apply here"
                 raise UserError(message, key=override_key(override), value=override.value(), expected=expected)
-            value = _option(loader, args, override) if _is_group(override) else override.value()
-            _set(config, path, value, override.is_add())
+            *parents, last = path.split(".")
+            node: Any = config
+            for name in parents:
+                node = node.get(name) if isinstance(node, dict) else None
+            if not isinstance(node, dict) or not (override.is_add() or last in node):
+                raise unknown_key(path, override.value(), config)
+            node[last] = _option(loader, args, override) if _is_group(override) else override.value()
     return config
 
 
@@ -50,13 +55,3 @@ def _option(loader: HydraLoader, args: Namespace, override: Override) -> Any:
     for name in group.split("/"):
         node = node[name]
     return node
-
-
-def _set(config: Config, path: str, value: Any, is_new: bool) -> None:
-    *parents, last = path.split(".")
-    node: Any = config
-    for name in parents:
-        node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or not (is_new or last in node):
-        raise unknown_key(path, value, config)
-    node[last] = value
