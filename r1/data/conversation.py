@@ -88,7 +88,9 @@ def without_weights(messages: list[Message]) -> list[Message]:
 
 
 def _with_dialogues(row: Row) -> Row:
-    """``chosen`` and ``rejected`` as messages where both are a dialogue's text, as in Anthropic's hh-rlhf."""
+    """``messages``, or ``chosen`` and ``rejected``, from a dialogue's text, as in Anthropic's hh-rlhf."""
+    if isinstance(talk := row.get("messages"), str) and DIALOGUE.match(talk):
+        row = row | {"messages": read_dialogue(talk)}
     pair = [row.get(name) for name in ("chosen", "rejected")]
     if row.get("prompt") is not None or not all(isinstance(text, str) and DIALOGUE.match(text) for text in pair):
         return row

@@ -20,7 +20,7 @@ from r1.core.content_hash import file_hash
 from r1.core.errors import DATA, UserError, suggest
 from r1.data.base import Data, DataOptions, data_options
 from r1.data.columns import COLUMNS, INTERNAL, OF_TEMPLATE, RESERVED, Row, check_names, check_row, type_error
-from r1.data.conversation import conversation_error, with_conversations
+from r1.data.conversation import conversation_error, is_messages, with_conversations
 from r1.data.decontamination import rows_by_set
 from r1.data.files import read_file
 from r1.data.mapping import Columns, fields, map_columns, missing, text_columns
@@ -307,8 +307,9 @@ class Reader:
             raise source
         columns = self.options["columns"]
         row = with_conversations(map_columns(source, columns, location))
-        if (messages := row.get("messages")) is not None and conversation_error(messages, "messages"):
-            raise type_error("messages", messages, location, columns.get("messages") or "messages", key)
+        for name in ("messages", "chosen", "rejected"):
+            if is_messages(value := row.get(name)) and conversation_error(value, name):
+                raise type_error(name, value, location, columns.get(name) or name, key)
         if "prompt" not in row:
             raise missing("prompt", columns.get("prompt") or "prompt", source, location)
         if self.make_row:

@@ -114,6 +114,11 @@ def test_dialogues_of_hh_rlhf_become_pairs_with_their_common_start_as_prompt() -
     assert row == {"prompt": TALK[:3], "chosen": "It is 9.\n\nTruly: 9.", "rejected": "No."}
 
 
+def test_dialogue_of_hh_rlhf_is_a_conversation_to_learn() -> None:
+    row = with_conversations({"messages": "\n\nHuman: What is 3+5?\n\nAssistant: It is 8."})
+    assert row == {"messages": TALK[:2], "prompt": "What is 3+5?"}
+
+
 @pytest.mark.parametrize(
     "row",
     [
