@@ -65,14 +65,14 @@ def word_problems(*, tasks: list[str], **options: Unpack[GeneratedOptions]) -> D
 
     def rows(rng: random.Random, split: str, count: int) -> list[Row]:
         shares = {task: len(range(i, count, len(tasks))) for i, task in enumerate(tasks)}
-        drawn = [row for task, share in shares.items() for row in task_rows(task, rng, split, share)]
+        drawn = [row for task, share in shares.items() for row in rows_of_task(task, rng, split, share)]
         rng.shuffle(drawn)
         return drawn
 
     return generated_data("word_problems", rows, options)
 
 
-def task_rows(task: str, rng: random.Random, split: str, count: int) -> list[Row]:
+def rows_of_task(task: str, rng: random.Random, split: str, count: int) -> list[Row]:
     """``count`` different problems of one task and split."""
     problems = distinct_problems(
         lambda: TASKS[task](rng),
