@@ -18,7 +18,10 @@ from killpoints import Point
 from safetensors.torch import load_file
 from samerun import assert_same_run, files, manifest
 
-DECODE, STEP = "r1.rollout.transformers:decode_batch", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
+DECODE, STEP = (
+    "r1.rollout.transformers:decode_batch",
+    "r1.stage.training.base:TrainingStage.configure_gradient_clipping",
+)
 TEN = ["trainer.max_steps=10", "val.every=5", "val.num_prompts=3"]  # of 3 prompts and 4 devices, one has none
 Ended = Callable[..., Path]
 
