@@ -113,7 +113,7 @@ def read_completions(groups: Sequence[list[dict[str, Any]]], config: Config) -> 
     from r1.stage.validation.sampling import ValidationCompletions
 
     def made(kind: type[Answer], line: dict[str, Any]) -> Answer:
-        return kind(**{field.name: line[field.name] for field in fields(kind)})
+        return kind(**{field.name: line[field.name] for field in fields(kind) if field.name in line})
 
     rows = recorded_rows(groups, config)
     lines = [line for group in groups for line in group]
