@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -44,6 +45,7 @@ def _main() -> None:
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=f"what decides a verdict: {EXPECTED}")
     parser.add_argument("--output-dir", help="where the new record goes; default: RECORD with -rescored behind it")
     args = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a model or dataset that is not there any more is not looked for on the Hub
     run = read_run(args.record)
     print(rescore(run, args.overrides, Path(args.output_dir or next_to(run.dir, "rescored"))))
 

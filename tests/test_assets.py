@@ -1,8 +1,9 @@
-"""The shipped models are what the README says they are."""
+"""The shipped models are what the README says they are, and its tree has every option."""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from r1.config.build import build
-from r1.core.paths import ASSETS
+from r1.core.paths import ASSETS, CONF
 from r1.core.seeds import derive_seed
 from r1.data.completion import parse
 
@@ -22,6 +23,12 @@ LIMIT_BYTES = 5_000_000
 
 def test_assets_fit_into_the_package() -> None:
     assert sum(file.stat().st_size for file in ASSETS.rglob("*")) <= LIMIT_BYTES
+
+
+def test_readme_names_every_option() -> None:
+    text = (CONF.parent / "README.md").read_text()
+    options = {file.stem for file in CONF.rglob("*.yaml") if "papers" not in file.parts} - {"_base", "config"}
+    assert [name for name in sorted(options) if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
 
 
 @pytest.mark.parametrize("model", ["tiny", "tiny_xs"])

@@ -129,12 +129,6 @@ def test_pipeline_steps_compose_and_fit_the_code(tmp_path: Path, monkeypatch: py
     assert [node.step for node in plan_pipeline(args, pipeline, {}).nodes] == list(pipeline.steps)
 
 
-def test_readme_names_every_option() -> None:
-    text = (ROOT / "README.md").read_text()
-    names = {option for group, option in ALL if "papers" not in group}
-    assert [name for name in sorted(names) if not re.search(rf"(?<!\w){name}(?!\w)", text)] == []
-
-
 @pytest.mark.parametrize(("group", "option"), [(g, o) for g in GROUPS for o in options(g)])
 def test_option_targets_the_object_of_its_name(composed: Compose, group: str, option: str) -> None:
     target = node_of(composed(group, option), group)["_target_"]

@@ -8,7 +8,6 @@ and an evaluation set is kept as one 64-bit hash per sequence of ten words.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from r1.core.content_hash import file_hash
 from r1.core.errors import DATA, UserError
 from r1.core.paths import CONF
 from r1.data.columns import Row
+from r1.data.completion import normalise
 from r1.data.conversation import question_text
 from r1.data.files import read_file
 from r1.data.origin import SourceFile, download, find_splits
@@ -138,7 +138,7 @@ def texts_of(row: Row) -> Iterator[str]:
 
 def sequence_hashes(text: str) -> Hashes:
     """A hash of each ten words in a row; of a shorter text one of all its words."""
-    words = WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    words = WORD.findall(normalise(text).casefold())
     length = min(len(words), NUM_WORDS)
     hashes = np.array([crc32(word.encode()) for word in words], np.uint64) + np.uint64(length)
     windows = np.lib.stride_tricks.sliding_window_view(hashes, length) if length else hashes.reshape(0, 0)
