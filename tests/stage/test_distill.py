@@ -168,6 +168,8 @@ def test_traces_train_another_run_with_parent(finished: Path, small: Callable[..
         "max_prompt_length": None,
         "overlong": "error",
         "instruction": None,
+        "reader": "strict",
+        "keep_questions": True,
     }
     execute(cfg, [])
     held = read_run(str(folder)).manifest
