@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run real quick test long lint mutants bench vllm-env clean
+.PHONY: run real quick test slow long lint mutants bench vllm-env clean
 
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
@@ -30,6 +30,11 @@ quick: $(READY) lint
 mutants: $(READY)
 	$(BIN)/python tests/mutants/run.py
 
+# Whole commands that are killed, watched or compared: CI runs them after `make test`.
+slow: $(READY)
+	$(AT_ONCE) -m "slow and not long"
+
+# Those that take minutes each.
 long: $(READY)
 	$(AT_ONCE) -m long
 

@@ -15,6 +15,8 @@ import pytest
 
 from r1.core.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 EXERCISES = TEXT[TEXT.index("## Six exercises") : TEXT.index("## Other options")]
 NEW_FILE = re.compile(r"^`([\w/]+\.(?:py|yaml))`\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)

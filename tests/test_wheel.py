@@ -16,6 +16,8 @@ import pytest
 
 from r1.core.paths import ROOT
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 TINY = [
     "trainer.max_steps=1",

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+pytestmark = pytest.mark.slow
+
 CANARY = "canary" + "7Zq9"  # in two parts, since a record holds the diff of this file
 VALUES = {  # by the name of the argument: each holds the canary
     "api_key": f"{CANARY}-key",

@@ -18,6 +18,8 @@ from killpoints import Point
 from safetensors.torch import load_file
 from samerun import assert_same_run, files, manifest
 
+pytestmark = pytest.mark.slow
+
 DECODE, STEP = (
     "r1.rollout.transformers:decode_batch",
     "r1.stage.training.base:TrainingStage.configure_gradient_clipping",

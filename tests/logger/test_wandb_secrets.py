@@ -13,6 +13,8 @@ import pytest
 from fakewandb import Server
 from wandbruns import KEY, TINY
 
+pytestmark = pytest.mark.slow
+
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 CANARY = "canary7Zq9"  # a part of every secret below
 SECRET = f"{CANARY}-environment"

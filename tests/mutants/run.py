@@ -36,7 +36,18 @@ def is_killed(copy: Path, tests: list[Path]) -> bool:
     """Whether a test fails; no tests notice nothing."""
     if not tests:
         return False
-    flags = ["-x", "-q", "-p", "no:cacheprovider", "-n", os.environ.get("MUTANT_WORKERS", "2"), "--dist", "loadfile"]
+    flags = [
+        "-x",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        os.environ.get("MUTANT_WORKERS", "2"),
+        "--dist",
+        "loadfile",
+        "-m",
+        "not long",
+    ]
     env = os.environ | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-m", "pytest", *flags, *map(str, tests)]
     try:

@@ -24,6 +24,8 @@ from r1.rollout.transformers import Transformers
 from r1.run import execute
 from r1.stage.training.base import TrainingStage
 
+pytestmark = pytest.mark.slow
+
 Config = dict[str, Any]
 STILL, BOLD, ON = "stage.lr=1e-30", "stage.lr=0.05", "rollout.async_steps=1"
 

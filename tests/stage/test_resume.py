@@ -25,6 +25,8 @@ from r1.train import checkpoint_files
 from r1.train.checkpoint import Checkpoints
 from r1.train.run_state import RunState
 
+pytestmark = pytest.mark.slow
+
 Runner = Callable[..., Path]
 MIXTURE = [
     "data=mixture",

@@ -19,6 +19,8 @@ from r1.stage.base import Stage
 from r1.stage.training.base import TrainingStage
 from r1.train.record import Record
 
+pytestmark = pytest.mark.slow
+
 Runner = Callable[..., Path]
 END = 4  # steps of the first run
 KINDS = {  # overrides of both runs, and of the second one alone

@@ -12,6 +12,8 @@ from killpoints import Point, resolve
 from samerun import assert_same_run
 from suites import long_but
 
+pytestmark = pytest.mark.slow
+
 KILLED = -9
 MAX_KILLS = 3  # of one run at random moments; then it runs to the end
 SEED = 20250

@@ -27,6 +27,8 @@ from r1.stage.training.base import TrainingStage
 from r1.train.progress import Progress
 from r1.train.record import Record
 
+pytestmark = pytest.mark.slow
+
 TRAINING = 16  # completions of one step: 4 prompts x 4
 EVENT = "R1_TEST_EVENT"  # a signal's name, or FAIL: what the reward below does once, in the third step
 

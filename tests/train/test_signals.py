@@ -15,6 +15,8 @@ from killpoints import Point, resolve
 from samerun import assert_same_run, manifest
 from suites import long_but
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 20.0
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 DECODE, SAVE, EXPORT = "r1.rollout.transformers:decode_batch", "torch:save", "r1.stage.base:export"

@@ -34,6 +34,8 @@ from r1.stage.grpo import Grpo
 from r1.stage.rl.async_rollouts import AsyncRollouts, RolloutBatch
 from r1.stage.rl.experience import Experience
 
+pytestmark = pytest.mark.slow
+
 Config = dict[str, Any]
 SEEDS, PROMPTS = [[1, 2, 3], [4, 5, 6]], [[5, 6, 7], [8, 9]]
 THREE_STEPS = ("trainer.max_steps=3", "val.every=3", "stage.warmup_steps=0", "keep_best=false")
