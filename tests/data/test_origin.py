@@ -117,7 +117,7 @@ def test_one_file(tmp_path, suffix):
     train, val = read(file, val_split=None, num_val=3)
     assert (len(train), len(val)) == (7, 3)
     assert {*questions(train), *questions(val)} == set(questions(sums(10)))
-    with pytest.raises(UserError, match=r"no split `test`(.|\n)* \.val_split(.|\n)*val_split: null"):
+    with pytest.raises(UserError, match=r"no split `test`(.|\n)* \.val_split(.|\n)*val_split=null"):
         read(file)
 
 

@@ -127,8 +127,8 @@ def test_knobs_are_part_of_an_answers_key_and_those_that_are_not_set_are_not() -
         {"stop": ["x"]},
         {"system": "Be brief."},
         {"extra_body": {"reasoning_effort": "high"}},
-        {"extra_body": {"api_key": "one"}},
-        {"extra_body": {"api_key": "two"}},
+        {"extra_body": {"api_key": "sk-one"}},
+        {"extra_body": {"api_key": "sk-two"}},
     ]
     assert len({key(**knobs) for knobs in changes}) == len(changes)
     before = {"teacher": "openai", "url": "http://127.0.0.1:9/v1/chat/completions", "model": "big", "temperature": 0.6}
