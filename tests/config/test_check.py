@@ -64,7 +64,9 @@ EXPERIMENTS = {
     "missing": "defaults:\n  - override /data: nope",
 }
 MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weight:1%s}'"
-ARITHMETIC = "template verifier overlong num_train num_val min_terms max_terms max_term language seed"
+ARITHMETIC = (
+    "template verifier overlong reader keep_questions num_train num_val min_terms max_terms max_term language seed"
+)
 BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
 BASE = ("model=scratch", "dry_run=true")
 
@@ -184,7 +186,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("reward=mat", ["no option `mat`", "math, r1, r1_zero", "did you mean `math`"]),
         ("stage=GRPO", ["no option `GRPO`", "did you mean `grpo`"]),
         ("stage/loss=dap", ["no option `dap`", "cispo, dapo, dr_grpo, grpo, gspo", "did you mean `dapo`"]),
-        ("data/template=foo", ["no option `foo`", "chat, r1_zero"]),
+        ("data/template=foo", ["no option `foo`", "chat, few_shot, r1_zero"]),
         ("strategy=foo", ["no option `foo`", "ddp, deepspeed, fsdp, single"]),
         ("experiment=tiny_bas", ["no option `tiny_bas`", "did you mean `tiny_base`"]),
         ("stage=_base", ["no option `_base`"]),
@@ -400,7 +402,7 @@ CASES: dict[int, list[tuple[str, list[str]]]] = {
         ("rollout.stop=x stage=eval", ["rollout.stop", "a list", "rollout.stop=[x]"]),
         ("val.sampling.min_p=2", ["val.sampling.min_p", "<= 1 or null"]),
         ("val.sampling.top_q=1", ["did you mean `val.sampling.top_p`"]),
-        ("'val.sampling.stop=[\"<|eos|>\\n\"]'", ["val.sampling.stop", "special token <|eos|>"]),
+        ("'val.sampling.stop=[\"<|eos|>.\"]'", ["val.sampling.stop", "special token <|eos|>"]),
         ("rollout.max_completion_length=5000", ["does not fit into the context of 1024", "at most 10"]),
         ("reward.terms.format.weight=0", ["never learned from", "weight=null"]),
         ("reward.terms.format.weight=null reward.terms.accuracy.weight=null", ["nothing to learn from"]),

@@ -12,6 +12,8 @@ from r1.config.compose import compose_points
 from r1.config.overrides import parse_command_line
 from r1.core.paths import CONF
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/**/*.yaml")) if path.stem[0] != "_"]
 MOUNTED = {  # how an option of a group is chosen, where that is not GROUP=OPTION
     "reward/terms": "+reward/terms@reward.terms.it={}",

@@ -30,6 +30,8 @@ from r1.experiment.sweep.storage import storage_url
 from r1.experiment.sweep.study import Study
 from r1.run import execute
 
+pytestmark = pytest.mark.slow
+
 Verb = Callable[[Path], None]
 LIMIT_S = 60  # no verb waits for a file
 SWEEP_FOLDER = Path("outputs", "sweeps", "tried")

@@ -18,6 +18,8 @@ from r1.core.errors import Interrupted, TrainingHalted, UserError
 from r1.core.paths import ROOT
 from r1.distributed.process import describe_exit
 
+pytestmark = pytest.mark.slow
+
 CODES = {"CONFIG": 2, "DATA": 3, "MODEL": 4, "REWARD": 5, "HALTED": 6, "STORAGE": 74, "LOCKED": 75}
 
 

@@ -11,6 +11,8 @@ from commands import Commands
 from r1.core.override_text import override_value, path_value
 from r1.core.runs import read_run
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     *("model=tiny_xs", "threads=1", "val.num_prompts=2", "val.num_samples=2", "val.ks=[1]", "data.num_train=64"),
     *("data.num_val=8", "rollout.max_completion_length=8", "trainer.accelerator=cpu"),

@@ -29,6 +29,8 @@ from r1.experiment.hydra_jobs import JobResult
 from r1.experiment.sweep.runner import Runner
 from r1.run import execute
 
+pytestmark = pytest.mark.slow
+
 Config = dict[str, Any]
 RUN = ["stage=grpo", "stage.group_size=2", "trainer.max_steps=2", "checkpoint_every=1", "keep_best=true"]
 NUMBERS = [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS, errno.EACCES]

@@ -23,6 +23,8 @@ from r1.experiment.hydra_jobs import PrefixedStream
 from r1.experiment.launch import launch
 from r1.run import execute
 
+pytestmark = pytest.mark.slow
+
 SFT = [*SMALL, "stage=sft", "stage.micro_batch_size=4", "logger=wandb"]
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
 SUBMITIT = ["hydra/launcher=submitit_local"]

@@ -18,6 +18,8 @@ from r1.core.paths import CONF
 from r1.experiment.pipeline.parse import parse_pipelines
 from r1.experiment.pipeline.steps import merge_overrides
 
+pytestmark = pytest.mark.slow
+
 FILES = {file.stem: file for file in sorted((CONF / "experiment/papers").glob("[!_]*.yaml"))}
 SOURCE = re.compile(
     r"(DAPO )?(sec|tab|eq|fig|app)\. [\dA-Z]|script|Reinforcement learning|Methods|Setting LoRA|LoRA on all"

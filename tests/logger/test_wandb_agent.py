@@ -20,6 +20,8 @@ from wandbruns import KEY, TINY, check, metrics
 
 from r1.core.runs import read_run
 
+pytestmark = pytest.mark.slow
+
 Shell = Callable[..., subprocess.CompletedProcess[str]]
 RUN = ["${env}", "${interpreter}", "-m", "r1.run"]
 COMMAND = [*RUN, "stage=grpo", "reward=math", "logger=wandb", *TINY, "${args_no_hyphens}"]

@@ -22,6 +22,8 @@ from r1.strategy.checkpoint_io import DirectCheckpointIO
 from r1.train import checkpoint_files
 from r1.train.record import Record
 
+pytestmark = pytest.mark.slow
+
 FILES = ("state.ckpt", "files.json", "sha256")
 NO_ROOM = "could not be written"
 

@@ -11,6 +11,8 @@ from forkserver import ForkServer, knobs, log
 from killpoints import Point
 from samerun import assert_same_run
 
+pytestmark = pytest.mark.slow
+
 STEP = "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
 
 

@@ -24,6 +24,8 @@ from r1.experiment.launch import launch
 from r1.experiment.pipeline import scheduler as execute
 from r1.experiment.pipeline.node import PipelineNode
 
+pytestmark = pytest.mark.slow
+
 Write = Callable[..., list[str]]
 LONGEST_S = 120.0
 

@@ -16,6 +16,8 @@ from r1.core.model_paths import resolve_model_path
 from r1.experiment.pipeline.explain import cache_status, reasons_to_run
 from r1.experiment.pipeline.node import PipelineNode, PipelinePlan
 
+pytestmark = pytest.mark.slow
+
 Planned = Callable[..., PipelinePlan]
 STEPS: dict[str, list[str]] = PIPELINE["steps"]
 
