@@ -67,7 +67,7 @@ MINE = "extensions=[my_rewards] '+reward.terms.mine={_target_:my_rewards.%s,weig
 ARITHMETIC = (
     "template verifier overlong reader keep_questions num_train num_val min_terms max_terms max_term language seed"
 )
-BARE_DATA = " ".join(f"~data.{key}" for key in [*ARITHMETIC.split(), "language", "seed"])
+BARE_DATA = " ".join(f"~data.{key}" for key in ARITHMETIC.split())
 BASE = ("model=scratch", "dry_run=true")
 
 

@@ -21,7 +21,7 @@ from samerun import assert_same_run, files, manifest
 pytestmark = pytest.mark.slow
 
 DECODE, STEP = (
-    "r1.rollout.transformers:decode_batch",
+    "r1.rollout.decoding.token_sampler:TokenSampler.draw",
     "r1.stage.training.base:TrainingStage.configure_gradient_clipping",
 )
 TEN = ["trainer.max_steps=10", "val.every=5", "val.num_prompts=3"]  # of 3 prompts and 4 devices, one has none

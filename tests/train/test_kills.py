@@ -19,7 +19,11 @@ MAX_KILLS = 3  # of one run at random moments; then it runs to the end
 SEED = 20250
 EVERY = (1, 1, 2, 4)  # steps between two checkpoints
 RENAME, RMTREE, SAVE = "os:rename", "shutil:rmtree", "torch:save"
-APPEND, EXPORT, DECODE = "r1.core.jsonl:append_rows", "r1.stage.base:export", "r1.rollout.transformers:decode_batch"
+APPEND, EXPORT, DECODE = (
+    "r1.core.jsonl:append_rows",
+    "r1.stage.base:export",
+    "r1.rollout.decoding.token_sampler:TokenSampler.draw",
+)
 VALIDATE, REPORT = "r1.stage.base:Stage.validation_step", "r1.stage.training.base:TrainingStage.report_step"
 ADD = "r1.stage.distillation.answer_cache:AnswerCache.add"
 CLIP, SCORE = "r1.stage.training.base:TrainingStage.configure_gradient_clipping", "r1.reward.base:Rewards.score"

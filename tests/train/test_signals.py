@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 TIMEOUT_S = 20.0
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-DECODE, SAVE, EXPORT = "r1.rollout.transformers:decode_batch", "torch:save", "r1.stage.base:export"
+DECODE, SAVE, EXPORT = "r1.rollout.decoding.token_sampler:TokenSampler.draw", "torch:save", "r1.stage.base:export"
 ASK, TRAIN_START = "r1.teacher.procedural:Procedural.answer", "r1.train.checkpoint:Checkpoints.on_train_start"
 # the first call of ASK and of SCORE is the check's, before there is a run
 SCORE, CLIP = "r1.reward.base:Rewards.score", "r1.stage.training.base:TrainingStage.configure_gradient_clipping"
