@@ -38,11 +38,11 @@ def html(folder: Path, data: Any, scripts: Sequence[str] = (), **values: Any) ->
 
 
 def plain_html(folder: Path, **values: Any) -> str:
-    """``page.html`` of a folder with these values, without a script."""
+    """``page.html`` of a folder with these values, without a script; it includes ``head.html`` of this one."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([folder, HERE]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
