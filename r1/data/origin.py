@@ -110,7 +110,7 @@ def hub_splits(path: str, name: str | None, revision: str | None) -> Splits:
     try:
         builder = load_dataset_builder(path, name, revision=revision)
         return by_split(builder.config.data_files) or prepared_splits(path=path, name=name, revision=revision)
-    except Exception as error:
+    except Exception as error:  # of a HTTP library without a common base class; all others are raised again
         if not is_outage(error):
             raise
         from huggingface_hub import snapshot_download
@@ -208,7 +208,7 @@ def translate_errors(path: str, name: str | None, revision: str | None, key: str
             hint=f"looked in {Path(path).absolute()} and at {page}",
             code=DATA,
         ) from error
-    except Exception as error:
+    except Exception as error:  # as above
         if is_outage(error):
             raise UserError(
                 "cannot reach the Hugging Face Hub, and this dataset is not in the local cache",

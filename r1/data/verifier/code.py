@@ -10,26 +10,25 @@ import hashlib
 import os
 import shutil
 import textwrap
-import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Gt, Interval
 
 from r1.core.errors import REWARD, UserError
 from r1.core.worker_pool import WorkerDied, WorkerPool
-from r1.data.base import Row, Verifier
+from r1.data.base import Row
 from r1.data.completion import text_after_thinking
 from r1.data.verifier import code_worker
 from r1.data.verifier.code_tests import CodeTests, read_tests
+from r1.data.verifier.counting import CountingVerifier
 
 NUM_WORKERS = min(4, os.cpu_count() or 1)
 CACHE_SIZE = 16_384  # scores
 MAX_CHARS = 1 << 20  # of a program
-REASONS = ("timeouts", "died", "gold")  # why an answer is wrong, other than by its output
 LANGUAGES = ("python", "python3", "py")
 PROBE_SECONDS = 60.0  # on the slowest machine
 PROBE = CodeTests(None, ["2 3\n"], ["5"])
@@ -45,7 +44,7 @@ thread = threading.Thread(target=lambda: print(sum(map(int, input().split()))))
 thread.start()
 """
 
-Score = float | str  # the share of tests passed, or one of REASONS
+Score = float | str  # the share of tests passed, or one of Code.reasons
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Submission:
         return hashlib.sha256(repr(self).encode(errors="surrogatepass")).digest()
 
 
-class Code(Verifier):
+class Code(CountingVerifier):
     """Whether a program passes all tests of ``row["answer"]``, in one of the formats of code_tests.py.
 
     Args:
@@ -71,6 +70,8 @@ class Code(Verifier):
         memory_mb: address space of a program.
     """
 
+    reasons: ClassVar[tuple[str, ...]] = ("timeouts", "died", "gold")
+
     def __init__(
         self,
         *,
@@ -80,12 +81,11 @@ class Code(Verifier):
         seconds: Annotated[float, Gt(0)],
         memory_mb: Annotated[int, Interval(ge=256, le=2048)],
     ) -> None:
+        super().__init__()
         self.allow_execution, self.sandbox, self.partial_credit = allow_execution, sandbox, partial_credit
         self.seconds, self.memory_mb = seconds, memory_mb
         self.is_checked = False
         self._scores: OrderedDict[bytes, Score] = OrderedDict()
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()  # asynchronous rollouts are scored in another thread
 
     def check(self) -> None:
         """Raises: UserError: running programs is not allowed, or there is no working sandbox."""
@@ -151,8 +151,8 @@ class Code(Verifier):
         with ThreadPoolExecutor(NUM_WORKERS) as threads:
             scores |= zip(fresh, threads.map(self._score, fresh.values()), strict=True)
         outcomes = [scores[digest] if one else "gold" for digest, one in zip(digests, submissions, strict=True)]
+        self.count(outcomes)
         with self._lock:
-            self._counts.update(outcome for outcome in outcomes if isinstance(outcome, str))
             self._scores |= {digest: scores[digest] for digest in fresh if scores[digest] != "died"}
             while len(self._scores) > CACHE_SIZE:
                 self._scores.popitem(last=False)
@@ -188,11 +188,6 @@ class Code(Verifier):
 
     def reads(self, rows: Sequence[Row]) -> list[bool]:
         return [read_tests(str(row["answer"]), row.get("metadata")) is not None for row in rows]
-
-    def pop_error_counts(self) -> dict[str, int]:
-        """Answers since the last call that were wrong because time was over, a worker died, or no tests were read."""
-        with self._lock:
-            return {reason: self._counts.pop(reason, 0) for reason in REASONS}
 
 
 def program(answer: str) -> str:

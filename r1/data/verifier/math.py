@@ -8,16 +8,15 @@ the clock, is meant to stop hostile ones.
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Ge, Gt
 
-from r1.data.base import Row, Verifier
+from r1.data.base import Row
+from r1.data.verifier.counting import CountingVerifier
 from r1.data.verifier.exact import value
 from r1.data.verifier.guard import guard
 from r1.data.verifier.notation import canonical
@@ -28,11 +27,10 @@ from r1.data.verifier.tokens import PHRASE, TEXT, compact
 
 MAX_CHARS = 4000  # of an answer as it is written; longer ones are compared as they are
 CACHED = 16_384  # pairs of gold and answer
-REASONS: tuple[Outcome, ...] = ("timeouts", "died", "guard", "gold")  # why an answer is wrong without a comparison
 MAX_WORDS = 6  # of a gold answer in words; a sentence is never met word for word
 
 
-class Math(Verifier):
+class Math(CountingVerifier):
     """Whether an answer is mathematically equal to ``row["answer"]``. No answer makes it raise or hang.
 
     Args:
@@ -42,6 +40,8 @@ class Math(Verifier):
         seconds: time limit of one comparison, whose process is ended then.
     """
 
+    reasons: ClassVar[tuple[str, ...]] = ("timeouts", "died", "guard", "gold")  # refused by the guard; unreadable gold
+
     def __init__(
         self,
         *,
@@ -50,9 +50,8 @@ class Math(Verifier):
         brackets: Presence,
         seconds: Annotated[float, Gt(0)],
     ) -> None:
+        super().__init__()
         self.rules, self.seconds = Rules(rel_tol, units, brackets), seconds
-        self._counts: Counter[Outcome] = Counter()
-        self._lock = threading.Lock()  # asynchronous rollouts are scored in another thread
 
     def __call__(self, answer: str, row: Row) -> bool:
         return self.verify_batch([answer], [row])[0]
@@ -60,8 +59,7 @@ class Math(Verifier):
     def verify_batch(self, answers: Sequence[str], rows: Sequence[Row]) -> list[bool]:
         """Each of B answers, in parallel in the scoring processes."""
         outcomes = self._compare([str(row["answer"]) for row in rows], answers)
-        with self._lock:
-            self._counts.update(outcome for outcome in outcomes if outcome in REASONS)
+        self.count(outcomes)
         return [outcome == "right" for outcome in outcomes]
 
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
@@ -75,11 +73,6 @@ class Math(Verifier):
         jobs = list(dict.fromkeys(verdict for verdict in verdicts if isinstance(verdict, Job)))
         judged = dict(zip(jobs, POOL.judge(jobs, self.seconds), strict=True))
         return [judged[verdict] if isinstance(verdict, Job) else verdict for verdict in verdicts]
-
-    def pop_error_counts(self) -> dict[str, int]:
-        """Answers since the last call that were wrong because they timed out, crashed, or the guard or gold refused."""
-        with self._lock:
-            return {str(reason): self._counts.pop(reason, 0) for reason in REASONS}
 
 
 def compare_exact_first(gold: str, answer: str, rules: Rules) -> Outcome | Job:

@@ -6,36 +6,35 @@ The package runs in processes that are killed at a time limit (reasoning_gym_wor
 from __future__ import annotations
 
 import os
-import threading
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from annotated_types import Gt
 
 from r1.core.errors import REWARD, UserError
 from r1.core.worker_pool import WorkerDied, WorkerPool
-from r1.data.base import Row, Verifier
+from r1.data.base import Row
 from r1.data.verifier import reasoning_gym_worker
+from r1.data.verifier.counting import CountingVerifier
 
 NUM_WORKERS = min(4, os.cpu_count() or 1)
 RIGHT = 1 - 1e-9  # some scores are computed from a distance
-REASONS = ("timeouts", "died")
 
 
-class ReasoningGym(Verifier):
+class ReasoningGym(CountingVerifier):
     """The task's own score, from 0 to 1, which may give partial credit; an answer with 1 is right.
 
     Args:
         seconds: time limit for one answer, whose process is ended then.
     """
 
+    reasons: ClassVar[tuple[str, ...]] = ("timeouts", "died")
+
     def __init__(self, *, seconds: Annotated[float, Gt(0)]) -> None:
+        super().__init__()
         self.seconds = seconds
-        self._counts: Counter[str] = Counter()
-        self._lock = threading.Lock()  # asynchronous rollouts are scored in another thread
 
     def check(self) -> None:
         require_package()
@@ -56,8 +55,7 @@ class ReasoningGym(Verifier):
         try:
             return float(POOL.run(problem | {"answer": answer}, self.seconds))
         except (TimeoutError, WorkerDied) as error:
-            with self._lock:
-                self._counts["timeouts" if isinstance(error, TimeoutError) else "died"] += 1
+            self.count(["timeouts" if isinstance(error, TimeoutError) else "died"])
             return 0.0
 
     def same(self, answers: Sequence[str], others: Sequence[str], rows: Sequence[Row]) -> list[bool]:
@@ -66,10 +64,6 @@ class ReasoningGym(Verifier):
 
     def reads(self, rows: Sequence[Row]) -> list[bool]:
         return [isinstance(row.get("problem"), dict) for row in rows]
-
-    def pop_error_counts(self) -> dict[str, int]:
-        with self._lock:
-            return {reason: self._counts.pop(reason, 0) for reason in REASONS}
 
 
 def require_package() -> None:
