@@ -173,8 +173,10 @@ def test_inputs_have_every_file_of_a_glob(tmp_path: Path, key: str) -> None:
     config: Any = value
     for part in reversed(above if last == "1" else [*above, last]):
         config = {part: config}
-    found = {name: digest for name, digest in hash_inputs(config).items() if name.startswith(f"{key}/")}
-    assert found == {f"{key}/{tmp_path}/{name}.jsonl": hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")}
+    digests = {name: digest for name, digest in hash_inputs(config).items() if name.startswith(f"{key}/")}
+    assert digests == {
+        f"{key}/{tmp_path}/{name}.jsonl": hashlib.sha256(name.encode()).hexdigest() for name in ("a", "b")
+    }
 
 
 def test_inputs_take_no_question_for_a_glob(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

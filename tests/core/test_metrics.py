@@ -79,7 +79,7 @@ def passes(*values: float, half: float = 0.02) -> dict[str, Estimate]:
 def test_sharpening_notes_a_pass_at_k_that_falls_while_pass_at_1_rises(
     start: tuple[float, ...], final: tuple[float, ...], note: str
 ) -> None:
-    found = sharpening(passes(*start), passes(*final))
-    assert note in found
-    assert bool(found) == bool(note)
+    text = sharpening(passes(*start), passes(*final))
+    assert note in text
+    assert bool(text) == bool(note)
     assert sharpening({}, passes(*final)) == ""

@@ -365,8 +365,8 @@ def test_answers_of_weight_0_are_masked(template: str, unlearned: list[int], mas
     ids, mask = masked(data, tokenizer, row, mask_history)
     text = tokenizer.decode([i for i, one in zip(ids, mask, strict=True) if one])
     assert re.findall(r"It is (\d+)\.", text) == learned.split()
-    whole, _ = masked(data, tokenizer, {"messages": LONG})
-    assert ids == whole[: len(ids)]
+    masked_text, _ = masked(data, tokenizer, {"messages": LONG})
+    assert ids == masked_text[: len(ids)]
 
 
 THINKS = (

@@ -116,8 +116,8 @@ def test_gpqa_record_has_no_question_and_page_no_completion(evaluated: Any, conf
     public = recorded(row)
     assert {*public} == {"prompt", "answer", "subject", "option_order", "private_question"}
     assert public["prompt"].startswith("question ")
-    kept = evaluated("gpqa_diamond", "data.keep_questions=true")[1].val[0]
-    assert recorded(kept) == kept
+    with_question = evaluated("gpqa_diamond", "data.keep_questions=true")[1].val[0]
+    assert recorded(with_question) == with_question
 
 
 def options_row(**columns: Any) -> dict[str, Any]:

@@ -379,8 +379,8 @@ LANGUAGES = {
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_language_of_a_sentence_is_the_only_one(language: str) -> None:
-    told = {code for code in SCRIPT_OF if is_in_language(LANGUAGES[language], code)}
-    assert told - {"zh-cn"} == {language}
+    languages = {code for code in SCRIPT_OF if is_in_language(LANGUAGES[language], code)}
+    assert languages - {"zh-cn"} == {language}
 
 
 @given(st.text(), st.sampled_from([*KINDS]))

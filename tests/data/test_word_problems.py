@@ -65,12 +65,12 @@ def solved(factor, term, value):
 
 
 def test_opinion_is_the_last_one():
-    found = {TASKS["opinion"](random.Random(seed)) for seed in range(200)}
-    assert {(problem.answer, "boring" in problem.solution) for problem in found} >= {
+    problems = {TASKS["opinion"](random.Random(seed)) for seed in range(200)}
+    assert {(problem.answer, "boring" in problem.solution) for problem in problems} >= {
         ("negative", True),
         ("positive", False),
     }
-    assert not any(problem.answer == "positive" and "boring" in problem.solution for problem in found)
+    assert not any(problem.answer == "positive" and "boring" in problem.solution for problem in problems)
 
 
 def test_odd_word_is_of_another_kind():

@@ -78,11 +78,11 @@ def test_server_samples_by_the_same_knobs(running: Server, model: PreTrainedMode
     remote_engine, embedded = engine(running.url), Transformers(**at(1.0), **SIZES)
     for made in (remote_engine, embedded):
         made.update(model, 0)
-    found, expected = (
+    actual, expected = (
         made.with_sampling(sampling, tokenizer).generate(PROMPTS, SEEDS, STOP) for made in (remote_engine, embedded)
     )
-    assert_same(found, expected)
-    assert {r.stop_text for group in found for r in group} >= {"", "5"}
+    assert_same(actual, expected)
+    assert {r.stop_text for group in actual for r in group} >= {"", "5"}
     assert len(running.files) == 1
 
 

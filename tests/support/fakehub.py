@@ -54,8 +54,8 @@ class FakeHub(HttpServer):
             case "tree":
                 return tree(files, match["path"], is_recursive="recursive" in parse_qs(url.query))
             case "paths-info":
-                asked = parse_qs(request.body.decode()).get("paths") or request.json["paths"]
-                return [entry for entry in tree(files, "", True) if entry["path"] in asked]
+                paths = parse_qs(request.body.decode()).get("paths") or request.json["paths"]
+                return [entry for entry in tree(files, "", True) if entry["path"] in paths]
         siblings = [{"rfilename": path} for path in files]
         return {
             "id": name,
@@ -85,11 +85,11 @@ class FakeHub(HttpServer):
             return fail(handler, 404, "EntryNotFound")
         content = files[path]
         first, last = 0, len(content)
-        if asked := handler.headers.get("Range"):
-            first, _, end = asked.removeprefix("bytes=").partition("-")
+        if paths := handler.headers.get("Range"):
+            first, _, end = paths.removeprefix("bytes=").partition("-")
             first, last = int(first), min(len(content), int(end) + 1 if end else len(content))
         etag = f'"{digest(content)}"'
-        handler.send(206 if asked else 200, content[first:last], ETag=etag, X_Repo_Commit=commit)
+        handler.send(206 if paths else 200, content[first:last], ETag=etag, X_Repo_Commit=commit)
 
 
 def fail(handler: Handler, status: int, code: str) -> None:

@@ -32,12 +32,12 @@ def test_run_over_stored_rows_that_is_killed_resumes_to_the_same_result(
     own = ["data=dataset", f"data.path={file}", "stage.examples_per_step=4"]
     overrides = [text for text in knobs("sft", *own) if not text.startswith("data.num_train")]
     env = {"HF_DATASETS_CACHE": str(cache)}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert server.run(overrides, whole, env=env).code == 0, log(whole)
+    uninterrupted, killed = tmp_path / "whole", tmp_path / "killed"
+    assert server.run(overrides, uninterrupted, env=env).code == 0, log(uninterrupted)
     assert server.run(overrides, killed, Point(STEP, "after", call=3), env=env).code == -9, log(killed)
     (stored,) = (cache / "r1").glob("*/rows.arrow")
     if loses_cache:
         shutil.rmtree(cache)
     assert server.run(overrides, killed, resume=True, env=env).code == 0, log(killed)
     assert stored.exists()
-    assert_same_run(whole, killed)
+    assert_same_run(uninterrupted, killed)

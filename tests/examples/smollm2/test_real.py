@@ -48,8 +48,8 @@ def test_lines_pair_the_questions_of_every_seed_with_the_model_before(tmp_path: 
     after = evaluation(tmp_path, "after", [[True, True], [False, True]], [True, True])
     again = evaluation(tmp_path, "again", [[True, False], [False, False]], [False, False])
     folder = pipeline(tmp_path / "all", [("test_form", None, before), ("test_rl", 0, after), ("test_rl", 1, again)])
-    found = list(page.lines(benchmark_runs(folder)))
-    assert [(line.tasks, line.decoding, line.before.value, line.after.value) for line in found] == [
+    lines = list(page.lines(benchmark_runs(folder)))
+    assert [(line.tasks, line.decoding, line.before.value, line.after.value) for line in lines] == [
         ("trained, seed 0", "sampled", 0.25, 0.75),
         ("trained, seed 0", "greedy", 0.5, 1.0),
         ("  one_step", "sampled", 0.25, 0.75),
@@ -57,7 +57,7 @@ def test_lines_pair_the_questions_of_every_seed_with_the_model_before(tmp_path: 
         ("trained, seed 1", "greedy", 0.5, 0.0),
         ("  one_step", "sampled", 0.25, 0.25),
     ]
-    assert [line.difference for line in found] == [
+    assert [line.difference for line in lines] == [
         mean([0.5, 0.5], 1),
         mean([0.0, 1.0], 1),
         None,

@@ -40,8 +40,8 @@ def finished(text: str, *stops: str, closed: bool = True) -> tuple[str, Rollout]
     ],
 )
 def test_text_ends_before_the_stop_text_that_starts_first(stops: list[str], text: str, closed: bool) -> None:
-    found, rollout = finished("3 plus 5 is 8, plus 7 is 15. The end", *stops, closed=closed)
-    assert found == text
+    actual, rollout = finished("3 plus 5 is 8, plus 7 is 15. The end", *stops, closed=closed)
+    assert actual == text
     assert not rollout.truncated
     shown = TOKENIZER.decode(rollout.completion_ids)
     assert rollout.stop_text in shown
@@ -98,8 +98,8 @@ def test_engine_cuts_what_it_samples_without_stop_texts(llama: PreTrainedModel, 
     assert stops
     by_hand = StopTexts(stops, TOKENIZER)
     expected = [finished_rollout(r.prompt_ids, r.completion_ids, r.logps, ENDS, by_hand) for r in free]
-    found = sampled(stops)
-    for a, b in zip(found, expected, strict=True):
+    actual = sampled(stops)
+    for a, b in zip(actual, expected, strict=True):
         assert (a.completion_ids, a.truncated, a.stop_text) == (b.completion_ids, b.truncated, b.stop_text)
         assert a.logps == pytest.approx(b.logps, abs=1e-5)
-    assert {bool(r.stop_text) for r in found} == {True, False}
+    assert {bool(r.stop_text) for r in actual} == {True, False}

@@ -73,15 +73,15 @@ def test_kept_set_equals_that_of_transformers(seed: int, vocab_size: int, spread
     logits = spread * torch.randn(4, vocab_size, generator=torch.Generator().manual_seed(seed))
     sampling = at(1.0, **knobs)
     expected = reference(sampling, torch.zeros(4, 1, dtype=torch.long), logits)
-    found = truncate(logits, sampling).log_softmax(-1)
-    assert torch.equal(found.isfinite(), expected.isfinite())
-    assert found[found.isfinite()].tolist() == pytest.approx(expected[expected.isfinite()].tolist(), abs=1e-4)
+    actual = truncate(logits, sampling).log_softmax(-1)
+    assert torch.equal(actual.isfinite(), expected.isfinite())
+    assert actual[actual.isfinite()].tolist() == pytest.approx(expected[expected.isfinite()].tolist(), abs=1e-4)
 
 
 def test_truncate_keeps_the_sets_worked_out_by_hand() -> None:
     """Probabilities .4 .3 .2 .1: min_p first, and top_p counts the mass that is left."""
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
-    for knobs, kept in [
+    for knobs, kept_set in [
         ({"top_p": 0.65}, [0, 1]),
         ({"top_p": 0.75}, [0, 1, 2]),
         ({"top_k": 3}, [0, 1, 2]),
@@ -91,12 +91,12 @@ def test_truncate_keeps_the_sets_worked_out_by_hand() -> None:
         ({"top_k": 2, "top_p": 0.9}, [0, 1]),
         ({"top_p": 1e-9}, [0]),
     ]:
-        assert truncate(logits, at(1.0, **knobs)).isfinite()[0].nonzero().flatten().tolist() == kept, knobs
+        assert truncate(logits, at(1.0, **knobs)).isfinite()[0].nonzero().flatten().tolist() == kept_set, knobs
 
 
 def test_tokens_of_equal_probability_stay_together() -> None:
-    kept = truncate(torch.zeros(1, 8), at(1.0, top_p=0.5, top_k=2)).isfinite()
-    assert kept.all()
+    kept_set = truncate(torch.zeros(1, 8), at(1.0, top_p=0.5, top_k=2)).isfinite()
+    assert kept_set.all()
 
 
 @pytest.mark.parametrize("spread", [0.01, 4.0])

@@ -81,11 +81,26 @@ def test_engine_args_start_from_random_weights(make_model: Make) -> None:
 
 
 def test_sampling_parameters_are_all_explicit() -> None:
-    found = sampling_parameters(at(0.7, top_p=0.9, top_k=7, min_p=0.1, stop=["x"]), 5, 11, {3, 1})
-    assert (found["temperature"], found["max_tokens"], found["seed"], found["stop_token_ids"]) == (0.7, 5, 11, [1, 3])
-    assert (found["top_p"], found["top_k"], found["min_p"], found["repetition_penalty"]) == (0.9, 7, 0.1, 1.0)
-    assert "stop" not in found  # vLLM has no tokenizer
-    assert (found["n"], found["logprobs"], found["ignore_eos"], found["detokenize"]) == (1, 0, True, False)
+    parameters = sampling_parameters(at(0.7, top_p=0.9, top_k=7, min_p=0.1, stop=["x"]), 5, 11, {3, 1})
+    assert (parameters["temperature"], parameters["max_tokens"], parameters["seed"], parameters["stop_token_ids"]) == (
+        0.7,
+        5,
+        11,
+        [1, 3],
+    )
+    assert (parameters["top_p"], parameters["top_k"], parameters["min_p"], parameters["repetition_penalty"]) == (
+        0.9,
+        7,
+        0.1,
+        1.0,
+    )
+    assert "stop" not in parameters  # vLLM has no tokenizer
+    assert (parameters["n"], parameters["logprobs"], parameters["ignore_eos"], parameters["detokenize"]) == (
+        1,
+        0,
+        True,
+        False,
+    )
 
 
 def test_probe_detects_weights_that_are_not_used(make_model: Make) -> None:
