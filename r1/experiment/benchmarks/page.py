@@ -19,6 +19,15 @@ from r1.experiment.report.html import plain_html
 
 MAX_WIDTH = 1000  # characters of a printed row
 
+OPTIONAL = (
+    "greedy",
+    "lenient",
+    "truncated",
+    "length",
+    "baseline",
+    "difference",
+)  # columns of the page, where any has it
+
 
 class BenchmarksPage:
     """Writes the page of a pipeline whose steps are evaluations.
@@ -41,7 +50,9 @@ class BenchmarksPage:
         shown.width = Measurement.get(console, console.options.update(width=MAX_WIDTH), shown).maximum
         console.print(shown, crop=False)  # rows stay whole where the console is narrow
         file = folder / "benchmarks.html"
-        write_atomic(file, plain_html(Path(__file__).parent, lines=lines, names=names, runs=list(runs.values())))
+        columns = [name for name in OPTIONAL if any(getattr(line, name) is not None for line in lines)]
+        values = {"lines": lines, "columns": columns, "names": names, "runs": list(runs.values())}
+        write_atomic(file, plain_html(Path(__file__).parent, **values))
         return file
 
 
