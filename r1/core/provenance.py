@@ -27,7 +27,10 @@ from r1.core.types import Config
 
 PACKAGES = ("torch", "transformers", "lightning", "hydra-core", "omegaconf", "datasets", "peft", "tokenizers", "numpy")
 # keys that cannot change the result:
-NOT_IN_FINGERPRINT = ("output_dir", "resume", "dry_run", "logger", "name", "checkpoint_every", "checkpoint_async")
+NOT_IN_FINGERPRINT = (
+    *("output_dir", "resume", "dry_run", "logger", "name"),
+    *("checkpoint_every", "keep_checkpoints", "checkpoint_async"),
+)
 # keys of a pipeline, null in every run:
 PIPELINE_KEYS = ("steps", "shared", "seeds", "workers", "result", "page", "steps_dir")
 # keys of the trainer, the stage and the engine that say who does the work:

@@ -77,7 +77,7 @@ NEW_KEYS: dict[str, Config] = {  # target -> keys it did not have once, with the
     "r1.teacher.transformers.Transformers": {"chat_template_kwargs": None, **NEW_SAMPLING_KEYS, "system": None},
     "r1.train.trainer.trainer": {"max_epochs": None, "profiler": None},
 }
-NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}}
+NEW_TOP_LEVEL_KEYS: Config = {"resume_from": None, "callbacks": {}, "keep_checkpoints": 2}
 # of every stage with a learning rate
 NEW_TRAINING_KEYS: Config = {"min_lr": 0.0, "decay_steps": None, "micro_batch_tokens": None}
 NEW_DATA_KEYS: Config = {  # of every dataset

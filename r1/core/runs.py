@@ -25,7 +25,6 @@ from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
 
 NUM_SHOWN_PROMPTS = 8  # of a validation, whose completions a training stage keeps, and W&B gets
-NUM_CHECKPOINTS = 2  # that a run keeps; if the newest is damaged, the one before it is resumed
 START_FILES = (".lock", ".runner", "output.log", "sweep.yaml")  # in a record's folder before its manifest
 
 

@@ -93,6 +93,8 @@ def export_classifier(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 def _write(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     for file in folder.glob("*"):  # of an earlier export
         require_regular(file)
+        if file.stat().st_nlink > 1:  # the file is one with that of best/, which keeps it
+            file.unlink()
     with named(folder):
         model.save_pretrained(folder)
         _write_tokenizer(tokenizer, folder)

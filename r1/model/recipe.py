@@ -132,6 +132,14 @@ def num_parameters(config: Mapping[str, Any]) -> int | None:
     return round(layers * layer + embeddings * width * (config_field(config, "vocab_size") or 0))
 
 
+def num_adapter_parameters(model: Config) -> int:
+    """Parameters of ``model.lora`` on all linear layers of a Llama, roughly; 0 without it, or for an unknown size."""
+    architecture = architecture_of(model) or {}
+    width = config_field(architecture, "hidden_size", "n_embd", "d_model") or 0
+    layers = config_field(architecture, "num_hidden_layers", "n_layer", "num_layers") or 0
+    return 20 * width * int(model["lora"]["r"]) * layers if model.get("lora") else 0
+
+
 def config_field(config: Mapping[str, Any], *names: str) -> int | None:
     """The whole number under the first of these names that the config (of the text model) has."""
     config = config.get("text_config") or config

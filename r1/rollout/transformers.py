@@ -19,6 +19,8 @@ from transformers import PreTrainedModel
 from r1.core.errors import MODEL, UserError
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
+from r1.model.folding import folded_adapters
+from r1.model.fused_logprobs import matmul_dtype
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, ignore_count, no_op
 from r1.rollout.decoding.decoder import make_decoder
 from r1.rollout.decoding.stop_texts import StopTexts, finished_rollout
@@ -29,7 +31,7 @@ NO_TOKEN = -1  # fills a row behind the token that it was dropped after
 
 
 class Transformers(Engine):
-    """Sample with the policy itself.
+    """Sample with the policy itself; adapters are folded into a copy of their layers' weights while it samples.
 
     Args:
         max_completion_length: T, tokens, including the closing one.
@@ -74,21 +76,17 @@ class Transformers(Engine):
         stop_ids: set[int],
         check_for_stop: CheckForStop = no_op,
     ) -> list[list[Rollout]]:
-        model = self.model
-        was_training = model.training
-        model.eval()  # with dropout the sampled log-probs would be those of another model
         groups: list[list[Rollout]] = []
-        try:
+        with folded_adapters(self.model, matmul_dtype(next(self.model.parameters()))) as model, eval_mode(model):
             for chunk in _chunks([len(group) for group in seeds], self.batch_size):
                 num_before = sum(map(len, groups))
-                groups += self._decode(prompts[chunk], seeds[chunk], stop_ids, check_for_stop, num_before)
-            return groups
-        finally:
-            model.train(was_training)
+                groups += self._decode(model, prompts[chunk], seeds[chunk], stop_ids, check_for_stop, num_before)
+        return groups
 
     @torch.no_grad()
     def _decode(
         self,
+        model: PreTrainedModel,
         prompts: Sequence[list[int]],
         seeds: Sequence[Sequence[int]],
         stop_ids: set[int],
@@ -97,11 +95,11 @@ class Transformers(Engine):
     ) -> list[list[Rollout]]:
         """One batch, behind ``num_before`` completions of the call."""
         flat_seeds = [seed for group in seeds for seed in group]
-        noise = uniforms(flat_seeds, self.max_completion_length).to(self.model.device)
+        noise = uniforms(flat_seeds, self.max_completion_length).to(model.device)
         group_sizes = [len(group) for group in seeds]
-        with allow_nondeterministic_kernels(self.model.device):
+        with allow_nondeterministic_kernels(model.device):
             tokens, logps = decode_batch(
-                self.model,
+                model,
                 prompts,
                 group_sizes,
                 noise,
@@ -115,7 +113,7 @@ class Transformers(Engine):
             raise UserError(
                 "the model's log-probs are not finite",
                 key="model.path",
-                value=self.model.config.name_or_path,
+                value=model.config.name_or_path,
                 hint="float16 overflows in many models (model.dtype=float32), or config.json has a wrong number",
                 code=MODEL,
             )
@@ -124,6 +122,17 @@ class Transformers(Engine):
             [_to_rollout(prompt, *next(rows), stop_ids, self.stop_texts) for _ in range(size)]
             for prompt, size in zip(prompts, group_sizes, strict=True)
         ]
+
+
+@contextmanager
+def eval_mode(model: PreTrainedModel) -> Iterator[None]:
+    """With dropout the sampled log-probs would be those of another model."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 @contextmanager

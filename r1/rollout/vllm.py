@@ -112,7 +112,7 @@ class VLLM(WeightSyncedEngine):
         llm = self.handle.llm = self.handle.llm or self._start(model, ranks)
         self.handle.wake_up()
         try:
-            llm.collective_rpc("r1_load", args=(list(checkpoint_weights(model)),))
+            llm.collective_rpc("r1_load", args=(list(checkpoint_weights(model).items()),))
         except Exception as error:  # vLLM raises many kinds
             message = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
             raise UserError(message, key="rollout", hint="rollout=transformers", code=1) from error

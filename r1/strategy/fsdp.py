@@ -33,6 +33,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from r1.core.rank_info import RankInfo, rank_info_from_env
 from r1.distributed.sharding import ShardedPolicy
+from r1.model.trained import load_trained, without_frozen
 from r1.strategy import shards
 from r1.strategy.base import Strategy
 from r1.strategy.checkpoint_io import DirectCheckpointIO
@@ -162,9 +163,9 @@ class FullyShard(ModelParallelStrategy, ShardedPolicy):
     def _load_shards(self, folder: Path) -> dict[str, Any]:
         """As Lightning does, but without unpickling arbitrary objects."""
         assert self.model
-        weights = {"state_dict": get_model_state_dict(self.model)}
+        weights = {"state_dict": without_frozen(get_model_state_dict(self.model), self.model)}
         shards.load(weights, folder)
-        self.model.load_state_dict(weights["state_dict"])
+        load_trained(self.model, weights["state_dict"])
         for number, optimizer in enumerate(self.optimizers):
             state = {(name := f"optimizer_{number}"): get_optimizer_state_dict(self.model, optimizer)}
             shards.load(state, folder)

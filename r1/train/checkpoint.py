@@ -34,7 +34,7 @@ MAX_FAILURES = 3  # failed checkpoints in a row
 
 
 class Checkpoints(Callback):
-    """Saves every ``every`` steps, at the end, and when a signal stops the run; keeps the newest two checkpoints.
+    """Saves every ``every`` steps, at the end, and when a signal stops the run; keeps the newest ``keep`` checkpoints.
 
     The user's callbacks come before this one, so that a checkpoint has their state and their decision to stop.
 
@@ -44,6 +44,7 @@ class Checkpoints(Callback):
         ranks: all of them save together.
         every: optimizer steps between two checkpoints.
         validate_every: optimizer steps between two validations; a checkpoint follows the validation of its step.
+        keep: checkpoints; an older one is removed once the new one is complete.
         keep_best: export the best policy so far to ``best/``.
         in_background: training continues while a checkpoint is written.
         callbacks: the user's.
@@ -64,12 +65,13 @@ class Checkpoints(Callback):
         ranks: RankGroup,
         every: int,
         validate_every: int,
+        keep: int,
         keep_best: bool,
         in_background: bool,
         callbacks: Sequence[Callback] = (),
     ) -> None:
         self.record, self.ranks, self.folder = record, ranks, record.dir / "checkpoints"
-        self.every, self.validate_every, self.keep_best = every, validate_every, keep_best
+        self.every, self.validate_every, self.keep, self.keep_best = every, validate_every, keep, keep_best
         self.in_background, self.callbacks = in_background, callbacks
         self.checkpoint_io = DirectCheckpointIO(in_background)
         self.pending_write: CheckpointWriter | None = None
@@ -228,7 +230,7 @@ class Checkpoints(Callback):
         if self.ranks.broadcast_from_rank_zero(final.exists):
             return
         partial = final.with_name(f"{final.name}.tmp.{self.ranks.broadcast_from_rank_zero(os.getpid)}")
-        writer = CheckpointWriter(partial, final, self.ranks.is_rank_zero)
+        writer = CheckpointWriter(partial, final, self.ranks.is_rank_zero, self.keep)
         error = self._first_error_on_any_rank(lambda: self._write_file_sizes(partial))
         error = error or self._first_error_on_any_rank(lambda: self._write_or_snapshot(trainer, writer))
         if error:

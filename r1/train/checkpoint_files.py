@@ -1,4 +1,4 @@
-"""A run's checkpoints on the disk: published by a rename, verified by a checksum, pruned to the newest two.
+"""A run's checkpoints on the disk: published by a rename, verified by a checksum, pruned to the newest few.
 
 ``checkpoints/step_000010/`` holds ``state.ckpt`` (a file, or a folder of shards), ``files.json`` (the sizes of the
 record's append-only files at that step, and a checksum of its metrics) and ``sha256`` over both.
@@ -10,13 +10,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 from r1.core.console import console
 from r1.core.errors import STORAGE, UserError
 from r1.core.files import remove_partial, sync_path
-from r1.core.runs import NUM_CHECKPOINTS, saved_checkpoints
+from r1.core.runs import saved_checkpoints
 from r1.core.storage import damaged, read_text, require_regular
 
 METRICS = "metrics.jsonl"
@@ -29,15 +30,16 @@ class CheckpointWriter(Thread):
         partial: the folder that the checkpoint is written to.
         final: the folder that it is renamed to once it is complete.
         is_rank_zero: this rank publishes the checkpoint.
+        keep: checkpoints of the run afterwards, at most.
 
     Attributes:
         write: writes the state of this rank; None: the state is on the disk already.
         error: raised by ``check``.
     """
 
-    def __init__(self, partial: Path, final: Path, is_rank_zero: bool) -> None:
+    def __init__(self, partial: Path, final: Path, is_rank_zero: bool, keep: int) -> None:
         super().__init__(daemon=True)
-        self.partial, self.final, self.is_rank_zero = partial, final, is_rank_zero
+        self.partial, self.final, self.is_rank_zero, self.keep = partial, final, is_rank_zero, keep
         self.write: Callable[[], None] | None = None
         self.error: BaseException | None = None
 
@@ -46,7 +48,7 @@ class CheckpointWriter(Thread):
             if self.write:
                 self.write()
             if self.is_rank_zero:
-                publish(self.partial, self.final)
+                publish(self.partial, self.final, self.keep)
         except BaseException as error:  # an error of a thread would be lost; ``check`` raises it in training
             self.error = error
 
@@ -56,16 +58,34 @@ class CheckpointWriter(Thread):
             raise self.error
 
 
-def publish(partial: Path, final: Path) -> None:
-    """Checksum, sync and rename a checkpoint; then remove all but the newest two."""
+def publish(partial: Path, final: Path, keep: int) -> None:
+    """Checksum, sync and rename a checkpoint; then remove all but the newest ``keep``."""
     (partial / "sha256").write_text(_digest(partial))
     # Everything is on the disk before the rename: after a power cut, a folder with the final name is complete.
     for path in (*_files(partial), partial / "sha256", partial / "state.ckpt", partial):
         sync_path(path)
     partial.rename(final)
     sync_path(final.parent)
-    for old in saved_checkpoints(final.parent)[:-NUM_CHECKPOINTS]:
-        shutil.rmtree(old)
+    for old in saved_checkpoints(final.parent)[:-keep]:
+        _remove(old)
+
+
+def _remove(checkpoint: Path) -> None:
+    """It is renamed first: after a kill, a folder with a checkpoint's name has all of its files."""
+    if not checkpoint.is_dir() or checkpoint.is_symlink():
+        checkpoint.unlink()
+        return
+    partial = checkpoint.with_name(f"{checkpoint.name}.tmp.old")  # there is none: ``latest`` removes those of a kill
+    checkpoint.rename(partial)
+    shutil.rmtree(partial)
+
+
+def remove_all(folder: Path) -> None:
+    """Remove the checkpoints of a finished run; files of the user in their folder stay."""
+    for checkpoint in saved_checkpoints(folder):
+        _remove(checkpoint)
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
 
 
 def newest_step(folder: Path) -> int:
@@ -73,11 +93,11 @@ def newest_step(folder: Path) -> int:
     return max((int(checkpoint.name.removeprefix("step_")) for checkpoint in saved_checkpoints(folder)), default=0)
 
 
-def latest(folder: Path) -> Path | None:
+def latest(folder: Path, keep: int) -> Path | None:
     """The newest undamaged checkpoint of a run, or None if the run has not saved one yet.
 
-    Removes partial checkpoints, damaged newer ones, and all older than the newest two. A checkpoint is skipped, too, if
-    the metrics up to it have changed: those after an earlier one are made again.
+    Removes partial checkpoints, damaged newer ones, and all older than the newest ``keep``. A checkpoint is skipped,
+    too, if the metrics up to it have changed: those after an earlier one are made again.
 
     Raises:
         UserError: there are checkpoints, and every one is damaged, or metrics.jsonl is.
@@ -92,8 +112,8 @@ def latest(folder: Path) -> Path | None:
         if _metrics_unchanged(checkpoint):
             # The steps of the damaged ones are trained and saved again. An older one is left where a kill came between
             # a checkpoint's rename and the removal that follows it.
-            for unused in (*checkpoints[:i], *checkpoints[i + NUM_CHECKPOINTS :]):
-                shutil.rmtree(unused) if unused.is_dir() else unused.unlink()
+            for unused in (*checkpoints[:i], *checkpoints[i + keep :]):
+                _remove(unused)
             return checkpoint / "state.ckpt"
         undamaged.append(checkpoint.name)
         console.print(f"warning: {METRICS} has changed since {checkpoint.name}, which is skipped")

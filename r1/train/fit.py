@@ -31,6 +31,7 @@ from r1.data.base import Data
 from r1.distributed.collectives import HOSTNAME, RankGroup, init_process_group
 from r1.distributed.signals import signal_handlers
 from r1.logger.base import closing
+from r1.model.memory import GB
 from r1.stage.advantage.base import expected_frac_zero_std
 from r1.stage.base import Stage
 from r1.stage.grpo import Grpo
@@ -88,7 +89,9 @@ def print_dry_run(cfg: Config, experiment: Experiment) -> None:
         label = f"groups of {stage.group_size} expected without signal, each answer right with probability p"
         console.print(status_line(f"{label}: {', '.join(shares)} (p^G + (1-p)^G)"))
     if memory := plan_memory(cfg, experiment):
-        console.print(status_line(f"memory per device, estimated: {memory}; more where the engine is vLLM"))
+        folded = f"; up to {memory.weights / GB:.2g} GB more while it samples with the adapters folded into a copy"
+        sampling = folded if cfg["model"].get("lora") else ""
+        console.print(status_line(f"memory per device, estimated: {memory}; more where the engine is vLLM{sampling}"))
     if compute := budget.compute_budget(cfg, len(data.train)):
         console.print(status_line(str(compute)))
     console.print(status_line("dry run: the config is valid; nothing was loaded or written"))
@@ -201,14 +204,15 @@ def broadcast_start_metrics(record: RunState, ranks: RankGroup) -> None:
 def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup) -> None:
     stage = experiment.stage
     # The files are truncated before the loggers open: the csv logger starts as a copy of metrics.jsonl.
-    resumed_from = _find_checkpoint(record, ranks) if cfg["resume"] else None
+    keep = max(1, cfg["keep_checkpoints"])  # 0: the record removes the last one when the run has finished
+    resumed_from = _find_checkpoint(record, ranks, keep) if cfg["resume"] else None
     record.truncate_files(checkpoint_files.file_sizes_at(resumed_from))
     if resumed_from is None and cfg["resume_from"]:
         resumed_from = _end_of_run(Path(cfg["resume_from"]), ranks)
         stage.run.starts_from_another, record.start = True, {}
     every, best, background = (cfg[name] for name in ("checkpoint_every", "keep_best", "checkpoint_async"))
     callbacks = list(experiment.callbacks.values())
-    checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, best, background, callbacks)
+    checkpoints = Checkpoints(record, ranks, every, experiment.validation.every, keep, best, background, callbacks)
     stage.run.check_for_stop = checkpoints.check_for_stop
     with signal_handlers(STOP_SIGNALS, checkpoints.handle_signal), open_loggers(cfg, record, ranks) as loggers:
         trainer = instantiate_node(
@@ -226,10 +230,10 @@ def _run(cfg: Config, experiment: Experiment, record: RunState, ranks: RankGroup
         _train(stage, trainer, resumed_from, record)
 
 
-def _find_checkpoint(record: RunState, ranks: RankGroup) -> Path | None:
+def _find_checkpoint(record: RunState, ranks: RankGroup, keep: int) -> Path | None:
     """The newest good checkpoint; rank 0 reads and prunes the folder for all ranks."""
     folder = record.dir / "checkpoints"
-    path = ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.latest(folder) or ""))
+    path = ranks.broadcast_from_rank_zero(lambda: str(checkpoint_files.latest(folder, keep) or ""))
     return Path(path) if path else None
 
 
@@ -263,6 +267,7 @@ def _train(stage: Stage, trainer: L.Trainer, resumed_from: Path | None, record: 
         if stage.validator.step != trainer.global_step:
             trainer.validate(stage, verbose=False)
         stage.export_policy(record.dir / "model")
+        record.link_best()
     if stage.predicts:
         trainer.predict(stage, return_predictions=False)
     record.final = stage.validator.metrics

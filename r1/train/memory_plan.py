@@ -8,7 +8,7 @@ from r1.config.build import Experiment
 from r1.config.check.rules import strategy_class
 from r1.core.types import Config
 from r1.model.memory import MemoryEstimate, estimate_memory
-from r1.model.recipe import architecture_of, config_field
+from r1.model.recipe import architecture_of, num_adapter_parameters
 from r1.model.tokens import tokenize
 from r1.stage.training.base import TrainingStage
 from r1.strategy.base import resolve_precision
@@ -21,8 +21,6 @@ def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
     if architecture is None or not isinstance(stage, TrainingStage):
         return None
     lora, on_gpu = model.get("lora"), cfg["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
-    width = config_field(architecture, "hidden_size", "n_embd", "d_model") or 0
-    layers = config_field(architecture, "num_hidden_layers", "n_layer", "num_layers") or 0
     precision = resolve_precision(cfg["trainer"]["precision"], cfg["trainer"]["accelerator"])
     return estimate_memory(
         architecture,
@@ -31,7 +29,7 @@ def plan_memory(cfg: Config, experiment: Experiment) -> MemoryEstimate | None:
         autocast=precision != "32-true",
         checkpointing=model["gradient_checkpointing"],
         num_shards=stage.plan.num_devices if strategy_class(cfg).sharded else 1,
-        adapter_parameters=20 * width * lora["r"] * layers if lora else None,  # all linear layers of a Llama, roughly
+        adapter_parameters=num_adapter_parameters(model) if lora else None,
         reference=bool(cfg["stage"].get("kl_coef")) and not lora,
         tile=2**27 if on_gpu else 2**21,
     )

@@ -23,7 +23,7 @@ from rich.markup import escape
 from r1.core import budget, jsonl, provenance
 from r1.core.console import console
 from r1.core.errors import STORAGE, Interrupted, UserError
-from r1.core.files import lock_folder, remove_partial
+from r1.core.files import link_equal_files, lock_folder, remove_partial
 from r1.core.manifest import close_manifest, manifest_header, status_of, time_now, write_manifest
 from r1.core.outputs import DATASETS, damaged_outputs, output_hashes
 from r1.core.runs import RunRecord, made_progress, read_run, require_keys
@@ -119,6 +119,8 @@ class Record(RunState):
             message, hint = f"{self.dir / changed[0]} is damaged", "take another output_dir to make it again"
             raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
         earlier = read_run(str(self.dir))
+        if earlier.manifest["status"] == "finished" and "optimizer" in self.config["stage"]:
+            self._require_checkpoint()
         require_keys(self.dir / "manifest.json", earlier.manifest, RESUMED_KEYS)
         require_keys(self.dir / "manifest.json", earlier.manifest, ("wall_s",), int | float)
         require_keys(self.dir / "config.yaml", earlier.config, RESUMED_PARTS, dict)
@@ -137,6 +139,13 @@ class Record(RunState):
             step = checkpoint_files.newest_step(self.dir / "checkpoints")
             check_extension(earlier.config, self._first_config, self.num_examples, step)
         return earlier
+
+    def _require_checkpoint(self) -> None:
+        """A finished run without checkpoints would be made again from its start."""
+        if not checkpoint_files.newest_step(self.dir / "checkpoints"):
+            message, hint = "this run has finished, and its checkpoints were removed", "take another output_dir"
+            expected = "a run with keep_checkpoints=1 or more"
+            raise UserError(message, key="resume", value=str(self.dir), expected=expected, hint=hint)
 
     def _changes_since(self, earlier: RunRecord) -> list[str]:
         """The differences of config, data and parents that make this another run."""
@@ -214,6 +223,8 @@ class Record(RunState):
             with suppress(OSError):
                 self._remove_partial()  # which may make the room that the manifest needs
             close_manifest(self.dir, self._manifest(status_of(error), error))
+            if error is None and not self.config["keep_checkpoints"]:  # killed before, the run can be resumed
+                checkpoint_files.remove_all(self.dir / "checkpoints")
         finally:
             self._lock.close()
 
@@ -238,6 +249,9 @@ class Record(RunState):
             "metrics": {"start": _as_dicts(self.start), "final": _as_dicts(self.final)},
             "outputs": output_hashes(self.dir, self.has_all_completions) if status == "finished" else {},
         }
+
+    def link_best(self) -> None:
+        link_equal_files(self.dir / "best", self.dir / "model")
 
     # ---- append-only files ----
 

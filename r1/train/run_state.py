@@ -56,6 +56,9 @@ class RunState:
     def write_manifest(self, status: str) -> None:
         """Write the run's summary."""
 
+    def link_best(self) -> None:
+        """Make equal files of ``model/`` and ``best/`` one file each."""
+
     def file_sizes(self) -> dict[str, int]:
         """Sizes in bytes of the record's append-only files."""
         return {}

@@ -98,7 +98,7 @@ def test_update_is_the_product_of_two_matrices_scaled_by_the_rank(
     layer = wrapped.get_base_model().get_submodule(Q_PROJ)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     expected = layer.base_layer.weight + scale * b @ a
-    torch.testing.assert_close(dict(checkpoint_weights(wrapped))[f"{Q_PROJ}.weight"], expected.detach())
+    torch.testing.assert_close(checkpoint_weights(wrapped)[f"{Q_PROJ}.weight"], expected.detach())
     torch.testing.assert_close(wrapped.merge_and_unload().get_submodule(Q_PROJ).weight, expected)
 
 
@@ -123,7 +123,7 @@ def test_modules_to_save_are_trained_decoded_synced_and_exported(
     )
     assert fastest_decoder(policy) is not None
     synced: Any = AutoModelForCausalLM.from_config(make_model("llama", tie_word_embeddings=tie).config)
-    synced.load_state_dict(dict(checkpoint_weights(policy)), strict=not tie)
+    synced.load_state_dict(checkpoint_weights(policy), strict=not tie)
     torch.testing.assert_close(logits(synced), expected, atol=1e-5, rtol=1e-5)
     export(policy, tokenizer(), {1}, tmp_path / "model")
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

@@ -162,7 +162,7 @@ def test_run_stopped_in_last_step_validates_after_resume(
 def test_handle_signal_exits_on_second_signal(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
     monkeypatch.setattr(os, "_exit", codes.append)
-    checkpoints = Checkpoints(RunState(Path()), RankGroup(), 1, 1, False, False)
+    checkpoints = Checkpoints(RunState(Path()), RankGroup(), 1, 1, 2, False, False)
     checkpoints.handle_signal(signal.SIGTERM, None)
     assert (checkpoints.stop_signal, codes) == (signal.SIGTERM, [])
     checkpoints.handle_signal(signal.SIGTERM, None)
@@ -339,7 +339,7 @@ def test_metrics_damaged_before_the_checkpoint_are_made_again_or_named(
 def test_checkpoints_keep_the_newest_two(uninterrupted: Runner) -> None:
     folder = uninterrupted("sft", 2) / "checkpoints"
     assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
-    assert checkpoint_files.latest(folder) == folder / "step_000006" / "state.ckpt"
+    assert checkpoint_files.latest(folder, 2) == folder / "step_000006" / "state.ckpt"
 
 
 def test_latest_removes_checkpoints_older_than_two(uninterrupted: Runner, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_latest_removes_checkpoints_older_than_two(uninterrupted: Runner, tmp_pa
     shutil.copy(uninterrupted("sft", 2) / "metrics.jsonl", tmp_path)
     shutil.copytree(folder / "step_000005", folder / "step_000004")
     (folder / "step_000003").mkdir()  # its files are gone already
-    assert checkpoint_files.latest(folder) == folder / "step_000006" / "state.ckpt"
+    assert checkpoint_files.latest(folder, 2) == folder / "step_000006" / "state.ckpt"
     assert sorted(f.name for f in folder.iterdir()) == ["step_000005", "step_000006"]
 
 
@@ -361,7 +361,7 @@ def test_latest_skips_a_damaged_checkpoint(
     shutil.copy(uninterrupted("grpo", 2) / "metrics.jsonl", tmp_path)
     damaged = folder / "step_000006" / file
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    assert checkpoint_files.latest(folder) == folder / "step_000005" / "state.ckpt"
+    assert checkpoint_files.latest(folder, 2) == folder / "step_000005" / "state.ckpt"
     assert "step_000006 is damaged" in capsys.readouterr().err
 
 
@@ -376,12 +376,12 @@ def test_run_with_damaged_checkpoint_resumes_to_the_same_bits(
 
 
 def test_latest_removes_partial_checkpoints_and_rejects_incomplete_ones(tmp_path: Path) -> None:
-    assert checkpoint_files.latest(tmp_path) is None
+    assert checkpoint_files.latest(tmp_path, 2) is None
     (tmp_path / "step_000007.tmp.123").mkdir()
     (tmp_path / "step_000007.tmp.123" / "state.ckpt").write_text("half")
-    assert checkpoint_files.latest(tmp_path) is None
+    assert checkpoint_files.latest(tmp_path, 2) is None
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "step_000003").mkdir()
     with pytest.raises(UserError, match="every checkpoint") as caught:
-        checkpoint_files.latest(tmp_path)
+        checkpoint_files.latest(tmp_path, 2)
     assert caught.value.code == STORAGE

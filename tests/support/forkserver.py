@@ -55,6 +55,7 @@ KINDS = {  # the runs of the tests: six steps, a validation every two
     ],
     "ahead": [*GRPO, "rollout.async_steps=1", "stage.lr=0.01"],
     "resample": [*GRPO, "stage.group_size=2", "stage.micro_batch_size=2", "stage.zero_variance=resample"],
+    "lora": [*GRPO, "+model/lora=default", "model.lora.r=2", "stage.lr=0.02", "keep_checkpoints=1"],
     "minibatches": [*GRPO, "stage.steps_per_rollout=3", "stage.lr=0.003"],
 }
 

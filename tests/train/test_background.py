@@ -25,7 +25,7 @@ def test_async_checkpoint_of_stopped_run_resumes_to_same_result(
     expected, _ = uninterrupted_run(kind)
     point = Point(STEP, call=3, number=signal.SIGTERM)
     assert server.run(knobs(kind, ASYNC), folder, point).code == 143, log(folder)
-    assert checkpoint_files.latest(folder / "checkpoints") == folder / "checkpoints" / "step_000003" / "state.ckpt"
+    assert checkpoint_files.latest(folder / "checkpoints", 2) == folder / "checkpoints" / "step_000003" / "state.ckpt"
     assert server.run(knobs(kind, ASYNC), folder, resume=True).code == 0, log(folder)
     assert_same_run(expected, folder)
     resumed, expected_state = (torch.load(run / "checkpoints/step_000006/state.ckpt") for run in (folder, expected))
@@ -92,7 +92,7 @@ def test_deferred_write_saves_the_state_at_the_time_of_the_copy(tmp_path: Path) 
 def test_checkpoint_writer_check_raises_the_error_of_its_thread(tmp_path: Path) -> None:
     io, writer = (
         DirectCheckpointIO(in_background=True),
-        CheckpointWriter(tmp_path / "partial", tmp_path / "final", is_rank_zero=True),
+        CheckpointWriter(tmp_path / "partial", tmp_path / "final", is_rank_zero=True, keep=2),
     )
     io.save_checkpoint({"weight": torch.zeros(100_000)}, "/dev/full")
     writer.write = io.take_deferred_write()

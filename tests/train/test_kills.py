@@ -18,7 +18,7 @@ KILLED = -9
 MAX_KILLS = 3  # of one run at random moments; then it runs to the end
 SEED = 20250
 EVERY = (1, 1, 2, 4)  # steps between two checkpoints
-RENAME, RMTREE, SAVE = "os:rename", "shutil:rmtree", "torch:save"
+RENAME, RMTREE, SAVE, LINK = "os:rename", "shutil:rmtree", "torch:save", "os:link"
 APPEND, EXPORT, DECODE = (
     "r1.core.jsonl:append_rows",
     "r1.stage.base:export",
@@ -93,6 +93,15 @@ POINTS = {  # each run is killed at one point after the other; the resumed proce
         Point(EXPORT, "torn", match="run/model"),
         Point(MANIFEST, call=2, match="manifest.json.tmp"),
     ),
+    "adapters, one checkpoint, and equal files": (
+        "lora",
+        Point(RENAME, match="step_000001"),
+        Point(RENAME, "after", match="step_000002"),
+        Point(RENAME, match="step_000002.tmp.old"),
+        Point(RMTREE, "torn", match="step_000003"),
+        Point(LINK, "after", match="best.tmp"),
+        Point(MANIFEST, "after", match="best.tmp"),
+    ),
     "the teacher": (
         "distill",
         Point(ASK, call=2),  # the first one is the check's
@@ -155,6 +164,7 @@ POINTS = {  # each run is killed at one point after the other; the resumed proce
 }
 
 DEFAULT = ("the beginning", "a step with two passes", "a checkpoint", "a better best", "the end", "the teacher")
+DEFAULT += ("adapters, one checkpoint, and equal files",)
 
 
 @pytest.mark.parametrize("name", list(POINTS))

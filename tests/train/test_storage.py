@@ -68,7 +68,7 @@ def test_latest_with_one_flipped_bit_skips_the_checkpoint(
     shutil.copytree(killed / "checkpoints", folder, dirs_exist_ok=True)
     shutil.copy(killed / "metrics.jsonl", tmp_path)
     flip_bit(folder / "step_000005" / name, position, bit)
-    assert checkpoint_files.latest(folder) == folder / "step_000004" / "state.ckpt"
+    assert checkpoint_files.latest(folder, 2) == folder / "step_000004" / "state.ckpt"
     assert [path.name for path in folder.iterdir()] == ["step_000004"]
 
 
@@ -82,7 +82,7 @@ def test_run_with_damaged_checkpoint_resumes_from_the_one_before(
     assert "step_000005 is damaged and is skipped" in log(folder)
     assert_same_run(uninterrupted_run("kl")[0], folder)
     shutil.rmtree(folder / "checkpoints" / "step_000006")
-    assert checkpoint_files.latest(folder / "checkpoints") == folder / "checkpoints" / "step_000005" / "state.ckpt"
+    assert checkpoint_files.latest(folder / "checkpoints", 2) == folder / "checkpoints" / "step_000005" / "state.ckpt"
 
 
 def test_run_with_only_damaged_checkpoints_fails_and_changes_nothing(
@@ -161,15 +161,17 @@ def test_checkpoint_is_not_moved_from_the_temporary_folder(server: ForkServer, f
     assert server.run(knobs("sft"), folder, Point("shutil:move")).code == 0, log(folder)
 
 
+@pytest.mark.parametrize(("keep", "kept"), [(2, ["step_000001", "step_000002"]), (1, ["step_000002"])])
 def test_run_on_disk_that_stays_full_fails_and_can_be_resumed(
-    server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path
+    server: ForkServer, uninterrupted_run: UninterruptedRuns, folder: Path, keep: int, kept: list[str]
 ) -> None:
-    assert server.run(knobs("grpo"), folder, full=(3, 9)).code == STORAGE
+    run = knobs("grpo", f"keep_checkpoints={keep}")
+    assert server.run(run, folder, full=(3, 9)).code == STORAGE
     assert "3 checkpoints in a row could not be written: [Errno 27] File too large" in log(folder)
     assert manifest(folder)["status"] == "failed"
-    assert [f.name for f in sorted((folder / "checkpoints").iterdir())] == ["step_000001", "step_000002"]
-    assert server.run(knobs("grpo"), folder, resume=True).code == 0, log(folder)
-    assert_same_run(uninterrupted_run("grpo")[0], folder)
+    assert [f.name for f in sorted((folder / "checkpoints").iterdir())] == kept
+    assert server.run(run, folder, resume=True).code == 0, log(folder)
+    assert_same_run(uninterrupted_run("grpo")[0], folder, checkpoints=keep == 2)
 
 
 def test_run_stopped_on_full_disk_resumes_to_same_result(

@@ -36,6 +36,7 @@ TOP_LEVEL_TYPES: dict[str, Any] = {
     "resume": Literal["auto"] | None,
     "resume_from": Annotated[str, MinLen(1)] | None,
     "checkpoint_every": Annotated[int, Ge(1)],
+    "keep_checkpoints": Annotated[int, Ge(0)],
     "checkpoint_async": bool,
     "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,

@@ -9,9 +9,8 @@ from typing import Any
 from r1.config.check.schema import resolve
 from r1.core.errors import STORAGE, UserError
 from r1.core.rank_info import RankInfo, rank_info_from_env
-from r1.core.runs import NUM_CHECKPOINTS
 from r1.core.types import Config
-from r1.model.recipe import model_size
+from r1.model.recipe import model_size, num_adapter_parameters
 from r1.stage.optimizer.adamw import adamw
 from r1.stage.optimizer.muon import muon
 from r1.stage.optimizer.sgd import sgd
@@ -39,8 +38,8 @@ def disk_space(cfg: Config) -> None:
             f" and its disk has {format_bytes(free)}",
             key="output_dir",
             value=str(folder),
-            hint="make room, take a folder on another disk, keep_best=false, or a larger checkpoint_every: less is kept"
-            f" if a run saves fewer than {NUM_CHECKPOINTS + 1} checkpoints",
+            hint="make room, take a folder on another disk, keep_checkpoints=1, keep_best=false, or a larger"
+            " checkpoint_every",
             code=STORAGE,
         )
 
@@ -53,13 +52,14 @@ def space_needed(cfg: Config) -> int:
     has_adapters = cfg["model"].get("lora") is not None
     weights = size * BYTES[cfg["model"]["dtype"]]
     exported = size * 4 if has_adapters else weights  # adapters are merged in float32
-    trained = 0 if has_adapters else size  # adapters are small
-    reference = weights if stage.get("ref_sync_every") else 0
-    checkpoint: int = weights + 4 * trained * _num_moments(cfg) + reference
-    saved = NUM_CHECKPOINTS + 1 if steps is None else -(-steps // cfg["checkpoint_every"])  # the end is one
+    trained = num_adapter_parameters(cfg["model"]) if has_adapters else size
+    copies = 2 if stage.get("ref_sync_every") else 1  # of the trained weights: the policy's and the reference's
+    checkpoint: int = trained * (copies * (4 if has_adapters else BYTES[cfg["model"]["dtype"]]) + 4 * _num_moments(cfg))
+    keep = max(1, cfg["keep_checkpoints"])
+    saved = keep + 1 if steps is None else -(-steps // cfg["checkpoint_every"])  # the end is one
     best: int = exported * cfg["keep_best"]
-    in_training = min(saved, NUM_CHECKPOINTS + 1) * checkpoint + best  # one is written before another is removed
-    at_end = min(saved, NUM_CHECKPOINTS) * checkpoint + best + exported
+    in_training: int = min(saved, keep + 1) * checkpoint + best  # one is written before another is removed
+    at_end: int = min(saved, keep) * checkpoint + best + exported
     return max(in_training, at_end)
 
 

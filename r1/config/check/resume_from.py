@@ -36,7 +36,7 @@ def resume_from(cfg: Config, num_examples: int | None = None) -> None:
     if run.manifest["status"] != "finished":
         message = f"this run is {run.manifest['status']}, and a finished one is needed"
     elif not (run.dir / "checkpoints" / f"step_{step:06d}").is_dir():
-        message, hint = f"this run has no checkpoint of its end, step {step}", "one that was removed, or an older r1's"
+        message, hint = f"this run has no checkpoint of its end, step {step}", "it was removed, or keep_checkpoints=0"
     if message:
         raise UserError(message, key="resume_from", value=path, hint=hint, code=DATA)
     parents = provenance.find_parents(provenance.input_paths(cfg).values())
@@ -65,6 +65,9 @@ def check_continuation(
             message = f"{key} differs from the run that this one continues"
             hint = f"{key} as in that run; its end's weights replace the model's"
             raise UserError(message, key=key, value=as_yaml_null(new), expected=str(as_yaml_null(old)), hint=hint)
+    if earlier["keep_checkpoints"] == 0:
+        message, hint = "the run before keeps no checkpoint of its end", "keep_checkpoints=1 in that run"
+        raise UserError(message, key="resume_from", value=cfg["resume_from"], hint=hint)
     if step is None:
         return
     if cfg["trainer"]["max_epochs"] is None or num_examples is not None:

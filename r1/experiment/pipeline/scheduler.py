@@ -72,7 +72,8 @@ class Steps:
                 self._print(node, "waits: another pipeline is running it")
             self._announced.add(node.fingerprint)
             return
-        if any(name.startswith("best/") for name in node.damaged):  # no checkpoint can make it again
+        # no checkpoint can make it again
+        if any(name.startswith("best/") or not node.config["keep_checkpoints"] for name in node.damaged):
             with lock_folder(node.folder):
                 discard_progress(node.folder)
         event = "resumes" if node.manifest else "starts"

@@ -9,6 +9,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from r1.distributed.collectives import RankGroup
+from r1.model.trained import load_trained, trained_weights
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Rollout, Weights, no_op
 from r1.rollout.serving.vllm_client import wait_for_futures
 from r1.rollout.serving.weight_sync import WeightSyncedEngine
@@ -75,8 +76,8 @@ class AsyncServerSampler:
 
 
 def copy_weights(model: PreTrainedModel) -> Weights:
-    """The state dict, copied to CPU memory."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in model.state_dict().items()}
+    """The weights that are trained, copied to CPU memory."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in trained_weights(model).items()}
 
 
 @contextmanager
@@ -86,8 +87,8 @@ def temporary_weights(model: PreTrainedModel, weights: Weights | None) -> Iterat
         yield
         return
     original = copy_weights(model)
-    model.load_state_dict(weights)
+    load_trained(model, weights)
     try:
         yield
     finally:
-        model.load_state_dict(original)
+        load_trained(model, original)

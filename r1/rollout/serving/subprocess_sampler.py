@@ -16,6 +16,7 @@ import torch
 from r1.core.errors import STOP_SIGNALS, UserError
 from r1.distributed.collectives import RankGroup
 from r1.distributed.process import describe_exit, kill_on_parent_death
+from r1.model.trained import trained_weights
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Weights, no_op
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class SubprocessSampler:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.policy_copy: Any = None
+        self.trained_names: list[str] = []
         self.process: Any = None
 
     def update(
@@ -46,7 +48,7 @@ class SubprocessSampler:
             self._start(model)
         with torch.no_grad():
             shared = self.policy_copy.state_dict()
-            for name, value in (weights or model.state_dict()).items():
+            for name, value in (weights or trained_weights(model)).items():
                 shared[name].copy_(value)
         if model.device.type == "cuda":
             torch.cuda.synchronize()  # streams order nothing across processes: the copies must be complete
@@ -92,8 +94,9 @@ class SubprocessSampler:
         return UserError(message, key="rollout.async_steps", value=1, hint=hint, code=128 - code)
 
     def weights(self) -> Weights:
-        """A CPU copy of the weights that the batch is sampled with."""
-        return {name: value.cpu().clone() for name, value in self.policy_copy.state_dict().items()}
+        """A CPU copy of the weights that the batch is sampled with, without those that are frozen in training."""
+        shared = self.policy_copy.state_dict()
+        return {name: shared[name].cpu().clone() for name in self.trained_names}
 
     def close(self) -> None:
         if self.process:
@@ -104,6 +107,7 @@ class SubprocessSampler:
 
     def _start(self, model: PreTrainedModel) -> None:
         context = torch.multiprocessing.get_context("spawn")
+        self.trained_names = list(trained_weights(model))
         self.policy_copy = copy.deepcopy(model).requires_grad_(False).share_memory()
         self.pipe, child_pipe = context.Pipe()
         args = (child_pipe, os.getpid(), self.engine, self.policy_copy, torch.get_num_threads())

@@ -7,10 +7,9 @@ tokens are sampled and their log-probs compared with the policy's own.
 
 from __future__ import annotations
 
-import re
 import secrets
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,9 +18,9 @@ from torch import Tensor
 
 from r1.core.errors import UserError
 from r1.distributed.collectives import RankGroup
+from r1.model.folding import folded_adapters
 from r1.model.forward import TOLERANCE, padded_forward
 from r1.model.sequences import stack
-from r1.model.transformers_adapter import unwrap_peft
 from r1.rollout.base import NEUTRAL, SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, no_op
 from r1.rollout.decoding.stop_texts import finished_rollout
 
@@ -232,14 +231,7 @@ def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], lis
 
 
 @torch.no_grad()
-def checkpoint_weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
-    """(name, value) of every weight as a checkpoint has them: tied weights once, adapters merged."""
-    unwrapped = unwrap_peft(model)
-    for name, parameter in unwrapped.named_parameters():
-        module_name, is_adapted, rest = name.partition(".base_layer.")  # peft's name for the layer below an adapter
-        if is_adapted:
-            layer: Any = unwrapped.get_submodule(module_name)
-            delta = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters) if rest == "weight" else 0
-            yield f"{module_name}.{rest}", parameter.detach() + delta
-        elif ".lora_" not in name and ".original_module." not in name:  # that has a trained copy, modules_to_save
-            yield re.sub(r"\.modules_to_save\.\w+\.", ".", name), parameter.detach()
+def checkpoint_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Every weight as a checkpoint has them: tied weights once, adapters merged."""
+    with folded_adapters(model) as merged:
+        return {name: parameter.detach() for name, parameter in merged.named_parameters()}

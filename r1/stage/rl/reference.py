@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from r1.model.trained import load_trained, trained_weights
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
 class Reference:
     """pi_ref: the start of the run, moved every ``sync_every`` optimizer steps by ``mix`` towards the policy.
 
-    ``mix`` 1 copies the policy; a small mix at every step is a moving average (TR-DPO, Gorbatovski et al. 2024).
+    ``mix`` 1 copies the policy; a small mix at every step is a moving average (TR-DPO, Gorbatovski et al. 2024). The
+    weights that are frozen in the policy are shared with it: with adapters the reference is small.
     """
 
     def __init__(self, sync_every: int | None, mix: float) -> None:
@@ -22,13 +25,16 @@ class Reference:
         self.model: PreTrainedModel | None = None
         self.synced_at = 0
         self._saved: dict[str, Any] | None = None
+        self._trained: list[str] = []  # names of the weights that can move
 
     def start_from(self, policy: PreTrainedModel) -> None:
         """Copy the policy; a second call does nothing: Lightning configures the model for validate and for fit."""
         if self.model is None:
-            self.model = copy.deepcopy(policy).eval().requires_grad_(False)
+            shared: dict[int, Any] = {id(p): p for p in policy.parameters() if not p.requires_grad}
+            self.model = copy.deepcopy(policy, shared).eval().requires_grad_(False)
+            self._trained = list(trained_weights(policy))
             if self._saved is not None:
-                self.model.load_state_dict(self._saved)
+                load_trained(self.model, self._saved)
 
     @torch.no_grad()
     def sync(self, policy: PreTrainedModel, step: int) -> None:
@@ -44,7 +50,8 @@ class Reference:
         """State for a checkpoint; None if the reference has not moved, so that it is the initial policy again."""
         if not self.synced_at or self.model is None:
             return None
-        weights = {name: value.cpu() for name, value in self.model.state_dict().items()}
+        weights = self.model.state_dict()
+        weights = {name: weights[name].cpu() for name in self._trained}
         return {"weights": weights, "synced_at": self.synced_at}
 
     def load_state(self, state: dict[str, Any] | None) -> None:
@@ -52,4 +59,4 @@ class Reference:
             return
         self._saved, self.synced_at = state["weights"], state["synced_at"]
         if self.model is not None:
-            self.model.load_state_dict(state["weights"])
+            load_trained(self.model, state["weights"])

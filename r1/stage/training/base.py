@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from r1.core.batch import BatchPlan
-from r1.core.errors import TrainingHalted
+from r1.core.errors import MODEL, TrainingHalted, UserError
 from r1.core.seeds import batch_indices, derive_seed
+from r1.distributed.sharding import ShardedPolicy
 from r1.model.forward import Forward
 from r1.model.sequences import Sequences
+from r1.model.trained import frozen_checksum, with_frozen, without_frozen
 from r1.stage.base import Stage, StageParts
 from r1.stage.training.loader import StepLoader, rescale_progress
 from r1.stage.training.micro_batches import rows_by_tokens, split_to
@@ -172,6 +175,8 @@ class TrainingStage(Stage):
         checkpoint["num_micro_batches"] = self.plan.num_micro_batches
         checkpoint["symptoms"] = self.symptoms.state()
         checkpoint["num_steps"] = self.trainer.max_steps
+        checkpoint["state_dict"] = without_frozen(checkpoint["state_dict"], self)
+        checkpoint["frozen"] = self.base_checksum
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         total = self.trainer.max_steps
@@ -183,3 +188,20 @@ class TrainingStage(Stage):
             if "symptoms" in checkpoint:  # not in those of earlier versions
                 self.symptoms.load_state(checkpoint["symptoms"])
         rescale_progress(checkpoint, self.plan.num_micro_batches)
+        if checkpoint.get("frozen", self.base_checksum) != self.base_checksum:
+            raise UserError(
+                "the frozen weights are not those that this run's adapters were trained on",
+                key="model.path",
+                value=self.model_source.path,
+                expected="the weights that the run started with; its checkpoints hold the adapters alone",
+                hint="put the base model back, or take another output_dir to start again",
+                code=MODEL,
+            )
+        if "state_dict" in checkpoint:  # not in that of a sharded policy, whose strategy has loaded the weights
+            checkpoint["state_dict"] = with_frozen(checkpoint["state_dict"], self)
+
+    @cached_property
+    def base_checksum(self) -> int:
+        """Of the weights that no checkpoint holds; the same on every device. A collective if the policy is sharded."""
+        checksum = frozen_checksum(self)
+        return self.global_sum(checksum) if isinstance(self.trainer.strategy, ShardedPolicy) else checksum

@@ -201,7 +201,7 @@ def test_engine_copies_share_the_llm_and_its_weights(make_model: Make) -> None:
 @pytest.mark.parametrize("tied", [True, False])
 def test_checkpoint_weights_equal_the_state_dict(make_model: Make, tied: bool) -> None:
     model = make_model("llama", tie_word_embeddings=tied)
-    found = dict(checkpoint_weights(model))
+    found = checkpoint_weights(model)
     assert ("lm_head.weight" in found) is not tied
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in found.items())
 
@@ -212,7 +212,7 @@ def test_checkpoint_weights_merge_lora(make_model: Make) -> None:
         for name, parameter in wrapped.named_parameters():
             parameter += 0.1 if "lora_" in name else 0.0
     before = {name: value.clone() for name, value in unwrap_peft(wrapped).state_dict().items()}
-    found = {name: value.clone() for name, value in checkpoint_weights(wrapped)}
+    found = {name: value.clone() for name, value in checkpoint_weights(wrapped).items()}
     assert all(torch.equal(value, before[name]) for name, value in unwrap_peft(wrapped).state_dict().items())
     merged = dict(copy.deepcopy(wrapped).merge_and_unload().named_parameters())
     assert found.keys() == merged.keys()
