@@ -8,7 +8,6 @@ Shapes: B completions of up to T tokens, N completion tokens in all, V vocabular
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -19,9 +18,10 @@ from torch import Tensor, nn
 from r1.model.functional import token_entropy, token_logps
 from r1.model.fused_divergence import Divergence, head_divergence, logits_divergence
 from r1.model.fused_logprobs import head_logps
+from r1.model.logit_scale import LogitScale, logit_scale
 from r1.model.packing import attention, pack
 from r1.model.sequences import Sequences, stack
-from r1.model.transformers_adapter import custom_attention, fits_sliding_window, output_layer, unwrap_peft
+from r1.model.transformers_adapter import body, custom_attention, output_layer, unwrap_peft
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,9 +77,10 @@ class Forward:
             hidden_states, weight = packed_hidden_states(model, batch, self.share_prompts)
             with torch.no_grad():
                 teacher_head = packed_hidden_states(teacher, batch, self.share_prompts)
-            divergences = head_divergence(hidden_states, weight, *teacher_head, temperature, divergence)
+            caps = logit_cap(model, temperature), logit_cap(teacher, temperature)
+            divergences = head_divergence(hidden_states, weight, *teacher_head, temperature, divergence, caps=caps)
             if want_logps:
-                logps, _ = head_logps(hidden_states, weight, targets, 1.0)
+                logps, _ = head_logps(hidden_states, weight, targets, 1.0, cap=logit_cap(model, 1.0))
         else:
             logits = padded_logits(model, batch)
             with torch.no_grad():
@@ -89,7 +90,7 @@ class Forward:
                 logps = token_logps(logits, targets, 1.0)
         return scatter_to_mask(batch, divergences), None if logps is None else scatter_to_mask(batch, logps)
 
-    def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:
+    def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:  # noqa: ARG002
         """Whether packing gives the model's own results for this batch; probed once per model."""
         if model not in self._can_pack:
             self._can_pack[model] = supports_packing(model)
@@ -97,7 +98,7 @@ class Forward:
                 warnings.warn(
                     f"{type(model).__name__} does not support packed sequences: training with padding", stacklevel=2
                 )
-        return self._can_pack[model] and fits_sliding_window(model.config, _max_length(batch))
+        return self._can_pack[model]
 
 
 def packed_forward(
@@ -105,20 +106,34 @@ def packed_forward(
 ) -> tuple[Tensor, Tensor]:
     """(N,) log-probabilities and entropies from one packed row and the output layer in tiles."""
     hidden_states, weight = packed_hidden_states(model, batch, share_prompts)
-    return head_logps(hidden_states, weight, batch.completion_ids[batch.mask], temperature, entropy_gradient)
+    targets, cap = batch.completion_ids[batch.mask], logit_cap(model, temperature)
+    return head_logps(hidden_states, weight, targets, temperature, entropy_gradient, cap=cap)
 
 
 def packed_hidden_states(model: PreTrainedModel, batch: Sequences, share_prompts: bool) -> tuple[Tensor, Tensor]:
-    """(N, E) last hidden states that predict the completion tokens, and the (V, E) weight of the output layer."""
+    """(N, E) last hidden states that predict the completion tokens, and the (V, E) weight of the output layer.
+
+    Their products are the logits, soft caps apart: the factor of models that scale them is in the hidden states.
+    """
     layout = pack(batch, share_prompts)
     unwrapped = unwrap_peft(model)
-    with custom_attention(model, attention):
-        out = unwrapped.base_model(
-            input_ids=layout.input_ids, position_ids=layout.position_ids, use_cache=False, layout=layout
+    with custom_attention(model, attention, layout):
+        out = body(unwrapped)(
+            input_ids=layout.input_ids,
+            attention_mask=torch.ones_like(layout.input_ids),
+            position_ids=layout.position_ids,
+            use_cache=False,
         )
     # as an embedding lookup: the same as indexing, with a much faster gradient
     hidden_states = nn.functional.embedding(layout.sources, out.last_hidden_state[0])
-    return hidden_states, output_layer(model).weight
+    factor = (logit_scale(model) or LogitScale()).factor
+    return hidden_states if factor == 1 else hidden_states * factor, output_layer(model).weight
+
+
+def logit_cap(model: PreTrainedModel, temperature: float) -> float | None:
+    """The bound of the logits / temperature; None: they have none."""
+    cap = (logit_scale(model) or LogitScale()).cap
+    return None if cap is None else cap / temperature
 
 
 def padded_forward(
@@ -146,10 +161,8 @@ def supports_packing(model: PreTrainedModel) -> bool:
     """Whether a packed forward of this model gives the log-probs of its own forward, on four short sequences."""
     unwrapped = unwrap_peft(model)
     head = output_layer(model)
-    if type(head) is not nn.Linear or head.bias is not None or unwrapped.base_model is unwrapped:
+    if type(head) is not nn.Linear or head.bias is not None or body(unwrapped) is unwrapped:
         return False
-    if any(value for name, value in vars(unwrapped.config).items() if re.search("soft_?cap", name)):
-        return False  # logits of a new model are near zero, where a cap has no effect that a probe could see
     size = unwrapped.config.vocab_size
     batch, other_batch = (
         stack([([i % size for i in p], [i % size for i in c]) for p, c in pairs], 0).to(model.device)
@@ -159,6 +172,8 @@ def supports_packing(model: PreTrainedModel) -> bool:
     model.eval()
     try:
         with torch.autocast(model.device.type, enabled=False):  # autocast rounds by more than the tolerance
+            if logit_scale(model) is None:
+                return False
             logps, _ = packed_forward(model, batch, 1.0, False, share_prompts=True)
             other_logps, _ = packed_forward(model, other_batch, 1.0, False, share_prompts=True)
             expected, _ = padded_forward(model, batch, 1.0, False)
@@ -177,7 +192,3 @@ def scatter_to_mask(batch: Sequences, values: Tensor) -> Tensor:
     """(N,) values of the completion tokens as (B, T), 0 elsewhere."""
     mask = batch.mask
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
-
-
-def _max_length(batch: Sequences) -> int:
-    return max(batch.prompt_lengths[p] + n for p, n in zip(batch.prompt_index, batch.lengths, strict=True))

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from r1.model.fused_logprobs import VOCABULARY_CHUNK, accumulate, column_tiles, matmul_dtype, row_tiles
 
+Caps = tuple[float | None, float | None]  # soft bounds of the student's and the teacher's logits
+
 
 class Divergence(Protocol):
     """``D(p, q) = sum over v of h(log p_v, log q_v)``, p the teacher and q the student, elementwise.
@@ -33,6 +35,7 @@ def head_divergence(
     temperature: float,
     divergence: Divergence,
     chunk: int = VOCABULARY_CHUNK,
+    caps: Caps = (None, None),
 ) -> Tensor:
     """(N,) divergences of softmax(hidden weight^T / temperature) from the teacher's, float32.
 
@@ -43,13 +46,14 @@ def head_divergence(
         hidden, weight: (N, E) and (V, E) of the student, both differentiable.
         teacher_hidden, teacher_weight: (N, E') and (V', E') of the teacher, without gradient.
         chunk: vocabulary entries per tile; cannot change the result beyond rounding.
+        caps: soft bounds of the logits / temperature of both.
     """
     size = min(len(weight), len(teacher_weight))
     apply: Any = _HeadDivergence.apply
     # an unnecessary slice would cost a second gradient of the weight's size in backward
     student_weight = weight if len(weight) == size else weight[:size]
     return apply(  # type: ignore[no-any-return]
-        hidden, student_weight, teacher_hidden, teacher_weight[:size], temperature, divergence, chunk
+        hidden, student_weight, teacher_hidden, teacher_weight[:size], temperature, divergence, chunk, caps
     )
 
 
@@ -71,6 +75,7 @@ class _HeadDivergence(torch.autograd.Function):
         temperature: float,
         divergence: Divergence,
         chunk: int,
+        caps: Caps,
     ) -> Tensor:
         dtypes = matmul_dtype(hidden), matmul_dtype(teacher_hidden)
         value, slope_sum = (torch.zeros(len(hidden), device=hidden.device) for _ in range(2))
@@ -78,15 +83,16 @@ class _HeadDivergence(torch.autograd.Function):
         for rows in row_tiles(hidden, weight, chunk):
             states = hidden[rows].to(dtypes[0]), teacher_hidden[rows].to(dtypes[1])
             # two passes: h is a function of normalised log-probs, which need the logsumexp over all tiles
-            for _, logits, teacher_logits in _paired_tiles(*states, weight, teacher_weight, temperature, chunk):
+            for _, logits, teacher_logits in _paired_tiles(*states, weight, teacher_weight, temperature, chunk, caps):
                 lse[rows] = lse[rows].logaddexp(logits.logsumexp(1))
                 teacher_lse[rows] = teacher_lse[rows].logaddexp(teacher_logits.logsumexp(1))
-            for _, logits, teacher_logits in _paired_tiles(*states, weight, teacher_weight, temperature, chunk):
+            for _, logits, teacher_logits in _paired_tiles(*states, weight, teacher_weight, temperature, chunk, caps):
                 terms, slopes = divergence(teacher_logits - teacher_lse[rows, None], logits - lse[rows, None])
                 value[rows] += terms.sum(1)
                 slope_sum[rows] += slopes.sum(1)
         ctx.save_for_backward(hidden, weight, teacher_hidden, teacher_weight, slope_sum, lse, teacher_lse)
         ctx.dtypes, ctx.temperature, ctx.divergence, ctx.chunk = dtypes, temperature, divergence, chunk
+        ctx.caps = caps
         return value
 
     @staticmethod
@@ -98,23 +104,31 @@ class _HeadDivergence(torch.autograd.Function):
         weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head has none
         for rows in row_tiles(hidden, weight, ctx.chunk):
             states = hidden[rows].to(dtype), teacher_hidden[rows].to(teacher_dtype)
-            tiles = _paired_tiles(*states, weight, teacher_weight, ctx.temperature, ctx.chunk)
+            tiles = _paired_tiles(*states, weight, teacher_weight, ctx.temperature, ctx.chunk, ctx.caps)
             for columns, logits, teacher_logits in tiles:
                 logps = logits - lse[rows, None]
                 _, slopes = ctx.divergence(teacher_logits - teacher_lse[rows, None], logps)
                 logits_grad = (slopes - logps.exp_().mul_(slope_sum[rows, None])) * scale[rows, None]
+                if ctx.caps[0] is not None:
+                    logits_grad *= 1 - (logits / ctx.caps[0]).square()
                 logits_grad = logits_grad.to(dtype)
                 hidden_grad[rows] += logits_grad @ weight[columns].to(dtype)
                 if weight_grad is not None:
                     accumulate(weight_grad[columns], logits_grad, states[0])
-        return hidden_grad, weight_grad, None, None, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None, None, None
 
 
 def _paired_tiles(
-    states: Tensor, teacher_states: Tensor, weight: Tensor, teacher_weight: Tensor, temperature: float, chunk: int
+    states: Tensor,
+    teacher_states: Tensor,
+    weight: Tensor,
+    teacher_weight: Tensor,
+    temperature: float,
+    chunk: int,
+    caps: Caps,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """(columns, the student's (n, v) logits, the teacher's) tile by tile."""
-    student = column_tiles(states, weight, temperature, chunk)
-    teacher = column_tiles(teacher_states, teacher_weight, temperature, chunk)
+    student = column_tiles(states, weight, temperature, chunk, caps[0])
+    teacher = column_tiles(teacher_states, teacher_weight, temperature, chunk, caps[1])
     for (columns, logits), (_, teacher_logits) in zip(student, teacher, strict=True):
         yield columns, logits, teacher_logits

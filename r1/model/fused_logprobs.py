@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from r1.model.attention import soft_cap
+
 VOCABULARY_CHUNK = 8192  # v, columns of a tile
 TILE = {"cpu": 2**21, "cuda": 2**27}  # n * v, elements: fits a CPU's cache; keeps a GPU busy (512 MiB in float32)
 
@@ -26,6 +28,7 @@ def head_logps(
     temperature: float,
     entropy_gradient: bool = False,
     chunk: int = VOCABULARY_CHUNK,
+    cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """log p(target) and the entropy of p = softmax(hidden weight^T / temperature), tile by tile.
 
@@ -35,12 +38,13 @@ def head_logps(
         targets: (N,) token ids.
         entropy_gradient: whether the entropy is differentiable; without, its gradient is zero.
         chunk: vocabulary entries per tile; cannot change the result beyond rounding.
+        cap: bounds ``hidden weight^T / temperature`` softly before the softmax; None: it does not.
 
     Returns:
         (N,) log-probabilities and (N,) entropies in nats, both float32.
     """
     apply: Any = _HeadLogps.apply
-    logps, entropy = apply(hidden, weight, targets, temperature, chunk)
+    logps, entropy = apply(hidden, weight, targets, temperature, chunk, cap)
     return logps, entropy if entropy_gradient else entropy.detach()
 
 
@@ -49,30 +53,30 @@ class _HeadLogps(torch.autograd.Function):
 
     d log p_y / dz_v = ([v = y] - p_v) / temperature
     dH / dz_v = -p_v (log p_v + H) / temperature
+
+    With a soft cap p = softmax(u), u = cap tanh(z / temperature / cap): both times 1 - (u_v / cap)^2.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int, cap: float | None
     ) -> tuple[Tensor, Tensor]:
         dtype = matmul_dtype(hidden)
         target_logits, lse, entropy = (torch.empty(len(hidden), device=hidden.device) for _ in range(3))
         ctx.probs = None
         for rows in row_tiles(hidden, weight, chunk):
             target_logits[rows], lse[rows], entropy[rows], probs = _tile_statistics(
-                hidden[rows].to(dtype), weight, targets[rows], temperature, chunk
+                hidden[rows].to(dtype), weight, targets[rows], temperature, chunk, cap
             )
-            if len(probs) == len(hidden) and probs.shape[1] == len(weight):
+            if cap is None and len(probs) == len(hidden) and probs.shape[1] == len(weight):
                 ctx.probs = probs  # a single tile: keeping it takes no more memory than recomputing it would
         ctx.save_for_backward(hidden, weight, targets, lse, entropy)
-        ctx.temperature, ctx.chunk, ctx.dtype = temperature, chunk, dtype
+        ctx.temperature, ctx.chunk, ctx.cap, ctx.dtype = temperature, chunk, cap, dtype
         ctx.set_materialize_grads(False)  # an output without gradient arrives as None in backward
         return target_logits - lse, entropy
 
     @staticmethod
-    def backward(
-        ctx: Any, logps_grad: Tensor | None, entropy_grad: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, logps_grad: Tensor | None, entropy_grad: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, targets, lse, entropy = ctx.saved_tensors
         if logps_grad is None:
             logps_grad = torch.zeros_like(lse)
@@ -80,34 +84,37 @@ class _HeadLogps(torch.autograd.Function):
         weight_grad = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None  # a frozen head has none
         for rows in row_tiles(hidden, weight, ctx.chunk):
             states = hidden[rows].to(ctx.dtype)
-            for columns, probs, logps in _recompute_probs(ctx, states, weight, lse[rows], entropy_grad is not None):
+            for columns, probs, logits in _recompute_probs(ctx, states, weight, lse[rows], entropy_grad is not None):
                 slope = logps_grad[rows, None]
                 if entropy_grad is not None:
+                    logps = logits - lse[rows, None]
                     slope = slope + entropy_grad[rows, None] * (logps + entropy[rows, None])
                 logits_grad = probs * -slope
                 _add_at_targets(logits_grad, targets[rows], columns, logps_grad[rows])
+                if ctx.cap is not None:
+                    logits_grad *= 1 - (logits / ctx.cap).square()
                 logits_grad = (logits_grad / ctx.temperature if ctx.temperature != 1 else logits_grad).to(ctx.dtype)
                 hidden_grad[rows] += logits_grad @ weight[columns].to(ctx.dtype)
                 if weight_grad is not None:
                     accumulate(weight_grad[columns], logits_grad, states)
-        return hidden_grad, weight_grad, None, None, None
+        return hidden_grad, weight_grad, None, None, None, None
 
 
 def _recompute_probs(
-    ctx: Any, states: Tensor, weight: Tensor, lse: Tensor, with_logps: bool
+    ctx: Any, states: Tensor, weight: Tensor, lse: Tensor, with_logits: bool
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """(columns, (n, v) probabilities, log-probabilities) tile by tile; the last are undefined unless ``with_logps``."""
-    if ctx.probs is not None and not with_logps:
+    """(columns, (n, v) probabilities, logits) tile by tile; the last are undefined unless ``with_logits``."""
+    if ctx.probs is not None and not with_logits:
         yield slice(0, len(weight)), ctx.probs, ctx.probs
         return
-    for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk):
+    for columns, logits in column_tiles(states, weight, ctx.temperature, ctx.chunk, ctx.cap):
         probs, tile_lse = _softmax(logits)
         probs *= (tile_lse - lse).exp()[:, None]  # from probabilities within the tile to those in the vocabulary
-        yield columns, probs, logits.sub_(lse[:, None]) if with_logps else logits
+        yield columns, probs, logits
 
 
 def _tile_statistics(
-    states: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int
+    states: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int, cap: float | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(n,) target logits, logsumexps and entropies over the vocabulary in one pass, and the last tile's softmax.
 
@@ -116,7 +123,7 @@ def _tile_statistics(
     """
     target_logits = torch.zeros(len(states), device=states.device)
     lse, entropy = torch.full_like(target_logits, -torch.inf), torch.zeros_like(target_logits)
-    for columns, logits in column_tiles(states, weight, temperature, chunk):
+    for columns, logits in column_tiles(states, weight, temperature, chunk, cap):
         index = targets - columns.start
         is_inside = (index >= 0) & (index < logits.shape[1])
         gathered = logits.gather(1, index.clamp(0, logits.shape[1] - 1)[:, None]).squeeze(1)
@@ -149,12 +156,15 @@ def row_tiles(hidden: Tensor, weight: Tensor, chunk: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, len(hidden), size))
 
 
-def column_tiles(states: Tensor, weight: Tensor, temperature: float, chunk: int) -> Iterator[tuple[slice, Tensor]]:
-    """(columns, (n, v) logits / temperature in float32) tile by tile."""
+def column_tiles(
+    states: Tensor, weight: Tensor, temperature: float, chunk: int, cap: float | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """(columns, (n, v) logits / temperature in float32, softly bounded by ``cap``) tile by tile."""
     for start in range(0, len(weight), chunk):
         columns = slice(start, start + chunk)
         logits = (states @ weight[columns].to(states.dtype).T).float()
-        yield columns, logits.div_(temperature) if temperature != 1 else logits
+        logits = logits.div_(temperature) if temperature != 1 else logits
+        yield columns, logits if cap is None else soft_cap(logits, cap)
 
 
 def _add_at_targets(tile: Tensor, targets: Tensor, columns: slice, amounts: Tensor) -> None:

@@ -13,15 +13,16 @@ Shapes: N tokens of the packed row, B completions of P prompts, H attention head
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from r1.model.attention import attend
 from r1.model.sequences import Sequences
-from r1.model.transformers_adapter import check_unsupported_attention
+from r1.model.transformers_adapter import MaskPattern, check_attention
 
 MIN_FILL = 0.8  # rows shorter than this share of a segment's width go into another segment
 
@@ -32,6 +33,7 @@ class Segment:
 
     Attributes:
         start: index of its first token.
+        positions: (rows or 1, width) of the tokens in their own sequences.
         mask: (rows or 1, 1, width, prompt width + width) true where a token sees another; None: causal, no prompt.
         prompts: (rows,) the prompt that each row continues, as a row of the first segment; None: no prompt.
     """
@@ -39,6 +41,7 @@ class Segment:
     start: int
     rows: int
     width: int
+    positions: Tensor
     mask: Tensor | None = None
     prompts: Tensor | None = None
 
@@ -51,6 +54,15 @@ class Segment:
         tokens = states[0, :, self.start : self.end]
         return tokens.reshape(len(tokens), self.rows, self.width, -1).transpose(0, 1)
 
+    def mask_within(self, pattern: MaskPattern) -> Tensor:
+        """``mask`` where a token sees only a part of its past."""
+        keys = self.positions
+        if self.mask is not None:
+            columns = torch.arange(self.mask.shape[-1] - self.width, device=keys.device)
+            keys = torch.cat([columns.expand(len(keys), -1), keys], dim=1)
+        visible = pattern.visible(self.positions[:, None, :, None], keys[:, None, None, :])
+        return visible if self.mask is None else self.mask & visible
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -61,12 +73,25 @@ class Layout:
         position_ids: (1, N) the position of each token in its own sequence.
         segments: in order; where prompts are shared, they are the first.
         sources: (completion tokens,) the packed position that predicts each of them, completion by completion.
+        longest: tokens of the longest sequence.
+        masks: of the segments within each pattern of this forward pass, by pattern and start.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     segments: list[Segment]
     sources: Tensor
+    longest: int
+    masks: dict[tuple[MaskPattern, int], Tensor] = field(default_factory=dict)
+
+    def mask(self, segment: Segment, pattern: MaskPattern | None) -> Tensor | None:
+        """The segment's mask; the layers of a pattern share it."""
+        if pattern is None or self.longest <= pattern.reach:
+            return segment.mask
+        key = pattern, segment.start
+        if key not in self.masks:
+            self.masks[key] = segment.mask_within(pattern)
+        return self.masks[key]
 
 
 def pack(batch: Sequences, share_prompts: bool) -> Layout:
@@ -82,7 +107,7 @@ def _pack_shared(batch: Sequences) -> Layout:
     columns = torch.arange(prompt_width, device=device)
     is_even = min(batch.prompt_lengths) == prompt_width  # without padding one mask serves all rows
     input_ids, position_ids = [batch.prompt_ids.flatten()], [columns.repeat(num_prompts)]
-    segments = [Segment(0, num_prompts, prompt_width)]
+    segments = [Segment(0, num_prompts, prompt_width, columns[None])]
     # the last token of a prompt predicts the first of its completions, and completion token t - 1 predicts token t
     sources = torch.zeros_like(batch.completion_ids)
     sources[:, 0] = prompt_index * prompt_width + prompt_lengths[prompt_index] - 1
@@ -90,14 +115,23 @@ def _pack_shared(batch: Sequences) -> Layout:
     for rows, width in _group_by_length([length - 1 for length in batch.lengths]):
         offsets = torch.arange(width, device=device)
         prompts = prompt_index[rows]
+        positions = prompt_lengths[prompts, None] + offsets
         sees_prompt = columns < prompt_lengths[prompts[:1] if is_even else prompts, None]
-        segment = Segment(segments[-1].end, len(rows), width, _mask(sees_prompt, offsets), prompts)
+        mask = _mask(sees_prompt, offsets)
+        segment = Segment(segments[-1].end, len(rows), width, positions[: len(mask)], mask, prompts)
         segments.append(segment)
         input_ids.append(batch.completion_ids[rows, :width].flatten())
-        position_ids.append((prompt_lengths[prompts, None] + offsets).flatten())
+        position_ids.append(positions.flatten())
         row_starts = torch.arange(len(rows), device=device)[:, None] * width
         sources[rows, 1 : width + 1] = segment.start + row_starts + offsets
-    return Layout(torch.cat(input_ids)[None], torch.cat(position_ids)[None], segments, sources[batch.mask])
+    return _layout(batch, input_ids, position_ids, segments, sources)
+
+
+def _layout(
+    batch: Sequences, input_ids: list[Tensor], position_ids: list[Tensor], segments: list[Segment], sources: Tensor
+) -> Layout:
+    longest = max(batch.prompt_lengths[p] + n for p, n in zip(batch.prompt_index, batch.lengths, strict=True))
+    return Layout(torch.cat(input_ids)[None], torch.cat(position_ids)[None], segments, sources[batch.mask], longest)
 
 
 def _mask(sees_prompt: Tensor, offsets: Tensor) -> Tensor:
@@ -125,11 +159,11 @@ def _pack_separate(batch: Sequences) -> Layout:
         index = torch.where(columns < row_prompt_lengths, columns, columns + gap)
         input_ids.append(padded.gather(1, index.clamp(max=padded.shape[1] - 1)).flatten())
         position_ids.append(columns.repeat(len(rows)))
-        segments.append(Segment(start, len(rows), width))
+        segments.append(Segment(start, len(rows), width, columns[None]))
         row_starts = start + torch.arange(len(rows), device=device)[:, None] * width
         sources[rows] = row_starts + row_prompt_lengths - 1 + steps
         start = segments[-1].end
-    return Layout(torch.cat(input_ids)[None], torch.cat(position_ids)[None], segments, sources[batch.mask])
+    return _layout(batch, input_ids, position_ids, segments, sources)
 
 
 def _group_by_length(lengths: list[int]) -> Iterator[tuple[list[int], int]]:
@@ -148,10 +182,12 @@ def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    attention_mask: Any,
     layout: Layout,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (1, H, N, D) queries, (1, K, N, D) keys and values to (1, N, H, D).
@@ -159,25 +195,12 @@ def attention(
     Raises:
         ValueError: the model's attention has a part that is not implemented here.
     """
-    check_unsupported_attention(kwargs)
+    pattern = check_attention(attention_mask, kwargs)
     outputs = []
     for segment in layout.segments:
         keys, values = (_with_prompt(layout, segment, states) for states in (key, value))
-        grouped = key.shape[1] != query.shape[1]
-        # no fused CUDA kernel takes both a mask and fewer key/value heads; the unfused one would store all scores
-        if grouped and segment.mask is not None and query.is_cuda:
-            keys, values = (s.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for s in (keys, values))
-            grouped = False
-        out = F.scaled_dot_product_attention(
-            segment.select(query),
-            keys,
-            values,
-            attn_mask=segment.mask,
-            is_causal=segment.mask is None,
-            scale=scaling,
-            dropout_p=dropout,
-            enable_gqa=grouped,
-        )
+        mask = layout.mask(segment, pattern)
+        out = attend(segment.select(query), keys, values, mask, scaling, dropout, softcap, s_aux)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)[None], None
 

@@ -2,9 +2,8 @@
 
 Attention functions are replaced by name: ``AttentionInterface`` registers a function, and each layer looks up
 ``config._attn_implementation`` at every forward. That attribute is private: transformers writes it when a model is
-built, and its public counterpart, the argument ``attn_implementation``, is read then only. Keyword arguments that a
-model's forward does not know reach the attention function in the architectures that pass ``**kwargs`` through; others
-raise a TypeError or ignore them, which the probes of r1.model.forward and r1.rollout.decoding.decoder detect.
+built, and its public counterpart, the argument ``attn_implementation``, is read then only. What r1's functions need
+besides the layer's arguments reaches them in a context variable: not every architecture passes ``**kwargs`` through.
 """
 
 from __future__ import annotations
@@ -12,45 +11,108 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel
+
+# keyword arguments of attention that change nothing here: r1's masks come from ``mask_pattern``
+WITHOUT_EFFECT = {"sliding_window", "is_causal", "position_ids", "output_attentions", "use_cache", "past_key_values"}
+
+_layout: ContextVar[Any] = ContextVar("layout", default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskPattern:
+    """A sliding window, or chunks: the part of its past that a token sees.
+
+    Attributes:
+        function: transformers' mask function of (batch index, head, query position, key position).
+        reach: tokens; shorter sequences are seen whole.
+    """
+
+    function: Callable[..., Tensor]
+    reach: int
+
+    def visible(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Whether tokens at the positions ``queries`` see those at ``keys``; shapes are broadcast."""
+        zero = queries.new_zeros(())
+        return self.function(zero, zero, queries, keys)
+
+
+def mask_pattern(
+    *,
+    mask_function: Callable[..., Any],
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    use_vmap: bool = False,
+    **_: Any,
+) -> MaskPattern | None:
+    """transformers' mask interface; the layers hand the result to their attention. None: the whole past.
+
+    Raises:
+        ValueError: the mask is neither causal nor a part of the causal one.
+    """
+    from transformers.masking_utils import causal_mask_function
+
+    if use_vmap or not allow_is_causal_skip or (local_size is None and mask_function is not causal_mask_function):
+        raise ValueError("a mask that r1's attention does not know")
+    return None if local_size is None else MaskPattern(mask_function, local_size)
 
 
 @contextmanager
-def custom_attention(model: PreTrainedModel, function: Callable[..., Any]) -> Iterator[None]:
-    """Inside, ``function`` is the model's attention; it also receives extra keyword arguments of the forward."""
-    from transformers import AttentionInterface
+def custom_attention(model: PreTrainedModel, function: Callable[..., Any], layout: Any) -> Iterator[None]:
+    """Inside, ``function`` is the model's attention; it receives ``layout`` behind the mask.
+
+    The mask is a ``MaskPattern`` or None where the forward is given a mask of ones; without any, transformers would
+    read sequences of its own out of the position ids.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **kwargs: Any) -> Any:
+        return function(module, query, key, value, mask, _layout.get(), **kwargs)
 
     name = f"r1_{function.__module__}"
-    AttentionInterface.register(name, function)
-    with attention_implementation(model.config, name):
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, mask_pattern)
+    with attention_implementation(model.config, name, layout):
         yield
 
 
 @contextmanager
-def attention_implementation(config: PretrainedConfig, name: str) -> Iterator[None]:
-    """Inside, layers look up their attention by this name."""
+def attention_implementation(config: PretrainedConfig, name: str, layout: Any = None) -> Iterator[None]:
+    """Inside, layers look up their attention by this name, and r1's functions receive this layout."""
     original = config._attn_implementation
     config._attn_implementation = name
+    token = _layout.set(layout)
     try:
         yield
     finally:
+        _layout.reset(token)
         config._attn_implementation = original
 
 
-def check_unsupported_attention(kwargs: dict[str, Any]) -> None:
-    """Raises: ValueError: the layer's scores have a soft cap, sinks or a position bias, which r1's functions lack."""
-    if extras := [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]:
+def check_attention(attention_mask: Any, kwargs: dict[str, Any]) -> MaskPattern | None:
+    """The mask of a layer's attention.
+
+    Raises:
+        ValueError: a mask of the model's own, or an argument that r1's attention lacks, such as a position bias.
+    """
+    if extras := [name for name, value in kwargs.items() if value is not None and name not in WITHOUT_EFFECT]:
         raise ValueError(f"attention with {', '.join(extras)}")
+    if not isinstance(attention_mask, MaskPattern | None):
+        raise ValueError("attention with a mask of its own")
+    return attention_mask
 
 
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
-    """Recompute each layer in backward, with the attention function that it had in forward."""
+    """Recompute each layer in backward, with the attention function and layout that it had in forward."""
     options = {"use_reentrant": False, "context_fn": partial(checkpoint_contexts, model.config)}
     # transformers 6 renames the method
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -59,13 +121,7 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
 
 def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of a layer's forward and of its recomputation: backward runs after ``custom_attention`` has ended."""
-    return nullcontext(), attention_implementation(config, config._attn_implementation)
-
-
-def fits_sliding_window(config: PretrainedConfig, length: int) -> bool:
-    """Whether full attention equals the model's own for ``length`` tokens: r1's functions have no sliding window."""
-    window = getattr(config, "sliding_window", None)  # absent or None in most architectures
-    return window is None or length <= window
+    return nullcontext(), attention_implementation(config, config._attn_implementation, _layout.get())
 
 
 @contextmanager
@@ -88,6 +144,16 @@ def unwrap_peft(model: PreTrainedModel) -> PreTrainedModel:
     """The transformers model with its adapters in place, without peft's wrapper around it."""
     get_base_model = getattr(model, "get_base_model", None)  # peft's models alone have it
     return get_base_model() if get_base_model else model
+
+
+def body(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of an unwrapped causal LM below its output layer; the model itself where there is no such part."""
+    from transformers import PreTrainedModel
+
+    if model.base_model is not model:
+        return model.base_model
+    # llama4_text names another prefix than that of its only child
+    return next((child for child in model.children() if isinstance(child, PreTrainedModel)), model)
 
 
 def merge_adapters(model: PreTrainedModel) -> PreTrainedModel:

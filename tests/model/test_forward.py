@@ -165,14 +165,52 @@ def test_common_architectures_support_packing(make_model: Make, architecture: st
     assert model.training
 
 
-@pytest.mark.parametrize("spread", [0.02, 0.2])
-def test_soft_caps_do_not_pack(make_model: Make, spread: float) -> None:
-    """In a model as it is first made, a cap changes next to nothing; it will later."""
-    caps = {"attn_logit_softcapping": None, "final_logit_softcapping": 30.0}
-    model = make_model("gemma2", initializer_range=spread)
-    assert not supports_packing(model)
-    assert not supports_packing(make_model("gemma2", initializer_range=spread, **caps))
-    falls_back(model, BATCHES["groups"], warns=True)
+# windows shorter than the sequences, caps and sinks that matter
+PARTS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 5},
+    "gemma2": {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 2.0, "sliding_window": 5},
+    "gemma3_text": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5},
+    "gpt_oss": {
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 5,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+    },
+    "llama4_text": {"attention_chunk_size": 5, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "granite": {"logits_scaling": 8.0, "residual_multiplier": 0.5},
+    "cohere2": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "logit_scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("share_prompts", [True, False])
+@pytest.mark.parametrize("architecture", list(PARTS))
+def test_windows_caps_and_sinks_pack(make_model: Make, architecture: str, share_prompts: bool) -> None:
+    """Against the model's own forward of each sequence by itself, and its gradients against padded ones."""
+    model = make_model(architecture, **PARTS[architecture])
+    assert supports_packing(model)
+    for name in ("groups", "uneven prompts"):
+        pairs, found = BATCHES[name], Forward(True, share_prompts)
+        batch = stack(pairs, 0)
+        logps, _ = found(model, batch, 1.0)
+        for b, ((_, completion), row) in enumerate(zip(pairs, own_logps(model, pairs, 1.0), strict=True)):
+            expected = row.gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+            torch.testing.assert_close(logps[b, : len(completion)], expected, atol=2e-5, rtol=2e-5)
+        padded = Forward(False, share_prompts)
+        assert_close(results(model, batch, found), results(model, batch, padded), rtol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["mistral", "gemma2", "gemma3_text"])
+def test_parts_of_attention_change_the_log_probs(make_model: Make, architecture: str) -> None:
+    """What the test above compares would differ without them."""
+    off: dict[str, Any] = {"sliding_window": 64, "attn_logit_softcapping": None, "final_logit_softcapping": None}
+    off = {name: off.get(name, value) for name, value in PARTS[architecture].items()}
+    batch = stack(BATCHES["uneven prompts"], 0)
+    with torch.no_grad():
+        found, without = (
+            Forward(True, share_prompts=True)(make_model(architecture, **fields), batch, 1.0)[0]
+            for fields in (PARTS[architecture], off)
+        )
+    assert (found - without).abs().max() > 0.05
 
 
 @pytest.mark.parametrize("spread", [0.02, 0.2])
@@ -191,28 +229,9 @@ def test_nonstandard_output_layer_does_not_pack(make_model: Make, head: str) -> 
     falls_back(model, BATCHES["groups"], warns=True)
 
 
-def test_scaled_output_does_not_pack(make_model: Make) -> None:
-    falls_back(make_model("granite", logits_scaling=8.0), BATCHES["groups"], warns=True)
-
-
-@pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
-def test_sliding_window_packs_only_shorter_sequences(make_model: Make, architecture: str) -> None:
-    fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
-    model = make_model(architecture, sliding_window=9, **fields)
-    fits: list[Pair] = [(A, [1, 2, 3, 4, 5]), (B, [6])]
-    longer: list[Pair] = [(A, [1, 2, 3, 4, 5, 6]), (B, [6])]
-    forward = Forward(packing=True, share_prompts=True)
-    assert forward.can_pack(model, stack(fits, 0))
-    assert_close(
-        results(model, stack(fits, 0), forward), results(model, stack(fits, 0), Forward(False, share_prompts=True))
-    )
-    falls_back(model, longer, warns=False)
-    falls_back(model, [(A * 4, [1, 2, 3])], warns=False)
-
-
 def test_forward_without_packing_does_not_probe_the_model(make_model: Make) -> None:
-    """Probing gemma2, which cannot pack, would warn; the result is the model's own, one sequence at a time."""
-    model, pairs = make_model("gemma2"), BATCHES["groups"]
+    """Probing lfm2, which cannot pack, would warn; the result is the model's own, one sequence at a time."""
+    model, pairs = make_model("lfm2", layer_types=["conv", "full_attention"]), BATCHES["groups"]
     with warnings.catch_warnings(record=True) as caught, torch.no_grad():
         warnings.simplefilter("always")
         logps, _ = Forward(packing=False, share_prompts=True)(model, stack(pairs, 0), 1.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from r1.model import fused_logprobs as head
-from r1.model.fused_divergence import Divergence, head_divergence, logits_divergence
+from r1.model.fused_divergence import Caps, Divergence, head_divergence, logits_divergence
 from r1.stage.divergence.forward_kl import forward_kl
 from r1.stage.divergence.jsd import jsd
 from r1.stage.divergence.reverse_kl import reverse_kl
@@ -52,12 +52,15 @@ def inputs(num_tokens: int, vocab_size: int, seed: int = 0, scale: float = 0.5) 
     return *student, draw(num_tokens, 9), draw(vocab_size, 9), draw(num_tokens)
 
 
-def assert_equals_the_whole(name: str, given: tuple[Tensor, ...], temperature: float, chunk: int) -> None:
+def assert_equals_the_whole(
+    name: str, given: tuple[Tensor, ...], temperature: float, chunk: int, caps: Caps = (None, None)
+) -> None:
     divergence, reference = CASES[name]
     hidden, weight, teacher_hidden, teacher_weight, slopes = given
-    found = head_divergence(hidden, weight, teacher_hidden, teacher_weight, temperature, divergence, chunk)
-    p = (teacher_hidden @ teacher_weight.T / temperature).softmax(-1)
-    expected = reference(p, (hidden @ weight.T / temperature).softmax(-1))
+    found = head_divergence(hidden, weight, teacher_hidden, teacher_weight, temperature, divergence, chunk, caps)
+    logits = hidden @ weight.T / temperature, teacher_hidden @ teacher_weight.T / temperature
+    q, p = ((z if cap is None else cap * torch.tanh(z / cap)).softmax(-1) for z, cap in zip(logits, caps, strict=True))
+    expected = reference(p, q)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     pairs = zip(*(torch.autograd.grad(value @ slopes, [hidden, weight]) for value in (found, expected)), strict=True)
     for a, b in pairs:
@@ -69,6 +72,12 @@ def assert_equals_the_whole(name: str, given: tuple[Tensor, ...], temperature: f
 @pytest.mark.parametrize("chunk", [1, 7, 40, 8192])
 def test_head_divergence_equals_full_vocabulary_sum(name: str, chunk: int, temperature: float) -> None:
     assert_equals_the_whole(name, inputs(9, 40), temperature, chunk)
+
+
+@every_case
+@pytest.mark.parametrize("caps", [(0.7, None), (None, 0.7), (0.9, 0.6)])
+def test_soft_caps_of_either_model_equal_full_vocabulary_sum(name: str, caps: Caps) -> None:
+    assert_equals_the_whole(name, inputs(9, 40), 0.8, chunk=7, caps=caps)
 
 
 @every_case

@@ -16,9 +16,10 @@ from r1.model.fused_logprobs import head_logps
 Pair = tuple[Tensor, Tensor]
 
 
-def whole(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Pair:
+def whole(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, cap: float | None = None) -> Pair:
     """The (N, V) matrix that the tiles do without."""
-    logps = (hidden @ weight.T / temperature).log_softmax(-1)
+    logits = hidden @ weight.T / temperature
+    logps = (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
     return logps.gather(1, targets[:, None]).squeeze(1), -(logps.exp() * logps).sum(1)
 
 
@@ -44,9 +45,10 @@ def assert_equals_the_whole(
     temperature: float,
     chunk: int,
     slack: float = 1.0,
+    cap: float | None = None,
 ) -> None:
-    found = head_logps(hidden, weight, targets, temperature, entropy_gradient=True, chunk=chunk)
-    expected = whole(hidden, weight, targets, temperature)
+    found = head_logps(hidden, weight, targets, temperature, entropy_gradient=True, chunk=chunk, cap=cap)
+    expected = whole(hidden, weight, targets, temperature, cap)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5 * slack)
     leaves = [hidden, weight]
@@ -59,8 +61,9 @@ def assert_equals_the_whole(
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
 @pytest.mark.parametrize("chunk", [1, 7, 10, 64, 8192])
-def test_head_logps_equals_log_softmax(chunk: int, temperature: float) -> None:
-    assert_equals_the_whole(*inputs(9, 40), temperature, chunk)
+@pytest.mark.parametrize("cap", [None, 1.5])
+def test_head_logps_equals_log_softmax(chunk: int, temperature: float, cap: float | None) -> None:
+    assert_equals_the_whole(*inputs(9, 40), temperature, chunk, cap=cap)
 
 
 @pytest.mark.parametrize("tile", [1, 10, 25, 40, 10**6])  # rows per tile: 1 to all of them

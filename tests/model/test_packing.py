@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from r1.model import packing
 from r1.model.packing import Layout, attention, pack
 from r1.model.sequences import Sequences, stack
-from r1.model.transformers_adapter import check_unsupported_attention, checkpoint_contexts, custom_attention
+from r1.model.transformers_adapter import checkpoint_contexts, custom_attention
 
 Pair = tuple[list[int], list[int]]
 A, B = [1, 2, 3], [4]
@@ -139,7 +139,7 @@ def test_custom_attention_restores_the_original(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
 
     def broken() -> None:
-        with custom_attention(llama, attention):
+        with custom_attention(llama, attention, None):
             assert llama.config._attn_implementation == "r1_r1.model.packing"
             raise RuntimeError
 
@@ -150,17 +150,10 @@ def test_custom_attention_restores_the_original(llama: PreTrainedModel) -> None:
 
 def test_checkpointed_layer_is_recomputed_with_its_attention(llama: PreTrainedModel) -> None:
     before = llama.config._attn_implementation
-    with custom_attention(llama, attention):
+    with custom_attention(llama, attention, None):
         forward, again = checkpoint_contexts(llama.config)
     with forward:
         assert llama.config._attn_implementation == before
     with again:
         assert llama.config._attn_implementation == "r1_r1.model.packing"
     assert llama.config._attn_implementation == before
-
-
-@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
-def test_unsupported_attention_raises(name: str) -> None:
-    check_unsupported_attention({name: None, "sliding_window": 4, "is_causal": True})
-    with pytest.raises(ValueError, match=name):
-        check_unsupported_attention({name: torch.ones(1)})

@@ -95,13 +95,14 @@ class GraphDecoder(LlamaDecoder):
 
     def _allocate_inputs(self) -> None:
         """Allocate all that a step reads and writes, with its current values; any captured graph becomes invalid."""
-        state, device = self.state, self.prompt_lengths.device
+        state, device = self.state, self.state.prompt_lengths.device
         is_empty = torch.arange(state.capacity, device=device) >= state.cache_position
         state.empty_bias = self.head.new_zeros(1, 1, state.capacity).masked_fill(is_empty, -torch.inf)
         state.write_position = torch.tensor([state.cache_position], device=device)
-        self.tokens, self.positions = torch.zeros_like(self.prompt_lengths), self.prompt_lengths + self.num_steps
+        self.tokens = torch.zeros_like(state.prompt_lengths)
+        self.positions = state.prompt_lengths + self.num_steps
         # growing the rotary cache during a step would reallocate it
-        self.extend_rotary_cache(self.longest_prompt + state.capacity - state.copied_length)
+        self.extend_rotary_cache(state.longest_prompt + state.capacity - state.copied_length)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def _static_step(self) -> None:

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from r1.model.forward import PROBE, TOLERANCE, padded_forward, supports_packing
 from r1.model.sequences import stack
-from r1.model.transformers_adapter import fits_sliding_window
 from r1.rollout.decoding.cuda_graph import GraphDecoder
 from r1.rollout.decoding.llama_decoder import LlamaDecoder, is_llama_like
 from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
@@ -49,9 +48,9 @@ class Decoder(Protocol):
         """Drop all rows but these, given as sorted indices."""
 
 
-def make_decoder(model: PreTrainedModel, max_length: int) -> Decoder:
+def make_decoder(model: PreTrainedModel, max_length: int) -> Decoder:  # noqa: ARG001
     """The fastest decoder for sequences of at most ``max_length`` tokens, prompt included."""
-    kind = fastest_decoder(model) if fits_sliding_window(model.config, max_length) else None
+    kind = fastest_decoder(model)
     return kind(model) if kind else CachedDecoder(model)
 
 

@@ -71,13 +71,9 @@ class LlamaDecoder(SharedPrefixDecoder):
         self.lm_head = linear_fn(self.head)
         self.rotary_cache = self.head.new_empty(0)  # (positions, 2, D): cosines, signed sines
 
-    def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
-        self.longest_prompt = max(map(len, prompts))
-        return super().start(prompts, group_sizes)
-
     def rotary_at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """(B, 1, D) cosines and signed sines at (B,) positions."""
-        self.extend_rotary_cache(self.longest_prompt + self.num_steps + 1)
+        self.extend_rotary_cache(self.state.longest_prompt + self.num_steps + 1)
         rotary = self.rotary_cache[positions]
         return rotary[:, :1], rotary[:, 1:]
 
@@ -95,6 +91,7 @@ class LlamaDecoder(SharedPrefixDecoder):
             self.rotary_cache = torch.stack([cos[0], signed_sin], dim=1)
 
     def next_logits(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        self.state.begin_step(positions)
         hidden_states = self.embed_tokens(tokens)  # (B, E)
         rotary = self.rotary_at(positions)
         for layer_idx, ops in enumerate(self.layer_ops):

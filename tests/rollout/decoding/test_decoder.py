@@ -245,9 +245,9 @@ def test_unlisted_llama_relatives_never_use_the_llama_decoder(
 
 
 def test_models_that_do_not_pack_use_the_cached_decoder(make_model: Make) -> None:
-    for model in (make_model("gemma2"), make_model("lfm2", layer_types=["conv", "full_attention"])):
-        assert fastest_decoder(model) is None
-        assert type(make_decoder(model, 8)) is CachedDecoder
+    model = make_model("lfm2", layer_types=["conv", "full_attention"])
+    assert fastest_decoder(model) is None
+    assert type(make_decoder(model, 8)) is CachedDecoder
 
 
 def test_output_layer_with_bias_uses_the_cached_decoder(make_model: Make) -> None:
@@ -256,12 +256,44 @@ def test_output_layer_with_bias_uses_the_cached_decoder(make_model: Make) -> Non
     assert type(make_decoder(model, 8)) is CachedDecoder
 
 
-@pytest.mark.parametrize("architecture", ["mistral", "gemma3_text"])
-def test_sequences_beyond_the_sliding_window_use_the_cached_decoder(make_model: Make, architecture: str) -> None:
-    fields = {"layer_types": ["sliding_attention", "full_attention"]} if architecture == "gemma3_text" else {}
-    model = make_model(architecture, sliding_window=12, **fields)
-    assert type(make_decoder(model, 12)) in (LlamaDecoder, SharedPrefixDecoder)
-    assert type(make_decoder(model, 13)) is CachedDecoder
+MIXED = ["sliding_attention", "full_attention"]
+# windows shorter than the sequences, caps and sinks that matter
+PARTS: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 7},
+    "gemma2": {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 2.0, "sliding_window": 7},
+    "gemma3_text": {"layer_types": MIXED, "sliding_window": 7},
+    "gpt_oss": {"layer_types": MIXED, "sliding_window": 7, "num_local_experts": 2, "num_experts_per_tok": 1},
+    "llama4_text": {"attention_chunk_size": 7, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "cohere2": {"layer_types": MIXED, "sliding_window": 7, "logit_scale": 0.3},
+}
+
+
+@pytest.mark.parametrize("shared_from", [0, 64])
+@pytest.mark.parametrize("architecture", list(PARTS))
+def test_windows_caps_and_sinks_decode_as_each_sequence_alone(
+    make_model: Make, monkeypatch: pytest.MonkeyPatch, architecture: str, shared_from: int
+) -> None:
+    """A prompt that lies behind the window at the end, one within it, and one beyond it from the start."""
+    share_from(shared_from, monkeypatch)
+    monkeypatch.setattr(graph, "FIRST_GRAPH_CAPACITY", 5)
+    model = make_model(architecture, **PARTS[architecture])
+    prompts, sizes, leaving = (
+        [[5, 6], [7] * 3, list(range(8, 17))],
+        [2, 1, 2],
+        [{1} if t == 4 else set() for t in range(14)],
+    )
+    rows = [0, 0, 1, 2, 2]
+    assert fastest_decoder(model) is (LlamaDecoder if architecture == "mistral" else SharedPrefixDecoder)
+    for kind in [SharedPrefixDecoder, *([LlamaDecoder, GraphDecoder] if architecture == "mistral" else [])]:
+        found = decoded(kind, model, prompts, sizes, leaving)
+        for name, prompt in enumerate(rows):
+            steps = [t for t, place in found if place == name]
+            tokens = [(7 * name + 13 * t + 1) % 97 for t in steps[:-1]]
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([prompts[prompt] + tokens])).logits[0]
+            own = logits.log_softmax(-1)[len(prompts[prompt]) - 1 :]
+            for t in steps:
+                assert (found[t, name] - own[t]).abs().max() < 1e-4
 
 
 def test_half_precision_and_autocast_use_the_llama_decoder(make_model: Make) -> None:
