@@ -1,6 +1,6 @@
 """From the products of the output layer to the logits: some models scale them (Granite, Cohere) or cap them (Gemma 2).
 
-Both are found by showing the model outputs of that layer, whatever its config calls them.
+Both are measured by showing the model outputs of that layer, whatever its config calls them.
 """
 
 from __future__ import annotations
@@ -67,5 +67,5 @@ def _measured(model: PreTrainedModel) -> LogitScale | None:
     if logits.shape != outputs.shape or not torch.allclose(inputs[0], hidden_states):
         return None
     shown = logits[0, 0, : len(points)].double()
-    found = LogitScale(float(f"{shown[0] / SMALL:.7g}"), None if shown[1] > 2.0**64 else float(shown[1]))
-    return found if torch.allclose(found.apply(points), shown, rtol=1e-5) else None
+    measured = LogitScale(float(f"{shown[0] / SMALL:.7g}"), None if shown[1] > 2.0**64 else float(shown[1]))
+    return measured if torch.allclose(measured.apply(points), shown, rtol=1e-5) else None
