@@ -146,7 +146,7 @@ def unwrap_peft(model: PreTrainedModel) -> PreTrainedModel:
     return get_base_model() if get_base_model else model
 
 
-def body(model: PreTrainedModel) -> PreTrainedModel:
+def body(model: PreTrainedModel) -> Any:
     """The part of an unwrapped causal LM below its output layer; the model itself where there is no such part."""
     from transformers import PreTrainedModel
 
