@@ -1,1 +1,3 @@
-"""r1: R1-style post-training experiments, composed from config groups."""
+"""r1 composes DeepSeek-R1-style post-training experiments, runs them, and keeps records that reproduce every number."""
+
+__version__ = "0.2.0"

@@ -1,4 +1,4 @@
-"""python -m r1.compare A B: the differences of two runs in config, code, data, packages and metrics."""
+"""r1 compare A B: the differences of two runs in config, code, data, packages and metrics."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _main() -> None:
     def columns(*names: str) -> list[Column]:
         return [Column(name, overflow="fold") for name in names]  # cut short, two paths would look the same
 
-    parser = ArgumentParser(prog="python -m r1.compare", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("a", help="a run's folder")
     parser.add_argument("b", help="another run's folder")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""python -m r1.report RUN...: one HTML page about a run, several runs, a folder of runs (a sweep) or a pipeline."""
+"""r1 report RUN...: one HTML page about a run, several runs, a folder of runs (a sweep) or a pipeline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = ArgumentParser(prog="python -m r1.report", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "paths", metavar="RUN", nargs="+", help="a run's folder, a pipeline's, or a folder that holds runs"
     )

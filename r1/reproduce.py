@@ -1,4 +1,4 @@
-"""python -m r1.reproduce RUN: run it again from its record and report whether every metric matches."""
+"""r1 reproduce RUN: run it again from its record and report whether every metric matches."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _main() -> int:
-    parser = ArgumentParser(prog="python -m r1.reproduce", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("run", help="a run's folder")
     parser.add_argument("--output-dir", help="where the new record goes; default: RUN with -again behind it")
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""python -m r1.rescore RECORD data/verifier=math: score the completions of an evaluation again, without a model."""
+"""r1 rescore RECORD data/verifier=math: score the completions of an evaluation again, without a model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = ArgumentParser(prog="python -m r1.rescore", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("record", help="the record of a finished stage=eval")
     parser.add_argument("overrides", nargs="+", metavar="KEY=VALUE", help=f"what decides a verdict: {EXPECTED}")
     parser.add_argument("--output-dir", help="where the new record goes; default: RECORD with -rescored behind it")

@@ -1,4 +1,4 @@
-"""python -m r1.run, the entry point: compose -> check -> build -> fit -> record."""
+"""r1 run KEY=VALUE...: compose, check, build, fit and record an experiment, a grid or a pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""python -m r1.sample MODEL "3+5+8=?": print completions of a model with their rewards."""
+"""r1 sample MODEL "3+5+8=?": print completions of a model with their rewards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    parser = ArgumentParser(prog="python -m r1.sample", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument("model", help="a run's folder, a model's or an adapter's, a hub id, or r1:<name>")
     parser.add_argument("--base", help="the base of an adapter's folder (default: that of its adapter_config.json)")
     parser.add_argument("prompt", help="the question")

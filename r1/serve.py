@@ -1,4 +1,4 @@
-"""python -m r1.serve MODEL: start a vLLM server for rollout=vllm_server; other options are passed on to vLLM."""
+"""r1 serve MODEL: start a vLLM server for rollout=vllm_server; other options are passed on to vLLM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def server_command(argv: list[str]) -> list[str]:
     from r1.core.model_paths import split_adapters
     from r1.rollout.serving.vllm_worker import EXTENSION
 
-    parser = ArgumentParser(prog="python -m r1.serve", description=__doc__)
+    parser = ArgumentParser(__doc__)
     parser.add_argument(
         "model", help="a model's folder, an adapter's, a run's, a hub id, or r1:<name>; no weights are read"
     )

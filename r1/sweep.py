@@ -1,4 +1,4 @@
-"""python -m r1.sweep FILE: run a W&B sweep file on this machine, without an account; the same command resumes it."""
+"""r1 sweep FILE: run a W&B sweep file here, without an account; the same command resumes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _parser() -> ArgumentParser:
-    parser = ArgumentParser(prog="python -m r1.sweep", description=__doc__, epilog=EPILOG)
+    parser = ArgumentParser(__doc__, epilog=EPILOG)
     parser.add_argument("file", metavar="FILE", help="a W&B sweep file")
     parser.add_argument("--workers", metavar="N", type=_positive_int, default=1, help="points at once (default: 1)")
     parser.add_argument("--count", metavar="N", type=_positive_int, help="points of the sweep in all, at most")

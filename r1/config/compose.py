@@ -38,12 +38,16 @@ from r1.model.recipe import recipe_value
 UNRESOLVED = ("steps", "shared")  # overrides of a pipeline's steps, which are composed step by step
 LIST_GROUPS = ("experiment", "callbacks")  # groups of which several options may be chosen
 LAUNCHERS = ("joblib", "submitit", "ray")  # extras of r1 that install one
-budget.register_resolvers()
-OmegaConf.register_new_resolver(
-    "recipe",
-    lambda key, *, _root_: recipe_value(_root_.get("model") or {}, key, _root_.get("stage") or {}),
-    replace=True,
-)
+
+
+def _resolve_recipe(key: str, *, _root_: Any) -> float | int | None:
+    """The value for a model of this size, from ``model.recipe``."""
+    return recipe_value(_root_.get("model") or {}, key, _root_.get("stage") or {})
+
+
+RESOLVERS = {**budget.RESOLVERS, "recipe": _resolve_recipe}
+for _name, _function in RESOLVERS.items():
+    OmegaConf.register_new_resolver(_name, _function, replace=True)
 
 
 @dataclass(frozen=True)

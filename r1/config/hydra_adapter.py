@@ -70,6 +70,15 @@ class HydraLoader:
             raise UserError(str(caught[0].message), key="hydra.searchpath", hint="file://FOLDER, with its whole path")
         return cfg
 
+    def files(self, overrides: list[str]) -> list[tuple[str, str]]:
+        """(path below a config folder without its suffix, package) of the files that a config is merged from, in order.
+
+        Raises:
+            Exception: Hydra raises many kinds.
+        """
+        merged = self._hydra.config_loader.compute_defaults_list(CONFIG_NAME, overrides, RunMode.RUN).defaults
+        return [(entry.config_path, entry.package) for entry in merged if not entry.config_path.startswith("hydra/")]
+
     def group_options(self, group: str) -> list[str]:
         """The options of a config group, wherever they come from; none if there is no such group."""
         options: list[str] = self._hydra.config_loader.get_group_options(group)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -222,12 +222,10 @@ def _is_positive_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def register_resolvers() -> None:
-    """Make ``${prompts:16}``, ``${sequences:128}``, ``${tokens:250_000}``, ``${steps:100}`` and
-    ``${val_prompts:128,2_097_152}`` known to OmegaConf.
-    """
-    OmegaConf.register_new_resolver("prompts", _resolve_prompts, replace=True)
-    OmegaConf.register_new_resolver("sequences", _resolve_sequences, replace=True)
-    OmegaConf.register_new_resolver("tokens", _resolve_tokens, replace=True)
-    OmegaConf.register_new_resolver("steps", _resolve_steps, replace=True)
-    OmegaConf.register_new_resolver("val_prompts", _resolve_val_prompts, replace=True)
+RESOLVERS: dict[str, Callable[..., Any]] = {  # name -> function of ``${name:...}``
+    "prompts": _resolve_prompts,
+    "sequences": _resolve_sequences,
+    "tokens": _resolve_tokens,
+    "steps": _resolve_steps,
+    "val_prompts": _resolve_val_prompts,
+}

@@ -18,7 +18,16 @@ from r1.core.storage import storage_errors
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """A command's parser. Its errors show arguments, so that secrets in them are hidden."""
+    """A command's parser. Its errors show arguments, so that secrets in them are hidden.
+
+    Args:
+        doc: the docstring of the command's module, ``r1 NAME ARGUMENTS: what it does``.
+    """
+
+    def __init__(self, doc: str, epilog: str | None = None) -> None:
+        name = doc.split()[1].rstrip(":")
+        prog = sys.argv[0] if sys.argv[0] == f"r1 {name}" else f"python -m r1.{name}"
+        super().__init__(prog=prog, description=doc, epilog=epilog)
 
     def error(self, message: str) -> NoReturn:
         super().error(redact(message))

@@ -48,7 +48,12 @@ def launch(argv: list[str], execute: Execute) -> int:
 
         _require_single_process("steps")
         return print_steps(selected) if args.cfg else run_pipelines(args, selected)
-    if args.cfg or args.help or args.hydra_help or args.info or args.shell_completion:
+    if args.help:
+        from r1.config.reference.text import run_help, show
+
+        show(run_help())
+        return 0
+    if args.cfg or args.hydra_help or args.info or args.shell_completion:
         return _show(args, overrides)
     runs = compose_points(args, overrides)
     _check(runs)
@@ -138,7 +143,7 @@ def _check(runs: Sequence[ComposedRun]) -> None:
 
 
 def _show(args: Namespace, overrides: Sequence[Override]) -> int:
-    """--cfg, --help, --info: Hydra's own screens; if Hydra raises, r1's error screen."""
+    """--cfg, --info, --hydra-help: Hydra's own screens; if Hydra raises, r1's error screen."""
     import hydra
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # raise errors instead of printing them

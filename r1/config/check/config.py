@@ -21,7 +21,6 @@ from r1.config.check.sources import check_architecture, check_model_paths
 from r1.core.budget import Budget
 from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest_moved_key
 from r1.core.paths import CONF
-from r1.core.provenance import PIPELINE_KEYS
 from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
 from r1.core.yaml import ConfigLoader
@@ -41,7 +40,13 @@ TOP_LEVEL_TYPES: dict[str, Any] = {
     "keep_best": bool,
     "threads": Annotated[int, Ge(1)] | None,
     "extensions": list[str],
-    **dict.fromkeys(PIPELINE_KEYS, Any),
+    "steps": dict[str, list[str]] | None,
+    "shared": list[str],
+    "seeds": Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None,
+    "workers": Annotated[int, Ge(1)],
+    "result": str | None,
+    "steps_dir": Annotated[str, MinLen(1)] | None,
+    "page": dict[str, Any] | None,
 }
 RUNTIME_ARGS = {  # runtime objects that the components are called with, so that no config may set them
     "stage": ("parts", "teacher", "filters"),

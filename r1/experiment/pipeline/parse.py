@@ -11,9 +11,6 @@ from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Annotated, Any
-
-from annotated_types import Ge, MinLen
 
 from r1.config.compose import compose_point, config_loader, expand_grid
 from r1.config.hydra_adapter import HydraLoader, Override
@@ -26,17 +23,6 @@ from r1.experiment.pipeline.steps import Pipeline, PipelineStep, errors_for_step
 PIPELINE_MANAGED_KEYS = ("output_dir", "resume", "dry_run")  # a step gets these from its pipeline
 PIPELINE_OVERRIDES = ("experiment", "name", *PIPELINE_MANAGED_KEYS, *PIPELINE_KEYS)  # keys of the pipeline itself
 STEP_OVERRIDE = re.compile(r"([+~]{0,2})steps\.(\w+)\.(.+)", re.DOTALL)
-PIPELINE_TYPES: dict[str, Any] = {
-    "shared": list[str],
-    "seeds": Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None,
-    "workers": Annotated[int, Ge(1)],
-    "result": str | None,
-    "page": dict[str, Any] | None,
-    "steps_dir": Annotated[str, MinLen(1)] | None,
-    "name": Annotated[str, MinLen(1)] | None,
-    "output_dir": Annotated[str, MinLen(1)] | None,
-    "dry_run": bool,
-}
 
 
 @dataclass(frozen=True)
@@ -153,13 +139,15 @@ def _prefix_step(step: str, text: str) -> str:
 
 
 def _check_pipeline(cfg: Config, global_overrides: list[str]) -> None:
+    from r1.config.check.config import TOP_LEVEL_TYPES
     from r1.config.check.models import check_node, check_value
 
     steps = cfg["steps"]
     if not isinstance(steps, dict) or not steps:
         message, expected = "a pipeline has steps", "NAME: [overrides of a run]"
         raise UserError(message, key="steps", value=as_yaml_null(steps), expected=expected)
-    errors = [error for key, hint in PIPELINE_TYPES.items() for error in check_value(cfg[key], hint, key)]
+    keys = [key for key in TOP_LEVEL_TYPES if key in PIPELINE_OVERRIDES and key != "steps"]
+    errors = [error for key in keys for error in check_value(cfg[key], TOP_LEVEL_TYPES[key], key)]
     errors += [error for step, texts in steps.items() for error in check_value(texts, list[str], f"steps.{step}")]
     for step in steps:
         if not re.fullmatch(r"[A-Za-z]\w*", str(step)):
