@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from r1.config.row_bounds import RowBounds
 from r1.core.batch import chunks
 from r1.core.errors import DATA, UserError, as_yaml_null
 from r1.data.base import Data, Overlong, Row
@@ -175,8 +176,14 @@ def _find_too_long(
     experiment: Experiment, rows: Rows, columns: Sequence[str], most: Limits
 ) -> dict[int, list[TooLong]]:
     too_long: dict[int, list[TooLong]] = {}
+    bounds = RowBounds(
+        experiment.data,
+        experiment.stage.tokenizer,
+        columns,
+        lambda row: ((text, limit) for _, text, limit in _texts(experiment, row, columns, most)),
+    )
     for part in chunks(range(len(rows)), BATCH):
-        read = [(i, row) for i in part if _is_valid(row := rows[i], columns)]
+        read = [(i, row) for i in part if _is_valid(row := rows[i], columns) and not bounds.fits(row)]
         render_batch(job for _, row in read for job in _render_jobs(experiment, row, columns))
         texts = [(i, *text) for i, row in read for text in _texts(experiment, row, columns, most)]
         limits = [limit for _, _, _, limit in texts]

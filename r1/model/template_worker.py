@@ -20,15 +20,16 @@ GROWTH, EXTRA_CHARS = 16, 1 << 20  # a conversation has at most 16 times the cha
 
 
 def renderer() -> Handler:
-    """A handler of ``{"template": text, "date": text, "jobs": [values, ...]}``.
+    """A handler of ``{"templates": [[template, date], ...], "jobs": [[index of a template, values], ...]}``.
 
     ``values`` are ``{"messages": [...], "variables": {}}`` as JSON. Each has a ``{"text": text, "spans": ...}``
     of ``render_template``, or ``{"error": text}`` if that raises.
     """
 
-    def render(template: str, date: str, values: str) -> dict[str, Any]:
+    def render(template_and_date: tuple[str, str], values: str) -> dict[str, Any]:
         try:
             job = json.loads(values)
+            template, date = template_and_date
             text, spans = render_template(template, job["messages"], datetime.fromisoformat(date), job["variables"])
         except MemoryError:
             raise
@@ -42,10 +43,10 @@ def renderer() -> Handler:
         )
 
     def render_all(job: dict[str, Any]) -> list[dict[str, Any]]:
-        return [render(job["template"], job["date"], values) for values in job["jobs"]]
+        return [render(job["templates"][index], values) for index, values in job["jobs"]]
 
     values = json.dumps({"messages": [{"role": "user", "content": "?"}], "variables": {}})
-    render_all({"template": "{{ messages }}", "date": "2024-07-26", "jobs": [values]})  # imports
+    render_all({"templates": [("{{ messages }}", "2024-07-26")], "jobs": [(0, values)]})  # imports
     return render_all
 
 

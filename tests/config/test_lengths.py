@@ -16,6 +16,7 @@ from templates import SPECIALS, TOKENIZERS, tokenizer_of
 from r1.config.build import Experiment, build
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
+from r1.config.row_bounds import RowBounds
 from r1.core.errors import UserError
 from r1.core.types import Config
 from r1.data.base import Row
@@ -217,14 +218,18 @@ def test_conversations_of_many_rows_are_rendered_at_once(
 ) -> None:
     calls = []
     original = chat._run
-    monkeypatch.setattr(chat, "_run", lambda *args: calls.append(len(args[2])) or original(*args))
+    monkeypatch.setattr(chat, "_run", lambda jobs: calls.append(len(jobs)) or original(jobs))
     talk = row.get("messages", [])
     rows = [
-        r | row | {"messages": [m | {"content": f"{r['prompt']} {m['content']}"} for m in talk] or None} for r in SHORT
+        r | row | {"messages": [m | {"content": f"{r['prompt'][:40]} {m['content']}"} for m in talk] or None}
+        for r in SHORT
     ]
     checked(rows, f"stage={stage}")
+    assert sum(calls) < 30  # of one kind only the first rows
+    monkeypatch.setattr(RowBounds, "fits", lambda *_: False)
+    checked(rows, f"stage={stage}", "data.max_prompt_length=300")
     assert sum(calls) >= len(rows)
-    assert len(calls) < 30
+    assert len(calls) < 60
 
 
 # ---- the bound ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -10,7 +11,7 @@ from templates import SPECIALS, TEMPLATES, TOKENIZERS, TemplateDay, tokenizer_of
 
 from r1.core.errors import MODEL, UserError
 from r1.model import chat
-from r1.model.chat import TemplateRefused, chat_job, render_batch, render_chat
+from r1.model.chat import TemplateRefused, render, render_batch, render_chat, render_job, template_inputs
 
 MESSAGES = [{"role": "user", "content": "3+5=?"}, {"role": "assistant", "content": "8"}]
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
@@ -67,20 +68,28 @@ def test_texts_that_are_rendered_at_once_are_those_of_single_calls(core: Any, mo
     tokenizer = tokenizer_of(core, TEMPLATES["zephyr"])
     talks = [[{"role": "user", "content": f"{n}+5=?"}] for n in range(5)]
     alone = [render_chat(tokenizer, talk, add_generation_prompt=True) for talk in talks]
-    jobs = [chat_job(tokenizer, talk, True, {}, None) for talk in talks]
+    jobs = [render_job(template_inputs(tokenizer, True), talk) for talk in talks]
     calls = []
     original = chat._run
-    monkeypatch.setattr(chat, "_run", lambda *args: calls.append(args[2]) or original(*args))
+    monkeypatch.setattr(chat, "_run", lambda jobs: calls.append(len(jobs)) or original(jobs))
     render_batch([*jobs, *jobs])
     assert [render_chat(tokenizer, talk, add_generation_prompt=True) for talk in talks] == alone
-    assert [len(jobs) for jobs in calls] == [5]
+    assert calls == [5]
     assert render_chat(tokenizer, talks[0], add_generation_prompt=False) != alone[0]
-    assert len(calls) == 2
+    assert calls == [5, 1]
+
+
+@pytest.mark.parametrize("change", [{"name": "Ann"}, {"content": ["a", "b"]}, {"tool_calls": [{"n": True}]}])
+def test_messages_with_more_than_text_have_jobs_of_their_own(core: Any, change: dict[str, Any]) -> None:
+    frame = template_inputs(tokenizer_of(core, "{{ messages | tojson }}"), False)
+    message = MESSAGES[0] | change
+    assert json.loads(render(render_job(frame, [message])).text) == [message]
+    assert render_job(frame, [message]) != render_job(frame, MESSAGES[:1])
 
 
 def test_conversation_that_does_not_end_is_found_among_those_rendered_at_once(core: Any) -> None:
     tokenizer = tokenizer_of(core, ENDLESS["loop for one role"] + "{{ messages[0].content }}")
-    jobs = [chat_job(tokenizer, talk, False, {}, None) for talk in (MESSAGES[:1], MESSAGES)]
+    jobs = [render_job(template_inputs(tokenizer, False), talk) for talk in (MESSAGES[:1], MESSAGES)]
     render_batch(jobs)
     assert render_chat(tokenizer, MESSAGES[:1], add_generation_prompt=False) == "3+5=?"
     with pytest.raises(UserError, match="does not end"):

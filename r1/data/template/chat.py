@@ -16,7 +16,16 @@ from r1.core.errors import DATA, MODEL, UserError
 from r1.data.completion import TAGS, text_after_thinking
 from r1.data.conversation import Message, Prompt, Tools, as_messages, assistant_turns, with_system, without_weights
 from r1.data.template.base import MARKER, opening, with_prefill, without_opening
-from r1.model.chat import TEMPLATE_DATE, Rendered, RenderJob, TemplateRefused, chat_job, render_marked
+from r1.model.chat import (
+    TEMPLATE_DATE,
+    Rendered,
+    RenderJob,
+    TemplateInputs,
+    TemplateRefused,
+    render,
+    render_job,
+    template_inputs,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -168,11 +177,17 @@ class Chat:
     def jobs(self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], tools: Tools) -> Iterator[RenderJob]:
         """Of a conversation the text before and after each of the assistant's turns, for ``render_batch``."""
         messages = with_system(messages, self.system)
+        before, after = (self.inputs(tokenizer, opened, tools) for opened in (True, False))
         turns = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
         for end in [*turns, len(messages)] if not turns or turns[-1] < len(messages) - 1 else turns:
-            yield chat_job(tokenizer, messages[:end], True, self.variables, tools)
+            yield render_job(before, messages[:end])
         for end in turns:
-            yield chat_job(tokenizer, messages[: end + 1], False, self.variables, tools)
+            yield render_job(after, messages[: end + 1])
+
+    def inputs(self, tokenizer: PreTrainedTokenizerBase, opened: bool, tools: Tools) -> TemplateInputs:
+        if tools:
+            return template_inputs(tokenizer, opened, self.variables, tools)
+        return _template_inputs(self, tokenizer, opened, str(tokenizer.chat_template))
 
     def marked(
         self, tokenizer: PreTrainedTokenizerBase, messages: list[Message], opened: bool, tools: Tools
@@ -188,7 +203,7 @@ class Chat:
             )
         messages = with_system(messages, self.system)
         try:
-            return render_marked(tokenizer, messages, opened, self.variables, tools)
+            return render(render_job(self.inputs(tokenizer, opened, tools), messages))
         except TemplateRefused as error:
             hint = "set system to null" if messages[0]["role"] == "system" else "data/template=r1_zero"
             raise UserError(error.message, key=".system", value=self.system, hint=hint, code=MODEL) from error
@@ -209,6 +224,13 @@ def _with_variables(chat: Chat, tokenizer: PreTrainedTokenizerBase, variables: s
         raise UserError(message, key=key, value=variables, hint=hint, code=DATA) from None
     other.variables = chat.variables | own
     return other
+
+
+@lru_cache(maxsize=64)
+def _template_inputs(
+    chat: Chat, tokenizer: PreTrainedTokenizerBase, opened: bool, _chat_template: str
+) -> TemplateInputs:
+    return template_inputs(tokenizer, opened, chat.variables)
 
 
 def assistant(text: str) -> Message:
@@ -256,6 +278,8 @@ def _same_message(written: str, completion: str, rest: str) -> bool:
 
     Templates may open the thinking that a completion only closes, and write an empty one where there is none.
     """
+    if written == completion:
+        return True
     opened, closed = (completion.count(tag) for tag in THINK_TAGS)
     num_open, num_closed = (written.count(tag) for tag in THINK_TAGS)
     is_plain = opened == closed == 0
