@@ -102,7 +102,7 @@ class GraphDecoder(LlamaDecoder):
         self.tokens = torch.zeros_like(state.prompt_lengths)
         self.positions = state.prompt_lengths + self.num_steps
         # growing the rotary cache during a step would reallocate it
-        self.extend_rotary_cache(state.longest_prompt + state.capacity - state.copied_length)
+        self.extend_rotary_tables(state.longest_prompt + state.capacity - state.copied_length)
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def _static_step(self) -> None:

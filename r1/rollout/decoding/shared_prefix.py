@@ -45,6 +45,7 @@ class LayerCache:
         pattern: the part of its past that a token sees; None: all of it.
         softcap: bounds the scores softly; None: it does not.
         sinks: (H,) the score of a key without a value; None: there is none.
+        scale: of the scores.
     """
 
     prompt_keys: Tensor
@@ -54,6 +55,7 @@ class LayerCache:
     pattern: MaskPattern | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    scale: float = 1.0
 
     def append(self, key: Tensor, value: Tensor, state: DecoderState) -> None:
         """Write (B, K, D) keys and values as the next token of each row."""
@@ -240,7 +242,7 @@ def attention(
     if state.cache_position == PREFILL:
         pattern = check_attention(attention_mask, kwargs)
         prompts, rows = zip(_buffers(key, state), _buffers(value, state), strict=True)
-        state.layers.append(LayerCache(*prompts, *rows, pattern, softcap, s_aux))
+        state.layers.append(LayerCache(*prompts, *rows, pattern, softcap, s_aux, scale))
         mask = None
         if pattern is not None and state.longest_prompt > pattern.reach:
             columns = torch.arange(state.longest_prompt, device=query.device)
@@ -248,7 +250,7 @@ def attention(
         return attend(query, key, value, mask, scale, 0.0, softcap, s_aux).transpose(1, 2), None
     layer = state.layers[module.layer_idx]
     layer.append(key[:, :, 0], value[:, :, 0], state)
-    return shared_prefix_attention(query[:, :, 0], scale, layer, state)[:, None], None
+    return shared_prefix_attention(query[:, :, 0], layer, state)[:, None], None
 
 
 def _buffers(prompts: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
@@ -260,7 +262,7 @@ def _buffers(prompts: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
     return prompts.contiguous(), rows
 
 
-def shared_prefix_attention(query: Tensor, scale: float, layer: LayerCache, state: DecoderState) -> Tensor:
+def shared_prefix_attention(query: Tensor, layer: LayerCache, state: DecoderState) -> Tensor:
     """Attention of one token per row over its prompt and its own past; (B, H, D) to (B, H, D).
 
     Where prompts are shared, a row's past and its prompt are attended to separately, each in its own layout. The two
@@ -270,7 +272,7 @@ def shared_prefix_attention(query: Tensor, scale: float, layer: LayerCache, stat
     query_groups = query.unflatten(1, (layer.keys.shape[1], -1))  # (B, K, H / K, D)
     prompt_pattern, past_pattern = state.pattern_bias(layer.pattern, query.dtype)
     keys, values = (buffer.flatten(0, 1)[:, : state.num_visible] for buffer in (layer.keys, layer.values))
-    scores = _scores(query_groups.flatten(0, 1), keys, scale, layer.softcap, state.empty_bias)
+    scores = _scores(query_groups.flatten(0, 1), keys, layer.scale, layer.softcap, state.empty_bias)
     scores = scores.unflatten(0, query_groups.shape[:2])  # (B, K, H / K, visible)
     if past_pattern is not None:
         scores += past_pattern
@@ -286,7 +288,7 @@ def shared_prefix_attention(query: Tensor, scale: float, layer: LayerCache, stat
     # one product per prompt and key/value head: all G * H / K queries of its group against the prompt's keys
     grouped = state.to_groups(query_groups).transpose(1, 2)  # (P, K, G, H / K, D)
     prompt_keys = layer.prompt_keys.flatten(0, 1)
-    scores = _scores(grouped.flatten(2, 3).flatten(0, 1), prompt_keys, scale, layer.softcap)
+    scores = _scores(grouped.flatten(2, 3).flatten(0, 1), prompt_keys, layer.scale, layer.softcap)
     scores = scores.view(*grouped.shape[:-1], -1)  # (P, K, G, H / K, L)
     for bias in (state.prompt_bias, prompt_pattern):
         if bias is not None:

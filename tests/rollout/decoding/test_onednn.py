@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.rollout.decoding import llama_decoder as lean
+from r1.rollout.decoding import layer_ops as lean
 from r1.rollout.decoding import onednn as products
 from r1.rollout.decoding.llama_decoder import LlamaDecoder
 from r1.rollout.decoding.onednn import by_onednn, linear_add_fn, linear_fn, prepack
