@@ -9,6 +9,7 @@ Shapes: B completions of up to T tokens, N completion tokens in all, V vocabular
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,15 @@ from r1.model.fused_logprobs import head_logps
 from r1.model.logit_scale import LogitScale, logit_scale
 from r1.model.packing import attention, pack
 from r1.model.sequences import Sequences, stack
-from r1.model.transformers_adapter import body, custom_attention, output_layer, unwrap_peft
+from r1.model.transformers_adapter import (
+    body,
+    custom_attention,
+    exceeds_fixed_rope,
+    output_layer,
+    reset_rotations,
+    unwrap_peft,
+)
+from r1.model.twin import twin_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +40,8 @@ PROBE = [([3, 5, 7], [11, 2, 13, 4]), ([3, 5, 7], [17]), ([6, 2, 9, 8, 5], [12, 
 # the first prompt of PROBE with its completions, packed with other sequences
 PROBE_OTHER_BATCH = [*PROBE[:2], ([1, 7, 4, 3, 10], [5, 14]), ([1, 7, 4, 3, 10], [8, 1, 6])]
 PROBE_NUM_TOKENS = 5  # completion tokens of the first prompt
+Pair = tuple[list[int], list[int]]  # prompt and completion
+_supports_padding: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 class Forward:
@@ -90,7 +101,7 @@ class Forward:
                 logps = token_logps(logits, targets, 1.0)
         return scatter_to_mask(batch, divergences), None if logps is None else scatter_to_mask(batch, logps)
 
-    def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:  # noqa: ARG002
+    def can_pack(self, model: PreTrainedModel, batch: Sequences) -> bool:
         """Whether packing gives the model's own results for this batch; probed once per model."""
         if model not in self._can_pack:
             self._can_pack[model] = supports_packing(model)
@@ -98,7 +109,7 @@ class Forward:
                 warnings.warn(
                     f"{type(model).__name__} does not support packed sequences: training with padding", stacklevel=2
                 )
-        return self._can_pack[model]
+        return self._can_pack[model] and not exceeds_fixed_rope(model.config, _max_length(batch))
 
 
 def packed_forward(
@@ -147,26 +158,76 @@ def padded_forward(
 
 
 def padded_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
-    """(N, V) logits that predict the completion tokens, from one row per completion, padded on the right."""
+    """(N, V) logits that predict the completion tokens, from one row per completion, padded on the right.
+
+    Where padding or a longer row would change a row, rows of each length go through the model by themselves.
+    """
+    return _row_logits(model, batch, by_length=not supports_padding(model, _max_length(batch)))
+
+
+def _row_logits(model: PreTrainedModel, batch: Sequences, by_length: bool) -> Tensor:
     prompts = [batch.prompt_ids[p, : batch.prompt_lengths[p]] for p in batch.prompt_index]
     rows = [torch.cat([p, c[:n]]) for p, c, n in zip(prompts, batch.completion_ids, batch.lengths, strict=True)]
-    input_ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    row, token = batch.mask.nonzero(as_tuple=True)
-    before = torch.tensor([len(prompt) - 1 for prompt in prompts], device=input_ids.device)
-    return model(input_ids=input_ids, use_cache=False).logits[row, before[row] + token]  # type: ignore[no-any-return]
+    lengths = list(map(len, rows))
+    groups = (
+        [[b for b, n in enumerate(lengths) if n == length] for length in set(lengths)]
+        if by_length
+        else [range(len(rows))]
+    )
+    logits: dict[int, Tensor] = {}
+    for group in groups:
+        reset_rotations(model)
+        input_ids = nn.utils.rnn.pad_sequence([rows[b] for b in group], batch_first=True)
+        out = model(input_ids=input_ids, use_cache=False).logits
+        logits |= {b: out[i, len(prompts[b]) - 1 : lengths[b] - 1] for i, b in enumerate(group)}
+    return torch.cat([logits[b] for b in range(len(rows))])
 
 
 @torch.no_grad()
+def supports_padding(model: PreTrainedModel, length: int) -> bool:
+    """Whether rows of up to ``length`` tokens can be padded on the right; tried once on the model's twin."""
+    if exceeds_fixed_rope(model.config, length):
+        return False
+    if model not in _supports_padding:
+        twin = twin_of(model.config)
+        _supports_padding[model] = twin is None or _pads_alike(twin)
+        if not _supports_padding[model]:
+            name = type(model).__name__
+            warnings.warn(f"{name} does not support padding: sequences of each length are trained apart", stacklevel=2)
+    return _supports_padding[model]
+
+
+def _pads_alike(model: PreTrainedModel) -> bool:
+    pairs = _probe_pairs(model, PROBE)
+    with torch.autocast("cpu", enabled=False):
+        together = _row_logits(model, stack(pairs, 0), by_length=False)
+        alone = torch.cat([_row_logits(model, stack([pair], 0), by_length=True) for pair in pairs])
+    return bool((together.log_softmax(-1) - alone.log_softmax(-1)).abs().max() < TOLERANCE[torch.float32])
+
+
+def _probe_pairs(model: PreTrainedModel, pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with token ids of the model's vocabulary."""
+    size = model.config.get_text_config().vocab_size
+    return [([i % size for i in prompt], [i % size for i in completion]) for prompt, completion in pairs]
+
+
 def supports_packing(model: PreTrainedModel) -> bool:
-    """Whether a packed forward of this model gives the log-probs of its own forward, on four short sequences."""
+    """Whether a packed forward gives the log-probs of the model's own forward, on four short sequences.
+
+    It is tried on the model's twin, which shows small differences in any precision, and on the model itself.
+    """
+    twin = twin_of(model.config)
+    return _packs_alike(model) and (twin is None or _packs_alike(twin))
+
+
+@torch.no_grad()
+def _packs_alike(model: PreTrainedModel) -> bool:
     unwrapped = unwrap_peft(model)
     head = output_layer(model)
     if type(head) is not nn.Linear or head.bias is not None or body(unwrapped) is unwrapped:
         return False
-    size = unwrapped.config.vocab_size
     batch, other_batch = (
-        stack([([i % size for i in p], [i % size for i in c]) for p, c in pairs], 0).to(model.device)
-        for pairs in (PROBE, PROBE_OTHER_BATCH)
+        stack(_probe_pairs(unwrapped, pairs), 0).to(model.device) for pairs in (PROBE, PROBE_OTHER_BATCH)
     )
     was_training = model.training
     model.eval()
@@ -177,7 +238,7 @@ def supports_packing(model: PreTrainedModel) -> bool:
             logps, _ = packed_forward(model, batch, 1.0, False, share_prompts=True)
             other_logps, _ = packed_forward(model, other_batch, 1.0, False, share_prompts=True)
             expected, _ = padded_forward(model, batch, 1.0, False)
-    except (TypeError, ValueError, RuntimeError, AttributeError):  # an architecture may fail in any way
+    except Exception:  # an architecture may fail in any way
         return False
     finally:
         model.train(was_training)
@@ -192,3 +253,7 @@ def scatter_to_mask(batch: Sequences, values: Tensor) -> Tensor:
     """(N,) values of the completion tokens as (B, T), 0 elsewhere."""
     mask = batch.mask
     return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
+
+
+def _max_length(batch: Sequences) -> int:
+    return max(batch.prompt_lengths[p] + n for p, n in zip(batch.prompt_index, batch.lengths, strict=True))

@@ -124,6 +124,29 @@ def checkpoint_contexts(config: PretrainedConfig) -> tuple[AbstractContextManage
     return nullcontext(), attention_implementation(config, config._attn_implementation, _layout.get())
 
 
+def exceeds_fixed_rope(config: PretrainedConfig, length: int) -> bool:
+    """Whether the rotations of ``length`` tokens depend on the longest sequence of their batch."""
+    text_config = config.get_text_config()
+    rope = vars(text_config).get("rope_parameters") or {}
+    limits = {"dynamic": "max_position_embeddings", "longrope": "original_max_position_embeddings"}
+    for parameters in (rope, *(part for part in rope.values() if isinstance(part, dict))):
+        name = limits.get(str(parameters.get("rope_type")))
+        if name and length > (parameters.get(name) or text_config.max_position_embeddings):
+            return True
+    return False
+
+
+def reset_rotations(model: PreTrainedModel) -> None:
+    """Forget the longest sequence so far: rotations of type ``dynamic`` keep the frequencies that they grew to."""
+    for module in model.modules():
+        original = vars(module).get("original_max_seq_len")
+        for name, value in list(vars(module).items()) if original else ():
+            if name.endswith("max_seq_len_cached") and value != original:
+                prefix = name.removesuffix("max_seq_len_cached")
+                setattr(module, f"{prefix}inv_freq", getattr(module, f"{prefix}original_inv_freq").clone())
+                setattr(module, name, original)
+
+
 @contextmanager
 def quiet_loading() -> Iterator[None]:
     """No progress bars and no table of missing tensors: errors name them."""

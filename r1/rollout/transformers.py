@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, ClassVar, Unpack
+from typing import TYPE_CHECKING, Annotated, ClassVar, Unpack
 
 import torch
 from annotated_types import Ge, Interval
@@ -22,10 +22,13 @@ from r1.distributed.collectives import RankGroup
 from r1.model.folding import folded_adapters
 from r1.model.fused_logprobs import matmul_dtype
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, ignore_count, no_op
-from r1.rollout.decoding.decoder import make_decoder
+from r1.rollout.decoding.decoder import check_architecture, make_decoder
 from r1.rollout.decoding.stop_texts import StopTexts, finished_rollout
 from r1.rollout.decoding.token_sampler import TokenSampler
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
+
+if TYPE_CHECKING:
+    from r1.model.loading import Model
 
 NO_TOKEN = -1  # fills a row behind the token that it was dropped after
 
@@ -56,6 +59,10 @@ class Transformers(Engine):
         self.batch_size, self.async_steps = batch_size, async_steps
         self.num_processes = 1 + async_steps
         self.sampler: SubprocessSampler | None = None
+
+    def check_model(self, model: Model) -> None:
+        """Raises: UserError: as in ``fastest_decoder``, of the architecture alone."""
+        check_architecture(model.load_config())
 
     def update(self, model: PreTrainedModel, version: int, ranks: RankGroup = SINGLE_RANK) -> None:
         self.model = model

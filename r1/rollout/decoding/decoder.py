@@ -6,27 +6,32 @@ From fastest to slowest, each compared with the model's own log-probs before it 
 * ``LlamaDecoder``: llama-like models elsewhere.
 * ``SharedPrefixDecoder``: models that accept another attention function.
 * ``CachedDecoder``: transformers' own forward and cache.
+* ``UnpaddedDecoder``: the same without padding, prompts of each length apart.
+* ``RecomputeDecoder``: the same without a cache.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from r1.model.forward import PROBE, TOLERANCE, padded_forward, supports_packing
+from r1.core.errors import MODEL, UserError
+from r1.model.forward import TOLERANCE, padded_forward, supports_packing
 from r1.model.sequences import stack
+from r1.model.transformers_adapter import exceeds_fixed_rope, unwrap_peft
+from r1.model.twin import twin_of
+from r1.rollout.decoding.cached_decoder import CachedDecoder, RecomputeDecoder, UnpaddedDecoder
 from r1.rollout.decoding.cuda_graph import GraphDecoder
 from r1.rollout.decoding.llama_decoder import LlamaDecoder, is_llama_like
 from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-_fastest_by_model: WeakKeyDictionary[Any, type[SharedPrefixDecoder] | None] = WeakKeyDictionary()
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 class Decoder(Protocol):
@@ -48,92 +53,117 @@ class Decoder(Protocol):
         """Drop all rows but these, given as sorted indices."""
 
 
-def make_decoder(model: PreTrainedModel, max_length: int) -> Decoder:  # noqa: ARG001
-    """The fastest decoder for sequences of at most ``max_length`` tokens, prompt included."""
-    kind = fastest_decoder(model)
-    return kind(model) if kind else CachedDecoder(model)
+Kind = Callable[["PreTrainedModel"], Decoder]
+PROBE_PROMPTS, PROBE_GROUP_SIZES = [[3, 5, 7], [6, 2, 9, 8, 5], [4, 4, 10, 2, 8, 3]], [2, 2, 1]
+PROBE_COMPLETIONS = [[11, 2, 13], [17, 9, 4], [12, 3, 8], [4, 4, 10], [5, 14, 6]]
+PROBE_ROWS = [[0, 1, 2, 3, 4], [0, 2, 3, 4], [0, 3, 4]]  # that are decoded at each step
+SLOWER: dict[Kind, str] = {
+    CachedDecoder: "transformers' own forward and cache",
+    UnpaddedDecoder: "transformers' own cache, prompts of each length apart",
+    RecomputeDecoder: "no cache, each token reads its sequence again",
+}
+_kinds: WeakKeyDictionary[Any, dict[bool, Kind]] = WeakKeyDictionary()
 
 
-def fastest_decoder(model: PreTrainedModel) -> type[SharedPrefixDecoder] | None:
-    """The fastest decoder that gives this model's own log-probs, or None; tried once per model on four sequences."""
-    if model not in _fastest_by_model:
-        kinds: list[type[SharedPrefixDecoder]] = [SharedPrefixDecoder]
+def make_decoder(model: PreTrainedModel, max_length: int) -> Decoder:
+    """The fastest decoder for sequences of at most ``max_length`` tokens, prompt included.
+
+    Raises:
+        UserError: as in ``fastest_decoder``.
+    """
+    return fastest_decoder(model, max_length)(model)
+
+
+def fastest_decoder(model: PreTrainedModel, max_length: int = 0) -> Kind:
+    """The class of ``make_decoder``; searched for once per model, and a slow one is warned of.
+
+    Raises:
+        UserError: no decoder gives this model's own log-probs.
+    """
+    is_varying, kinds = exceeds_fixed_rope(model.config, max_length), _kinds.setdefault(model, {})
+    if is_varying not in kinds:
+        # where rotations depend on the longest row, only rows of equal length are independent of each other
+        kinds[is_varying] = kind = UnpaddedDecoder if is_varying else _fitting_decoder(model)
+        if kind in SLOWER:
+            name = type(unwrap_peft(model)).__name__
+            warnings.warn(f"{name} decodes with {SLOWER[kind]}: no faster decoder fits it", stacklevel=2)
+    return kinds[is_varying]
+
+
+def _fitting_decoder(model: PreTrainedModel) -> Kind:
+    """The first kind that gives the log-probs of the twin, which shows small differences, and of the model itself."""
+    kinds: list[Kind] = list(SLOWER)
+    if supports_packing(model):
+        kinds = [SharedPrefixDecoder, *kinds]
         if is_llama_like(model.config):
             kinds = [LlamaDecoder, *kinds]
             if model.device.type == "cuda":
                 kinds = [GraphDecoder, *kinds]
-        with torch.autocast(model.device.type, enabled=False):  # autocast rounds by more than the tolerance
-            candidates = kinds if supports_packing(model) else []
-            _fastest_by_model[model] = next((kind for kind in candidates if matches_model(kind, model)), None)
-    return _fastest_by_model[model]
+    twin = twin_of(model.config)
+    # autocast rounds by more than the tolerance
+    with torch.autocast(model.device.type, enabled=False), torch.autocast("cpu", enabled=False):
+        for kind in kinds:
+            if (twin is None or matches_model(kind, twin)) and matches_model(kind, model):
+                return kind
+    raise _refusal(model)
+
+
+def check_architecture(config: PretrainedConfig) -> None:
+    """Check on a twin, before any weight is loaded, that a decoder serves this architecture.
+
+    Raises:
+        UserError: none does; it names the reason.
+    """
+    twin = twin_of(config)
+    if twin is not None and not any(matches_model(kind, twin) for kind in SLOWER):
+        raise _refusal(twin)
 
 
 @torch.no_grad()
-def matches_model(kind: type[SharedPrefixDecoder], model: PreTrainedModel) -> bool:
-    """Whether two steps of this decoder, with a row dropped in between, give the model's own log-probs."""
-    vocab_size = model.config.vocab_size
-    pairs = [([i % vocab_size for i in prompt], [completion[0] % vocab_size]) for prompt, completion in PROBE]
-    first_tokens = torch.tensor([completion[0] for _, completion in pairs], device=model.device)
-    remaining = [0, 2, 3]
-    rows = torch.tensor(remaining, device=model.device)
-    decoder = kind(model)
+def _refusal(model: PreTrainedModel) -> UserError:
+    """The error of a model that no decoder serves."""
+    tokens = torch.tensor([PROBE_PROMPTS[-1]], device=model.device) % model.config.get_text_config().vocab_size
+    hint = ""
     try:
-        first_logits = decoder.start([pairs[0][0], pairs[2][0]], [2, 2])
-        decoder.select_rows(rows)
-        second_logits = decoder.step(first_tokens[rows])
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError):  # an architecture may fail in any way
+        longer, shorter = (model(input_ids=ids, use_cache=False).logits[0, 1] for ids in (tokens, tokens[:, :2]))
+    except Exception as error:  # an architecture may fail in any way
+        reason, hint = "does not run on token ids alone", f"{type(error).__name__}: {error}"
+    else:
+        reason = "has no decoder that gives its own log-probs"
+        if (longer - shorter).abs().max() > TOLERANCE.get(model.dtype, 0.3):
+            reason = "is not causal: a token's log-probs depend on the tokens behind it"
+    return UserError(
+        f"{type(unwrap_peft(model)).__name__} {reason}",
+        key="model.path",
+        value=model.config.name_or_path,
+        expected="an architecture of docs/models.md",
+        hint=hint,
+        code=MODEL,
+    )
+
+
+@torch.no_grad()
+def matches_model(kind: Kind, model: PreTrainedModel) -> bool:
+    """Whether three steps of this decoder, with a row dropped before each, give the model's own log-probs."""
+    vocab_size = model.config.get_text_config().vocab_size
+    prompts = [[token % vocab_size for token in prompt] for prompt in PROBE_PROMPTS]
+    completions = torch.tensor(PROBE_COMPLETIONS, device=model.device) % vocab_size
+    found: dict[tuple[int, int], Tensor] = {}
+    of_rows = [prompt for prompt, size in zip(prompts, PROBE_GROUP_SIZES, strict=True) for _ in range(size)]
+    try:
+        pairs = list(zip(of_rows, completions.tolist(), strict=True))
+        alone = [padded_forward(model, stack([pair], 0).to(model.device), 1.0, False)[0] for pair in pairs]
+        decoder = kind(model)
+        for t, rows in enumerate(PROBE_ROWS):
+            if t == 0:
+                logits = decoder.start(prompts, PROBE_GROUP_SIZES)
+            else:
+                kept = [i for i, row in enumerate(PROBE_ROWS[t - 1]) if row in rows]
+                decoder.select_rows(torch.tensor(kept, device=model.device))
+                logits = decoder.step(completions[rows, t - 1])
+            for i, row in enumerate(rows):
+                found[row, t] = logits[i].float().log_softmax(-1)[completions[row, t]]
+    except Exception:  # an architecture may fail in any way
         return False
-    sequences = [
-        (pairs[b][0], [*pairs[b][1], int(token)]) for b, token in zip(remaining, second_logits.argmax(-1), strict=True)
-    ]
-    expected, _ = padded_forward(model, stack(sequences, 0).to(model.device), 1.0, False)
-    logps = [
-        logits[row].float().log_softmax(-1)[completion[t]]
-        for row, (_, completion) in enumerate(sequences)
-        for t, logits in enumerate((first_logits[rows], second_logits))
-    ]
-    return bool((torch.stack(logps) - expected).abs().max() < TOLERANCE.get(model.dtype, 0.3))
-
-
-class CachedDecoder:
-    """transformers' forward and cache; prompts are padded on the left and repeated for each completion."""
-
-    compact_below = 0.8
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self.model = model
-
-    def start(self, prompts: Sequence[list[int]], group_sizes: Sequence[int]) -> Tensor:
-        from transformers import DynamicCache
-
-        length, device = max(map(len, prompts)), self.model.device
-        input_ids = torch.tensor([[0] * (length - len(p)) + p for p in prompts], device=device)
-        attention_mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts], device=device)
-        self.cache = DynamicCache(config=self.model.config)
-        logits = self._forward(input_ids, attention_mask, (attention_mask.cumsum(1) - 1).clamp(min=0))
-        rows = torch.arange(len(prompts), device=device).repeat_interleave(torch.tensor(group_sizes, device=device))
-        self.cache.batch_select_indices(rows)
-        self.attention_mask = attention_mask[rows]
-        return logits[rows]
-
-    def step(self, tokens: Tensor) -> Tensor:
-        mask = self.attention_mask
-        self.attention_mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        position_ids = self.attention_mask.sum(1, keepdim=True) - 1
-        return self._forward(tokens[:, None], self.attention_mask, position_ids)
-
-    def select_rows(self, rows: Tensor) -> None:
-        self.attention_mask = self.attention_mask[rows]
-        self.cache.batch_select_indices(rows)
-
-    def _forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
-        """(B, V) logits at the last position."""
-        out = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        logits: Tensor = out.logits[:, -1]
-        return logits
+    tolerance = TOLERANCE.get(model.dtype, 0.3)
+    return all(bool((logp - alone[row][t]).abs() < tolerance) for (row, t), logp in found.items())
