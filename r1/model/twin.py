@@ -23,7 +23,7 @@ SIZE, HEADS, HEAD_DIM, VOCAB_SIZE, POSITIONS, EXPERTS = 64, 4, 16, 128, 512, 4
 LOW_WINDOW = 4  # tokens; shorter than the sequences of a probe
 STD = 0.15  # of the weights: log-probs of different tokens differ by nats
 KEY_VALUE_HEADS = re.compile("key_value_heads|kv_heads|n_heads_kv|num_key_heads|kv_n_heads")
-WINDOW = re.compile("(sliding|attention|keep|local|^)_?window(_size|_len)?$|attention_chunk_size|index_topk")
+WINDOW = re.compile("(sliding|attention|local|^)_?window(_size|_len)?$|attention_chunk_size")
 # values that a float has in the twin, so that random weights show its effect
 EFFECTIVE = [(re.compile("soft_?cap"), 1.0), (re.compile("time_step_min|dt_min"), 0.5)]
 _twins: dict[tuple[type, str], PreTrainedModel | None] = {}
@@ -31,13 +31,14 @@ _twins: dict[tuple[type, str], PreTrainedModel | None] = {}
 LARGEST: list[tuple[str, int]] = [
     ("vocab_size", VOCAB_SIZE),
     ("(_id|_index|_idx)$", VOCAB_SIZE - 1),
-    ("position|n_ctx|context_length|max_seq", POSITIONS),
+    ("position|n_ctx|context_length|max_seq|keep_window|index_topk$", POSITIONS),
     ("^qk_head_dim|^swa_head_dim", 2 * HEAD_DIM),
     ("head_?dim|dim_head|head_size|d_head|d_kv|rotary_dim|channels", HEAD_DIM),
     ("heads?$", HEADS),
     ("layers?$|num_blocks$", MIN_LAYERS),
     ("per_tok|top_?k|moe_k$", 2),
     ("offset|first_k_dense|expand$", 1),
+    ("index_block_size", 2),
     ("group|expert_layer|period|interval|frequency|every|_step$|pattern$", 2),
     ("num.*expert|n_.*expert", EXPERTS),
     ("", SIZE),
@@ -95,17 +96,25 @@ def small_config(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def _distinct_layers(fields: dict[str, Any], num_layers: int) -> list[int]:
-    """Indices of two layers of each kind, as the lists with an element per layer tell them apart; at least three."""
+    """Indices of two layers of each kind, as the lists of the config tell them apart; at least three."""
+    members = [value for name, value in fields.items() if _is_layer_indices(name, value)]
     lists = [value for value in fields.values() if isinstance(value, list) and len(value) == num_layers]
+    lists = [value for value in lists if value not in members]
     changes = fields.get("per_layer_config") or {}
     counts: Counter[str] = Counter()
     chosen = []
     for layer in range(num_layers):
-        kind = str([[values[layer] for values in lists], changes.get(layer)])
+        kind = str([[layer in value for value in members], [value[layer] for value in lists], changes.get(layer)])
         counts[kind] += 1
         if layer < MIN_LAYERS or counts[kind] <= 2:
             chosen.append(layer)
     return chosen
+
+
+def _is_layer_indices(name: str, value: Any) -> bool:
+    """Whether a field lists the layers of one kind by their indices."""
+    is_ints = isinstance(value, list) and all(type(element) is int for element in value)
+    return is_ints and re.search("layer|idx|indices", name) is not None and sorted(set(value)) == value
 
 
 def _small(name: str, value: Any, layers: list[int], num_layers: int) -> Any:
@@ -114,6 +123,8 @@ def _small(name: str, value: Any, layers: list[int], num_layers: int) -> Any:
         return {i: _small("", part, layers, num_layers) for i, part in enumerate(chosen) if part}
     if isinstance(value, dict) and all(isinstance(key, str) for key in value):
         return {key: _small(key, element, layers, num_layers) for key, element in value.items()}
+    if _is_layer_indices(name, value):
+        return [i for i, layer in enumerate(layers) if layer in value]
     if isinstance(value, list) and len(value) == num_layers:
         return [value[layer] for layer in layers]
     if name.endswith("_factor") and isinstance(value, list):  # of longrope, one per pair of rotated dimensions
