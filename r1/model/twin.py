@@ -38,7 +38,7 @@ LARGEST: list[tuple[str, int]] = [
     ("layers?$|num_blocks$", MIN_LAYERS),
     ("per_tok|top_?k|moe_k$", 2),
     ("offset|first_k_dense|expand$", 1),
-    ("index_block_size", 2),
+    ("index_block_size|floor_scale", 2),
     ("group|expert_layer|period|interval|frequency|every|_step$|pattern$", 2),
     ("num.*expert|n_.*expert", EXPERTS),
     ("", SIZE),
