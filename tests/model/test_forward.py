@@ -176,7 +176,12 @@ PARTS: dict[str, dict[str, Any]] = {
         "num_local_experts": 2,
         "num_experts_per_tok": 1,
     },
-    "llama4_text": {"attention_chunk_size": 5, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "llama4_text": {
+        "attention_chunk_size": 5,
+        "num_local_experts": 2,
+        "intermediate_size_mlp": 64,
+        "attn_temperature_tuning": False,
+    },
     "granite": {"logits_scaling": 8.0, "residual_multiplier": 0.5},
     "cohere2": {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 5, "logit_scale": 0.3},
 }

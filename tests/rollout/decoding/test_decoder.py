@@ -250,14 +250,16 @@ def test_configs_that_the_description_does_not_fit_use_the_shared_prefix_decoder
 
 def test_models_that_do_not_pack_use_the_cached_decoder(make_model: Make) -> None:
     model = make_model("lfm2", layer_types=["conv", "full_attention"])
-    assert fastest_decoder(model) is None
-    assert type(make_decoder(model, 8)) is CachedDecoder
+    with pytest.warns(UserWarning, match="Lfm2ForCausalLM decodes with transformers' own forward and cache"):
+        assert type(make_decoder(model, 8)) is CachedDecoder
+    assert fastest_decoder(model) is CachedDecoder  # said once
 
 
 def test_output_layer_with_bias_uses_the_cached_decoder(make_model: Make) -> None:
     model = make_model("llama")
     model.lm_head.bias = nn.Parameter(torch.randn(97))
-    assert type(make_decoder(model, 8)) is CachedDecoder
+    with pytest.warns(UserWarning, match="no faster decoder fits it"):
+        assert type(make_decoder(model, 8)) is CachedDecoder
 
 
 MIXED = ["sliding_attention", "full_attention"]
@@ -267,7 +269,12 @@ PARTS: dict[str, dict[str, Any]] = {
     "gemma2": {"attn_logit_softcapping": 1.0, "final_logit_softcapping": 2.0, "sliding_window": 7},
     "gemma3_text": {"layer_types": MIXED, "sliding_window": 7},
     "gpt_oss": {"layer_types": MIXED, "sliding_window": 7, "num_local_experts": 2, "num_experts_per_tok": 1},
-    "llama4_text": {"attention_chunk_size": 7, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "llama4_text": {
+        "attention_chunk_size": 7,
+        "num_local_experts": 2,
+        "intermediate_size_mlp": 64,
+        "attn_temperature_tuning": False,
+    },
     "cohere2": {"layer_types": MIXED, "sliding_window": 7, "logit_scale": 0.3},
 }
 
