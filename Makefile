@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: run real quick test slow long lint mutants bench vllm-env clean
+.PHONY: run real quick test slow long lint docs mutants bench vllm-env clean
 
 run: $(READY)
 	$(BIN)/python -m r1.run stage=grpo reward=math
@@ -45,6 +45,10 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/support/words.py
 
+# The site of docs/, as site/index.html; opened from the disk, it loads nothing from the network.
+docs: $(READY)
+	$(BIN)/zensical build --clean --strict
+
 bench: $(READY)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/scorer.py
@@ -62,4 +66,4 @@ vllm-env:
 	tests/rollout/vllm_env.sh $(VENV)-vllm
 
 clean:
-	rm -rf $(VENV) $(VENV)-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vllm site .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

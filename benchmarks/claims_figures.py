@@ -1,9 +1,9 @@
-"""The README's two figures, from the record of `python -m r1.run experiment=claims`.
+"""The two figures of docs/results.md, from the record of `python -m r1.run experiment=claims`.
 
     python benchmarks/claims_figures.py RECORD
 
 Writes claims_rl.svg (pass@1 and thinking length over the steps of R1-Zero) and claims_language.svg (language
-consistency with and without its reward) beside this script: the mean over seeds, the band is its 95 % interval.
+consistency with and without its reward) into docs/figures: the mean over seeds, the band is its 95 % interval.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from examples.claims.effect import Runs, curve
 from examples.claims.findings import finished_runs, read_manifest
 from r1.core.statistics import mean_over_seeds
 
-HERE = Path(__file__).parent
+FIGURES_DIR = Path(__file__).parent.parent / "docs" / "figures"
 BLUE, ORANGE = "#2b6cb0", "#d2691e"
 
 matplotlib.use("svg")
@@ -62,8 +62,8 @@ def main() -> None:
     runs = finished_runs(read_manifest(parser.parse_args().record))
     for name, draw in FIGURES.items():
         draw(runs)
-        pyplot.savefig(HERE / name, metadata={"Date": None})
-        print(HERE / name)
+        pyplot.savefig(FIGURES_DIR / name, metadata={"Date": None})
+        print(FIGURES_DIR / name)
 
 
 if __name__ == "__main__":

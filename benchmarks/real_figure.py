@@ -2,7 +2,7 @@
 
     python benchmarks/real_figure.py RECORD
 
-Writes real.svg beside this script. Left: the share of right completions in the rollouts of GRPO, averaged over five
+Writes docs/figures/real.svg. Left: the share of right completions in the rollouts of GRPO, averaged over five
 steps, a line per seed. Right: accuracy on fresh questions before GRPO (hollow) and after it, with 95 % intervals, a row
 per seed.
 """
@@ -20,7 +20,7 @@ from r1.core.runs import RunRecord
 from r1.core.statistics import Estimate
 from r1.experiment.benchmarks.results import benchmark_runs, final_metrics
 
-FILE = Path(__file__).with_name("real.svg")
+FILE = Path(__file__).parent.parent / "docs" / "figures" / "real.svg"
 BLUE, GREY = "#2b6cb0", "#718096"
 WINDOW = 5  # steps
 
