@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from forkserver import KINDS, ForkServer, knobs, log
 from killpoints import Point
 from safetensors.torch import load_file
 from samerun import assert_same_run, files, manifest
+
+from r1.strategy import shards
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +87,7 @@ CASES = [
     pytest.param("sft", 4, [], marks=LONG),
     pytest.param("distill", 4, [], marks=LONG),
     *(pytest.param(kind, size, [], marks=LONG) for kind in ("grpo", "kl", "resample", "on_policy") for size in (2, 4)),
-    *(pytest.param(kind, 2, [], marks=LONG) for kind in ("logits", "direct")),
+    *(pytest.param(kind, 2, [], marks=LONG) for kind in ("logits", "direct", "lora")),
     pytest.param("grpo", 4, ["stage/advantage=batch", "stage.kl_coef=0.05", "stage.kl_in=reward"], marks=LONG),
     pytest.param("grpo", 2, ["stage/advantage=gdpo", "stage.advantage.scale_by_batch=true"], marks=LONG),
     pytest.param("resample", 4, ["stage.max_resamples=1"], marks=LONG),  # micro-batches of nothing
@@ -114,15 +117,13 @@ def test_micro_batch_tokens_on_two_devices_match_one_device(ended: Ended, kind: 
     assert_same(ended(kind, 1, *TEN), ended(kind, 2, *TEN, *TOKENS, strategy=strategy))
 
 
-LORA = ["+model/lora=default", "model.lora.r=2", "model.lora.dropout=0"]
 SHARDED = [
     pytest.param("sft", 2, ["val.num_prompts=1"]),  # one device has nothing to validate
     *(
         pytest.param(kind, 2, [], marks=LONG)
-        for kind in ("grpo", "kl", "resample", "distill", "logits", "direct", "minibatches")
+        for kind in ("grpo", "kl", "lora", "resample", "distill", "logits", "direct", "minibatches")
     ),
     *(pytest.param(kind, 4, [], marks=LONG) for kind in ("sft", "grpo", "on_policy")),
-    pytest.param("sft", 2, LORA, marks=LONG),
     pytest.param("resample", 2, ["stage.max_resamples=1"], marks=LONG),
 ]
 
@@ -287,6 +288,8 @@ SHARDS = [  # strategy and devices at the stop and after it
     pytest.param("sft", ("ddp", 1), ("fsdp", 2)),
     pytest.param("sft", ("ddp", 2), ("fsdp", 2)),
     pytest.param("grpo", ("fsdp", 4), ("ddp", 2)),
+    pytest.param("lora", ("fsdp", 2), ("ddp", 1)),
+    pytest.param("lora", ("ddp", 2), ("fsdp", 2)),
 ]
 
 
@@ -308,11 +311,21 @@ def stop_and_move(server: ForkServer, folder: Path, kind: str, then: tuple[str, 
 
 
 @pytest.mark.long
-def test_stopped_fsdp_run_resumes_to_the_same_bits(server: ForkServer, ended: Ended, folder: Path) -> None:
+@pytest.mark.parametrize("kind", ["sft", "lora"])
+def test_stopped_fsdp_run_resumes_to_the_same_bits(server: ForkServer, ended: Ended, folder: Path, kind: str) -> None:
     point = Point(STEP, call=3, number=signal.SIGTERM)
-    assert server.run(on(2, "sft", strategy="fsdp"), folder, point, rank=1).code == 143, log(folder)
-    assert server.run(on(2, "sft", strategy="fsdp"), folder, resume=True).code == 0, log(folder)
-    assert_same_run(ended("sft", 2, strategy="fsdp"), folder)
+    assert server.run(on(2, kind, strategy="fsdp"), folder, point, rank=1).code == 143, log(folder)
+    assert server.run(on(2, kind, strategy="fsdp"), folder, resume=True).code == 0, log(folder)
+    assert_same_run(ended(kind, 2, strategy="fsdp"), folder)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_checkpoint_of_several_devices_has_no_frozen_weight(ended: Ended, strategy: str) -> None:
+    checkpoint = ended("lora", 2, strategy=strategy) / "checkpoints" / "step_000006" / "state.ckpt"
+    saved = shards.consolidate(checkpoint) if checkpoint.is_dir() else torch.load(checkpoint, weights_only=True)
+    assert all(".lora_" in name for name in saved["state_dict"])
+    assert saved["frozen"]
 
 
 # ---- the command line ----

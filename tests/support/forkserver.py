@@ -28,8 +28,17 @@ TIMEOUT_S = 120.0
 GRPO = ["stage=grpo", "stage.group_size=4", "stage.micro_batch_size=4"]
 ON_POLICY = ["stage=distill_on_policy", "stage.group_size=2", "stage.micro_batch_size=4"]
 MODEL_TEACHER = ["teacher=transformers", "teacher.path=r1:tiny_xs", "teacher.dtype=float32"]
+LORA = ["+model/lora=default", "model.lora.r=2"]
 KINDS = {  # the runs of the tests: six steps, a validation every two
     "sft": ["stage=sft", "stage.micro_batch_size=2", "stage.warmup_steps=2", "stage.lr=0.01"],
+    "lora": [
+        "stage=sft",
+        *LORA,
+        "stage.micro_batch_size=2",
+        "stage.warmup_steps=2",
+        "stage.lr=0.01",
+        "keep_checkpoints=1",
+    ],
     "distill": ["stage=distill", "stage.micro_batch_size=2", "stage.num_questions=24", "stage.answers_per_question=2"],
     "grpo": [*GRPO, "stage.num_iterations=2"],
     "kl": [*GRPO, "stage.kl_coef=0.1", "stage.ref_sync_every=2", "stage.ref_sync_mix=0.5", "stage.lr=0.01"],
@@ -55,7 +64,6 @@ KINDS = {  # the runs of the tests: six steps, a validation every two
     ],
     "ahead": [*GRPO, "rollout.async_steps=1", "stage.lr=0.01"],
     "resample": [*GRPO, "stage.group_size=2", "stage.micro_batch_size=2", "stage.zero_variance=resample"],
-    "lora": [*GRPO, "+model/lora=default", "model.lora.r=2", "stage.lr=0.02", "keep_checkpoints=1"],
     "minibatches": [*GRPO, "stage.steps_per_rollout=3", "stage.lr=0.003"],
 }
 
