@@ -28,9 +28,14 @@ def folded_adapters(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
     """
     base = unwrap_peft(model)
     layers = dict(_peft_layers(base)) if has_adapters(model) else {}
+    with (
+        torch.no_grad(),
+        torch.autocast(base.device.type, enabled=False),
+    ):  # autocast would round the adapters' products
+        plain = {name: _plain_layer(name, layer, dtype) for name, layer in layers.items()}
     try:
-        for name, layer in layers.items():
-            base.set_submodule(name, _plain_layer(name, layer, dtype))
+        for name, layer in plain.items():
+            base.set_submodule(name, layer)
         yield base
     finally:
         for name, layer in layers.items():
@@ -49,20 +54,32 @@ def _peft_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any
             yield from _peft_layers(child, f"{prefix}{name}.")
 
 
-@torch.no_grad()
 def _plain_layer(name: str, layer: Any, dtype: torch.dtype | None) -> nn.Module:
     """The model's own kind of layer, with the adapters in its weight; of ``modules_to_save`` the trained copy."""
     if hasattr(layer, "modules_to_save"):
         trained: nn.Module = layer.modules_to_save[layer.active_adapters[0]]
         return trained
     own = layer.get_base_layer()
-    dtype = own.weight.dtype if dtype is None or isinstance(own, nn.Embedding) else dtype
-    with torch.autocast(own.weight.device.type, enabled=False):  # it would round the adapters' product
-        update = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
-        weight = nn.Parameter(_add_update(own.weight, update, dtype, name), requires_grad=False)
+    folded: dict[str, nn.Parameter] = {}
+    for parameter, update in _updates(layer).items():
+        weight = getattr(own, parameter)
+        to = dtype if dtype and isinstance(own, nn.Linear) else weight.dtype
+        folded[parameter] = nn.Parameter(_add_update(weight, update, to, f"{name}.{parameter}"), requires_grad=False)
     plain: Any = copy.copy(own)  # shallow, with a dict of its own: a tenth of the time of a deep copy
-    plain._parameters = own._parameters | {"weight": weight}
+    plain._parameters = own._parameters | folded
     return plain  # type: ignore[no-any-return]
+
+
+def _updates(layer: Any) -> dict[str, Tensor]:
+    """The adapters' products, by the parameter that they belong to; experts have several, in nested layers."""
+    from peft.tuners.lora.layer import ParamWrapper
+
+    own, updates = layer.get_base_layer(), dict[str, Any]()
+    while layer is not own:
+        parameter = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+        updates[parameter] = sum(layer.get_delta_weight(adapter) for adapter in layer.active_adapters)
+        layer = layer.base_layer
+    return updates
 
 
 def _add_update(weight: Tensor, update: Tensor, dtype: torch.dtype, name: str) -> Tensor:

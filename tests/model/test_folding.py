@@ -19,7 +19,7 @@ from r1.model.sequences import stack
 from r1.rollout.transformers import Transformers
 
 Make = Callable[..., PreTrainedModel]
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")  # of peft alone
+pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("Future", "User", "Runtime")))  # of peft
 PROMPTS, SEEDS = [[5], [7, 8, 9, 10, 11, 12]], [[1, 2, 3], [4, 5, 6]]
 LORAS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
@@ -27,6 +27,7 @@ LORAS: dict[str, tuple[str, dict[str, Any]]] = {
     "embeddings": ("llama", {"target_modules": ["embed_tokens", "q_proj"]}),
     "trained copies": ("llama", {"modules_to_save": ["norm", "lm_head"]}),
     "trained copies with adapters": ("llama", {"modules_to_save": ["mlp"]}),
+    "experts": ("mixtral", {}),
     "fused projections": ("gpt_neox", {"use_rslora": True}),
 }
 
