@@ -19,7 +19,9 @@ from r1.model.sequences import stack
 from r1.rollout.transformers import Transformers
 
 Make = Callable[..., PreTrainedModel]
-pytestmark = pytest.mark.filterwarnings(*(f"ignore::{kind}Warning" for kind in ("Future", "User", "Runtime")))  # of peft
+pytestmark = pytest.mark.filterwarnings(
+    *(f"ignore::{kind}Warning" for kind in ("Future", "User", "Runtime"))
+)  # of peft
 PROMPTS, SEEDS = [[5], [7, 8, 9, 10, 11, 12]], [[1, 2, 3], [4, 5, 6]]
 LORAS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
