@@ -30,7 +30,7 @@ GROUP = 4  # completions per prompt
 
 
 @contextmanager
-def unfolded(model: Any, dtype: object) -> Iterator[Any]:  # noqa: ARG001 - as folded_adapters has it
+def unfolded(model: Any, precision: object) -> Iterator[Any]:  # noqa: ARG001 - as folded_adapters has it
     yield model
 
 

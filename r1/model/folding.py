@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def folded_adapters(model: PreTrainedModel, dtype: torch.dtype | None = None) -> Iterator[PreTrainedModel]:
+def folded_adapters(model: PreTrainedModel, precision: torch.dtype | None = None) -> Iterator[PreTrainedModel]:
     """Inside, the transformers model with a plain layer in the place of each of peft's; without adapters the model.
 
     The folded weights take as much memory as the adapted ones, until the end. All other weights are the model's own.
 
     Args:
-        dtype: of the folded matrices; None: that of the weights.
+        precision: that products round the weights to; None: their own.
     """
     base = unwrap_peft(model)
     layers = dict(_peft_layers(base)) if has_adapters(model) else {}
@@ -32,7 +32,7 @@ def folded_adapters(model: PreTrainedModel, dtype: torch.dtype | None = None) ->
         torch.no_grad(),
         torch.autocast(base.device.type, enabled=False),
     ):  # autocast would round the adapters' products
-        plain = {name: _plain_layer(name, layer, dtype) for name, layer in layers.items()}
+        plain = {name: _plain_layer(name, layer, precision) for name, layer in layers.items()}
     try:
         for name, layer in plain.items():
             base.set_submodule(name, layer)
@@ -54,7 +54,7 @@ def _peft_layers(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Any
             yield from _peft_layers(child, f"{prefix}{name}.")
 
 
-def _plain_layer(name: str, layer: Any, dtype: torch.dtype | None) -> nn.Module:
+def _plain_layer(name: str, layer: Any, precision: torch.dtype | None) -> nn.Module:
     """The model's own kind of layer, with the adapters in its weight; of ``modules_to_save`` the trained copy."""
     if hasattr(layer, "modules_to_save"):
         trained: nn.Module = layer.modules_to_save[layer.active_adapters[0]]
@@ -63,8 +63,10 @@ def _plain_layer(name: str, layer: Any, dtype: torch.dtype | None) -> nn.Module:
     folded: dict[str, nn.Parameter] = {}
     for parameter, update in _updates(layer).items():
         weight = getattr(own, parameter)
-        to = dtype if dtype and isinstance(own, nn.Linear) else weight.dtype
-        folded[parameter] = nn.Parameter(_add_update(weight, update, to, f"{name}.{parameter}"), requires_grad=False)
+        is_matrix = isinstance(own, nn.Linear)  # not embeddings, which autocast leaves in float32
+        to = precision if precision and is_matrix else weight.dtype
+        # it requires a gradient: of other weights autocast makes a new copy for every product
+        folded[parameter] = nn.Parameter(_add_update(weight, update, to, f"{name}.{parameter}"))
     plain: Any = copy.copy(own)  # shallow, with a dict of its own: a tenth of the time of a deep copy
     plain._parameters = own._parameters | folded
     return plain  # type: ignore[no-any-return]
@@ -82,16 +84,16 @@ def _updates(layer: Any) -> dict[str, Tensor]:
     return updates
 
 
-def _add_update(weight: Tensor, update: Tensor, dtype: torch.dtype, name: str) -> Tensor:
-    """The sum in ``dtype``. In bfloat16 it is rounded up or down with the odds of its distance to the two numbers.
+def _add_update(weight: Tensor, update: Tensor, precision: torch.dtype, name: str) -> Tensor:
+    """The sum. For products in bfloat16 it is rounded up or down with the odds of its distance to the two numbers.
 
     Rounded to the nearer one, most of a small update would be lost: all weights would stay as they are. ``name`` keys
     the draws.
     """
-    if dtype != torch.bfloat16:
-        return (weight + update).to(dtype)
-    total = weight.to(dtype).float() + update.float()
+    if precision != torch.bfloat16:
+        return (weight + update).to(weight.dtype)
+    total = weight.to(precision).float() + update.float()
     generator = torch.Generator(weight.device).manual_seed(derive_seed("fold", name))
     # a float32 number's upper half is a bfloat16 number, the lower half its distance to the next one
     noise = torch.randint(2**16, total.shape, generator=generator, dtype=torch.int32, device=weight.device)
-    return ((total.view(torch.int32) + noise) & -(2**16)).view(torch.float32).to(dtype)
+    return ((total.view(torch.int32) + noise) & -(2**16)).view(torch.float32).to(weight.dtype)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forkserver import ForkServer, log
+from forkserver import LORA, ForkServer, log
 from killpoints import Point
 from samerun import assert_same_run, files, manifest
-from test_device_runs import DECODE, LORA, STEP, TEN, Ended, assert_same, command, ended, on, orphans, stop_and_move
+from test_device_runs import DECODE, STEP, TEN, Ended, assert_same, command, ended, on, orphans, stop_and_move
 
 from r1.config.check.rules import check_rules
 from r1.core.errors import UserErrors

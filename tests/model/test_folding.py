@@ -16,6 +16,8 @@ from transformers import PreTrainedModel
 from r1.model.folding import _add_update, folded_adapters
 from r1.model.forward import padded_forward
 from r1.model.sequences import stack
+from r1.rollout.decoding.decoder import fastest_decoder
+from r1.rollout.decoding.llama_decoder import LlamaDecoder
 from r1.rollout.transformers import Transformers
 
 Make = Callable[..., PreTrainedModel]
@@ -106,6 +108,21 @@ def test_engine_samples_without_an_adapter_s_product_and_matches_the_policy(
 # ---- bfloat16 ----
 
 
+def test_engine_with_products_in_bfloat16_has_the_decoder_of_float32(make_model: Make) -> None:
+    """As in a validation under bf16-mixed, which is the first to sample."""
+    policy = trained(make_model)
+    engine = Transformers(**at(1.0), max_completion_length=12, batch_size=64, async_steps=0)
+    engine.update(policy, 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        groups = engine.generate(PROMPTS, SEEDS, set())
+    assert fastest_decoder(policy.get_base_model()) is LlamaDecoder
+    rollouts = [rollout for group in groups for rollout in group]
+    batch = stack([(rollout.prompt_ids, rollout.completion_ids) for rollout in rollouts], 0)
+    expected, _ = padded_forward(policy, batch, 1.0, False)
+    found = torch.tensor([logp for rollout in rollouts for logp in rollout.logps])
+    torch.testing.assert_close(found, expected, atol=0.3, rtol=0)
+
+
 def test_update_below_the_distance_of_two_numbers_takes_effect_on_average() -> None:
     weight = torch.ones(300, 300, dtype=torch.bfloat16)  # the next number is 1 + 1/128
     total = _add_update(weight, torch.tensor(1 / 128 / 8), torch.bfloat16, "layer")
@@ -118,4 +135,4 @@ def test_update_below_the_distance_of_two_numbers_takes_effect_on_average() -> N
 
 def test_update_of_nothing_leaves_bfloat16_weights_as_products_see_them() -> None:
     weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(_add_update(weight, torch.zeros(()), torch.bfloat16, "layer"), weight.to(torch.bfloat16))
+    assert torch.equal(_add_update(weight, torch.zeros(()), torch.bfloat16, "layer"), weight.bfloat16().float())
