@@ -21,6 +21,7 @@ from r1.model.fused_divergence import Divergence, head_divergence, logits_diverg
 from r1.model.fused_logprobs import head_logps
 from r1.model.logit_scale import LogitScale, logit_scale
 from r1.model.packing import attention, pack
+from r1.model.router_loss import router_loss_weight
 from r1.model.sequences import Sequences, stack
 from r1.model.transformers_adapter import (
     body,
@@ -109,7 +110,13 @@ class Forward:
                 warnings.warn(
                     f"{type(model).__name__} does not support packed sequences: training with padding", stacklevel=2
                 )
-        return self._can_pack[model] and not exceeds_fixed_rope(model.config, _max_length(batch))
+        config = model.config
+        # the model's own forward computes the router loss
+        return (
+            self._can_pack[model]
+            and not exceeds_fixed_rope(config, _max_length(batch))
+            and not router_loss_weight(config)
+        )
 
 
 def packed_forward(
@@ -178,7 +185,10 @@ def _row_logits(model: PreTrainedModel, batch: Sequences, by_length: bool) -> Te
     for group in groups:
         reset_rotations(model)
         input_ids = nn.utils.rnn.pad_sequence([rows[b] for b in group], batch_first=True)
-        out = model(input_ids=input_ids, use_cache=False).logits
+        options = {}
+        if router_loss_weight(model.config):  # padding does not count there
+            options["attention_mask"] = nn.utils.rnn.pad_sequence([torch.ones_like(rows[b]) for b in group], True)
+        out = model(input_ids=input_ids, use_cache=False, **options).logits
         logits |= {b: out[i, len(prompts[b]) - 1 : lengths[b] - 1] for i, b in enumerate(group)}
     return torch.cat([logits[b] for b in range(len(rows))])
 

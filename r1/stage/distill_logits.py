@@ -56,4 +56,4 @@ class DistillLogits(Sft):
         if logps is not None:
             loss = loss - self.cross_entropy * logps.sum() / batch.step_tokens
         self.step_metrics.add({"train/loss": loss.detach()})
-        return loss * self.backward_scale()
+        return self.scaled_loss(loss)

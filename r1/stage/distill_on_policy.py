@@ -70,7 +70,7 @@ class DistillOnPolicy(TrainingStage):
         divergence = per_token.sum() / batch.step_tokens
         loss = self.tau**2 * divergence  # see DistillLogits
         self.step_metrics.add({"train/divergence": divergence.detach(), "train/loss": loss.detach()})
-        return loss * self.backward_scale()
+        return self.scaled_loss(loss)
 
     def micro_batches(self, step: int) -> list[SftBatch]:
         if not self.sequences or step % self.num_iterations == 0:

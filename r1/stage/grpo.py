@@ -310,7 +310,7 @@ class Grpo(TrainingStage):
         logps, entropy = self.forward_logps(self.policy, batch, entropy_gradient=self.entropy_bonus.weight > 0)
         loss, metrics = self.objective(batch, logps, entropy, self.engine_is_exact)
         self.step_metrics.add(metrics)
-        return loss * self.backward_scale()
+        return self.scaled_loss(loss)
 
     def zero_loss(self) -> Tensor:
         """The loss of a micro-batch without trainable completions: zero, with a gradient of zero.

@@ -78,7 +78,7 @@ class RewardModel(TrainingStage):
         loss = -logsigmoid(margins).sum() / batch.step_pairs
         accuracy = pair_accuracy(margins).sum() / batch.step_pairs
         self.step_metrics.add({"train/loss": loss.detach(), "train/pair_accuracy": accuracy})
-        return loss * self.backward_scale()
+        return self.scaled_loss(loss)
 
     def margins(self, batch: Pairs) -> Tensor:
         """(n,) r(chosen) - r(rejected)."""

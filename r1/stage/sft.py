@@ -70,7 +70,7 @@ class Sft(TrainingStage):
         logps, _ = self.forward_logps(self.policy, batch)
         loss = -logps.sum() / batch.step_tokens
         self.step_metrics.add({"train/loss": loss.detach(), "train/num_tokens": batch.num_tokens})
-        return loss * self.backward_scale()
+        return self.scaled_loss(loss)
 
     @property
     def temperature(self) -> float:

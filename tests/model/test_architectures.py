@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie"), DECODER),
     **dict.fromkeys(("megatron-bert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer"), DECODER),
     **dict.fromkeys(("xlm-roberta", "xlm-roberta-xl"), DECODER),
-    **dict.fromkeys(("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral"), {"head_dim": 128}),
-    **dict.fromkeys(("lfm2", "lfm2_moe"), {"layer_types": CONV, "num_hidden_layers": 6}),
+    **{name: {"head_dim": 128} for name in ("hunyuan_v1_dense", "hunyuan_v1_moe", "ministral")},
+    **{name: {"layer_types": CONV, "num_hidden_layers": 6} for name in ("lfm2", "lfm2_moe")},
     "bamba": {"attn_layer_indices": [1], "num_hidden_layers": 4},
     "blenderbot": {"encoder_layers": 2, "decoder_layers": 2},
     "deepseek_v2": {"num_experts_per_tok": 2},

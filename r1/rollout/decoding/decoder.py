@@ -148,7 +148,7 @@ def matches_model(kind: Kind, model: PreTrainedModel) -> bool:
     vocab_size = model.config.get_text_config().vocab_size
     prompts = [[token % vocab_size for token in prompt] for prompt in PROBE_PROMPTS]
     completions = torch.tensor(PROBE_COMPLETIONS, device=model.device) % vocab_size
-    found: dict[tuple[int, int], Tensor] = {}
+    logps: dict[tuple[int, int], Tensor] = {}
     of_rows = [prompt for prompt, size in zip(prompts, PROBE_GROUP_SIZES, strict=True) for _ in range(size)]
     try:
         pairs = list(zip(of_rows, completions.tolist(), strict=True))
@@ -158,12 +158,12 @@ def matches_model(kind: Kind, model: PreTrainedModel) -> bool:
             if t == 0:
                 logits = decoder.start(prompts, PROBE_GROUP_SIZES)
             else:
-                kept = [i for i, row in enumerate(PROBE_ROWS[t - 1]) if row in rows]
-                decoder.select_rows(torch.tensor(kept, device=model.device))
+                remaining = [i for i, row in enumerate(PROBE_ROWS[t - 1]) if row in rows]
+                decoder.select_rows(torch.tensor(remaining, device=model.device))
                 logits = decoder.step(completions[rows, t - 1])
             for i, row in enumerate(rows):
-                found[row, t] = logits[i].float().log_softmax(-1)[completions[row, t]]
+                logps[row, t] = logits[i].float().log_softmax(-1)[completions[row, t]]
     except Exception:  # an architecture may fail in any way
         return False
     tolerance = TOLERANCE.get(model.dtype, 0.3)
-    return all(bool((logp - alone[row][t]).abs() < tolerance) for (row, t), logp in found.items())
+    return all(bool((logp - alone[row][t]).abs() < tolerance) for (row, t), logp in logps.items())

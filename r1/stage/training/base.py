@@ -14,6 +14,7 @@ from r1.core.errors import MODEL, TrainingHalted, UserError
 from r1.core.seeds import batch_indices, derive_seed
 from r1.distributed.sharding import ShardedPolicy
 from r1.model.forward import Forward
+from r1.model.router_loss import RouterLoss
 from r1.model.sequences import Sequences
 from r1.model.trained import frozen_checksum, with_frozen, without_frozen
 from r1.stage.base import Stage, StageParts
@@ -99,6 +100,11 @@ class TrainingStage(Stage):
 
     # ---- loss ----
 
+    def configure_model(self) -> None:
+        super().configure_model()
+        if not hasattr(self, "router_loss"):
+            self.router_loss = RouterLoss(self.policy)
+
     @property
     def temperature(self) -> float:
         """Divides the logits in training: the sampling temperature, so that a ratio of equal policies is 1."""
@@ -110,12 +116,13 @@ class TrainingStage(Stage):
         """(B, T) log-probabilities and entropies under ``model`` at ``temperature``."""
         return self.forward_pass(model, batch, self.temperature, entropy_gradient)
 
-    def backward_scale(self) -> float:
-        """Cancels Lightning's divisions: by the number of accumulated micro-batches, and by the number of ranks.
+    def scaled_loss(self, loss: Tensor) -> Tensor:
+        """A micro-batch's loss for Lightning, with the router loss of models that have one.
 
-        Every micro-batch is already normalised by the whole step, so contributions must add up, not average.
+        Lightning divides by the number of accumulated micro-batches and of ranks. Every micro-batch is already
+        normalised by the whole step, so its loss must add up, not average; router losses do average.
         """
-        return float(self.plan.num_micro_batches * self.trainer.world_size)
+        return loss * float(self.plan.num_micro_batches * self.trainer.world_size) + self.router_loss.take()
 
     # ---- optimizer ----
 

@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from loras import make_lora
 from rolloutsupport import at
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
+from r1.core.errors import UserError
 from r1.core.seeds import derive_seed
+from r1.model.forward import Forward
+from r1.model.sequences import stack
 from r1.rollout.decoding import cuda_graph as graph
 from r1.rollout.decoding import rotary
 from r1.rollout.decoding import shared_prefix as shared
+from r1.rollout.decoding.cached_decoder import UnpaddedDecoder
 from r1.rollout.decoding.cuda_graph import GraphDecoder
-from r1.rollout.decoding.decoder import CachedDecoder, Decoder, fastest_decoder, make_decoder
+from r1.rollout.decoding.decoder import CachedDecoder, Decoder, check_architecture, fastest_decoder, make_decoder
 from r1.rollout.decoding.llama_decoder import LlamaDecoder, is_llama_like
 from r1.rollout.decoding.shared_prefix import SharedPrefixDecoder
 from r1.rollout.transformers import Transformers
@@ -385,3 +389,61 @@ def rollouts(engine: Transformers, model: Any, prompts: Any, seeds: Any, stops: 
     patch.setattr("r1.rollout.transformers.make_decoder", lambda model, longest: kind(model))
     engine.update(model, 0)
     return [r for group in engine.generate(prompts, seeds, stops) for r in group]
+
+
+# ---- the twin ----
+
+
+UNSEEN = [
+    ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    ("gpt_neo", {"attention_types": [[["global", "local"], 1]]}),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("architecture", "fields"), UNSEEN)
+def test_new_models_are_told_apart_in_any_precision(
+    make_model: Make, architecture: str, fields: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """Weights near zero in half precision: no probe of the model itself could see that it needs a slow decoder."""
+    model = make_model(architecture, initializer_range=0.02, **fields).to(dtype)
+    with pytest.warns(UserWarning, match="no faster decoder fits it"):
+        assert fastest_decoder(model) is CachedDecoder
+
+
+@pytest.mark.parametrize("rope_type", ["dynamic", "longrope"])
+def test_rotations_by_length_do_not_depend_on_the_other_rows(make_model: Make, rope_type: str) -> None:
+    """One row far beyond the original context, one within it; before that, a longer one through the same model."""
+    rope = {"rope_type": rope_type, "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 8}
+    rope |= {"short_factor": [1.0] * 8, "long_factor": [3.0] * 8} if rope_type == "longrope" else {}
+    length = {} if rope_type == "longrope" else {"max_position_embeddings": 8}
+    model = make_model("llama", rope_parameters=rope, **length)
+    with pytest.warns(UserWarning, match="prompts of each length apart"):
+        assert fastest_decoder(model, 24) is UnpaddedDecoder
+    prompts, steps = [[5, 6], [9] * 15, [7] * 15], [set()] * 5
+    together = decoded(UnpaddedDecoder, model, prompts, [1, 1, 1], steps)
+    for name, prompt in enumerate(prompts):
+        made = UnpaddedDecoder(model)
+        with torch.no_grad():
+            rows = [made.start([prompt], [1])[0]]
+            rows += [made.step(torch.tensor([(7 * name + 13 * t + 1) % 97]))[0] for t in range(4)]
+        for t, row in enumerate(rows):
+            assert (together[t, name] - row.log_softmax(-1)).abs().max() < 1e-5
+    pairs = [(prompt, [1, 2, 3]) for prompt in prompts]
+    forward = Forward(packing=True, share_prompts=True)
+    with torch.no_grad():
+        logps, _ = forward(model, stack(pairs, 0), 1.0)
+        alone = [forward(model, stack([pair], 0), 1.0)[0][0] for pair in reversed(pairs)]
+    torch.testing.assert_close(logps, torch.stack(alone[::-1]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("window", [{"use_sliding_window": False}, {"sliding_window": 0}, {"sliding_window": None}])
+def test_unused_window_is_none(make_model: Make, window: dict[str, Any]) -> None:
+    model = make_model("qwen2_moe", num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32, **window)
+    assert Forward(packing=True, share_prompts=True).can_pack(model, stack([([1] * 9, [2] * 9)], 0))
+    assert fastest_decoder(model, 4096) is not CachedDecoder
+
+
+def test_architecture_that_is_not_causal_is_refused_before_loading() -> None:
+    with pytest.raises(UserError, match="XLNetLMHeadModel is not causal"):
+        check_architecture(AutoConfig.for_model("xlnet"))
