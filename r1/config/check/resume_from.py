@@ -65,9 +65,6 @@ def check_continuation(
             message = f"{key} differs from the run that this one continues"
             hint = f"{key} as in that run; its end's weights replace the model's"
             raise UserError(message, key=key, value=as_yaml_null(new), expected=str(as_yaml_null(old)), hint=hint)
-    if earlier["keep_checkpoints"] == 0:
-        message, hint = "the run before keeps no checkpoint of its end", "keep_checkpoints=1 in that run"
-        raise UserError(message, key="resume_from", value=cfg["resume_from"], hint=hint)
     if step is None:
         return
     if cfg["trainer"]["max_epochs"] is None or num_examples is not None:
@@ -82,6 +79,13 @@ def check_continuation(
             message = f"step {step} lies in the middle of a rollout batch of {which}, of {steps_per_batch} steps"
             hint = f"end the run before at a multiple of {steps_per_batch} steps (steps_per_rollout x num_iterations)"
             raise UserError(message, key="resume_from", value=cfg["resume_from"], hint=hint)
+
+
+def check_end_is_kept(cfg: Config, planned: Config) -> None:
+    """Raises: UserError: ``cfg`` starts from the end of a run, yet to be made, that will have no checkpoint of it."""
+    if planned["keep_checkpoints"] == 0:
+        message, hint = "the run before keeps no checkpoint of its end", "keep_checkpoints=1 in that run"
+        raise UserError(message, key="resume_from", value=cfg["resume_from"], hint=hint)
 
 
 def _carried(config: Config, parents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -143,6 +143,7 @@ def test_step_that_continues_another_one_needs_it_and_its_fingerprint(planned: P
         ("steps.long.stage=sft", "steps.long.stage._target_", "differs from the run that this one continues"),
         ("steps.short.model=tiny_xs", "steps.long.model.path", "differs from the run that this one continues"),
         ("steps.short.stage.steps_per_rollout=3", "steps.long.resume_from", "middle of a rollout batch"),
+        ("steps.short.keep_checkpoints=0", "steps.long.resume_from", "keeps no checkpoint of its end"),
     ],
 )
 def test_step_that_cannot_continue_another_one_is_refused_before_anything_runs(
