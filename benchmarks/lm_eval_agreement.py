@@ -1,23 +1,27 @@
 """Agreement with lm-evaluation-harness: both score the same completions, and each disagreement is classified.
 
-    python -m benchmarks.lm_eval_agreement [ENVIRONMENT] [--all]
+    python -m benchmarks.lm_eval_agreement [ENVIRONMENT] [--all] [--record RECORD]
 
 The harness is installed into an environment of its own (~/.cache/r1/lm_eval; benchmarks/peers/lm_eval.txt), scores
 texts by its tasks' own patterns and metrics, and loads no data set. Completions are put together here from a gold
 answer, a spelling whose correctness is known, and a form: GSM8K's numbers, the tables of tests/data/answers (MATH), and
 letters of options (MMLU-Pro, GPQA). For each task, metric of the harness and reading of r1 it prints the share of equal
 verdicts, and the disagreements by cause: the form that one of the two does not read, or the spelling, and who is right.
+With --record the completions are a model's, from the record of an evaluation with numbers as gold answers; one is taken
+as right if its last number is the gold one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
@@ -31,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 PEERS = ROOT / "benchmarks" / "peers"
 VERIFIERS = {"gsm8k": "exact", "minerva_math": "math", "mmlu_pro": "choice", "gpqa": "choice"}
 READERS = {"gsm8k": "last_number", "minerva_math": "boxed", "mmlu_pro": "letter", "gpqa": "letter"}
+MARKS = {"answer tag": "<answer>", "box": "\\boxed", "#### x": "####", "sentence": "answer is"}
 WORK = "First one step, then another."
 OPTIONS = ["3 m/s", "6 m/s", "12 m/s", "24 m/s"]
 
@@ -122,6 +127,19 @@ def choices(task: str) -> Iterator[Case]:
                 yield Case(task, harness_gold, gold, completion, is_right, form, spelling, OPTIONS)
 
 
+def of_record(record: Path) -> Iterator[Case]:
+    """The completions of an evaluation as GSM8K's, those to questions with an integer as the gold answer."""
+    for line in (record / "samples.jsonl").read_text(encoding="utf-8").splitlines():
+        sample = json.loads(line)
+        gold, completion = sample["answer"], sample["completion"]
+        if not re.fullmatch(r"-?\d+", gold):
+            continue
+        numbers = re.findall(r"-?\d+(?:,\d{3})*(?:\.\d+)?", completion)
+        is_right = bool(numbers) and float(numbers[-1].replace(",", "")) == float(gold)
+        form = next((name for name, mark in MARKS.items() if mark in completion), "plain text")
+        yield Case("gsm8k", f"#### {gold}", gold, completion, is_right, form, "a model's")
+
+
 def harness_verdicts(cases: list[Case], environment: Path) -> list[dict[str, int]]:
     """What the harness decides, by its metric or filter."""
     python = environment / "bin" / "python"
@@ -166,11 +184,13 @@ def cause(case: Case, own: bool, reading: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("environment", nargs="?", type=Path, default=Path.home() / ".cache" / "r1" / "lm_eval")
+    parser.add_argument("--record", type=Path, help="of an evaluation, whose completions are taken")
     parser.add_argument("--all", action="store_true", help="print every disagreement")
     args = parser.parse_args()
-    cases = [*gsm8k(), *minerva_math(), *choices("mmlu_pro"), *choices("gpqa")]
+    tables = [gsm8k(), minerva_math(), choices("mmlu_pro"), choices("gpqa")]
+    cases = list(chain.from_iterable([of_record(args.record)] if args.record else tables))
     harness, own = harness_verdicts(cases, args.environment), own_verdicts(cases)
-    for task in VERIFIERS:
+    for task in dict.fromkeys(case.task for case in cases):
         rows = [(c, h, o) for c, h, o in zip(cases, harness, own, strict=True) if c.task == task]
         for metric in rows[0][1]:
             for reading in rows[0][2]:
