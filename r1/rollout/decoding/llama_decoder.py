@@ -37,7 +37,7 @@ class LayerOps:
     Attributes:
         qkv: input norm and the query, key and value projections, (B, E) to (B, (H + 2K) D).
         qk_norms: norms of queries and keys, or None.
-        norms_whole: whether the norms are over all heads together.
+        norms_span_heads: whether the norms are over all heads together.
         rotary: None: queries and keys are not rotated.
         add_attention: the output projection, added to the residual stream.
         add_mlp: the MLP of the first argument, added to the residual stream.
@@ -45,7 +45,7 @@ class LayerOps:
 
     qkv: LinearFn
     qk_norms: tuple[Norm, Norm] | None
-    norms_whole: bool
+    norms_span_heads: bool
     rotary: RotaryTable | None
     add_attention: LinearAddFn
     add_mlp: LinearAddFn
@@ -111,7 +111,7 @@ class LlamaDecoder(SharedPrefixDecoder):
             qk = ops.rotary.apply(qk, rotary[ops.rotary])
         if ops.qk_norms:
             parts = qk[:, :-num_kv_heads], qk[:, -num_kv_heads:]
-            qk = torch.cat([_normed(norm, x, ops.norms_whole) for norm, x in zip(ops.qk_norms, parts, strict=True)], 1)
+            qk = torch.cat([_normed(norm, x, ops.norms_span_heads) for norm, x in zip(ops.qk_norms, parts, strict=True)], 1)
         if ops.rotary and not self.family.norm_after_rotation:
             qk = ops.rotary.apply(qk, rotary[ops.rotary])  # queries and keys at once
         q, k = qk[:, :-num_kv_heads], qk[:, -num_kv_heads:]
@@ -131,14 +131,14 @@ class LlamaDecoder(SharedPrefixDecoder):
         return LayerOps(
             qkv=norm_linear(before, *(parts[name] for name in qkv)),
             qk_norms=(norm_of(parts[norms[0]]), norm_of(parts[norms[1]])) if norms else None,
-            norms_whole=norms is not None and _is_whole(attention, parts[norms[0]]),
+            norms_span_heads=norms is not None and _spans_heads(attention, parts[norms[0]]),
             rotary=rotary,
             add_attention=linear_add(parts[output], after, factor),
             add_mlp=mlp_add(layer.get_submodule(family.mlp), before_mlp, after_mlp, factor),
         )
 
     def _rotary_table(self, attention: Any, layer_idx: int) -> RotaryTable:
-        """The layers of one type share theirs."""
+        """One table for all layers of a type."""
         layer_type = (vars(self.model.config).get("layer_types") or {layer_idx: ""})[layer_idx]
         if layer_type not in self.rotary_tables:
             head_dim = _head_dim(attention)
@@ -151,12 +151,12 @@ def _head_dim(attention: Any) -> int:
     return int(next(vars(attention)[name] for name in ("head_dim", "head_size") if name in vars(attention)))
 
 
-def _is_whole(attention: Any, norm: Any) -> bool:
+def _spans_heads(attention: Any, norm: Any) -> bool:
     """Whether a norm of queries is over all heads together."""
     weight = dict(norm.named_parameters()).get("weight")
     return weight is not None and weight.ndim == 1 and len(weight) != _head_dim(attention)
 
 
-def _normed(norm: Norm, states: Tensor, whole: bool) -> Tensor:
+def _normed(norm: Norm, states: Tensor, spans_heads: bool) -> Tensor:
     """(B, heads, D) queries or keys, normed head by head or over all heads together."""
-    return norm.apply(states.flatten(1)).view(states.shape) if whole else norm.apply(states)
+    return norm.apply(states.flatten(1)).view(states.shape) if spans_heads else norm.apply(states)

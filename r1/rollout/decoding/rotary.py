@@ -24,7 +24,7 @@ class RotaryTable:
     Args:
         rotary_emb: the model's module that gives cosines and sines, as its layers' function expects them.
         attention: a layer's attention module.
-        layer_type: what ``rotary_emb`` is asked for, if it distinguishes layers.
+        layer_type: an argument of ``rotary_emb`` where it distinguishes layers.
         like: any tensor of the model; gives dtype and device.
     """
 
