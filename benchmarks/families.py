@@ -43,11 +43,13 @@ SIZES: Figures = {
     "pad_token_id": 0,
 }
 MIXED: Figures = {"layer_types": ["sliding_attention", "full_attention"] * 2, "sliding_window": WINDOW}
-EXPERTS: Figures = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 128}
+# two of four experts, together as wide as the MLP of the others
+EXPERTS: Figures = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 192}
+WIDE_EXPERTS: Figures = {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 192}
 ROUTED: Figures = {
     "n_routed_experts": 4,
     "num_experts_per_tok": 2,
-    "moe_intermediate_size": 128,
+    "moe_intermediate_size": 192,
     "n_group": 1,
     "topk_group": 1,
     "first_k_dense_replace": 1,
@@ -95,15 +97,15 @@ FAMILIES: dict[str, Figures] = {
     "nanochat": {},
     "ministral": MIXED,
     "opt": {"ffn_dim": 384, "word_embed_proj_dim": 128},
-    "mixtral": {"num_local_experts": 4},
-    "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 128},
+    "mixtral": WIDE_EXPERTS,
+    "qwen2_moe": EXPERTS | {"shared_expert_intermediate_size": 192},
     "qwen3_moe": EXPERTS,
-    "olmoe": EXPERTS,
-    "phimoe": {"num_local_experts": 4},
-    "granitemoe": {"num_local_experts": 4},
+    "olmoe": EXPERTS | {"intermediate_size": 192},
+    "phimoe": WIDE_EXPERTS,
+    "granitemoe": WIDE_EXPERTS,
     "glm4_moe": ROUTED,
-    "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 128},
-    "gpt_oss": MIXED | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 192},
+    "gpt_oss": MIXED | WIDE_EXPERTS,
     "deepseek_v2": ROUTED | LATENT | {"topk_method": "greedy"},
     "deepseek_v3": ROUTED | LATENT,
 }

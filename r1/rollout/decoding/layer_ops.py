@@ -87,20 +87,34 @@ def _norm(is_rms: bool, adds_one: bool, weight: Tensor, bias: Tensor | None, eps
     return Norm(lambda states: F.layer_norm(states, factor.shape, factor, bias, epsilon))
 
 
+def _matrix(projection: Any) -> tuple[Tensor, Tensor | None] | None:
+    """The (M, E) weight and the bias of a plain linear layer; None: another module, such as an adapter's."""
+    from transformers.pytorch_utils import Conv1D
+
+    if type(projection) is nn.Linear:  # not its subclasses: adapters, quantised layers
+        return projection.weight, projection.bias
+    return (projection.weight.T, projection.bias) if type(projection) is Conv1D else None
+
+
+def _linear(projection: nn.Module) -> LinearFn:
+    matrix = _matrix(projection)
+    return projection if matrix is None else linear_fn(*matrix)
+
+
 def norm_linear(norm: Norm | None, *projections: nn.Module) -> LinearFn:
     """A norm, then the outputs of several projections side by side.
 
     Small plain layers are concatenated into one weight. In float32 on a CPU an RMSNorm's weight and sqrt(E) go into it
     as well: W (w * x * sqrt(E) / sqrt(|x|^2 + E eps)) = (W w sqrt(E)) (x / sqrt(|x|^2 + E eps)).
     """
-    linear = [p for p in projections if type(p) is nn.Linear]  # not its subclasses: adapters, quantised layers
-    biases: list[Tensor] = [p.bias for p in linear if p.bias is not None]
+    linear = [matrix for p in projections if (matrix := _matrix(p))]
+    biases = [bias for _, bias in linear if bias is not None]
     can_concatenate = len(linear) == len(projections) and len(biases) in (0, len(linear))
     apply = norm.apply if norm else None
-    if not can_concatenate or sum(p.weight.numel() for p in linear) >= MAX_COPIED_NUMEL:
-        parts = [linear_fn(p.weight, p.bias) if type(p) is nn.Linear else p for p in projections]
+    if not can_concatenate or sum(weight.numel() for weight, _ in linear) >= MAX_COPIED_NUMEL:
+        parts = [_linear(p) for p in projections]
         return lambda states: _concat_outputs(apply(states) if apply else states, parts)
-    weight = torch.cat([p.weight for p in linear])
+    weight = torch.cat([weight for weight, _ in linear])
     weight = weight.to(matmul_dtype(weight))  # autocast keeps its copies of parameters only
     bias = torch.cat(biases) if biases else None
     if apply is None:
@@ -120,7 +134,7 @@ def _inverse_norm(states: Tensor, epsilon: float) -> Tensor:
     return inverse
 
 
-def _concat_outputs(states: Tensor, parts: Sequence[LinearFn | nn.Module]) -> Tensor:
+def _concat_outputs(states: Tensor, parts: Sequence[LinearFn]) -> Tensor:
     outputs = [part(states) for part in parts]
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
 
@@ -134,8 +148,7 @@ def linear_add(projection: nn.Module, norm: Norm | None, factor: float) -> Linea
         weight = projection.weight
         if not torch.is_autocast_enabled(weight.device.type):
             return linear_add_fn(weight)
-    multiply = linear_fn(projection.weight, projection.bias) if type(projection) is nn.Linear else projection
-    return _add(multiply, norm, factor)
+    return _add(_linear(projection), norm, factor)
 
 
 def _add(function: Callable[[Tensor], Tensor], norm: Norm | None, factor: float) -> LinearAddFn:

@@ -111,7 +111,9 @@ class LlamaDecoder(SharedPrefixDecoder):
             qk = ops.rotary.apply(qk, rotary[ops.rotary])
         if ops.qk_norms:
             parts = qk[:, :-num_kv_heads], qk[:, -num_kv_heads:]
-            qk = torch.cat([_normed(norm, x, ops.norms_span_heads) for norm, x in zip(ops.qk_norms, parts, strict=True)], 1)
+            qk = torch.cat(
+                [_normed(norm, x, ops.norms_span_heads) for norm, x in zip(ops.qk_norms, parts, strict=True)], 1
+            )
         if ops.rotary and not self.family.norm_after_rotation:
             qk = ops.rotary.apply(qk, rotary[ops.rotary])  # queries and keys at once
         q, k = qk[:, :-num_kv_heads], qk[:, -num_kv_heads:]
