@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,13 @@ class MaskPattern:
         """Whether tokens at the positions ``queries`` see those at ``keys``; shapes are broadcast."""
         zero = queries.new_zeros(())
         return self.function(zero, zero, queries, keys)
+
+    @cached_property
+    def slides(self) -> bool:
+        """Whether it is a window: the token at ``reach`` sees position 1; with chunks it begins the second one."""
+        import torch
+
+        return bool(self.visible(torch.tensor(self.reach), torch.tensor(1)))
 
 
 def mask_pattern(

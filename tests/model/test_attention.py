@@ -80,6 +80,15 @@ def test_mask_pattern_shows_a_window_at_any_positions() -> None:
     ]
 
 
+def test_windows_slide_and_chunks_do_not() -> None:
+    from transformers.masking_utils import chunked_causal_mask_function, sliding_window_causal_mask_function
+
+    for size in (2, 3, 8):
+        chunks = chunked_causal_mask_function(size, torch.zeros(1, dtype=torch.long))
+        assert MaskPattern(sliding_window_causal_mask_function(size), size).slides
+        assert not MaskPattern(chunks, size).slides
+
+
 def test_causal_mask_is_no_pattern_and_others_raise() -> None:
     from transformers.masking_utils import bidirectional_mask_function, causal_mask_function
 

@@ -112,7 +112,8 @@ class DecoderState:
 
         They are finite: a window may lie behind the whole prompt, and a softmax over nothing is undefined.
         """
-        if pattern is None or self.longest_prompt + self.num_visible - self.copied_length <= pattern.reach:
+        longest = self.longest_prompt + self.num_visible - self.copied_length
+        if pattern is None or longest <= pattern.reach or self.window_start(pattern):
             return None, None
         if pattern not in self.pattern_biases:
             hidden, queries = torch.finfo(dtype).min / 2, self.positions[:, None]
@@ -129,6 +130,12 @@ class DecoderState:
                 prompt = prompt.masked_fill(~pattern.visible(first, columns), hidden)[:, None, None, None]
             self.pattern_biases[pattern] = prompt, past[:, None, None]
         return self.pattern_biases[pattern]
+
+    def window_start(self, pattern: MaskPattern | None) -> int:
+        """Where a sliding window begins in the rows' buffers once it lies behind all prompts; 0: not yet, or none."""
+        if pattern is None or self.empty_bias is not None or self.num_visible - pattern.reach < self.copied_length:
+            return 0
+        return self.num_visible - pattern.reach if pattern.slides else 0
 
     def update_slots(self) -> None:
         """Derive ``slots`` and ``max_group_size`` from ``groups``."""
@@ -271,13 +278,14 @@ def shared_prefix_attention(query: Tensor, layer: LayerCache, state: DecoderStat
     """
     query_groups = query.unflatten(1, (layer.keys.shape[1], -1))  # (B, K, H / K, D)
     prompt_pattern, past_pattern = state.pattern_bias(layer.pattern, query.dtype)
-    keys, values = (buffer.flatten(0, 1)[:, : state.num_visible] for buffer in (layer.keys, layer.values))
+    start = state.window_start(layer.pattern)
+    keys, values = (buffer.flatten(0, 1)[:, start : state.num_visible] for buffer in (layer.keys, layer.values))
     scores = _scores(query_groups.flatten(0, 1), keys, layer.scale, layer.softcap, state.empty_bias)
     scores = scores.unflatten(0, query_groups.shape[:2])  # (B, K, H / K, visible)
     if past_pattern is not None:
         scores += past_pattern
-    if state.copied_length:
-        if state.prompt_bias is not None:
+    if state.copied_length or start:
+        if state.prompt_bias is not None and not start:
             scores[..., : state.copied_length] += state.prompt_bias
         if layer.sinks is not None:
             return _with_sinks(*_partial_attention(scores, values), layer.sinks)
