@@ -8,6 +8,7 @@ of what stands around them. All other rows are rendered.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -102,10 +103,13 @@ class RowBounds:
         """The frame of a row's kind; None: its texts are not copied as they are and once."""
         marks = iter(map(chr, range(0xE000, 0xF8FF)))  # characters for private use
         try:
-            texts, limits = zip(*self.texts(row), strict=True)
+            limited = list(self.texts(row))
             marked = [text for text, _ in self.texts(marked_row(row, self.columns, marks))]
         except (UserError, StopIteration):  # the row is rendered, and has its message, like any other
             return None
+        if not limited:  # a model without a longest context
+            return Frame(0, math.inf)
+        texts, limits = zip(*limited, strict=True)
         if not all(is_copied(*pair) for pair in zip(texts, marked, strict=True)):
             return None
         around = max(max_tokens(self.tokenizer, text) for text in texts) - self.max_content_tokens(messages)

@@ -169,7 +169,8 @@ def padded_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
 
     Where padding or a longer row would change a row, rows of each length go through the model by themselves.
     """
-    return _row_logits(model, batch, by_length=not supports_padding(model, _max_length(batch)))
+    by_length = len(batch) > 1 and not supports_padding(model, _max_length(batch))
+    return _row_logits(model, batch, by_length)
 
 
 def _row_logits(model: PreTrainedModel, batch: Sequences, by_length: bool) -> Tensor:

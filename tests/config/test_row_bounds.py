@@ -101,6 +101,13 @@ def test_text_with_a_constant_of_the_template_is_of_another_kind() -> None:
     assert not any(bounds.fits(row) for row in [echo, secret] * 20)  # the echo has its text twice, the secret none
 
 
+def test_rows_fit_where_nothing_has_a_limit() -> None:
+    """Recurrent models have no longest context, and their stages no text to check."""
+    tokenizer = tokenizer_of(next(iter(TOKENIZERS.values()))(SPECIALS), TEMPLATES["chatml"])
+    bounds = RowBounds(make_data(), tokenizer, (), lambda row: iter(()))
+    assert bounds.fits({"prompt": "a", "answer": "1"})
+
+
 def test_row_of_more_than_plain_texts_is_rendered() -> None:
     tokenizer = tokenizer_of(TOKENIZERS["byte_level"](SPECIALS), TEMPLATES["phi3"])
     bounds = make_bounds(tokenizer, 1000, "completion")

@@ -134,8 +134,8 @@ def _refusal(model: PreTrainedModel) -> UserError:
             reason = "is not causal: a token's log-probs depend on the tokens behind it"
     return UserError(
         f"{type(unwrap_peft(model)).__name__} {reason}",
-        key="model.path",
-        value=model.config.name_or_path,
+        key="model.path" if model.config.name_or_path else "model.config.model_type",
+        value=model.config.name_or_path or model.config.model_type,
         expected="an architecture of docs/models.md",
         hint=hint,
         code=MODEL,

@@ -445,5 +445,6 @@ def test_unused_window_is_none(make_model: Make, window: dict[str, Any]) -> None
 
 
 def test_architecture_that_is_not_causal_is_refused_before_loading() -> None:
-    with pytest.raises(UserError, match="XLNetLMHeadModel is not causal"):
+    with pytest.raises(UserError, match="XLNetLMHeadModel is not causal") as error:
         check_architecture(AutoConfig.for_model("xlnet"))
+    assert (error.value.key, error.value.value) == ("model.config.model_type", "xlnet")
