@@ -1,5 +1,6 @@
 # Two commands set up everything: `make run` and `make test`.
-PYTHON ?= python3.11
+# The first of these that is there and runs; make PYTHON=... takes another.
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do python$$v -c "" 2>/dev/null && echo python$$v && exit; done; echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -57,6 +58,7 @@ bench: $(READY)
 
 # Reinstalls only when the dependencies change.
 $(READY): pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'r1 needs Python 3.11 to 3.13')"
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

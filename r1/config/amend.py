@@ -8,8 +8,9 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any
 
-from r1.config.compose import compose_point, config_loader, unknown_key
+from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader, Override
+from r1.config.override_errors import unknown_key
 from r1.config.overrides import override_key, parse_overrides
 from r1.core.errors import UserError
 from r1.core.types import Config

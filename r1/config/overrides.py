@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from r1.config.hydra_adapter import ChoiceSweep, Override, QuotedString, argument_parser, parse_override, plain_choices
 from r1.core.errors import UserError, UserErrors
 from r1.core.override_text import override_value
+from r1.core.paths import CONF
 from r1.core.secrets import REDACTED, SEEN_SECRETS, redact
 
 FLAGS = "-m (a grid), --cfg job (show the config), --help, --info"
@@ -93,11 +94,19 @@ def parse_overrides(texts: Iterable[str], multirun: bool = False) -> list[Overri
     """
     overrides: list[Override] = []
     errors: list[UserError] = []
-    for text in texts:
+    texts = list(texts)
+    if split := [i for i, text in enumerate(texts) if text == "="]:
+        value, hint = " ".join(texts[max(0, split[0] - 1) : split[0] + 2]), "write KEY=VALUE without spaces"
+        raise UserError("an override has no spaces around its =", key="command line", value=value, hint=hint)
+    for number, text in enumerate(texts):
         try:
             override = parse_override(text)
         except Exception as error:  # the grammar raises many kinds
-            errors.append(_unreadable(text, str(error)))
+            before = texts[number - 1] if number else ""
+            if "=" in text or not before or "=" in before:  # of several words in a row, the first
+                errors.append(_unreadable(text, str(error)))
+            if "=" not in text and "=" in before:
+                errors[-1].hint = _join_hint(before, text)
             continue
         if not override.key_or_group:
             errors.append(_unreadable(text, ""))
@@ -113,7 +122,7 @@ def _unknown_flag(message: str) -> NoReturn:
     value = message.rpartition(": ")[2]
     if message.startswith("unrecognized"):
         message = "unknown flag" if value.startswith("-") else "flags stand before the first key=value"
-    hint = "settings are written key=value, without dashes: python -m r1.run -m stage.lr=1e-4,3e-4"
+    hint = "settings are written key=value, without dashes: r1 run -m stage.lr=1e-4,3e-4"
     raise UserError(message, key="command line", value=value, expected=FLAGS, hint=hint)
 
 
@@ -128,7 +137,16 @@ def _unreadable(text: str, reason: str) -> UserError:
         hint = f"write key=value; to leave a key out: ~{text}"
         return UserError("an override needs a value", key="command line", value=text, hint=hint)
     hint = f"""quote it twice if it is text: "{key}='{value}'" """ if "'" not in value else reason
+    if value.startswith("[") and "]" not in value:
+        hint = f"a list has no spaces: {key}=[A,B]; or quote all of it: '{key}=[A, B]'"
     return UserError("this override cannot be read", key=key, value=text, expected="key=value", hint=hint)
+
+
+def _join_hint(before: str, text: str) -> str:
+    """A word without a key may be the rest of the value before it, which the shell has cut at a space."""
+    key, _, value = before.partition("=")
+    joined = f"""a text with spaces is quoted twice: "{key}='{value} {text} ...'" """
+    return f"{text}=OPTION: r1 options {text} lists them" if (CONF / text).is_dir() else joined
 
 
 def override_errors(override: Override, earlier: Iterable[Override], multirun: bool) -> Iterator[UserError]:
@@ -149,6 +167,8 @@ def override_errors(override: Override, earlier: Iterable[Override], multirun: b
     if override.is_sweep_override() and not multirun:
         text = override.input_line.partition("=")[2] if override.input_line else ""
         hint = f"-m for one run with each; {key}=[{text}] for a list; {key}='\"{text}\"' for a text with commas"
+        if (CONF / key).is_dir():
+            hint = f"-m {key}={text} for one run with each; a pipeline runs them one after the other (experiment=r1)"
         yield UserError("several values for one key", key=key, value=text, expected="one value, or -m", hint=hint)
     if key.partition("/")[0].partition(".")[0] == "hydra":
         yield from _hydra_problems(override, key, value, multirun)

@@ -29,6 +29,15 @@ ALIASES = {  # other frameworks' names of r1's keys
     "batch_size": "examples_per_step",
     "num_steps": "max_steps",
     "gradient_clip_val": "max_grad_norm",
+    "epochs": "max_epochs",
+    "num_epochs": "max_epochs",
+    "num_train_epochs": "max_epochs",
+    "total_epochs": "max_epochs",
+    "max_train_steps": "max_steps",
+    "per_device_train_batch_size": "micro_batch_size",
+    "kl_loss_coef": "kl_coef",
+    "optim": "optimizer",
+    "algorithm": "stage",
 }
 
 
@@ -189,8 +198,14 @@ def suggest_moved_key(key: str, config: object) -> str:
     last = key.rpartition(".")[2]
     name = ALIASES.get(last, last)
     matches = [other for other in _dotted_keys(config) if other.rpartition(".")[2] == name and other != key]
-    matches.sort(key=lambda other: other.count("."))  # the least nested, else the first
+    group = key.partition(".")[0]  # first those of the same part, then the least nested
+    matches.sort(key=lambda other: (other.partition(".")[0] != group, other.count(".")))
     return f"did you mean `{matches[0]}`?" if matches else ""
+
+
+def suggest_alias(key: str, config: object) -> str:
+    """``did you mean `trainer.max_epochs`?`` for ``stage.num_train_epochs``, another framework's name; else empty."""
+    return suggest_moved_key(key, config) if key.rpartition(".")[2] in ALIASES else ""
 
 
 def _dotted_keys(node: object, prefix: str = "") -> list[str]:

@@ -90,6 +90,13 @@ def lettered(options: Sequence[str]) -> str:
     return "\n".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options))
 
 
+USUAL = {  # r1's column -> names of it in published datasets
+    "prompt": ("question", "problem", "instruction", "query", "input"),
+    "answer": ("target", "label", "final_answer", "solution", "output"),
+    "completion": ("response", "output", "solution", "generation"),
+}
+
+
 def missing(name: str, origin: str, source: Row, location: str, part: str = "") -> UserError:
     """The error of a column that is not there; ``part``: of its path or template, the one that is not."""
     part = part or origin
@@ -99,6 +106,16 @@ def missing(name: str, origin: str, source: Row, location: str, part: str = "") 
         key=f".columns.{name}",
         value=origin,
         expected="a column, a dotted path into one (reward_model.ground_truth), or a template ('{question} {input}')",
-        hint=suggest(part, source) or f"set columns.{name} to the one that has it",
+        hint=suggest(part, source) or _column_hint(name, source),
         code=DATA,
     )
+
+
+def _column_hint(name: str, source: Row) -> str:
+    """The override that names another column: one that holds conversations, of a usual name, or the first one."""
+    lists = {column: value for column, value in source.items() if isinstance(value, list)}
+    for column, value in lists.items():
+        if value and isinstance(value[0], dict) and {"role", "from"} & value[0].keys():
+            return f"data.columns.messages={column} reads its conversations"
+    usual = [column for column in USUAL.get(name, ()) if column in source]
+    return f"data.columns.{name}={(usual or list(source) or ['NAME'])[0]}, if that is the column that has it"

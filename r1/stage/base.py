@@ -161,7 +161,8 @@ class Stage(L.LightningModule):
     @property
     def of_held_out(self) -> str:
         """For the plan: a note if the held-out split is smaller than ``val.num_prompts``."""
-        return " (all that are held out)" if self.num_val_rows < self.validation.num_prompts else ""
+        wanted = self.validation.num_prompts
+        return f" (all that are held out; val.num_prompts={wanted})" if self.num_val_rows < wanted else ""
 
     def val_dataloader(self) -> Batches:
         return Batches([list(range(self.num_val_rows))])

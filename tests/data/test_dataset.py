@@ -382,7 +382,10 @@ def test_a_path_that_leads_nowhere_names_the_columns(tmp_path, columns, message)
 def test_a_missing_question_names_the_columns_and_the_key(tmp_path):
     error = failure(write(tmp_path / "rows.jsonl", rows(4)), columns={"prompt": "prompt"})
     assert error.message.endswith("rows.jsonl:1: no column `prompt`: the columns are question, gold, level")
-    assert (error.key, error.hint) == (".columns.prompt", "set columns.prompt to the one that has it")
+    assert (error.key, error.hint) == (
+        ".columns.prompt",
+        "data.columns.prompt=question, if that is the column that has it",
+    )
 
 
 @pytest.mark.parametrize("without", [0, 3])

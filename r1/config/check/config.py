@@ -19,7 +19,7 @@ from r1.config.build import stage_dependencies
 from r1.config.check.models import ConfigModel, NamedNodes, NodeType, check_value
 from r1.config.check.sources import check_architecture, check_model_paths
 from r1.core.budget import Budget
-from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest_moved_key
+from r1.core.errors import UserError, UserErrors, as_yaml_null, suggest_alias, suggest_moved_key
 from r1.core.paths import CONF
 from r1.core.renamed import suggest_renamed
 from r1.core.types import Config
@@ -165,13 +165,13 @@ def _micro_batch_errors(stage: Config) -> list[UserError]:
 
 def _with_hint(error: UserError, cfg: Config, overrides: list[str]) -> UserError:
     """For an unknown key, suggest a known one, or name the experiment that sets it."""
-    from r1.config.compose import options_with_key
+    from r1.config.override_errors import options_with_key
 
     if _lacks_recipe(error, cfg):
         error.message = f"`{error.key}` has no default for a model of {size_text(cfg['model'])}"
         error.hint = f"set it, or take the values of a recipe: {_recipe_options(cfg['model'])}"
     if error.message.startswith("unknown key"):
-        hint = suggest_renamed(error.key) or options_with_key(error.key)
+        hint = suggest_renamed(error.key) or suggest_alias(error.key, cfg) or options_with_key(error.key)
         error.hint = hint or error.hint or suggest_moved_key(error.key, cfg)
         experiments = [o for o in overrides if o.lstrip("+").startswith("experiment=")]
         if experiments and not any(error.key in o for o in overrides):

@@ -10,17 +10,19 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from r1.config.compose import RESOLVERS, compose_point, config_loader, unknown_key
+from r1.config.compose import RESOLVERS, compose_point, config_loader
+from r1.config.override_errors import unknown_key
 from r1.config.overrides import parse_command_line
 from r1.config.reference.files import FOLDERS, Key, Option, group_names, parse_option, source_of
 from r1.core.errors import UserError, format_value
 from r1.core.override_text import override_value
 from r1.core.paths import PACKAGE
+from r1.core.secrets import REDACTED, redact
 from r1.core.types import Config
 
 REFERENCE = re.compile(r"\$\{(?:oc\.select:)?([A-Za-z_][\w.]*)(?=[},])")
 Files = Sequence[tuple[Option, str]]  # files with the config keys that they are merged at, in order
-RESOLVER = re.compile(r"\$\{(\w+):([^${}]*)\}")
+RESOLVER = re.compile(r"\$\{([\w.]+):([^${}]*)\}")
 MOUNTED = {"reward.terms": ("weight",), "stage.filters": ("min", "max")}  # read by the object that holds a node
 
 
@@ -58,7 +60,7 @@ def explain(key: str, argv: Sequence[str]) -> list[tuple[str, str]]:
         lines.append((label, f"{setting.source}   {setting.text}"))
     lines += _interpolation(key, raw, config, files, texts)
     lines += [("read by", reader) for reader in _readers(key, config, raw)]
-    return [(label, text) for label, text in lines if text]
+    return [(label, redact(text)) for label, text in lines if text]
 
 
 def _read(folders: Sequence[Path], path: str, package: str) -> tuple[Option, str]:
@@ -183,4 +185,4 @@ def _shown(value: Any, key: str) -> str:
     """A value as an override writes it, without secrets; of a node, what it builds."""
     if isinstance(value, dict) and "_target_" in value:
         return f"an object of {value['_target_']}"
-    return override_value(value) if format_value(value, key) != "<redacted>" else format_value(value, key)
+    return REDACTED if format_value(value, key) == REDACTED else override_value(value)

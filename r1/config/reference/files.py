@@ -157,7 +157,9 @@ def parse_option(file: Path, group: str = "", name: str = "") -> Option:
     nodes = {key.value: value for key, value in pairs}
     defaults = list(_defaults(nodes["defaults"], lines)) if "defaults" in nodes else []
     keys = {key.name: key for key in _keys(pairs, "", file, lines) if key.name != "defaults"}
-    title = " ".join(line[1:].strip() for line in _header(lines)) or (keys["_target_"].comment if keys else "")
+    title = " ".join(line[1:].strip() for line in _header(lines))
+    if not title and "_target_" in keys:
+        title = keys["_target_"].comment
     declared = PACKAGE.search(text)
     package = declared[1].replace("_global_", "") if declared else group.replace("/", ".")
     values = yaml.load(text, Loader=ConfigLoader) or {}

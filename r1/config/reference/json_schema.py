@@ -6,12 +6,14 @@ come from the files that it starts from. Any value may be an interpolation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from typing import Any, get_args, get_origin
 
 from pydantic import TypeAdapter
 
 from r1.config.check.config import TOP_LEVEL_TYPES
+from r1.config.check.models import NamedNodes
 from r1.config.check.schema import ALLOWED_PACKAGES
 from r1.config.check.types import expects_object, is_union
 from r1.config.compose import LIST_GROUPS
@@ -40,12 +42,19 @@ def json_schema(group: str = "experiment") -> Schema:
     if group not in groups:
         hint = suggest(group, groups)
         raise UserError("there is no such config group", key="GROUP", value=group, expected=groups, hint=hint)
-    definitions = {_name(name): _group(name) for name in groups if name != "experiment"}
-    options = [one for name in groups for one in _files(name) if "_target_" in _values(one)]
-    definitions |= {f"{_name(one.group)}={one.name}": _option(one) for one in options}
-    is_experiment = group == "experiment"
-    root = _experiment(options) if is_experiment else {"anyOf": [_file(group, one) for one in _files(group)]}
-    return {"$schema": DIALECT, **root, "$defs": definitions}
+    root = _experiment() if group == "experiment" else {"anyOf": [_file(group, one) for one in _files(group)]}
+    return {"$schema": DIALECT, **root, "$defs": _definitions()}
+
+
+@cache
+def _definitions() -> Schema:
+    """The schemas of all groups (``stage.loss``) and of their options (``stage.loss=dapo``)."""
+    groups = {_name(group): _group(group) for group in group_names() if group != "experiment"}
+    return groups | {f"{_name(option.group)}={option.name}": _option(option) for option in _built_options()}
+
+
+def _built_options() -> list[Option]:
+    return [option for group in group_names() for option in _files(group) if "_target_" in _values(option)]
 
 
 def _name(group: str) -> str:
@@ -92,14 +101,14 @@ def _node(values: Mapping[str, Any], extra: Mapping[str, Any], key: str) -> Sche
     """A mapping with the keys of its target."""
     types = {**node_types(values["_target_"], key), **extra}
     properties = {name: _schema(hint, f"{key}.{name}", values.get(name)) for name, hint in types.items()}
-    if key == "stage" and "filters" in values:
-        properties["filters"] = _named("stage/filters")
     fixed = {"_target_": {"const": values["_target_"]}, "_partial_": {"const": values.get("_partial_", False)}}
     return _object(properties | fixed)
 
 
 def _schema(hint: Any, key: str, value: Any = None) -> Schema:
     """The schema of one key. A key that takes an object is described by the options of its group."""
+    if isinstance(hint, NamedNodes):
+        return _named(hint.group)
     if not expects_object(hint):
         if get_origin(hint) is dict and expects_object(get_args(hint)[1]):
             return _named(key.partition(".")[0])
@@ -149,7 +158,7 @@ def _defaults(group: str) -> Schema:
     return {"type": "array", "items": {"anyOf": [{"type": "string"}, entry]}}
 
 
-def _experiment(options: Iterable[Option]) -> Schema:
+def _experiment() -> Schema:
     """The schema of the whole config. An option in the defaults list decides the keys of its group."""
     config = read_option("", "config")
     properties = {name: _schema(hint, name) for name, hint in TOP_LEVEL_TYPES.items()}
@@ -158,7 +167,7 @@ def _experiment(options: Iterable[Option]) -> Schema:
     for choice in config.choices:
         if choice.group in group_names() and choice.group not in ("strategy", "experiment"):
             properties[choice.group] = _ref(choice.group) | {"description": choice.comment}
-    chosen = [_if_chosen(option) for option in options if option.group not in BY_NAME]
+    chosen = [_if_chosen(option) for option in _built_options() if option.group not in BY_NAME]
     return _object(properties | {"defaults": _defaults(""), "hydra": {"type": "object"}}, allOf=chosen)
 
 

@@ -24,8 +24,11 @@ def key_types(option: Option) -> Config:
 def node_types(target: str, key: str) -> Config:
     """The type of each key of a node; of Lightning's classes, any parameter may be set."""
     parameters = signature(resolve(target, key, [target.partition(".")[0]]))  # a shipped file names it
-    is_lightning = is_inside(target, GROUP_PACKAGES.values())
-    return parameters.runtime | parameters.knobs if is_lightning else parameters.knobs
+    if is_inside(target, GROUP_PACKAGES.values()):
+        return parameters.runtime | parameters.knobs
+    kind = group_types().get(key)
+    nested = kind.nested if isinstance(kind, NodeType) else {}
+    return parameters.knobs | {name: nodes for name, nodes in nested.items() if name in parameters.runtime}
 
 
 def mounted_keys(group: str) -> Config:
