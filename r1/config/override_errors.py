@@ -53,7 +53,8 @@ def explain_override(override: Override, options: list[str], config: Config, rea
         return UserError("this interpolation leads nowhere", key=key, value=value, hint=hint)
     if kind == "DEL":
         hint = f"~{key} leaves it out, whatever its value"
-        return UserError(f"`{key}` has another value", key=key, value=value, expected=f"{parent[last]!r}", hint=hint)
+        now = repr(value_at(config, key))
+        return UserError(f"`{key}` has another value", key=key, value=value, expected=now, hint=hint)
     return UserError("this override does not compose", key=key, value=value, hint=reason)
 
 
