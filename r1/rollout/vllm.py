@@ -24,6 +24,7 @@ from r1.model.transformers_adapter import unwrap_peft
 from r1.rollout.base import CheckForStop, Rollout, Sampling, no_op
 from r1.rollout.serving.vllm_worker import EXTENSION
 from r1.rollout.serving.weight_sync import (
+    DTYPES,
     SamplingParameters,
     VllmCompletion,
     WeightSyncedEngine,
@@ -112,7 +113,7 @@ class VLLM(WeightSyncedEngine):
         llm = self.handle.llm = self.handle.llm or self._start(model, ranks)
         self.handle.wake_up()
         try:
-            llm.collective_rpc("r1_load", args=(list(checkpoint_weights(model).items()),))
+            llm.collective_rpc("r1_load", args=(list(checkpoint_weights(model, DTYPES.get(self.dtype or "")).items()),))
         except Exception as error:  # vLLM raises many kinds
             message = f"vLLM does not take the policy's weights: {type(error).__name__}: {error}"
             raise UserError(message, key="rollout", hint="rollout=transformers", code=1) from error

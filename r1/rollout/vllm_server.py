@@ -135,7 +135,9 @@ class VLLMServer(WeightSyncedEngine):
             descriptor, name = tempfile.mkstemp(suffix=".safetensors", prefix="r1-weights-", dir=self.folder)
             os.close(descriptor)
             file = Path(name)
-            save_file({n: value.to("cpu", dtype).contiguous() for n, value in checkpoint_weights(model).items()}, name)
+            save_file(
+                {n: value.to("cpu", dtype).contiguous() for n, value in checkpoint_weights(model, dtype).items()}, name
+            )
             yield file
         except OSError as error:
             message = f"the weights cannot be written for the server: {error}"

@@ -231,7 +231,7 @@ def policy_logprobs(model: PreTrainedModel, pairs: Sequence[tuple[list[int], lis
 
 
 @torch.no_grad()
-def checkpoint_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """Every weight as a checkpoint has them: tied weights once, adapters merged."""
-    with folded_adapters(model) as merged:
+def checkpoint_weights(model: PreTrainedModel, precision: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Every weight as a checkpoint has them: tied weights once, adapters merged, for products in ``precision``."""
+    with folded_adapters(model, precision) as merged:
         return {name: parameter.detach() for name, parameter in merged.named_parameters()}
