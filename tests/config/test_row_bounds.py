@@ -105,7 +105,7 @@ def test_rows_fit_where_nothing_has_a_limit() -> None:
     """Recurrent models have no longest context, and their stages no text to check."""
     tokenizer = tokenizer_of(next(iter(TOKENIZERS.values()))(SPECIALS), next(iter(TEMPLATES.values())))
     bounds = RowBounds(make_data(), tokenizer, (), lambda row: iter(()))
-    assert any([bounds.fits({"prompt": "a", "answer": "1"}) for _ in range(50)])
+    assert any(bounds.fits({"prompt": "a", "answer": "1"}) for _ in range(50))
 
 
 def test_row_of_more_than_plain_texts_is_rendered() -> None:
