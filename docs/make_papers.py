@@ -156,8 +156,8 @@ INTRODUCTION = """\
 # Papers as configs
 
 `experiment=papers/NAME` is a paper's training as r1 expresses it. Each line of a file in `conf/experiment/papers/`
-names the section, table or script that its value is from, or says that the paper does not state it, or how it
-differs. None of them was run at full size: the tests take four steps of each with a tiny model, the same S, mu,
+names the section, table or script that its value is from. Otherwise it says that the paper does not state the value,
+or how it differs. None of them was run at full size: the tests take four steps of each with a tiny model, the same S, mu,
 clips, loss and schedule.
 
     python -m r1.run experiment=papers/dapo dry_run=true
@@ -170,8 +170,8 @@ completion in tokens. A batch is P x S prompts and P x S x G completions. This p
 MEMORY = """\
 ## Memory, estimated
 
-Per device, with weights, gradients and moments sharded over 8 devices (`strategy=fsdp`; adapters: not sharded),
-float32 weights, bfloat16 products, gradient checkpointing, and one sequence of T + 1,024 tokens per micro-batch.
+Per device, with weights, gradients and moments sharded over 8 devices (`strategy=fsdp`; adapters: not sharded). Weights
+are float32, products bfloat16, activations are checkpointed, and a micro-batch is one sequence of T + 1,024 tokens.
 vLLM's weights and cache come on top. `dry_run=true` prints the same estimate for your run. Against the four peaks
 that were measured on one H200 (`benchmarks/gpu_h200.jsonl`, 0.5B, 16 sequences of 576 tokens) it is 4 to 9 % low
 (tests/model/test_memory.py).
