@@ -45,6 +45,7 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python tests/support/words.py
+	$(BIN)/python tests/support/prose.py
 
 # The site of docs/, as site/index.html; opened from the disk, it loads nothing from the network.
 docs: $(READY)

@@ -157,8 +157,8 @@ INTRODUCTION = """\
 
 `experiment=papers/NAME` is a paper's training as r1 expresses it. Each line of a file in `conf/experiment/papers/`
 names the section, table or script that its value is from. Otherwise it says that the paper does not state the value,
-or how it differs. None of them was run at full size: the tests take four steps of each with a tiny model, the same S, mu,
-clips, loss and schedule.
+or how it differs. None of them was run at full size: the tests take four steps of each with a tiny model, the same S,
+mu, clips, loss and schedule.
 
     python -m r1.run experiment=papers/dapo dry_run=true
     python -m r1.run experiment=papers/dapo data=dataset data.path=my_questions.jsonl model.path=Qwen/Qwen2.5-7B
