@@ -105,6 +105,20 @@ def attention_implementation(config: PretrainedConfig, name: str, layout: Any = 
         config._attn_implementation = original
 
 
+@contextmanager
+def custom_experts(config: PretrainedConfig, function: Callable[..., Tensor]) -> Iterator[None]:
+    """Inside, ``function`` computes the experts of MoE layers."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    name, original = f"r1_{function.__module__}", config._experts_implementation
+    ALL_EXPERTS_FUNCTIONS.register(name, function)
+    config._experts_implementation = name
+    try:
+        yield
+    finally:
+        config._experts_implementation = original
+
+
 def check_attention(attention_mask: Any, kwargs: dict[str, Any]) -> MaskPattern | None:
     """The mask of a layer's attention.
 

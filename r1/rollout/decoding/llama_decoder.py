@@ -9,13 +9,15 @@ Shapes: as in shared_prefix.py, with E the size of the hidden states.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from r1.model.transformers_adapter import body
+from r1.model.transformers_adapter import body, custom_experts
+from r1.rollout.decoding.experts import experts_of_few_tokens
 from r1.rollout.decoding.families import family_of
 from r1.rollout.decoding.layer_ops import Norm, linear_add, mlp_add, norm_linear, norm_of
 from r1.rollout.decoding.onednn import LinearAddFn, LinearFn, linear_fn
@@ -86,11 +88,13 @@ class LlamaDecoder(SharedPrefixDecoder):
         self.extend_rotary_tables(self.state.longest_prompt + self.num_steps + 1)
         rotary = {table: table.at(positions) for table in self.rotary_tables.values()}
         hidden_states = self.family.embed(self.body, tokens, positions)  # (B, E)
-        for layer_idx, ops in enumerate(self.layer_ops):
-            attended = self._attention(layer_idx, ops, hidden_states, rotary)
-            after_attention = ops.add_attention(attended, hidden_states)
-            mlp_input = hidden_states if self.parallel else after_attention
-            hidden_states = ops.add_mlp(mlp_input, after_attention)
+        is_cpu = hidden_states.device.type == "cpu"
+        with custom_experts(self.model.config, experts_of_few_tokens) if is_cpu else nullcontext():
+            for layer_idx, ops in enumerate(self.layer_ops):
+                attended = self._attention(layer_idx, ops, hidden_states, rotary)
+                after_attention = ops.add_attention(attended, hidden_states)
+                mlp_input = hidden_states if self.parallel else after_attention
+                hidden_states = ops.add_mlp(mlp_input, after_attention)
         return self.logit_scale.apply(self.lm_head(self.norm(hidden_states)))
 
     def _attention(

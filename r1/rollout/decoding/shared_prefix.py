@@ -61,8 +61,16 @@ class LayerCache:
         """Write (B, K, D) keys and values as the next token of each row."""
         position = state.cache_position
         if position == self.keys.shape[2]:
-            self.keys, self.values = (F.pad(b, (0, 0, 0, b.shape[2])) for b in (self.keys, self.values))
+            self.keys, self.values = _doubled(self.keys), _doubled(self.values)
         self.keys[:, :, position], self.values[:, :, position] = key, value
+
+
+def _doubled(buffer: Tensor) -> Tensor:
+    """(B, K, C, D) to (B, K, 2 C, D), the second half undefined: zeros would touch memory that may never be read."""
+    rows, heads, capacity, size = buffer.shape
+    larger = buffer.new_empty(rows, heads, 2 * capacity, size)
+    larger[:, :, :capacity] = buffer
+    return larger
 
 
 @dataclass
