@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from r1.core.types import Config
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from omegaconf import DictConfig
 
-def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path | None:
+    from r1.library import LoadedRun
+
+
+def execute(cfg: Config, overrides: list[str], module: str = "r1.run", command: str | None = None) -> Path | None:
     """Run one composed config; returns the record's folder, or None for a dry run and on a rank other than 0.
+
+    Args:
+        command: in the record; None: this process's command line, of ``module``.
 
     Raises:
         UserError: lists all errors of the config, before any weights are loaded.
@@ -33,7 +42,7 @@ def execute(cfg: Config, overrides: list[str], module: str = "r1.run") -> Path |
     fit.print_run_summary(cfg, experiment)
     if cfg["dry_run"]:
         return None
-    return start(cfg, experiment, overrides, command_line(module))
+    return start(cfg, experiment, overrides, command or command_line(module))
 
 
 def main() -> None:
@@ -45,6 +54,18 @@ def main() -> None:
     with requeue_on_preemption():
         run_command(lambda: launch(sys.argv[1:], execute))
 
+
+class CallableModule(ModuleType):
+    """This module, which ``r1.run`` names as soon as anything imports it, as the function of that name."""
+
+    def __call__(self, cfg: DictConfig | Mapping[str, Any]) -> LoadedRun:
+        """``r1.library.run``."""
+        from r1.library import run
+
+        return run(cfg)
+
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     main()

@@ -285,8 +285,9 @@ def test_files_and_functions_stay_small() -> None:
 
 
 def test_top_level_module_is_a_command() -> None:
-    """A file at the top of r1/ is a command, a folder is a part."""
-    commands = [file for file in CODE if file.parent == ROOT / "r1" and file.stem != "__init__"]
+    """A file at the top of r1/ is a command, a folder is a part; ``library.py`` has the package's own functions."""
+    files = [file for file in CODE if file.parent == ROOT / "r1"]
+    commands = [file for file in files if file.stem not in ("__init__", "library")]
     assert {file.stem for file in commands if "main" not in public_names(file, ast.FunctionDef)} == set()
 
 
