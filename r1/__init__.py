@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from r1.library import run as run
 
 __version__ = "0.2.0.dev0"
-__version__ = "0.2.0"
 LAZY = {  # imported where they are used: commands start fast
     "CONF": "r1.core.paths",
     "LoadedRun": "r1.library",

@@ -86,9 +86,13 @@ def pool_seeds(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(pooled.value, low, high, sum(estimate.n for estimate in estimates))
 
 
-def mean(scores: Sequence[float], num_samples: int) -> Estimate:
-    """Mean of per-prompt averages with a normal interval over prompts."""
+def mean(scores: Sequence[float], num_samples: int, lowest: float = -math.inf) -> Estimate:
+    """Mean of per-prompt averages with a normal interval over prompts.
+
+    Args:
+        lowest: possible value, which the interval does not go below.
+    """
     count = len(scores)
     m = sum(scores) / count
     half = Z95 * math.sqrt(sum((s - m) ** 2 for s in scores) / max(count - 1, 1) / count)
-    return Estimate(m, m - half, m + half, count * num_samples)
+    return Estimate(m, max(lowest, m - half), m + half, count * num_samples)

@@ -125,7 +125,7 @@ def sample_metrics(
     n = len(groups[0])
     greedy_correct = [answer.correct for answer in greedy if answer.correct is not None]
     metrics = correctness_metrics([group for group in groups if group[0].correct is not None], ks, greedy_correct)
-    metrics["val/completion_length"] = mean([sum(s.length for s in group) / n for group in groups], n)
+    metrics["val/completion_length"] = mean([sum(s.length for s in group) / n for group in groups], n, lowest=0.0)
     metrics["val/truncated"] = proportion([sum(s.truncated for s in group) / n for group in groups], n)
     metrics["val/format"] = proportion([sum(parse(s.completion).strict for s in group) / n for group in groups], n)
     return metrics

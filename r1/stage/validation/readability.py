@@ -37,8 +37,8 @@ def readability_metrics(
     reflections = chunks(list(map(num_reflections, completions)), num_samples)
     shares = [[s for s in group if s is not None] for group in chunks(list(map(consistency, thinking)), num_samples)]
     metrics = {
-        "val/reflection": mean([sum(g) / num_samples for g in reflections], num_samples),
-        "val/thinking_length": mean([sum(g) / num_samples for g in lengths], num_samples),
+        "val/reflection": mean([sum(g) / num_samples for g in reflections], num_samples, lowest=0.0),
+        "val/thinking_length": mean([sum(g) / num_samples for g in lengths], num_samples, lowest=0.0),
     }
     if count := sum(map(len, shares)):
         means = [sum(group) / len(group) for group in shares if group]
