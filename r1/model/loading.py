@@ -189,6 +189,8 @@ class Model:
                 model = load_pretrained(auto, self.path, self.base_path, **options)
             else:
                 model = auto.from_config(config or self.load_config(), **options)
+            if model.config.model_type == "rwkv":
+                model.config.rescale_every = 0  # against overflow of float16: evaluation would rewrite the weights
             if self.gradient_checkpointing:
                 enable_gradient_checkpointing(model)
             model = self.lora.wrap(model) if self.lora else model

@@ -281,3 +281,15 @@ def test_attention_is_the_best_of_the_architecture_unless_it_is_set(scratch: Cal
     with pytest.raises(UserError, match="gptj models do not run with this attention") as caught:
         source(config=gptj, tokenizer="r1:tiny", attn_implementation="sdpa").check_layers()
     assert (caught.value.key, caught.value.value) == ("model.attn_implementation", "sdpa")
+
+
+def test_evaluation_does_not_rewrite_the_weights_of_rwkv() -> None:
+    """transformers halves weights of later layers in eval mode, and would export them so."""
+    fields = {"hidden_size": 32, "num_hidden_layers": 4, "rescale_every": 2}
+    source = Model.pretrained("r1:tiny", "float32")
+    source.path, source.config_fields = None, {"model_type": "rwkv"} | fields
+    model = source.load(seed=0)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    with torch.no_grad():
+        model.eval()(input_ids=torch.tensor([[1, 2, 3]]))
+    assert all(weight.equal(before[name]) for name, weight in model.state_dict().items())
