@@ -43,7 +43,7 @@ def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "help"):
         print(help_text(), end="")
-    elif name in ("-V", "--version"):
+    elif name in ("-v", "-V", "--version"):
         print(f"r1 {r1.__version__}")
     elif name in COMMANDS:
         sys.argv = [f"r1 {name}", *rest]
