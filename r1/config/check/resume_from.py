@@ -81,7 +81,7 @@ def check_continuation(
             raise UserError(message, key="resume_from", value=cfg["resume_from"], hint=hint)
 
 
-def check_end_is_kept(cfg: Config, planned: Config) -> None:
+def check_end_checkpoint(cfg: Config, planned: Config) -> None:
     """Raises: UserError: ``cfg`` starts from the end of a run, yet to be made, that will have no checkpoint of it."""
     if planned["keep_checkpoints"] == 0:
         message, hint = "the run before keeps no checkpoint of its end", "keep_checkpoints=1 in that run"

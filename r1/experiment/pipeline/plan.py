@@ -14,7 +14,7 @@ from pathlib import Path
 from r1.config.build import build, build_data
 from r1.config.check.components import check_parts
 from r1.config.check.config import check_schema
-from r1.config.check.resume_from import check_continuation, check_end_is_kept, is_end_of
+from r1.config.check.resume_from import check_continuation, check_end_checkpoint, is_end_of
 from r1.config.check.rules import check_rules, output
 from r1.config.compose import compose_point, config_loader
 from r1.config.hydra_adapter import HydraLoader
@@ -107,7 +107,7 @@ class PipelinePlanner:
         parents = provenance.find_parents(provenance.input_paths(cfg).values(), planned)
         for node in needs:
             if not node.done and is_end_of(cfg["resume_from"], node.folder):
-                check_end_is_kept(cfg, node.config)
+                check_end_checkpoint(cfg, node.config)
                 check_continuation(cfg, parents, node.config, node.parents, _planned_end(node.config))
         reads_a_step = provenance.replace_paths_by_fingerprint(cfg["data"], parents) != cfg["data"]
         data = "" if reads_a_step else self._data_digest(cfg)
