@@ -119,11 +119,10 @@ class Record(RunState):
             message, hint = f"{self.dir / changed[0]} is damaged", "take another output_dir to make it again"
             raise UserError(message, key="resume", value=str(self.dir), hint=hint, code=STORAGE)
         earlier = read_run(str(self.dir))
-        if earlier.manifest["status"] == "finished" and "optimizer" in self.config["stage"]:
-            self._require_checkpoint()
         require_keys(self.dir / "manifest.json", earlier.manifest, RESUMED_KEYS)
         require_keys(self.dir / "manifest.json", earlier.manifest, ("wall_s",), int | float)
         require_keys(self.dir / "config.yaml", earlier.config, RESUMED_PARTS, dict)
+        self._require_checkpoint(earlier)
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
             unchecked = (*provenance.NOT_IN_FINGERPRINT, *provenance.DEVICE_KEYS)
@@ -140,9 +139,11 @@ class Record(RunState):
             check_extension(earlier.config, self._first_config, self.num_examples, step)
         return earlier
 
-    def _require_checkpoint(self) -> None:
-        """A finished run without checkpoints would be made again from its start."""
-        if not checkpoint_files.newest_step(self.dir / "checkpoints"):
+    def _require_checkpoint(self, earlier: RunRecord) -> None:
+        """A finished run that has kept no checkpoint would be made again from its start."""
+        keeps_none = 0 in (earlier.config["keep_checkpoints"], self.config["keep_checkpoints"])
+        was_trained = earlier.manifest["status"] == "finished" and "optimizer" in self.config["stage"]
+        if keeps_none and was_trained and not checkpoint_files.newest_step(self.dir / "checkpoints"):
             message, hint = "this run has finished, and its checkpoints were removed", "take another output_dir"
             expected = "a run with keep_checkpoints=1 or more"
             raise UserError(message, key="resume", value=str(self.dir), expected=expected, hint=hint)
