@@ -1,7 +1,4 @@
-"""r1 composes DeepSeek-R1-style post-training experiments, runs them, and keeps records that reproduce every number.
-
-As a library: ``r1.run(r1.compose("stage=sft"))`` runs a config, ``r1.load(folder)`` reads a record (``r1/library.py``).
-"""
+"""r1 composes DeepSeek-R1-style post-training experiments, runs them, and keeps records that reproduce every number."""
 
 from __future__ import annotations
 
@@ -17,7 +14,8 @@ if TYPE_CHECKING:
     from r1.library import run as run
 
 __version__ = "0.2.0.dev0"
-LAZY = {  # imported where they are used: commands start fast
+# as a library, r1/library.py; imported where they are used, for commands start fast
+LAZY = {
     "CONF": "r1.core.paths",
     "LoadedRun": "r1.library",
     "UserError": "r1.core.errors",
