@@ -44,6 +44,15 @@ def test_every_case_of_the_minibatches_has_its_cost() -> None:
     assert rows[0]["ratio"] == 1
 
 
+def test_families_have_their_decoders_and_rates() -> None:
+    rows = printed("families.py", "--families", "gemma2,opt", "--rounds", "1")["rows"]
+    assert [(row["family"], row["decoder"], row["packing"]) for row in rows] == [
+        ("gemma2", "LlamaDecoder", True),
+        ("opt", "SharedPrefixDecoder", True),
+    ]
+    assert all(row["ratio"] > 0 for row in rows)
+
+
 def test_every_bound_of_the_micro_batches_has_its_rate_and_memory() -> None:
     rows = printed("micro_batch_tokens.py", "--steps", "3", "--rounds", "1")["rows"]
     assert [row["micro_batch"] for row in rows] == ["size=64", "size=8", "tokens=4096", "tokens=1024"]

@@ -2,8 +2,8 @@
 
 From fastest to slowest, each compared with the model's own log-probs before it is used:
 
-* ``GraphDecoder``: llama-like models on a GPU, one CUDA graph per step.
-* ``LlamaDecoder``: llama-like models elsewhere.
+* ``GraphDecoder``: the architectures of families.py on a GPU, one CUDA graph per step.
+* ``LlamaDecoder``: the architectures of families.py elsewhere.
 * ``SharedPrefixDecoder``: models that accept another attention function.
 * ``CachedDecoder``: transformers' own forward and cache.
 * ``UnpaddedDecoder``: the same without padding, prompts of each length apart.
