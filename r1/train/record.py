@@ -122,6 +122,7 @@ class Record(RunState):
         require_keys(self.dir / "manifest.json", earlier.manifest, RESUMED_KEYS)
         require_keys(self.dir / "manifest.json", earlier.manifest, ("wall_s",), int | float)
         require_keys(self.dir / "config.yaml", earlier.config, RESUMED_PARTS, dict)
+        require_keys(self.dir / "config.yaml", earlier.config["trainer"], ("max_steps", "max_epochs"))
         self._require_checkpoint(earlier)
         self._first_config = provenance.with_device_settings_of(self.config, earlier.config)
         if changes := self._changes_since(earlier):
