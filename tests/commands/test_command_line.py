@@ -29,7 +29,7 @@ def run_r1(monkeypatch: pytest.MonkeyPatch, *argv: str) -> int:
 
 
 def test_commands_are_the_files_at_the_top_and_the_folder_with_a_main() -> None:
-    files = {file.stem for file in PACKAGE.glob("[!_]*.py")}
+    files = {file.stem for file in PACKAGE.glob("[!_]*.py")} - {"library"}
     assert set(COMMANDS) == files | {folder.parent.name for folder in PACKAGE.glob("*/__main__.py")}
 
 
