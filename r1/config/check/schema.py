@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Unpack, get_args, get_origin, get_type_hints
 
 from r1.config.check.types import hints_of
@@ -51,7 +52,8 @@ def resolve(path: Any, key: str, extensions: Iterable[str] = ()) -> Callable[...
     except Exception as error:  # an import runs code that may raise anything
         raise UserError("no such object", key=key, value=path, hint=f"{type(error).__name__}: {error}") from None
     owners = {package if package == of_group else package.split(".")[0] for package in allowed}
-    if not callable(target) or not is_inside(defining_module(target), owners):
+    is_object = callable(target) and not isinstance(target, ModuleType)  # the module r1.run can be called
+    if not is_object or not is_inside(defining_module(target), owners):
         owner = defining_module(target) or "none"
         defined = f"functions and classes defined in {', '.join(allowed)}; this one belongs to {owner}"
         raise UserError(refused, key=key, value=path, expected=defined)
