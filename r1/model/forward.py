@@ -190,7 +190,8 @@ def _row_logits(model: PreTrainedModel, batch: Sequences, by_length: bool) -> Te
         if router_loss_weight(model.config):  # padding does not count there
             options["attention_mask"] = nn.utils.rnn.pad_sequence([torch.ones_like(rows[b]) for b in group], True)
         out = model(input_ids=input_ids, use_cache=False, **options).logits
-        logits |= {b: out[i, len(prompts[b]) - 1 : lengths[b] - 1] for i, b in enumerate(group)}
+        for i, b in enumerate(group):
+            logits[b] = out[i, len(prompts[b]) - 1 : lengths[b] - 1][batch.mask[b, : batch.lengths[b]]]
     return torch.cat([logits[b] for b in range(len(rows))])
 
 

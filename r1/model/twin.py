@@ -8,6 +8,7 @@ and attention windows so low that a short sequence shows them.
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ KEY_VALUE_HEADS = re.compile("key_value_heads|kv_heads|n_heads_kv|num_key_heads|
 WINDOW = re.compile("(sliding|attention|local|^)_?window(_size|_len)?$|attention_chunk_size")
 # values that a float has in the twin, so that random weights show its effect
 EFFECTIVE = [(re.compile("soft_?cap"), 1.0), (re.compile("time_step_min|dt_min"), 0.5)]
-_twins: dict[tuple[type, str], PreTrainedModel | None] = {}
+_of_thread = threading.local()  # its twins: an attention function that a model has for a while is seen by all threads
 # the first pattern that a field's name matches gives its largest value
 LARGEST: list[tuple[str, int]] = [
     ("vocab_size", VOCAB_SIZE),
@@ -52,9 +53,10 @@ def twin_of(config: PretrainedConfig) -> PreTrainedModel | None:
         None: transformers has no such model of small sizes.
     """
     key = (type(config), config.to_json_string(use_diff=False))
-    if key not in _twins:
-        _twins[key] = _make_twin(config)
-    return _twins[key]
+    twins: dict[tuple[type, str], PreTrainedModel | None] = vars(_of_thread).setdefault("twins", {})
+    if key not in twins:
+        twins[key] = _make_twin(config)
+    return twins[key]
 
 
 def _make_twin(config: PretrainedConfig) -> PreTrainedModel | None:

@@ -16,13 +16,12 @@ from annotated_types import Ge, Interval
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1.core.errors import MODEL, UserError
 from r1.core.seeds import uniforms
 from r1.distributed.collectives import RankGroup
 from r1.model.folding import folded_adapters
 from r1.model.fused_logprobs import matmul_dtype
 from r1.rollout.base import SINGLE_RANK, CheckForStop, Engine, Rollout, Sampling, ignore_count, no_op
-from r1.rollout.decoding.decoder import check_architecture, make_decoder
+from r1.rollout.decoding.decoder import check_architecture, make_decoder, not_finite
 from r1.rollout.decoding.stop_texts import StopTexts, finished_rollout
 from r1.rollout.decoding.token_sampler import TokenSampler
 from r1.rollout.serving.subprocess_sampler import SubprocessSampler
@@ -117,13 +116,7 @@ class Transformers(Engine):
                 lambda count: self.on_finished(num_before + count),
             )
         if not logps.isfinite().all():
-            raise UserError(
-                "the model's log-probs are not finite",
-                key="model.path",
-                value=model.config.name_or_path,
-                hint="float16 overflows in many models (model.dtype=float32), or config.json has a wrong number",
-                code=MODEL,
-            )
+            raise not_finite(self.model)
         rows = iter(zip(tokens.tolist(), logps.tolist(), strict=True))
         return [
             [_to_rollout(prompt, *next(rows), stop_ids, self.stop_texts) for _ in range(size)]

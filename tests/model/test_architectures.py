@@ -22,7 +22,7 @@ from r1.rollout.decoding.decoder import check_architecture, fastest_decoder
 from r1.rollout.transformers import Transformers
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
-ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| (yes|no|[a-z ]+) \|", re.MULTILINE)
+ROW = re.compile(r"^\| `([^`]+)` \| (\w+) \| (yes|no|[a-z ]+) \|$", re.MULTILINE)
 DECODERS = {
     "LlamaDecoder": "fast",
     "SharedPrefixDecoder": "shared",

@@ -149,7 +149,7 @@ def test_gradient_does_not_depend_on_packing_and_shared_prompts(
 def test_gradient_does_not_depend_on_the_output_layers_tiles(
     fixed: Fixed, monkeypatch: pytest.MonkeyPatch, chunk: int, tile: int
 ) -> None:
-    monkeypatch.setattr(head.head_logps, "__defaults__", (False, chunk))
+    monkeypatch.setattr(head.head_logps, "__defaults__", (False, chunk, None))
     monkeypatch.setattr(head, "TILE", {"cpu": tile})
     assert_same(gradient(fixed.stage, [fixed.experience]), fixed.expected)
 

@@ -78,10 +78,12 @@ def fastest_decoder(model: PreTrainedModel, max_length: int = 0) -> Kind:
     """The class of ``make_decoder``; searched for once per model, and a slow one is warned of.
 
     Raises:
-        UserError: no decoder gives this model's own log-probs.
+        UserError: no decoder gives this model's own log-probs, or these are not finite.
     """
     is_varying, kinds = exceeds_fixed_rope(model.config, max_length), _kinds.setdefault(model, {})
     if is_varying not in kinds:
+        if not _is_finite(model):
+            raise not_finite(model)
         # where rotations depend on the longest row, only rows of equal length are independent of each other
         kinds[is_varying] = kind = UnpaddedDecoder if is_varying else _fitting_decoder(model)
         if kind in SLOWER:
@@ -108,6 +110,28 @@ def _fitting_decoder(model: PreTrainedModel) -> Kind:
     raise _refusal(model)
 
 
+@torch.no_grad()
+def _is_finite(model: PreTrainedModel) -> bool:
+    """Whether a model's rotations and logits are finite; attention may hide a NaN that the next kernel shows."""
+    tokens = torch.tensor([PROBE_PROMPTS[-1]], device=model.device) % model.config.get_text_config().vocab_size
+    try:
+        logits = model(input_ids=tokens, use_cache=False).logits
+    except Exception:  # an architecture may fail in any way; ``_refusal`` has the reason
+        return True
+    rotations = (buffer for name, buffer in model.named_buffers() if name.endswith("inv_freq"))
+    return all(bool(values.isfinite().all()) for values in (logits, *rotations))
+
+
+def not_finite(model: PreTrainedModel) -> UserError:
+    return UserError(
+        "the model's log-probs are not finite",
+        key="model.path",
+        value=model.config.name_or_path,
+        hint="float16 overflows in many models (model.dtype=float32), or config.json has a wrong number",
+        code=MODEL,
+    )
+
+
 def check_architecture(config: PretrainedConfig) -> None:
     """Check on a twin, before any weight is loaded, that a decoder serves this architecture.
 
@@ -116,7 +140,7 @@ def check_architecture(config: PretrainedConfig) -> None:
     """
     twin = twin_of(config)
     if twin is not None and not any(matches_model(kind, twin) for kind in SLOWER):
-        raise _refusal(twin)
+        raise _refusal(twin) if _is_finite(twin) else not_finite(twin)
 
 
 @torch.no_grad()
