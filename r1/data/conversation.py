@@ -70,8 +70,12 @@ def in_one_form(message: Mapping[str, Any], is_learned: bool = False) -> Message
     """
     fields = without_nulls(message)
     if "from" in fields and "role" not in fields:
-        role = fields.pop("from")
-        fields = {"role": SHAREGPT_ROLES.get(role, role), "content": fields.pop("value", None), **fields}
+        role = fields.pop("from")  # of any type: ``check_row`` refuses what is no text
+        fields = {
+            "role": SHAREGPT_ROLES.get(role, role) if isinstance(role, str) else role,
+            "content": fields.pop("value", None),
+            **fields,
+        }
     content = fields.get("content")
     if isinstance(content, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in content):
         content = "".join(part["text"] for part in content)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from templates import SPECIALS, TEMPLATES, TOKENIZERS, TemplateDay, chat, tokenizer_of
 
@@ -196,6 +196,7 @@ def test_conversation_that_is_none_has_a_reason(column: str, messages: Any, reas
     assert reason in caught.value.hint
 
 
+@example([{"from": []}])
 @settings(deadline=None)
 @given(st.recursive(st.none() | st.text(max_size=3) | st.integers(), lambda x: st.lists(x) | st.dictionaries(
     st.sampled_from(["role", "content", "from", "value", "tool_calls", "user", "text", "type"]), x)))  # fmt: skip
