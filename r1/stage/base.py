@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +19,7 @@ from r1.distributed.sharding import ShardedPolicy
 from r1.model.dither import dither
 from r1.model.export import export
 from r1.model.loading import Model
+from r1.model.logit_scale import logit_scale
 from r1.reward.base import Rewards
 from r1.rollout.base import Engine
 from r1.stage.runtime.policy_sampler import PolicySampler
@@ -109,6 +110,10 @@ class Stage(L.LightningModule):
         """Lightning calls this before each of validate, fit and predict; the weights are loaded once."""
         if not hasattr(self, "policy"):
             self.policy = self.load_policy()
+            with suppress(Exception):  # an architecture may fail in any way; packing then looks again
+                logit_scale(
+                    self.policy
+                )  # now, for it runs the model: with shards all ranks must, and not each validates
             if self.trains and self.precision == "bf16-mixed":
                 dither(self.policy, derive_seed(self.seed, "dither"))
             self.sampler.attach(self.policy)
