@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from r1.core.errors import UserError
 from r1.model.functional import token_entropy, token_logps
 from r1.model.fused_divergence import Divergence, head_divergence, logits_divergence
 from r1.model.fused_logprobs import head_logps
@@ -27,6 +28,7 @@ from r1.model.transformers_adapter import (
     body,
     custom_attention,
     exceeds_fixed_rope,
+    is_sharded,
     output_layer,
     reset_rotations,
     unwrap_peft,
@@ -168,8 +170,18 @@ def padded_logits(model: PreTrainedModel, batch: Sequences) -> Tensor:
     """(N, V) logits that predict the completion tokens, from one row per completion, padded on the right.
 
     Where padding or a longer row would change a row, rows of each length go through the model by themselves.
+
+    Raises:
+        UserError: so they would, and the model is sharded.
     """
     by_length = len(batch) > 1 and not supports_padding(model, _max_length(batch))
+    if by_length and is_sharded(model):
+        raise UserError(
+            f"{type(model).__name__} cannot be padded, and shards need as many passes on every rank",
+            key="strategy",
+            expected="single or ddp",
+            hint="strategy=ddp: each rank then passes the lengths of its own rows",
+        )
     return _row_logits(model, batch, by_length)
 
 

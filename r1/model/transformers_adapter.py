@@ -157,6 +157,13 @@ def exceeds_fixed_rope(config: PretrainedConfig, length: int) -> bool:
     return False
 
 
+def is_sharded(model: PreTrainedModel) -> bool:
+    """Whether FSDP2 gathers weights in this model's forward, which then is a collective."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
 def reset_rotations(model: PreTrainedModel) -> None:
     """Forget the longest sequence so far: rotations of type ``dynamic`` keep the frequencies that they grew to."""
     for module in model.modules():

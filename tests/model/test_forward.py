@@ -12,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loras import make_lora
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
+from r1.core.errors import UserError
 from r1.core.types import Config
+from r1.model import forward as forward_module
 from r1.model.forward import Forward, packed_forward, padded_forward, supports_packing
 from r1.model.loading import Model
 from r1.model.lora import Lora
@@ -341,3 +344,18 @@ def test_packed_forward_in_bfloat16_is_close_to_padded(make_model: Make) -> None
     found, expected = (results(model, batch, Forward(packing, share_prompts=True)) for packing in (True, False))
     assert (found[0] - expected[0]).abs().max() < 0.2
     assert (found[2].float() - expected[2].float()).norm() < 0.1 * expected[2].float().norm()
+
+
+def test_rows_of_each_length_apart_are_refused_with_shards(make_model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks with rows of other lengths would wait for each other's passes for ever."""
+    model = make_model("llama")
+    batch = stack(BATCHES["groups"], 0)
+    monkeypatch.setattr(forward_module, "supports_padding", lambda *_: False)
+    expected, _ = padded_forward(model, batch, 1.0, False)
+    model.__class__ = type("Sharded", (FSDPModule, type(model)), {})
+    with pytest.raises(UserError, match="cannot be padded") as caught:
+        padded_forward(model, batch, 1.0, False)
+    assert caught.value.key == "strategy"
+    alone = stack(BATCHES["one sequence"], 0)
+    assert padded_forward(model, alone, 1.0, False)[0].isfinite().all()
+    assert expected.isfinite().all()
